@@ -1,0 +1,1 @@
+//! The agent: its link to the coordinator, workspaces, log sending and the loop around its core.

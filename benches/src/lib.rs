@@ -1,0 +1,1 @@
+//! Benchmarks, each beside the peer or the limit it is compared with.

@@ -1,0 +1,1 @@
+//! The content-addressed store: blobs, trees, snapshots and their layout.

@@ -1,0 +1,1 @@
+//! Job logs at the coordinator: shared segments with group commit, sealed logs, live watchers.

@@ -1,0 +1,1 @@
+//! The coordinator: fleet over QUIC, HTTP API, certificates and the loop around the core.

@@ -1,0 +1,1 @@
+//! Makes the core's decisions durable: the Store trait and SQLite behind it.

@@ -1,0 +1,1 @@
+//! The pipeline language, pure: YAML with spans, model, checks, step graph.

@@ -1,0 +1,36 @@
+//! What coordinator, agent and clients say to each other.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`id`] | typed UUIDv7 ids and the source that makes them |
+//! | [`digest`] | BLAKE3 names of bytes |
+//! | [`time`] | monotonic and wall-clock milliseconds as plain numbers |
+//! | [`limits`] | every bound of the system, with its reason |
+//! | [`version`] | protocol versions and their ALPN names |
+//! | [`frame`] | length-prefixed, checksummed frames, without I/O |
+//! | [`message`] | the messages of `windlass/1` |
+//! | [`cause`] | why something ended without a result of its own |
+//! | [`job`] | what an agent is given to run, and what it answers |
+//! | [`namespace`] | who can see a blob |
+//! | [`secret`] | values that never print themselves |
+//!
+//! Nothing here does I/O unless the feature `link` is on.
+
+pub mod cause;
+pub mod digest;
+pub mod frame;
+pub mod id;
+pub mod job;
+pub mod limits;
+pub mod message;
+pub mod namespace;
+pub mod secret;
+pub mod time;
+pub mod version;
+
+pub use cause::{Cause, CauseKind};
+pub use digest::Digest;
+pub use id::{AgentId, AttemptId, BuildId, IdSource, JobId, TokenId};
+pub use namespace::{Namespace, Trust};
+pub use secret::Secret;
+pub use time::{Instant64, Now, WallMs};

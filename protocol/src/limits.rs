@@ -1,0 +1,172 @@
+//! Every bound of the system, each with the reason for its number (I9).
+//!
+//! A limit that a pool, a pipeline or a flag can change has its default here and its maximum beside it.
+
+/// One frame on a control stream. An offer with a 256 KiB command and 256 KiB of environment fits; nothing else is large.
+pub const FRAME_MAX_BYTES: u32 = 1 << 20;
+
+/// The bytes of a frame beside its payload: length and CRC-32, four each.
+pub const FRAME_HEADER_BYTES: usize = 8;
+
+/// One piece of a log on the wire: large enough for full link speed, small enough that a line waits behind few of them.
+pub const LOG_CHUNK_MAX_BYTES: usize = 256 << 10;
+
+/// A log's default limit; what goes past it is cut with a mark.
+pub const LOG_DEFAULT_LIMIT_BYTES: u64 = 1 << 30;
+
+/// Unacknowledged bytes of one log that an agent keeps on disk before it stops reading the job's output.
+pub const SPOOL_MAX_BYTES: u64 = 256 << 20;
+
+/// Unacknowledged log bytes in flight for one attempt: a few round trips between continents at full link speed.
+pub const LOG_IN_FLIGHT_MAX_BYTES: u64 = 16 << 20;
+
+/// Beats between agent and coordinator; the coordinator may tell larger ones as the fleet grows (F10, F12).
+pub const BEAT_MS: u64 = 5_000;
+
+/// Missed for this long, an agent is suspect: three beats (F10).
+pub const SUSPECT_MS: u64 = 3 * BEAT_MS;
+
+/// A lease's default length: suspect after a quarter, lost at the end (F10).
+pub const LEASE_DEFAULT_MS: u64 = 60_000;
+
+/// The shortest lease that a pool may ask for. Shorter ones would lose agents to a busy disk.
+pub const LEASE_MIN_MS: u64 = 1_000;
+
+/// The longest lease that a pool may ask for (F10).
+pub const LEASE_MAX_MS: u64 = 24 * 3_600_000;
+
+/// An offer that is neither accepted nor refused within this long is taken back (F16).
+pub const OFFER_MS: u64 = 5_000;
+
+/// From accepting to starting: workspace and image (F16: 60 s and the image's time).
+pub const PREPARE_MS: u64 = 600_000;
+
+/// From a finished command to a log that is durable to its end; then it is marked incomplete.
+pub const LOG_SETTLE_MS: u64 = 120_000;
+
+/// From asking an agent to end an attempt to giving up on its answer, beside the job's own grace.
+pub const STOP_ANSWER_MS: u64 = 30_000;
+
+/// Between a job's polite signal and its kill, by default (Buildkite's `cancel-grace-period`).
+pub const CANCEL_GRACE_MS: u64 = 10_000;
+
+/// How long a job waits for an agent before it expires: 30 days (buildkite.md 10.5).
+pub const JOB_EXPIRY_MS: u64 = 30 * 86_400_000;
+
+/// How long a build may exist in all, whatever else happens; every state has a deadline (I10).
+pub const BUILD_EXPIRY_MS: u64 = 60 * 86_400_000;
+
+/// A job without a timeout of its own or of its pipeline.
+pub const TIMEOUT_DEFAULT_MS: u64 = 24 * 3_600_000;
+
+/// The longest timeout that a step may ask for.
+pub const TIMEOUT_MAX_MS: u64 = 7 * 86_400_000;
+
+/// How often a job whose command had not started moves to another agent by itself.
+pub const REQUEUE_MAX: u32 = 10;
+
+/// How often one retry rule may retry (buildkite.md 10.1).
+pub const RETRY_RULE_LIMIT_MAX: u32 = 10;
+
+/// A step that has lost this many agents is suspected of killing them and is not retried (F17).
+pub const AGENTS_LOST_MAX: u32 = 3;
+
+/// Attempts of one job in all, by rules and by hand.
+pub const ATTEMPTS_PER_JOB_MAX: usize = 100;
+
+/// Jobs of one build.
+pub const JOBS_PER_BUILD_MAX: usize = 10_000;
+
+/// Jobs of all builds that have not finished; submits beyond are refused.
+pub const LIVE_JOBS_MAX: usize = 2_000_000;
+
+/// Builds that have not finished; submits beyond are refused.
+pub const LIVE_BUILDS_MAX: usize = 1_000_000;
+
+/// Agents that one coordinator serves.
+pub const AGENTS_MAX: usize = 20_000;
+
+/// Pools that one coordinator knows.
+pub const POOLS_MAX: usize = 1_000;
+
+/// Tokens of both kinds that are not past.
+pub const TOKENS_MAX: usize = 10_000;
+
+/// Queues that one pool serves.
+pub const QUEUES_PER_POOL_MAX: usize = 100;
+
+/// Tags of one agent or one step's query.
+pub const TAGS_MAX: usize = 64;
+
+/// Slots of one agent.
+pub const SLOTS_MAX: u32 = 512;
+
+/// A name of a pipeline, pool, zone, queue, tag or branch.
+pub const NAME_MAX_BYTES: usize = 200;
+
+/// A step's command.
+pub const COMMAND_MAX_BYTES: usize = 256 << 10;
+
+/// A job's whole environment: names and values.
+pub const ENV_MAX_BYTES: usize = 256 << 10;
+
+/// A build's message (buildkite.md 17.2).
+pub const MESSAGE_MAX_BYTES: usize = 64 << 10;
+
+/// A detail in a cause or a refusal.
+pub const DETAIL_MAX_BYTES: usize = 4 << 10;
+
+/// A pipeline's text.
+pub const PIPELINE_MAX_BYTES: usize = 4 << 20;
+
+/// A body of an API request that is not a blob.
+pub const BODY_MAX_BYTES: usize = 8 << 20;
+
+/// An idempotency key.
+pub const IDEMPOTENCY_KEY_MAX_BYTES: usize = 255;
+
+/// How long an idempotency key is remembered.
+pub const IDEMPOTENCY_MS: u64 = 24 * 3_600_000;
+
+/// How long finished builds, their logs and events are kept by default.
+pub const RETENTION_MS: u64 = 90 * 86_400_000;
+
+/// An agent's certificate (F4).
+pub const CERT_LIFE_MS: u64 = 24 * 3_600_000;
+
+/// How long after its end a certificate of a known key may still renew, and nothing else.
+pub const CERT_RENEW_GRACE_MS: u64 = 7 * 86_400_000;
+
+/// A join token's default life (F2).
+pub const JOIN_TOKEN_MS: u64 = 24 * 3_600_000;
+
+/// Blobs that one existence query may name.
+pub const MISSING_MAX_DIGESTS: usize = 10_000;
+
+/// Symlink targets and path components in a tree.
+pub const TREE_NAME_MAX_BYTES: usize = 4_096;
+
+/// Directories within directories in a tree.
+pub const TREE_DEPTH_MAX: usize = 256;
+
+/// Entries of one directory in a tree.
+pub const TREE_DIR_MAX_ENTRIES: usize = 1_000_000;
+
+/// Inputs that a shell hands to a core in one turn, so that no source starves timers or the API.
+pub const TURN_MAX_INPUTS: usize = 256;
+
+/// Requests that wait for the core; beyond, callers are told to come again (HTTP 503).
+pub const CORE_QUEUE_MAX: usize = 4_096;
+
+/// Changes in one commit of the store.
+pub const COMMIT_MAX_CHANGES: usize = 50_000;
+
+/// Events that a watcher may lag behind before it is served from the store or the file.
+pub const WATCHER_BUFFER_MAX: usize = 1_024;
+
+const _: () = assert!(BEAT_MS * 3 <= SUSPECT_MS, "three beats fit before an agent is suspected");
+const _: () = assert!(SUSPECT_MS < LEASE_DEFAULT_MS, "an agent is suspect before it is lost");
+const _: () = assert!(LEASE_MIN_MS <= LEASE_DEFAULT_MS && LEASE_DEFAULT_MS <= LEASE_MAX_MS);
+const _: () = assert!(COMMAND_MAX_BYTES + ENV_MAX_BYTES < FRAME_MAX_BYTES as usize / 2 * 2, "an offer fits in a frame");
+const _: () = assert!(LOG_CHUNK_MAX_BYTES < FRAME_MAX_BYTES as usize, "a log chunk fits in a frame");
+const _: () = assert!(JOBS_PER_BUILD_MAX * 3 < COMMIT_MAX_CHANGES, "a submit fits in a commit");

@@ -1,0 +1,13 @@
+//! Protocol versions: ALPN names a protocol and its version; each version's messages are frozen.
+
+/// Control and logs of an enrolled agent: mutual TLS.
+pub const ALPN_AGENT: &[u8] = b"windlass/1";
+
+/// Bulk blobs of an enrolled agent, on a connection of their own: mutual TLS.
+pub const ALPN_BULK: &[u8] = b"windlass-bulk/1";
+
+/// Joining with a token: the server is authenticated by the CA's fingerprint in the token, the client by the token.
+pub const ALPN_ENROL: &[u8] = b"windlass-enrol/1";
+
+/// All that a coordinator offers, preferred first.
+pub const ALPN_SERVER: &[&[u8]] = &[ALPN_AGENT, ALPN_BULK, ALPN_ENROL];
