@@ -1,0 +1,147 @@
+//! What the core wants done. Effects are released only after the changes queued before them are durable.
+
+use windlass_protocol::job::Epoch;
+use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
+use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, TokenId, WallMs};
+
+use crate::input::{ConnId, ReplyTo};
+use crate::row::{AttemptState, Change, JobState};
+
+/// One thing to do. Order matters: a [`Effect::Change`] must be durable before any later effect is released.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Make it durable.
+    Change(Change),
+    /// Answer a client.
+    Reply {
+        /// Whom.
+        to: ReplyTo,
+        /// What.
+        reply: Reply,
+    },
+    /// Say it to an agent on this connection.
+    Send {
+        /// The agent.
+        agent: AgentId,
+        /// Its connection.
+        conn: ConnId,
+        /// The message.
+        message: Box<CoordinatorMessage>,
+    },
+    /// End a connection, after saying why.
+    Disconnect {
+        /// The agent.
+        agent: AgentId,
+        /// Its connection.
+        conn: ConnId,
+        /// For programs.
+        code: RefuseCode,
+        /// For people.
+        detail: String,
+    },
+    /// Watch an attempt's log until it is durable to this length with this digest, or the time is over; answer with
+    /// [`crate::input::Input::LogSettled`]. Asking again changes nothing.
+    SettleLog {
+        /// The attempt.
+        attempt: AttemptId,
+        /// By which right.
+        epoch: Epoch,
+        /// The log's final length.
+        bytes: u64,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// No more log bytes of this attempt are accepted under rights older than `epoch`; with `sealed` none at all, and
+    /// the log is to be sealed.
+    FenceLog {
+        /// The attempt.
+        attempt: AttemptId,
+        /// The least right that may still append.
+        epoch: Epoch,
+        /// It is over.
+        sealed: bool,
+    },
+    /// Volatile progress, for views and watchers; may step back after a restart.
+    Progress(Progress),
+    /// The build has ended, is durable, and is in memory no more.
+    Retired(BuildId),
+}
+
+/// Volatile progress.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// An attempt got further.
+    Attempt {
+        /// The build.
+        build: BuildId,
+        /// The job.
+        job: JobId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// The attempt's state.
+        state: AttemptState,
+        /// The job's state.
+        job_state: JobState,
+        /// When its command started, if it has.
+        started_at: Option<WallMs>,
+    },
+    /// An agent's volatile state changed.
+    Agent {
+        /// The agent.
+        agent: AgentId,
+        /// Its state.
+        state: AgentState,
+    },
+}
+
+/// An agent's state (F10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentState {
+    /// Enrolled or loaded, not yet heard since.
+    Joining,
+    /// Heard of in time.
+    Online,
+    /// Silent for three beats: gets no offers; its jobs go on.
+    Suspect,
+    /// Silent for a whole lease: its rights have ended.
+    Lost,
+    /// Finishes what it has.
+    Draining,
+    /// Takes nothing for now.
+    Paused,
+    /// It could not end a job's processes or its disk is full: takes nothing.
+    Quarantined,
+    /// It left.
+    Gone,
+}
+
+/// Answers to clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The build exists, durably. `existing` if an idempotency key had made it before.
+    Submitted {
+        /// Which.
+        build: BuildId,
+        /// It was there before.
+        existing: bool,
+    },
+    /// Done, durably.
+    Done,
+    /// The token exists.
+    Token {
+        /// Which.
+        token: TokenId,
+    },
+    /// The agent may have a certificate.
+    Joined {
+        /// Its id.
+        agent: AgentId,
+        /// Its pool.
+        pool: String,
+        /// Its zone.
+        zone: String,
+        /// Its trust class.
+        trust: windlass_protocol::Trust,
+    },
+}

@@ -1,0 +1,167 @@
+//! What can happen to the core: everything that the shell hands in.
+
+use windlass_protocol::job::{Epoch, Outcome};
+use windlass_protocol::message::{Health, Hello};
+use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, TokenId};
+
+use crate::row::{Actor, BuildRows, Joining, NewToken, Submit};
+
+/// Whom to answer: the shell's own number for a waiting request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReplyTo(pub u64);
+
+/// One connection of one agent: the shell's own number, never used twice while the core lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A client asks; exactly one [`crate::effect::Effect::Reply`] answers, or the rejection that `handle` returns.
+    Request {
+        /// Whom to answer.
+        reply: ReplyTo,
+        /// Who asks.
+        actor: Actor,
+        /// What for.
+        request: Request,
+    },
+    /// An agent with a valid certificate said hello on a new connection; an older one of the same agent is void.
+    AgentHello {
+        /// From its certificate.
+        agent: AgentId,
+        /// BLAKE3 of the key in its certificate.
+        key: Digest,
+        /// The connection.
+        conn: ConnId,
+        /// What it said; `held` may name attempts that are long over.
+        hello: Box<Hello>,
+    },
+    /// A message of an agent on its connection.
+    Agent {
+        /// From its certificate.
+        agent: AgentId,
+        /// The connection; messages of a void one are rejected.
+        conn: ConnId,
+        /// What it said.
+        event: AgentEvent,
+    },
+    /// A connection ended.
+    AgentGone {
+        /// From its certificate.
+        agent: AgentId,
+        /// The connection.
+        conn: ConnId,
+        /// `connection_closed`, `connection_lost` (F18).
+        detail: String,
+    },
+    /// Answer to [`crate::effect::Effect::SettleLog`]: what the log came to.
+    LogSettled {
+        /// The attempt.
+        attempt: AttemptId,
+        /// By which right it was asked.
+        epoch: Epoch,
+        /// Whether it is durable to the length and digest that the outcome names; else why not.
+        settled: Result<(), String>,
+    },
+}
+
+/// What an agent says after its hello.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentEvent {
+    /// Alive, holding these.
+    Beat {
+        /// To be acknowledged.
+        seq: u64,
+        /// How the machine does.
+        health: Health,
+        /// What it holds.
+        held: Vec<(AttemptId, Epoch)>,
+    },
+    /// It took the offer.
+    Accepted(AttemptId, Epoch),
+    /// It did not take the offer; nothing started.
+    Refused(AttemptId, Epoch, Cause),
+    /// The command started.
+    Started(AttemptId, Epoch, windlass_protocol::WallMs),
+    /// The attempt ended.
+    Finished(AttemptId, Epoch, Box<Outcome>),
+    /// Nothing of the attempt runs any more.
+    Stopped(AttemptId, Epoch),
+    /// It takes nothing more.
+    Draining,
+    /// It takes work again.
+    Resumed,
+    /// It leaves.
+    Goodbye {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a client can ask for. Scopes are the shell's to check; states are the core's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Make a build.
+    Submit(Box<Submit>),
+    /// Cancel a build; canceling one that has ended is refused.
+    CancelBuild {
+        /// Which.
+        build: BuildId,
+        /// Why: `canceled`, with who and what for.
+        detail: String,
+    },
+    /// Cancel one job.
+    CancelJob {
+        /// Which.
+        job: JobId,
+    },
+    /// Run again what failed in a build (its hard failures and canceled jobs, and what waited on them).
+    RetryBuild {
+        /// Which.
+        build: BuildId,
+        /// Its rows, if it has left memory ([`crate::Rejected::NotInMemory`] asks for them).
+        rows: Option<Box<BuildRows>>,
+    },
+    /// Run one job again.
+    RetryJob {
+        /// Which.
+        job: JobId,
+        /// As in `RetryBuild`.
+        rows: Option<Box<BuildRows>>,
+    },
+    /// Make a token.
+    CreateToken(Box<NewToken>),
+    /// Take a token back; its agents stay unless `and_agents` (F5).
+    RevokeToken {
+        /// Which.
+        token: TokenId,
+        /// Revoke the agents that it admitted, too.
+        and_agents: bool,
+    },
+    /// Join: a use is consumed and the agent exists in the same commit (F2). The same key gets the same agent.
+    Join(Box<Joining>),
+    /// Let agents finish and take nothing more (F21, F22); all are made ineligible in one commit.
+    DrainAgents {
+        /// Which.
+        agents: Vec<AgentId>,
+        /// In all; then what still runs is canceled with cause `agent_stopped`.
+        deadline_ms: Option<u64>,
+    },
+    /// Let a draining agent take work again.
+    ResumeAgent {
+        /// Which.
+        agent: AgentId,
+    },
+    /// Its key is worth nothing from now on; its connection is cut, its jobs end as lost.
+    RevokeAgent {
+        /// Which.
+        agent: AgentId,
+    },
+    /// Builds, idempotency keys and gone agents older than this may be forgotten by the core (the store's rows are the
+    /// shell's to delete).
+    Retain {
+        /// Idempotency keys made before this are forgotten.
+        idempotency_before: windlass_protocol::WallMs,
+    },
+}

@@ -1,0 +1,780 @@
+//! What is durable: the rows that a store keeps, and the changes that make them.
+//!
+//! A row is plain data in the words of the interface. Loading the rows gives the same core again (I11); whatever is
+//! not in a row is volatile by design: connections, beats, and progress that agents tell anew after a restart.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use windlass_pipeline::graph::{Graph, Node, Supersede};
+use windlass_protocol::job::{Epoch, Outcome, Resources, Source};
+use windlass_protocol::message::RefuseCode;
+use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, TokenId, Trust, WallMs};
+
+/// Who asked for something, as written in rows and in the audit trail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// What it is.
+    pub kind: ActorKind,
+    /// Its name: a token's note or id, a user, a pipeline and number.
+    pub name: String,
+}
+
+/// What kind of actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ActorKind {
+    /// An API token.
+    Token,
+    /// A person.
+    User,
+    /// A webhook.
+    Webhook,
+    /// Another build.
+    Build,
+    /// The coordinator itself.
+    System,
+}
+
+/// How a build came to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BuildSource {
+    /// `windlass run`.
+    Cli,
+    /// The API.
+    Api,
+    /// A webhook.
+    Webhook,
+    /// A trigger step.
+    Trigger,
+    /// A schedule.
+    Schedule,
+}
+
+/// A build's state, in Buildkite's words (reference 16.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildState {
+    /// Being made.
+    Creating,
+    /// No job has started.
+    Scheduled,
+    /// A job has started.
+    Running,
+    /// A hard failure exists, and jobs may still run.
+    Failing,
+    /// Ended well.
+    Passed,
+    /// Ended with a hard failure.
+    Failed,
+    /// Canceled, and a job still runs.
+    Canceling,
+    /// Canceled, and nothing runs.
+    Canceled,
+    /// A newer build took its place before it started.
+    Skipped,
+    /// Nothing in it was to be run.
+    NotRun,
+}
+
+impl BuildState {
+    /// Whether the build has ended (a retry may take it back to running).
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        match self {
+            Self::Creating | Self::Scheduled | Self::Running | Self::Failing | Self::Canceling => false,
+            Self::Passed | Self::Failed | Self::Canceled | Self::Skipped | Self::NotRun => true,
+        }
+    }
+}
+
+/// A job's state, in Buildkite's words (reference 16.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Just made.
+    Pending,
+    /// Dependencies are not done.
+    Waiting,
+    /// A dependency failed: it will not run (unless that one is retried and passes).
+    WaitingFailed,
+    /// A gate waits for a person.
+    Blocked,
+    /// A gate that cannot be reached because of a failure.
+    BlockedFailed,
+    /// A gate was opened.
+    Unblocked,
+    /// A gate was opened, then the build failed.
+    UnblockedFailed,
+    /// Its concurrency group is being looked at.
+    Limiting,
+    /// It waits for its concurrency group.
+    Limited,
+    /// Ready for an agent.
+    Scheduled,
+    /// Leased to an agent. Volatile progress beyond it: accepted, running.
+    Assigned,
+    /// The agent took it (volatile).
+    Accepted,
+    /// Its command started (volatile).
+    Running,
+    /// Ended well, or a wait that is over.
+    Passed,
+    /// Ended with a failure.
+    Failed,
+    /// Being canceled.
+    Canceling,
+    /// Canceled.
+    Canceled,
+    /// Its time is over; its end is awaited.
+    TimingOut,
+    /// Its time was over.
+    TimedOut,
+    /// Not to be run: by `skip`, or by a newer build.
+    Skipped,
+    /// Excluded by configuration.
+    Broken,
+    /// Never taken in time.
+    Expired,
+}
+
+impl JobState {
+    /// Whether the job has ended, for now.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        match self {
+            Self::Pending
+            | Self::Waiting
+            | Self::Blocked
+            | Self::Unblocked
+            | Self::Limiting
+            | Self::Limited
+            | Self::Scheduled
+            | Self::Assigned
+            | Self::Accepted
+            | Self::Running
+            | Self::Canceling
+            | Self::TimingOut => false,
+            Self::WaitingFailed
+            | Self::BlockedFailed
+            | Self::UnblockedFailed
+            | Self::Passed
+            | Self::Failed
+            | Self::Canceled
+            | Self::TimedOut
+            | Self::Skipped
+            | Self::Broken
+            | Self::Expired => true,
+        }
+    }
+}
+
+/// An attempt's state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttemptState {
+    /// Leased to its agent.
+    Assigned,
+    /// Its agent took it (volatile).
+    Accepted,
+    /// Its command started (volatile).
+    Running,
+    /// Ended with an outcome.
+    Finished,
+    /// Ended because it was canceled.
+    Canceled,
+    /// Its agent was lost or its right ended.
+    Lost,
+}
+
+impl AttemptState {
+    /// Whether nothing more can come of it.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        match self {
+            Self::Assigned | Self::Accepted | Self::Running => false,
+            Self::Finished | Self::Canceled | Self::Lost => true,
+        }
+    }
+}
+
+/// A build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildRow {
+    /// Its id.
+    pub id: BuildId,
+    /// From 1, per pipeline.
+    pub number: u64,
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Its state.
+    pub state: BuildState,
+    /// For people; may be empty.
+    pub branch: String,
+    /// A commit id or `HEAD`; may be empty.
+    pub commit: String,
+    /// A tag, if it builds one.
+    #[serde(default)]
+    pub tag: Option<String>,
+    /// At most `MESSAGE_MAX_BYTES`.
+    pub message: String,
+    /// Where its files come from.
+    pub origin: Source,
+    /// How it came to be.
+    pub source: BuildSource,
+    /// Who made it.
+    pub creator: Actor,
+    /// Where its lookups in the cache happen; its trust with it.
+    pub namespace: Namespace,
+    /// As submitted.
+    pub env: Vec<(String, String)>,
+    /// As submitted, and as jobs set it.
+    pub meta_data: BTreeMap<String, String>,
+    /// What a newer build does to it.
+    pub supersede: Supersede,
+    /// Keep failed jobs' workspaces.
+    #[serde(default)]
+    pub keep_workspace: bool,
+    /// The build it was made again from.
+    #[serde(default)]
+    pub rebuilt_from: Option<BuildId>,
+    /// Why it ended without a result of its own.
+    #[serde(default)]
+    pub cause: Option<Cause>,
+    /// Asked to cancel; nothing of it starts any more (I8).
+    #[serde(default)]
+    pub cancel_requested: bool,
+    /// When it was submitted.
+    pub created_at: WallMs,
+    /// When its first job was leased.
+    #[serde(default)]
+    pub started_at: Option<WallMs>,
+    /// When it ended.
+    #[serde(default)]
+    pub finished_at: Option<WallMs>,
+    /// The pipeline's text as submitted, by digest in the store's definitions.
+    pub definition: Digest,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRow {
+    /// Its id.
+    pub id: JobId,
+    /// Its build.
+    pub build: BuildId,
+    /// Its place in the build's graph.
+    pub index: u32,
+    /// The step, resolved. Edges name other jobs of the build by [`JobRow::index`].
+    pub node: Node,
+    /// Its state; volatile progress (`accepted`, `running`) is stored as `assigned`.
+    pub state: JobState,
+    /// The last attempt's, if it has one.
+    #[serde(default)]
+    pub exit_status: Option<i32>,
+    /// The last attempt's, by number.
+    #[serde(default)]
+    pub signal: Option<i32>,
+    /// Why it ended without a result of its own.
+    #[serde(default)]
+    pub cause: Option<Cause>,
+    /// It failed, and that is forgiven.
+    #[serde(default)]
+    pub soft_failed: bool,
+    /// Uses of each rule of `retry.automatic`, by its place.
+    #[serde(default)]
+    pub rule_uses: Vec<u32>,
+    /// Times it moved to another agent before its command started.
+    #[serde(default)]
+    pub requeues: u32,
+    /// Agents it has lost after its command started.
+    #[serde(default)]
+    pub agents_lost: Vec<AgentId>,
+    /// Its attempts, oldest first.
+    pub attempts: Vec<AttemptId>,
+    /// Not to be leased before this time: a fence for an exclusive step, or a pause between retries.
+    #[serde(default)]
+    pub not_before: Option<WallMs>,
+    /// When it was made.
+    pub created_at: WallMs,
+    /// When its dependencies were done.
+    #[serde(default)]
+    pub runnable_at: Option<WallMs>,
+    /// When its command (or its wait) started.
+    #[serde(default)]
+    pub started_at: Option<WallMs>,
+    /// When it ended.
+    #[serde(default)]
+    pub finished_at: Option<WallMs>,
+}
+
+/// An attempt, with the lease that it holds or held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptRow {
+    /// Its id.
+    pub id: AttemptId,
+    /// Its job.
+    pub job: JobId,
+    /// Its build.
+    pub build: BuildId,
+    /// From 1, per job.
+    pub number: u32,
+    /// Its state.
+    pub state: AttemptState,
+    /// Its right; rises when it is leased again (I2).
+    pub epoch: Epoch,
+    /// Its agent.
+    pub agent: AgentId,
+    /// The agent's name, zone and pool at that time, for people.
+    pub agent_name: String,
+    /// See `agent_name`.
+    pub zone: String,
+    /// See `agent_name`.
+    pub pool: String,
+    /// When it was leased.
+    pub assigned_at: WallMs,
+    /// What came of it.
+    #[serde(default)]
+    pub outcome: Option<Outcome>,
+    /// The log is durable to its end and agrees with the outcome.
+    #[serde(default)]
+    pub log_complete: bool,
+    /// Why it ended without a result of its own, by the coordinator.
+    #[serde(default)]
+    pub cause: Option<Cause>,
+    /// When it ended, by the coordinator's clock.
+    #[serde(default)]
+    pub finished_at: Option<WallMs>,
+}
+
+/// A pool: like agents in one zone and one trust class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolRow {
+    /// Its name.
+    pub name: String,
+    /// Its network.
+    pub zone: String,
+    /// The queues it serves.
+    pub queues: Vec<String>,
+    /// Its trust class.
+    pub trust: Trust,
+    /// Tags that its agents have, or may claim.
+    pub tags: TagPolicy,
+    /// How long a right lasts without a beat.
+    pub lease_ms: u64,
+    /// Between beats.
+    pub beat_ms: u64,
+    /// Takes no new agents and no new jobs.
+    #[serde(default)]
+    pub paused: bool,
+    /// When it was made.
+    pub created_at: WallMs,
+}
+
+/// Which tags an agent of a pool has (F6).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "policy", content = "tags")]
+pub enum TagPolicy {
+    /// Exactly these; claiming another is refused.
+    Fixed(Vec<(String, String)>),
+    /// These for all, and any that an agent claims beside them.
+    Free(Vec<(String, String)>),
+}
+
+/// An agent that has joined, whether it is here or not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentRow {
+    /// Its id.
+    pub id: AgentId,
+    /// Its name, for people.
+    pub name: String,
+    /// Its pool: zone, queues and trust come from there.
+    pub pool: String,
+    /// BLAKE3 of its public key (SPKI, DER): its identity.
+    pub key: Digest,
+    /// By which token it joined (F5).
+    pub token: TokenId,
+    /// As it says.
+    pub machine_id: String,
+    /// Checked against the pool's policy when it joined.
+    pub tags: Vec<(String, String)>,
+    /// When it joined.
+    pub joined_at: WallMs,
+    /// It drains, by the operator's word: takes nothing more until resumed.
+    #[serde(default)]
+    pub draining: bool,
+    /// Its key is worth nothing any more.
+    #[serde(default)]
+    pub revoked_at: Option<WallMs>,
+    /// It left, or another took its place.
+    #[serde(default)]
+    pub gone: Option<String>,
+}
+
+/// A token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// Its public id.
+    pub id: TokenId,
+    /// Hash of its secret.
+    pub secret_hash: Digest,
+    /// What it lets one do.
+    pub grant: TokenGrant,
+    /// For people.
+    pub note: String,
+    /// Who made it.
+    pub created_by: Actor,
+    /// When.
+    pub created_at: WallMs,
+    /// Its end; `None` is never.
+    pub expires_at: Option<WallMs>,
+    /// It was taken back.
+    #[serde(default)]
+    pub revoked_at: Option<WallMs>,
+}
+
+/// What a token lets one do. The two kinds never mix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum TokenGrant {
+    /// Lets agents enrol in a pool.
+    Join {
+        /// The pool.
+        pool: String,
+        /// How many agents; `None` is any number.
+        max_uses: Option<u32>,
+        /// How many it has admitted.
+        used: u32,
+    },
+    /// Lets a client use the API.
+    Api {
+        /// What it may do.
+        scopes: Vec<Scope>,
+        /// Only this pipeline.
+        #[serde(default)]
+        pipeline: Option<String>,
+        /// Only this branch.
+        #[serde(default)]
+        branch: Option<String>,
+    },
+}
+
+/// What an API token may do; names are fixed by the interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Scope {
+    /// See builds, jobs and logs.
+    #[serde(rename = "builds:read")]
+    BuildsRead,
+    /// Submit, cancel, retry.
+    #[serde(rename = "builds:write")]
+    BuildsWrite,
+    /// What it submits is trusted.
+    #[serde(rename = "builds:trusted")]
+    BuildsTrusted,
+    /// Register pipelines.
+    #[serde(rename = "pipelines:write")]
+    PipelinesWrite,
+    /// See agents.
+    #[serde(rename = "agents:read")]
+    AgentsRead,
+    /// Drain, resume, revoke agents; make join tokens of existing pools.
+    #[serde(rename = "agents:write")]
+    AgentsWrite,
+    /// Make and change pools.
+    #[serde(rename = "pools:write")]
+    PoolsWrite,
+    /// Read blobs.
+    #[serde(rename = "cache:read")]
+    CacheRead,
+    /// Write blobs.
+    #[serde(rename = "cache:write")]
+    CacheWrite,
+    /// Read images.
+    #[serde(rename = "images:read")]
+    ImagesRead,
+    /// Write images.
+    #[serde(rename = "images:write")]
+    ImagesWrite,
+    /// Set secrets.
+    #[serde(rename = "secrets:write")]
+    SecretsWrite,
+    /// Everything.
+    #[serde(rename = "admin")]
+    Admin,
+}
+
+/// A remembered submit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdempotencyRow {
+    /// Who, then the key: two tokens never share one.
+    pub key: (TokenId, String),
+    /// Digest of the body.
+    pub body: Digest,
+    /// What it made.
+    pub build: BuildId,
+    /// When.
+    pub at: WallMs,
+}
+
+/// One line of the audit trail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditRow {
+    /// When.
+    pub at: WallMs,
+    /// Who.
+    pub actor: Actor,
+    /// What, as `build.submit` or `token.revoke`.
+    pub action: String,
+    /// To what: an id or a name.
+    pub target: String,
+    /// For people.
+    pub detail: String,
+}
+
+/// A durable event of a build, for its watchers; numbered by the commit that holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRow {
+    /// The build.
+    pub build: BuildId,
+    /// When.
+    pub at: WallMs,
+    /// What.
+    pub event: BuildEvent,
+}
+
+/// What happened to a build, durably. Rows are as they were then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum BuildEvent {
+    /// It was made.
+    BuildCreated,
+    /// Its state changed, and it has not ended.
+    BuildChanged {
+        /// To this.
+        state: BuildState,
+    },
+    /// It ended.
+    BuildFinished {
+        /// So.
+        state: BuildState,
+    },
+    /// A job's durable state changed, and it has not ended.
+    JobChanged {
+        /// The job.
+        job: JobId,
+        /// To this.
+        state: JobState,
+        /// Its last attempt, if it has one.
+        attempt: Option<AttemptId>,
+    },
+    /// A job ended (it may be retried).
+    JobFinished {
+        /// The job.
+        job: JobId,
+        /// So.
+        state: JobState,
+        /// Its last attempt, if it had one.
+        attempt: Option<AttemptId>,
+    },
+}
+
+/// The coordinator's own numbers that must never go back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MetaRow {
+    /// The last epoch granted (I2).
+    pub last_epoch: u64,
+}
+
+/// One change of the rows. A commit is a list of them, all or nothing, applied in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The coordinator's own numbers.
+    Meta(MetaRow),
+    /// A pipeline's last build number.
+    PipelineNumber {
+        /// The pipeline's name.
+        pipeline: String,
+        /// The last number given.
+        last: u64,
+    },
+    /// Insert or replace.
+    Build(Box<BuildRow>),
+    /// Insert or replace.
+    Job(Box<JobRow>),
+    /// Insert or replace.
+    Attempt(Box<AttemptRow>),
+    /// Insert or replace.
+    Pool(Box<PoolRow>),
+    /// Insert or replace.
+    Agent(Box<AgentRow>),
+    /// Insert or replace.
+    Token(Box<TokenRow>),
+    /// Insert.
+    Idempotency(IdempotencyRow),
+    /// Append.
+    Audit(AuditRow),
+    /// Append; the store numbers it by commit and place.
+    Event(EventRow),
+    /// A pipeline's text, by digest; inserting it again changes nothing.
+    Definition {
+        /// Of the text.
+        digest: Digest,
+        /// The text.
+        text: String,
+    },
+}
+
+/// A build with everything of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildRows {
+    /// The build.
+    pub build: BuildRow,
+    /// Its jobs, by index.
+    pub jobs: Vec<JobRow>,
+    /// Their attempts.
+    pub attempts: Vec<AttemptRow>,
+}
+
+/// All that a core needs to start: everything that is not history.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rows {
+    /// The coordinator's own numbers.
+    pub meta: MetaRow,
+    /// Each pipeline's last build number.
+    pub pipeline_numbers: BTreeMap<String, u64>,
+    /// Builds that have not ended.
+    pub builds: BTreeMap<BuildId, BuildRow>,
+    /// Their jobs.
+    pub jobs: BTreeMap<JobId, JobRow>,
+    /// Their attempts.
+    pub attempts: BTreeMap<AttemptId, AttemptRow>,
+    /// All pools.
+    pub pools: BTreeMap<String, PoolRow>,
+    /// All agents that are not gone.
+    pub agents: BTreeMap<AgentId, AgentRow>,
+    /// All tokens.
+    pub tokens: BTreeMap<TokenId, TokenRow>,
+    /// Submits that are remembered.
+    pub idempotency: BTreeMap<(TokenId, String), IdempotencyRow>,
+}
+
+/// What a submit asks for. The shell has compiled the pipeline, checked scopes and made the namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submit {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// Its text.
+    pub definition: String,
+    /// What the text came to.
+    pub graph: Graph,
+    /// As in [`BuildRow`].
+    pub branch: String,
+    /// As in [`BuildRow`].
+    pub commit: String,
+    /// As in [`BuildRow`].
+    pub tag: Option<String>,
+    /// As in [`BuildRow`].
+    pub message: String,
+    /// As in [`BuildRow`].
+    pub origin: Source,
+    /// As in [`BuildRow`].
+    pub source: BuildSource,
+    /// As in [`BuildRow`].
+    pub creator: Actor,
+    /// As in [`BuildRow`].
+    pub namespace: Namespace,
+    /// As in [`BuildRow`].
+    pub env: Vec<(String, String)>,
+    /// As in [`BuildRow`].
+    pub meta_data: BTreeMap<String, String>,
+    /// As in [`BuildRow`].
+    pub keep_workspace: bool,
+    /// As in [`BuildRow`].
+    pub rebuilt_from: Option<BuildId>,
+    /// Who and which key, with the body's digest, if the client gave a key.
+    pub idempotency: Option<((TokenId, String), Digest)>,
+}
+
+/// A new token, and for a join token of a new pool the pool with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewToken {
+    /// Made by the shell with its secret.
+    pub id: TokenId,
+    /// Hash of its secret.
+    pub secret_hash: Digest,
+    /// What it lets one do.
+    pub grant: TokenGrant,
+    /// For a join token: the pool as the caller describes it. It makes the pool if there is none; one that contradicts
+    /// an existing pool is refused.
+    pub pool: Option<PoolRow>,
+    /// For people.
+    pub note: String,
+    /// Its end; `None` is never.
+    pub expires_at: Option<WallMs>,
+}
+
+/// A request to join, with its secret already hashed and its key already proven by the shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joining {
+    /// The token.
+    pub token: TokenId,
+    /// Hash of the secret that was given.
+    pub secret_hash: Digest,
+    /// BLAKE3 of the public key (SPKI, DER).
+    pub key: Digest,
+    /// For people.
+    pub name: String,
+    /// As the agent says.
+    pub machine_id: String,
+    /// As the agent claims.
+    pub tags: Vec<(String, String)>,
+}
+
+/// Why a request to join was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinRefused {
+    /// For programs.
+    pub code: RefuseCode,
+    /// What to do, for people.
+    pub detail: String,
+}
+
+/// What an agent has in all and has given away; volatile, for views and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Jobs at once.
+    pub slots: u32,
+    /// Taken.
+    pub slots_used: u32,
+    /// In all.
+    pub capacity: Resources,
+    /// Taken.
+    pub used: Resources,
+}
+
+/// Why a job cannot be retried or canceled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JobRefused {
+    /// It has not ended.
+    #[error("it has not ended")]
+    NotEnded,
+    /// It has ended.
+    #[error("it has already ended")]
+    Ended,
+    /// Its step does not allow it.
+    #[error("its step does not allow a retry{}", .reason.as_deref().map(|r| format!(": {r}")).unwrap_or_default())]
+    NotAllowed {
+        /// As the step says.
+        reason: Option<String>,
+    },
+    /// It is no command.
+    #[error("only command steps can be retried")]
+    NotACommand,
+    /// Its build was canceled.
+    #[error("its build was canceled")]
+    BuildCanceled,
+    /// It has had all attempts that a job may have.
+    #[error("it has had all the attempts that a job may have")]
+    TooManyAttempts,
+}
