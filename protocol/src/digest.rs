@@ -1,6 +1,10 @@
 //! BLAKE3 digests: the native names of bytes.
 
-#![allow(missing_docs, reason = "the archived twins that rkyv derives carry no docs of their own")]
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    reason = "the archived twins and resolvers that rkyv derives carry neither docs nor Debug"
+)]
 
 use std::fmt;
 use std::str::FromStr;

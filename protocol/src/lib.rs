@@ -13,6 +13,8 @@
 //! | [`job`] | what an agent is given to run, and what it answers |
 //! | [`namespace`] | who can see a blob |
 //! | [`secret`] | values that never print themselves |
+//! | `identity` (feature) | the CA, keys, certificates, tokens and TLS |
+//! | `link` (feature) | frames, messages and blobs on QUIC |
 //!
 //! Nothing here does I/O unless the feature `link` is on.
 
@@ -20,6 +22,8 @@ pub mod cause;
 pub mod digest;
 pub mod frame;
 pub mod id;
+#[cfg(feature = "identity")]
+pub mod identity;
 pub mod job;
 pub mod limits;
 pub mod message;

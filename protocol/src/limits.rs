@@ -119,6 +119,39 @@ pub const DETAIL_MAX_BYTES: usize = 4 << 10;
 /// A pipeline's text.
 pub const PIPELINE_MAX_BYTES: usize = 4 << 20;
 
+/// Values of a pipeline's file with its aliases copied out: a hundred for each of the most jobs a build may have.
+pub const PIPELINE_NODES_MAX: usize = 100 * JOBS_PER_BUILD_MAX;
+
+/// Text of a pipeline's file with its aliases copied out, and text that interpolation may make: an alias bomb ends here.
+pub const PIPELINE_EXPANDED_MAX_BYTES: usize = 8 * PIPELINE_MAX_BYTES;
+
+/// Lists and mappings within each other; readers walk them by recursion.
+pub const PIPELINE_DEPTH_MAX: usize = 64;
+
+/// Documents in one pipeline file (buildkite.md 23: uploads per build).
+pub const PIPELINE_DOCUMENTS_MAX: usize = 500;
+
+/// What is said about one pipeline; more helps nobody.
+pub const PIPELINE_DIAGNOSTICS_MAX: usize = 500;
+
+/// Dependencies of all jobs of one build: wide steps that wait for each other multiply.
+pub const EDGES_PER_BUILD_MAX: usize = 50 * JOBS_PER_BUILD_MAX;
+
+/// A step's key, in characters (buildkite.md 3.3).
+pub const STEP_KEY_MAX_CHARS: usize = 100;
+
+/// The reason why a step is skipped, in characters (buildkite.md 23).
+pub const SKIP_REASON_MAX_CHARS: usize = 70;
+
+/// The least memory a step may ask for: less than this is a number whose unit was forgotten, and no process starts in it.
+pub const STEP_MEMORY_MIN_BYTES: u64 = 4 << 20;
+
+/// The most memory a step may ask for: 1 PiB, beyond any machine.
+pub const STEP_MEMORY_MAX_BYTES: u64 = 1 << 50;
+
+/// The most processors a step may ask for, in thousandths: beyond any machine.
+pub const STEP_CPU_MAX_MILLIS: u64 = 10_000_000;
+
 /// A body of an API request that is not a blob.
 pub const BODY_MAX_BYTES: usize = 8 << 20;
 
@@ -137,6 +170,21 @@ pub const CERT_LIFE_MS: u64 = 24 * 3_600_000;
 /// How long after its end a certificate of a known key may still renew, and nothing else.
 pub const CERT_RENEW_GRACE_MS: u64 = 7 * 86_400_000;
 
+/// How far an agent's clock may stand behind the coordinator's: certificates begin so much earlier.
+pub const CERT_SKEW_MS: u64 = 5 * 60_000;
+
+/// A CA's certificate: longer than any fleet keeps its tokens, for the fingerprint in them never changes.
+pub const CA_LIFE_MS: u64 = 20 * 365 * 86_400_000;
+
+/// The certificate of the coordinator's own servers; it makes a new one at each start and at two thirds of it.
+pub const SERVER_CERT_LIFE_MS: u64 = 90 * 86_400_000;
+
+/// A request for a certificate: ours have 200 bytes, and only their key counts.
+pub const CSR_MAX_BYTES: usize = 4 << 10;
+
+/// A certificate that is read: two names of 200 bytes, each byte as three, and what stands around them.
+pub const CERT_MAX_BYTES: usize = 8 << 10;
+
 /// A join token's default life (F2).
 pub const JOIN_TOKEN_MS: u64 = 24 * 3_600_000;
 
@@ -152,6 +200,30 @@ pub const TREE_DEPTH_MAX: usize = 256;
 /// Entries of one directory in a tree.
 pub const TREE_DIR_MAX_ENTRIES: usize = 1_000_000;
 
+/// A blob up to this size goes into a segment; larger ones are files of their own, where a rename costs little beside them.
+pub const BLOB_SMALL_MAX_BYTES: usize = 64 << 10;
+
+/// The largest blob: image layers and archives of builds stay below, and a length that lies is found out early.
+pub const BLOB_MAX_BYTES: u64 = 64 << 30;
+
+/// A segment of the blob store: few enough files to keep open, small enough to rewrite in a second.
+pub const SEGMENT_MAX_BYTES: u64 = 256 << 20;
+
+/// Bytes that a group commit gathers before it hands them to the disk.
+pub const COMMIT_BUFFER_BYTES: usize = 1 << 20;
+
+/// Blobs in one pack, as many as one existence query may name.
+pub const PACK_MAX_BLOBS: usize = MISSING_MAX_DIGESTS;
+
+/// Bytes of all blobs in one pack: a minute of a slow link; more go into the next pack.
+pub const PACK_MAX_BYTES: u64 = 256 << 20;
+
+/// One directory's encoding. A million entries with short names fit; such a blob is held in memory whole.
+pub const TREE_DIR_MAX_BYTES: u64 = 128 << 20;
+
+/// Entries of one tree, all directories together.
+pub const TREE_MAX_ENTRIES: usize = 4_000_000;
+
 /// Inputs that a shell hands to a core in one turn, so that no source starves timers or the API.
 pub const TURN_MAX_INPUTS: usize = 256;
 
@@ -163,6 +235,34 @@ pub const COMMIT_MAX_CHANGES: usize = 50_000;
 
 /// Events that a watcher may lag behind before it is served from the store or the file.
 pub const WATCHER_BUFFER_MAX: usize = 1_024;
+
+/// Space that the store holds back, so that running builds can still commit when the disk is full: many thousand
+/// results of a few kilobytes each.
+pub const STORE_RESERVE_BYTES: u64 = 64 << 20;
+
+/// Free space below which new builds are refused, and beside the reserve below which the reserve is not made again.
+pub const STORE_LOW_BYTES: u64 = 32 << 20;
+
+/// Commits after which the write-ahead log is copied back: a few megabytes, so that it stays in the page cache.
+pub const CHECKPOINT_COMMITS: u64 = 256;
+
+/// How long a commit waits at most for the write-ahead log to be copied back.
+pub const CHECKPOINT_MS: u64 = 2_000;
+
+/// A write-ahead log past this size is started anew, at the price of one pause of the writer.
+pub const WAL_RESTART_BYTES: u64 = 64 << 20;
+
+/// How long SQLite waits for a lock that another connection of ours holds: longer than any checkpoint takes.
+pub const STORE_BUSY_MS: u64 = 10_000;
+
+/// Connections that read history at once: readers are bound by the disk, not by their number.
+pub const HISTORY_READERS_MAX: usize = 4;
+
+/// Items of one page of a list.
+pub const PAGE_MAX_ITEMS: usize = 500;
+
+/// Rows that one piece of retention deletes beyond its first build, so that commits do not wait long behind it.
+pub const EXPIRE_ROWS_MAX: usize = 5_000;
 
 const _: () = assert!(BEAT_MS * 3 <= SUSPECT_MS, "three beats fit before an agent is suspected");
 const _: () = assert!(SUSPECT_MS < LEASE_DEFAULT_MS, "an agent is suspect before it is lost");

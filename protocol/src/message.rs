@@ -4,7 +4,11 @@
 //! stream that the agent opens; logs flow on unidirectional streams, one for each attempt and connection, which begin
 //! with a [`LogHeader`] and go on with raw frames (see [`log`]). Every message about an attempt carries its epoch.
 
-#![allow(missing_docs, reason = "the archived twins that rkyv derives carry no docs of their own")]
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    reason = "the archived twins and resolvers that rkyv derives carry neither docs nor Debug"
+)]
 
 use rkyv::{Archive, Deserialize, Serialize};
 

@@ -1,6 +1,10 @@
 //! Time as plain numbers: cores are given it, they never read it.
 
-#![allow(missing_docs, reason = "the archived twins that rkyv derives carry no docs of their own")]
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    reason = "the archived twins and resolvers that rkyv derives carry neither docs nor Debug"
+)]
 
 use rkyv::{Archive, Deserialize, Serialize};
 

@@ -39,7 +39,7 @@ where
     T: Archive,
     T::Archived: for<'a> CheckBytes<HighValidator<'a, rancor::Error>> + Deserialize<T, HighDeserializer<rancor::Error>>,
 {
-    if bytes.as_ptr().addr() % AlignedVec::<16>::ALIGNMENT == 0 {
+    if bytes.as_ptr().addr().is_multiple_of(AlignedVec::<16>::ALIGNMENT) {
         return rkyv::from_bytes::<T, rancor::Error>(bytes).map_err(|error| bad::<T>(bytes.len(), &error));
     }
     let mut aligned = AlignedVec::<16>::with_capacity(bytes.len());

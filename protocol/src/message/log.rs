@@ -3,7 +3,11 @@
 //! A unidirectional stream begins with one framed [`LogHeader`]; then come chunks, each one frame whose payload is
 //! `offset: u64 LE`, `at_ms: u64 LE` and the bytes. Offsets follow each other without a gap within a stream.
 
-#![allow(missing_docs, reason = "the archived twins that rkyv derives carry no docs of their own")]
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    reason = "the archived twins and resolvers that rkyv derives carry neither docs nor Debug"
+)]
 
 use rkyv::{Archive, Deserialize, Serialize};
 

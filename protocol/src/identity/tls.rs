@@ -1,0 +1,132 @@
+//! rustls configurations for QUIC and HTTPS.
+//!
+//! QUIC is TLS 1.3 only, without early data and without resumption: a resumed handshake would skip the verification of
+//! certificates that may have been revoked or have expired since, and saves little (600 full handshakes a second on two
+//! cores, 820 resumed).
+
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, ServerConfig};
+
+use super::ca::certificates;
+use super::verify::{AgentVerifier, FingerprintVerifier, roots};
+use super::{AgentKey, IdentityError, ServerCertificate};
+use crate::digest::Digest;
+use crate::secret::Secret;
+use crate::version::{ALPN_ENROL, ALPN_SERVER};
+
+/// ring, with AES-128 first: it is the fastest where the processor has AES, and strong enough everywhere.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    let mut provider = ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| match suite.suite() {
+        rustls::CipherSuite::TLS13_AES_128_GCM_SHA256 => 0,
+        rustls::CipherSuite::TLS13_AES_256_GCM_SHA384 => 1,
+        _ => 2,
+    });
+    Arc::new(provider)
+}
+
+/// The coordinator's side of QUIC: all its ALPN names, client certificates of `ca` asked for (see [`AgentVerifier`]).
+///
+/// # Errors
+/// [`IdentityError::Tls`] where certificate and key do not fit.
+pub fn quic_server_config(server: &ServerCertificate, ca: &CertificateDer<'_>) -> Result<ServerConfig, IdentityError> {
+    let provider = provider();
+    let mut config = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(tls)?
+        .with_client_cert_verifier(Arc::new(AgentVerifier::new(ca, provider)?))
+        .with_single_cert(server.certificates(), server.private_key())
+        .map_err(tls)?;
+    config.alpn_protocols = ALPN_SERVER.iter().map(|name| name.to_vec()).collect();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// An enrolled agent's side of QUIC, under one ALPN name.
+///
+/// # Errors
+/// [`IdentityError::Tls`] where chain and key do not fit.
+pub fn agent_client_config(
+    ca: &CertificateDer<'_>,
+    chain: &[Vec<u8>],
+    key: &AgentKey,
+    alpn: &[u8],
+) -> Result<ClientConfig, IdentityError> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(tls)?
+        .with_root_certificates(roots(ca)?)
+        .with_client_auth_cert(certificates(chain), key.to_der())
+        .map_err(tls)?;
+    Ok(quic_client(config, alpn))
+}
+
+/// A joining agent's side of QUIC: it knows its server by the CA's fingerprint in the token (F3).
+///
+/// # Errors
+/// [`IdentityError::Tls`] where TLS refuses the configuration.
+pub fn enrol_client_config(ca_fingerprint: Digest) -> Result<ClientConfig, IdentityError> {
+    let provider = provider();
+    let config = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(FingerprintVerifier::new(ca_fingerprint, provider)))
+        .with_no_client_auth();
+    Ok(quic_client(config, ALPN_ENROL))
+}
+
+fn quic_client(mut config: ClientConfig, alpn: &[u8]) -> ClientConfig {
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.resumption = Resumption::disabled();
+    config
+}
+
+/// HTTPS from a certificate of the coordinator's own CA.
+///
+/// # Errors
+/// [`IdentityError::Tls`] where certificate and key do not fit.
+pub fn https_config(server: &ServerCertificate) -> Result<ServerConfig, IdentityError> {
+    https(server.certificates(), server.private_key())
+}
+
+/// HTTPS from what an operator's files hold: a chain, leaf first, and its key.
+///
+/// # Errors
+/// [`IdentityError`] where either is malformed, or they do not fit.
+pub fn https_config_from_pem(chain_pem: &str, key_pem: &Secret<String>) -> Result<ServerConfig, IdentityError> {
+    let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| IdentityError::certificate(error.to_string()))?;
+    if chain.is_empty() {
+        return Err(IdentityError::certificate("the file holds a certificate"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(key_pem.expose().as_bytes())
+        .map_err(|_| IdentityError::Key { rule: "it is PEM".to_owned() })?;
+    https(chain, key)
+}
+
+fn https(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<ServerConfig, IdentityError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(tls)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(tls)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn tls(error: rustls::Error) -> IdentityError {
+    IdentityError::Tls { detail: error.to_string() }
+}
