@@ -17,8 +17,90 @@ pub const LOG_DEFAULT_LIMIT_BYTES: u64 = 1 << 30;
 /// Unacknowledged bytes of one log that an agent keeps on disk before it stops reading the job's output.
 pub const SPOOL_MAX_BYTES: u64 = 256 << 20;
 
+/// One file of an agent's log spool: what is acknowledged is freed in pieces of this size.
+pub const SPOOL_SEGMENT_BYTES: u64 = 8 << 20;
+
+/// Shorter secrets are reported and not masked: they would match everywhere (buildkite.md 21.4).
+pub const SECRET_MIN_BYTES: usize = 6;
+
+/// Values that one job's log is searched for; the search stays fast and its table small.
+pub const SECRETS_PER_JOB_MAX: usize = 1_000;
+
+/// A launch of a job on its way to the spawner: an environment and a command at their limits, as JSON.
+pub const LAUNCH_MAX_BYTES: usize = 4 << 20;
+
+/// One line between an agent and a job's supervisor; the longest carries a secret to mask.
+pub const SUPERVISOR_LINE_MAX_BYTES: usize = 256 << 10;
+
+/// Connections to one supervisor: the agent, one that it lost, and somebody who looks; the oldest gives way.
+pub const SUPERVISOR_CLIENTS_MAX: usize = 4;
+
+/// Processes and threads of one job: more than any build tool starts, fewer than the machine's ids.
+pub const JOB_PROCESSES_MAX: u64 = 16_384;
+
+/// Open files of each of a job's processes: what language runtimes and databases in tests ask for.
+pub const JOB_OPEN_FILES_MAX: u64 = 65_536;
+
+/// How long killed processes may take to be gone before the attempt is reported as one that cannot be killed (F26).
+pub const UNKILLABLE_MS: u64 = 60_000;
+
+/// How long a finished job's last output waits for space on a full disk before its log is given up.
+pub const SPOOL_STUCK_MS: u64 = 60_000;
+
+/// One answer of the container engine to a supervisor; an inspected container is a few KiB.
+pub const ENGINE_ANSWER_MAX_BYTES: u64 = 4 << 20;
+
+/// How long a supervisor waits for one answer of the container engine.
+pub const ENGINE_ANSWER_MS: u64 = 30_000;
+
 /// Unacknowledged log bytes in flight for one attempt: a few round trips between continents at full link speed.
 pub const LOG_IN_FLIGHT_MAX_BYTES: u64 = 16 << 20;
+
+/// Log bytes that the coordinator holds in memory until they are durable, of all logs; beyond, appends wait. A fifth of
+/// a second of a slow disk.
+pub const LOG_QUEUE_MAX_BYTES: u32 = 64 << 20;
+
+/// The same for one log, so that one that roars does not make the others wait.
+pub const LOG_QUEUE_PER_LOG_MAX_BYTES: u32 = 8 << 20;
+
+/// Log bytes that one sync makes durable: enough that the sync's own time does not count, few milliseconds of writing.
+pub const LOG_COMMIT_MAX_BYTES: usize = 8 << 20;
+
+/// Fences, seals and marks that wait for the log writer; beyond, callers wait.
+pub const LOG_CONTROL_QUEUE_MAX: u32 = 4_096;
+
+/// A segment that all running logs share. Small enough that a log that runs for days holds little of others'.
+pub const LOG_SEGMENT_BYTES: u64 = 64 << 20;
+
+/// How much of a segment one entry of the index in memory covers: what reading one piece from the middle costs.
+pub const LOG_RUN_SPAN_BYTES: u64 = 256 << 10;
+
+/// Recent bytes of one watched log kept in memory for all its watchers; who lags behind it reads the file.
+pub const LOG_RING_BYTES: usize = 1 << 20;
+
+/// Plain bytes of one frame of a sealed log: what reading one byte from the middle decompresses.
+pub const LOG_FRAME_BYTES: usize = 256 << 10;
+
+/// Records of one frame of a sealed log, so that the times of tiny writes stay bounded too.
+pub const LOG_FRAME_RECORDS_MAX: usize = 16_384;
+
+/// Frames of one sealed log: one of [`LOG_MAX_BYTES`] in full frames, and as many again that are short of records.
+pub const LOG_FRAMES_MAX: usize = 1 << 20;
+
+/// A log that is longer than this is refused, whatever limit its agent was told.
+pub const LOG_MAX_BYTES: u64 = 16 << 30;
+
+/// Logs that are sealed with one sync of their directory.
+pub const LOG_SEAL_BATCH: usize = 32;
+
+/// Reads of log files at a time; each holds about 1 MiB and a thread.
+pub const LOG_READS_MAX: usize = 16;
+
+/// Ended logs without a byte that are remembered, to refuse what comes late.
+pub const LOG_ENDED_REMEMBERED: usize = 65_536;
+
+/// Problems that a check of a directory lists in words; the rest is counted.
+pub const CHECK_PROBLEMS_MAX: usize = 1_000;
 
 /// Beats between agent and coordinator; the coordinator may tell larger ones as the fleet grows (F10, F12).
 pub const BEAT_MS: u64 = 5_000;
@@ -264,9 +346,39 @@ pub const PAGE_MAX_ITEMS: usize = 500;
 /// Rows that one piece of retention deletes beyond its first build, so that commits do not wait long behind it.
 pub const EXPIRE_ROWS_MAX: usize = 5_000;
 
+/// Beats in flight without an answer; one more, and the agent takes the connection for dead and dials anew.
+pub const BEATS_UNANSWERED_MAX: usize = 4;
+
+/// From an agent's hello to its welcome; a coordinator that loads a full store needs seconds.
+pub const HELLO_ANSWER_MS: u64 = 15_000;
+
+/// From the end of a pause to a connection or its failure, by the agent's core; the link's own handshake limit is shorter.
+pub const DIAL_MS: u64 = 20_000;
+
+/// The first ceiling of an agent's pause before it dials again; it doubles (F12).
+pub const RECONNECT_MIN_MS: u64 = 100;
+
+/// The last ceiling of an agent's pause before it dials again (F12).
+pub const RECONNECT_MAX_MS: u64 = 30_000;
+
+/// Within this long of the first, a second signal cancels and a third ends at once (F19).
+pub const SIGNAL_LADDER_MS: u64 = 600_000;
+
+/// How long an agent that ends at once still sends results and logs (F19).
+pub const QUIT_FLUSH_MS: u64 = 5_000;
+
+/// From a kill to its verification; later, the agent says that it cannot kill and takes nothing more (F26).
+pub const KILL_VERIFY_MS: u64 = 10_000;
+
+/// Ended attempts whose epochs an agent remembers, so that a late repetition of an offer starts nothing.
+pub const ENDED_REMEMBERED_MAX: usize = 1_024;
+
 const _: () = assert!(BEAT_MS * 3 <= SUSPECT_MS, "three beats fit before an agent is suspected");
 const _: () = assert!(SUSPECT_MS < LEASE_DEFAULT_MS, "an agent is suspect before it is lost");
 const _: () = assert!(LEASE_MIN_MS <= LEASE_DEFAULT_MS && LEASE_DEFAULT_MS <= LEASE_MAX_MS);
 const _: () = assert!(COMMAND_MAX_BYTES + ENV_MAX_BYTES < FRAME_MAX_BYTES as usize / 2 * 2, "an offer fits in a frame");
 const _: () = assert!(LOG_CHUNK_MAX_BYTES < FRAME_MAX_BYTES as usize, "a log chunk fits in a frame");
 const _: () = assert!(JOBS_PER_BUILD_MAX * 3 < COMMIT_MAX_CHANGES, "a submit fits in a commit");
+const _: () = assert!(LOG_QUEUE_PER_LOG_MAX_BYTES as usize >= LOG_CHUNK_MAX_BYTES, "a chunk fits in its log's share");
+const _: () = assert!(LOG_QUEUE_PER_LOG_MAX_BYTES < LOG_QUEUE_MAX_BYTES, "no log fills the queue alone");
+const _: () = assert!(LOG_COMMIT_MAX_BYTES as u64 * 2 <= LOG_SEGMENT_BYTES, "a commit fits in a segment");
