@@ -153,6 +153,12 @@ pub const RETRY_RULE_LIMIT_MAX: u32 = 10;
 /// A step that has lost this many agents is suspected of killing them and is not retried (F17).
 pub const AGENTS_LOST_MAX: u32 = 3;
 
+/// How long the jobs of a zone whose agents fell silent together are held before they are lost (F15).
+pub const ZONE_HOLD_MS: u64 = 600_000;
+
+/// From when on a large job that fits nowhere holds back smaller ones (F56).
+pub const RESERVE_AFTER_MS: u64 = 120_000;
+
 /// Attempts of one job in all, by rules and by hand.
 pub const ATTEMPTS_PER_JOB_MAX: usize = 100;
 
@@ -218,6 +224,9 @@ pub const PIPELINE_DIAGNOSTICS_MAX: usize = 500;
 
 /// Dependencies of all jobs of one build: wide steps that wait for each other multiply.
 pub const EDGES_PER_BUILD_MAX: usize = 50 * JOBS_PER_BUILD_MAX;
+
+/// Commands and variables of all jobs of one build together: it is stored, and held in memory while the build runs.
+pub const GRAPH_MAX_BYTES: usize = 64 << 20;
 
 /// A step's key, in characters (buildkite.md 3.3).
 pub const STEP_KEY_MAX_CHARS: usize = 100;
@@ -373,6 +382,42 @@ pub const KILL_VERIFY_MS: u64 = 10_000;
 /// Ended attempts whose epochs an agent remembers, so that a late repetition of an offer starts nothing.
 pub const ENDED_REMEMBERED_MAX: usize = 1_024;
 
+/// A connection on which nothing was heard for this long is given up: two keep-alives and some may be lost.
+pub const LINK_IDLE_MS: u32 = 20_000;
+
+/// How often a quiet connection is kept alive; also keeps the state of firewalls on the way.
+pub const LINK_KEEP_ALIVE_MS: u64 = 6_000;
+
+/// A handshake, both ways; a slow link between continents needs one second.
+pub const LINK_HANDSHAKE_MS: u64 = 10_000;
+
+/// Handshakes that wait to be taken up; beyond, packets are dropped and clients try again.
+pub const LINK_INCOMING_MAX: usize = 4_096;
+
+/// Bytes in flight on one connection: 300 MB/s over 100 ms.
+pub const LINK_WINDOW_BYTES: u32 = 32 << 20;
+
+/// Bytes in flight on one stream: one stream may use half of its connection.
+pub const LINK_STREAM_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Bytes in flight from somebody who is not known yet: one request to join.
+pub const LINK_ENROL_WINDOW_BYTES: u32 = 64 << 10;
+
+/// Streams of each kind at once on one connection: a log for each slot, twice.
+pub const LINK_STREAMS_MAX: u32 = 1_024;
+
+/// A receiver acknowledges after so many packets (measured: every second one halves the rate on loopback).
+pub const LINK_ACK_EVERY: u32 = 24;
+
+/// The largest packet that is tried for: Ethernet's 1,500 less the headers of IPv6 and UDP.
+pub const LINK_MTU_MAX_BYTES: u16 = 1_452;
+
+/// The kernel's buffers of a UDP socket: some 20 ms at 300 MB/s.
+pub const LINK_SOCKET_BUFFER_BYTES: usize = 8 << 20;
+
+/// A blob is read from disk in such pieces.
+pub const LINK_BLOB_PIECE_BYTES: usize = 256 << 10;
+
 const _: () = assert!(BEAT_MS * 3 <= SUSPECT_MS, "three beats fit before an agent is suspected");
 const _: () = assert!(SUSPECT_MS < LEASE_DEFAULT_MS, "an agent is suspect before it is lost");
 const _: () = assert!(LEASE_MIN_MS <= LEASE_DEFAULT_MS && LEASE_DEFAULT_MS <= LEASE_MAX_MS);
@@ -382,3 +427,5 @@ const _: () = assert!(JOBS_PER_BUILD_MAX * 3 < COMMIT_MAX_CHANGES, "a submit fit
 const _: () = assert!(LOG_QUEUE_PER_LOG_MAX_BYTES as usize >= LOG_CHUNK_MAX_BYTES, "a chunk fits in its log's share");
 const _: () = assert!(LOG_QUEUE_PER_LOG_MAX_BYTES < LOG_QUEUE_MAX_BYTES, "no log fills the queue alone");
 const _: () = assert!(LOG_COMMIT_MAX_BYTES as u64 * 2 <= LOG_SEGMENT_BYTES, "a commit fits in a segment");
+const _: () = assert!(LINK_KEEP_ALIVE_MS * 3 < LINK_IDLE_MS as u64, "two lost keep-alives end no connection");
+const _: () = assert!(SLOTS_MAX * 2 <= LINK_STREAMS_MAX, "each slot's log has a stream, and the one before it too");

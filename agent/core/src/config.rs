@@ -1,0 +1,47 @@
+//! What an agent is told when it starts, and never again.
+
+use windlass_protocol::job::Resources;
+
+/// An agent's configuration, as far as its core needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentConfig {
+    /// Its name, for people.
+    pub name: String,
+    /// The version of its program.
+    pub version: String,
+    /// What the operating system calls the machine.
+    pub machine_id: String,
+    /// Jobs at once; at least 1.
+    pub slots: u32,
+    /// What it has to give to jobs, in all.
+    pub capacity: Resources,
+    /// Tags it claims.
+    pub tags: Vec<(String, String)>,
+    /// Whether it can run images.
+    pub runs_images: bool,
+    /// Named abilities beside the version (F59).
+    pub capabilities: Vec<String>,
+    /// One job, then leave.
+    pub once: bool,
+    /// Of the generator that spreads beats and pauses.
+    pub seed: u64,
+    /// Deliberate faults; none but in the tests that show that the oracle sees them.
+    pub bugs: Bugs,
+}
+
+/// Deliberate faults, each of which breaks one invariant. Tests switch them on to see the oracle catch them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bugs {
+    /// Starts a command although its right has ended, and lets exclusive ones run on (breaks I3).
+    pub outlives_right: bool,
+    /// Counts a right from when the answer came, not from when the beat was sent (breaks I3).
+    pub right_from_answer: bool,
+    /// Sends a log from its own idea of the offset, not from the coordinator's (breaks I4).
+    pub sends_log_from_own_offset: bool,
+    /// Believes messages of connections that are over (breaks I2 or I3).
+    pub believes_void_connection: bool,
+    /// Drops a finished attempt as soon as it has said so (breaks I10: the result is lost with the connection).
+    pub forgets_before_commit: bool,
+    /// Goes on with an attempt that it was told to stop or cancel (breaks I8).
+    pub ignores_stop: bool,
+}

@@ -1,0 +1,235 @@
+//! The machine: what is held, the link, the drain, and the clock that moves them.
+
+mod attempt;
+mod leaving;
+mod session;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use windlass_protocol::job::{Epoch, Phase};
+use windlass_protocol::message::{AgentMessage, Health};
+use windlass_protocol::{AttemptId, CauseKind, Instant64, Now};
+
+use crate::config::AgentConfig;
+use crate::drain::Drain;
+use crate::effect::Effect;
+use crate::error::Rejected;
+use crate::input::{Found, Input};
+use crate::jitter::Jitter;
+use crate::link::{Link, Pauses};
+use crate::renew::Renewal;
+use crate::slot::{Ended, Holding, Slots, Stage};
+use crate::spool::Spool;
+
+/// Decides what an agent runs. Owns no socket, file, clock or process.
+#[derive(Debug, Clone)]
+pub struct AgentCore {
+    pub(crate) config: AgentConfig,
+    pub(crate) slots: Slots,
+    pub(crate) ended: Ended,
+    /// Attempts that were dropped while nobody listened: said to be stopped at the next welcome.
+    pub(crate) unsaid: BTreeMap<AttemptId, Epoch>,
+    pub(crate) link: Link,
+    pub(crate) pauses: Pauses,
+    pub(crate) renewal: Renewal,
+    pub(crate) drain: Drain,
+    pub(crate) health: Health,
+    /// Jobs taken since the start (for `--once`).
+    pub(crate) taken: u64,
+    pub(crate) jitter: Jitter,
+    pub(crate) effects: VecDeque<Effect>,
+    pub(crate) left: bool,
+}
+
+/// Where an attempt stands on its agent, for views and tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StageName {
+    /// Being prepared.
+    Preparing,
+    /// Told to start.
+    Starting,
+    /// Its command runs.
+    Running,
+    /// Told to end.
+    Canceling,
+    /// Being killed.
+    Killing,
+    /// Ended; its outcome waits to be committed.
+    Finished,
+}
+
+impl AgentCore {
+    /// An agent that starts, with what it found of an earlier run of its own. Its first effect is to connect.
+    #[must_use]
+    pub fn new(now: Now, config: AgentConfig, found: Vec<Found>) -> Self {
+        let mut core = Self {
+            jitter: Jitter::new(config.seed),
+            config,
+            slots: Slots::default(),
+            ended: Ended::default(),
+            unsaid: BTreeMap::new(),
+            link: Link::Dialling { until: now.mono },
+            pauses: Pauses::default(),
+            renewal: Renewal::new(),
+            drain: Drain::default(),
+            health: Health::default(),
+            taken: 0,
+            effects: VecDeque::new(),
+            left: false,
+        };
+        for one in found {
+            core.readopt(now, one);
+        }
+        core.redial(now.mono, false);
+        core
+    }
+
+    /// Takes one input.
+    ///
+    /// # Errors
+    /// [`Rejected`] where it makes no sense now: it is dropped, and nothing else stops.
+    pub fn handle(&mut self, now: Now, input: Input) -> Result<(), Rejected> {
+        if self.left {
+            return Err(Rejected::Left);
+        }
+        // Rights that have ended end before anything else is believed, whatever order a woken machine hands things in.
+        self.expire(now);
+        let result = self.dispatch(now, input);
+        self.settle(now.mono);
+        result
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called; `None` only after the agent has left.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant64> {
+        if self.left {
+            return None;
+        }
+        let beat = self.link.welcomed().map(|_| self.renewal.next_beat);
+        let held = self.slots.held.values().filter_map(Holding::deadline);
+        let drain = self.drain_cancel_at().into_iter().chain(self.drain.quit_by);
+        self.link.deadline().into_iter().chain(beat).chain(held).chain(drain).min()
+    }
+
+    /// Does what time alone asks for.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if !self.left {
+            self.expire(now);
+            self.settle(now.mono);
+        }
+    }
+
+    /// What is held, with its right and stage.
+    pub fn held(&self) -> impl Iterator<Item = (AttemptId, Epoch, StageName)> + '_ {
+        self.slots.held.iter().map(|(attempt, holding)| (*attempt, holding.epoch, holding.stage_name()))
+    }
+
+    fn dispatch(&mut self, now: Now, input: Input) -> Result<(), Rejected> {
+        match input {
+            Input::Connected { conn } => self.connected(now.mono, conn),
+            Input::ConnectionLost { conn } => self.connection_lost(now.mono, conn),
+            Input::Message { conn, message } => self.message(now, conn, message),
+            Input::Prepared { attempt } => self.prepared(attempt),
+            Input::Started { attempt, at } => self.started(now.mono, attempt, at),
+            Input::Ended { attempt, outcome } => self.ended(attempt, outcome),
+            Input::RunnerGone { attempt } => self.runner_gone(attempt),
+            Input::SpoolAt { attempt, end } => self.spool_at(attempt, end),
+            Input::Signal(signal) => {
+                self.signal(now.mono, signal);
+                Ok(())
+            }
+            Input::HealthSample(health) => {
+                self.health = Health { cannot_kill: self.health.cannot_kill, ..health };
+                Ok(())
+            }
+            Input::CertificateDue { csr } => self
+                .say(AgentMessage::Renew { csr })
+                .then_some(())
+                .ok_or(Rejected::OutOfTurn("a certificate's renewal")),
+        }
+    }
+
+    /// Everything that is due: first rights, then stages, then the drain, then beats, then the link.
+    fn expire(&mut self, now: Now) {
+        let due: Vec<AttemptId> = self
+            .slots
+            .held
+            .iter()
+            .filter(|(_, holding)| holding.deadline().is_some_and(|deadline| deadline <= now.mono))
+            .map(|(attempt, _)| *attempt)
+            .collect();
+        for attempt in due {
+            self.attempt_due(now.mono, attempt);
+        }
+        self.drain_due(now.mono);
+        self.beat_due(now.mono);
+        if self.link.deadline().is_some_and(|deadline| deadline <= now.mono) {
+            self.redial(now.mono, false);
+        }
+    }
+
+    /// Says it if the coordinator listens; whether it does.
+    pub(crate) fn say(&mut self, message: AgentMessage) -> bool {
+        let Some(conn) = self.link.welcomed() else { return false };
+        self.effects.push_back(Effect::Say { conn, message: Box::new(message) });
+        true
+    }
+
+    fn readopt(&mut self, now: Now, found: Found) {
+        let (attempt, epoch) = (found.job.attempt, found.epoch);
+        let lapsed = found.outcome.as_ref().and_then(|outcome| outcome.cause.as_ref());
+        let lapsed = lapsed.is_some_and(|cause| cause.kind == CauseKind::LeaseLost);
+        if lapsed || (found.phase == Phase::Preparing && found.outcome.is_none()) {
+            // Its command never started and never will, or its supervisor ended it with its right.
+            self.unsaid.insert(attempt, epoch);
+            self.ended.note(attempt, epoch);
+            self.effects.push_back(Effect::ForgetAttempt { attempt });
+            return;
+        }
+        let timeout_at = found.job.timeout_ms.map(|timeout_ms| {
+            let ran_ms = found.started_at.map_or(0, |at| now.wall.0.saturating_sub(at.0));
+            now.mono.plus_ms(timeout_ms.saturating_sub(ran_ms))
+        });
+        let stage = match (found.outcome, found.started_at) {
+            (Some(outcome), _) => Stage::Finished { outcome: Box::new(outcome) },
+            (None, Some(_)) => Stage::Running,
+            (None, None) => Stage::Starting,
+        };
+        let holding = Holding {
+            epoch,
+            slot: self.free_slot(),
+            stage,
+            started_at: found.started_at,
+            right_until: found.deadline.unwrap_or(now.mono),
+            timeout_at,
+            spool: Spool { acked: found.spool_start, end: found.spool_end, sending: false },
+            unkillable: false,
+            job: found.job,
+        };
+        self.taken += 1;
+        self.slots.held.insert(attempt, holding);
+    }
+
+    /// The lowest number that no holding has; a restart with fewer slots may go past the configured ones.
+    fn free_slot(&self) -> u32 {
+        (0..u32::MAX).find(|slot| self.slots.held.values().all(|holding| holding.slot != *slot)).unwrap_or(u32::MAX)
+    }
+}
+
+impl Holding {
+    pub(crate) const fn stage_name(&self) -> StageName {
+        match self.stage {
+            Stage::Preparing => StageName::Preparing,
+            Stage::Starting => StageName::Starting,
+            Stage::Running => StageName::Running,
+            Stage::Canceling { .. } => StageName::Canceling,
+            Stage::Killing { .. } => StageName::Killing,
+            Stage::Finished { .. } => StageName::Finished,
+        }
+    }
+}
