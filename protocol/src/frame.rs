@@ -47,11 +47,23 @@ pub fn encode(payload: &[u8], out: &mut Vec<u8>) -> Result<(), BadFrame> {
 /// # Errors
 /// [`BadFrame::TooLarge`] where the payload is past the limit.
 pub fn header(payload: &[u8]) -> Result<[u8; FRAME_HEADER_BYTES], BadFrame> {
-    let too_large = || BadFrame::TooLarge { bytes: payload.len() as u64 };
-    let length = u32::try_from(payload.len()).ok().filter(|n| *n <= FRAME_MAX_BYTES).ok_or_else(too_large)?;
+    header_of_parts(payload, &[])
+}
+
+/// As [`header`], of a payload that lies in two parts.
+///
+/// # Errors
+/// [`BadFrame::TooLarge`] where the payload is past the limit.
+pub fn header_of_parts(front: &[u8], back: &[u8]) -> Result<[u8; FRAME_HEADER_BYTES], BadFrame> {
+    let bytes = (front.len() as u64).saturating_add(back.len() as u64);
+    let too_large = BadFrame::TooLarge { bytes };
+    let length = u32::try_from(bytes).ok().filter(|n| *n <= FRAME_MAX_BYTES).ok_or(too_large)?;
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(front);
+    hasher.update(back);
     let mut header = [0_u8; FRAME_HEADER_BYTES];
     header[..4].copy_from_slice(&length.to_le_bytes());
-    header[4..].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
+    header[4..].copy_from_slice(&hasher.finalize().to_le_bytes());
     Ok(header)
 }
 

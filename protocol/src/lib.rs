@@ -26,6 +26,8 @@ pub mod id;
 pub mod identity;
 pub mod job;
 pub mod limits;
+#[cfg(feature = "link")]
+pub mod link;
 pub mod message;
 pub mod namespace;
 pub mod secret;

@@ -8,9 +8,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
-};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme};
 
 use super::name::trust_domain;
 use super::{AgentIdentity, IdentityError, Standing, fingerprint};
@@ -59,7 +57,8 @@ impl ClientCertVerifier for AgentVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let identity = AgentIdentity::from_certificate(end_entity).map_err(other)?;
+        let identity = AgentIdentity::from_certificate(end_entity)
+            .map_err(|_| CertificateError::ApplicationVerificationFailure)?;
         if identity.trust_domain != self.trust_domain {
             return Err(CertificateError::UnknownIssuer.into());
         }
@@ -93,16 +92,6 @@ impl ClientCertVerifier for AgentVerifier {
     }
 }
 
-/// The server that answered does not stand under the CA that the join token names.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the server's CA is not {expected}, which the join token names: it is another server, or another token is needed"
-)]
-pub struct WrongCa {
-    /// The fingerprint in the token.
-    pub expected: Digest,
-}
-
 /// Believes a server whose chain holds the CA with one fingerprint and whose leaf that CA signed for the name asked for.
 /// The handshake fails otherwise, before a byte of the request is sent (F3).
 #[derive(Debug)]
@@ -131,8 +120,8 @@ impl ServerCertVerifier for FingerprintVerifier {
         let ca = intermediates
             .iter()
             .find(|certificate| fingerprint(certificate) == self.expected)
-            .ok_or_else(|| other(WrongCa { expected: self.expected }))?;
-        let roots = roots(ca).map_err(other)?;
+            .ok_or(CertificateError::UnknownIssuer)?;
+        let roots = roots(ca).map_err(|_| CertificateError::BadEncoding)?;
         let leaf = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&leaf, &roots, &[], now, algorithms)?;
@@ -168,10 +157,6 @@ pub(super) fn roots(ca: &CertificateDer<'_>) -> Result<RootCertStore, IdentityEr
     let mut roots = RootCertStore::empty();
     roots.add(ca.clone().into_owned()).map_err(|error| IdentityError::Tls { detail: error.to_string() })?;
     Ok(roots)
-}
-
-fn other(error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    CertificateError::Other(OtherError(Arc::new(error))).into()
 }
 
 #[cfg(test)]
