@@ -1,1 +1,26 @@
-//! The pipeline language, pure: YAML with spans, model, checks, step graph.
+//! The pipeline language, pure: no file, clock or network; the same text and variables give the same graph.
+//!
+//! The way of a text, one module a stop:
+//! - [`yaml`]: documents as trees in which everything knows its place; aliases, merges and limits are dealt with here;
+//! - `interpolate`: variables in those trees;
+//! - `read` and `model`: the trees as typed steps;
+//! - `check`: what only all steps together show;
+//! - `expand`: the steps as nodes of a [`graph`].
+//!
+//! All of them report [`Diagnostic`]s and go on, so that one run tells everything that is wrong.
+
+mod check;
+mod compile;
+pub mod diagnostic;
+mod expand;
+mod fuzz;
+pub mod graph;
+mod interpolate;
+mod model;
+mod read;
+mod suggest;
+pub mod yaml;
+
+pub use compile::{Compiled, Inputs, check, compile, compile_with};
+pub use diagnostic::{Diagnostic, Severity, Span};
+pub use fuzz::fuzz;

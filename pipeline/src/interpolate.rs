@@ -1,0 +1,284 @@
+//! Variables in text: `$NAME`, `${NAME}` and their operators, exactly as reference 14.1 has them.
+//!
+//! A value is never expanded again. What is expanded where, and in which order, is in [`tree`].
+
+pub(crate) mod tree;
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// How deep expansions may stand within each other's defaults.
+const NESTING_MAX: usize = 32;
+
+/// Pieces of one text, nested ones included; each costs memory until the text is expanded.
+const PIECES_MAX: usize = 100_000;
+
+/// Where values come from.
+pub(crate) trait Variables {
+    /// The value; `None` if it is not set.
+    fn value(&self, name: &str) -> Option<&str>;
+
+    /// Whether a name without a value may have one later, as in a check without an environment: then its expansion
+    /// stays as it is written.
+    fn may_come_later(&self) -> bool {
+        false
+    }
+}
+
+/// Why a text cannot be expanded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Error {
+    /// `${NAME?…}` without a value.
+    #[error("${name}: {message}")]
+    Required {
+        /// The variable.
+        name: String,
+        /// What the pipeline says about it.
+        message: String,
+        /// Byte in the text where the expansion begins.
+        at: usize,
+    },
+    /// What stands there is no expansion.
+    #[error("{message}")]
+    Syntax {
+        /// What is wrong.
+        message: String,
+        /// Byte in the text where the expansion begins.
+        at: usize,
+    },
+    /// The result is larger than it may be.
+    #[error("the result is too large")]
+    TooLarge,
+}
+
+/// What came of a text.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Expanded {
+    /// The text.
+    pub(crate) text: String,
+    /// Required variables without a value, which may come later: name and byte where the expansion begins.
+    pub(crate) awaited: Vec<(String, usize)>,
+}
+
+/// Expands a text; at most `room` bytes may come of it.
+pub(crate) fn expand(text: &str, variables: &dyn Variables, room: usize) -> Result<Expanded, Error> {
+    let pieces = Parser { text, at: 0, pieces: 0 }.pieces(0)?;
+    let mut evaluation = Evaluation { source: text, variables, room, awaited: Vec::new() };
+    let text = evaluation.text(&pieces)?;
+    Ok(Expanded { text, awaited: evaluation.awaited })
+}
+
+/// Part of a text.
+enum Piece<'a> {
+    Text(&'a str),
+    Variable { name: &'a str, operator: Operator<'a>, start: usize, end: usize },
+}
+
+/// What a variable's expansion does with its value.
+enum Operator<'a> {
+    Plain,
+    DefaultIfEmpty(Vec<Piece<'a>>),
+    DefaultIfUnset(Vec<Piece<'a>>),
+    Required(Vec<Piece<'a>>),
+    Substring { offset: i64, length: Option<i64> },
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+    pieces: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    fn skip(&mut self, prefix: &str) -> bool {
+        let found = self.rest().starts_with(prefix);
+        if found {
+            self.at += prefix.len();
+        }
+        found
+    }
+
+    /// Text and expansions: to the end, or within braces up to (not with) the first `}`.
+    fn pieces(&mut self, depth: usize) -> Result<Vec<Piece<'a>>, Error> {
+        let mut pieces = Vec::new();
+        loop {
+            let rest = self.rest();
+            let stop = rest.find(['$', '\\', '}']).unwrap_or(rest.len());
+            if stop > 0 {
+                pieces.push(Piece::Text(&rest[..stop]));
+                self.at += stop;
+            }
+            let start = self.at;
+            self.pieces += 1;
+            if self.pieces > PIECES_MAX {
+                return Err(Error::TooLarge);
+            }
+            if self.rest().is_empty() || (depth > 0 && self.rest().starts_with('}')) {
+                return Ok(pieces);
+            }
+            if self.skip("\\\\") {
+                pieces.push(Piece::Text("\\\\"));
+            } else if self.skip("\\$") || self.skip("$$") {
+                pieces.push(Piece::Text("$"));
+            } else if self.skip("${") {
+                let (name, operator) = self.braces(start, depth)?;
+                pieces.push(Piece::Variable { name, operator, start, end: self.at });
+            } else if self.skip("$") {
+                let name = self.name();
+                pieces.push(match name {
+                    "" => Piece::Text("$"),
+                    name => Piece::Variable { name, operator: Operator::Plain, start, end: self.at },
+                });
+            } else {
+                // A lone backslash, or a brace outside of braces.
+                self.at += 1;
+                pieces.push(Piece::Text(&self.text[start..self.at]));
+            }
+        }
+    }
+
+    /// A letter, then letters, digits and `_`; empty if none stands here.
+    fn name(&mut self) -> &'a str {
+        let rest = self.rest();
+        if !rest.starts_with(char::is_alphabetic) {
+            return "";
+        }
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        self.at += end;
+        &rest[..end]
+    }
+
+    fn braces(&mut self, start: usize, depth: usize) -> Result<(&'a str, Operator<'a>), Error> {
+        if depth >= NESTING_MAX {
+            let message = format!("expansions are nested deeper than {NESTING_MAX}");
+            return Err(Error::Syntax { message, at: start });
+        }
+        let name = self.name();
+        if name.is_empty() {
+            let message = match self.rest().chars().next() {
+                Some(found) => format!("a variable's name begins with a letter, not with `{found}`"),
+                None => "a variable's name is missing after `${`".to_owned(),
+            };
+            return Err(Error::Syntax { message, at: start });
+        }
+        let operator = self.operator(start, depth)?;
+        if self.skip("}") {
+            return Ok((name, operator));
+        }
+        Err(Error::Syntax { message: format!("the `}}` after `${{{name}` is missing"), at: start })
+    }
+
+    fn operator(&mut self, start: usize, depth: usize) -> Result<Operator<'a>, Error> {
+        if self.rest().starts_with('}') {
+            return Ok(Operator::Plain);
+        }
+        if self.skip(":-") {
+            return Ok(Operator::DefaultIfEmpty(self.pieces(depth + 1)?));
+        }
+        if self.skip("-") {
+            return Ok(Operator::DefaultIfUnset(self.pieces(depth + 1)?));
+        }
+        if self.skip("?") {
+            return Ok(Operator::Required(self.pieces(depth + 1)?));
+        }
+        if self.skip(":") {
+            let offset = self.number("an offset", start)?;
+            let length = if self.skip(":") { Some(self.number("a length", start)?) } else { None };
+            return Ok(Operator::Substring { offset, length });
+        }
+        let message = match self.rest().chars().next() {
+            Some(found) => format!("`{found}` is no operator; there are `:-`, `-`, `?` and `:`"),
+            None => "the closing `}` is missing".to_owned(),
+        };
+        Err(Error::Syntax { message, at: start })
+    }
+
+    fn number(&mut self, what: &str, start: usize) -> Result<i64, Error> {
+        let rest = self.rest();
+        let end = rest.find([':', '}']).unwrap_or(rest.len());
+        self.at += end;
+        let written = rest[..end].trim();
+        written.parse().map_err(|_| {
+            let written: String = written.chars().take(32).collect();
+            let message = format!("`:` takes {what} here, and `{written}` is no integer");
+            Error::Syntax { message, at: start }
+        })
+    }
+}
+
+struct Evaluation<'a> {
+    source: &'a str,
+    variables: &'a dyn Variables,
+    room: usize,
+    awaited: Vec<(String, usize)>,
+}
+
+impl<'a> Evaluation<'a> {
+    fn text(&mut self, pieces: &[Piece<'_>]) -> Result<String, Error> {
+        let mut out = String::new();
+        for piece in pieces {
+            let value = match piece {
+                Piece::Text(text) => Cow::Borrowed(*text),
+                Piece::Variable { name, operator, start, end } => self.variable(name, operator, *start..*end)?,
+            };
+            if out.len() + value.len() > self.room {
+                return Err(Error::TooLarge);
+            }
+            out.push_str(&value);
+        }
+        Ok(out)
+    }
+
+    fn variable(&mut self, name: &str, operator: &Operator<'_>, place: Range<usize>) -> Result<Cow<'a, str>, Error> {
+        let variables = self.variables;
+        match (variables.value(name), operator) {
+            (None, operator) if variables.may_come_later() => self.later(name, operator, place),
+            (value, Operator::Plain) => Ok(Cow::Borrowed(value.unwrap_or_default())),
+            (Some(value), Operator::DefaultIfEmpty(_)) if !value.is_empty() => Ok(Cow::Borrowed(value)),
+            (Some(value), Operator::DefaultIfUnset(_) | Operator::Required(_)) => Ok(Cow::Borrowed(value)),
+            (_, Operator::DefaultIfEmpty(default)) | (None, Operator::DefaultIfUnset(default)) => {
+                Ok(Cow::Owned(self.text(default)?))
+            }
+            (value, Operator::Substring { offset, length }) => {
+                Ok(Cow::Owned(substring(value.unwrap_or_default(), *offset, *length)))
+            }
+            (None, Operator::Required(message)) => {
+                let message = self.text(message)?;
+                let message = if message.is_empty() { "not set".to_owned() } else { message };
+                Err(Error::Required { name: name.to_owned(), message, at: place.start })
+            }
+        }
+    }
+
+    /// A default tells what the value will be like; without one the expansion stays as it is written.
+    fn later(&mut self, name: &str, operator: &Operator<'_>, place: Range<usize>) -> Result<Cow<'a, str>, Error> {
+        match operator {
+            Operator::DefaultIfEmpty(default) | Operator::DefaultIfUnset(default) if !default.is_empty() => {
+                return Ok(Cow::Owned(self.text(default)?));
+            }
+            Operator::Required(_) => self.awaited.push((name.to_owned(), place.start)),
+            Operator::Plain
+            | Operator::DefaultIfEmpty(_)
+            | Operator::DefaultIfUnset(_)
+            | Operator::Substring { .. } => {}
+        }
+        Ok(Cow::Borrowed(self.source.get(place).unwrap_or_default()))
+    }
+}
+
+/// Counted in bytes; what would cut a character in two leaves a replacement character, since text stays text.
+fn substring(value: &str, offset: i64, length: Option<i64>) -> String {
+    let whole = i64::try_from(value.len()).unwrap_or(i64::MAX);
+    let start = if offset < 0 { whole.saturating_add(offset).max(0) } else { offset.min(whole) };
+    let end = match length {
+        None => whole,
+        Some(length) if length < 0 => whole.saturating_add(length).max(start),
+        Some(length) => start.saturating_add(length).min(whole),
+    };
+    let index = |at: i64| usize::try_from(at).unwrap_or(0);
+    String::from_utf8_lossy(&value.as_bytes()[index(start)..index(end)]).into_owned()
+}

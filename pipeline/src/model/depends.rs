@@ -1,0 +1,51 @@
+//! `depends_on` in all its forms (reference 6.2).
+
+use super::{Dependency, Named};
+use crate::read::Reader;
+use crate::yaml::{Entry, Kind, Map, Node};
+
+const KEYS: [&str; 2] = ["step", "allow_failure"];
+
+/// Even empty it takes the place of the implicit ones.
+pub(super) fn read(reader: &mut Reader, entry: &Entry) -> Option<Vec<Dependency>> {
+    match &entry.value.kind {
+        Kind::Null => Some(Vec::new()),
+        Kind::Text(text) if text.is_empty() => Some(Vec::new()),
+        Kind::List(items) => Some(items.iter().filter_map(|item| one(reader, item)).collect()),
+        Kind::Text(_) | Kind::Int(_) | Kind::Bool(_) | Kind::Float(_) => {
+            Some(one(reader, &entry.value).into_iter().collect())
+        }
+        Kind::Map(map) if map.get("step").is_some() => Some(one(reader, &entry.value).into_iter().collect()),
+        Kind::Map(_) | Kind::Unsigned(_) | Kind::Time(_) => {
+            reader.wrong_type("depends_on", "a step's key, or a list of them", &entry.value);
+            None
+        }
+    }
+}
+
+fn one(reader: &mut Reader, node: &Node) -> Option<Dependency> {
+    if let Kind::Map(map) = &node.kind {
+        return detailed(reader, node, map);
+    }
+    let text = named(reader, node)?;
+    Some(Dependency { step: text, allow_failure: false })
+}
+
+fn detailed(reader: &mut Reader, node: &Node, map: &Map) -> Option<Dependency> {
+    reader.unknown_keys("a dependency", map, &KEYS);
+    let Some(step) = map.get("step") else {
+        reader.error("wrong-type", node.span, "a dependency names its `step`");
+        return None;
+    };
+    let allow_failure = map.get("allow_failure").and_then(|entry| reader.flag(entry)).unwrap_or(false);
+    Some(Dependency { step: named(reader, &step.value)?, allow_failure })
+}
+
+fn named(reader: &mut Reader, node: &Node) -> Option<Named> {
+    let text = reader.text("depends_on", node)?;
+    if text.is_empty() {
+        reader.error("empty-value", node.span, "a dependency is empty");
+        return None;
+    }
+    Some(Named { text, span: node.span })
+}
