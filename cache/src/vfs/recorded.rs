@@ -10,6 +10,7 @@
 mod image;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,7 @@ pub use image::{CrashImage, Image};
 pub type FileId = usize;
 
 /// One operation, in the order in which they came.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are the arguments of the calls of the same name")]
 pub enum Op {
     /// [`Vfs::create`]
@@ -43,6 +44,23 @@ pub enum Op {
     SyncData { file: FileId, sync: usize },
     /// [`Vfs::sync_dir`]; `sync` counts syncs of both kinds from 0
     SyncDir { path: PathBuf, sync: usize },
+}
+
+impl fmt::Debug for Op {
+    /// One short line; of a write how much and where, not what.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create { path, file } => write!(f, "create #{file} {}", path.display()),
+            Self::CreateDir { path } => write!(f, "create_dir {}", path.display()),
+            Self::Rename { from, to, file } => write!(f, "rename #{file} {} to {}", from.display(), to.display()),
+            Self::Remove { path, file } => write!(f, "remove #{file} {}", path.display()),
+            Self::Write { file, offset, bytes } => write!(f, "write #{file} {} bytes at {offset}", bytes.len()),
+            Self::Truncate { file, len } => write!(f, "truncate #{file} to {len}"),
+            Self::Punch { file, offset, len } => write!(f, "punch #{file} {len} bytes at {offset}"),
+            Self::SyncData { file, sync } => write!(f, "sync {sync} of bytes of #{file}"),
+            Self::SyncDir { path, sync } => write!(f, "sync {sync} of names in {}", path.display()),
+        }
+    }
 }
 
 /// A file system in memory that records what is done to it. Clones share it.

@@ -1,0 +1,121 @@
+//! Keeps a lazy store below its cap.
+//!
+//! Large blobs leave one by one, small ones a segment at a time, whichever was not used for longer. A segment's blobs
+//! that were used since they were written, or are pinned, move to the last segment first and have to be used again to
+//! stay once more. Grants that only a dropped segment knew are gone after a restart: such a blob is absent there and
+//! fetched again.
+
+use std::collections::HashMap;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use windlass_protocol::Digest;
+
+use crate::appender::Item;
+use crate::error::Fault;
+use crate::index::{NamespaceNo, Place};
+use crate::segment;
+use crate::store::{Durability, Shared};
+
+/// What can leave, and when it was used last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Victim {
+    Large(Digest),
+    Segment(u32),
+}
+
+impl Shared {
+    /// Evicts down to nine tenths of the cap where the store is past it.
+    pub(crate) fn evict_where_full(&self) -> Result<(), Fault> {
+        let (Durability::Lazy, Some(cap)) = (self.options.durability, self.options.capacity_bytes) else {
+            return Ok(());
+        };
+        if self.disk_bytes() <= cap {
+            return Ok(());
+        }
+        // Somebody who evicts already does it for us.
+        let Ok(_one_at_a_time) = self.removal.try_lock() else { return Ok(()) };
+        for victim in self.victims() {
+            if self.disk_bytes() <= cap - cap / 10 {
+                break;
+            }
+            match victim {
+                Victim::Large(digest) => self.evict_large(&digest)?,
+                Victim::Segment(number) => self.evict_segment(number)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// All that can leave, least recently used first: a segment counts as used when its last cold blob was written.
+    fn victims(&self) -> Vec<Victim> {
+        let active = self.appender.active_number();
+        let segments: Vec<u32> = self.segments.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
+        let mut newest: HashMap<u32, u64> =
+            segments.into_iter().filter(|number| Some(*number) != active).map(|number| (number, 0)).collect();
+        let mut victims = Vec::new();
+        let index = self.index();
+        for (digest, entry) in index.iter() {
+            match entry.place {
+                Place::Large { .. } if !entry.pinned() => victims.push((entry.last_used(), Victim::Large(*digest))),
+                Place::Large { .. } => {}
+                Place::Small { segment, .. } => {
+                    if let Some(newest) = newest.get_mut(&segment).filter(|_| !entry.hot.load(Ordering::Relaxed)) {
+                        *newest = (*newest).max(entry.last_used());
+                    }
+                }
+            }
+        }
+        victims.extend(newest.into_iter().map(|(number, used)| (used, Victim::Segment(number))));
+        victims.sort_unstable();
+        victims.into_iter().map(|(_, victim)| victim).collect()
+    }
+
+    fn evict_large(&self, digest: &Digest) -> Result<(), Fault> {
+        let mut index = self.index_mut();
+        if index.get(digest).is_none_or(crate::index::Entry::pinned) {
+            return Ok(());
+        }
+        index.remove(digest);
+        drop(index);
+        self.counters.evicted.fetch_add(1, Ordering::Relaxed);
+        let path = self.large_path(digest);
+        self.vfs.remove(&path).map_err(|e| Fault::io("removing", &path, e))
+    }
+
+    fn evict_segment(&self, number: u32) -> Result<(), Fault> {
+        let here: Vec<(Digest, Place, Vec<NamespaceNo>, bool)> = {
+            let index = self.index();
+            let of_segment = index.iter().filter(|(_, entry)| entry.place.segment() == number);
+            of_segment
+                .map(|(digest, entry)| {
+                    let stays = entry.pinned() || entry.hot.swap(false, Ordering::Relaxed);
+                    (*digest, entry.place, entry.seen_by().to_vec(), stays)
+                })
+                .collect()
+        };
+        for (digest, place, seen_by, stays) in here {
+            let Some((first, others)) = seen_by.split_first() else { continue };
+            match place {
+                Place::Large { bytes, .. } => {
+                    self.appender.commit(*first, &[Item::MovedLarge { digest, bytes }])?;
+                }
+                Place::Small { offset, bytes, .. } if stays => {
+                    let Some(bytes) = self.read_small(number, offset, bytes)? else { continue };
+                    self.appender.commit(*first, &[Item::Moved { digest, bytes: &bytes }])?;
+                }
+                Place::Small { .. } => {
+                    self.index_mut().remove(&digest);
+                    self.counters.evicted.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+            }
+            for other in others {
+                self.appender.commit(*other, &[Item::MovedGrant { digest }])?;
+            }
+        }
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        let path = segment::path(&self.segments_dir(), number);
+        self.vfs.remove(&path).map_err(|e| Fault::io("removing", &path, e))
+    }
+}

@@ -1,0 +1,381 @@
+//! The blob store: bytes once, visible only where they were brought or granted.
+//!
+//! ```text
+//! DIR/lock                 held while the store is open
+//! DIR/segments/NNNNNNNN.seg  records: small blobs, and who may see what (module `segment`)
+//! DIR/large/HEX            larger blobs, a file each; counts only with its record in a segment
+//! DIR/large/tmp-N          uploads that are under way
+//! DIR/large/damaged-HEX    put aside, never served
+//! ```
+//! What a call acknowledged is durable ([`Durability::Durable`]): the bytes first, their name, then the record, each
+//! synced before the next, and only then the index in memory that answers are given from.
+
+mod open;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use windlass_protocol::limits::{BLOB_SMALL_MAX_BYTES, COMMIT_BUFFER_BYTES, NAME_MAX_BYTES, SEGMENT_MAX_BYTES};
+use windlass_protocol::{Digest, Namespace};
+
+use crate::appender::{Appender, Item, Segments, Ticket};
+use crate::blob::{Blob, Body};
+use crate::error::{Error, Fault, OrFault as _, Rejected};
+use crate::index::{Index, NamespaceNo, Pin, Place};
+use crate::upload::Upload;
+use crate::vfs::{Held, Vfs};
+
+/// What an acknowledgement means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// It survives a power failure.
+    #[default]
+    Durable,
+    /// It survives the process; after a power failure blobs may be missing (never wrong). For what can be fetched again.
+    Lazy,
+}
+
+/// How a store behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreOptions {
+    /// What an acknowledgement means.
+    pub durability: Durability,
+    /// Bytes on disk past which a lazy store evicts what was not used for longest. A durable one never evicts.
+    pub capacity_bytes: Option<u64>,
+    /// How large a segment grows.
+    pub segment_bytes: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { durability: Durability::Durable, capacity_bytes: None, segment_bytes: SEGMENT_MAX_BYTES }
+    }
+}
+
+impl StoreOptions {
+    /// For an agent's cache: not synced, at most `capacity_bytes` on disk.
+    #[must_use]
+    pub fn lazy(capacity_bytes: u64) -> Self {
+        Self {
+            durability: Durability::Lazy,
+            capacity_bytes: Some(capacity_bytes),
+            // Small blobs leave a segment at a time: sixteen of them make a cap that means something.
+            segment_bytes: (capacity_bytes / 16).clamp(1 << 20, SEGMENT_MAX_BYTES),
+        }
+    }
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Blobs.
+    pub blobs: usize,
+    /// Their bytes, each blob once.
+    pub blob_bytes: u64,
+    /// Bytes on disk: segments whole, and large blobs.
+    pub disk_bytes: u64,
+    /// Segments.
+    pub segments: usize,
+    /// Namespaces that have something.
+    pub namespaces: usize,
+    /// Blobs that were put aside since the store was opened.
+    pub damaged: u64,
+    /// Bytes in segments that belong to no whole record, found at open.
+    pub damaged_bytes: u64,
+    /// Blobs that were evicted since the store was opened.
+    pub evicted: u64,
+}
+
+/// The blob store. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) dir: PathBuf,
+    pub(crate) options: StoreOptions,
+    pub(crate) index: Arc<RwLock<Index>>,
+    pub(crate) segments: Arc<Segments>,
+    pub(crate) appender: Appender,
+    pub(crate) counters: Counters,
+    /// One at a time puts aside or evicts.
+    pub(crate) removal: Mutex<()>,
+    next_temporary: AtomicU64,
+    _lock: Box<dyn Held>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) damaged: AtomicU64,
+    pub(crate) damaged_bytes: AtomicU64,
+    pub(crate) evicted: AtomicU64,
+}
+
+/// Blobs that stay for as long as this lives.
+#[derive(Debug)]
+#[must_use = "blobs are kept only while it lives"]
+pub struct Pins {
+    _pins: Vec<Pin>,
+}
+
+impl Store {
+    /// Opens the store in `dir`, or makes it.
+    ///
+    /// Reads all segments' headers, and the last segment whole: what a crash tore off its end is cut.
+    ///
+    /// # Errors
+    /// [`Fault::InUse`] where another process has it, [`Fault::Io`] where the disk fails.
+    pub fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Result<Self, Fault> {
+        Ok(Self { shared: Arc::new(open::open(vfs, dir, options)?) })
+    }
+
+    /// Stores bytes and makes them visible in the namespace.
+    ///
+    /// # Errors
+    /// [`Fault::DiskFull`] and others: nothing of it is visible then.
+    pub fn put(&self, namespace: &Namespace, bytes: &[u8]) -> Result<Digest, Error> {
+        if bytes.len() > BLOB_SMALL_MAX_BYTES {
+            let mut upload = self.begin_put(namespace, None)?;
+            upload.write(bytes)?;
+            return upload.finish();
+        }
+        let digest = Digest::of(bytes);
+        self.shared.commit(namespace, &[Item::Blob { digest, bytes }])?;
+        Ok(digest)
+    }
+
+    /// Stores many blobs; small ones share one sync. Answers their digests in order.
+    ///
+    /// # Errors
+    /// As [`Store::put`]. Blobs before the one that failed may be stored; each is whole or absent.
+    pub fn put_many<B: AsRef<[u8]>>(
+        &self,
+        namespace: &Namespace,
+        blobs: impl IntoIterator<Item = B>,
+    ) -> Result<Vec<Digest>, Error> {
+        let mut digests = Vec::new();
+        let (mut batch, mut batch_bytes) = (Vec::new(), 0);
+        let mut ticket = Ticket::default();
+        for blob in blobs {
+            let bytes = blob.as_ref();
+            if bytes.len() > BLOB_SMALL_MAX_BYTES {
+                digests.push(self.put(namespace, bytes)?);
+                continue;
+            }
+            let digest = Digest::of(bytes);
+            digests.push(digest);
+            batch_bytes += bytes.len();
+            batch.push((digest, blob));
+            if batch_bytes >= COMMIT_BUFFER_BYTES {
+                ticket = self.shared.append_blobs(namespace, &batch)?;
+                (batch_bytes, batch) = (0, Vec::new());
+            }
+        }
+        if !batch.is_empty() {
+            ticket = self.shared.append_blobs(namespace, &batch)?;
+        }
+        self.shared.appender.wait(ticket)?;
+        self.shared.evict_where_full()?;
+        Ok(digests)
+    }
+
+    /// Begins a blob that comes in pieces. With `expected`, other bytes are refused at the end.
+    ///
+    /// # Errors
+    /// [`Rejected::NamespaceTooLong`].
+    pub fn begin_put(&self, namespace: &Namespace, expected: Option<Digest>) -> Result<Upload, Error> {
+        check_namespace(namespace)?;
+        Ok(Upload {
+            shared: Arc::clone(&self.shared),
+            namespace: namespace.clone(),
+            expected,
+            hasher: blake3::Hasher::new(),
+            small: Vec::new(),
+            large: None,
+            bytes: 0,
+        })
+    }
+
+    /// The blob, where the namespace may see it. A small one is checked here, a large one while it is read.
+    ///
+    /// A damaged one is put aside and is absent from then on.
+    ///
+    /// # Errors
+    /// [`Fault::Io`] where the disk fails.
+    pub fn get(&self, namespace: &Namespace, digest: &Digest) -> Result<Option<Blob>, Fault> {
+        let (place, pin) = {
+            let index = self.shared.index();
+            let Some(entry) = index.visible(namespace, digest) else { return Ok(None) };
+            index.touch(entry);
+            (entry.place, entry.pin.clone())
+        };
+        self.shared.read(digest, place, pin)
+    }
+
+    /// Whether the namespace sees the blob.
+    #[must_use]
+    pub fn contains(&self, namespace: &Namespace, digest: &Digest) -> bool {
+        self.shared.index().visible(namespace, digest).is_some()
+    }
+
+    /// Those that the namespace does not see, in the order given, each once.
+    #[must_use]
+    pub fn missing(&self, namespace: &Namespace, digests: &[Digest]) -> Vec<Digest> {
+        let index = self.shared.index();
+        let mut seen = BTreeSet::new();
+        let missing = |digest: &&Digest| match index.visible(namespace, digest) {
+            Some(entry) => {
+                index.touch(entry);
+                false
+            }
+            None => seen.insert(**digest),
+        };
+        digests.iter().filter(missing).copied().collect()
+    }
+
+    /// Makes stored blobs visible in the namespace; answers those that are not stored at all.
+    ///
+    /// For the coordinator alone, for what a result carries; never on a stranger's word (I12).
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn grant(&self, namespace: &Namespace, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
+        let (stored, absent): (Vec<_>, Vec<_>) = digests.iter().copied().partition(|digest| self.shared.stored(digest));
+        let items: Vec<_> = stored.into_iter().map(|digest| Item::Grant { digest }).collect();
+        self.shared.commit(namespace, &items)?;
+        Ok(absent)
+    }
+
+    /// Keeps those of the blobs that are there from being evicted.
+    pub fn pin(&self, digests: &[Digest]) -> Pins {
+        let index = self.shared.index();
+        Pins { _pins: digests.iter().filter_map(|digest| Some(index.get(digest)?.pin.clone())).collect() }
+    }
+
+    /// What the store holds.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let (blobs, blob_bytes, namespaces) = self.shared.index().totals();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            blobs,
+            blob_bytes,
+            disk_bytes: self.shared.disk_bytes(),
+            segments: self.shared.segments.read().unwrap_or_else(PoisonError::into_inner).len(),
+            namespaces,
+            damaged: count(&self.shared.counters.damaged),
+            damaged_bytes: count(&self.shared.counters.damaged_bytes),
+            evicted: count(&self.shared.counters.evicted),
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn index(&self) -> RwLockReadGuard<'_, Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether anybody's blob of this name is stored.
+    pub(crate) fn stored(&self, digest: &Digest) -> bool {
+        self.index().get(digest).is_some()
+    }
+
+    pub(crate) fn commit(&self, namespace: &Namespace, items: &[Item<'_>]) -> Result<(), Error> {
+        let number = self.number(namespace)?;
+        self.appender.commit(number, items)?;
+        Ok(self.evict_where_full()?)
+    }
+
+    fn append_blobs<B: AsRef<[u8]>>(&self, namespace: &Namespace, batch: &[(Digest, B)]) -> Result<Ticket, Error> {
+        let number = self.number(namespace)?;
+        let items: Vec<_> =
+            batch.iter().map(|(digest, bytes)| Item::Blob { digest: *digest, bytes: bytes.as_ref() }).collect();
+        Ok(self.appender.append(number, &items)?)
+    }
+
+    fn number(&self, namespace: &Namespace) -> Result<NamespaceNo, Rejected> {
+        if let Some(number) = self.index().number(namespace) {
+            return Ok(number);
+        }
+        check_namespace(namespace)?;
+        Ok(self.index_mut().intern(namespace))
+    }
+
+    pub(crate) fn segments_dir(&self) -> PathBuf {
+        self.dir.join("segments")
+    }
+
+    pub(crate) fn large_dir(&self) -> PathBuf {
+        self.dir.join("large")
+    }
+
+    pub(crate) fn large_path(&self, digest: &Digest) -> PathBuf {
+        self.large_dir().join(digest.to_hex())
+    }
+
+    pub(crate) fn temporary_path(&self) -> PathBuf {
+        self.large_dir().join(format!("tmp-{}", self.next_temporary.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Bytes on disk: segments whole, and large blobs.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        // One lock at a time: others take them in the other order.
+        let segments: Vec<_> = self.segments.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let segment_bytes: u64 = segments.iter().filter_map(|file| file.len().ok()).sum();
+        segment_bytes + self.index().large_bytes()
+    }
+
+    /// A blob's bytes from where they lie; `None` where they are not what the name says.
+    pub(crate) fn read(self: &Arc<Self>, digest: &Digest, place: Place, pin: Pin) -> Result<Option<Blob>, Fault> {
+        let body = match place {
+            Place::Small { segment, offset, bytes } => {
+                let Some(bytes) = self.read_small(segment, offset, bytes)?.filter(|b| Digest::of(b) == *digest) else {
+                    self.set_aside(digest, &pin);
+                    return Ok(None);
+                };
+                Body::Memory(bytes)
+            }
+            Place::Large { bytes, .. } => {
+                let path = self.large_path(digest);
+                match self.vfs.open_read(&path) {
+                    Ok(file) if file.len().or_fault("measuring", &path)? == bytes => Body::File { file, bytes },
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Fault::io("opening", &path, e)),
+                    Ok(_) | Err(_) => {
+                        self.set_aside(digest, &pin);
+                        return Ok(None);
+                    }
+                }
+            }
+        };
+        Ok(Some(Blob { digest: *digest, body, shared: Arc::clone(self), pin }))
+    }
+
+    /// The bytes of a small blob, unchecked; `None` where the segment ends before them or is gone.
+    pub(crate) fn read_small(&self, segment: u32, offset: u64, bytes: u32) -> Result<Option<Vec<u8>>, Fault> {
+        let file = self.segments.read().unwrap_or_else(PoisonError::into_inner).get(&segment).cloned();
+        let Some(file) = file else { return Ok(None) };
+        let mut buffer = vec![0; bytes as usize];
+        match file.read_exact_at(offset, &mut buffer) {
+            Ok(()) => Ok(Some(buffer)),
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(e) => Err(Fault::io("reading", &crate::segment::path(&self.segments_dir(), segment), e)),
+        }
+    }
+}
+
+fn check_namespace(namespace: &Namespace) -> Result<(), Rejected> {
+    let overlay_bytes = namespace.overlay.as_ref().map_or(0, String::len);
+    if namespace.project.len() > NAME_MAX_BYTES || overlay_bytes > NAME_MAX_BYTES {
+        return Err(Rejected::NamespaceTooLong);
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! Opens a store: reads what the segments say, and tidies what a crash left.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use windlass_protocol::Digest;
+
+use super::{Counters, Durability, Shared, StoreOptions};
+use crate::appender::{Active, Appender};
+use crate::error::{Fault, OrFault as _};
+use crate::index::{Change, Index, NamespaceNo, Place};
+use crate::segment::{self, Check, HEAD_BYTES, Record, Scanned};
+use crate::vfs::{Vfs, VfsFile, ensure_dir};
+
+pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Result<Shared, Fault> {
+    let (segments_dir, large_dir) = (dir.join("segments"), dir.join("large"));
+    ensure_dir(&*vfs, dir).or_fault("making", dir)?;
+    for dir in [&segments_dir, &large_dir] {
+        match vfs.create_dir(dir) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Fault::io("making", dir, e)),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    // Also where they existed: a process that was killed may have made them and not come to this.
+    vfs.sync_dir(dir).or_fault("syncing", dir)?;
+    let lock_path = dir.join("lock");
+    let lock = vfs.lock(&lock_path).map_err(|e| match e.kind() {
+        io::ErrorKind::WouldBlock => Fault::InUse { path: dir.to_owned() },
+        _ => Fault::io("locking", &lock_path, e),
+    })?;
+    let large = list_large(&*vfs, &large_dir)?;
+    let mut recovery = Recovery { index: Index::default(), large: &large, files: HashMap::new(), damaged_bytes: 0 };
+    let (active, next_number) = recovery.read_segments(&*vfs, &segments_dir, options.durability)?;
+    let Recovery { index, files, damaged_bytes, .. } = recovery;
+    tidy(&*vfs, &large_dir, &large, &index, damaged_bytes > 0)?;
+    if damaged_bytes > 0 {
+        tracing::warn!(dir = %dir.display(), bytes = damaged_bytes, "segment_bytes_damaged");
+    }
+    let (index, segments) = (Arc::new(RwLock::new(index)), Arc::new(RwLock::new(files)));
+    let appender = Appender::new(
+        (Arc::clone(&vfs), segments_dir),
+        (options.durability, options.segment_bytes),
+        (Arc::clone(&index), Arc::clone(&segments)),
+        (active, next_number),
+    );
+    let counters = Counters::default();
+    counters.damaged_bytes.store(damaged_bytes, Ordering::Relaxed);
+    Ok(Shared {
+        vfs,
+        dir: dir.to_owned(),
+        options,
+        index,
+        segments,
+        appender,
+        counters,
+        removal: Mutex::default(),
+        next_temporary: AtomicU64::new(0),
+        _lock: lock,
+    })
+}
+
+/// The files of large blobs by name, with their lengths.
+fn list_large(vfs: &dyn Vfs, dir: &Path) -> Result<BTreeMap<String, u64>, Fault> {
+    let items = vfs.list(dir).or_fault("listing", dir)?;
+    Ok(items.into_iter().filter(|item| !item.is_dir).map(|item| (item.name, item.len)).collect())
+}
+
+/// Removes uploads that never ended, and files without a record: nobody was told of them.
+///
+/// Where segments are damaged their records may be what was lost, so files without one stay.
+fn tidy(vfs: &dyn Vfs, dir: &Path, large: &BTreeMap<String, u64>, index: &Index, damaged: bool) -> Result<(), Fault> {
+    for name in large.keys() {
+        let orphan = |digest: Digest| index.get(&digest).is_none() && !damaged;
+        if name.starts_with("tmp-") || Digest::from_hex(name).is_ok_and(orphan) {
+            let path = dir.join(name);
+            vfs.remove(&path).or_fault("removing", &path)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the segments say, as far as they are read.
+struct Recovery<'a> {
+    index: Index,
+    large: &'a BTreeMap<String, u64>,
+    files: HashMap<u32, Arc<dyn VfsFile>>,
+    damaged_bytes: u64,
+}
+
+impl Recovery<'_> {
+    /// Reads all segments in order; answers the last one, to be written on, and the number of the next.
+    fn read_segments(
+        &mut self,
+        vfs: &dyn Vfs,
+        dir: &Path,
+        durability: Durability,
+    ) -> Result<(Option<Active>, u32), Fault> {
+        let items = vfs.list(dir).or_fault("listing", dir)?;
+        let numbers: Vec<u32> = items.iter().filter_map(|item| segment::number(&item.name)).collect();
+        let taken = items.iter().filter_map(|item| segment::number(item.name.trim_end_matches(".damaged"))).max();
+        let next_number = taken.map_or(0, |n| n + 1);
+        let mut active = None;
+        for (nth, &number) in numbers.iter().enumerate() {
+            let last = nth + 1 == numbers.len();
+            let path = segment::path(dir, number);
+            let file: Arc<dyn VfsFile> = vfs.open(&path).or_fault("opening", &path)?.into();
+            let Some(salt) = segment::read_salt(&*file).or_fault("reading", &path)? else {
+                self.set_segment_aside(vfs, &path, &*file, last)?;
+                continue;
+            };
+            let check = if last { Check::Everything } else { Check::Headers };
+            let (scanned, declared) = self.read_segment(number, &*file, &salt, check).or_fault("reading", &path)?;
+            self.damaged_bytes += scanned.damaged_bytes;
+            if last {
+                cut(&*file, scanned.end, durability).or_fault("cutting", &path)?;
+                active = Some(Active { number, file: Arc::clone(&file), salt, end: scanned.end, declared });
+            }
+            self.files.insert(number, file);
+        }
+        Ok((active, next_number))
+    }
+
+    fn read_segment(
+        &mut self,
+        segment: u32,
+        file: &dyn VfsFile,
+        salt: &[u8; 32],
+        check: Check,
+    ) -> io::Result<(Scanned, HashSet<NamespaceNo>)> {
+        // Numbers in a segment are those of the process that wrote it.
+        let mut numbers: HashMap<u32, NamespaceNo> = HashMap::new();
+        let (index, large) = (&mut self.index, self.large);
+        let scanned = segment::scan(file, salt, check, &mut |record| {
+            let seen_by = |number: u32| numbers.get(&number).copied();
+            let change = match record {
+                Record::Namespace { number, namespace } => {
+                    numbers.insert(number, index.intern(&namespace));
+                    None
+                }
+                Record::Blob { digest, namespace, offset, bytes } => {
+                    let place = Place::Small { segment, offset, bytes };
+                    seen_by(namespace).map(|namespace| Change::Put { digest, namespace, place })
+                }
+                Record::Large { digest, namespace, bytes } => {
+                    let there = large.get(&digest.to_hex()) == Some(&bytes);
+                    let place = Place::Large { segment, bytes };
+                    seen_by(namespace).filter(|_| there).map(|namespace| Change::Put { digest, namespace, place })
+                }
+                Record::Grant { digest, namespace } => {
+                    seen_by(namespace).map(|namespace| Change::Grant { digest, namespace })
+                }
+                Record::Void { digest } => Some(Change::Void { digest }),
+            };
+            if let Some(change) = change {
+                index.apply(change);
+            }
+        })?;
+        // A number counts as declared where this process gives it the same meaning.
+        let declared = numbers.into_iter().filter(|(there, here)| there == here).map(|(_, here)| here).collect();
+        Ok((scanned, declared))
+    }
+
+    /// A segment without a head: one whose making a crash interrupted, or a damaged one. Nothing is thrown away.
+    fn set_segment_aside(&mut self, vfs: &dyn Vfs, path: &Path, file: &dyn VfsFile, last: bool) -> Result<(), Fault> {
+        let bytes = file.len().or_fault("measuring", path)?;
+        if last && bytes <= HEAD_BYTES {
+            return vfs.remove(path).or_fault("removing", path);
+        }
+        self.damaged_bytes += bytes;
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(".damaged");
+        vfs.rename(path, &PathBuf::from(aside)).or_fault("renaming", path)
+    }
+}
+
+/// Cuts what a crash tore off the end, and makes sure of the rest: what a killed process wrote and did not sync is served
+/// from now on, so it has to be durable from now on.
+fn cut(file: &dyn VfsFile, end: u64, durability: Durability) -> io::Result<()> {
+    if file.len()? > end {
+        file.truncate(end)?;
+    }
+    match durability {
+        Durability::Durable => file.sync_data(),
+        Durability::Lazy => Ok(()),
+    }
+}

@@ -1,0 +1,10 @@
+//! The crate from outside: what it promises to those who call it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests; helpers too end a test by panicking"
+)]
+
+mod crash;
+mod store;

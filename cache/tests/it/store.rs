@@ -1,0 +1,252 @@
+//! The store on a real disk: visibility, damage, eviction, many threads.
+
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use windlass_cache::vfs::recorded::RecordingFs;
+use windlass_cache::{Error, Fault, RealFs, Rejected, Store, StoreOptions, verify_segments};
+use windlass_protocol::{Digest, Namespace};
+
+fn durable(dir: &Path) -> Store {
+    Store::open(Arc::new(RealFs), dir, StoreOptions::default()).unwrap()
+}
+
+fn bytes(seed: usize, len: usize) -> Vec<u8> {
+    let mut out = vec![0; len];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.finalize_xof().fill(&mut out);
+    out
+}
+
+#[test]
+fn a_namespace_sees_its_own_and_an_overlay_its_projects_trusted_too_and_nobody_anything_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let trusted = Namespace::trusted("p");
+    let pr = Namespace::overlay("p", "pr:1");
+    let other_pr = Namespace::overlay("p", "pr:2");
+    let other = Namespace::trusted("q");
+    let other_overlay = Namespace::overlay("q", "pr:1");
+    let all = [&trusted, &pr, &other_pr, &other, &other_overlay];
+    // (put by, seen by)
+    let table: [(&Namespace, &[bool; 5]); 5] = [
+        (&trusted, &[true, true, true, false, false]),
+        (&pr, &[false, true, false, false, false]),
+        (&other_pr, &[false, false, true, false, false]),
+        (&other, &[false, false, false, true, true]),
+        (&other_overlay, &[false, false, false, false, true]),
+    ];
+    for reopened in [false, true] {
+        let store = durable(dir.path());
+        for (row, (by, seen)) in table.iter().enumerate() {
+            for len in [100, 100_000] {
+                let blob = bytes(row, len);
+                let digest = if reopened { Digest::of(&blob) } else { store.put(by, &blob).unwrap() };
+                for (namespace, sees) in all.iter().zip(*seen) {
+                    let got = store.get(namespace, &digest).unwrap().map(|b| b.into_vec().unwrap());
+                    assert_eq!(got, sees.then(|| blob.clone()), "{namespace} of what {by} put");
+                    assert_eq!(store.contains(namespace, &digest), *sees);
+                    assert_eq!(store.missing(namespace, &[digest, digest]).is_empty(), *sees);
+                }
+            }
+        }
+        assert_eq!(store.stats().blobs, 10);
+    }
+}
+
+#[test]
+fn bytes_are_stored_once_and_become_visible_by_upload_or_grant_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = durable(dir.path());
+    let (a, b, c) = (Namespace::trusted("a"), Namespace::trusted("b"), Namespace::trusted("c"));
+    for len in [1_000, 100_000] {
+        let blob = bytes(0, len);
+        let digest = store.put(&a, &blob).unwrap();
+        let before = store.stats().disk_bytes;
+        assert!(!store.contains(&b, &digest));
+        store.put(&b, &blob).unwrap();
+        let unknown = Digest::of(b"never stored");
+        assert_eq!(store.grant(&c, &[digest, unknown]).unwrap(), [unknown]);
+        assert!(store.contains(&b, &digest) && store.contains(&c, &digest));
+        assert!(store.stats().disk_bytes - before < 600, "a record or two, no bytes");
+    }
+    drop(store);
+    let store = durable(dir.path());
+    assert!(store.contains(&b, &Digest::of(&bytes(0, 1_000))) && store.contains(&c, &Digest::of(&bytes(0, 100_000))));
+}
+
+#[test]
+fn an_upload_of_other_bytes_than_announced_or_one_that_is_dropped_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = durable(dir.path());
+    let namespace = Namespace::trusted("p");
+    for len in [10, 200_000] {
+        let mut upload = store.begin_put(&namespace, Some(Digest::of(b"other"))).unwrap();
+        upload.write(&bytes(1, len)).unwrap();
+        let error = upload.finish().unwrap_err();
+        assert!(matches!(error, Error::Rejected(Rejected::WrongDigest { .. })), "{error}");
+        let mut dropped = store.begin_put(&namespace, None).unwrap();
+        dropped.write(&bytes(2, len)).unwrap();
+        drop(dropped);
+    }
+    assert_eq!(store.stats().blobs, 0);
+    assert_eq!(std::fs::read_dir(dir.path().join("large")).unwrap().count(), 0);
+    let mut upload = store.begin_put(&namespace, Some(Digest::of(&bytes(3, 200_000)))).unwrap();
+    for piece in bytes(3, 200_000).chunks(7_777) {
+        upload.write(piece).unwrap();
+    }
+    let digest = upload.finish().unwrap();
+    let mut back = Vec::new();
+    store.get(&namespace, &digest).unwrap().unwrap().reader().read_to_end(&mut back).unwrap();
+    assert_eq!(back, bytes(3, 200_000));
+    let mut part = [0; 5];
+    assert_eq!(store.get(&namespace, &digest).unwrap().unwrap().read_at(199_998, &mut part).unwrap(), 2);
+}
+
+#[test]
+fn damaged_blobs_are_found_put_aside_never_served_and_can_be_stored_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let namespace = Namespace::trusted("p");
+    let (small, large, whole) = (bytes(1, 5_000), bytes(2, 100_000), bytes(3, 5_000));
+    let store = durable(dir.path());
+    let digests = [&small, &large, &whole].map(|blob| store.put(&namespace, blob).unwrap());
+    drop(store);
+    flip(&dir.path().join("segments/00000000.seg"), &small);
+    flip(&dir.path().join("large").join(digests[1].to_hex()), &large);
+    assert_eq!(verify_segments(&RealFs, dir.path()).unwrap().damaged, digests[..1]);
+
+    let store = durable(dir.path());
+    let mut reader = store.get(&namespace, &digests[1]).unwrap().unwrap().reader();
+    assert!(reader.read_to_end(&mut Vec::new()).is_err());
+    assert_eq!(store.verify().unwrap().damaged, [], "it was put aside when it was read");
+    for digest in &digests[..2] {
+        assert!(!store.contains(&namespace, digest) && store.get(&namespace, digest).unwrap().is_none());
+    }
+    assert_eq!(store.get(&namespace, &digests[2]).unwrap().unwrap().into_vec().unwrap(), whole);
+    store.put(&namespace, &small).unwrap();
+    store.put(&namespace, &large).unwrap();
+    drop(store);
+    let store = durable(dir.path());
+    for (digest, blob) in digests.iter().zip([&small, &large, &whole]) {
+        assert_eq!(&store.get(&namespace, digest).unwrap().unwrap().into_vec().unwrap(), blob);
+    }
+}
+
+#[test]
+fn verify_names_what_is_damaged_and_the_damage_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let namespace = Namespace::trusted("p");
+    let (small, large) = (bytes(1, 5_000), bytes(2, 100_000));
+    let store = durable(dir.path());
+    let mut digests = [&small, &large].map(|blob| store.put(&namespace, blob).unwrap());
+    flip(&dir.path().join("segments/00000000.seg"), &small);
+    flip(&dir.path().join("large").join(digests[1].to_hex()), &large);
+    assert_eq!(verify_segments(&RealFs, dir.path()).unwrap().damaged, digests[..1], "large ones are not in segments");
+    digests.sort();
+    let report = store.verify().unwrap();
+    assert_eq!((report.damaged.as_slice(), report.blobs, report.bytes), (&digests[..], 2, 105_000));
+    assert_eq!(store.stats().blobs, 0);
+    drop(store);
+    assert_eq!(durable(dir.path()).stats().blobs, 0);
+}
+
+/// Flips a bit in the middle of where `blob` lies in the file.
+fn flip(path: &Path, blob: &[u8]) {
+    let mut content = std::fs::read(path).unwrap();
+    let at = content.windows(blob.len()).position(|window| window == blob).unwrap();
+    content[at + blob.len() / 2] ^= 1;
+    std::fs::write(path, content).unwrap();
+}
+
+#[test]
+fn a_blob_that_holds_the_bytes_of_records_makes_none_even_where_what_is_around_it_is_torn() {
+    let fs = RecordingFs::new();
+    let namespace = Namespace::trusted("p");
+    let open = |fs: &RecordingFs| Store::open(Arc::new(fs.clone()), Path::new("/s"), StoreOptions::default()).unwrap();
+    let store = open(&fs);
+    let secret = store.put(&namespace, b"secret").unwrap();
+    let mallory = Namespace::overlay("p", "mallory");
+    store.put(&mallory, b"mine").unwrap();
+    let segment = Path::new("/s/segments/00000000.seg");
+    let records = fs.live_image().files[segment].clone();
+    let forged = store.put(&mallory, &records[128..]).unwrap();
+    drop(store);
+    let mut image = fs.live_image();
+    let content = image.files.get_mut(segment).unwrap();
+    let header = content.windows(32).rposition(|window| window == forged.as_bytes()).unwrap();
+    content[header] ^= 1;
+    let store = open(&RecordingFs::on(&image));
+    assert!(!store.contains(&mallory, &forged));
+    assert_eq!(store.stats().blobs, 2);
+    assert_eq!(store.get(&namespace, &secret).unwrap().unwrap().into_vec().unwrap(), b"secret");
+}
+
+#[test]
+fn a_lazy_store_stays_below_its_cap_and_keeps_what_is_used_or_pinned() {
+    let dir = tempfile::tempdir().unwrap();
+    let cap = 20 << 20;
+    let namespace = Namespace::trusted("p");
+    let store = Store::open(Arc::new(RealFs), dir.path(), StoreOptions::lazy(cap)).unwrap();
+    let used = store.put(&namespace, &bytes(1_000_000, 30_000)).unwrap();
+    let used_large = store.put(&namespace, &bytes(1_000_001, 300_000)).unwrap();
+    let pinned = [bytes(1_000_002, 30_000), bytes(1_000_003, 300_000)].map(|b| store.put(&namespace, &b).unwrap());
+    let pins = store.pin(&pinned);
+    let first = [bytes(0, 40_000), bytes(1, 200_000)].map(|b| store.put(&namespace, &b).unwrap());
+    for round in 0..200 {
+        store.put(&namespace, &bytes(2 * round + 2, 40_000)).unwrap();
+        store.put(&namespace, &bytes(2 * round + 3, 200_000)).unwrap();
+        assert!(
+            store.get(&namespace, &used).unwrap().is_some() && store.get(&namespace, &used_large).unwrap().is_some()
+        );
+        assert!(store.stats().disk_bytes <= cap, "{:?}", store.stats());
+    }
+    assert!(first.iter().all(|digest| !store.contains(&namespace, digest)));
+    assert!(pinned.iter().all(|digest| store.contains(&namespace, digest)));
+    assert!(store.stats().evicted > 200);
+    assert_eq!(store.verify().unwrap().damaged, []);
+    let blobs = store.stats().blobs;
+    drop((pins, store));
+    let store = Store::open(Arc::new(RealFs), dir.path(), StoreOptions::lazy(cap)).unwrap();
+    assert_eq!(store.stats().blobs, blobs);
+    assert!(pinned.iter().chain([&used, &used_large]).all(|digest| store.contains(&namespace, digest)));
+}
+
+#[test]
+fn many_threads_share_syncs_and_each_finds_what_it_was_told_is_there() {
+    let fs = RecordingFs::new();
+    let store = Store::open(Arc::new(fs.clone()), Path::new("/s"), StoreOptions::default()).unwrap();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let namespace = Namespace::trusted("p");
+                while let n @ 0..400 = next.fetch_add(1, Ordering::Relaxed) {
+                    // Every blob is put by two, at about the same time.
+                    let digest = store.put(&namespace, &bytes(n / 2, 1_000)).unwrap();
+                    assert!(store.contains(&namespace, &digest));
+                }
+            });
+        }
+    });
+    assert_eq!(store.stats().blobs, 200);
+    drop(store);
+    assert_eq!(Store::open(Arc::new(fs), Path::new("/s"), StoreOptions::default()).unwrap().stats().blobs, 200);
+}
+
+#[test]
+fn a_store_is_open_once_and_takes_no_more_writes_after_a_failed_sync() {
+    let fs = RecordingFs::new();
+    let open = || Store::open(Arc::new(fs.clone()), Path::new("/s"), StoreOptions::default());
+    let namespace = Namespace::trusted("p");
+    let store = open().unwrap();
+    assert!(matches!(open(), Err(Fault::InUse { .. })));
+    let kept = store.put(&namespace, b"kept").unwrap();
+    fs.fail_at(fs.op_count() + 1, std::io::ErrorKind::Other);
+    assert!(matches!(store.put(&namespace, b"lost"), Err(Error::Fault(Fault::Io { .. }))));
+    assert!(matches!(store.put(&namespace, b"more"), Err(Error::Fault(Fault::Poisoned { .. }))));
+    assert!(store.contains(&namespace, &kept) && !store.contains(&namespace, &Digest::of(b"lost")));
+    drop(store);
+    assert!(open().unwrap().contains(&namespace, &kept));
+}
