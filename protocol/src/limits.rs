@@ -159,6 +159,10 @@ pub const ZONE_HOLD_MS: u64 = 600_000;
 /// From when on a large job that fits nowhere holds back smaller ones (F56).
 pub const RESERVE_AFTER_MS: u64 = 120_000;
 
+/// Attempts that an agent may hold for each of its slots, those included whose commands have ended and whose logs are
+/// not yet durable: enough to hide one sync, few enough to bound its spools.
+pub const HELD_PER_SLOT_MAX: usize = 4;
+
 /// Attempts of one job in all, by rules and by hand.
 pub const ATTEMPTS_PER_JOB_MAX: usize = 100;
 

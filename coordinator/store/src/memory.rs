@@ -1,0 +1,272 @@
+//! The double for tests: a store in memory with the same fence, the same numbering, and faults on demand.
+//!
+//! Clones share what is stored, so that a test can drop a store and open "the same disk" again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use windlass_coordinator_core::row::{AttemptRow, AuditRow, BuildRow, BuildRows, Change, Rows};
+use windlass_protocol::{AttemptId, BuildId, Digest, JobId, limits};
+
+use crate::fault::Fault;
+use crate::store::{
+    BuildFilter, Cursor, EventSeq, Expired, History, Page, Retention, Seq, Space, Store, StoredEvent, WriterEpoch,
+};
+
+/// A store that forgets everything when its last clone is dropped.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore {
+    memory: Arc<Mutex<Memory>>,
+}
+
+/// Reads what a [`MemoryStore`] holds.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryHistory {
+    memory: Arc<Mutex<Memory>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Memory {
+    /// Everything, finished builds and gone agents too.
+    rows: Rows,
+    /// Builds in the order of their submits.
+    order: Vec<BuildId>,
+    events: BTreeMap<(BuildId, EventSeq), StoredEvent>,
+    audit: Vec<AuditRow>,
+    definitions: BTreeMap<Digest, String>,
+    seq: Seq,
+    fence: WriterEpoch,
+    low: bool,
+    faults: VecDeque<Fault>,
+    commits: Vec<usize>,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads the same rows.
+    #[must_use]
+    pub fn history(&self) -> MemoryHistory {
+        MemoryHistory { memory: Arc::clone(&self.memory) }
+    }
+
+    /// The next call that writes or loads fails so, and changes nothing. More calls, more faults, in order.
+    pub fn fail_next(&self, fault: Fault) {
+        self.lock().faults.push_back(fault);
+    }
+
+    /// What [`Store::space`] answers.
+    pub fn set_low(&self, low: bool) {
+        self.lock().low = low;
+    }
+
+    /// How many changes each commit had, oldest first.
+    #[must_use]
+    pub fn commits(&self) -> Vec<usize> {
+        self.lock().commits.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    fn fail(&mut self) -> Result<(), Fault> {
+        self.faults.pop_front().map_or(Ok(()), Err)
+    }
+
+    fn fenced(&self, epoch: WriterEpoch) -> Result<(), Fault> {
+        if epoch == self.fence { Ok(()) } else { Err(Fault::Fenced { held: self.fence, got: epoch }) }
+    }
+
+    fn apply(&mut self, change: &Change, place: &mut u32) {
+        match change {
+            Change::Meta(row) => self.rows.meta = *row,
+            Change::PipelineNumber { pipeline, last } => {
+                self.rows.pipeline_numbers.insert(pipeline.clone(), *last);
+            }
+            Change::Build(row) => {
+                if self.rows.builds.insert(row.id, (**row).clone()).is_none() {
+                    self.order.push(row.id);
+                }
+            }
+            Change::Job(row) => drop(self.rows.jobs.insert(row.id, (**row).clone())),
+            Change::Attempt(row) => drop(self.rows.attempts.insert(row.id, (**row).clone())),
+            Change::Pool(row) => drop(self.rows.pools.insert(row.name.clone(), (**row).clone())),
+            Change::Agent(row) => drop(self.rows.agents.insert(row.id, (**row).clone())),
+            Change::Token(row) => drop(self.rows.tokens.insert(row.id, (**row).clone())),
+            Change::Idempotency(row) => drop(self.rows.idempotency.insert(row.key.clone(), row.clone())),
+            Change::Audit(row) => self.audit.push(row.clone()),
+            Change::Event(row) => {
+                let seq = EventSeq::new(self.seq, *place);
+                *place += 1;
+                self.events.insert((row.build, seq), StoredEvent { seq, row: row.clone() });
+            }
+            Change::Definition { digest, text } => {
+                self.definitions.entry(*digest).or_insert_with(|| text.clone());
+            }
+        }
+    }
+
+    /// What a core needs: builds that have not ended, agents that are not gone.
+    fn live(&self) -> Rows {
+        let mut rows = self.rows.clone();
+        rows.builds.retain(|_, build| !build.state.is_final());
+        let Rows { builds, jobs, attempts, agents, .. } = &mut rows;
+        jobs.retain(|_, job| builds.contains_key(&job.build));
+        attempts.retain(|_, attempt| builds.contains_key(&attempt.build));
+        agents.retain(|_, agent| agent.gone.is_none());
+        rows
+    }
+
+    fn delete_build(&mut self, id: BuildId, expired: &mut Expired) {
+        let Some(build) = self.rows.builds.remove(&id) else { return };
+        let attempts = self.rows.attempts.values().filter(|attempt| attempt.build == id).map(|attempt| attempt.id);
+        expired.attempts.extend(attempts);
+        self.order.retain(|other| *other != id);
+        self.rows.jobs.retain(|_, job| job.build != id);
+        self.rows.attempts.retain(|_, attempt| attempt.build != id);
+        self.events.retain(|(build, _), _| *build != id);
+        expired.builds.push(id);
+        if self.rows.builds.values().all(|other| other.definition != build.definition)
+            && self.definitions.remove(&build.definition).is_some()
+        {
+            expired.definitions.push(build.definition);
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn claim(&mut self) -> Result<WriterEpoch, Fault> {
+        let mut memory = self.lock();
+        memory.fail()?;
+        memory.fence = WriterEpoch(memory.fence.0 + 1);
+        Ok(memory.fence)
+    }
+
+    fn load(&mut self) -> Result<Rows, Fault> {
+        let mut memory = self.lock();
+        memory.fail()?;
+        Ok(memory.live())
+    }
+
+    fn seq(&mut self) -> Result<Seq, Fault> {
+        Ok(self.lock().seq)
+    }
+
+    fn commit(&mut self, epoch: WriterEpoch, changes: &[Change]) -> Result<Seq, Fault> {
+        let mut memory = self.lock();
+        memory.fenced(epoch)?;
+        if changes.is_empty() {
+            return Ok(memory.seq);
+        }
+        memory.fail()?;
+        memory.seq = Seq(memory.seq.0 + 1);
+        let mut place = 0;
+        for change in changes {
+            memory.apply(change, &mut place);
+        }
+        memory.commits.push(changes.len());
+        Ok(memory.seq)
+    }
+
+    fn expire(&mut self, epoch: WriterEpoch, retention: Retention) -> Result<Expired, Fault> {
+        let mut memory = self.lock();
+        memory.fenced(epoch)?;
+        memory.fail()?;
+        memory.rows.idempotency.retain(|_, row| row.at >= retention.idempotency_before);
+        let mut ended: Vec<_> = (memory.rows.builds.values())
+            .filter(|build| build.state.is_final())
+            .filter_map(|build| Some((build.finished_at?, build.id)))
+            .filter(|(finished_at, _)| *finished_at < retention.builds_before)
+            .collect();
+        ended.sort_unstable();
+        let mut expired = Expired { more: ended.len() > retention.max_builds, ..Expired::default() };
+        for (_, id) in ended.into_iter().take(retention.max_builds) {
+            memory.delete_build(id, &mut expired);
+        }
+        Ok(expired)
+    }
+
+    fn space(&mut self) -> Space {
+        if self.lock().low { Space::Low } else { Space::Enough }
+    }
+}
+
+impl MemoryHistory {
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A page of what is numbered from 1 in its order, newest first.
+fn page<T>(newest_first: impl Iterator<Item = (u64, T)>, after: Option<Cursor>, limit: usize) -> Page<T> {
+    let limit = limit.clamp(1, limits::PAGE_MAX_ITEMS);
+    let from = after.map_or(u64::MAX, |cursor| cursor.0);
+    let mut found: Vec<_> = newest_first.filter(|(number, _)| *number < from).take(limit + 1).collect();
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = if more { found.last().map(|(number, _)| Cursor(*number)) } else { None };
+    Page { items: found.into_iter().map(|(_, item)| item).collect(), next }
+}
+
+impl History for MemoryHistory {
+    fn seq(&self) -> Result<Seq, Fault> {
+        Ok(self.lock().seq)
+    }
+
+    fn build(&self, id: BuildId) -> Result<Option<BuildRows>, Fault> {
+        let memory = self.lock();
+        let Some(build) = memory.rows.builds.get(&id).cloned() else { return Ok(None) };
+        let mut jobs: Vec<_> = memory.rows.jobs.values().filter(|job| job.build == id).cloned().collect();
+        jobs.sort_by_key(|job| job.index);
+        let attempts = memory.rows.attempts.values().filter(|attempt| attempt.build == id).cloned().collect();
+        Ok(Some(BuildRows { build, jobs, attempts }))
+    }
+
+    fn build_by_number(&self, pipeline: &str, number: u64) -> Result<Option<BuildId>, Fault> {
+        let memory = self.lock();
+        let mut builds = memory.rows.builds.values();
+        Ok(builds.find(|build| build.pipeline == pipeline && build.number == number).map(|build| build.id))
+    }
+
+    fn builds(&self, filter: &BuildFilter, after: Option<Cursor>, limit: usize) -> Result<Page<BuildRow>, Fault> {
+        let memory = self.lock();
+        let numbered = (1_u64..).zip(&memory.order).collect::<Vec<_>>();
+        let found = numbered.into_iter().rev().filter_map(|(number, id)| {
+            let build = memory.rows.builds.get(id).filter(|build| filter.matches(build))?;
+            Some((number, build.clone()))
+        });
+        Ok(page(found, after, limit))
+    }
+
+    fn job_build(&self, job: JobId) -> Result<Option<BuildId>, Fault> {
+        Ok(self.lock().rows.jobs.get(&job).map(|job| job.build))
+    }
+
+    fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, Fault> {
+        Ok(self.lock().rows.attempts.get(&id).cloned())
+    }
+
+    fn events(&self, build: BuildId, after: EventSeq, limit: usize) -> Result<Vec<StoredEvent>, Fault> {
+        let memory = self.lock();
+        let from = (build, EventSeq(after.0.saturating_add(1)));
+        let found = memory.events.range(from..=(build, EventSeq(u64::MAX))).map(|(_, event)| event.clone());
+        Ok(found.take(limit.clamp(1, limits::WATCHER_BUFFER_MAX)).collect())
+    }
+
+    fn audit(&self, after: Option<Cursor>, limit: usize) -> Result<Page<AuditRow>, Fault> {
+        let memory = self.lock();
+        let numbered: Vec<_> = (1_u64..).zip(memory.audit.iter().cloned()).collect();
+        Ok(page(numbered.into_iter().rev(), after, limit))
+    }
+
+    fn definition(&self, digest: Digest) -> Result<Option<String>, Fault> {
+        Ok(self.lock().definitions.get(&digest).cloned())
+    }
+}

@@ -1,0 +1,73 @@
+//! Deletes what is past its retention, whole builds in bounded pieces.
+
+use rusqlite::{Connection, params};
+use windlass_protocol::{AttemptId, BuildId, Digest, limits};
+
+use super::encode::{fault_of, int};
+use super::write::fenced_position;
+use crate::fault::Fault;
+use crate::store::{Expired, Retention, WriterEpoch};
+
+/// One piece, within the caller's transaction.
+pub(super) fn expire(conn: &Connection, epoch: WriterEpoch, retention: Retention) -> Result<Expired, Fault> {
+    fenced_position(conn, epoch)?;
+    let delete = || {
+        let mut expired = Expired::default();
+        let mut rows = expire_idempotency(conn, retention)?;
+        expired.more = rows >= limits::EXPIRE_ROWS_MAX;
+        for (build, definition) in ended(conn, retention)? {
+            if rows >= limits::EXPIRE_ROWS_MAX || expired.builds.len() >= retention.max_builds {
+                expired.more = true;
+                break;
+            }
+            rows += delete_build(conn, build, &mut expired)?;
+            if delete_definition(conn, definition)? {
+                expired.definitions.push(Digest::from_bytes(definition));
+            }
+        }
+        Ok(expired)
+    };
+    delete().map_err(|e| fault_of("delete what is past its retention", e))
+}
+
+fn expire_idempotency(conn: &Connection, retention: Retention) -> rusqlite::Result<usize> {
+    let sql = "DELETE FROM idempotency WHERE (token, key) IN
+        (SELECT token, key FROM idempotency WHERE at < ?1 ORDER BY at LIMIT ?2)";
+    let max = int(limits::EXPIRE_ROWS_MAX as u64);
+    conn.prepare_cached(sql)?.execute(params![int(retention.idempotency_before.0), max])
+}
+
+/// The oldest builds that may go, one more than the piece holds.
+fn ended(conn: &Connection, retention: Retention) -> rusqlite::Result<Vec<([u8; 16], [u8; 32])>> {
+    let sql = "SELECT id, definition FROM builds WHERE live = 0 AND finished_at < ?1 ORDER BY finished_at LIMIT ?2";
+    let mut statement = conn.prepare_cached(sql)?;
+    let max = int(retention.max_builds as u64 + 1);
+    let found = statement.query_map(params![int(retention.builds_before.0), max], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    found.collect()
+}
+
+/// Deletes a build with everything of it; how many rows that were.
+fn delete_build(conn: &Connection, build: [u8; 16], expired: &mut Expired) -> rusqlite::Result<usize> {
+    let mut statement = conn.prepare_cached("SELECT id FROM attempts WHERE build = ?1 ORDER BY key")?;
+    let ids = statement.query_map([build], |row| row.get(0))?;
+    for id in ids {
+        expired.attempts.push(AttemptId::from_bytes(id?));
+    }
+    let mut rows = 0;
+    for sql in [
+        "DELETE FROM events WHERE build = ?1",
+        "DELETE FROM attempts WHERE build = ?1",
+        "DELETE FROM jobs WHERE build = ?1",
+        "DELETE FROM builds WHERE id = ?1",
+    ] {
+        rows += conn.prepare_cached(sql)?.execute([build])?;
+    }
+    expired.builds.push(BuildId::from_bytes(build));
+    Ok(rows)
+}
+
+/// Deletes a pipeline's text if no build names it any more.
+fn delete_definition(conn: &Connection, digest: [u8; 32]) -> rusqlite::Result<bool> {
+    let sql = "DELETE FROM definitions WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM builds WHERE definition = ?1)";
+    Ok(conn.prepare_cached(sql)?.execute([digest])? > 0)
+}

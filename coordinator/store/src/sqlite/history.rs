@@ -1,0 +1,220 @@
+//! Reads finished and running builds, on connections of their own.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+use windlass_coordinator_core::row::{AttemptRow, AuditRow, BuildRow, BuildRows};
+use windlass_protocol::{AttemptId, BuildId, Digest, JobId, limits};
+
+use super::encode::{decode, fault_of, int, name_of, whole};
+use super::load::json_rows;
+use super::{Target, seq_of};
+use crate::fault::Fault;
+use crate::store::{BuildFilter, Cursor, EventSeq, History, Page, Seq, StoredEvent};
+
+/// Reads what is stored; clones share a few connections.
+#[derive(Debug, Clone)]
+pub struct SqliteHistory {
+    readers: Arc<Readers>,
+}
+
+#[derive(Debug)]
+struct Readers {
+    target: Target,
+    pool: Mutex<Pool>,
+    returned: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Pool {
+    idle: Vec<Connection>,
+    /// Idle and in use.
+    open: usize,
+}
+
+/// A connection that goes back when it is dropped.
+struct Reader<'a> {
+    readers: &'a Readers,
+    conn: Option<Connection>,
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let mut pool = self.readers.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.conn.take() {
+            Some(conn) => pool.idle.push(conn),
+            None => pool.open -= 1,
+        }
+        self.readers.returned.notify_one();
+    }
+}
+
+impl Readers {
+    /// Takes an idle connection, opens one while there are few, or waits for one.
+    fn take(&self) -> Result<Reader<'_>, Fault> {
+        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(conn) = pool.idle.pop() {
+                return Ok(Reader { readers: self, conn: Some(conn) });
+            }
+            if pool.open < limits::HISTORY_READERS_MAX {
+                pool.open += 1;
+                drop(pool);
+                // Counted first: dropping the reader takes it from the count again if it cannot be opened.
+                let mut reader = Reader { readers: self, conn: None };
+                reader.conn = Some(self.target.connect_to_read().map_err(|e| fault_of("open history", e))?);
+                return Ok(reader);
+            }
+            pool = self.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl SqliteHistory {
+    pub(super) fn new(target: Target) -> Self {
+        Self { readers: Arc::new(Readers { target, pool: Mutex::default(), returned: Condvar::new() }) }
+    }
+
+    /// Reads as of one commit.
+    fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Fault>) -> Result<T, Fault> {
+        let mut reader = self.readers.take()?;
+        let Some(conn) = reader.conn.as_mut() else {
+            return Err(Fault::Io { doing: "read history", detail: "no connection".to_owned() });
+        };
+        let transaction = conn.transaction().map_err(|e| fault_of("begin to read", e))?;
+        work(&transaction)
+    }
+
+    fn one<T>(
+        &self,
+        sql: &str,
+        key: &[u8],
+        of: fn(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, Fault> {
+        self.read(|conn| {
+            let found = conn.prepare_cached(sql).and_then(|mut s| s.query_row([key], of).optional());
+            found.map_err(|e| fault_of("read history", e))
+        })
+    }
+}
+
+/// A page of `limit` out of `limit + 1` rows found, each with its key.
+fn page<T>(mut found: Vec<(u64, T)>, limit: usize) -> Page<T> {
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = if more { found.last().map(|(key, _)| Cursor(*key)) } else { None };
+    Page { items: found.into_iter().map(|(_, row)| row).collect(), next }
+}
+
+/// What a caller may ask for at once.
+fn bounded(limit: usize) -> usize {
+    limit.clamp(1, limits::PAGE_MAX_ITEMS)
+}
+
+fn keyed_rows<T: serde::de::DeserializeOwned>(
+    conn: &Connection,
+    what: &'static str,
+    sql: &str,
+    params: &[Value],
+) -> Result<Vec<(u64, T)>, Fault> {
+    let fault = |e| fault_of("read a list", e);
+    let mut statement = conn.prepare_cached(sql).map_err(fault)?;
+    let mut rows = statement.query(params_from_iter(params)).map_err(fault)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next().map_err(fault)? {
+        let (key, json): (i64, String) = (row.get(0).map_err(fault)?, row.get(1).map_err(fault)?);
+        found.push((whole(key), decode(what, &json)?));
+    }
+    Ok(found)
+}
+
+/// The query of a list of builds. Within one pipeline the order is by number, else by the order of submits: the same
+/// thing, each with an index of its own.
+fn builds_query(filter: &BuildFilter, after: Option<Cursor>, limit: usize) -> Result<(String, Vec<Value>), Fault> {
+    let key = if filter.pipeline.is_some() { "number" } else { "key" };
+    let mut params = Vec::new();
+    let mut sql = format!("SELECT {key}, json FROM builds WHERE {key} < ?");
+    params.push(Value::Integer(after.map_or(i64::MAX, |cursor| int(cursor.0))));
+    if let Some(pipeline) = &filter.pipeline {
+        sql.push_str(" AND pipeline = ?");
+        params.push(Value::Text(pipeline.clone()));
+    }
+    if let Some(state) = filter.state {
+        // The literal lets SQLite use the index of running or of finished builds.
+        sql.push_str(if state.is_final() { " AND live = 0 AND state = ?" } else { " AND live = 1 AND state = ?" });
+        params.push(Value::Text(name_of(state)?));
+    }
+    if let Some(branch) = &filter.branch {
+        sql.push_str(" AND branch = ?");
+        params.push(Value::Text(branch.clone()));
+    }
+    sql.push_str(&format!(" ORDER BY {key} DESC LIMIT ?"));
+    params.push(Value::Integer(int(limit as u64 + 1)));
+    Ok((sql, params))
+}
+
+impl History for SqliteHistory {
+    fn seq(&self) -> Result<Seq, Fault> {
+        self.read(seq_of)
+    }
+
+    fn build(&self, id: BuildId) -> Result<Option<BuildRows>, Fault> {
+        self.read(|conn| {
+            let key = id.as_bytes();
+            let found: Vec<BuildRow> = json_rows(conn, "build", "SELECT json FROM builds WHERE id = ?1", [key])?;
+            let Some(build) = found.into_iter().next() else { return Ok(None) };
+            let jobs = json_rows(conn, "job", "SELECT json FROM jobs WHERE build = ?1 ORDER BY place", [key])?;
+            let sql = "SELECT json FROM attempts WHERE build = ?1 ORDER BY key";
+            let attempts = json_rows(conn, "attempt", sql, [key])?;
+            Ok(Some(BuildRows { build, jobs, attempts }))
+        })
+    }
+
+    fn build_by_number(&self, pipeline: &str, number: u64) -> Result<Option<BuildId>, Fault> {
+        let sql = "SELECT id FROM builds WHERE pipeline = ?1 AND number = ?2";
+        self.read(|conn| {
+            let statement = conn.prepare_cached(sql);
+            let found =
+                statement.and_then(|mut s| s.query_row(params![pipeline, int(number)], |r| r.get(0)).optional());
+            found.map(|id| id.map(BuildId::from_bytes)).map_err(|e| fault_of("read history", e))
+        })
+    }
+
+    fn builds(&self, filter: &BuildFilter, after: Option<Cursor>, limit: usize) -> Result<Page<BuildRow>, Fault> {
+        let limit = bounded(limit);
+        let (sql, params) = builds_query(filter, after, limit)?;
+        self.read(|conn| Ok(page(keyed_rows(conn, "build", &sql, &params)?, limit)))
+    }
+
+    fn job_build(&self, job: JobId) -> Result<Option<BuildId>, Fault> {
+        let found = self.one("SELECT build FROM jobs WHERE id = ?1", job.as_bytes(), |row| row.get(0));
+        Ok(found?.map(BuildId::from_bytes))
+    }
+
+    fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, Fault> {
+        let found = self.one("SELECT json FROM attempts WHERE id = ?1", id.as_bytes(), |row| row.get::<_, String>(0));
+        found?.map(|json| decode("attempt", &json)).transpose()
+    }
+
+    fn events(&self, build: BuildId, after: EventSeq, limit: usize) -> Result<Vec<StoredEvent>, Fault> {
+        let sql = "SELECT seq, json FROM events WHERE build = ? AND seq > ? ORDER BY seq LIMIT ?";
+        let limit = limit.clamp(1, limits::WATCHER_BUFFER_MAX);
+        let params =
+            [Value::Blob(build.as_bytes().to_vec()), Value::Integer(int(after.0)), Value::Integer(int(limit as u64))];
+        let found = self.read(|conn| keyed_rows(conn, "event", sql, &params))?;
+        Ok(found.into_iter().map(|(seq, row)| StoredEvent { seq: EventSeq(seq), row }).collect())
+    }
+
+    fn audit(&self, after: Option<Cursor>, limit: usize) -> Result<Page<AuditRow>, Fault> {
+        let limit = bounded(limit);
+        let sql = "SELECT key, json FROM audit WHERE key < ? ORDER BY key DESC LIMIT ?";
+        let from = after.map_or(i64::MAX, |cursor| int(cursor.0));
+        let params = [Value::Integer(from), Value::Integer(int(limit as u64 + 1))];
+        self.read(|conn| Ok(page(keyed_rows(conn, "audit", sql, &params)?, limit)))
+    }
+
+    fn definition(&self, digest: Digest) -> Result<Option<String>, Fault> {
+        self.one("SELECT text FROM definitions WHERE digest = ?1", digest.as_bytes(), |row| row.get(0))
+    }
+}

@@ -1,0 +1,205 @@
+//! The schema, its version, and the way from older ones.
+//!
+//! Each table has the columns that filters and indexes need, and the whole row as JSON beside them. Tables with large
+//! rows keep SQLite's own rising row number as their key (a large row in a `WITHOUT ROWID` tree spills at 1 KB).
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::backup::Backup;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use super::Target;
+use super::encode::fault_of;
+use crate::dir::sync_dir;
+use crate::fault::{Fault, OpenError};
+
+/// One step from a schema to the next one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Migration {
+    /// The version that it makes.
+    pub(super) to: u32,
+    /// What it does; runs in a transaction that also writes the version.
+    pub(super) up: fn(&Transaction<'_>) -> rusqlite::Result<()>,
+}
+
+/// All steps, from nothing to [`SCHEMA_VERSION`].
+pub(super) const MIGRATIONS: &[Migration] = &[Migration { to: 1, up: |tx| tx.execute_batch(V1) }];
+
+/// The version that this Windlass writes.
+pub(crate) const SCHEMA_VERSION: u32 = 1;
+
+const V1: &str = "
+CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
+    json TEXT NOT NULL) STRICT;
+INSERT INTO meta VALUES (1, 0, 0, '{\"last_epoch\":0}');
+
+CREATE TABLE pipelines (name TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE builds (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, pipeline TEXT NOT NULL, number INTEGER NOT NULL,
+    branch TEXT NOT NULL, definition BLOB NOT NULL, state TEXT NOT NULL, live INTEGER NOT NULL, finished_at INTEGER,
+    json TEXT NOT NULL, UNIQUE (pipeline, number)) STRICT;
+CREATE INDEX builds_branch ON builds (branch);
+CREATE INDEX builds_definition ON builds (definition);
+CREATE INDEX builds_live ON builds (state) WHERE live = 1;
+CREATE INDEX builds_ended ON builds (state) WHERE live = 0;
+CREATE INDEX builds_finished ON builds (finished_at) WHERE live = 0;
+
+CREATE TABLE jobs (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, build BLOB NOT NULL, place INTEGER NOT NULL,
+    json TEXT NOT NULL, UNIQUE (build, place)) STRICT;
+
+CREATE TABLE attempts (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, build BLOB NOT NULL, json TEXT NOT NULL) STRICT;
+CREATE INDEX attempts_build ON attempts (build);
+
+CREATE TABLE events (build BLOB NOT NULL, seq INTEGER NOT NULL, json TEXT NOT NULL, PRIMARY KEY (build, seq))
+    STRICT, WITHOUT ROWID;
+
+CREATE TABLE definitions (key INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, text TEXT NOT NULL) STRICT;
+CREATE TABLE pools (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE agents (id BLOB PRIMARY KEY, gone INTEGER NOT NULL, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE tokens (id BLOB PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE idempotency (token BLOB NOT NULL, key TEXT NOT NULL, at INTEGER NOT NULL, json TEXT NOT NULL,
+    PRIMARY KEY (token, key)) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_at ON idempotency (at);
+CREATE TABLE audit (key INTEGER PRIMARY KEY, at INTEGER NOT NULL, json TEXT NOT NULL) STRICT;
+";
+
+/// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.
+pub(super) fn prepare(target: &Target, migrations: &[Migration]) -> Result<(), OpenError> {
+    let known = migrations.last().map_or(0, |last| last.to);
+    let fault = |e| fault_of("read the schema's version", e);
+    // Version and emptiness are read before anything is changed, the journal's mode included.
+    let mut conn = target.connect_to_write().map_err(fault)?;
+    let found = version_of(&conn)?;
+    if found > known {
+        return Err(OpenError::NewerSchema { path: target.path.clone(), found, known });
+    }
+    let empty: bool = conn.query_row("SELECT count(*) = 0 FROM sqlite_master", [], |row| row.get(0)).map_err(fault)?;
+    if found == known {
+        return Ok(());
+    }
+    if !empty {
+        if found == 0 {
+            let detail = "an SQLite file without a schema version".to_owned();
+            return Err(OpenError::Foreign { path: target.path.clone(), detail });
+        }
+        back_up(&conn, &target.path, found)?;
+        tracing::info!(from = found, to = known, "store_migrating");
+    }
+    drop(conn);
+    conn = super::writer_connection(target)?;
+    for migration in migrations.iter().filter(|migration| migration.to > found) {
+        migrate(&mut conn, *migration).map_err(|e| fault_of("migrate the store", e))?;
+    }
+    Ok(())
+}
+
+fn migrate(conn: &mut Connection, migration: Migration) -> rusqlite::Result<()> {
+    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    (migration.up)(&transaction)?;
+    transaction.pragma_update(None, "user_version", migration.to)?;
+    transaction.commit()
+}
+
+/// The schema's version; 0 in a file that is new.
+pub(crate) fn version_of(conn: &Connection) -> Result<u32, Fault> {
+    let read = conn.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+    let version = read.map_err(|e| fault_of("read the schema's version", e))?;
+    u32::try_from(version).map_err(|_| Fault::Corrupt { detail: format!("schema version {version}") })
+}
+
+/// Copies the store as it is to `store.sqlite.v<N>.bak`, durably, before it is changed.
+fn back_up(conn: &Connection, path: &Path, version: u32) -> Result<(), OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".v{version}.bak"));
+    let kept = PathBuf::from(name);
+    let unfinished = kept.with_extension("tmp");
+    if unfinished.exists() {
+        fs::remove_file(&unfinished).map_err(|e| OpenError::io("remove", &unfinished, e))?;
+    }
+    copy_into(conn, &unfinished).map_err(|e| fault_of("back the store up", e))?;
+    let synced = File::open(&unfinished).and_then(|file| file.sync_all());
+    synced.map_err(|e| OpenError::io("sync", &unfinished, e))?;
+    fs::rename(&unfinished, &kept).map_err(|e| OpenError::io("rename", &unfinished, e))?;
+    let dir = path.parent().unwrap_or(path);
+    sync_dir(dir).map_err(|e| OpenError::io("sync", dir, e))
+}
+
+fn copy_into(conn: &Connection, path: &Path) -> rusqlite::Result<()> {
+    /// Pages in one piece; nobody else uses the store while it is opened, so it may be large.
+    const PAGES: i32 = 4_096;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let mut copy = Connection::open_with_flags(path, flags)?;
+    Backup::new(conn, &mut copy)?.run_to_completion(PAGES, Duration::ZERO, None)?;
+    copy.close().map_err(|(_, error)| error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEXT: &[Migration] =
+        &[MIGRATIONS[0], Migration { to: 2, up: |tx| tx.execute_batch("ALTER TABLE pools ADD COLUMN extra TEXT") }];
+
+    fn target(dir: &Path) -> Target {
+        Target { path: dir.join("store.sqlite"), vfs: None }
+    }
+
+    fn pools(path: &Path) -> (u32, i64, bool) {
+        let conn = Connection::open(path).unwrap();
+        let extra = conn.prepare("SELECT extra FROM pools").is_ok();
+        (version_of(&conn).unwrap(), conn.query_row("SELECT count(*) FROM pools", [], |r| r.get(0)).unwrap(), extra)
+    }
+
+    #[test]
+    fn an_older_schema_is_backed_up_and_then_migrated_with_its_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = target(dir.path());
+        prepare(&target, MIGRATIONS).unwrap();
+        Connection::open(&target.path).unwrap().execute_batch("INSERT INTO pools VALUES ('p', '{}')").unwrap();
+        prepare(&target, NEXT).unwrap();
+        assert_eq!(pools(&target.path), (2, 1, true));
+        assert_eq!(pools(&dir.path().join("store.sqlite.v1.bak")), (1, 1, false));
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_by_both_versions_and_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = target(dir.path());
+        prepare(&target, NEXT).unwrap();
+        let before = fs::read(&target.path).unwrap();
+        match prepare(&target, MIGRATIONS) {
+            Err(OpenError::NewerSchema { found: 2, known: 1, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(fs::read(&target.path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_migration_that_fails_leaves_the_older_schema_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = target(dir.path());
+        prepare(&target, MIGRATIONS).unwrap();
+        let broken: &[Migration] = &[
+            MIGRATIONS[0],
+            Migration { to: 2, up: |tx| tx.execute_batch("ALTER TABLE pools ADD COLUMN extra TEXT; SELECT nonsense") },
+        ];
+        assert!(prepare(&target, broken).is_err());
+        assert_eq!(pools(&target.path), (1, 0, false));
+    }
+
+    #[test]
+    fn somebody_elses_database_is_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = target(dir.path());
+        Connection::open(&target.path).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+        assert!(matches!(prepare(&target, MIGRATIONS), Err(OpenError::Foreign { .. })));
+    }
+
+    #[test]
+    fn the_list_of_migrations_ends_at_the_version_that_we_say() {
+        let versions: Vec<u32> = MIGRATIONS.iter().map(|migration| migration.to).collect();
+        assert_eq!(versions, (1..=SCHEMA_VERSION).collect::<Vec<u32>>());
+    }
+}

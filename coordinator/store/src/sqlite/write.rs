@@ -1,0 +1,137 @@
+//! One commit: the fence, the changes in order, the new position.
+
+use rusqlite::{Connection, ToSql, params};
+use windlass_coordinator_core::row::{
+    AgentRow, AttemptRow, AuditRow, BuildRow, Change, EventRow, IdempotencyRow, JobRow, MetaRow,
+};
+use windlass_protocol::Digest;
+
+use super::encode::{encode, fault_of, int, name_of, whole};
+use crate::fault::Fault;
+use crate::store::{EventSeq, Seq, WriterEpoch};
+
+/// Where the store stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Position {
+    pub(super) seq: Seq,
+    pub(super) fence: WriterEpoch,
+}
+
+/// Reads the last commit's number and the epoch that may commit.
+pub(super) fn position(conn: &Connection) -> Result<Position, Fault> {
+    let statement = conn.prepare_cached("SELECT seq, fence FROM meta WHERE id = 1");
+    let read = statement.and_then(|mut s| s.query_row([], |row| Ok((row.get(0)?, row.get(1)?))));
+    let (seq, fence) = read.map_err(|e| fault_of("read the store's position", e))?;
+    Ok(Position { seq: Seq(whole(seq)), fence: WriterEpoch(whole(fence)) })
+}
+
+/// The position, for the writer that holds the store only.
+pub(super) fn fenced_position(conn: &Connection, epoch: WriterEpoch) -> Result<Seq, Fault> {
+    let at = position(conn)?;
+    if at.fence == epoch { Ok(at.seq) } else { Err(Fault::Fenced { held: at.fence, got: epoch }) }
+}
+
+/// Writes all changes and the next number, within the caller's transaction.
+pub(super) fn commit(conn: &Connection, epoch: WriterEpoch, changes: &[Change]) -> Result<Seq, Fault> {
+    let seq = Seq(fenced_position(conn, epoch)?.0 + 1);
+    let mut events = 0_u32;
+    for change in changes {
+        if let Change::Event(event) = change {
+            if events as usize >= EventSeq::PER_COMMIT_MAX {
+                return Err(Fault::TooLarge { events: events as usize + 1 });
+            }
+            write_event(conn, EventSeq::new(seq, events), event)?;
+            events += 1;
+        } else {
+            apply(conn, change)?;
+        }
+    }
+    execute(conn, "UPDATE meta SET seq = ?1 WHERE id = 1", params![int(seq.0)])?;
+    Ok(seq)
+}
+
+fn execute(conn: &Connection, sql: &str, params: &[&dyn ToSql]) -> Result<(), Fault> {
+    let done = conn.prepare_cached(sql).and_then(|mut statement| statement.execute(params));
+    done.map(|_| ()).map_err(|e| fault_of("write a row", e))
+}
+
+/// Events are numbered by [`commit`]; everything else is an insert or a replacement by key.
+fn apply(conn: &Connection, change: &Change) -> Result<(), Fault> {
+    match change {
+        Change::Meta(row) => write_meta(conn, row),
+        Change::PipelineNumber { pipeline, last } => {
+            let sql = "INSERT INTO pipelines VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET last = excluded.last";
+            execute(conn, sql, params![pipeline, int(*last)])
+        }
+        Change::Build(row) => write_build(conn, row),
+        Change::Job(row) => write_job(conn, row),
+        Change::Attempt(row) => write_attempt(conn, row),
+        Change::Pool(row) => {
+            let sql = "INSERT INTO pools VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET json = excluded.json";
+            execute(conn, sql, params![row.name, encode(row)?])
+        }
+        Change::Agent(row) => write_agent(conn, row),
+        Change::Token(row) => {
+            let sql = "INSERT INTO tokens VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET json = excluded.json";
+            execute(conn, sql, params![row.id.as_bytes(), encode(row)?])
+        }
+        Change::Idempotency(row) => write_idempotency(conn, row),
+        Change::Audit(row) => write_audit(conn, row),
+        Change::Event(_) => Ok(()),
+        Change::Definition { digest, text } => write_definition(conn, *digest, text),
+    }
+}
+
+fn write_meta(conn: &Connection, row: &MetaRow) -> Result<(), Fault> {
+    execute(conn, "UPDATE meta SET json = ?1 WHERE id = 1", params![encode(row)?])
+}
+
+/// Only what changes is in the update, so that the indexes of what does not are left alone.
+fn write_build(conn: &Connection, row: &BuildRow) -> Result<(), Fault> {
+    const SQL: &str = "INSERT INTO builds (id, pipeline, number, branch, definition, state, live, finished_at, json)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO UPDATE SET state = excluded.state,
+        live = excluded.live, finished_at = excluded.finished_at, json = excluded.json";
+    let live = !row.state.is_final();
+    let finished_at = row.finished_at.map(|at| int(at.0));
+    let (state, json) = (name_of(row.state)?, encode(row)?);
+    let (id, number, definition) = (row.id.as_bytes(), int(row.number), row.definition.as_bytes());
+    execute(conn, SQL, params![id, row.pipeline, number, row.branch, definition, state, live, finished_at, json])
+}
+
+fn write_job(conn: &Connection, row: &JobRow) -> Result<(), Fault> {
+    const SQL: &str = "INSERT INTO jobs (id, build, place, json) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT (id) DO UPDATE SET json = excluded.json";
+    execute(conn, SQL, params![row.id.as_bytes(), row.build.as_bytes(), row.index, encode(row)?])
+}
+
+fn write_attempt(conn: &Connection, row: &AttemptRow) -> Result<(), Fault> {
+    const SQL: &str = "INSERT INTO attempts (id, build, json) VALUES (?1, ?2, ?3)
+        ON CONFLICT (id) DO UPDATE SET json = excluded.json";
+    execute(conn, SQL, params![row.id.as_bytes(), row.build.as_bytes(), encode(row)?])
+}
+
+fn write_agent(conn: &Connection, row: &AgentRow) -> Result<(), Fault> {
+    const SQL: &str = "INSERT INTO agents VALUES (?1, ?2, ?3)
+        ON CONFLICT (id) DO UPDATE SET gone = excluded.gone, json = excluded.json";
+    execute(conn, SQL, params![row.id.as_bytes(), row.gone.is_some(), encode(row)?])
+}
+
+fn write_idempotency(conn: &Connection, row: &IdempotencyRow) -> Result<(), Fault> {
+    let (token, key) = &row.key;
+    let sql = "INSERT OR REPLACE INTO idempotency VALUES (?1, ?2, ?3, ?4)";
+    execute(conn, sql, params![token.as_bytes(), key, int(row.at.0), encode(row)?])
+}
+
+fn write_audit(conn: &Connection, row: &AuditRow) -> Result<(), Fault> {
+    execute(conn, "INSERT INTO audit (at, json) VALUES (?1, ?2)", params![int(row.at.0), encode(row)?])
+}
+
+fn write_event(conn: &Connection, seq: EventSeq, row: &EventRow) -> Result<(), Fault> {
+    let sql = "INSERT INTO events VALUES (?1, ?2, ?3)";
+    execute(conn, sql, params![row.build.as_bytes(), int(seq.0), encode(row)?])
+}
+
+fn write_definition(conn: &Connection, digest: Digest, text: &str) -> Result<(), Fault> {
+    let sql = "INSERT INTO definitions (digest, text) VALUES (?1, ?2) ON CONFLICT (digest) DO NOTHING";
+    execute(conn, sql, params![digest.as_bytes(), text])
+}

@@ -1,0 +1,252 @@
+//! What every store promises, run over each of them.
+
+use std::sync::Arc;
+
+use windlass_coordinator_core::row::{BuildEvent, BuildState, Change};
+use windlass_coordinator_store::{
+    BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Retention, Seq, SqliteStore, Store, WriterEpoch, open,
+};
+use windlass_protocol::{Digest, WallMs};
+
+use crate::rows::{
+    agent, attempt_id, build, build_id, definition, event, finish, fleet, idempotency, job, job_id, submit,
+};
+
+/// One store that can be closed and opened again, with its history.
+trait Bench {
+    fn open(&mut self) -> (Box<dyn Store>, Arc<dyn History>);
+}
+
+struct Memory(MemoryStore);
+
+impl Bench for Memory {
+    fn open(&mut self) -> (Box<dyn Store>, Arc<dyn History>) {
+        (Box::new(self.0.clone()), Arc::new(self.0.history()))
+    }
+}
+
+struct Sqlite(tempfile::TempDir);
+
+impl Bench for Sqlite {
+    fn open(&mut self) -> (Box<dyn Store>, Arc<dyn History>) {
+        let options = Options { reserve_bytes: 4_096, low_bytes: 0, ..Options::default() };
+        let (store, history): (SqliteStore, _) = open(self.0.path(), &options).unwrap();
+        (Box::new(store), Arc::new(history))
+    }
+}
+
+macro_rules! suite {
+    ($($name:ident)*) => {
+        mod memory { $(#[test] fn $name() { super::$name(&mut super::Memory(super::MemoryStore::new())); })* }
+        mod sqlite { $(#[test] fn $name() { super::$name(&mut super::Sqlite(tempfile::tempdir().unwrap())); })* }
+    };
+}
+
+suite! {
+    what_was_committed_is_loaded_after_opening_again
+    finished_builds_leave_what_is_loaded_and_come_back_when_retried
+    gone_agents_are_not_loaded
+    only_the_writer_that_claimed_last_may_commit
+    commits_are_numbered_without_gaps_and_an_empty_one_takes_no_number
+    history_gives_a_whole_build_by_id_number_job_and_attempt
+    builds_are_listed_newest_first_by_filter_in_pages_without_gap_or_repetition
+    events_are_numbered_by_commit_and_place_and_can_be_resumed
+    the_audit_trail_is_paged_newest_first
+    retention_deletes_whole_finished_builds_in_pieces_and_nothing_else
+    the_last_of_several_changes_of_a_row_counts
+}
+
+/// A claimed store.
+fn claimed(bench: &mut dyn Bench) -> (Box<dyn Store>, Arc<dyn History>, WriterEpoch) {
+    let (mut store, history) = bench.open();
+    let epoch = store.claim().unwrap();
+    (store, history, epoch)
+}
+
+fn what_was_committed_is_loaded_after_opening_again(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    store.commit(epoch, &fleet()).unwrap();
+    store.commit(epoch, &submit(1)).unwrap();
+    store.commit(epoch, &submit(2)).unwrap();
+    let before = store.load().unwrap();
+    drop((store, history));
+    let (mut store, _) = bench.open();
+    let rows = store.load().unwrap();
+    assert_eq!(rows, before);
+    assert_eq!((rows.meta.last_epoch, rows.pipeline_numbers["web"]), (2, 2));
+    assert_eq!((rows.builds.len(), rows.jobs.len(), rows.attempts.len()), (2, 2, 2));
+    assert_eq!((rows.pools.len(), rows.tokens.len(), rows.agents.len(), rows.idempotency.len()), (1, 1, 1, 2));
+    assert_eq!(rows.idempotency[&idempotency(2).key], idempotency(2));
+    assert_eq!(rows.jobs[&job_id(1)], job(1, 1, 0, &[1]));
+}
+
+fn finished_builds_leave_what_is_loaded_and_come_back_when_retried(bench: &mut dyn Bench) {
+    let (mut store, _, epoch) = claimed(bench);
+    store.commit(epoch, &submit(1)).unwrap();
+    store.commit(epoch, &submit(2)).unwrap();
+    store.commit(epoch, &finish(1)).unwrap();
+    let rows = store.load().unwrap();
+    assert_eq!(rows.builds.keys().copied().collect::<Vec<_>>(), [build_id(2)]);
+    assert!(!rows.jobs.contains_key(&job_id(1)) && !rows.attempts.contains_key(&attempt_id(1)));
+    store.commit(epoch, &[Change::Build(Box::new(build(1, BuildState::Running)))]).unwrap();
+    let rows = store.load().unwrap();
+    assert!(rows.builds.contains_key(&build_id(1)) && rows.attempts.contains_key(&attempt_id(1)));
+}
+
+fn gone_agents_are_not_loaded(bench: &mut dyn Bench) {
+    let (mut store, _, epoch) = claimed(bench);
+    store.commit(epoch, &[Change::Agent(Box::new(agent(1, None))), Change::Agent(Box::new(agent(2, None)))]).unwrap();
+    store.commit(epoch, &[Change::Agent(Box::new(agent(1, Some("left"))))]).unwrap();
+    assert_eq!(store.load().unwrap().agents.into_values().collect::<Vec<_>>(), [agent(2, None)]);
+}
+
+fn only_the_writer_that_claimed_last_may_commit(bench: &mut dyn Bench) {
+    let (mut store, _, first) = claimed(bench);
+    store.commit(first, &submit(1)).unwrap();
+    let second = store.claim().unwrap();
+    assert!(second > first);
+    let before = store.load().unwrap();
+    for epoch in [first, WriterEpoch(0), WriterEpoch(second.0 + 1)] {
+        let fenced = Err(Fault::Fenced { held: second, got: epoch });
+        assert_eq!(store.commit(epoch, &submit(2)), fenced);
+        assert_eq!(store.commit(epoch, &[]), fenced);
+        let retention = Retention { builds_before: WallMs(0), idempotency_before: WallMs(0), max_builds: 1 };
+        assert!(matches!(store.expire(epoch, retention), Err(Fault::Fenced { .. })));
+    }
+    assert_eq!(store.load().unwrap(), before);
+    store.commit(second, &submit(2)).unwrap();
+}
+
+fn commits_are_numbered_without_gaps_and_an_empty_one_takes_no_number(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    assert_eq!(store.seq(), Ok(Seq(0)));
+    assert_eq!(store.commit(epoch, &submit(1)), Ok(Seq(1)));
+    assert_eq!(store.commit(epoch, &[]), Ok(Seq(1)));
+    assert_eq!(history.seq(), Ok(Seq(1)));
+    drop((store, history));
+    let (mut store, history, epoch) = claimed(bench);
+    assert_eq!((store.seq(), store.commit(epoch, &submit(2))), (Ok(Seq(1)), Ok(Seq(2))));
+    assert_eq!(history.seq(), Ok(Seq(2)));
+}
+
+fn history_gives_a_whole_build_by_id_number_job_and_attempt(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    let mut changes = submit(1);
+    // Written out of order: a build's jobs are given in the order of its graph.
+    changes.extend([Change::Job(Box::new(job(12, 1, 2, &[]))), Change::Job(Box::new(job(11, 1, 1, &[])))]);
+    store.commit(epoch, &changes).unwrap();
+    store.commit(epoch, &submit(2)).unwrap();
+    let found = history.build(build_id(1)).unwrap().unwrap();
+    assert_eq!(found.build, build(1, BuildState::Running));
+    assert_eq!(found.jobs, [job(1, 1, 0, &[1]), job(11, 1, 1, &[]), job(12, 1, 2, &[])]);
+    assert_eq!(found.attempts.iter().map(|attempt| attempt.id).collect::<Vec<_>>(), [attempt_id(1)]);
+    assert_eq!(history.build(build_id(9)), Ok(None));
+    assert_eq!(history.build_by_number("web", 2), Ok(Some(build_id(2))));
+    assert_eq!(history.build_by_number("other", 2), Ok(None));
+    assert_eq!((history.job_build(job_id(11)), history.job_build(job_id(99))), (Ok(Some(build_id(1))), Ok(None)));
+    assert_eq!(history.attempt(attempt_id(2)).unwrap().unwrap().job, job_id(2));
+    assert_eq!(history.attempt(attempt_id(99)), Ok(None));
+    let (digest, text) = definition(1);
+    assert_eq!(history.definition(digest), Ok(Some(text)));
+    assert_eq!(history.definition(Digest::of(b"none")), Ok(None));
+}
+
+/// All builds of a filter, read in pages of `limit`.
+fn listed(history: &dyn History, filter: &BuildFilter, limit: usize) -> Vec<u64> {
+    let (mut numbers, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = history.builds(filter, cursor, limit).unwrap();
+        assert!(page.items.len() <= limit && page.items.iter().all(|build| filter.matches(build)));
+        numbers.extend(page.items.iter().map(|build| build.number));
+        match page.next {
+            Some(next) => cursor = Some(next.to_string().parse().unwrap()),
+            None => return numbers,
+        }
+    }
+}
+
+fn builds_are_listed_newest_first_by_filter_in_pages_without_gap_or_repetition(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    for n in 1..=10 {
+        store.commit(epoch, &submit(n)).unwrap();
+    }
+    for n in [2, 3, 4, 9] {
+        store.commit(epoch, &finish(n)).unwrap();
+    }
+    let web = || Some("web".to_owned());
+    let main = || Some("main".to_owned());
+    let cases = [
+        (BuildFilter::default(), vec![10, 9, 8, 7, 6, 5, 4, 3, 2, 1]),
+        (BuildFilter { pipeline: web(), ..BuildFilter::default() }, vec![10, 9, 8, 7, 6, 5, 4, 3, 2, 1]),
+        (BuildFilter { pipeline: Some("other".to_owned()), ..BuildFilter::default() }, vec![]),
+        (BuildFilter { branch: main(), ..BuildFilter::default() }, vec![10, 8, 6, 4, 2]),
+        (BuildFilter { state: Some(BuildState::Passed), ..BuildFilter::default() }, vec![9, 4, 3, 2]),
+        (BuildFilter { state: Some(BuildState::Running), ..BuildFilter::default() }, vec![10, 8, 7, 6, 5, 1]),
+        (BuildFilter { pipeline: web(), state: Some(BuildState::Passed), branch: main() }, vec![4, 2]),
+    ];
+    for (filter, expected) in cases {
+        for limit in [1, 2, 3, 500] {
+            assert_eq!(listed(&*history, &filter, limit), expected, "{filter:?} in pages of {limit}");
+        }
+    }
+}
+
+fn events_are_numbered_by_commit_and_place_and_can_be_resumed(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    let one = store.commit(epoch, &submit(1)).unwrap();
+    let mut mixed = vec![event(2, BuildEvent::BuildCreated)];
+    mixed.extend(finish(1));
+    let two = store.commit(epoch, &mixed).unwrap();
+    let all = history.events(build_id(1), EventSeq::default(), 100).unwrap();
+    let numbers: Vec<_> = all.iter().map(|event| event.seq).collect();
+    assert_eq!(numbers, [EventSeq::new(one, 0), EventSeq::new(one, 1), EventSeq::new(two, 1)]);
+    assert_eq!(all[2].row.event, BuildEvent::BuildFinished { state: BuildState::Passed });
+    assert_eq!(history.events(build_id(1), numbers[0], 1).unwrap(), all[1..2]);
+    assert_eq!(history.events(build_id(1), numbers[2], 9).unwrap(), []);
+    assert_eq!(history.events(build_id(2), EventSeq::end_of(one), 9).unwrap().len(), 1);
+}
+
+fn the_audit_trail_is_paged_newest_first(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    for n in 1..=5 {
+        store.commit(epoch, &submit(n)).unwrap();
+    }
+    let first = history.audit(None, 3).unwrap();
+    assert_eq!(first.items.iter().map(|line| line.at.0).collect::<Vec<_>>(), [5, 4, 3]);
+    let second = history.audit(first.next, 3).unwrap();
+    assert_eq!(second.items.iter().map(|line| line.at.0).collect::<Vec<_>>(), [2, 1]);
+    assert_eq!(second.next, None);
+}
+
+fn retention_deletes_whole_finished_builds_in_pieces_and_nothing_else(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    for n in 1..=6 {
+        store.commit(epoch, &submit(n)).unwrap();
+    }
+    for n in [1, 2, 3, 6] {
+        store.commit(epoch, &finish(n)).unwrap();
+    }
+    // Builds 1, 2 and 3 ended before 1,004; 4 and 5 have not; 6 ended later. 2 and 3 share a text, 1 has one alone.
+    let retention = Retention { builds_before: WallMs(1_004), idempotency_before: WallMs(5), max_builds: 2 };
+    let first = store.expire(epoch, retention).unwrap();
+    assert_eq!((first.builds, first.more), (vec![build_id(1), build_id(2)], true));
+    assert_eq!(first.attempts, [attempt_id(1), attempt_id(2)]);
+    assert_eq!(first.definitions, [definition(1).0], "the text of 2 is still named by 3");
+    let second = store.expire(epoch, retention).unwrap();
+    assert_eq!((second.builds, second.definitions, second.more), (vec![build_id(3)], vec![definition(3).0], false));
+    assert_eq!(listed(&*history, &BuildFilter::default(), 10), [6, 5, 4]);
+    assert_eq!(history.events(build_id(1), EventSeq::default(), 9), Ok(vec![]));
+    assert_eq!((history.job_build(job_id(1)), history.attempt(attempt_id(1))), (Ok(None), Ok(None)));
+    assert!(history.events(build_id(6), EventSeq::default(), 9).unwrap().len() == 3);
+    let left = store.load().unwrap().idempotency.into_values().map(|row| row.at.0).collect::<Vec<_>>();
+    assert_eq!(left, [5, 6]);
+}
+
+fn the_last_of_several_changes_of_a_row_counts(bench: &mut dyn Bench) {
+    let (mut store, _, epoch) = claimed(bench);
+    let mut changes = submit(1);
+    changes.extend(finish(1));
+    changes.push(Change::Build(Box::new(build(1, BuildState::Failing))));
+    store.commit(epoch, &changes).unwrap();
+    assert_eq!(store.load().unwrap().builds[&build_id(1)].state, BuildState::Failing);
+}

@@ -1,0 +1,169 @@
+//! Opening, refusing, checking a data directory, and a disk that fills up.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use windlass_coordinator_core::row::{AttemptState, Change};
+use windlass_coordinator_store::{Fault, OpenError, Options, Space, Store, check, open};
+
+use crate::rows::{attempt, attempt_id, build_id, finish, fleet, job, submit};
+use crate::shim::Shim;
+
+fn small() -> Options {
+    Options { reserve_bytes: 64 << 10, low_bytes: 0, ..Options::default() }
+}
+
+/// A directory with three builds, one of them finished.
+fn filled(dir: &Path) {
+    let (mut store, _history) = open(dir, &small()).unwrap();
+    let epoch = store.claim().unwrap();
+    store.commit(epoch, &fleet()).unwrap();
+    for n in 1..=3 {
+        store.commit(epoch, &submit(n)).unwrap();
+    }
+    store.commit(epoch, &finish(2)).unwrap();
+}
+
+#[test]
+fn a_second_store_on_one_directory_is_refused_while_the_first_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(dir.path(), &small()).unwrap();
+    match open(dir.path(), &small()) {
+        Err(error @ OpenError::InUse { pid: Some(pid), .. }) => {
+            assert_eq!(pid, std::process::id());
+            assert!(error.to_string().contains(&pid.to_string()) && error.hint().is_some());
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(check(dir.path()), Err(OpenError::InUse { .. })));
+    drop(first);
+    open(dir.path(), &small()).unwrap();
+}
+
+#[test]
+fn a_store_of_a_newer_schema_is_refused_with_both_versions() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let conn = rusqlite::Connection::open(dir.path().join("store.sqlite")).unwrap();
+    conn.pragma_update(None, "user_version", 7).unwrap();
+    drop(conn);
+    for refused in [open(dir.path(), &small()).map(drop), check(dir.path()).map(drop)] {
+        match refused {
+            Err(OpenError::NewerSchema { found: 7, known: 1, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_sound_directory_is_found_sound_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let before = std::fs::read(dir.path().join("store.sqlite")).unwrap();
+    let report = check(dir.path()).unwrap();
+    assert_eq!(report.findings, [""; 0]);
+    assert_eq!((report.schema, report.builds, report.jobs, report.attempts), (1, 3, 3, 3));
+    assert_eq!(std::fs::read(dir.path().join("store.sqlite")).unwrap(), before);
+    let nothing = tempfile::tempdir().unwrap();
+    assert!(matches!(check(nothing.path()), Err(OpenError::NotThere { .. })));
+    assert_eq!(std::fs::read_dir(nothing.path()).unwrap().count(), 0, "a check makes no files");
+}
+
+#[test]
+fn every_kind_of_damage_is_found() {
+    let stray = |sql: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path());
+        let conn = rusqlite::Connection::open(dir.path().join("store.sqlite")).unwrap();
+        conn.execute_batch(sql).unwrap();
+        drop(conn);
+        check(dir.path()).unwrap().findings.join("\n")
+    };
+    let cases = [
+        (format!("DELETE FROM builds WHERE id = x'{}'", hex(build_id(1).as_bytes())), "does not exist"),
+        ("DELETE FROM attempts".to_owned(), "named by a job, but does not exist"),
+        ("UPDATE meta SET json = '{\"last_epoch\":2}'".to_owned(), "was never granted"),
+        ("DELETE FROM definitions".to_owned(), "pipeline text is missing"),
+        ("UPDATE pipelines SET last = 1".to_owned(), "above their pipeline's last"),
+        ("UPDATE jobs SET json = '{}'".to_owned(), "cannot be read"),
+        ("DELETE FROM builds".to_owned(), "events of builds that do not exist"),
+    ];
+    for (sql, expected) in cases {
+        let found = stray(&sql);
+        assert!(found.contains(expected), "{sql}: {found}");
+    }
+}
+
+#[test]
+fn two_leases_of_one_job_and_one_epoch_twice_are_found() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let (mut store, history) = open(dir.path(), &small()).unwrap();
+    let epoch = store.claim().unwrap();
+    let mut second = attempt(9, 1, 1, AttemptState::Assigned);
+    second.epoch = windlass_protocol::job::Epoch(3);
+    store.commit(epoch, &[Change::Attempt(Box::new(second)), Change::Job(Box::new(job(1, 1, 0, &[1, 9])))]).unwrap();
+    drop((store, history));
+    let found = check(dir.path()).unwrap().findings.join("\n");
+    assert!(found.contains("both hold a lease") && found.contains("the same epoch 3"), "{found}");
+    assert!(found.contains(&attempt_id(9).to_string()));
+}
+
+#[test]
+fn a_damaged_page_is_found_and_does_not_end_the_check() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let path = dir.path().join("store.sqlite");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let end = bytes.len();
+    bytes[4_096 * 3..end].fill(0xA5);
+    std::fs::write(&path, bytes).unwrap();
+    assert!(!check(dir.path()).unwrap().is_sound());
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What the store is told about free space in the test below.
+static FREE: AtomicU64 = AtomicU64::new(u64::MAX);
+
+#[test]
+fn a_full_disk_is_met_from_the_reserve_reported_as_low_and_mended_when_space_returns() {
+    let dir = tempfile::tempdir().unwrap();
+    let shim = Shim::register("full-disk");
+    let options = Options {
+        reserve_bytes: 1 << 20,
+        low_bytes: 1 << 20,
+        free_bytes: |_| Ok(FREE.load(Ordering::SeqCst)),
+        vfs: Some(shim.name()),
+    };
+    let (mut store, _history) = open(dir.path(), &options).unwrap();
+    let epoch = store.claim().unwrap();
+    store.commit(epoch, &submit(1)).unwrap();
+    assert_eq!(store.space(), Space::Enough);
+
+    // The disk is full as long as the reserve is there: its release is what lets the next commit through.
+    let reserve = dir.path().join("reserve");
+    assert!(reserve.exists());
+    FREE.store(0, Ordering::SeqCst);
+    shim.fail_writes_while(Some(reserve.clone()));
+    store.commit(epoch, &finish(1)).unwrap();
+    assert!(!reserve.exists());
+    assert_eq!(store.space(), Space::Low);
+
+    // With the reserve gone, too, a commit is refused whole, and what was there stays.
+    let before = store.load().unwrap();
+    shim.fail_writes_while(Some(dir.path().to_owned()));
+    assert_eq!(store.commit(epoch, &submit(2)), Err(Fault::DiskFull));
+    assert_eq!(store.load().unwrap(), before);
+
+    // Room for the reserve alone is not enough, room beside it is.
+    shim.fail_writes_while(None);
+    FREE.store((2 << 20) - 1, Ordering::SeqCst);
+    assert_eq!(store.space(), Space::Low);
+    FREE.store(2 << 20, Ordering::SeqCst);
+    assert_eq!(store.space(), Space::Enough);
+    assert!(reserve.exists());
+    store.commit(epoch, &submit(2)).unwrap();
+}

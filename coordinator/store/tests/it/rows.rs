@@ -1,0 +1,211 @@
+//! Rows as the core makes them, small.
+
+use windlass_coordinator_core::row::{
+    Actor, ActorKind, AgentRow, AttemptRow, AttemptState, AuditRow, BuildEvent, BuildRow, BuildSource, BuildState,
+    Change, EventRow, IdempotencyRow, JobRow, JobState, MetaRow, PoolRow, TagPolicy, TokenGrant, TokenRow,
+};
+use windlass_pipeline::graph::{Command, Node, NodeKind, Supersede};
+use windlass_protocol::job::{Epoch, Source};
+use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, Trust, WallMs};
+
+/// 16 bytes that rise with `n`, of a kind of their own.
+fn id(kind: u8, n: u64) -> [u8; 16] {
+    let mut bytes = [kind; 16];
+    bytes[..8].copy_from_slice(&n.to_be_bytes());
+    bytes
+}
+
+pub(crate) fn build_id(n: u64) -> BuildId {
+    BuildId::from_bytes(id(1, n))
+}
+
+pub(crate) fn job_id(n: u64) -> JobId {
+    JobId::from_bytes(id(2, n))
+}
+
+pub(crate) fn attempt_id(n: u64) -> AttemptId {
+    AttemptId::from_bytes(id(3, n))
+}
+
+pub(crate) fn token_id(n: u64) -> TokenId {
+    TokenId::from_bytes(id(4, n))
+}
+
+pub(crate) fn agent_id(n: u64) -> AgentId {
+    AgentId::from_bytes(id(5, n))
+}
+
+pub(crate) fn actor() -> Actor {
+    Actor { kind: ActorKind::Token, name: "ci".to_owned() }
+}
+
+/// Build `n` of pipeline `web`, with an own definition for every second number.
+pub(crate) fn build(n: u64, state: BuildState) -> BuildRow {
+    BuildRow {
+        id: build_id(n),
+        number: n,
+        pipeline: "web".to_owned(),
+        state,
+        branch: if n.is_multiple_of(2) { "main" } else { "topic" }.to_owned(),
+        commit: "HEAD".to_owned(),
+        tag: None,
+        message: format!("build {n}"),
+        origin: Source::Empty,
+        source: BuildSource::Api,
+        creator: actor(),
+        namespace: Namespace::trusted("web"),
+        env: vec![("CI".to_owned(), "true".to_owned())],
+        meta_data: std::collections::BTreeMap::new(),
+        supersede: Supersede::Never,
+        keep_workspace: false,
+        rebuilt_from: None,
+        cause: None,
+        cancel_requested: false,
+        created_at: WallMs(n),
+        started_at: None,
+        finished_at: state.is_final().then_some(WallMs(1_000 + n)),
+        definition: definition(n).0,
+    }
+}
+
+pub(crate) fn definition(n: u64) -> (Digest, String) {
+    let text = format!("steps: [] # {}", n / 2);
+    (Digest::of(text.as_bytes()), text)
+}
+
+pub(crate) fn job(n: u64, build: u64, index: u32, attempts: &[u64]) -> JobRow {
+    let command = Command { command: "make".to_owned(), queue: "default".to_owned(), ..Command::default() };
+    JobRow {
+        id: job_id(n),
+        build: build_id(build),
+        index,
+        node: Node {
+            key: None,
+            label: "make".to_owned(),
+            depends_on: vec![],
+            allow_dependency_failure: false,
+            skip: None,
+            kind: NodeKind::Command(Box::new(command)),
+        },
+        state: if attempts.is_empty() { JobState::Scheduled } else { JobState::Assigned },
+        exit_status: None,
+        signal: None,
+        cause: None,
+        soft_failed: false,
+        rule_uses: vec![],
+        requeues: 0,
+        agents_lost: vec![],
+        attempts: attempts.iter().map(|n| attempt_id(*n)).collect(),
+        not_before: None,
+        created_at: WallMs(n),
+        runnable_at: None,
+        started_at: None,
+        finished_at: None,
+    }
+}
+
+pub(crate) fn attempt(n: u64, job: u64, build: u64, state: AttemptState) -> AttemptRow {
+    AttemptRow {
+        id: attempt_id(n),
+        job: job_id(job),
+        build: build_id(build),
+        number: 1,
+        state,
+        epoch: Epoch(n),
+        agent: agent_id(1),
+        agent_name: "a1".to_owned(),
+        zone: "local".to_owned(),
+        pool: "default".to_owned(),
+        assigned_at: WallMs(n),
+        outcome: None,
+        log_complete: false,
+        cause: None,
+        finished_at: None,
+    }
+}
+
+pub(crate) fn event(build: u64, event: BuildEvent) -> Change {
+    Change::Event(EventRow { build: build_id(build), at: WallMs(build), event })
+}
+
+pub(crate) fn idempotency(n: u64) -> IdempotencyRow {
+    let key = (token_id(1), format!("key-{n}"));
+    IdempotencyRow { key, body: Digest::of(b"body"), build: build_id(n), at: WallMs(n) }
+}
+
+/// What a submit of build `n` with one job comes to, leased at once: job, attempt and epoch have the same number.
+pub(crate) fn submit(n: u64) -> Vec<Change> {
+    let (digest, text) = definition(n);
+    vec![
+        Change::Meta(MetaRow { last_epoch: n }),
+        Change::PipelineNumber { pipeline: "web".to_owned(), last: n },
+        Change::Definition { digest, text },
+        Change::Build(Box::new(build(n, BuildState::Running))),
+        Change::Job(Box::new(job(n, n, 0, &[n]))),
+        Change::Attempt(Box::new(attempt(n, n, n, AttemptState::Assigned))),
+        Change::Idempotency(idempotency(n)),
+        event(n, BuildEvent::BuildCreated),
+        event(n, BuildEvent::JobChanged { job: job_id(n), state: JobState::Assigned, attempt: Some(attempt_id(n)) }),
+        Change::Audit(AuditRow {
+            at: WallMs(n),
+            actor: actor(),
+            action: "build.submit".to_owned(),
+            target: build_id(n).to_string(),
+            detail: String::new(),
+        }),
+    ]
+}
+
+/// What its result comes to.
+pub(crate) fn finish(n: u64) -> Vec<Change> {
+    let state = BuildState::Passed;
+    let mut done = job(n, n, 0, &[n]);
+    done.state = JobState::Passed;
+    vec![
+        Change::Build(Box::new(build(n, state))),
+        Change::Job(Box::new(done)),
+        Change::Attempt(Box::new(attempt(n, n, n, AttemptState::Finished))),
+        event(n, BuildEvent::BuildFinished { state }),
+    ]
+}
+
+pub(crate) fn fleet() -> Vec<Change> {
+    let pool = PoolRow {
+        name: "default".to_owned(),
+        zone: "local".to_owned(),
+        queues: vec!["default".to_owned()],
+        trust: Trust::Trusted,
+        tags: TagPolicy::Free(vec![]),
+        lease_ms: 60_000,
+        beat_ms: 5_000,
+        paused: false,
+        created_at: WallMs(1),
+    };
+    let token = TokenRow {
+        id: token_id(1),
+        secret_hash: Digest::of(b"secret"),
+        grant: TokenGrant::Join { pool: "default".to_owned(), max_uses: None, used: 1 },
+        note: "n".to_owned(),
+        created_by: actor(),
+        created_at: WallMs(1),
+        expires_at: None,
+        revoked_at: None,
+    };
+    vec![Change::Pool(Box::new(pool)), Change::Token(Box::new(token)), Change::Agent(Box::new(agent(1, None)))]
+}
+
+pub(crate) fn agent(n: u64, gone: Option<&str>) -> AgentRow {
+    AgentRow {
+        id: agent_id(n),
+        name: format!("a{n}"),
+        pool: "default".to_owned(),
+        key: Digest::of(&n.to_be_bytes()),
+        token: token_id(1),
+        machine_id: "m".to_owned(),
+        tags: vec![],
+        joined_at: WallMs(1),
+        draining: false,
+        revoked_at: None,
+        gone: gone.map(str::to_owned),
+    }
+}
