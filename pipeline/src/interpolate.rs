@@ -282,3 +282,106 @@ fn substring(value: &str, offset: i64, length: Option<i64>) -> String {
     let index = |at: i64| usize::try_from(at).unwrap_or(0);
     String::from_utf8_lossy(&value.as_bytes()[index(start)..index(end)]).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::{Path, PathBuf};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Values(BTreeMap<String, String>, bool);
+
+    impl Variables for Values {
+        fn value(&self, name: &str) -> Option<&str> {
+            self.0.get(name).map(String::as_str)
+        }
+
+        fn may_come_later(&self) -> bool {
+            self.1
+        }
+    }
+
+    fn values(pairs: &[(&str, &str)], open: bool) -> Values {
+        Values(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(), open)
+    }
+
+    fn text(input: &str, values: &Values) -> Result<String, Error> {
+        expand(input, values, 1 << 20).map(|expanded| expanded.text)
+    }
+
+    #[test]
+    fn the_grammar_is_the_references() {
+        let values = values(&[("A", "alpha"), ("EMPTY", ""), ("UNI", "héllo")], false);
+        for (input, expected) in [
+            ("$A ${A} $A.b $A_b|", "alpha alpha alpha.b |"),
+            ("$$A \\$A \\\\$A $$$A $1 $", "$A $A \\\\alpha $alpha $1 $"),
+            ("${NOPE:-x$A} ${EMPTY:-y} ${EMPTY-z}|", "xalpha y |"),
+            ("${A:1:3} ${A: -2} ${A:0:-1} ${A:99} ${A: 1 : 2 }", "lph ha alph  lp"),
+            ("$(echo $A) ${NOPE:-a}b}", "$(echo alpha) ab}"),
+            ("${A:-${NOPE?never asked}}", "alpha"),
+            ("${UNI:0:2}", "h\u{fffd}"),
+        ] {
+            assert_eq!(text(input, &values).as_deref(), Ok(expected), "{input}");
+        }
+        for input in ["${A", "${A:x}", "${A+b}", "${A:?m}", "${}", "${_A}", "${NOPE?}", "${NOPE:-x"] {
+            assert!(text(input, &values).is_err(), "{input}");
+        }
+    }
+
+    #[test]
+    fn what_may_come_later_stays_as_it_is_written() {
+        let values = values(&[("A", "alpha")], true);
+        let expanded = expand("$A $B ${C:-$A} ${D?must} ${E:1:2} $$F", &values, 1_000).unwrap();
+        assert_eq!(expanded.text, "alpha $B alpha ${D?must} ${E:1:2} $F");
+        assert_eq!(expanded.awaited, [("D".to_owned(), 15)]);
+    }
+
+    #[test]
+    fn a_result_beyond_its_room_is_refused() {
+        let values = values(&[("A", "0123456789")], false);
+        assert!(expand("$A$A", &values, 20).is_ok());
+        assert_eq!(expand("$A$A$A", &values, 20), Err(Error::TooLarge));
+        assert_eq!(expand(&"$".repeat(2 * PIECES_MAX + 10), &values, 1 << 30), Err(Error::TooLarge));
+        assert!(matches!(text(&"${N:-".repeat(1_000), &values), Err(Error::Syntax { .. })));
+    }
+
+    #[test]
+    fn every_case_of_the_reference_corpus_holds() {
+        let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus");
+        let root = std::env::var_os("WINDLASS_CORPUS").map_or(default, PathBuf::from);
+        let Ok(file) = std::fs::read_to_string(root.join("buildkite/interpolation_cases.json")) else {
+            println!("skipped: the reference corpus is absent (set WINDLASS_CORPUS)");
+            return;
+        };
+        let cases: serde_json::Value = serde_json::from_str(&file).unwrap();
+        for case in cases.as_array().unwrap() {
+            let env = case["env"].as_object().unwrap();
+            let env = env.iter().map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect();
+            let outcome = text(case["input"].as_str().unwrap(), &Values(env, false));
+            match (case["output"].as_str(), case["error"].as_str()) {
+                (Some(output), _) => assert_eq!(outcome.as_deref(), Ok(output), "{case}"),
+                (None, Some(error)) if error.starts_with('$') => {
+                    assert_eq!(outcome.unwrap_err().to_string(), error, "{case}");
+                }
+                (None, _) => assert!(outcome.is_err(), "{case}"),
+            }
+        }
+        println!("{} cases of interpolation hold", cases.as_array().unwrap().len());
+    }
+
+    proptest! {
+        #[test]
+        fn text_without_dollars_and_backslashes_is_untouched(input in "[^$\\\\]{0,80}") {
+            prop_assert_eq!(text(&input, &values(&[], false)), Ok(input));
+        }
+
+        #[test]
+        fn doubled_dollars_come_out_single(input in "[a-z$]{0,40}") {
+            let doubled = input.replace('$', "$$");
+            prop_assert_eq!(text(&doubled, &values(&[], false)), Ok(input));
+        }
+    }
+}

@@ -56,6 +56,9 @@ pub(super) const WAIT: &[&str] = &[
 pub(super) const TOP: &[&str] =
     &["agents", "env", "image", "priority", "steps", "supersede", "timeout", "timeout_in_minutes"];
 
+/// Words that make a step another kind: what is wrong with them beside a command is said elsewhere.
+const KINDS: &[&str] = &["block", "group", "input", "manual", "trigger", "wait", "waiter"];
+
 /// Known, not served yet, and dangerous to ignore: the step would run where or when it should not.
 const REFUSED: &[&str] = &[
     "branches",
@@ -80,7 +83,7 @@ const OURS: &[&str] = &["exclusive", "interruptible", "resources", "reuse", "sup
 pub(super) fn check_step(reader: &mut Reader, of: &str, map: &Map, served: &[&str]) {
     for entry in map {
         let key = entry.key.as_str();
-        if served.contains(&key) || unserved(reader, entry) {
+        if served.contains(&key) || KINDS.contains(&key) || unserved(reader, entry) {
             continue;
         }
         let known = served.iter().chain(REFUSED).chain(IGNORED).copied();

@@ -30,7 +30,8 @@ pub(crate) fn read(reader: &mut Reader, document: &Node) -> Document {
 
 fn mapping(reader: &mut Reader, document: &Node, map: &Map) -> Document {
     attribute::check_top(reader, map);
-    if let Some(checkout) = map.get("checkout").filter(|entry| entry.value.as_map().is_none()) {
+    if let Some(checkout) = map.get("checkout").filter(|entry| entry.value.as_map().is_none() && !entry.value.is_null())
+    {
         reader.wrong_type("checkout", "a mapping", &checkout.value);
     }
     let steps = match map.get("steps") {

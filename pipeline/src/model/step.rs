@@ -92,6 +92,7 @@ fn mapping(reader: &mut Reader, node: &Node, outer: &Map, steps: &mut Vec<Step>)
     let kind = match kind {
         Inferred::Command => {
             attribute::check_step(reader, "a command step", map, attribute::COMMAND);
+            only_command(reader, map);
             StepKind::Command(Box::new(command::read(reader, span, map)))
         }
         Inferred::Wait => {
@@ -124,6 +125,16 @@ fn mapping(reader: &mut Reader, node: &Node, outer: &Map, steps: &mut Vec<Step>)
         // A group's children: refused with it, and yet read, so that all that is wrong is told at once.
         for child in children.iter().filter(|child| child.as_map().is_none_or(|map| map.get("group").is_none())) {
             read(reader, child, steps);
+        }
+    }
+}
+
+/// A command wins over a gate in the same step (reference 3.2), but who wrote the gate wanted to be asked.
+fn only_command(reader: &mut Reader, map: &Map) {
+    for (word, kind) in KINDS {
+        if let (Inferred::Unserved(_) | Inferred::Wait, Some(entry)) = (kind, map.get(word)) {
+            let message = format!("a step is one thing: this one has a command and `{word}`");
+            reader.findings.push(Diagnostic::error("two-kinds", entry.key_span, message).hint("make two steps of it"));
         }
     }
 }

@@ -41,6 +41,59 @@ enum Anchor {
     Done { node: Node, weight: Weight },
 }
 
+/// A place in the text that only moves on, so that all look-ups together cost one walk.
+#[derive(Default)]
+struct Cursor<'a> {
+    rest: &'a str,
+    index: usize,
+}
+
+impl<'a> Cursor<'a> {
+    const fn new(text: &'a str) -> Self {
+        Self { rest: text, index: 0 }
+    }
+
+    /// A scalar's place. The scanner lets quoted ones end with the white space and the comment after them.
+    fn scalar_span(&mut self, place: Place, style: ScalarStyle) -> Span {
+        let whole = span(place);
+        let quote = match style {
+            ScalarStyle::SingleQuoted => '\'',
+            ScalarStyle::DoubleQuoted => '"',
+            ScalarStyle::Plain | ScalarStyle::Literal | ScalarStyle::Folded => return whole,
+        };
+        while self.index < place.start.index() {
+            let mut characters = self.rest.chars();
+            if characters.next().is_none() {
+                return whole;
+            }
+            self.rest = characters.as_str();
+            self.index += 1;
+        }
+        match quoted_width(self.rest, quote).and_then(|width| u32::try_from(width).ok()) {
+            Some(width) => Span { end_line: whole.line, end_column: whole.column.saturating_add(width), ..whole },
+            None => whole,
+        }
+    }
+}
+
+/// Characters from a quote to the one that closes it; `None` if that is on another line.
+fn quoted_width(text: &str, quote: char) -> Option<usize> {
+    let mut characters = text.chars().enumerate().peekable();
+    characters.next().filter(|(_, first)| *first == quote)?;
+    while let Some((at, character)) = characters.next() {
+        let doubled = quote == '\'' && characters.peek().is_some_and(|(_, next)| *next == quote);
+        if matches!(character, '\n' | '\r') {
+            return None;
+        }
+        if (character == '\\' && quote == '"') || (character == quote && doubled) {
+            characters.next();
+        } else if character == quote {
+            return Some(at + 1);
+        }
+    }
+    None
+}
+
 /// A list or mapping whose end has not come yet.
 struct Frame {
     start: Place,
@@ -65,7 +118,8 @@ enum Key {
 }
 
 #[derive(Default)]
-struct Composer {
+struct Composer<'a> {
+    cursor: Cursor<'a>,
     parsed: Parsed,
     anchors: BTreeMap<usize, Anchor>,
     frames: Vec<Frame>,
@@ -76,7 +130,6 @@ struct Composer {
 type Composed = Result<(), Box<Diagnostic>>;
 
 pub(super) fn compose(text: &str) -> Parsed {
-    let mut composer = Composer::default();
     let tabless;
     let text = if is_json(text) {
         // Tabs are white space in JSON; the scanner knows them as an indentation error. One for one keeps the columns.
@@ -85,11 +138,16 @@ pub(super) fn compose(text: &str) -> Parsed {
     } else {
         text
     };
+    let mut composer = Composer { cursor: Cursor::new(text), ..Composer::default() };
     let mut parser = Parser::new_from_str(text);
     while let Some(next) = parser.next_event() {
         let outcome = match next {
             Ok((event, place)) => composer.take(event, place),
-            Err(error) => Err(Box::new(Diagnostic::error("yaml-syntax", point(*error.marker()), error.info()))),
+            Err(error) => {
+                // The scanner looks ahead and has a bound of its own.
+                let code = if error.info().contains("recursion limit") { "too-deep" } else { "yaml-syntax" };
+                Err(Box::new(Diagnostic::error(code, point(*error.marker()), error.info())))
+            }
         };
         if let Err(error) = outcome {
             composer.parsed.error = Some(*error);
@@ -103,7 +161,7 @@ fn is_json(text: &str) -> bool {
     text.trim_start_matches('\u{feff}').trim_start().starts_with(['{', '['])
 }
 
-impl Composer {
+impl Composer<'_> {
     fn take(&mut self, event: Event<'_>, place: Place) -> Composed {
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
@@ -116,7 +174,7 @@ impl Composer {
                 if merge {
                     return self.merge_key();
                 }
-                let node = Node { span: span(place), kind };
+                let node = Node { span: self.cursor.scalar_span(place, style), kind };
                 self.charge(weight, place)?;
                 self.remember(anchor, &node, weight, place)?;
                 self.put(node, weight, place)
@@ -227,7 +285,7 @@ impl Composer {
         match &mut frame.holds {
             Holds::List(items) => items.push(node),
             Holds::Map { pairs, key } => match key.take() {
-                None => *key = Some(Key::Named { text: key_text(&node, place)?, span: span(place) }),
+                None => *key = Some(Key::Named { text: key_text(&node, place)?, span: node.span }),
                 Some(Key::Merge) => pairs.push(Pair::Merge(node)),
                 Some(Key::Named { text, span }) => {
                     pairs.push(Pair::Entry(Entry { key: text, key_span: span, value: node }));
@@ -239,15 +297,24 @@ impl Composer {
 
     fn close(&mut self, place: Place) -> Composed {
         let Some(frame) = self.frames.pop() else { return Ok(()) };
-        let kind = match frame.holds {
-            Holds::List(items) => Kind::List(items),
-            Holds::Map { pairs, .. } => Kind::Map(self.resolve(pairs)?),
+        let mut weight = frame.weight;
+        let span = span(Place::new(frame.start.start, place.end));
+        let node = match frame.holds {
+            Holds::List(items) => Node { span, kind: Kind::List(items) },
+            Holds::Map { pairs, .. } => {
+                let merges = pairs.iter().any(|pair| matches!(pair, Pair::Merge(_)));
+                let node = Node { span, kind: Kind::Map(self.resolve(pairs)?) };
+                if merges {
+                    // Less than its parts: what lost against another key is gone.
+                    weight = weigh(&node);
+                }
+                node
+            }
         };
-        let node = Node { span: span(Place::new(frame.start.start, place.end)), kind };
         // Its parts were charged one by one.
         self.charge(Weight::scalar(0), place)?;
-        self.remember(frame.anchor, &node, frame.weight, place)?;
-        self.put(node, frame.weight, place)
+        self.remember(frame.anchor, &node, weight, place)?;
+        self.put(node, weight, place)
     }
 
     /// Merges and duplicate keys: what stands in the mapping wins over what is merged, an earlier merge over a later one,
@@ -287,6 +354,28 @@ impl Composer {
         }
         Ok(Map { entries })
     }
+}
+
+/// What a tree costs. Recursion ends at `PIPELINE_DEPTH_MAX`.
+fn weigh(node: &Node) -> Weight {
+    let mut weight = Weight::scalar(bytes_of(&node.kind));
+    match &node.kind {
+        Kind::List(items) => items.iter().for_each(|item| weight.hold(weigh(item))),
+        Kind::Map(map) => {
+            for entry in map {
+                weight.hold(Weight::scalar(entry.key.len()));
+                weight.hold(weigh(&entry.value));
+            }
+        }
+        Kind::Null
+        | Kind::Bool(_)
+        | Kind::Int(_)
+        | Kind::Unsigned(_)
+        | Kind::Float(_)
+        | Kind::Time(_)
+        | Kind::Text(_) => {}
+    }
+    weight
 }
 
 fn duplicate(later: &Entry, earlier: &Entry) -> Diagnostic {

@@ -1,0 +1,454 @@
+//! What people read when a pipeline is wrong.
+
+use windlass_pipeline::{check, compile};
+
+/// Everything that is said about a text, and whether it would run.
+fn said(text: &str) -> String {
+    let compiled = compile(text, "pipeline.yml", &[]);
+    let errors = compiled.diagnostics.iter().any(windlass_pipeline::Diagnostic::is_error);
+    assert_eq!(compiled.graph.is_none(), errors, "a graph exists just if there is no error");
+    compiled.render(text)
+}
+
+#[test]
+fn an_unknown_dependency_points_at_its_line_and_suggests_a_name() {
+    insta::assert_snapshot!(said("steps:\n  - key: test\n    command: make\n  - key: deploy\n    depends_on: tests\n    command: x\n"), @"
+    pipeline.yml:5:17: error: step `deploy` depends on `tests`, which is not in this pipeline [unknown-dependency]
+     5 |     depends_on: tests
+       |                 ^^^^^
+      hint: did you mean `test`?
+    ");
+}
+
+#[test]
+fn steps_that_wait_for_each_other_are_told_as_a_circle() {
+    insta::assert_snapshot!(said("
+steps:
+  - {key: a, command: x, depends_on: [c]}
+  - {key: b, command: x, depends_on: a}
+  - {key: c, command: x, depends_on: [{step: b}]}
+  - {key: self, command: x, depends_on: self}
+"), @"
+    pipeline.yml:3:39: error: steps wait for each other: `a` → `c` → `b` → `a` [dependency-cycle]
+     3 |   - {key: a, command: x, depends_on: [c]}
+       |                                       ^
+    pipeline.yml:6:41: error: `self` depends on itself [dependency-cycle]
+     6 |   - {key: self, command: x, depends_on: self}
+       |                                         ^^^^
+    ");
+}
+
+#[test]
+fn a_circle_through_a_wait_is_found_although_nobody_wrote_its_edges() {
+    insta::assert_snapshot!(said("
+steps:
+  - {key: first, command: x, depends_on: last}
+  - wait
+  - {key: last, command: x}
+"), @"
+    pipeline.yml:3:42: error: steps wait for each other: `first` → `last` → the wait on line 4 → `first` [dependency-cycle]
+     3 |   - {key: first, command: x, depends_on: last}
+       |                                          ^^^^
+    ");
+}
+
+#[test]
+fn gates_and_conditions_that_are_not_served_stop_the_pipeline() {
+    insta::assert_snapshot!(said("
+steps:
+  - block: Release?
+  - input
+  - {trigger: other}
+  - group: g
+    steps: [{command: x, if: \"true\"}]
+  - command: deploy
+    branches: main
+    plugins: [{docker#v5: ~}]
+    matrix: [1, 2]
+    concurrency: 1
+    concurrency_group: g
+    if_changed: a
+    secrets: [S]
+  - {command: deploy, block: sure?}
+  - {wait: ~, if: \"false\"}
+"), @r#"
+    pipeline.yml:3:5: error: steps of kind `block` are not served yet [not-served]
+     3 |   - block: Release?
+       |     ^^^^^
+      hint: nothing runs: running past it could do harm
+    pipeline.yml:4:5: error: steps of kind `input` are not served yet [not-served]
+     4 |   - input
+       |     ^^^^^
+      hint: nothing runs: running past it could do harm
+    pipeline.yml:5:6: error: steps of kind `trigger` are not served yet [not-served]
+     5 |   - {trigger: other}
+       |      ^^^^^^^
+      hint: nothing runs: running past it could do harm
+    pipeline.yml:6:5: error: steps of kind `group` are not served yet [not-served]
+     6 |   - group: g
+       |     ^^^^^
+      hint: nothing runs: running past it could do harm
+    pipeline.yml:7:26: error: `if` is not served yet [not-served]
+     7 |     steps: [{command: x, if: "true"}]
+       |                          ^^
+      hint: the step would run otherwise than it says; take the attribute out to run it regardless
+    pipeline.yml:9:5: error: `branches` is not served yet [not-served]
+     9 |     branches: main
+       |     ^^^^^^^^
+      hint: the step would run otherwise than it says; take the attribute out to run it regardless
+    pipeline.yml:10:5: error: `plugins` is not served yet [not-served]
+     10 |     plugins: [{docker#v5: ~}]
+        |     ^^^^^^^
+      hint: the step would run otherwise than it says; take the attribute out to run it regardless
+    pipeline.yml:11:5: error: `matrix` is not served yet [not-served]
+     11 |     matrix: [1, 2]
+        |     ^^^^^^
+      hint: the step would run otherwise than it says; take the attribute out to run it regardless
+    pipeline.yml:12:5: error: `concurrency` is not served yet [not-served]
+     12 |     concurrency: 1
+        |     ^^^^^^^^^^^
+      hint: the step would run otherwise than it says; take the attribute out to run it regardless
+    pipeline.yml:13:5: error: `concurrency_group` is not served yet [not-served]
+     13 |     concurrency_group: g
+        |     ^^^^^^^^^^^^^^^^^
+      hint: the step would run otherwise than it says; take the attribute out to run it regardless
+    pipeline.yml:14:5: error: `if_changed` is not served yet [not-served]
+     14 |     if_changed: a
+        |     ^^^^^^^^^^
+      hint: the step would run otherwise than it says; take the attribute out to run it regardless
+    pipeline.yml:15:5: error: `secrets` is not served yet [not-served]
+     15 |     secrets: [S]
+        |     ^^^^^^^
+      hint: the step would run otherwise than it says; take the attribute out to run it regardless
+    pipeline.yml:16:23: error: a step is one thing: this one has a command and `block` [two-kinds]
+     16 |   - {command: deploy, block: sure?}
+        |                       ^^^^^
+      hint: make two steps of it
+    pipeline.yml:17:15: error: `if` is not served yet [not-served]
+     17 |   - {wait: ~, if: "false"}
+        |               ^^
+      hint: the step would run otherwise than it says; take the attribute out to run it regardless
+    "#);
+}
+
+#[test]
+fn what_can_be_done_without_is_ignored_with_a_warning() {
+    insta::assert_snapshot!(said("
+notify: [{email: a@b.c}]
+steps:
+  - {command: x, artifact_paths: 'a/*', cache: node_modules, cancel_on_build_failing: true, reuse: true}
+  - {command: x, artifact_paths: [], cache: false, plugins: [], if: ~, branches: ''}
+"), @"
+    pipeline.yml:2:1: warning: `notify` is not served yet: ignored [not-served]
+     2 | notify: [{email: a@b.c}]
+       | ^^^^^^
+    pipeline.yml:4:18: warning: `artifact_paths` is not served yet: ignored [not-served]
+     4 |   - {command: x, artifact_paths: 'a/*', cache: node_modules, cancel_on_build_failing: true, reuse: true}
+       |                  ^^^^^^^^^^^^^^
+    pipeline.yml:4:41: warning: `cache` is not served yet: ignored [not-served]
+     4 |   - {command: x, artifact_paths: 'a/*', cache: node_modules, cancel_on_build_failing: true, reuse: true}
+       |                                         ^^^^^
+    pipeline.yml:4:62: warning: `cancel_on_build_failing` is not served yet: ignored [not-served]
+     4 |   - {command: x, artifact_paths: 'a/*', cache: node_modules, cancel_on_build_failing: true, reuse: true}
+       |                                                              ^^^^^^^^^^^^^^^^^^^^^^^
+    pipeline.yml:4:93: warning: `reuse` is not served yet: ignored [not-served]
+     4 |   - {command: x, artifact_paths: 'a/*', cache: node_modules, cancel_on_build_failing: true, reuse: true}
+       |                                                                                             ^^^^^
+    ");
+}
+
+#[test]
+fn misspelt_attributes_are_told_and_those_of_our_own_are_errors() {
+    insta::assert_snapshot!(said("
+supercede: running
+x-anchors: {a: b}
+steps:
+  - {command: x, depend_on: a, envs: {A: b}, frobnicate: 1}
+  - {command: x, exclusiv: true, pty: true, zones: a}
+  - {command: x, resources: {cpu: 1}}
+"), @"
+    pipeline.yml:2:1: error: `supercede` is not an attribute of a pipeline [unknown-key]
+     2 | supercede: running
+       | ^^^^^^^^^
+      hint: did you mean `supersede`?
+    pipeline.yml:5:18: warning: `depend_on` is not an attribute of a command step; it is ignored [unknown-key]
+     5 |   - {command: x, depend_on: a, envs: {A: b}, frobnicate: 1}
+       |                  ^^^^^^^^^
+      hint: did you mean `depends_on`?
+    pipeline.yml:5:32: warning: `envs` is not an attribute of a command step; it is ignored [unknown-key]
+     5 |   - {command: x, depend_on: a, envs: {A: b}, frobnicate: 1}
+       |                                ^^^^
+      hint: did you mean `env`?
+    pipeline.yml:5:46: warning: `frobnicate` is not an attribute of a command step; it is ignored [unknown-key]
+     5 |   - {command: x, depend_on: a, envs: {A: b}, frobnicate: 1}
+       |                                              ^^^^^^^^^^
+    pipeline.yml:6:18: error: `exclusiv` is not an attribute of a command step [unknown-key]
+     6 |   - {command: x, exclusiv: true, pty: true, zones: a}
+       |                  ^^^^^^^^
+      hint: did you mean `exclusive`?
+    pipeline.yml:6:34: error: `pty` is not an attribute of a command step [unknown-key]
+     6 |   - {command: x, exclusiv: true, pty: true, zones: a}
+       |                                  ^^^
+      hint: did you mean `tty`?
+    pipeline.yml:6:45: error: `zones` is not an attribute of a command step [unknown-key]
+     6 |   - {command: x, exclusiv: true, pty: true, zones: a}
+       |                                             ^^^^^
+      hint: did you mean `zone`?
+    pipeline.yml:7:30: error: `cpu` is no resource; there are `cpus` and `memory` [unknown-key]
+     7 |   - {command: x, resources: {cpu: 1}}
+       |                              ^^^
+      hint: did you mean `cpus`?
+    ");
+}
+
+#[test]
+fn values_of_the_wrong_type_or_out_of_range_are_told_all_at_once() {
+    insta::assert_snapshot!(said("
+agents: fast
+env: [A]
+supersede: sometimes
+steps:
+  - command: {a: b}
+    label: [l]
+    timeout_in_minutes: 0
+    priority: high
+    parallelism: 20000
+    soft_fail: 3
+    exclusive: maybe
+    skip: 5
+    env: {A: 2002-08-15, '': x, B: 12345678901234567890}
+    retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
+    resources: {cpus: lots, memory: 4}
+    depends_on: {a: b}
+    agents: {queue: '*'}
+  - 5
+  - waitt
+"), @"
+    pipeline.yml:2:9: error: `agents` must be a mapping of tags, or a list of `tag=value`, but text stands here [wrong-type]
+     2 | agents: fast
+       |         ^^^^
+    pipeline.yml:3:6: error: `env` must be a mapping of names to values, but a list stands here [wrong-type]
+     3 | env: [A]
+       |      ^^^
+    pipeline.yml:4:12: error: `supersede` must be `false`, `waiting` or `running`, but text stands here [wrong-type]
+     4 | supersede: sometimes
+       |            ^^^^^^^^^
+    pipeline.yml:6:14: error: `command` must be text, but a mapping stands here [wrong-type]
+     6 |   - command: {a: b}
+       |              ^^^^^^
+    pipeline.yml:7:12: error: `label` must be text, but a list stands here [wrong-type]
+     7 |     label: [l]
+       |            ^^^
+    pipeline.yml:8:25: error: `timeout_in_minutes` must be at least 1 [out-of-range]
+     8 |     timeout_in_minutes: 0
+       |                         ^
+    pipeline.yml:9:15: error: `priority` must be an integer, but text stands here [wrong-type]
+     9 |     priority: high
+       |               ^^^^
+    pipeline.yml:10:18: error: `parallelism` must be from 0 to 10000 [out-of-range]
+     10 |     parallelism: 20000
+        |                  ^^^^^
+    pipeline.yml:11:16: error: `soft_fail` must be `true`, `false` or a list of `exit_status`, but an integer stands here [wrong-type]
+     11 |     soft_fail: 3
+        |                ^
+    pipeline.yml:12:16: error: `exclusive` must be `true` or `false`, but text stands here [wrong-type]
+     12 |     exclusive: maybe
+        |                ^^^^^
+    pipeline.yml:13:11: error: `skip` must be `true`, `false` or a reason, but an integer stands here [wrong-type]
+     13 |     skip: 5
+        |           ^
+    pipeline.yml:14:14: error: `A` must be text, but a date stands here [wrong-type]
+     14 |     env: {A: 2002-08-15, '': x, B: 12345678901234567890}
+        |              ^^^^^^^^^^
+      hint: put it in quotes to make it text
+    pipeline.yml:14:26: error: a variable's name is not empty and holds neither `=` nor NUL [variable-name]
+     14 |     env: {A: 2002-08-15, '': x, B: 12345678901234567890}
+        |                          ^^
+    pipeline.yml:14:36: error: `B` is an integer that 63 bits cannot hold [wrong-type]
+     14 |     env: {A: 2002-08-15, '': x, B: 12345678901234567890}
+        |                                    ^^^^^^^^^^^^^^^^^^^^
+      hint: put it in quotes to make it text
+    pipeline.yml:15:32: error: `limit` must be from 0 to 10 [out-of-range]
+     15 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
+        |                                ^^
+    pipeline.yml:15:44: error: `SIGTRM` is not the name of a signal [unknown-signal]
+     15 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
+        |                                            ^^^^^^
+      hint: did you mean `TERM`?
+    pipeline.yml:15:59: error: `agent-lost` is not a cause [unknown-cause]
+     15 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
+        |                                                           ^^^^^^^^^^
+      hint: did you mean `agent_lost`?
+    pipeline.yml:15:71: error: `status` is not known in a rule of `automatic` [unknown-key]
+     15 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
+        |                                                                       ^^^^^^
+    pipeline.yml:15:92: error: `allow` is not known in `retry.manual` [unknown-key]
+     15 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
+        |                                                                                            ^^^^^
+      hint: did you mean `allowed`?
+    pipeline.yml:16:23: error: `cpus` must be a number such as `2` or `0.5`, but text stands here [wrong-type]
+     16 |     resources: {cpus: lots, memory: 4}
+        |                       ^^^^
+    pipeline.yml:16:37: error: `memory` must be from 4194304 bytes (4MiB) to 1125899906842624 (1024TiB) [out-of-range]
+     16 |     resources: {cpus: lots, memory: 4}
+        |                                     ^
+      hint: a number alone is bytes; did you mean `4GiB`?
+    pipeline.yml:17:17: error: `depends_on` must be a step's key, or a list of them, but a mapping stands here [wrong-type]
+     17 |     depends_on: {a: b}
+        |                 ^^^^^^
+    pipeline.yml:18:21: error: a queue is named exactly; without `queue` the step goes to `default` [empty-value]
+     18 |     agents: {queue: '*'}
+        |                     ^^^
+    pipeline.yml:19:5: error: a step is a mapping or one of the words `wait`, `block`, `input`, not an integer [wrong-type]
+     19 |   - 5
+        |     ^
+    pipeline.yml:20:5: error: `waitt` is not a step [unknown-step]
+     20 |   - waitt
+        |     ^^^^^
+      hint: did you mean `wait`?
+    ");
+}
+
+#[test]
+fn keys_follow_the_rules_of_the_reference() {
+    insta::assert_snapshot!(said("
+steps:
+  - {command: x, key: a b}
+  - {command: x, key: 0190046e-e199-453b-a302-a21a4d649d31}
+  - {command: x, key: ''}
+  - {command: x, key: same}
+  - {command: x, id: same}
+"), @"
+    pipeline.yml:3:23: error: ` ` cannot stand in a key [step-key]
+     3 |   - {command: x, key: a b}
+       |                       ^^^
+      hint: letters, digits and `_` `-` `:` `.` `,` can
+    pipeline.yml:4:23: error: a key must not look like a UUID: those are the ids of steps [step-key]
+     4 |   - {command: x, key: 0190046e-e199-453b-a302-a21a4d649d31}
+       |                       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+    pipeline.yml:5:23: error: a key is empty [step-key]
+     5 |   - {command: x, key: ''}
+       |                       ^^
+    pipeline.yml:7:22: error: two steps have the key `same` [duplicate-step-key]
+     7 |   - {command: x, id: same}
+       |                      ^^^^
+      hint: the first one is on line 6
+    ");
+}
+
+#[test]
+fn interpolation_errors_point_into_the_text() {
+    insta::assert_snapshot!(said("
+steps:
+  - command: |
+      echo fine
+      echo ${TOKEN?give me one} and ${A+b}
+  - command: echo ${NEEDED?}
+    label: 'closing ${brace'
+"), @"
+    pipeline.yml:5:37: error: `+` is no operator; there are `:-`, `-`, `?` and `:` [interpolation-syntax]
+     5 |       echo ${TOKEN?give me one} and ${A+b}
+       |                                     ^^^^^^
+      hint: write `$$` for a `$` that the shell should see
+    pipeline.yml:6:19: error: $NEEDED: not set [required-variable]
+     6 |   - command: echo ${NEEDED?}
+       |                   ^^^^^^^^^^
+      hint: set `NEEDED` for the build, or write a default: `${NEEDED:-…}`
+    pipeline.yml:7:21: error: the closing `}` is missing [interpolation-syntax]
+     7 |     label: 'closing ${brace'
+       |                     ^^^^^^^
+      hint: write `$$` for a `$` that the shell should see
+    ");
+}
+
+#[test]
+fn a_check_without_an_environment_lets_unknown_variables_pass() {
+    let text = "
+steps:
+  - {key: \"a-$X\", command: 'echo ${NEEDED?}', priority: $N, timeout_in_minutes: '${T:-5}', exclusive: '$E'}
+  - {command: x, depends_on: \"a-$X\"}
+";
+    let checked = check(text, "pipeline.yml");
+    assert!(checked.graph.is_some());
+    insta::assert_snapshot!(checked.render(text), @r#"
+    pipeline.yml:3:34: warning: the variable `NEEDED` must be set when this runs [required-variable]
+     3 |   - {key: "a-$X", command: 'echo ${NEEDED?}', priority: $N, timeout_in_minutes: '${T:-5}', exclusive: '$E'}
+       |                                  ^^^^^^^^^^
+    "#);
+}
+
+#[test]
+fn yaml_errors_have_their_place() {
+    insta::assert_snapshot!(said("steps:\n  - command: \"a\n"), @r#"
+    pipeline.yml:2:14: error: while scanning a quoted scalar, found unexpected end of stream [yaml-syntax]
+     2 |   - command: "a
+       |              ^
+    "#);
+    insta::assert_snapshot!(said("steps: &a [*a]\n"), @"
+    pipeline.yml:1:12: error: the alias contains itself [infinite-recursion]
+     1 | steps: &a [*a]
+       |            ^^
+    ");
+    insta::assert_snapshot!(said("steps: [{? [a] : b}]\n"), @"
+    pipeline.yml:1:12: error: a key must be a scalar, not a list or a mapping [complex-key]
+     1 | steps: [{? [a] : b}]
+       |            ^
+    ");
+    insta::assert_snapshot!(said("a: &x 1\nsteps: []\n---\nsteps: [{command: *x}]\n"), @"
+    pipeline.yml:4:19: error: the alias names an anchor of an earlier document [unknown-anchor]
+     4 | steps: [{command: *x}]
+       |                   ^^
+    ");
+    insta::assert_snapshot!(said("steps: [{<<: 5, command: x}]\n"), @"
+    pipeline.yml:1:14: error: `<<` takes a mapping, or a list of mappings [wrong-merge]
+     1 | steps: [{<<: 5, command: x}]
+       |              ^
+    ");
+    insta::assert_snapshot!(said("steps: [{command: a, command: b}]\n"), @"
+    pipeline.yml:1:22: warning: the key `command` stands twice in this mapping; the last one counts [duplicate-key]
+     1 | steps: [{command: a, command: b}]
+       |                      ^^^^^^^
+      hint: the first one is on line 1
+    ");
+    insta::assert_snapshot!(said(""), @"
+    pipeline.yml:1:1: error: the file is empty [no-document]
+     1 | 
+       | ^
+      hint: write `steps:` with a list of steps
+    ");
+    insta::assert_snapshot!(said("just text"), @"
+    pipeline.yml:1:1: error: a pipeline is a mapping with `steps`, or a list of steps, not text [unsupported-document]
+     1 | just text
+       | ^^^^^^^^^
+    ");
+}
+
+#[test]
+fn a_diagnostic_in_json_has_the_members_that_the_interface_names() {
+    let compiled = compile("steps: [{comand: x}]", "p.yml", &[]);
+    let json = serde_json::to_string_pretty(&compiled.diagnostics).unwrap();
+    insta::assert_snapshot!(json, @r#"
+    [
+      {
+        "severity": "error",
+        "code": "unknown-step",
+        "message": "no kind of step has these keys",
+        "hint": "did you mean `command`?",
+        "line": 1,
+        "column": 10,
+        "end_line": 1,
+        "end_column": 16
+      }
+    ]
+    "#);
+}
+
+#[test]
+fn what_is_said_about_one_pipeline_is_bounded_and_still_an_error() {
+    let text = format!("steps:\n{}", "  - {command: x, frobnicate: 1}\n".repeat(900) + "  - {command: x, if: a}\n");
+    let compiled = compile(&text, "p.yml", &[]);
+    assert!(compiled.graph.is_none());
+    let last = compiled.diagnostics.last().unwrap();
+    assert_eq!((compiled.diagnostics.len(), last.code, last.is_error()), (501, "too-many-problems", true));
+    assert_eq!(last.message, "401 more problems were found and are not shown");
+}
