@@ -5,6 +5,7 @@
 //! Hostile input is refused within the limits named `PIPELINE_*` (I9).
 
 mod compose;
+mod cursor;
 mod scalar;
 
 use windlass_protocol::limits::PIPELINE_MAX_BYTES;

@@ -1,5 +1,11 @@
 //! The reference corpus: pipelines as they stand in documentation, and scalars with their known forms.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "the tests' own helpers fail by panicking and say what is skipped"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -61,16 +61,6 @@ steps:
   - {trigger: other}
   - group: g
     steps: [{command: x, if: \"true\"}]
-  - command: deploy
-    branches: main
-    plugins: [{docker#v5: ~}]
-    matrix: [1, 2]
-    concurrency: 1
-    concurrency_group: g
-    if_changed: a
-    secrets: [S]
-  - {command: deploy, block: sure?}
-  - {wait: ~, if: \"false\"}
 "), @r#"
     pipeline.yml:3:5: error: steps of kind `block` are not served yet [not-served]
      3 |   - block: Release?
@@ -92,40 +82,58 @@ steps:
      7 |     steps: [{command: x, if: "true"}]
        |                          ^^
       hint: the step would run otherwise than it says; take the attribute out to run it regardless
-    pipeline.yml:9:5: error: `branches` is not served yet [not-served]
-     9 |     branches: main
+    "#);
+}
+
+#[test]
+fn attributes_that_say_when_or_how_to_run_and_are_not_served_stop_the_pipeline() {
+    insta::assert_snapshot!(said("
+steps:
+  - command: deploy
+    branches: main
+    plugins: [{docker#v5: ~}]
+    matrix: [1, 2]
+    concurrency: 1
+    concurrency_group: g
+    if_changed: a
+    secrets: [S]
+  - {command: deploy, block: sure?}
+  - {wait: ~, if: \"false\"}
+"), @r#"
+    pipeline.yml:4:5: error: `branches` is not served yet [not-served]
+     4 |     branches: main
        |     ^^^^^^^^
       hint: the step would run otherwise than it says; take the attribute out to run it regardless
-    pipeline.yml:10:5: error: `plugins` is not served yet [not-served]
-     10 |     plugins: [{docker#v5: ~}]
+    pipeline.yml:5:5: error: `plugins` is not served yet [not-served]
+     5 |     plugins: [{docker#v5: ~}]
+       |     ^^^^^^^
+      hint: the step would run otherwise than it says; take the attribute out to run it regardless
+    pipeline.yml:6:5: error: `matrix` is not served yet [not-served]
+     6 |     matrix: [1, 2]
+       |     ^^^^^^
+      hint: the step would run otherwise than it says; take the attribute out to run it regardless
+    pipeline.yml:7:5: error: `concurrency` is not served yet [not-served]
+     7 |     concurrency: 1
+       |     ^^^^^^^^^^^
+      hint: the step would run otherwise than it says; take the attribute out to run it regardless
+    pipeline.yml:8:5: error: `concurrency_group` is not served yet [not-served]
+     8 |     concurrency_group: g
+       |     ^^^^^^^^^^^^^^^^^
+      hint: the step would run otherwise than it says; take the attribute out to run it regardless
+    pipeline.yml:9:5: error: `if_changed` is not served yet [not-served]
+     9 |     if_changed: a
+       |     ^^^^^^^^^^
+      hint: the step would run otherwise than it says; take the attribute out to run it regardless
+    pipeline.yml:10:5: error: `secrets` is not served yet [not-served]
+     10 |     secrets: [S]
         |     ^^^^^^^
       hint: the step would run otherwise than it says; take the attribute out to run it regardless
-    pipeline.yml:11:5: error: `matrix` is not served yet [not-served]
-     11 |     matrix: [1, 2]
-        |     ^^^^^^
-      hint: the step would run otherwise than it says; take the attribute out to run it regardless
-    pipeline.yml:12:5: error: `concurrency` is not served yet [not-served]
-     12 |     concurrency: 1
-        |     ^^^^^^^^^^^
-      hint: the step would run otherwise than it says; take the attribute out to run it regardless
-    pipeline.yml:13:5: error: `concurrency_group` is not served yet [not-served]
-     13 |     concurrency_group: g
-        |     ^^^^^^^^^^^^^^^^^
-      hint: the step would run otherwise than it says; take the attribute out to run it regardless
-    pipeline.yml:14:5: error: `if_changed` is not served yet [not-served]
-     14 |     if_changed: a
-        |     ^^^^^^^^^^
-      hint: the step would run otherwise than it says; take the attribute out to run it regardless
-    pipeline.yml:15:5: error: `secrets` is not served yet [not-served]
-     15 |     secrets: [S]
-        |     ^^^^^^^
-      hint: the step would run otherwise than it says; take the attribute out to run it regardless
-    pipeline.yml:16:23: error: a step is one thing: this one has a command and `block` [two-kinds]
-     16 |   - {command: deploy, block: sure?}
+    pipeline.yml:11:23: error: a step is one thing: this one has a command and `block` [two-kinds]
+     11 |   - {command: deploy, block: sure?}
         |                       ^^^^^
       hint: make two steps of it
-    pipeline.yml:17:15: error: `if` is not served yet [not-served]
-     17 |   - {wait: ~, if: "false"}
+    pipeline.yml:12:15: error: `if` is not served yet [not-served]
+     12 |   - {wait: ~, if: "false"}
         |               ^^
       hint: the step would run otherwise than it says; take the attribute out to run it regardless
     "#);
@@ -215,14 +223,6 @@ steps:
     parallelism: 20000
     soft_fail: 3
     exclusive: maybe
-    skip: 5
-    env: {A: 2002-08-15, '': x, B: 12345678901234567890}
-    retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
-    resources: {cpus: lots, memory: 4}
-    depends_on: {a: b}
-    agents: {queue: '*'}
-  - 5
-  - waitt
 "), @"
     pipeline.yml:2:9: error: `agents` must be a mapping of tags, or a list of `tag=value`, but text stands here [wrong-type]
      2 | agents: fast
@@ -254,56 +254,73 @@ steps:
     pipeline.yml:12:16: error: `exclusive` must be `true` or `false`, but text stands here [wrong-type]
      12 |     exclusive: maybe
         |                ^^^^^
-    pipeline.yml:13:11: error: `skip` must be `true`, `false` or a reason, but an integer stands here [wrong-type]
-     13 |     skip: 5
-        |           ^
-    pipeline.yml:14:14: error: `A` must be text, but a date stands here [wrong-type]
-     14 |     env: {A: 2002-08-15, '': x, B: 12345678901234567890}
-        |              ^^^^^^^^^^
+    ");
+}
+
+#[test]
+fn wrong_values_deep_in_a_step_are_told_at_their_place() {
+    insta::assert_snapshot!(said("
+steps:
+  - command: x
+    skip: 5
+    env: {A: 2002-08-15, '': x, B: 12345678901234567890}
+    retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
+    resources: {cpus: lots, memory: 4}
+    depends_on: {a: b}
+    agents: {queue: '*'}
+  - 5
+  - waitt
+"), @"
+    pipeline.yml:4:11: error: `skip` must be `true`, `false` or a reason, but an integer stands here [wrong-type]
+     4 |     skip: 5
+       |           ^
+    pipeline.yml:5:14: error: `A` must be text, but a date stands here [wrong-type]
+     5 |     env: {A: 2002-08-15, '': x, B: 12345678901234567890}
+       |              ^^^^^^^^^^
       hint: put it in quotes to make it text
-    pipeline.yml:14:26: error: a variable's name is not empty and holds neither `=` nor NUL [variable-name]
-     14 |     env: {A: 2002-08-15, '': x, B: 12345678901234567890}
-        |                          ^^
-    pipeline.yml:14:36: error: `B` is an integer that 63 bits cannot hold [wrong-type]
-     14 |     env: {A: 2002-08-15, '': x, B: 12345678901234567890}
-        |                                    ^^^^^^^^^^^^^^^^^^^^
+    pipeline.yml:5:26: error: a variable's name is not empty and holds neither `=` nor NUL [variable-name]
+     5 |     env: {A: 2002-08-15, '': x, B: 12345678901234567890}
+       |                          ^^
+    pipeline.yml:5:36: error: `B` is an integer that 63 bits cannot hold [wrong-type]
+     5 |     env: {A: 2002-08-15, '': x, B: 12345678901234567890}
+       |                                    ^^^^^^^^^^^^^^^^^^^^
       hint: put it in quotes to make it text
-    pipeline.yml:15:32: error: `limit` must be from 0 to 10 [out-of-range]
-     15 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
-        |                                ^^
-    pipeline.yml:15:44: error: `SIGTRM` is not the name of a signal [unknown-signal]
-     15 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
-        |                                            ^^^^^^
+    pipeline.yml:6:32: error: `limit` must be from 0 to 10 [out-of-range]
+     6 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
+       |                                ^^
+    pipeline.yml:6:44: error: `SIGTRM` is not the name of a signal [unknown-signal]
+     6 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
+       |                                            ^^^^^^
       hint: did you mean `TERM`?
-    pipeline.yml:15:59: error: `agent-lost` is not a cause [unknown-cause]
-     15 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
-        |                                                           ^^^^^^^^^^
+    pipeline.yml:6:59: error: `agent-lost` is not a cause [unknown-cause]
+     6 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
+       |                                                           ^^^^^^^^^^
       hint: did you mean `agent_lost`?
-    pipeline.yml:15:71: error: `status` is not known in a rule of `automatic` [unknown-key]
-     15 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
-        |                                                                       ^^^^^^
-    pipeline.yml:15:92: error: `allow` is not known in `retry.manual` [unknown-key]
-     15 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
-        |                                                                                            ^^^^^
+    pipeline.yml:6:71: error: `status` is not known in a rule of `automatic` [unknown-key]
+     6 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
+       |                                                                       ^^^^^^
+    pipeline.yml:6:92: error: `allow` is not known in `retry.manual` [unknown-key]
+     6 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
+       |                                                                                            ^^^^^
       hint: did you mean `allowed`?
-    pipeline.yml:16:23: error: `cpus` must be a number such as `2` or `0.5`, but text stands here [wrong-type]
-     16 |     resources: {cpus: lots, memory: 4}
-        |                       ^^^^
-    pipeline.yml:16:37: error: `memory` must be from 4194304 bytes (4MiB) to 1125899906842624 (1024TiB) [out-of-range]
-     16 |     resources: {cpus: lots, memory: 4}
-        |                                     ^
+    pipeline.yml:7:23: error: `cpus` must be a number such as `2` or `0.5`, but text stands here [wrong-type]
+     7 |     resources: {cpus: lots, memory: 4}
+       |                       ^^^^
+    pipeline.yml:7:37: error: `memory` must be from 4194304 bytes (4MiB) to 1125899906842624 (1024TiB) [out-of-range]
+     7 |     resources: {cpus: lots, memory: 4}
+       |                                     ^
       hint: a number alone is bytes; did you mean `4GiB`?
-    pipeline.yml:17:17: error: `depends_on` must be a step's key, or a list of them, but a mapping stands here [wrong-type]
-     17 |     depends_on: {a: b}
-        |                 ^^^^^^
-    pipeline.yml:18:21: error: a queue is named exactly; without `queue` the step goes to `default` [empty-value]
-     18 |     agents: {queue: '*'}
-        |                     ^^^
-    pipeline.yml:19:5: error: a step is a mapping or one of the words `wait`, `block`, `input`, not an integer [wrong-type]
-     19 |   - 5
+    pipeline.yml:8:17: error: `depends_on` must be a step's key, or a list of them, but a mapping stands here [wrong-type]
+     8 |     depends_on: {a: b}
+       |                 ^^^^^^
+    pipeline.yml:9:21: error: a queue is named exactly; without `queue` the step goes to `default` [empty-value]
+     9 |     agents: {queue: '*'}
+       |                     ^^^
+    pipeline.yml:10:5: error: a step is a mapping or one of the words `wait`, `block`, `input`, not an integer [wrong-type]
+     10 |   - 5
         |     ^
-    pipeline.yml:20:5: error: `waitt` is not a step [unknown-step]
-     20 |   - waitt
+    pipeline.yml:11:5: error: `waitt` is not a step [unknown-step]
+     11 |   - waitt
         |     ^^^^^
       hint: did you mean `wait`?
     ");

@@ -1,5 +1,7 @@
 //! Mutated pipelines through the fuzz entry. `WINDLASS_FUZZ_RUNS` sets how many; a failing one prints its seed.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "the tests' own helpers fail by panicking")]
+
 use windlass_pipeline::fuzz;
 
 const SEEDS: [&str; 8] = [

@@ -1,5 +1,7 @@
 //! What a sound pipeline comes to.
 
+#![allow(clippy::panic, reason = "the tests' own helpers fail by panicking")]
+
 use std::fmt::Write as _;
 
 use windlass_pipeline::graph::{Command, Graph, ManualRetry, NodeKind, SignalMatch, SoftFail, StatusMatch, Supersede};
@@ -31,7 +33,8 @@ fn shape(graph: &Graph) -> String {
             .iter()
             .map(|edge| format!("{}{}", edge.node, if edge.allow_failure { "?" } else { "" }))
             .collect();
-        let _ = writeln!(text, "{index} {} <- {}", node.label, edges.join(" "));
+        let edges = if edges.is_empty() { "nothing".to_owned() } else { edges.join(" ") };
+        let _ = writeln!(text, "{index} {} <- {edges}", node.label);
     }
     text
 }
@@ -59,8 +62,8 @@ steps:
 ",
     );
     insta::assert_snapshot!(shape(&graph), @"
-    0 a <- 
-    1 b <- 
+    0 a <- nothing
+    1 b <- nothing
     2 wait <- 0 1
     3 c <- 2
     4 d <- 2
@@ -85,8 +88,8 @@ steps:
 ",
     );
     insta::assert_snapshot!(shape(&graph), @"
-    0 a <- 
-    1 b <- 
+    0 a <- nothing
+    1 b <- nothing
     2 gate <- 0?
     3 c <- 2
     4 wait <- 0? 2
@@ -105,8 +108,8 @@ steps:
 ",
     );
     insta::assert_snapshot!(shape(&graph), @"
-    0 a 0/1 of 2 2 100% %x <- 
-    1 a 1/2 of 2 2 100% %x <- 
+    0 a 0/1 of 2 2 100% %x <- nothing
+    1 a 1/2 of 2 2 100% %x <- nothing
     2 b <- 0 1
     3 c <- 0 1
     4 c <- 0 1
@@ -328,4 +331,23 @@ fn pipelines_that_multiply_beyond_the_limits_are_refused_before_they_are_built()
 fn ten_thousand_steps_compile() {
     let text = format!("steps:\n{}", "  - {command: make, label: x, env: {A: b}}\n  - wait\n".repeat(5_000));
     assert_eq!(graph(&text).nodes.len(), 10_000);
+}
+
+#[test]
+fn the_pipeline_that_a_newcomer_runs_first_compiles_without_a_word() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/hello/.windlass/pipeline.yml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let compiled = compile(&text, ".windlass/pipeline.yml", &[]);
+    assert_eq!(compiled.render(&text), "");
+    let graph = compiled.graph.unwrap();
+    insta::assert_snapshot!(shape(&graph), @"
+    0 count words <- nothing
+    1 verify checksums <- nothing
+    2 lint <- nothing
+    3 wait <- 0 1 2
+    4 most used words <- 0 1
+    ");
+    let last = command(&graph, 4);
+    assert!(last.command.starts_with("echo \"The $TOP words that \\\"The Well at Ansty\\\""), "{}", last.command);
+    assert_eq!(last.timeout_ms, Some(300_000));
 }

@@ -1,5 +1,7 @@
 //! Documents as trees: what merges, aliases and repetitions come to, and what is refused.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "the tests' own helpers fail by panicking")]
+
 use windlass_pipeline::yaml::{Kind, Node, parse};
 
 /// A document as JSON-like text, keys in their order.
@@ -93,8 +95,8 @@ fn hostile_documents_are_refused_within_named_limits() {
         ("a: &a {b: *a}".to_owned(), "infinite-recursion"),
         ("a: *nobody".to_owned(), "yaml-syntax"),
     ] {
-        let error = parse(&text).error.unwrap_or_else(|| panic!("accepted: {:.60}", text));
-        assert_eq!(error.code, code, "{:.60}: {}", text, error.message);
+        let error = parse(&text).error.unwrap_or_else(|| panic!("accepted: {text:.60}"));
+        assert_eq!(error.code, code, "{text:.60}: {}", error.message);
     }
     // Merging the same thing ten times is no bomb: nothing multiplies.
     assert_eq!(parse(&merges).error, None);
