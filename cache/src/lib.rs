@@ -7,6 +7,9 @@
 //! | [`blob`], [`upload`] | a blob that was found, one that is being written |
 //! | `segment`, `appender`, `index` | records on disk, group commit, what is where in memory |
 //! | `evict`, [`verify`] | the cap of a lazy store, the check of every byte |
+//! | [`tree`] | Merkle directories and their encoding |
+//! | [`snapshot`] | a directory on disk becomes a tree |
+//! | [`layout`](mod@layout), [`wipe`](mod@wipe) | a tree becomes a directory on disk, and goes away again |
 //! | [`error`] | what can go wrong, in two families |
 //!
 //! Everything here is synchronous; callers with an executor use their blocking threads.
@@ -16,15 +19,23 @@ pub mod blob;
 pub mod error;
 mod evict;
 mod index;
+pub mod layout;
 mod segment;
+pub mod snapshot;
 pub mod store;
+pub mod tree;
 pub mod upload;
 pub mod verify;
 pub mod vfs;
+pub mod wipe;
 
 pub use blob::{Blob, BlobReader};
 pub use error::{BadPack, BadTree, Error, Fault, Rejected};
+pub use layout::{Laid, LayoutOptions, layout};
+pub use snapshot::{Snapshot, SnapshotSource, snapshot};
 pub use store::{Durability, Pins, Stats, Store, StoreOptions};
+pub use tree::{Directory, Entry, Node};
 pub use upload::Upload;
 pub use verify::{Report, verify_segments};
 pub use vfs::{RealFs, Vfs, VfsFile};
+pub use wipe::wipe;

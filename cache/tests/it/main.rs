@@ -8,3 +8,4 @@
 
 mod crash;
 mod store;
+mod tree;

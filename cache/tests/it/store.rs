@@ -120,6 +120,7 @@ fn damaged_blobs_are_found_put_aside_never_served_and_can_be_stored_again() {
     let store = durable(dir.path());
     let mut reader = store.get(&namespace, &digests[1]).unwrap().unwrap().reader();
     assert!(reader.read_to_end(&mut Vec::new()).is_err());
+    drop(reader);
     assert_eq!(store.verify().unwrap().damaged, [], "it was put aside when it was read");
     for digest in &digests[..2] {
         assert!(!store.contains(&namespace, digest) && store.get(&namespace, digest).unwrap().is_none());
