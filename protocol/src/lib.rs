@@ -8,6 +8,7 @@
 //! | [`limits`] | every bound of the system, with its reason |
 //! | [`version`] | protocol versions and their ALPN names |
 //! | [`frame`] | length-prefixed, checksummed frames, without I/O |
+//! | [`fuzz`] | every decoder of foreign bytes, to be fed nonsense |
 //! | [`message`] | the messages of `windlass/1` |
 //! | [`cause`] | why something ended without a result of its own |
 //! | [`job`] | what an agent is given to run, and what it answers |
@@ -21,6 +22,9 @@
 pub mod cause;
 pub mod digest;
 pub mod frame;
+pub mod fuzz;
+#[cfg(feature = "host")]
+pub mod host;
 pub mod id;
 #[cfg(feature = "identity")]
 pub mod identity;

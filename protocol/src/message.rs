@@ -19,9 +19,11 @@ use crate::time::WallMs;
 
 pub mod codec;
 pub mod log;
+pub mod validate;
 
 pub use codec::{BadMessage, decode, encode};
 pub use log::LogHeader;
+pub use validate::{Invalid, Validate};
 
 /// What an agent is and can do; sent once for each connection, first.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]

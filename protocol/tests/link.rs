@@ -12,7 +12,9 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use windlass_protocol::frame::{self, BadFrame};
 use windlass_protocol::id::AgentId;
+use windlass_protocol::id::AttemptId;
 use windlass_protocol::identity::{AgentKey, AgentName, Ca, Chain, Standing, tls};
+use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::{CERT_LIFE_MS, FRAME_MAX_BYTES, LOG_CHUNK_MAX_BYTES};
 use windlass_protocol::link::endpoint::peer_chain;
 use windlass_protocol::link::error::ALERT_UNKNOWN_CA;
@@ -21,7 +23,7 @@ use windlass_protocol::link::{
     transport,
 };
 use windlass_protocol::message::log::parse_chunk;
-use windlass_protocol::message::{BlobHeader, LogHeader, RefuseCode};
+use windlass_protocol::message::{BlobHeader, LogHeader};
 use windlass_protocol::{Trust, WallMs};
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -168,14 +170,15 @@ async fn a_client_without_certificate_may_only_enrol() {
     assert_eq!((theirs.protocol, theirs.peer.is_none()), (Protocol::Enrol, true));
     let answering = tokio::spawn(async move {
         let (send, recv) = theirs.connection.accept_bi().await.unwrap();
-        let request: RefuseCode = FramedRecv::new(recv).recv_message().await.unwrap().unwrap();
+        let request: BlobHeader = FramedRecv::new(recv).recv_message().await.unwrap().unwrap();
         let mut send = FramedSend::new(send);
         send.send_message(&request).await.unwrap();
         send.finish().unwrap();
         send.delivered().await.unwrap();
     });
-    let answer: RefuseCode = timeout(DEADLINE, ask(&connection, &RefuseCode::Cidr)).await.unwrap().unwrap();
-    assert_eq!(answer, RefuseCode::Cidr);
+    let question = BlobHeader::Found { bytes: 5 };
+    let answer: BlobHeader = timeout(DEADLINE, ask(&connection, &question)).await.unwrap().unwrap();
+    assert_eq!(answer, question);
     answering.await.unwrap();
 }
 
@@ -246,6 +249,16 @@ async fn a_frame_of_another_type_stops_the_stream_with_a_code() {
     let mut recv = FramedRecv::new(theirs.connection.accept_uni().await.unwrap());
     let got = timeout(DEADLINE, recv.recv_message::<LogHeader>()).await.unwrap();
     assert!(matches!(got, Err(LinkError::BadMessage(_))), "{got:?}");
+    let told = timeout(DEADLINE, send.delivered()).await.unwrap();
+    assert!(matches!(told, Err(LinkError::Stopped { code: Code::BadMessage })), "{told:?}");
+
+    // One of the right shape that says what nobody may say: epoch 0 is never granted.
+    let mut send = FramedSend::new(ours.open_uni().await.unwrap());
+    let senseless = LogHeader { attempt: AttemptId::from_bytes([1; 16]), epoch: Epoch(0), offset: 0 };
+    send.send_message(&senseless).await.unwrap();
+    let mut recv = FramedRecv::new(theirs.connection.accept_uni().await.unwrap());
+    let got = timeout(DEADLINE, recv.recv_message::<LogHeader>()).await.unwrap();
+    assert!(matches!(got, Err(LinkError::Invalid(_))), "{got:?}");
     let told = timeout(DEADLINE, send.delivered()).await.unwrap();
     assert!(matches!(told, Err(LinkError::Stopped { code: Code::BadMessage })), "{told:?}");
 }

@@ -6,7 +6,7 @@ use quinn::{ConnectError, ConnectionError, ReadError, VarInt, WriteError};
 
 use crate::frame::BadFrame;
 use crate::identity::IdentityError;
-use crate::message::BadMessage;
+use crate::message::{BadMessage, Invalid};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $number:literal, $text:literal;)*) => {
@@ -170,6 +170,9 @@ pub enum LinkError {
     /// A frame holds no message of the expected type.
     #[error(transparent)]
     BadMessage(#[from] BadMessage),
+    /// A message decodes and makes no sense.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
     /// A certificate or a TLS configuration is not usable.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -204,6 +207,7 @@ impl LinkError {
             | Self::Interrupted
             | Self::BadFrame(_)
             | Self::BadMessage(_)
+            | Self::Invalid(_)
             | Self::Io { .. } => false,
         }
     }

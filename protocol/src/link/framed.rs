@@ -12,8 +12,8 @@ use rkyv::{Archive, Deserialize, Serialize};
 use super::error::{Code, LinkError};
 use crate::frame::{self, BadFrame};
 use crate::limits::{FRAME_HEADER_BYTES, FRAME_MAX_BYTES};
-use crate::message;
 use crate::message::log::chunk_prefix;
+use crate::message::{self, Validate};
 use crate::time::WallMs;
 
 /// Payloads up to here are copied behind their header, larger ones travel beside it.
@@ -195,24 +195,26 @@ impl FramedRecv {
         }
     }
 
-    /// The next message, `None` where the stream ended between two.
+    /// The next message, valid in shape and meaning; `None` where the stream ended between two.
     ///
     /// # Errors
-    /// As [`Self::recv`], and [`LinkError::BadMessage`], after which the stream is stopped with [`Code::BadMessage`].
+    /// As [`Self::recv`], and [`LinkError::BadMessage`] or [`LinkError::Invalid`], after which the stream is stopped with
+    /// [`Code::BadMessage`].
     pub async fn recv_message<T>(&mut self) -> Result<Option<T>, LinkError>
     where
-        T: Archive,
+        T: Archive + Validate,
         T::Archived:
             for<'a> CheckBytes<HighValidator<'a, rancor::Error>> + Deserialize<T, HighDeserializer<rancor::Error>>,
     {
         let Some(payload) = self.recv().await? else { return Ok(None) };
-        match message::decode(&payload) {
-            Ok(message) => Ok(Some(message)),
-            Err(bad) => {
-                self.stop(Code::BadMessage);
-                Err(bad.into())
-            }
+        let checked = message::decode::<T>(&payload).map_err(LinkError::from).and_then(|message| {
+            message.validate()?;
+            Ok(message)
+        });
+        if checked.is_err() {
+            self.stop(Code::BadMessage);
         }
+        checked.map(Some)
     }
 
     async fn next_frame(&mut self) -> Result<Option<AlignedVec>, LinkError> {
@@ -303,7 +305,7 @@ impl FramedRecv {
 pub async fn ask<Q, A>(connection: &Connection, request: &Q) -> Result<A, LinkError>
 where
     Q: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, rancor::Error>>,
-    A: Archive,
+    A: Archive + Validate,
     A::Archived: for<'a> CheckBytes<HighValidator<'a, rancor::Error>> + Deserialize<A, HighDeserializer<rancor::Error>>,
 {
     let (send, recv) = connection.open_bi().await?;

@@ -1,0 +1,453 @@
+//! `windlass/1` is frozen: the bytes of every message and variant are checked in, and an accidental change fails here.
+//!
+//! rkyv is not self-describing, so a field that moves is a new protocol version, not a fix of these files. A variant
+//! that is *added* changes no other bytes: add a sample of it and write its file with `GOLDEN_WRITE=1`. Existing files
+//! are never rewritten, whatever the variable says.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::fs;
+use std::path::PathBuf;
+
+use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor;
+use rkyv::ser::allocator::ArenaHandle;
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Deserialize, Serialize};
+use windlass_protocol::cause::{Cause, CauseKind};
+use windlass_protocol::id::{AgentId, AttemptId, BuildId, JobId, TokenId};
+use windlass_protocol::identity::{AgentName, ApiToken, JoinToken, secret_hash};
+use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
+use windlass_protocol::message::log::{chunk_prefix, parse_chunk};
+use windlass_protocol::message::{
+    AgentMessage, BlobHeader, CoordinatorMessage, Enrol, EnrolAnswer, Evidence, FetchBlobs, Health, Held, Hello,
+    LogHeader, RefuseCode, Validate, Verdict, decode, encode,
+};
+use windlass_protocol::{Digest, Namespace, Secret, Trust, WallMs, frame};
+
+/// Names every variant of a type in a match without `_`: a new one does not compile until it has a name here, and does
+/// not pass until it has a sample.
+macro_rules! names {
+    ($function:ident($type:ty) $($pattern:pat => $name:literal,)*) => {
+        fn $function(message: &$type) -> &'static str {
+            match message { $($pattern => $name,)* }
+        }
+        impl Named for $type {
+            const ALL: &'static [&'static str] = &[$($name),*];
+            fn name(&self) -> &'static str { $function(self) }
+        }
+    };
+}
+
+trait Named {
+    const ALL: &'static [&'static str];
+    fn name(&self) -> &'static str;
+}
+
+names! { agent_message(AgentMessage)
+    AgentMessage::Hello(_) => "hello",
+    AgentMessage::Beat { .. } => "beat",
+    AgentMessage::Accepted { .. } => "accepted",
+    AgentMessage::Refused { .. } => "refused",
+    AgentMessage::Started { .. } => "started",
+    AgentMessage::Finished { .. } => "finished",
+    AgentMessage::Stopped { .. } => "stopped",
+    AgentMessage::Draining => "draining",
+    AgentMessage::Resumed => "resumed",
+    AgentMessage::Goodbye { .. } => "goodbye",
+    AgentMessage::Renew { .. } => "renew",
+}
+
+names! { coordinator_message(CoordinatorMessage)
+    CoordinatorMessage::Welcome { .. } => "welcome",
+    CoordinatorMessage::BeatAck { .. } => "beat_ack",
+    CoordinatorMessage::Offer { .. } => "offer",
+    CoordinatorMessage::Cancel { .. } => "cancel",
+    CoordinatorMessage::Stop { .. } => "stop",
+    CoordinatorMessage::Committed { .. } => "committed",
+    CoordinatorMessage::LogAck { .. } => "log_ack",
+    CoordinatorMessage::Drain { .. } => "drain",
+    CoordinatorMessage::Resume => "resume",
+    CoordinatorMessage::Certificate { .. } => "certificate",
+    CoordinatorMessage::Refuse { .. } => "refuse",
+}
+
+names! { verdict(Verdict)
+    Verdict::Keep { .. } => "keep",
+    Verdict::Committed => "committed",
+    Verdict::Stop => "stop",
+}
+
+names! { phase(Phase)
+    Phase::Preparing => "preparing",
+    Phase::Running => "running",
+    Phase::Finished => "finished",
+}
+
+names! { source(Source)
+    Source::Empty => "empty",
+    Source::Tree { .. } => "tree",
+    Source::Git { .. } => "git",
+}
+
+names! { evidence(Evidence)
+    Evidence::None => "none",
+    Evidence::Document { .. } => "document",
+}
+
+names! { enrol_answer(EnrolAnswer)
+    EnrolAnswer::Enrolled { .. } => "enrolled",
+    EnrolAnswer::Refused { .. } => "refused",
+}
+
+names! { blob_header(BlobHeader)
+    BlobHeader::Found { .. } => "found",
+    BlobHeader::Absent => "absent",
+}
+
+names! { enrol(Enrol) _ => "enrol", }
+names! { fetch_blobs(FetchBlobs) _ => "fetch_blobs", }
+names! { log_header(LogHeader) _ => "log_header", }
+
+names! { refuse_code(RefuseCode)
+    RefuseCode::TokenUnknown => "token_unknown",
+    RefuseCode::TokenExpired => "token_expired",
+    RefuseCode::TokenUsedUp => "token_used_up",
+    RefuseCode::TokenRevoked => "token_revoked",
+    RefuseCode::Cidr => "cidr",
+    RefuseCode::NameTaken => "name_taken",
+    RefuseCode::TagNotAllowed => "tag_not_allowed",
+    RefuseCode::VersionTooOld => "version_too_old",
+    RefuseCode::VersionTooNew => "version_too_new",
+    RefuseCode::ClockSkew => "clock_skew",
+    RefuseCode::PoolFull => "pool_full",
+    RefuseCode::PoolPaused => "pool_paused",
+    RefuseCode::AgentRevoked => "agent_revoked",
+    RefuseCode::CertificateExpired => "certificate_expired",
+    RefuseCode::Malformed => "malformed",
+    RefuseCode::Unavailable => "unavailable",
+}
+
+names! { cause_kind(CauseKind)
+    CauseKind::AgentLost => "agent_lost",
+    CauseKind::LeaseLost => "lease_lost",
+    CauseKind::AgentStopped => "agent_stopped",
+    CauseKind::SpotNotice => "spot_notice",
+    CauseKind::OutOfMemory => "out_of_memory",
+    CauseKind::DiskFull => "disk_full",
+    CauseKind::Timeout => "timeout",
+    CauseKind::Canceled => "canceled",
+    CauseKind::Superseded => "superseded",
+    CauseKind::Expired => "expired",
+    CauseKind::ImageMissing => "image_missing",
+    CauseKind::ImagePullFailed => "image_pull_failed",
+    CauseKind::CheckoutFailed => "checkout_failed",
+    CauseKind::SourceMissing => "source_missing",
+    CauseKind::ArtifactMissing => "artifact_missing",
+    CauseKind::HookFailed => "hook_failed",
+    CauseKind::PluginFailed => "plugin_failed",
+    CauseKind::SecretMissing => "secret_missing",
+    CauseKind::DependencyFailed => "dependency_failed",
+    CauseKind::NoSuchQueue => "no_such_queue",
+    CauseKind::RefusedByPolicy => "refused_by_policy",
+    CauseKind::Internal => "internal",
+}
+
+fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// 32 bytes a line, so that a review sees what moved.
+fn hex(bytes: &[u8]) -> String {
+    bytes.chunks(32).map(|line| line.iter().map(|b| format!("{b:02x}")).collect::<String>() + "\n").collect()
+}
+
+fn check<T>(what: &str, samples: &[T])
+where
+    T: Named
+        + PartialEq
+        + Debug
+        + Archive
+        + for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, rancor::Error>>,
+    T::Archived: for<'a> CheckBytes<HighValidator<'a, rancor::Error>> + Deserialize<T, HighDeserializer<rancor::Error>>,
+{
+    let sampled: BTreeSet<&str> = samples.iter().map(Named::name).collect();
+    assert_eq!(sampled, T::ALL.iter().copied().collect(), "every variant of {what} has a sample");
+    let folder = folder(what);
+    let write = std::env::var_os("GOLDEN_WRITE").is_some();
+    fs::create_dir_all(&folder).unwrap();
+    let mut expected = BTreeSet::new();
+    for (number, sample) in samples.iter().enumerate() {
+        let file = format!("{:02}-{}.hex", number, sample.name());
+        let path = folder.join(&file);
+        let bytes = encode(sample).unwrap();
+        if write && !path.exists() {
+            fs::write(&path, hex(&bytes)).unwrap();
+        }
+        let golden = fs::read_to_string(&path).unwrap_or_else(|_| panic!("{what}/{file} is missing"));
+        assert_eq!(hex(&bytes), golden, "{what}/{file}: the bytes of windlass/1 have changed");
+        let golden = unhex(&golden);
+        assert_eq!(&decode::<T>(&golden).unwrap(), sample, "{what}/{file} decodes to what it was made of");
+        expected.insert(file);
+    }
+    let there: BTreeSet<String> =
+        fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(there, expected, "{what}: no file without its sample");
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.chars().filter_map(|c| c.to_digit(16)).map(|d| u8::try_from(d).unwrap()).collect();
+    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+}
+
+const fn attempt(n: u8) -> AttemptId {
+    AttemptId::from_bytes([n; 16])
+}
+
+fn job() -> JobSpec {
+    JobSpec {
+        attempt: attempt(1),
+        attempt_number: 2,
+        job: JobId::from_bytes([2; 16]),
+        build: BuildId::from_bytes([3; 16]),
+        build_number: 41,
+        pipeline: "hello".to_owned(),
+        step_key: Some("a-key-that-is-too-long-to-be-inline".to_owned()),
+        label: "Tests".to_owned(),
+        command: "make\nmake test".to_owned(),
+        env: vec![("A".to_owned(), "1".to_owned()), ("LONGER_NAME".to_owned(), "a longer value".to_owned())],
+        image: Some("debian:12".to_owned()),
+        source: Source::Tree { digest: Digest::of(b"tree") },
+        namespace: Namespace::overlay("hello", "pr:17"),
+        queue: "prod-corp:default".to_owned(),
+        timeout_ms: Some(60_000),
+        grace_ms: 10_000,
+        resources: Resources { cpu_millis: 1_500, memory_bytes: 1 << 30 },
+        exclusive: true,
+        interruptible: false,
+        tty: true,
+        keep_workspace: false,
+        log_limit_bytes: 1 << 30,
+    }
+}
+
+fn plain_job() -> JobSpec {
+    JobSpec {
+        step_key: None,
+        env: Vec::new(),
+        image: None,
+        source: Source::Git {
+            repository: "https://git.example/r.git".to_owned(),
+            commit: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+            branch: "main".to_owned(),
+        },
+        namespace: Namespace::trusted("hello"),
+        timeout_ms: None,
+        exclusive: false,
+        interruptible: true,
+        tty: false,
+        keep_workspace: true,
+        ..job()
+    }
+}
+
+fn outcome() -> Outcome {
+    Outcome {
+        exit_status: Some(3),
+        signal: None,
+        cause: None,
+        started_at: Some(WallMs(1_000)),
+        finished_at: WallMs(2_000),
+        log_bytes: 77,
+        log_digest: Digest::of(b"log"),
+        log_truncated: false,
+        peak_memory_bytes: Some(5 << 20),
+    }
+}
+
+fn lost_outcome() -> Outcome {
+    Outcome {
+        exit_status: None,
+        signal: Some(9),
+        cause: Some(Cause::new(CauseKind::OutOfMemory, "it used more than 1 GiB")),
+        started_at: None,
+        log_truncated: true,
+        peak_memory_bytes: None,
+        ..outcome()
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        name: "build-7.eu.example".to_owned(),
+        version: "0.1.0".to_owned(),
+        machine_id: "00112233445566778899aabbccddeeff".to_owned(),
+        slots: 4,
+        capacity: Resources { cpu_millis: 8_000, memory_bytes: 32 << 30 },
+        tags: vec![("os".to_owned(), "linux".to_owned()), ("disk".to_owned(), "nvme".to_owned())],
+        runs_images: true,
+        capabilities: vec!["pty".to_owned()],
+        held: vec![
+            Held { attempt: attempt(1), epoch: Epoch(7), phase: Phase::Running, started_at: Some(WallMs(9)) },
+            Held { attempt: attempt(2), epoch: Epoch(8), phase: Phase::Preparing, started_at: None },
+        ],
+    }
+}
+
+fn agent_messages() -> Vec<AgentMessage> {
+    let (attempt, epoch) = (attempt(1), Epoch(0x0102_0304_0506_0708));
+    let health = Health {
+        disk_free_bytes: 1 << 33,
+        disk_total_bytes: 1 << 40,
+        memory_available_bytes: 1 << 34,
+        load_millis: 1_250,
+        disk_full: false,
+        cannot_kill: true,
+    };
+    let cause = Cause::new(CauseKind::DiskFull, "2 GiB are free, 5 GiB are needed");
+    vec![
+        AgentMessage::Hello(hello()),
+        AgentMessage::Beat { seq: 5, health, held: vec![(attempt, epoch)] },
+        AgentMessage::Accepted { attempt, epoch },
+        AgentMessage::Refused { attempt, epoch, cause },
+        AgentMessage::Started { attempt, epoch, at: WallMs(1_790_000_000_000) },
+        AgentMessage::Finished { attempt, epoch, outcome: outcome() },
+        AgentMessage::Finished { attempt, epoch, outcome: lost_outcome() },
+        AgentMessage::Stopped { attempt, epoch },
+        AgentMessage::Draining,
+        AgentMessage::Resumed,
+        AgentMessage::Goodbye { reason: "the machine is switched off".to_owned() },
+        AgentMessage::Renew { csr: vec![0x30, 0x03, 1, 2, 3] },
+    ]
+}
+
+fn coordinator_messages() -> Vec<CoordinatorMessage> {
+    let (epoch, id) = (Epoch(0x0102_0304_0506_0708), attempt(1));
+    let verdicts = vec![
+        (attempt(1), Verdict::Keep { epoch: Epoch(9), log_offset: 1 << 20 }),
+        (attempt(2), Verdict::Committed),
+        (attempt(3), Verdict::Stop),
+    ];
+    vec![
+        CoordinatorMessage::Welcome { session: 3, lease_ms: 60_000, beat_ms: 5_000, verdicts },
+        CoordinatorMessage::BeatAck { seq: 5 },
+        CoordinatorMessage::Offer { epoch, job: Box::new(job()) },
+        CoordinatorMessage::Offer { epoch, job: Box::new(plain_job()) },
+        CoordinatorMessage::Cancel { attempt: id, epoch, cause: Cause::new(CauseKind::Canceled, "by alice") },
+        CoordinatorMessage::Stop { attempt: id, epoch },
+        CoordinatorMessage::Committed { attempt: id, epoch },
+        CoordinatorMessage::LogAck { attempt: id, offset: 1 << 33 },
+        CoordinatorMessage::Drain { deadline_ms: Some(600_000), leave: true },
+        CoordinatorMessage::Drain { deadline_ms: None, leave: false },
+        CoordinatorMessage::Resume,
+        CoordinatorMessage::Certificate { chain: vec![vec![0x30, 1, 2], vec![0x30, 3]] },
+        CoordinatorMessage::Refuse { code: RefuseCode::PoolPaused, detail: "ask the pool's owner".to_owned() },
+    ]
+}
+
+fn enrol_sample() -> Enrol {
+    Enrol {
+        token: TokenId::from_bytes([6; 16]),
+        secret: [0xA5; 32],
+        csr: vec![0x30, 0x03, 1, 2, 3],
+        name: "build-7".to_owned(),
+        machine_id: String::new(),
+        tags: vec![("os".to_owned(), "linux".to_owned())],
+        version: "0.1.0".to_owned(),
+        evidence: Evidence::Document { kind: "aws-iid".to_owned(), bytes: vec![1, 2, 3] },
+    }
+}
+
+#[test]
+fn what_an_agent_says_has_the_bytes_of_version_1_and_makes_sense() {
+    check("agent", &agent_messages());
+    for message in agent_messages() {
+        assert_eq!(message.validate(), Ok(()), "{message:?}");
+    }
+}
+
+#[test]
+fn what_a_coordinator_says_has_the_bytes_of_version_1_and_makes_sense() {
+    check("coordinator", &coordinator_messages());
+    for message in coordinator_messages() {
+        assert_eq!(message.validate(), Ok(()), "{message:?}");
+    }
+}
+
+#[test]
+fn joining_has_the_bytes_of_version_1() {
+    check("enrol", &[enrol_sample()]);
+    let chain = vec![vec![0x30, 1, 2], vec![0x30, 3]];
+    let (pool, zone) = ("linux".to_owned(), "eu".to_owned());
+    let enrolled = EnrolAnswer::Enrolled { agent: AgentId::from_bytes([8; 16]), chain, pool, zone };
+    let refused = EnrolAnswer::Refused { code: RefuseCode::TokenExpired, detail: "ask for a new token".to_owned() };
+    assert_eq!((enrol_sample().validate(), enrolled.validate(), refused.validate()), (Ok(()), Ok(()), Ok(())));
+    check("enrol_answer", &[enrolled, refused]);
+    check("evidence", &[Evidence::None, enrol_sample().evidence]);
+}
+
+#[test]
+fn bulk_and_logs_have_the_bytes_of_version_1() {
+    let (build, epoch) = (BuildId::from_bytes([3; 16]), Epoch(7));
+    let digests = vec![Digest::of(b"one"), Digest::of(b"two")];
+    let fetch = FetchBlobs { build, attempt: attempt(1), epoch, digests };
+    let header = LogHeader { attempt: attempt(1), epoch, offset: 1 << 33 };
+    assert_eq!((fetch.validate(), header.validate()), (Ok(()), Ok(())));
+    check("fetch_blobs", &[fetch]);
+    check("blob_header", &[BlobHeader::Found { bytes: 1 << 33 }, BlobHeader::Absent]);
+    check("log_header", &[header]);
+    let chunk = [&chunk_prefix(0x0102_0304_0506_0708, WallMs(0x1112_1314_1516_1718))[..], b"hi"].concat();
+    assert_eq!(hex(&chunk), "080706050403020118171615141312116869\n");
+    assert_eq!(parse_chunk(&chunk).unwrap().bytes, b"hi");
+    let mut framed = Vec::new();
+    frame::encode(b"hi", &mut framed).unwrap();
+    assert_eq!(hex(&framed), "02000000ac2a93d86869\n");
+}
+
+#[test]
+fn the_parts_of_messages_have_the_bytes_of_version_1() {
+    check("phase", &[Phase::Preparing, Phase::Running, Phase::Finished]);
+    check("verdict", &[Verdict::Keep { epoch: Epoch(9), log_offset: 5 }, Verdict::Committed, Verdict::Stop]);
+    check("source", &[Source::Empty, job().source, plain_job().source]);
+    check("cause", CauseKind::ALL);
+    let mut codes = Vec::new();
+    for name in RefuseCode::ALL {
+        let quoted = format!("\"{name}\"");
+        codes.extend(ALL_CODES.iter().copied().filter(|code| serde_json::to_string(code).unwrap() == quoted));
+    }
+    check("refuse_code", &codes);
+}
+
+const ALL_CODES: &[RefuseCode] = &[
+    RefuseCode::TokenUnknown,
+    RefuseCode::TokenExpired,
+    RefuseCode::TokenUsedUp,
+    RefuseCode::TokenRevoked,
+    RefuseCode::Cidr,
+    RefuseCode::NameTaken,
+    RefuseCode::TagNotAllowed,
+    RefuseCode::VersionTooOld,
+    RefuseCode::VersionTooNew,
+    RefuseCode::ClockSkew,
+    RefuseCode::PoolFull,
+    RefuseCode::PoolPaused,
+    RefuseCode::AgentRevoked,
+    RefuseCode::CertificateExpired,
+    RefuseCode::Malformed,
+    RefuseCode::Unavailable,
+];
+
+#[test]
+fn tokens_names_and_stored_hashes_keep_their_form() {
+    let (id, ca) = (TokenId::from_bytes([0xA7; 16]), Digest::of(b"ca"));
+    let secret = || Secret::new([0x5A; 32]);
+    let join = JoinToken { id, secret: secret(), ca };
+    let api = ApiToken { id, secret: secret() };
+    let pool = "linux_x64".to_owned();
+    let name = AgentName { agent: AgentId::from_bytes([8; 16]), pool, zone: "eu/1".to_owned(), trust: Trust::Trusted };
+    let forms = [join.expose(), api.expose(), secret_hash(&secret()).to_string(), name.to_spiffe(&ca).unwrap()];
+    insta::assert_snapshot!(forms.join("\n"));
+}
