@@ -1,1 +1,34 @@
-//! The agent: its link to the coordinator, workspaces, log sending and the loop around its core.
+//! The agent: one process a machine, which dials out to the coordinator and runs what it is offered.
+//!
+//! The core decides (`windlass-agent-core`); here is the shell around it.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`config`] | what an operator says: flags and TOML |
+//! | [`home`] | the data directory and its lock |
+//! | [`identity`] | key and certificate: joining with a token, renewing |
+//! | [`run`] | the loop around the core |
+//! | `session` | one connection: control stream, and who writes to it |
+//! | `logs` | sending spools |
+//! | `bulk` | fetching blobs |
+//! | `workspace` | a job's files, and its wiping |
+//! | `environment` | a job's variables |
+//! | `jobs` | attempts between core and runners |
+//! | `host` | how the machine does |
+
+mod bulk;
+pub mod config;
+mod environment;
+pub mod error;
+pub mod home;
+mod host;
+pub mod identity;
+mod jobs;
+mod logs;
+pub mod run;
+mod session;
+mod workspace;
+
+pub use config::Config;
+pub use error::Fault;
+pub use run::{Ended, run};

@@ -62,6 +62,9 @@ pub const HEALTH_MS: u64 = 2_000;
 /// What an agent's loop has not taken in yet: messages, events of jobs, signals.
 pub const AGENT_INPUTS_MAX: usize = 1_024;
 
+/// Requests that wait for one job's supervisor.
+pub const JOB_REQUESTS_MAX: usize = 64;
+
 /// Messages that wait for an agent's control stream; more, and the connection is given up.
 pub const AGENT_OUTBOX_MAX: usize = 1_024;
 
@@ -462,8 +465,8 @@ pub const LINK_SOCKET_BUFFER_BYTES: usize = 8 << 20;
 /// A blob is read from disk in such pieces.
 pub const LINK_BLOB_PIECE_BYTES: usize = 256 << 10;
 
-/// Inputs whose effects wait for one commit: behind a slow disk, callers wait at the core's door instead.
-pub const BATCH_MAX_INPUTS: usize = CORE_QUEUE_MAX;
+/// Answers and messages that wait for one commit: behind a slow disk, callers wait at the core's door instead.
+pub const BATCH_MAX_HELD: usize = 4 * CORE_QUEUE_MAX;
 
 /// Turns in a row that due timers wait for agents' messages that are already here: the whole queue once, so that no agent
 /// is called lost while its beat stands in it, after a disk that stood still.

@@ -1,0 +1,213 @@
+//! Fetching blobs from the coordinator, on a connection of their own, into the agent's cache.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quinn::Connection;
+use tokio::sync::{Mutex, mpsc};
+use windlass_cache::{Directory, Node, Store};
+use windlass_protocol::cause::CauseKind;
+use windlass_protocol::job::{Epoch, JobSpec};
+use windlass_protocol::limits::FETCH_MAX_DIGESTS;
+use windlass_protocol::link::{FramedRecv, FramedSend, LinkError, Protocol};
+use windlass_protocol::message::{BlobHeader, FetchBlobs};
+use windlass_protocol::{Cause, Digest, Namespace};
+
+use crate::session::Dial;
+
+/// Pieces of blobs between the link and the disk: what the link brings while a segment is written.
+const PIECES_MAX: usize = 64;
+/// Blobs up to this size are gathered and written in one go.
+const GATHER_MAX_BYTES: u64 = 64 << 10;
+/// What is gathered before it is written.
+const GATHERED_MAX_BYTES: usize = 4 << 20;
+
+/// Fetches over one connection at a time, made when it is needed.
+#[derive(Debug)]
+pub(crate) struct Bulk {
+    dial: Mutex<Dial>,
+    connection: Mutex<Option<Connection>>,
+    store: Store,
+}
+
+impl Bulk {
+    pub(crate) fn new(dial: Dial, store: Store) -> Arc<Self> {
+        Arc::new(Self { dial: Mutex::new(dial), connection: Mutex::new(None), store })
+    }
+
+    /// Uses another certificate from the next connection on.
+    pub(crate) async fn redial(&self, dial: Dial) {
+        *self.dial.lock().await = dial;
+    }
+
+    /// Brings a whole tree into the agent's cache: level by level, and of each only what is missing.
+    pub(crate) async fn fetch_tree(&self, job: &JobSpec, epoch: Epoch, root: Digest) -> Result<(), Cause> {
+        let mut level = BTreeSet::from([root]);
+        let mut files = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        while !level.is_empty() {
+            let wanted: Vec<_> = level.iter().copied().collect();
+            self.fetch(job, epoch, wanted.clone()).await?;
+            seen.append(&mut level);
+            for directory in self.directories(&job.namespace, wanted).await? {
+                for entry in directory.entries() {
+                    match &entry.node {
+                        Node::File { digest, .. } => {
+                            files.insert(*digest);
+                        }
+                        Node::Directory { digest, .. } if !seen.contains(digest) => {
+                            level.insert(*digest);
+                        }
+                        Node::Directory { .. } | Node::Symlink { .. } => {}
+                    }
+                }
+            }
+        }
+        self.fetch(job, epoch, files.into_iter().collect()).await
+    }
+
+    async fn directories(&self, namespace: &Namespace, digests: Vec<Digest>) -> Result<Vec<Directory>, Cause> {
+        let (store, namespace) = (self.store.clone(), namespace.clone());
+        blocking(move || {
+            let mut directories = Vec::with_capacity(digests.len());
+            for digest in digests {
+                let blob =
+                    store.get(&namespace, &digest).map_err(|e| Cause::new(CauseKind::Internal, e.to_string()))?;
+                let bytes = blob.ok_or_else(|| missing(&digest))?.into_vec().map_err(|e| internal(&e))?;
+                let bad = |e| Cause::new(CauseKind::SourceMissing, format!("{digest} is no directory: {e}"));
+                directories.push(Directory::decode(&bytes).map_err(bad)?);
+            }
+            Ok(directories)
+        })
+        .await
+    }
+
+    /// Brings those of the blobs that are missing here. What the coordinator does not have is `source_missing`.
+    async fn fetch(&self, job: &JobSpec, epoch: Epoch, digests: Vec<Digest>) -> Result<(), Cause> {
+        let (store, namespace) = (self.store.clone(), job.namespace.clone());
+        let missing = blocking(move || Ok(store.missing(&namespace, &digests))).await?;
+        for part in missing.chunks(FETCH_MAX_DIGESTS) {
+            let request = FetchBlobs { build: job.build, attempt: job.attempt, epoch, digests: part.to_vec() };
+            self.fetch_part(&job.namespace, request).await?;
+        }
+        Ok(())
+    }
+
+    async fn fetch_part(&self, namespace: &Namespace, request: FetchBlobs) -> Result<(), Cause> {
+        let link = |error: LinkError| {
+            Cause::new(CauseKind::Internal, format!("the source could not be fetched from the coordinator: {error}"))
+        };
+        let connection = self.connected().await?;
+        let (send, recv) = connection.open_bi().await.map_err(|e| link(e.into()))?;
+        let (mut send, mut recv) = (FramedSend::new(send), FramedRecv::new(recv));
+        send.send_message(&request).await.map_err(link)?;
+        send.finish().map_err(link)?;
+        let (pieces, queue) = mpsc::channel(PIECES_MAX);
+        let (store, namespace) = (self.store.clone(), namespace.clone());
+        let writer = tokio::task::spawn_blocking(move || write(&store, &namespace, queue));
+        let received = receive(&mut recv, &request.digests, pieces).await;
+        let written = writer.await.map_err(|e| internal(&e))?;
+        // What the disk says explains why the link was given up, not the other way round.
+        written?;
+        received
+    }
+
+    async fn connected(&self) -> Result<Connection, Cause> {
+        let mut connection = self.connection.lock().await;
+        if let Some(open) = connection.as_ref().filter(|open| open.close_reason().is_none()) {
+            return Ok(open.clone());
+        }
+        let made = self.dial.lock().await.connection(Protocol::Bulk).await.map_err(|e| internal(&e))?;
+        *connection = Some(made.clone());
+        Ok(made)
+    }
+}
+
+enum Piece {
+    Begin { digest: Digest, bytes: u64 },
+    Bytes(Bytes),
+}
+
+async fn receive(recv: &mut FramedRecv, digests: &[Digest], pieces: mpsc::Sender<Piece>) -> Result<(), Cause> {
+    let link = |error: LinkError| Cause::new(CauseKind::Internal, format!("the source was cut short: {error}"));
+    let stopped = |_| Cause::new(CauseKind::Internal, "the cache stopped writing");
+    for digest in digests {
+        let header = recv.recv_message::<BlobHeader>().await.map_err(link)?;
+        let Some(BlobHeader::Found { bytes }) = header else { return Err(missing(digest)) };
+        pieces.send(Piece::Begin { digest: *digest, bytes }).await.map_err(stopped)?;
+        let mut left = bytes;
+        while left > 0 {
+            let piece = recv.recv_raw(left).await.map_err(link)?;
+            left -= piece.len() as u64;
+            pieces.send(Piece::Bytes(piece)).await.map_err(stopped)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes what comes: small blobs many at a time, large ones as they come. Wrong bytes are refused by name.
+fn write(store: &Store, namespace: &Namespace, mut queue: mpsc::Receiver<Piece>) -> Result<(), Cause> {
+    let mut gathered: Vec<(Digest, Vec<u8>)> = Vec::new();
+    let mut gathered_bytes = 0;
+    while let Some(piece) = queue.blocking_recv() {
+        let Piece::Begin { digest, bytes } = piece else { continue };
+        let mut left = bytes;
+        if bytes <= GATHER_MAX_BYTES {
+            let mut blob = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
+            while left > 0 {
+                let Some(Piece::Bytes(bytes)) = queue.blocking_recv() else { return Ok(()) };
+                left = left.saturating_sub(bytes.len() as u64);
+                blob.extend_from_slice(&bytes);
+            }
+            gathered_bytes += blob.len();
+            gathered.push((digest, blob));
+            if gathered_bytes >= GATHERED_MAX_BYTES {
+                flush(store, namespace, &mut gathered)?;
+                gathered_bytes = 0;
+            }
+            continue;
+        }
+        let mut upload = store.begin_put(namespace, Some(digest)).map_err(|e| stored(&e))?;
+        while left > 0 {
+            let Some(Piece::Bytes(bytes)) = queue.blocking_recv() else { return Ok(()) };
+            left = left.saturating_sub(bytes.len() as u64);
+            upload.write(&bytes).map_err(|e| stored(&e))?;
+        }
+        upload.finish().map_err(|e| stored(&e))?;
+    }
+    flush(store, namespace, &mut gathered)
+}
+
+fn flush(store: &Store, namespace: &Namespace, gathered: &mut Vec<(Digest, Vec<u8>)>) -> Result<(), Cause> {
+    let blobs = std::mem::take(gathered);
+    if let Some((digest, _)) = blobs.iter().find(|(digest, bytes)| Digest::of(bytes) != *digest) {
+        return Err(Cause::new(CauseKind::Internal, format!("the coordinator sent other bytes for {digest}")));
+    }
+    store.put_many(namespace, blobs.iter().map(|(_, bytes)| bytes)).map_err(|e| stored(&e))?;
+    Ok(())
+}
+
+fn missing(digest: &Digest) -> Cause {
+    Cause::new(CauseKind::SourceMissing, format!("{digest} of the source is not in the cache for this build"))
+}
+
+pub(crate) fn internal(error: &impl ToString) -> Cause {
+    Cause::new(CauseKind::Internal, error.to_string())
+}
+
+/// What a cache's error means for a job.
+pub(crate) fn stored(error: &windlass_cache::Error) -> Cause {
+    let kind = match error {
+        windlass_cache::Error::Fault(windlass_cache::Fault::DiskFull { .. }) => CauseKind::DiskFull,
+        windlass_cache::Error::Rejected(_) | windlass_cache::Error::Fault(_) => CauseKind::Internal,
+    };
+    Cause::new(kind, error.to_string())
+}
+
+/// Runs blocking work away from the executor.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Cause> + Send + 'static,
+) -> Result<T, Cause> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| internal(&e))?
+}

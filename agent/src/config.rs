@@ -1,0 +1,68 @@
+//! What an operator says of an agent: flags over environment over file, resolved by the binary into a [`Config`].
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use windlass_protocol::Secret;
+
+/// The agent's TOML file. Every key is optional; unknown ones are errors.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// `HOST:PORT` of coordinators, tried in order.
+    #[serde(default)]
+    pub server: Vec<String>,
+    /// The data directory.
+    pub data: Option<PathBuf>,
+    /// Its name; the host's by default.
+    pub name: Option<String>,
+    /// Jobs at once; the number of processors by default.
+    pub slots: Option<u32>,
+    /// Processors to give to jobs, such as 3.5.
+    pub cpus: Option<String>,
+    /// Memory to give to jobs, such as `4GiB`.
+    pub memory: Option<String>,
+    /// Tags, as `k=v`.
+    #[serde(default)]
+    pub tag: Vec<String>,
+    /// A file with the join token.
+    pub join_token_file: Option<PathBuf>,
+    /// The first slot's user id; slots follow each other.
+    pub slot_user_base: Option<u32>,
+    /// Bytes of the agent's cache.
+    pub cache: Option<String>,
+}
+
+/// What an agent starts with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `HOST:PORT` of coordinators, tried in order.
+    pub servers: Vec<String>,
+    /// The data directory.
+    pub data: PathBuf,
+    /// Its name, for people.
+    pub name: String,
+    /// Jobs at once.
+    pub slots: u32,
+    /// Thousandths of a processor to give to jobs; `None` is all that the machine has.
+    pub cpu_millis: Option<u64>,
+    /// Bytes of memory to give to jobs; `None` is what the machine has.
+    pub memory_bytes: Option<u64>,
+    /// Tags that it claims.
+    pub tags: Vec<(String, String)>,
+    /// The join token, needed until it has joined.
+    pub join_token: Option<Secret<String>>,
+    /// One job, then leave.
+    pub once: bool,
+    /// The first slot's user id where the agent is root.
+    pub slot_user_base: u32,
+    /// Bytes of the agent's cache.
+    pub cache_bytes: u64,
+    /// The program and arguments that become the spawner: they call `windlass_agent_runner::spawner_from_stdin`.
+    pub spawner: (PathBuf, Vec<String>),
+    /// Milliseconds that a coordinator-independent caller (such as `windlass up`) gives a drain before jobs are canceled.
+    pub drain_ms: Option<u64>,
+}
+
+/// Bytes of an agent's cache where nobody says otherwise: ten source trees of a large repository.
+pub const CACHE_DEFAULT_BYTES: u64 = 20 << 30;

@@ -1,0 +1,96 @@
+//! How the machine does, and what it has: sysinfo, in a place of its own so that a slow read holds up nobody's beat.
+
+use std::io;
+use std::path::PathBuf;
+
+use rustix::fs::statvfs;
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+use windlass_protocol::job::Resources;
+use windlass_protocol::limits::DISK_REFUSE_BYTES;
+use windlass_protocol::message::Health;
+
+/// Reads the machine's state, for one data directory.
+#[derive(Debug)]
+pub(crate) struct Host {
+    system: System,
+    data: PathBuf,
+    disk_full: bool,
+}
+
+impl Host {
+    /// A reader for the file system that `data` is on.
+    ///
+    /// # Errors
+    /// Where the machine does not tell its memory.
+    pub(crate) fn new(data: PathBuf) -> io::Result<Self> {
+        let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::everything());
+        let system = System::new_with_specifics(memory).map_err(io::Error::other)?;
+        Ok(Self { system, data, disk_full: false })
+    }
+
+    /// Processors and memory, in all.
+    #[must_use]
+    pub(crate) fn capacity(&self) -> Resources {
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Resources { cpu_millis: cpus as u64 * 1_000, memory_bytes: self.system.total_memory() }
+    }
+
+    /// How it does now. Blocks for as long as the file system takes to answer.
+    pub(crate) fn sample(&mut self) -> Health {
+        self.system.refresh_memory();
+        let (free, total) = match statvfs(&self.data) {
+            Ok(fs) => (fs.f_bavail.saturating_mul(fs.f_frsize), fs.f_blocks.saturating_mul(fs.f_frsize)),
+            Err(error) => {
+                tracing::warn!(%error, "disk_unreadable");
+                (0, 0)
+            }
+        };
+        self.disk_full = disk_full(self.disk_full, free, total);
+        Health {
+            disk_free_bytes: free,
+            disk_total_bytes: total,
+            memory_available_bytes: self.system.available_memory(),
+            load_millis: load_millis(System::load_average().map_or(0.0, |load| load.one)),
+            disk_full: self.disk_full,
+            cannot_kill: false,
+        }
+    }
+}
+
+/// F49: refuse below 5 % or 2 GiB, whichever is less on small disks; take work again 3 points above.
+fn disk_full(was: bool, free: u64, total: u64) -> bool {
+    if total == 0 {
+        return true;
+    }
+    let percent = if was { 8 } else { 5 };
+    let floor = (total / 100 * percent).min(DISK_REFUSE_BYTES);
+    free < if was { floor + floor / 2 } else { floor }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a load is small and not negative")]
+fn load_millis(load: f64) -> u64 {
+    (load.max(0.0) * 1_000.0) as u64
+}
+
+/// What the operating system calls this machine (F9); empty where it does not say.
+#[must_use]
+pub(crate) fn machine_id() -> String {
+    std::fs::read_to_string("/etc/machine-id").map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn a_full_disk_refuses_and_takes_work_again_only_well_above_the_line() {
+        let total = 100 * GIB;
+        assert!(!disk_full(false, 3 * GIB, total));
+        assert!(disk_full(false, GIB, total));
+        assert!(disk_full(true, 2 * GIB + GIB / 2, total), "hysteresis");
+        assert!(!disk_full(true, 4 * GIB, total));
+        assert!(disk_full(false, 0, 0), "a disk that cannot be read takes nothing");
+    }
+}

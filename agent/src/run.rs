@@ -1,0 +1,370 @@
+//! The loop around the agent's core: everything that happens goes in, everything that it wants done comes out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::Endpoint;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use windlass_agent_core::{AgentConfig, AgentCore, Bugs, ConnId, Effect, Exit, Input, Signal};
+use windlass_agent_runner::{Runner, Spawner};
+use windlass_cache::{RealFs, Store, StoreOptions};
+use windlass_protocol::host::now;
+use windlass_protocol::job::Resources;
+use windlass_protocol::limits::{AGENT_INPUTS_MAX, HEALTH_MS, TURN_MAX_INPUTS};
+use windlass_protocol::link::{Protocol, bind_client};
+use windlass_protocol::message::RefuseCode;
+use windlass_protocol::{Instant64, WallMs};
+
+use crate::bulk::Bulk;
+use crate::config::Config;
+use crate::error::Fault;
+use crate::home::Home;
+use crate::host::{Host, machine_id};
+use crate::identity::{Identity, usable};
+use crate::jobs::{Ground, Jobs};
+use crate::session::{Dial, Session};
+use crate::workspace::Sources;
+
+/// Between two tries to join, where the coordinator cannot be reached.
+const JOIN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Why the agent ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It finished what it had and left.
+    Drained,
+    /// It was told to end at once.
+    Quit,
+    /// The coordinator will never serve it.
+    Refused(RefuseCode),
+}
+
+/// Runs an agent until it leaves. `signals` are the machine owner's words (SIGTERM and the like), in order.
+///
+/// # Errors
+/// [`Fault`] where it cannot start. Once it runs, nothing but its end stops it.
+pub async fn run(config: Config, mut signals: mpsc::Receiver<Signal>) -> Result<Ended, Fault> {
+    // First of all, while this process is small.
+    let arguments: Vec<&str> = config.spawner.1.iter().map(String::as_str).collect();
+    let spawner = Spawner::start(&config.spawner.0, &arguments)
+        .map_err(|source| Fault::System { doing: "the spawner cannot be started", source })?;
+    let home = Home::open(&config.data)?;
+    let endpoint = bind_client().map_err(|source| Fault::System { doing: "no UDP socket can be had", source })?;
+    let machine = machine_id();
+    let identity = match Identity::load(&home)? {
+        Some(identity) => identity,
+        None => tokio::select! {
+            joined = join(&home, &config, &endpoint, &machine) => joined?,
+            _ = signals.recv() => return Ok(Ended::Quit),
+        },
+    };
+    let shell = Shell::new(config, home, identity, endpoint, spawner, machine)?;
+    shell.run(signals).await
+}
+
+/// Joins, waiting for a coordinator that cannot be reached yet.
+async fn join(home: &Home, config: &Config, endpoint: &Endpoint, machine: &str) -> Result<Identity, Fault> {
+    loop {
+        match Identity::join(home, config, endpoint, machine).await {
+            Err(fault @ (Fault::Unreachable { .. } | Fault::Address { .. })) => {
+                tracing::warn!(error = %fault, "not_joined_yet");
+            }
+            Err(Fault::Refused { code, detail }) if !code.permanent() => {
+                tracing::warn!(?code, detail, "not_joined_yet");
+            }
+            other => return other,
+        }
+        tokio::time::sleep(JOIN_AGAIN).await;
+    }
+}
+
+/// The core with everything that it speaks to.
+struct Shell {
+    core: AgentCore,
+    jobs: Jobs,
+    identity: Identity,
+    endpoint: Endpoint,
+    servers: Vec<String>,
+    session: Option<Session>,
+    dialling: Option<AbortHandle>,
+    next_conn: u64,
+    inputs: mpsc::Receiver<Input>,
+    feed: mpsc::Sender<Input>,
+    dialled: mpsc::Receiver<Dialled>,
+    dials: mpsc::Sender<Dialled>,
+    bulk: Arc<Bulk>,
+    renew_asked: Option<WallMs>,
+    ended: Option<Exit>,
+}
+
+/// What came of dialling.
+enum Dialled {
+    Session(Session),
+    Renewed(ConnId, Vec<Vec<u8>>),
+    Failed(ConnId, Fault),
+}
+
+impl Shell {
+    fn new(
+        config: Config,
+        home: Home,
+        identity: Identity,
+        endpoint: Endpoint,
+        spawner: Spawner,
+        machine: String,
+    ) -> Result<Self, Fault> {
+        let (feed, inputs) = mpsc::channel(AGENT_INPUTS_MAX);
+        let (dials, dialled) = mpsc::channel(4);
+        let store = Store::open(Arc::new(RealFs), &home.cache(), StoreOptions::lazy(config.cache_bytes))
+            .map_err(Fault::Cache)?;
+        let dial = Dial {
+            endpoint: endpoint.clone(),
+            servers: config.servers.clone(),
+            config: identity.client_config(Protocol::Bulk)?,
+        };
+        let bulk = Bulk::new(dial, store.clone());
+        let host = Host::new(home.root().to_owned())
+            .map_err(|source| Fault::System { doing: "the machine does not tell its memory", source })?;
+        let core_config = core_config(&config, &host, machine);
+        watch_health(host, feed.clone());
+        let ground = Arc::new(Ground {
+            runner: Runner::new(spawner, home.jobs()),
+            home,
+            sources: Sources { store, bulk: Arc::clone(&bulk) },
+            inputs: feed.clone(),
+            agent: identity.named().clone(),
+            name: config.name,
+            slot_user_base: config.slot_user_base,
+        });
+        let mut jobs = Jobs::new(ground);
+        let found = jobs.adopt().map_err(|source| Fault::System { doing: "earlier jobs cannot be read", source })?;
+        Ok(Self {
+            core: AgentCore::new(now(), core_config, found),
+            jobs,
+            identity,
+            endpoint,
+            servers: config.servers,
+            session: None,
+            dialling: None,
+            next_conn: 0,
+            inputs,
+            feed,
+            dialled,
+            dials,
+            bulk,
+            renew_asked: None,
+            ended: None,
+        })
+    }
+
+    async fn run(mut self, mut signals: mpsc::Receiver<Signal>) -> Result<Ended, Fault> {
+        loop {
+            while let Some(effect) = self.core.poll_effect() {
+                self.act(effect).await;
+            }
+            if let Some(exit) = self.ended {
+                return Ok(self.leave(exit).await);
+            }
+            self.ask_for_certificate();
+            let due = self.core.poll_timeout().unwrap_or(Instant64(u64::MAX));
+            let wait = Duration::from_millis(due.since_ms(now().mono).min(HEALTH_MS));
+            tokio::select! {
+                biased;
+                Some(signal) = signals.recv() => self.handle(Input::Signal(signal)),
+                Some(dialled) = self.dialled.recv() => self.connected(dialled),
+                Some(input) = self.inputs.recv() => {
+                    self.handle(input);
+                    for _ in 1..TURN_MAX_INPUTS {
+                        let Ok(input) = self.inputs.try_recv() else { break };
+                        self.handle(input);
+                    }
+                }
+                () = tokio::time::sleep(wait) => {}
+            }
+            let at = now();
+            if self.core.poll_timeout().is_some_and(|due| due <= at.mono) {
+                self.core.handle_timeout(at);
+            }
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        if let Err(rejected) = self.core.handle(now(), input) {
+            tracing::debug!(%rejected, "input_rejected");
+        }
+    }
+
+    fn connected(&mut self, dialled: Dialled) {
+        match dialled {
+            Dialled::Session(session) => {
+                let conn = session.conn;
+                self.session = Some(session);
+                self.handle(Input::Connected { conn });
+            }
+            Dialled::Renewed(conn, chain) => {
+                self.install(chain);
+                self.handle(Input::ConnectionLost { conn });
+            }
+            Dialled::Failed(conn, fault) => {
+                tracing::info!(error = %fault, source = ?std::error::Error::source(&fault).map(ToString::to_string), "not_connected");
+                self.handle(Input::ConnectionLost { conn });
+            }
+        }
+    }
+
+    async fn act(&mut self, effect: Effect) {
+        match effect {
+            Effect::Say { conn, message } => {
+                if let Some(session) = self.session.as_ref().filter(|session| session.conn == conn) {
+                    session.say(*message);
+                }
+            }
+            Effect::Prepare { slot, epoch, job } => self.jobs.prepare(slot, epoch, job),
+            Effect::Start { attempt, epoch, start_before } => self.jobs.start(attempt, epoch, start_before),
+            Effect::Adopt { attempt, epoch } => self.jobs.adopt_epoch(attempt, epoch),
+            Effect::Cancel { attempt, cause, grace_ms } => self.jobs.cancel(attempt, cause, grace_ms),
+            Effect::Kill { attempt } => self.jobs.kill(attempt),
+            Effect::RenewLease { attempt, deadline } => self.jobs.renew(attempt, deadline),
+            Effect::SendLog { conn, attempt, epoch, from_offset } => {
+                if let Some(session) = self.session.as_ref().filter(|session| session.conn == conn) {
+                    self.jobs.send_log(session.connection.clone(), attempt, epoch, from_offset);
+                }
+            }
+            Effect::StopLog { attempt } => self.jobs.stop_log(attempt),
+            Effect::TrimLog { attempt, below } => self.jobs.trim_log(attempt, below),
+            Effect::ForgetAttempt { attempt } => self.jobs.forget(attempt),
+            Effect::InstallCertificate { chain } => {
+                self.install(chain);
+                self.redial_bulk().await;
+            }
+            Effect::Reconnect { after_ms, renew_first } => self.reconnect(after_ms, renew_first),
+            Effect::Leave { exit } => self.ended = Some(exit),
+        }
+    }
+
+    /// Ends the connection and dials again after a pause.
+    fn reconnect(&mut self, after_ms: u64, renew_first: bool) {
+        if let Some(session) = self.session.take() {
+            tokio::spawn(session.end(true));
+        }
+        if let Some(earlier) = self.dialling.take() {
+            earlier.abort();
+        }
+        self.next_conn += 1;
+        let conn = ConnId(self.next_conn);
+        let renew = renew_first || !usable(&self.identity);
+        let prepared =
+            self.identity.client_config(Protocol::Agent).and_then(|config| Ok((config, self.identity.csr()?)));
+        let (dials, inputs, endpoint) = (self.dials.clone(), self.feed.clone(), self.endpoint.clone());
+        let servers = self.servers.clone();
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(after_ms)).await;
+            let dialled = match prepared {
+                Err(error) => Dialled::Failed(conn, error.into()),
+                Ok((config, csr)) => {
+                    let dial = Dial { endpoint, servers, config };
+                    dial_once(&dial, conn, renew.then_some(csr), inputs).await
+                }
+            };
+            // The loop is gone only when the agent leaves.
+            let _ = dials.send(dialled).await;
+        });
+        self.dialling = Some(task.abort_handle());
+    }
+
+    fn install(&mut self, chain: Vec<Vec<u8>>) {
+        self.renew_asked = None;
+        match self.identity.install(chain) {
+            Ok(()) => tracing::info!(until = self.identity.named().not_after.0, "certificate_renewed"),
+            Err(error) => tracing::error!(%error, "certificate_not_installed"),
+        }
+    }
+
+    async fn redial_bulk(&self) {
+        match self.identity.client_config(Protocol::Bulk) {
+            Ok(config) => {
+                let dial = Dial { endpoint: self.endpoint.clone(), servers: self.servers.clone(), config };
+                self.bulk.redial(dial).await;
+            }
+            Err(error) => tracing::error!(%error, "bulk_link_not_renewed"),
+        }
+    }
+
+    /// At two thirds of the certificate's life, and every minute after that until there is a new one.
+    fn ask_for_certificate(&mut self) {
+        let at = now().wall;
+        let asked_lately = self.renew_asked.is_some_and(|asked| at < asked.plus_ms(60_000));
+        if at < self.identity.renew_at() || asked_lately {
+            return;
+        }
+        self.renew_asked = Some(at);
+        match self.identity.csr() {
+            Ok(csr) => self.handle(Input::CertificateDue { csr }),
+            Err(error) => tracing::error!(%error, "certificate_request_failed"),
+        }
+    }
+
+    async fn leave(mut self, exit: Exit) -> Ended {
+        if let Some(session) = self.session.take() {
+            session.end(false).await;
+        }
+        self.endpoint.wait_idle().await;
+        match exit {
+            Exit::Drained => Ended::Drained,
+            Exit::Quit => Ended::Quit,
+            Exit::Refused(code) => Ended::Refused(code),
+        }
+    }
+}
+
+async fn dial_once(dial: &Dial, conn: ConnId, renew: Option<Vec<u8>>, inputs: mpsc::Sender<Input>) -> Dialled {
+    match renew {
+        Some(csr) => match dial.renew(csr).await {
+            Ok(chain) => Dialled::Renewed(conn, chain),
+            Err(fault) => Dialled::Failed(conn, fault),
+        },
+        None => match dial.session(conn, inputs).await {
+            Ok(session) => Dialled::Session(session),
+            Err(fault) => Dialled::Failed(conn, fault),
+        },
+    }
+}
+
+fn core_config(config: &Config, host: &Host, machine_id: String) -> AgentConfig {
+    let has = host.capacity();
+    AgentConfig {
+        name: config.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        machine_id,
+        slots: config.slots,
+        capacity: Resources {
+            cpu_millis: config.cpu_millis.unwrap_or(has.cpu_millis),
+            memory_bytes: config.memory_bytes.unwrap_or(has.memory_bytes),
+        },
+        tags: config.tags.clone(),
+        runs_images: false,
+        capabilities: Vec::new(),
+        once: config.once,
+        seed: seed(),
+        bugs: Bugs::default(),
+    }
+}
+
+/// For pauses and beats only: agents that start together must not beat together.
+fn seed() -> u64 {
+    let mut bytes = [0_u8; 8];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => u64::from_le_bytes(bytes),
+        Err(_) => u64::from(std::process::id()),
+    }
+}
+
+/// Looks at the machine from a thread of its own, for as long as the loop listens.
+fn watch_health(mut host: Host, feed: mpsc::Sender<Input>) {
+    std::thread::spawn(move || {
+        while feed.blocking_send(Input::HealthSample(host.sample())).is_ok() {
+            std::thread::sleep(Duration::from_millis(HEALTH_MS));
+        }
+    });
+}
