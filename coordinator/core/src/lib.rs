@@ -6,12 +6,45 @@
 //! | [`input`] | everything that can happen |
 //! | [`effect`] | everything that it wants done |
 //! | [`error`] | why it refuses |
+//! | [`policy`] | what an operator may choose |
+//! | [`explain`] | why a job waits |
+//! | [`view`] | what pages and metrics see |
+//! | [`invariant`] | what must always hold |
+//! | `state`, `load` | the core's data, its face, and how it comes from rows |
+//! | `request`, `build`, `cancel`, `retry`, `token` | what clients ask for |
+//! | `hello`, `agent`, `lease`, `result` | what agents say, and the rights that they hold |
+//! | `deps`, `queue`, `place`, `spec` | from a job whose dependencies are done to an offer |
+//! | `timer`, `logbook` | deadlines, and the changes of one input |
 
+mod agent;
+mod build;
+mod cancel;
+mod deps;
 pub mod effect;
 pub mod error;
+pub mod explain;
+mod hello;
 pub mod input;
+pub mod invariant;
+mod lease;
+mod load;
+mod logbook;
+mod place;
+pub mod policy;
+mod queue;
+mod request;
+mod result;
+mod retry;
 pub mod row;
+mod spec;
+mod state;
+mod timer;
+mod token;
+pub mod view;
 
 pub use effect::{Effect, Reply};
 pub use error::Rejected;
 pub use input::{Input, Request};
+pub use invariant::Broken;
+pub use policy::{Bugs, Policy};
+pub use state::Core;

@@ -1,0 +1,354 @@
+//! A build's life: how it is made, what its state is, and when it leaves memory (reference 16.3).
+
+use std::collections::BTreeSet;
+
+use windlass_pipeline::graph::{Graph, NodeKind};
+use windlass_protocol::{BuildId, CauseKind, Digest, JobId, limits};
+
+use crate::deps::{Standing, standing};
+use crate::effect::{Effect, Reply};
+use crate::error::Rejected;
+use crate::input::ReplyTo;
+use crate::row::{Actor, BuildEvent, BuildRow, BuildState, EventRow, IdempotencyRow, JobRow, JobState, Submit};
+use crate::state::{Core, Tally};
+use crate::timer::Timer;
+
+/// Whether a job's end fails its build.
+pub(crate) fn is_hard_failure(job: &JobRow) -> bool {
+    match job.state {
+        JobState::Failed | JobState::TimedOut | JobState::Expired | JobState::Canceled => !job.soft_failed,
+        _ => false,
+    }
+}
+
+impl Tally {
+    /// Counts a job in.
+    pub(crate) fn add(&mut self, job: &JobRow) {
+        let step = matches!(job.node.kind, NodeKind::Command(_));
+        self.open += u32::from(!job.state.is_final());
+        self.hard += u32::from(is_hard_failure(job));
+        self.steps += u32::from(step);
+        self.idle += u32::from(step && matches!(job.state, JobState::Skipped | JobState::Broken));
+    }
+
+    /// Counts a job out.
+    pub(crate) fn sub(&mut self, job: &JobRow) {
+        let step = matches!(job.node.kind, NodeKind::Command(_));
+        self.open -= u32::from(!job.state.is_final());
+        self.hard -= u32::from(is_hard_failure(job));
+        self.steps -= u32::from(step);
+        self.idle -= u32::from(step && matches!(job.state, JobState::Skipped | JobState::Broken));
+    }
+
+    /// The state of a build with these counts.
+    pub(crate) fn state(&self, build: &BuildRow) -> BuildState {
+        if build.cancel_requested {
+            let superseded = build.cause.as_ref().is_some_and(|cause| cause.kind == CauseKind::Superseded);
+            return match (self.open, superseded && build.started_at.is_none()) {
+                (0, true) => BuildState::Skipped,
+                (0, false) => BuildState::Canceled,
+                _ => BuildState::Canceling,
+            };
+        }
+        match (self.open, self.hard) {
+            (0, 0) if self.idle == self.steps => BuildState::NotRun,
+            (0, 0) => BuildState::Passed,
+            (0, _) => BuildState::Failed,
+            (_, 0) if build.started_at.is_none() => BuildState::Scheduled,
+            (_, 0) => BuildState::Running,
+            _ => BuildState::Failing,
+        }
+    }
+}
+
+impl Core {
+    /// Makes a build (I1: its reply is released after its rows).
+    pub(crate) fn submit(&mut self, to: ReplyTo, actor: &Actor, submit: Submit) -> Result<(), Rejected> {
+        if let Some((key, body)) = &submit.idempotency
+            && let Some(known) = self.idempotency.get(key)
+        {
+            if known.body != *body {
+                return Err(Rejected::IdempotencyMismatch);
+            }
+            let build = known.build;
+            self.book.out.push(Effect::Reply { to, reply: Reply::Submitted { build, existing: true } });
+            return Ok(());
+        }
+        self.check_submit(&submit)?;
+        let wall = self.now.wall;
+        let id = self.ids.build(wall);
+        let number = self.numbers.get(&submit.pipeline).copied().unwrap_or(0) + 1;
+        self.numbers.insert(submit.pipeline.clone(), number);
+        self.book.numbers.insert(submit.pipeline.clone());
+        let definition = Digest::of(submit.definition.as_bytes());
+        self.book.definitions.push((definition, submit.definition));
+        if let Some((key, body)) = submit.idempotency {
+            let row = IdempotencyRow { key: key.clone(), body, build: id, at: wall };
+            self.idempotency.insert(key, row.clone());
+            self.book.idempotency.push(row);
+        }
+        let row = BuildRow {
+            id,
+            number,
+            pipeline: submit.pipeline,
+            state: BuildState::Creating,
+            branch: submit.branch,
+            commit: submit.commit,
+            tag: submit.tag,
+            message: submit.message,
+            origin: submit.origin,
+            source: submit.source,
+            creator: submit.creator,
+            namespace: submit.namespace,
+            env: submit.env,
+            meta_data: submit.meta_data,
+            supersede: submit.graph.supersede,
+            keep_workspace: submit.keep_workspace,
+            rebuilt_from: submit.rebuilt_from,
+            cause: None,
+            cancel_requested: false,
+            created_at: wall,
+            started_at: None,
+            finished_at: None,
+            definition,
+        };
+        self.audit(actor, "build.submit", &id.to_string(), &format!("{} #{number}", row.pipeline));
+        self.supersede_older(&row);
+        self.create_build(row, submit.graph);
+        self.book.out.push(Effect::Reply { to, reply: Reply::Submitted { build: id, existing: false } });
+        Ok(())
+    }
+
+    fn create_build(&mut self, row: BuildRow, graph: Graph) {
+        let (id, wall) = (row.id, self.now.wall);
+        let mut jobs = Vec::with_capacity(graph.nodes.len());
+        for (index, node) in (0_u32..).zip(graph.nodes) {
+            let state = if node.skip.is_some() { JobState::Skipped } else { JobState::Pending };
+            let rules = match &node.kind {
+                NodeKind::Command(command) => command.retry.len(),
+                NodeKind::Wait { .. } => 0,
+            };
+            jobs.push(JobRow {
+                id: self.ids.job(wall),
+                build: id,
+                index,
+                node,
+                state,
+                exit_status: None,
+                signal: None,
+                cause: None,
+                soft_failed: false,
+                rule_uses: vec![0; rules],
+                requeues: 0,
+                agents_lost: Vec::new(),
+                attempts: Vec::new(),
+                not_before: None,
+                created_at: wall,
+                runnable_at: None,
+                started_at: None,
+                finished_at: state.is_final().then_some(wall),
+            });
+        }
+        let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
+        self.book.builds.insert(id);
+        self.book.jobs.extend(ids.iter().copied());
+        self.book.touched.insert(id);
+        self.book.events.push(EventRow { build: id, at: wall, event: BuildEvent::BuildCreated });
+        self.insert_build(row, jobs, Vec::new());
+        for job in ids {
+            self.reconsider(job);
+        }
+        self.settle_dependencies();
+    }
+
+    /// The one place that changes a job's state: counts, queue, dependents and events follow.
+    pub(crate) fn set_state(&mut self, id: JobId, to: JobState) {
+        self.change_job(id, |row| row.state = to);
+    }
+
+    /// Changes a job's row; what follows from its state is brought in step.
+    pub(crate) fn change_job(&mut self, id: JobId, change: impl FnOnce(&mut JobRow)) {
+        let wall = self.now.wall;
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let (build, from, stood) = (job.row.build, job.row.state, standing(&job.row));
+        let Some(home) = self.builds.get_mut(&build) else { return };
+        home.tally.sub(&job.row);
+        change(&mut job.row);
+        let to = job.row.state;
+        if to != from {
+            job.row.finished_at = to.is_final().then_some(wall);
+        }
+        home.tally.add(&job.row);
+        self.book.jobs.insert(id);
+        self.book.touched.insert(build);
+        if standing(&job.row) != stood {
+            self.ripple.push_back((id, stood));
+        }
+        if to == from {
+            return;
+        }
+        let attempt = job.row.attempts.last().copied();
+        let event = if to.is_final() {
+            BuildEvent::JobFinished { job: id, state: to, attempt }
+        } else {
+            BuildEvent::JobChanged { job: id, state: to, attempt }
+        };
+        if from != JobState::Pending || to.is_final() {
+            self.book.events.push(EventRow { build, at: wall, event });
+        }
+        if from == JobState::Scheduled {
+            self.dequeue(id);
+        }
+        if to == JobState::Scheduled {
+            self.enqueue(id);
+        }
+    }
+
+    /// Brings every touched build's state in step with its jobs; those that ended leave memory.
+    pub(crate) fn settle_builds(&mut self) {
+        let wall = self.now.wall;
+        for id in std::mem::take(&mut self.book.touched) {
+            let Some(build) = self.builds.get(&id) else { continue };
+            let (before, state) = (build.row.state, build.tally.state(&build.row));
+            if state.is_final() {
+                // A commit that only takes a build in and out again is still its end.
+                self.book.ended.insert(id);
+            }
+            if state == before {
+                continue;
+            }
+            let row = self.edit_build(id);
+            row.state = state;
+            row.finished_at = state.is_final().then_some(wall);
+            let event =
+                if state.is_final() { BuildEvent::BuildFinished { state } } else { BuildEvent::BuildChanged { state } };
+            if before != BuildState::Creating || state.is_final() {
+                self.book.events.push(EventRow { build: id, at: wall, event });
+            }
+        }
+    }
+
+    /// The build's deadline: the first of its jobs that has waited too long, or its own end.
+    pub(crate) fn arm_expiry(&mut self, id: BuildId) {
+        let build = &self.builds[&id];
+        let mut due = self.build_end(id);
+        for job in &build.jobs {
+            let row = &self.jobs[job].row;
+            if row.state == JobState::Scheduled {
+                due = due.min(row.runnable_at.unwrap_or(row.created_at).plus_ms(limits::JOB_EXPIRY_MS));
+            }
+        }
+        // Whatever becomes ready from now on cannot expire before this.
+        due = due.min(self.now.wall.plus_ms(limits::JOB_EXPIRY_MS));
+        let at = self.mono_of(due);
+        self.timers.set(Timer::Expiry(id), at);
+    }
+
+    fn build_end(&self, id: BuildId) -> windlass_protocol::WallMs {
+        let build = &self.builds[&id];
+        let last = build.jobs.iter().filter_map(|job| self.jobs[job].row.runnable_at).max();
+        last.unwrap_or(build.row.created_at).max(build.row.created_at).plus_ms(limits::BUILD_EXPIRY_MS)
+    }
+
+    /// Jobs that nobody took in time expire; a build that has lived too long is canceled.
+    pub(crate) fn on_expiry(&mut self, id: BuildId) {
+        let wall = self.now.wall;
+        if wall >= self.build_end(id) {
+            let cause = Self::cause(CauseKind::Expired, "the build was not done in the longest time that one may take");
+            self.cancel_build(id, cause);
+            return;
+        }
+        for job in self.builds[&id].jobs.clone() {
+            let row = &self.jobs[&job].row;
+            let since = row.runnable_at.unwrap_or(row.created_at);
+            if row.state == JobState::Scheduled && wall >= since.plus_ms(limits::JOB_EXPIRY_MS) {
+                let why = self.explain(job).map(|why| why.to_string()).unwrap_or_default();
+                self.end_unleased(job, JobState::Expired, Self::cause(CauseKind::Expired, &why));
+            }
+        }
+        self.arm_expiry(id);
+    }
+
+    /// Ends a job that no agent has.
+    pub(crate) fn end_unleased(&mut self, id: JobId, to: JobState, cause: windlass_protocol::Cause) {
+        let wall = self.now.wall;
+        if let Some(attempt) = self.jobs[&id].row.attempts.last().copied()
+            && !self.attempts[&attempt].state.is_final()
+        {
+            let row = self.edit_attempt(attempt);
+            row.state = crate::row::AttemptState::Canceled;
+            row.cause = Some(cause.clone());
+            row.finished_at = Some(wall);
+            self.seal(attempt);
+        } else if let Some(attempt) = self.jobs[&id].row.attempts.last().copied() {
+            self.seal(attempt);
+        }
+        self.change_job(id, |row| {
+            row.state = to;
+            row.cause = Some(cause);
+        });
+    }
+
+    fn check_submit(&self, submit: &Submit) -> Result<(), Rejected> {
+        let bound = |what, value: usize, limit: usize| {
+            if value > limit { Err(Rejected::Limit { what, limit: limit as u64 }) } else { Ok(()) }
+        };
+        let env = |env: &[(String, String)]| env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        bound("builds that have not ended", self.builds.len() + 1, limits::LIVE_BUILDS_MAX)?;
+        bound("jobs that have not ended", self.jobs.len() + submit.graph.nodes.len(), limits::LIVE_JOBS_MAX)?;
+        bound("jobs of one build", submit.graph.nodes.len(), limits::JOBS_PER_BUILD_MAX)?;
+        bound("bytes of a pipeline", submit.definition.len(), limits::PIPELINE_MAX_BYTES)?;
+        bound("bytes of a message", submit.message.len(), limits::MESSAGE_MAX_BYTES)?;
+        bound("bytes of an environment", env(&submit.env), limits::ENV_MAX_BYTES)?;
+        for name in [&submit.pipeline, &submit.branch, &submit.commit] {
+            bound("bytes of a name", name.len(), limits::NAME_MAX_BYTES)?;
+        }
+        if let Some(((_, key), _)) = &submit.idempotency {
+            bound("bytes of an idempotency key", key.len(), limits::IDEMPOTENCY_KEY_MAX_BYTES)?;
+        }
+        for node in &submit.graph.nodes {
+            let NodeKind::Command(command) = &node.kind else { continue };
+            bound("bytes of a command", command.command.len(), limits::COMMAND_MAX_BYTES)?;
+            bound("bytes of an environment", env(&submit.env) + env(&command.env), limits::ENV_MAX_BYTES)?;
+            bound("tags of a step", command.tags.len(), limits::TAGS_MAX)?;
+            bound("bytes of a name", command.queue.len(), limits::NAME_MAX_BYTES)?;
+        }
+        check_graph(&submit.graph)
+    }
+
+    pub(crate) fn standing_of(&self, job: JobId) -> Standing {
+        standing(&self.jobs[&job].row)
+    }
+}
+
+/// Edges lead somewhere and never in a circle (Kahn's way: take what waits for nothing, until nothing is left).
+fn check_graph(graph: &Graph) -> Result<(), Rejected> {
+    let count = graph.nodes.len();
+    let mut waits = vec![0_usize; count];
+    let mut dependents = vec![Vec::new(); count];
+    for (index, node) in graph.nodes.iter().enumerate() {
+        for edge in &node.depends_on {
+            let to = usize::try_from(edge.node).ok().filter(|to| *to < count);
+            let Some(to) = to else {
+                return Err(Rejected::Graph(format!("step {index} depends on step {}, which is not there", edge.node)));
+            };
+            waits[index] += 1;
+            dependents[to].push(index);
+        }
+    }
+    let mut free: BTreeSet<usize> = (0..count).filter(|index| waits[*index] == 0).collect();
+    let mut taken = 0;
+    while let Some(index) = free.pop_first() {
+        taken += 1;
+        for dependent in &dependents[index] {
+            waits[*dependent] -= 1;
+            if waits[*dependent] == 0 {
+                free.insert(*dependent);
+            }
+        }
+    }
+    if taken < count {
+        return Err(Rejected::Graph("steps depend on each other in a circle".to_owned()));
+    }
+    Ok(())
+}

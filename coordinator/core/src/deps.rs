@@ -1,0 +1,132 @@
+//! Dependencies: when a job may run, and when it will not (reference 6.3, 6.4).
+
+use windlass_pipeline::graph::NodeKind;
+use windlass_protocol::JobId;
+
+use crate::row::{JobRow, JobState};
+use crate::state::Core;
+
+/// What a job is to those that depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Not over.
+    Open,
+    /// Over, and those that depend on it may go on.
+    Good,
+    /// Failed; an edge may forgive it.
+    Failed,
+    /// Canceled; nothing forgives it.
+    Canceled,
+}
+
+/// What a job is to those that depend on it.
+pub(crate) const fn standing(job: &JobRow) -> Standing {
+    match job.state {
+        JobState::Pending
+        | JobState::Waiting
+        | JobState::Blocked
+        | JobState::Unblocked
+        | JobState::Limiting
+        | JobState::Limited
+        | JobState::Scheduled
+        | JobState::Assigned
+        | JobState::Accepted
+        | JobState::Running
+        | JobState::Canceling
+        | JobState::TimingOut => Standing::Open,
+        JobState::Passed | JobState::Skipped | JobState::Broken => Standing::Good,
+        JobState::Failed | JobState::TimedOut if job.soft_failed => Standing::Good,
+        JobState::Failed
+        | JobState::TimedOut
+        | JobState::Expired
+        | JobState::WaitingFailed
+        | JobState::BlockedFailed
+        | JobState::UnblockedFailed => Standing::Failed,
+        JobState::Canceled => Standing::Canceled,
+    }
+}
+
+/// Whether an edge to a job of this standing is waited for, and whether it keeps the dependent from running.
+pub(crate) const fn verdict(standing: Standing, forgiving: bool) -> (bool, bool) {
+    match standing {
+        Standing::Open => (true, false),
+        Standing::Good => (false, false),
+        Standing::Failed => (false, !forgiving),
+        Standing::Canceled => (false, true),
+    }
+}
+
+impl Core {
+    /// Carries every change of a job's standing to those that depend on it, and theirs to the next.
+    pub(crate) fn settle_dependencies(&mut self) {
+        while let Some((job, before)) = self.ripple.pop_front() {
+            let row = &self.jobs[&job].row;
+            let (build, index, after) = (row.build, row.index, standing(row));
+            if before == after {
+                continue;
+            }
+            let list = usize::try_from(index).ok().and_then(|index| self.builds[&build].dependents.get(index));
+            for (dependent, place) in list.cloned().unwrap_or_default() {
+                let Some(dependent) =
+                    usize::try_from(dependent).ok().and_then(|i| self.builds[&build].jobs.get(i).copied())
+                else {
+                    continue;
+                };
+                self.recount(dependent, place, before, after);
+                self.reconsider(dependent);
+            }
+        }
+    }
+
+    fn recount(&mut self, dependent: JobId, place: u32, before: Standing, after: Standing) {
+        let Some(job) = self.jobs.get_mut(&dependent) else { return };
+        let edge = usize::try_from(place).ok().and_then(|place| job.row.node.depends_on.get(place));
+        let forgiving = edge.is_some_and(|edge| edge.allow_failure) || job.row.node.allow_dependency_failure;
+        let ((waited, failed), (waits, fails)) = (verdict(before, forgiving), verdict(after, forgiving));
+        job.waits = job.waits + u32::from(waits) - u32::from(waited);
+        job.bad = job.bad + u32::from(fails) - u32::from(failed);
+    }
+
+    /// Moves a job that has not begun to where its dependencies put it.
+    pub(crate) fn reconsider(&mut self, id: JobId) {
+        let job = &self.jobs[&id];
+        if self.builds[&job.row.build].row.cancel_requested {
+            return;
+        }
+        let slack = u32::from(self.policy.bugs.forget_dependency);
+        match job.row.state {
+            JobState::Pending | JobState::Waiting | JobState::WaitingFailed => {
+                if job.bad > 0 {
+                    self.set_state(id, JobState::WaitingFailed);
+                } else if job.waits > slack {
+                    self.set_state(id, JobState::Waiting);
+                } else {
+                    self.ready(id);
+                }
+            }
+            JobState::Scheduled if job.row.attempts.is_empty() => {
+                // A dependency is being run again by hand before this one was leased.
+                if job.bad > 0 {
+                    self.set_state(id, JobState::WaitingFailed);
+                } else if job.waits > slack {
+                    self.set_state(id, JobState::Waiting);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A job's dependencies allow it.
+    fn ready(&mut self, id: JobId) {
+        let wall = self.now.wall;
+        let row = self.edit_job(id);
+        row.runnable_at = Some(wall);
+        match row.node.kind {
+            NodeKind::Command(_) => self.set_state(id, JobState::Scheduled),
+            NodeKind::Wait { .. } => {
+                row.started_at = Some(wall);
+                self.set_state(id, JobState::Passed);
+            }
+        }
+    }
+}

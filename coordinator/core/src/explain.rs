@@ -1,0 +1,146 @@
+//! Why a job waits, in words that tell what to do.
+
+use std::fmt;
+
+use windlass_protocol::{JobId, WallMs};
+
+use crate::effect::AgentState;
+use crate::place::{fits, has_tags, pool_serves, share};
+use crate::row::JobState;
+use crate::state::Core;
+
+/// Why a job does not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// It runs, or has ended.
+    NotWaiting(JobState),
+    /// Steps that it depends on are not done; their labels.
+    Dependencies(Vec<String>),
+    /// It is held back until then: what ran of it before may still be ending.
+    Fenced(WallMs),
+    /// No pool serves its queue, zone and trust.
+    NoPool {
+        /// The queue.
+        queue: String,
+        /// The zone, if it asks for one.
+        zone: Option<String>,
+        /// The trust of its build.
+        trust: windlass_protocol::Trust,
+    },
+    /// Pools serve it, and none of their agents can take it now: how many, for which reason.
+    NoAgent(Vec<(Obstacle, usize)>),
+    /// An agent could take it now.
+    Soon,
+}
+
+/// Why an agent does not take a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Obstacle {
+    /// It is not online.
+    Agent(AgentState),
+    /// It lacks a tag.
+    Tags,
+    /// It runs no images.
+    Images,
+    /// It is too small, even when idle.
+    TooSmall,
+    /// It is busy.
+    Busy,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent(AgentState::Joining) => f.write_str("not connected yet"),
+            Self::Agent(AgentState::Online) => f.write_str("paused for a moment after refusing an offer"),
+            Self::Agent(AgentState::Suspect) => f.write_str("silent"),
+            Self::Agent(AgentState::Lost) => f.write_str("lost"),
+            Self::Agent(AgentState::Draining) => f.write_str("draining"),
+            Self::Agent(AgentState::Paused) => f.write_str("paused"),
+            Self::Agent(AgentState::Quarantined) => f.write_str("quarantined"),
+            Self::Agent(AgentState::Gone) => f.write_str("gone"),
+            Self::Tags => f.write_str("without its tags"),
+            Self::Images => f.write_str("unable to run images"),
+            Self::TooSmall => f.write_str("too small"),
+            Self::Busy => f.write_str("busy"),
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotWaiting(_) => f.write_str("it does not wait"),
+            Self::Dependencies(steps) => write!(f, "it waits for {}", steps.join(", ")),
+            Self::Fenced(_) => f.write_str("what ran of it before may still be ending"),
+            Self::NoPool { queue, zone: None, trust } => {
+                write!(f, "no pool serves queue `{queue}` for {trust} builds")
+            }
+            Self::NoPool { queue, zone: Some(zone), trust } => {
+                write!(f, "no pool in zone `{zone}` serves queue `{queue}` for {trust} builds")
+            }
+            Self::NoAgent(obstacles) if obstacles.is_empty() => f.write_str("its pools have no agents"),
+            Self::NoAgent(obstacles) => {
+                f.write_str("of the agents that serve its queue")?;
+                for (place, (obstacle, count)) in obstacles.iter().enumerate() {
+                    let comma = if place == 0 { "" } else { "," };
+                    write!(f, "{comma} {count} {} {obstacle}", if *count == 1 { "is" } else { "are" })?;
+                }
+                Ok(())
+            }
+            Self::Soon => f.write_str("an agent can take it now"),
+        }
+    }
+}
+
+impl Core {
+    /// Why a job in memory does not run; `None` if it is not in memory.
+    #[must_use]
+    pub fn explain(&self, id: JobId) -> Option<Why> {
+        let job = self.jobs.get(&id)?;
+        let build = self.builds.get(&job.row.build)?;
+        match job.row.state {
+            JobState::Pending | JobState::Waiting | JobState::WaitingFailed => {
+                let edges = job.row.node.depends_on.iter();
+                let unmet = edges.filter_map(|edge| {
+                    let id = build.jobs.get(usize::try_from(edge.node).ok()?)?;
+                    let standing = self.standing_of(*id);
+                    let label = &self.jobs.get(id)?.row.node.label;
+                    (standing != crate::deps::Standing::Good).then(|| label.clone())
+                });
+                return Some(Why::Dependencies(unmet.collect()));
+            }
+            JobState::Scheduled => {}
+            state => return Some(Why::NotWaiting(state)),
+        }
+        if let Some(until) = job.row.not_before.filter(|_| job.queued.is_none()) {
+            return Some(Why::Fenced(until));
+        }
+        let (shape, _) = self.line_of(&job.row)?;
+        let pools: Vec<_> = self.pools.values().filter(|pool| pool_serves(pool, &shape)).collect();
+        if pools.is_empty() {
+            return Some(Why::NoPool { queue: shape.queue, zone: shape.zone, trust: shape.trust });
+        }
+        let mut counts = std::collections::BTreeMap::new();
+        for agent in self.agents.values() {
+            let Some(pool) = pools.iter().find(|pool| pool.name == agent.row.pool) else { continue };
+            let state = agent.state(Some(pool));
+            let obstacle = match &agent.hello {
+                _ if !agent.is_eligible(Some(pool)) => Obstacle::Agent(state),
+                None => Obstacle::Agent(state),
+                Some(_) if !has_tags(agent, &shape.tags) => Obstacle::Tags,
+                Some(hello) if shape.image && !hello.runs_images => Obstacle::Images,
+                Some(hello) if !agent.could_run(&shape) || hello.slots == 0 => Obstacle::TooSmall,
+                Some(hello) => {
+                    let need = share(shape.resources, hello.slots, hello.capacity);
+                    if agent.open_at.is_some() && fits(need, agent.used, hello.capacity) {
+                        return Some(Why::Soon);
+                    }
+                    Obstacle::Busy
+                }
+            };
+            *counts.entry(obstacle).or_insert(0_usize) += 1;
+        }
+        Some(Why::NoAgent(counts.into_iter().collect()))
+    }
+}

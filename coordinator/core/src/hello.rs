@@ -1,0 +1,246 @@
+//! A new connection: what an agent still has is compared with what it should have (F14).
+
+use std::collections::BTreeSet;
+
+use windlass_pipeline::graph::NodeKind;
+use windlass_protocol::job::{Epoch, Phase as Told};
+use windlass_protocol::message::{CoordinatorMessage, Held, Hello, RefuseCode, Verdict};
+use windlass_protocol::{AgentId, AttemptId, CauseKind, Digest, limits};
+
+use crate::effect::Effect;
+use crate::error::Rejected;
+use crate::input::ConnId;
+use crate::lease::Remains;
+use crate::result::matching_rule;
+use crate::row::{AttemptState, JobState, JoinRefused};
+use crate::state::{Core, Lease, Phase, Slot};
+use crate::token::effective_tags;
+
+fn refused(code: RefuseCode, detail: &str) -> Rejected {
+    Rejected::Join(JoinRefused { code, detail: detail.to_owned() })
+}
+
+impl Core {
+    /// An agent is here, on a new connection.
+    pub(crate) fn on_hello(&mut self, id: AgentId, key: Digest, conn: ConnId, hello: Hello) -> Result<(), Rejected> {
+        let agent = self.agents.get(&id).ok_or(Rejected::NoSuchAgent(id))?;
+        if agent.row.revoked_at.is_some() {
+            return Err(refused(RefuseCode::AgentRevoked, "this agent was revoked: join again with a new key"));
+        }
+        if agent.row.key != key {
+            return Err(refused(RefuseCode::Malformed, "the certificate's key is not the key that joined"));
+        }
+        for (what, value, limit) in [
+            ("slots of an agent", u64::from(hello.slots), u64::from(limits::SLOTS_MAX)),
+            ("tags of an agent", hello.tags.len() as u64, limits::TAGS_MAX as u64),
+            ("bytes of a name", hello.name.len() as u64, limits::NAME_MAX_BYTES as u64),
+        ] {
+            if value > limit {
+                return Err(Rejected::Limit { what, limit });
+            }
+        }
+        let pool = self.pools.get(&agent.row.pool).ok_or_else(|| Rejected::NoSuchPool(agent.row.pool.clone()))?;
+        let tags = effective_tags(&pool.tags, &hello.tags).map_err(Rejected::Join)?;
+        let (lease_ms, beat_ms) = (pool.lease_ms, pool.beat_ms);
+        if (&agent.row.name, &agent.row.tags) != (&hello.name, &tags) {
+            self.book.agents.insert(id);
+        }
+        let Some(agent) = self.agents.get_mut(&id) else { return Err(Rejected::NoSuchAgent(id)) };
+        let old = agent.conn.replace(conn);
+        agent.row.name.clone_from(&hello.name);
+        agent.row.tags = tags;
+        agent.session = (agent.session + 1).max(self.now.wall.0);
+        (agent.self_draining, agent.gone_detail) = (false, None);
+        let (session, draining) = (agent.session, agent.row.draining);
+        let held = hello.held.clone();
+        agent.hello = Some(hello);
+        if let Some(conn) = old {
+            let detail = "a newer connection of the same agent took over".to_owned();
+            self.book.out.push(Effect::Disconnect { agent: id, conn, code: RefuseCode::Unavailable, detail });
+        }
+        self.heard(id);
+        self.reconcile(id, &held, |verdicts| CoordinatorMessage::Welcome { session, lease_ms, beat_ms, verdicts });
+        if draining {
+            self.send(id, CoordinatorMessage::Drain { deadline_ms: None, leave: false });
+        }
+        Ok(())
+    }
+
+    fn reconcile(
+        &mut self,
+        id: AgentId,
+        held: &[Held],
+        welcome: impl FnOnce(Vec<(AttemptId, Verdict)>) -> CoordinatorMessage,
+    ) {
+        let Some(agent) = self.agents.get_mut(&id) else { return };
+        agent.slots.retain(|_, slot| !slot.ghost);
+        let had: Vec<AttemptId> = agent.slots.keys().copied().collect();
+        let named: BTreeSet<AttemptId> = held.iter().map(|held| held.attempt).collect();
+        agent.committed.retain(|attempt, _| named.contains(attempt));
+        let verdicts = held.iter().map(|held| (held.attempt, self.verdict_on(id, held))).collect();
+        self.send(id, welcome(verdicts));
+        for attempt in had.iter().filter(|attempt| !named.contains(attempt)) {
+            self.on_not_held(id, *attempt);
+        }
+        for attempt in &named {
+            self.repeat_cancel(*attempt);
+        }
+        // Its size may have changed with its program.
+        for attempt in self.agents[&id].slots.keys().copied().collect::<Vec<_>>() {
+            let job = self.agents[&id].slots[&attempt].job;
+            let resources = self.share_of(job, id);
+            if let Some(slot) = self.agents.get_mut(&id).and_then(|agent| agent.slots.get_mut(&attempt)) {
+                slot.resources = resources;
+            }
+        }
+        self.sum_up(id);
+    }
+
+    /// What becomes of an attempt that an agent says it has.
+    fn verdict_on(&mut self, id: AgentId, held: &Held) -> Verdict {
+        let (attempt, epoch) = (held.attempt, held.epoch);
+        if let Some(lease) = self.leases.get(&attempt).filter(|lease| lease.agent == id) {
+            // A newer right of the same agent is an adoption whose welcome did not arrive.
+            let adopted = lease.epoch > epoch && lease.phase != Phase::Offered && !self.is_exclusive(attempt);
+            let mine = lease.epoch == epoch || adopted;
+            if mine && lease.phase != Phase::Withdrawn {
+                let keep = Verdict::Keep { epoch: lease.epoch, log_offset: 0 };
+                self.learn(held);
+                return keep;
+            }
+            if lease.epoch == epoch {
+                if held.phase != Told::Preparing {
+                    let wall = self.now.wall;
+                    if let Some(lease) = self.leases.get_mut(&attempt) {
+                        lease.started_at = lease.started_at.or(held.started_at).or(Some(wall));
+                    }
+                }
+                return Verdict::Stop;
+            }
+        }
+        if self.is_committed(id, attempt, epoch) {
+            return Verdict::Committed;
+        }
+        if let Some(epoch) = self.adopt(id, held) {
+            return Verdict::Keep { epoch, log_offset: 0 };
+        }
+        self.haunt(id, attempt, epoch);
+        Verdict::Stop
+    }
+
+    fn is_exclusive(&self, attempt: AttemptId) -> bool {
+        let job = self.attempts.get(&attempt).map(|row| row.job);
+        job.and_then(|job| self.command(job)).is_some_and(|command| command.exclusive)
+    }
+
+    /// Takes over what the agent says about a live attempt of its own.
+    fn learn(&mut self, held: &Held) {
+        let wall = self.now.wall;
+        let Some(lease) = self.leases.get_mut(&held.attempt) else { return };
+        if matches!(lease.phase, Phase::Finishing(_)) {
+            return;
+        }
+        let phase = match held.phase {
+            Told::Preparing => Phase::Accepted,
+            Told::Running | Told::Finished => Phase::Running,
+        };
+        if phase == Phase::Running {
+            lease.started_at = lease.started_at.or(held.started_at).or(Some(wall)).map(|at| at.min(wall));
+        }
+        if lease.phase != phase {
+            self.enter(held.attempt, phase);
+        }
+    }
+
+    /// A lost attempt that nobody else was given yet goes on by a new right; exclusive ones never.
+    fn adopt(&mut self, id: AgentId, held: &Held) -> Option<Epoch> {
+        let row = self.attempts.get(&held.attempt)?;
+        if row.agent != id || row.epoch != held.epoch || self.is_exclusive(held.attempt) {
+            return None;
+        }
+        let (job, state, cause) = (row.job, row.state, row.cause.clone());
+        let waits = &self.jobs.get(&job)?.row;
+        if waits.state != JobState::Scheduled || waits.attempts.last() != Some(&held.attempt) {
+            return None;
+        }
+        let agent_lost = cause.as_ref().is_some_and(|cause| cause.kind == CauseKind::AgentLost);
+        if state.is_final() && !(state == AttemptState::Lost && agent_lost) {
+            return None;
+        }
+        self.meta.last_epoch += 1;
+        self.book.meta = true;
+        let epoch = Epoch(self.meta.last_epoch);
+        let row = self.edit_attempt(held.attempt);
+        (row.state, row.epoch, row.cause, row.finished_at) = (AttemptState::Assigned, epoch, None, None);
+        let rule = match &self.jobs[&job].row.node.kind {
+            NodeKind::Command(command) if agent_lost => matching_rule(&command.retry, Some(-1), None, cause.as_ref()),
+            _ => None,
+        };
+        self.change_job(job, |row| {
+            row.state = JobState::Assigned;
+            if agent_lost {
+                row.agents_lost.pop();
+                (row.exit_status, row.cause) = (None, None);
+            } else {
+                row.requeues = row.requeues.saturating_sub(1);
+            }
+            if let Some(uses) = rule.and_then(|rule| row.rule_uses.get_mut(rule)) {
+                *uses = uses.saturating_sub(1);
+            }
+        });
+        let build = self.jobs[&job].row.build;
+        if let Some(build) = self.builds.get_mut(&build) {
+            build.turn = epoch.0;
+        }
+        self.queue.served(build, epoch.0);
+        let resources = self.share_of(job, id);
+        self.take_slot(id, held.attempt, Slot { epoch, job, resources, ghost: false, done: false });
+        let (granted_at, phase) = (self.now.mono, Phase::Unknown);
+        self.leases
+            .insert(held.attempt, Lease { agent: id, job, epoch, phase, started_at: None, granted_at, timer: None });
+        self.book.out.push(Effect::FenceLog { attempt: held.attempt, epoch, sealed: false });
+        self.learn(held);
+        Some(epoch)
+    }
+
+    /// The agent does not have an attempt that it was given: it never took it, or lost it with its memory.
+    fn on_not_held(&mut self, id: AgentId, attempt: AttemptId) {
+        let Some(lease) = self.leases.get(&attempt) else { return };
+        let started = lease.started_at.is_some();
+        let assigned = self.jobs[&lease.job].row.state == JobState::Assigned;
+        match lease.phase {
+            Phase::Finishing(_) => {}
+            Phase::Accepted | Phase::Running => {
+                let detail = "the agent came back without the job";
+                self.lose(attempt, CauseKind::AgentLost, detail, Remains::Unknown);
+            }
+            Phase::Unknown | Phase::Offered | Phase::Withdrawn if started => {
+                let detail = "the agent came back without the job";
+                self.lose(attempt, CauseKind::AgentLost, detail, Remains::Unknown);
+            }
+            Phase::Withdrawn => self.requeue(attempt),
+            Phase::Unknown | Phase::Offered if assigned && self.still_welcome(id) => {
+                self.enter(attempt, Phase::Offered);
+                self.offer(attempt);
+            }
+            Phase::Unknown | Phase::Offered => self.requeue(attempt),
+        }
+    }
+
+    /// Whether an agent that was given something may still begin it.
+    fn still_welcome(&self, id: AgentId) -> bool {
+        self.agents.get(&id).is_some_and(|agent| agent.is_eligible(self.pools.get(&agent.row.pool)))
+    }
+
+    /// An agent that comes back may not have heard that it is to end an attempt.
+    fn repeat_cancel(&mut self, attempt: AttemptId) {
+        let Some(lease) = self.leases.get(&attempt) else { return };
+        let (agent, epoch, job) = (lease.agent, lease.epoch, &self.jobs[&lease.job].row);
+        if matches!(lease.phase, Phase::Finishing(_)) {
+            return;
+        }
+        if let (JobState::Canceling | JobState::TimingOut, Some(cause)) = (job.state, job.cause.clone()) {
+            self.send(agent, CoordinatorMessage::Cancel { attempt, epoch, cause });
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! What must hold after every input, checked from scratch. Simulation calls it after each event; it costs as much as
+//! the whole state is large.
+
+use std::collections::BTreeMap;
+
+use windlass_pipeline::graph::NodeKind;
+use windlass_protocol::{AgentId, AttemptId, JobId, limits};
+
+use crate::build::is_hard_failure;
+use crate::deps::{Standing, standing};
+use crate::load::count_dependencies;
+use crate::place::{has_tags, pool_serves, shape_of};
+use crate::row::{AttemptState, JobState};
+use crate::state::{Agent, Build, Core, Job, Lease, Phase, Silence, Tally};
+use crate::timer::Timer;
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{invariant}: {detail}")]
+pub struct Broken {
+    /// Its number in ARCHITECTURE.md, such as `I3`.
+    pub invariant: &'static str,
+    /// What was found.
+    pub detail: String,
+}
+
+fn broken<T>(invariant: &'static str, detail: String) -> Result<T, Broken> {
+    Err(Broken { invariant, detail })
+}
+
+macro_rules! hold {
+    ($condition:expr, $invariant:literal, $($detail:tt)*) => {
+        if !$condition {
+            return broken($invariant, format!($($detail)*));
+        }
+    };
+}
+
+impl Core {
+    /// Whether all structural invariants hold.
+    ///
+    /// # Errors
+    /// The first that does not.
+    pub fn check(&self) -> Result<(), Broken> {
+        for (id, lease) in &self.leases {
+            self.check_lease(*id, lease)?;
+        }
+        for (id, job) in &self.jobs {
+            self.check_job(*id, job)?;
+        }
+        for build in self.builds.values() {
+            self.check_build(build)?;
+        }
+        for (id, agent) in &self.agents {
+            self.check_agent(*id, agent)?;
+        }
+        self.check_holders()?;
+        let queued = self.jobs.values().filter(|job| job.queued.is_some()).count();
+        hold!(queued == self.queue.len(), "I11", "{queued} jobs are queued, the queue counts {}", self.queue.len());
+        hold!(self.jobs.len() <= limits::LIVE_JOBS_MAX, "I9", "{} jobs in memory", self.jobs.len());
+        hold!(self.builds.len() <= limits::LIVE_BUILDS_MAX, "I9", "{} builds in memory", self.builds.len());
+        Ok(())
+    }
+
+    /// A live lease: its row, its agent, its place, its deadline.
+    fn check_lease(&self, id: AttemptId, lease: &Lease) -> Result<(), Broken> {
+        let Some(row) = self.attempts.get(&id) else { return broken("I2", format!("a lease of unknown {id}")) };
+        let Some(job) = self.jobs.get(&lease.job) else { return broken("I2", format!("{id} has no job")) };
+        hold!(row.epoch == lease.epoch, "I2", "{id} is leased by {:?}, its row says {:?}", lease.epoch, row.epoch);
+        hold!(row.agent == lease.agent, "I2", "{id} is leased to {}, its row says {}", lease.agent, row.agent);
+        hold!(row.state == AttemptState::Assigned, "I2", "{id} is leased and {:?}", row.state);
+        hold!(lease.epoch.0 <= self.meta.last_epoch, "I2", "{id}: epoch {:?} was never granted", lease.epoch);
+        hold!(job.row.attempts.last() == Some(&id), "I2", "{id} is leased and not its job's last attempt");
+        hold!(
+            matches!(job.row.state, JobState::Assigned | JobState::Canceling | JobState::TimingOut),
+            "I2",
+            "{id} is leased and its job is {:?}",
+            job.row.state
+        );
+        if let Some(fence) = job.fence {
+            hold!(lease.granted_at >= fence, "I3", "{} was leased again before what ran of it had ended", lease.job);
+        }
+        let agent = self.agents.get(&lease.agent);
+        let watched = agent.is_some_and(|agent| agent.slots.get(&id).is_some_and(|slot| !slot.ghost));
+        hold!(watched, "I2", "{id} is leased to {}, which has no slot for it", lease.agent);
+        let silence = self.timers.has(Timer::Silence(lease.agent));
+        let deadline = match lease.phase {
+            Phase::Unknown => silence || lease.timer.is_some(),
+            _ => lease.timer.is_some_and(|timer| self.timers.has(timer)),
+        };
+        hold!(deadline, "I10", "{id} is leased in {:?} and has no deadline", lease.phase);
+        let watched = silence || matches!(lease.phase, Phase::Finishing(_));
+        hold!(watched, "I10", "{id} is leased to {}, whose silence nobody watches", lease.agent);
+        self.check_place(id, lease, job)
+    }
+
+    /// A leased job runs where it may, and its dependencies allowed it.
+    fn check_place(&self, id: AttemptId, lease: &Lease, job: &Job) -> Result<(), Broken> {
+        let NodeKind::Command(command) = &job.row.node.kind else {
+            return broken("I7", format!("{id} is leased and is no command"));
+        };
+        let Some(build) = self.builds.get(&job.row.build) else { return broken("I7", format!("{id} has no build")) };
+        let Some(agent) = self.agents.get(&lease.agent) else { return broken("I7", format!("{id} has no agent")) };
+        let shape = shape_of(command, build.row.namespace.trust());
+        let serves = self.pools.get(&agent.row.pool).is_some_and(|pool| pool_serves(pool, &shape));
+        hold!(serves, "I7", "{id} is leased to pool `{}`, which does not serve it", agent.row.pool);
+        // Tags may change with a hello; the lease stays.
+        let tagged = has_tags(agent, &shape.tags) || lease.phase != Phase::Offered;
+        hold!(tagged, "I7", "{id} is offered to an agent without its tags");
+        for edge in &job.row.node.depends_on {
+            let to = usize::try_from(edge.node).ok().and_then(|node| build.jobs.get(node));
+            let Some(dependency) = to.and_then(|id| self.jobs.get(id)) else { continue };
+            // One that is run again by hand does not take back what it allowed before.
+            let was_over = !dependency.row.attempts.is_empty()
+                && dependency.row.attempts.iter().any(|id| self.attempts[id].state.is_final());
+            let over = standing(&dependency.row) != Standing::Open || was_over;
+            hold!(over, "I7", "{id} is leased before job {} is done", dependency.row.id);
+        }
+        Ok(())
+    }
+
+    /// A job's state agrees with its queue, its lease and its dependencies, and something will end it.
+    fn check_job(&self, id: JobId, job: &Job) -> Result<(), Broken> {
+        let Some(build) = self.builds.get(&job.row.build) else { return broken("I11", format!("{id} has no build")) };
+        let lease = job.row.attempts.last().and_then(|attempt| self.leases.get(attempt));
+        let find = |node: usize| build.jobs.get(node).and_then(|id| self.jobs.get(id)).map(|job| &job.row);
+        let (waits, bad) = count_dependencies(&job.row, find);
+        hold!(
+            (waits, bad) == (job.waits, job.bad),
+            "I11",
+            "{id} counts {:?} dependencies, it has {:?}",
+            (job.waits, job.bad),
+            (waits, bad)
+        );
+        let held = self.timers.has(Timer::NotBefore(id));
+        let expires = self.timers.has(Timer::Expiry(job.row.build));
+        match job.row.state {
+            JobState::Scheduled => {
+                hold!(!build.row.cancel_requested, "I8", "{id} is ready in a canceled build");
+                hold!(job.queued.is_some() != held, "I10", "{id} is ready and not in exactly one queue");
+                hold!(lease.is_none(), "I2", "{id} is ready and leased");
+                hold!(expires, "I10", "{id} is ready and never expires");
+                if let Some((line, ticket)) = job.queued {
+                    hold!(self.queue.holds(line, ticket), "I11", "{id} is not in its line");
+                }
+            }
+            JobState::Waiting => {
+                hold!(!build.row.cancel_requested, "I8", "{id} waits in a canceled build");
+                hold!(waits > 0, "I10", "{id} waits for nothing");
+                hold!(expires, "I10", "{id} waits and never expires");
+            }
+            JobState::Assigned | JobState::Canceling | JobState::TimingOut => {
+                hold!(lease.is_some(), "I10", "{id} is {:?} and nobody has it", job.row.state);
+                let finishing = lease.is_some_and(|lease| matches!(lease.phase, Phase::Finishing(_)));
+                let ending = job.row.state != JobState::Assigned;
+                hold!(!build.row.cancel_requested || ending || finishing, "I8", "{id} goes on in a canceled build");
+            }
+            JobState::Pending
+            | JobState::Accepted
+            | JobState::Running
+            | JobState::Blocked
+            | JobState::Unblocked
+            | JobState::Limiting
+            | JobState::Limited => return broken("I11", format!("{id} is stored as {:?}", job.row.state)),
+            state => hold!(state.is_final(), "I10", "{id} is {state:?}"),
+        }
+        if job.row.state.is_final() {
+            hold!(lease.is_none(), "I2", "{id} has ended and is leased");
+            let live = job.row.attempts.iter().find(|attempt| !self.attempts[attempt].state.is_final());
+            hold!(live.is_none(), "I2", "{id} has ended and an attempt of it has not");
+        }
+        let queued = job.queued.is_some() || held;
+        hold!(!queued || job.row.state == JobState::Scheduled, "I8", "{id} is {:?} and queued", job.row.state);
+        hold!(job.row.attempts.len() <= limits::ATTEMPTS_PER_JOB_MAX, "I9", "{id} has too many attempts");
+        Ok(())
+    }
+
+    /// A build's counts and state agree with its jobs.
+    fn check_build(&self, build: &Build) -> Result<(), Broken> {
+        let mut tally = Tally::default();
+        for job in &build.jobs {
+            tally.add(&self.jobs[job].row);
+        }
+        let id = build.row.id;
+        hold!(tally == build.tally, "I11", "build {id} counts {:?}, it has {tally:?}", build.tally);
+        hold!(build.row.state == tally.state(&build.row), "I11", "build {id} is {:?}", build.row.state);
+        hold!(!build.row.state.is_final(), "I9", "build {id} has ended and is in memory");
+        let failing = build.jobs.iter().any(|job| is_hard_failure(&self.jobs[job].row));
+        hold!(failing == (tally.hard > 0), "I11", "build {id} counts {} failures", tally.hard);
+        let expires = self.timers.has(Timer::Expiry(id)) || build.row.cancel_requested;
+        hold!(expires, "I10", "build {id} never ends");
+        Ok(())
+    }
+
+    /// What an agent's slots take is what it is said to have used, and nobody is given more than there is.
+    fn check_agent(&self, id: AgentId, agent: &Agent) -> Result<(), Broken> {
+        let cpu: u64 = agent.slots.values().filter(|slot| !slot.done).map(|slot| slot.resources.cpu_millis).sum();
+        hold!(cpu == agent.used.cpu_millis, "I11", "{id} is said to use {} of {cpu}", agent.used.cpu_millis);
+        for (attempt, slot) in &agent.slots {
+            let live = self.leases.get(attempt).is_some_and(|lease| lease.agent == id);
+            hold!(live || slot.ghost, "I2", "{id} has a slot for {attempt}, which it does not hold");
+        }
+        let pool = self.pools.get(&agent.row.pool);
+        let listed = self.open.get(&agent.row.pool);
+        let listed = listed.is_some_and(|open| open.iter().any(|(_, open)| *open == id));
+        hold!(listed == agent.open_at.is_some(), "I11", "{id} is not where it stands among the open agents");
+        hold!(agent.open_at.is_none() || agent.is_eligible(pool), "I7", "{id} is open and takes nothing");
+        let heard = matches!(agent.silence, Silence::Heard | Silence::Suspect);
+        hold!(!heard || self.timers.has(Timer::Silence(id)), "I10", "{id}'s silence is not watched");
+        Ok(())
+    }
+
+    /// No attempt is held by right on two agents, and no exclusive job has two attempts that may run.
+    fn check_holders(&self) -> Result<(), Broken> {
+        let mut holders: BTreeMap<AttemptId, AgentId> = BTreeMap::new();
+        let mut ghosts: BTreeMap<JobId, AttemptId> = BTreeMap::new();
+        for (id, agent) in &self.agents {
+            for (attempt, slot) in &agent.slots {
+                if slot.ghost {
+                    ghosts.insert(slot.job, *attempt);
+                } else if let Some(other) = holders.insert(*attempt, *id) {
+                    return broken("I2", format!("{attempt} is held by {other} and by {id}"));
+                }
+            }
+        }
+        for (id, lease) in &self.leases {
+            let exclusive = self.command(lease.job).is_some_and(|command| command.exclusive);
+            let fenced = self.jobs[&lease.job].fence.is_some_and(|fence| lease.granted_at >= fence);
+            let ghost = ghosts.get(&lease.job).filter(|ghost| *ghost != id && exclusive && !fenced);
+            if let Some(ghost) = ghost {
+                return broken("I3", format!("{id} is leased while {ghost} of the same exclusive job may run"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,153 @@
+//! A core from its rows: after a start, a failed commit or a takeover (I11).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use windlass_protocol::{BuildId, IdSource, Now};
+
+use crate::agent::new_agent;
+use crate::deps::verdict;
+use crate::logbook::Logbook;
+use crate::policy::Policy;
+use crate::queue::Queue;
+use crate::row::{AttemptRow, BuildRow, JobRow, JobState, Rows};
+use crate::state::{Build, Core, Job, Lease, Phase, Slot, Tally};
+use crate::timer::Timers;
+
+impl Core {
+    /// A core that goes on from these rows. Every leased attempt has one whole lease of its pool before its agent is
+    /// called lost (F12).
+    #[must_use]
+    pub fn load(now: Now, rows: Rows, ids: IdSource, policy: Policy) -> Self {
+        let mut core = Self {
+            ids,
+            policy,
+            now,
+            meta: rows.meta,
+            numbers: rows.pipeline_numbers,
+            builds: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            pools: rows.pools,
+            agents: BTreeMap::new(),
+            tokens: rows.tokens,
+            idempotency: rows.idempotency,
+            keys: BTreeMap::new(),
+            branches: BTreeMap::new(),
+            open: BTreeMap::new(),
+            freed: std::collections::BTreeSet::new(),
+            queue: Queue::default(),
+            timers: Timers::default(),
+            book: Logbook::default(),
+            ripple: VecDeque::new(),
+            effects: VecDeque::new(),
+        };
+        for (id, row) in rows.agents {
+            core.keys.insert(row.key, id);
+            core.agents.insert(id, new_agent(row, now.mono));
+        }
+        let mut jobs: BTreeMap<BuildId, Vec<JobRow>> = BTreeMap::new();
+        for (_, row) in rows.jobs {
+            jobs.entry(row.build).or_default().push(row);
+        }
+        let mut attempts: BTreeMap<BuildId, Vec<AttemptRow>> = BTreeMap::new();
+        for (_, row) in rows.attempts {
+            attempts.entry(row.build).or_default().push(row);
+        }
+        for (id, build) in rows.builds {
+            let (jobs, attempts) = (jobs.remove(&id).unwrap_or_default(), attempts.remove(&id).unwrap_or_default());
+            core.insert_build(build, jobs, attempts);
+        }
+        core.conclude();
+        core
+    }
+
+    /// Takes a build's rows into memory: counts, queues, leases and deadlines follow from them. Writes nothing.
+    pub(crate) fn insert_build(&mut self, row: BuildRow, mut jobs: Vec<JobRow>, attempts: Vec<AttemptRow>) {
+        jobs.sort_by_key(|job| job.index);
+        let id = row.id;
+        let mut dependents = vec![Vec::new(); jobs.len()];
+        for job in &jobs {
+            for (place, edge) in (0_u32..).zip(&job.node.depends_on) {
+                if let Some(list) = usize::try_from(edge.node).ok().and_then(|node| dependents.get_mut(node)) {
+                    list.push((job.index, place));
+                }
+            }
+        }
+        let turn = attempts.iter().map(|attempt| attempt.epoch.0).max().unwrap_or(0);
+        if !row.branch.is_empty() {
+            self.branches.entry((row.pipeline.clone(), row.branch.clone())).or_default().insert(id);
+        }
+        let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
+        let mut tally = Tally::default();
+        let counts: Vec<_> = jobs.iter().map(|job| count_dependencies(job, |node| jobs.get(node))).collect();
+        self.attempts.extend(attempts.into_iter().map(|attempt| (attempt.id, attempt)));
+        for (job, (waits, bad)) in jobs.into_iter().zip(counts) {
+            tally.add(&job);
+            self.jobs.insert(job.id, Job { row: job, waits, bad, queued: None, fence: None });
+        }
+        self.builds.insert(id, Build { row, jobs: ids.clone(), dependents, tally, turn });
+        self.arm_expiry(id);
+        for job in ids {
+            match self.jobs[&job].row.state {
+                JobState::Scheduled => self.enqueue(job),
+                JobState::Assigned | JobState::Canceling | JobState::TimingOut => self.restore_lease(job),
+                _ => {}
+            }
+        }
+    }
+
+    fn restore_lease(&mut self, job: windlass_protocol::JobId) {
+        let Some(attempt) = self.jobs[&job].row.attempts.last().and_then(|id| self.attempts.get(id)) else { return };
+        let (id, epoch, agent) = (attempt.id, attempt.epoch, attempt.agent);
+        let lease = Lease {
+            agent,
+            job,
+            epoch,
+            phase: Phase::Unknown,
+            started_at: None,
+            granted_at: self.now.mono,
+            timer: None,
+        };
+        self.leases.insert(id, lease);
+        let resources = self.request_of(job);
+        if let Some(agent) = self.agents.get_mut(&agent) {
+            agent.slots.insert(id, Slot { epoch, job, resources, ghost: false, done: false });
+        }
+        self.watch_silence(agent);
+        self.arm(id);
+    }
+
+    /// Forgets a build that has ended, with all that belongs to it.
+    pub(crate) fn forget_build(&mut self, id: BuildId) {
+        let Some(build) = self.builds.remove(&id) else { return };
+        self.timers.clear(crate::timer::Timer::Expiry(id));
+        let branch = (build.row.pipeline, build.row.branch);
+        if let Some(builds) = self.branches.get_mut(&branch) {
+            builds.remove(&id);
+            if builds.is_empty() {
+                self.branches.remove(&branch);
+            }
+        }
+        for job in build.jobs {
+            if let Some(job) = self.jobs.remove(&job) {
+                for attempt in job.row.attempts {
+                    self.attempts.remove(&attempt);
+                }
+            }
+        }
+    }
+}
+
+/// How many of a job's dependencies are not over, and how many failed and are not forgiven; from scratch.
+pub(crate) fn count_dependencies<'a>(job: &JobRow, find: impl Fn(usize) -> Option<&'a JobRow>) -> (u32, u32) {
+    let (mut waits, mut bad) = (0, 0);
+    for edge in &job.node.depends_on {
+        let Some(dependency) = usize::try_from(edge.node).ok().and_then(&find) else { continue };
+        let (wait, fail) =
+            verdict(crate::deps::standing(dependency), edge.allow_failure || job.node.allow_dependency_failure);
+        waits += u32::from(wait);
+        bad += u32::from(fail);
+    }
+    (waits, bad)
+}

@@ -1,0 +1,80 @@
+//! What one input changed: rows that must be written, each once however often it changed, and what may be said after.
+
+use std::collections::BTreeSet;
+
+use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, TokenId};
+
+use crate::effect::Effect;
+use crate::row::{AuditRow, Change, EventRow, IdempotencyRow};
+use crate::state::Core;
+
+/// Collected while an input is handled, emptied into effects at its end.
+#[derive(Debug, Default)]
+pub(crate) struct Logbook {
+    pub(crate) definitions: Vec<(Digest, String)>,
+    pub(crate) numbers: BTreeSet<String>,
+    pub(crate) pools: BTreeSet<String>,
+    pub(crate) tokens: BTreeSet<TokenId>,
+    pub(crate) agents: BTreeSet<AgentId>,
+    pub(crate) builds: BTreeSet<BuildId>,
+    pub(crate) jobs: BTreeSet<JobId>,
+    pub(crate) attempts: BTreeSet<AttemptId>,
+    pub(crate) meta: bool,
+    pub(crate) idempotency: Vec<IdempotencyRow>,
+    pub(crate) audits: Vec<AuditRow>,
+    pub(crate) events: Vec<EventRow>,
+    /// Builds that may have changed state.
+    pub(crate) touched: BTreeSet<BuildId>,
+    /// Builds that have ended and leave memory.
+    pub(crate) ended: BTreeSet<BuildId>,
+    /// Agents that left for good.
+    pub(crate) departed: BTreeSet<AgentId>,
+    /// What is said once the changes are durable.
+    pub(crate) out: Vec<Effect>,
+}
+
+impl Core {
+    /// Turns the logbook into effects: first every change, then what speaks of them (I1).
+    pub(crate) fn flush(&mut self) {
+        let book = std::mem::take(&mut self.book);
+        let mut changes: Vec<Change> = Vec::new();
+        changes.extend(book.definitions.into_iter().map(|(digest, text)| Change::Definition { digest, text }));
+        for pipeline in book.numbers {
+            let last = self.numbers.get(&pipeline).copied().unwrap_or_default();
+            changes.push(Change::PipelineNumber { pipeline, last });
+        }
+        let pools = book.pools.iter().filter_map(|name| self.pools.get(name));
+        changes.extend(pools.map(|row| Change::Pool(Box::new(row.clone()))));
+        let tokens = book.tokens.iter().filter_map(|id| self.tokens.get(id));
+        changes.extend(tokens.map(|row| Change::Token(Box::new(row.clone()))));
+        let agents = book.agents.iter().filter_map(|id| self.agents.get(id));
+        changes.extend(agents.map(|agent| Change::Agent(Box::new(agent.row.clone()))));
+        let builds = book.builds.iter().filter_map(|id| self.builds.get(id));
+        changes.extend(builds.map(|build| Change::Build(Box::new(build.row.clone()))));
+        let jobs = book.jobs.iter().filter_map(|id| self.jobs.get(id));
+        changes.extend(jobs.map(|job| Change::Job(Box::new(job.row.clone()))));
+        let attempts = book.attempts.iter().filter_map(|id| self.attempts.get(id));
+        changes.extend(attempts.map(|row| Change::Attempt(Box::new(row.clone()))));
+        if book.meta {
+            changes.push(Change::Meta(self.meta));
+        }
+        changes.extend(book.idempotency.into_iter().map(Change::Idempotency));
+        changes.extend(book.audits.into_iter().map(Change::Audit));
+        changes.extend(book.events.into_iter().map(Change::Event));
+        let changes = changes.into_iter().map(Effect::Change);
+        if self.policy.bugs.reply_before_commit {
+            self.effects.extend(book.out);
+            self.effects.extend(changes);
+        } else {
+            self.effects.extend(changes);
+            self.effects.extend(book.out);
+        }
+        for build in book.ended {
+            self.forget_build(build);
+            self.effects.push_back(Effect::Retired(build));
+        }
+        for agent in book.departed {
+            self.forget_agent(agent);
+        }
+    }
+}

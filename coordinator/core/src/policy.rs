@@ -1,0 +1,65 @@
+//! What an operator may choose, with a default for everything.
+
+use windlass_protocol::limits;
+
+/// The coordinator's settings as far as the core needs them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// For a step without a timeout of its own or of its pipeline.
+    pub timeout_default_ms: u64,
+    /// No step may ask for more.
+    pub timeout_max_ms: u64,
+    /// Between a job's polite signal and its kill.
+    pub grace_ms: u64,
+    /// Bytes of log after which it is cut.
+    pub log_limit_bytes: u64,
+    /// How long the jobs of an unreachable zone are held before they are lost (F15).
+    pub zone_hold_ms: u64,
+    /// From when on a large job that fits nowhere holds back smaller ones (F56).
+    pub reserve_after_ms: u64,
+    /// Added to every job's environment after everything else: names and values that the server knows.
+    pub env: Vec<(String, String)>,
+    /// Deliberate bugs, for the simulation to catch; all off.
+    #[doc(hidden)]
+    pub bugs: Bugs,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            timeout_default_ms: limits::TIMEOUT_DEFAULT_MS,
+            timeout_max_ms: limits::TIMEOUT_MAX_MS,
+            grace_ms: limits::CANCEL_GRACE_MS,
+            log_limit_bytes: limits::LOG_DEFAULT_LIMIT_BYTES,
+            zone_hold_ms: limits::ZONE_HOLD_MS,
+            reserve_after_ms: limits::RESERVE_AFTER_MS,
+            env: Vec::new(),
+            bugs: Bugs::default(),
+        }
+    }
+}
+
+/// Deliberate bugs, each of which a test switches on to see that an invariant catches it. Never on elsewhere.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own, thrown by one test")]
+pub struct Bugs {
+    /// I3: a result is taken whatever epoch it carries.
+    pub skip_epoch_fence: bool,
+    /// I2: a job stays in its queue when it is leased, so that two agents get it.
+    pub lease_twice: bool,
+    /// I2: the last epoch is not stored, so that a restart grants it again.
+    pub forget_last_epoch: bool,
+    /// I8: canceling a build leaves its waiting jobs alone.
+    pub ignore_cancel: bool,
+    /// I1: answers are released before the changes that they speak of.
+    pub reply_before_commit: bool,
+    /// I7: an agent gets jobs of any trust class and zone.
+    pub ignore_trust_and_zone: bool,
+    /// I7: a job starts though its last dependency is not done.
+    pub forget_dependency: bool,
+    /// I3: a lost exclusive job is leased again without waiting for the old one's end.
+    pub skip_exclusive_fence: bool,
+    /// I10: leases get no deadline.
+    pub drop_deadline: bool,
+}

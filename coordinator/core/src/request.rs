@@ -1,0 +1,102 @@
+//! What clients ask for: each request is checked whole, then done, noted in the audit trail and answered.
+
+use windlass_protocol::message::CoordinatorMessage;
+use windlass_protocol::{AgentId, CauseKind, WallMs, limits};
+
+use crate::effect::{Effect, Reply};
+use crate::error::Rejected;
+use crate::input::{ReplyTo, Request};
+use crate::row::{Actor, AuditRow};
+use crate::state::Core;
+
+impl Core {
+    pub(crate) fn on_request(&mut self, to: ReplyTo, actor: &Actor, request: Request) -> Result<(), Rejected> {
+        match request {
+            Request::Submit(submit) => return self.submit(to, actor, *submit),
+            Request::CreateToken(new) => return self.create_token(to, actor, *new),
+            Request::Join(joining) => return self.join(to, *joining),
+            Request::CancelBuild { build, detail } => {
+                self.check_cancel_build(build)?;
+                self.cancel_build(build, Self::cause(CauseKind::Canceled, &detail));
+                self.audit(actor, "build.cancel", &build.to_string(), &detail);
+            }
+            Request::CancelJob { job } => {
+                self.check_cancel_job(job)?;
+                self.cancel_job(job, Self::cause(CauseKind::Canceled, &format!("canceled by {}", actor.name)));
+                self.audit(actor, "job.cancel", &job.to_string(), "");
+            }
+            Request::RetryBuild { build, rows } => {
+                self.retry_build(build, rows.map(|rows| *rows))?;
+                self.audit(actor, "build.retry", &build.to_string(), "");
+            }
+            Request::RetryJob { job, rows } => {
+                self.retry_job(job, rows.map(|rows| *rows))?;
+                self.audit(actor, "job.retry", &job.to_string(), "");
+            }
+            Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
+            Request::DrainAgents { agents, deadline_ms } => {
+                self.known(&agents)?;
+                for agent in agents {
+                    self.drain(agent, deadline_ms);
+                    self.audit(actor, "agent.drain", &agent.to_string(), "");
+                }
+            }
+            Request::ResumeAgent { agent } => {
+                self.known(&[agent])?;
+                self.resume(agent);
+                self.audit(actor, "agent.resume", &agent.to_string(), "");
+            }
+            Request::RevokeAgent { agent } => {
+                self.known(&[agent])?;
+                self.revoke_agent(agent);
+                self.audit(actor, "agent.revoke", &agent.to_string(), "");
+            }
+            Request::Retain { idempotency_before } => self.retain(idempotency_before),
+        }
+        self.book.out.push(Effect::Reply { to, reply: Reply::Done });
+        Ok(())
+    }
+
+    fn known(&self, agents: &[AgentId]) -> Result<(), Rejected> {
+        match agents.iter().find(|agent| !self.agents.contains_key(agent)) {
+            Some(unknown) => Err(Rejected::NoSuchAgent(*unknown)),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes nothing more; all that are named become ineligible in this one commit (F22).
+    fn drain(&mut self, id: AgentId, deadline_ms: Option<u64>) {
+        if let Some(agent) = self.agents.get_mut(&id) {
+            agent.row.draining = true;
+            self.book.agents.insert(id);
+        }
+        self.send(id, CoordinatorMessage::Drain { deadline_ms, leave: false });
+        self.refresh(id);
+    }
+
+    fn resume(&mut self, id: AgentId) {
+        if let Some(agent) = self.agents.get_mut(&id) {
+            agent.row.draining = false;
+            agent.self_draining = false;
+            self.book.agents.insert(id);
+        }
+        self.send(id, CoordinatorMessage::Resume);
+        self.refresh(id);
+    }
+
+    fn retain(&mut self, before: WallMs) {
+        self.idempotency.retain(|_, row| row.at >= before);
+    }
+
+    /// A line of the audit trail.
+    pub(crate) fn audit(&mut self, actor: &Actor, action: &str, target: &str, detail: &str) {
+        let end = detail.floor_char_boundary(limits::DETAIL_MAX_BYTES);
+        self.book.audits.push(AuditRow {
+            at: self.now.wall,
+            actor: actor.clone(),
+            action: action.to_owned(),
+            target: target.to_owned(),
+            detail: detail.get(..end).unwrap_or_default().to_owned(),
+        });
+    }
+}

@@ -1,0 +1,113 @@
+//! What an agent is told to run: a job's row and its build's, put together (reference 17.1, 17.2).
+
+use windlass_protocol::job::JobSpec;
+use windlass_protocol::{AttemptId, JobId};
+
+use crate::row::{BuildRow, BuildSource, JobRow};
+use crate::state::Core;
+
+impl Core {
+    /// The offer for a leased attempt.
+    pub(crate) fn spec(&self, id: AttemptId) -> Option<JobSpec> {
+        let attempt = self.attempts.get(&id)?;
+        let job = &self.jobs.get(&attempt.job)?.row;
+        let build = &self.builds.get(&attempt.build)?.row;
+        let command = self.command(attempt.job)?;
+        let timeout_ms = self.timeout_ms(attempt.job);
+        let mut env = build.env.clone();
+        env.extend(command.env.iter().cloned());
+        env.extend(standard_env(build, job, attempt.number, timeout_ms, id));
+        env.extend(self.policy.env.iter().cloned());
+        Some(JobSpec {
+            attempt: id,
+            attempt_number: attempt.number,
+            job: job.id,
+            build: build.id,
+            build_number: build.number,
+            pipeline: build.pipeline.clone(),
+            step_key: job.node.key.clone(),
+            label: job.node.label.clone(),
+            command: command.command.clone(),
+            env: last_of_each(env),
+            image: command.image.clone(),
+            source: build.origin.clone(),
+            namespace: build.namespace.clone(),
+            queue: command.queue.clone(),
+            timeout_ms: Some(timeout_ms),
+            grace_ms: self.policy.grace_ms,
+            resources: command.resources,
+            exclusive: command.exclusive,
+            interruptible: command.interruptible,
+            tty: command.tty,
+            keep_workspace: build.keep_workspace,
+            log_limit_bytes: self.policy.log_limit_bytes,
+        })
+    }
+
+    /// How long a job's command may run: its own timeout, else the default, never more than the longest.
+    pub(crate) fn timeout_ms(&self, job: JobId) -> u64 {
+        let own = self.command(job).and_then(|command| command.timeout_ms);
+        own.unwrap_or(self.policy.timeout_default_ms).min(self.policy.timeout_max_ms)
+    }
+}
+
+/// Later wins; a name stands where it came last.
+fn last_of_each(env: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut kept: Vec<_> = env.into_iter().rev().filter(|(name, _)| seen.insert(name.clone())).collect();
+    kept.reverse();
+    kept
+}
+
+/// The variables that the server sets.
+fn standard_env(
+    build: &BuildRow,
+    job: &JobRow,
+    number: u32,
+    timeout_ms: u64,
+    attempt: AttemptId,
+) -> Vec<(String, String)> {
+    let source = match build.source {
+        BuildSource::Cli | BuildSource::Api => "api",
+        BuildSource::Webhook => "webhook",
+        BuildSource::Trigger => "trigger_job",
+        BuildSource::Schedule => "schedule",
+    };
+    let mut env: Vec<(&str, String)> = vec![
+        ("CI", "true".to_owned()),
+        ("BUILDKITE", "true".to_owned()),
+        ("BUILDKITE_BUILD_ID", build.id.to_string()),
+        ("BUILDKITE_BUILD_NUMBER", build.number.to_string()),
+        ("BUILDKITE_BUILD_CREATOR", build.creator.name.clone()),
+        ("BUILDKITE_BRANCH", build.branch.clone()),
+        ("BUILDKITE_TAG", build.tag.clone().unwrap_or_default()),
+        ("BUILDKITE_COMMIT", build.commit.clone()),
+        ("BUILDKITE_MESSAGE", build.message.clone()),
+        ("BUILDKITE_PULL_REQUEST", "false".to_owned()),
+        ("BUILDKITE_SOURCE", source.to_owned()),
+        ("BUILDKITE_PIPELINE_NAME", build.pipeline.clone()),
+        ("BUILDKITE_PIPELINE_SLUG", build.pipeline.clone()),
+        ("BUILDKITE_JOB_ID", attempt.to_string()),
+        ("BUILDKITE_LABEL", job.node.label.clone()),
+        ("BUILDKITE_STEP_KEY", job.node.key.clone().unwrap_or_default()),
+        ("BUILDKITE_RETRY_COUNT", number.saturating_sub(1).to_string()),
+        ("BUILDKITE_TIMEOUT", timeout_ms.div_ceil(60_000).to_string()),
+        ("BUILDKITE_REBUILT_FROM_BUILD_ID", build.rebuilt_from.map(|id| id.to_string()).unwrap_or_default()),
+        ("BUILDKITE_COMPUTE_TYPE", "self-hosted".to_owned()),
+        ("WINDLASS", "true".to_owned()),
+        ("WINDLASS_BUILD_ID", build.id.to_string()),
+        ("WINDLASS_JOB_ID", job.id.to_string()),
+        ("WINDLASS_ATTEMPT", number.to_string()),
+        ("WINDLASS_ATTEMPT_ID", attempt.to_string()),
+    ];
+    if let windlass_pipeline::graph::NodeKind::Command(command) = &job.node.kind {
+        env.push(("BUILDKITE_COMMAND", command.command.clone()));
+        env.push(("BUILDKITE_IMAGE", command.image.clone().unwrap_or_default()));
+        env.push(("WINDLASS_QUEUE", command.queue.clone()));
+        if let Some((index, total)) = command.parallel {
+            env.push(("BUILDKITE_PARALLEL_JOB", index.to_string()));
+            env.push(("BUILDKITE_PARALLEL_JOB_COUNT", total.to_string()));
+        }
+    }
+    env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}

@@ -1,0 +1,298 @@
+//! The core's data, and its face: inputs in, effects and deadlines out.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use windlass_protocol::job::{Epoch, Outcome, Resources};
+use windlass_protocol::message::{Health, Hello};
+use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, IdSource, Instant64, JobId, Now, TokenId, WallMs};
+
+use crate::deps::Standing;
+use crate::effect::{AgentState, Effect};
+use crate::error::Rejected;
+use crate::input::{ConnId, Input};
+use crate::logbook::Logbook;
+use crate::policy::Policy;
+use crate::queue::{Queue, ShapeId, Ticket};
+use crate::row::{AgentRow, AttemptRow, BuildRow, IdempotencyRow, JobRow, MetaRow, PoolRow, Rows, TokenRow};
+use crate::timer::{Timer, Timers};
+
+/// Decides which agent runs what.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) ids: IdSource,
+    pub(crate) policy: Policy,
+    pub(crate) now: Now,
+    pub(crate) meta: MetaRow,
+    pub(crate) numbers: BTreeMap<String, u64>,
+    pub(crate) builds: BTreeMap<BuildId, Build>,
+    pub(crate) jobs: BTreeMap<JobId, Job>,
+    pub(crate) attempts: BTreeMap<AttemptId, AttemptRow>,
+    pub(crate) leases: BTreeMap<AttemptId, Lease>,
+    pub(crate) pools: BTreeMap<String, PoolRow>,
+    pub(crate) agents: BTreeMap<AgentId, Agent>,
+    pub(crate) tokens: BTreeMap<TokenId, TokenRow>,
+    pub(crate) idempotency: BTreeMap<(TokenId, String), IdempotencyRow>,
+    /// Agents by key.
+    pub(crate) keys: BTreeMap<Digest, AgentId>,
+    /// Live builds by pipeline and branch, for superseding.
+    pub(crate) branches: BTreeMap<(String, String), BTreeSet<BuildId>>,
+    /// Agents of each pool that can take a job now, least busy first.
+    pub(crate) open: BTreeMap<String, BTreeSet<(u32, AgentId)>>,
+    /// Agents whose room has grown since they were last offered work.
+    pub(crate) freed: BTreeSet<AgentId>,
+    pub(crate) queue: Queue,
+    pub(crate) timers: Timers,
+    pub(crate) book: Logbook,
+    /// Jobs whose dependents are to be looked at.
+    pub(crate) ripple: VecDeque<(JobId, Standing)>,
+    pub(crate) effects: VecDeque<Effect>,
+}
+
+/// A build in memory.
+#[derive(Debug)]
+pub(crate) struct Build {
+    pub(crate) row: BuildRow,
+    pub(crate) jobs: Vec<JobId>,
+    /// For each job, by index, the jobs that have an edge to it, with the edge's place among theirs.
+    pub(crate) dependents: Vec<Vec<(u32, u32)>>,
+    pub(crate) tally: Tally,
+    /// The last epoch granted to it: its turn among builds.
+    pub(crate) turn: u64,
+}
+
+/// What a build's state follows from; kept in step with its jobs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Tally {
+    /// Jobs that have not ended.
+    pub(crate) open: u32,
+    /// Hard failures.
+    pub(crate) hard: u32,
+    /// Jobs that are no barriers.
+    pub(crate) steps: u32,
+    /// Of those, the ones that were not to be run.
+    pub(crate) idle: u32,
+}
+
+/// A job in memory.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) row: JobRow,
+    /// Dependencies that have not ended.
+    pub(crate) waits: u32,
+    /// Dependencies that failed and are not forgiven.
+    pub(crate) bad: u32,
+    /// Where it is queued.
+    pub(crate) queued: Option<(ShapeId, Ticket)>,
+    /// When the processes of its last exclusive attempt have surely ended.
+    pub(crate) fence: Option<Instant64>,
+}
+
+/// What is known of a live attempt beside its row; volatile.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) agent: AgentId,
+    pub(crate) job: JobId,
+    pub(crate) epoch: Epoch,
+    pub(crate) phase: Phase,
+    /// Its command is known to have started.
+    pub(crate) started_at: Option<WallMs>,
+    pub(crate) granted_at: Instant64,
+    /// The deadline that is set for it.
+    pub(crate) timer: Option<Timer>,
+}
+
+/// How far a live attempt has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Leased before a restart; its agent has not been heard since.
+    Unknown,
+    /// Offered.
+    Offered,
+    /// Taken by the agent.
+    Accepted,
+    /// The command has started.
+    Running,
+    /// The offer was taken back; the agent's answer is awaited.
+    Withdrawn,
+    /// The command has ended; its log is awaited.
+    Finishing(Box<Outcome>),
+}
+
+/// An agent in memory.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) row: AgentRow,
+    pub(crate) conn: Option<ConnId>,
+    pub(crate) session: u64,
+    pub(crate) hello: Option<Hello>,
+    pub(crate) health: Health,
+    /// When it was last heard; after a restart, the restart.
+    pub(crate) heard_at: Instant64,
+    pub(crate) heard_wall: Option<WallMs>,
+    pub(crate) silence: Silence,
+    /// How its last connection ended.
+    pub(crate) gone_detail: Option<String>,
+    /// It said that it takes nothing more.
+    pub(crate) self_draining: bool,
+    /// It refused an offer and gets none before this.
+    pub(crate) backoff_until: Option<Instant64>,
+    /// What takes its slots.
+    pub(crate) slots: BTreeMap<AttemptId, Slot>,
+    pub(crate) used: Resources,
+    /// Results of its that are durable and that it may not have heard of.
+    pub(crate) committed: BTreeMap<AttemptId, Epoch>,
+    /// The line that it is kept for (F56).
+    pub(crate) reserved_for: Option<ShapeId>,
+    /// Where it stands in [`Core::open`].
+    pub(crate) open_at: Option<u32>,
+    pub(crate) shown: AgentState,
+}
+
+/// Whether an agent is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// Not since it joined, or since a restart.
+    Never,
+    /// In time.
+    Heard,
+    /// Not for three beats.
+    Suspect,
+    /// Not for a whole lease.
+    Lost,
+    /// It said goodbye.
+    Left,
+}
+
+/// A slot that is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) epoch: Epoch,
+    pub(crate) job: JobId,
+    pub(crate) resources: Resources,
+    /// Its right has ended; the agent has not said yet that nothing runs.
+    pub(crate) ghost: bool,
+    /// The command has ended and the result is not yet durable: it takes no room any more.
+    pub(crate) done: bool,
+}
+
+impl Core {
+    /// Takes one input. A rejected one has changed nothing.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn handle(&mut self, now: Now, input: Input) -> Result<(), Rejected> {
+        self.advance(now);
+        let result = match input {
+            Input::Request { reply, actor, request } => self.on_request(reply, &actor, request),
+            Input::AgentHello { agent, key, conn, hello } => self.on_hello(agent, key, conn, *hello),
+            Input::Agent { agent, conn, event } => self.on_agent_event(agent, conn, event),
+            Input::AgentGone { agent, conn, detail } => self.on_agent_gone(agent, conn, &detail),
+            Input::LogSettled { attempt, epoch, settled } => self.on_log_settled(attempt, epoch, settled.is_ok()),
+        };
+        self.conclude();
+        result
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Core::handle_timeout`] is to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant64> {
+        self.timers.next()
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.advance(now);
+        while let Some(timer) = self.timers.pop(self.now.mono) {
+            self.on_timer(timer);
+        }
+        self.conclude();
+    }
+
+    /// The rows, as a store that applied every change would have them.
+    #[must_use]
+    pub fn rows(&self) -> Rows {
+        Rows {
+            meta: self.meta,
+            pipeline_numbers: self.numbers.clone(),
+            builds: self.builds.iter().map(|(id, build)| (*id, build.row.clone())).collect(),
+            jobs: self.jobs.iter().map(|(id, job)| (*id, job.row.clone())).collect(),
+            attempts: self.attempts.clone(),
+            pools: self.pools.clone(),
+            agents: self.agents.iter().map(|(id, agent)| (*id, agent.row.clone())).collect(),
+            tokens: self.tokens.clone(),
+            idempotency: self.idempotency.clone(),
+        }
+    }
+
+    fn advance(&mut self, now: Now) {
+        self.now = Now { mono: self.now.mono.max(now.mono), wall: now.wall };
+    }
+
+    /// Follows every consequence of an input, then writes down what changed.
+    pub(crate) fn conclude(&mut self) {
+        self.settle_dependencies();
+        self.dispatch();
+        self.settle_builds();
+        self.flush();
+    }
+
+    pub(crate) fn on_timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::Silence(agent) => self.on_silence(agent),
+            Timer::Backoff(agent) => self.on_backoff_over(agent),
+            Timer::Offer(attempt) | Timer::Prepare(attempt) => self.withdraw(attempt),
+            Timer::Withdraw(attempt) => self.on_withdraw_unanswered(attempt),
+            Timer::Timeout(attempt) => self.on_timeout(attempt),
+            Timer::Close(attempt) => self.on_close_unanswered(attempt),
+            Timer::Settle(attempt) => self.commit_result(attempt, false),
+            Timer::NotBefore(job) => self.on_not_before(job),
+            Timer::Expiry(build) => self.on_expiry(build),
+            Timer::Reserve => self.on_reserve(),
+        }
+        self.settle_dependencies();
+    }
+
+    /// The row of a job in memory, to be changed and written.
+    #[expect(clippy::expect_used, reason = "callers hold ids of jobs in memory; another is our own mistake")]
+    pub(crate) fn edit_job(&mut self, id: JobId) -> &mut JobRow {
+        self.book.jobs.insert(id);
+        &mut self.jobs.get_mut(&id).expect("a job in memory").row
+    }
+
+    /// The row of a build in memory, to be changed and written.
+    #[expect(clippy::expect_used, reason = "callers hold ids of builds in memory; another is our own mistake")]
+    pub(crate) fn edit_build(&mut self, id: BuildId) -> &mut BuildRow {
+        self.book.builds.insert(id);
+        &mut self.builds.get_mut(&id).expect("a build in memory").row
+    }
+
+    /// The row of an attempt in memory, to be changed and written.
+    #[expect(clippy::expect_used, reason = "callers hold ids of attempts in memory; another is our own mistake")]
+    pub(crate) fn edit_attempt(&mut self, id: AttemptId) -> &mut AttemptRow {
+        self.book.attempts.insert(id);
+        self.attempts.get_mut(&id).expect("an attempt in memory")
+    }
+
+    /// Says something to an agent, if it is connected.
+    pub(crate) fn send(&mut self, agent: AgentId, message: windlass_protocol::message::CoordinatorMessage) {
+        if let Some(conn) = self.agents.get(&agent).and_then(|agent| agent.conn) {
+            self.book.out.push(Effect::Send { agent, conn, message: Box::new(message) });
+        }
+    }
+
+    /// When an instant of the wall clock comes, by the other clock.
+    pub(crate) fn mono_of(&self, wall: WallMs) -> Instant64 {
+        self.now.mono.plus_ms(wall.0.saturating_sub(self.now.wall.0))
+    }
+
+    /// A cause whose detail fits.
+    pub(crate) fn cause(kind: windlass_protocol::CauseKind, detail: &str) -> Cause {
+        let end = detail.floor_char_boundary(windlass_protocol::limits::DETAIL_MAX_BYTES);
+        Cause::new(kind, detail.get(..end).unwrap_or_default())
+    }
+}

@@ -1,0 +1,6 @@
+//! The core, driven by a fake shell with its own clock and its own store.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod kit;
+mod life;
