@@ -48,11 +48,11 @@ impl Catalog {
         self.logs.len()
     }
 
-    /// Forgets a log that never got anything, if nobody else holds it.
-    pub(crate) fn prune(&mut self, attempt: AttemptId) {
-        let blank = |log: &Arc<Log>| Arc::strong_count(log) == 1 && log.lock().is_blank();
-        if self.logs.get(&attempt).is_some_and(blank) {
-            self.logs.remove(&attempt);
+    /// Forgets a log that never got anything, if nobody but this caller holds it.
+    pub(crate) fn prune(&mut self, log: &Arc<Log>) {
+        let unused = Arc::strong_count(log) == 2 && log.lock().is_blank();
+        if unused && self.logs.get(&log.attempt).is_some_and(|known| Arc::ptr_eq(known, log)) {
+            self.logs.remove(&log.attempt);
         }
     }
 

@@ -169,17 +169,9 @@ fn step_live(log: &Arc<Log>, offset: u64) -> Result<(Step, u64), Fault> {
 impl Drop for Follower {
     fn drop(&mut self) {
         self.unwatch();
-        let attempt = match &self.source {
-            Source::Live(log) => Some(log.attempt),
-            Source::Sealed(_) => None,
-        };
-        if let Some(attempt) = attempt {
-            // The catalog forgets a log that nobody wrote to, once this was its last watcher.
-            let shared = Arc::clone(&self.shared);
-            if let Source::Live(log) = &mut self.source {
-                *log = Arc::new(Log::new(attempt));
-            }
-            shared.catalog().prune(attempt);
+        if let Source::Live(log) = &self.source {
+            // A log that nobody wrote to is forgotten with its last watcher.
+            self.shared.catalog().prune(log);
         }
     }
 }

@@ -35,9 +35,7 @@ struct Found {
 /// Reads a directory back, and makes durable what is found, for the run before may have ended before its sync.
 pub(crate) fn recover(vfs: &dyn Vfs, dir: &Path) -> Result<Recovered, Fault> {
     let (segments_dir, sealed_dir) = (dir.join("segments"), dir.join("sealed"));
-    for dir in [&segments_dir, &sealed_dir] {
-        ensure_dir(vfs, dir).map_err(Fault::disk("make", dir))?;
-    }
+    make_dirs(vfs, dir, &[&segments_dir, &sealed_dir])?;
     tidy_sealed(vfs, &sealed_dir)?;
     let mut catalog = Catalog::default();
     let mut found = Found::default();
@@ -50,9 +48,24 @@ pub(crate) fn recover(vfs: &dyn Vfs, dir: &Path) -> Result<Recovered, Fault> {
         let bytes = read_segment(&segment, &mut found, index + 1 == segments.len())?;
         catalog.add_segment(segment, bytes, false);
     }
-    vfs.sync_dir(&segments_dir).map_err(Fault::disk("sync", &segments_dir))?;
+    if !segments.is_empty() {
+        vfs.sync_dir(&segments_dir).map_err(Fault::disk("sync", &segments_dir))?;
+    }
     let unsealed = fill(vfs, &sealed_dir, &mut catalog, found)?;
     Ok(Recovered { catalog, unsealed, next_seq })
+}
+
+/// Makes the folders that are missing, durably.
+fn make_dirs(vfs: &dyn Vfs, dir: &Path, folders: &[&Path]) -> Result<(), Fault> {
+    ensure_dir(vfs, dir).map_err(Fault::disk("make", dir))?;
+    for folder in folders {
+        match vfs.create_dir(folder) {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Fault::disk("make", folder)(e)),
+        }
+    }
+    vfs.sync_dir(dir).map_err(Fault::disk("sync", dir))
 }
 
 /// The numbers of the segments in a folder, rising.
@@ -63,11 +76,15 @@ pub(crate) fn list_segments(vfs: &dyn Vfs, segments_dir: &Path) -> Result<Vec<u6
 
 /// Drops what was being sealed, and makes the names of what was sealed durable.
 fn tidy_sealed(vfs: &dyn Vfs, sealed_dir: &Path) -> Result<(), Fault> {
-    for item in vfs.list(sealed_dir).map_err(Fault::disk("list", sealed_dir))? {
+    let items = vfs.list(sealed_dir).map_err(Fault::disk("list", sealed_dir))?;
+    for item in &items {
         if !item.is_dir && item.name.ends_with(".tmp") {
             let path = sealed_dir.join(&item.name);
             vfs.remove(&path).map_err(Fault::disk("remove", &path))?;
         }
+    }
+    if items.is_empty() {
+        return Ok(());
     }
     vfs.sync_dir(sealed_dir).map_err(Fault::disk("sync", sealed_dir))
 }

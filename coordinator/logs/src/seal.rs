@@ -99,6 +99,10 @@ impl SealQueue {
         Some(inner.waiting.drain(..n).collect())
     }
 
+    fn is_stopped(&self) -> bool {
+        self.lock().stop
+    }
+
     /// Waits; false when it is time to end instead.
     fn pause(&self, for_ms: u64) -> bool {
         let wait = Duration::from_millis(for_ms);
@@ -185,6 +189,9 @@ fn pack(shared: &Shared, log: &Arc<Log>) -> Result<Option<PathBuf>, Fault> {
     let mut source = Source::Live(Arc::clone(log));
     let mut offset = 0;
     while offset < end {
+        if shared.seals.is_stopped() {
+            return Ok(None);
+        }
         for piece in source.fetch(shared, offset, end)? {
             offset = piece.end();
             writer.push(&piece).map_err(write)?;

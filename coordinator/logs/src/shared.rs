@@ -141,7 +141,12 @@ impl Shared {
     }
 
     /// The log, made where there is none; `None` where it is sealed or has ended without a byte.
-    pub(crate) fn open_log(&self, attempt: AttemptId) -> Option<Arc<Log>> {
+    pub(crate) fn open_log(self: &Arc<Self>, attempt: AttemptId) -> Option<Visit> {
+        let log = self.find_log(attempt)?;
+        Some(Visit { shared: Arc::clone(self), log })
+    }
+
+    fn find_log(&self, attempt: AttemptId) -> Option<Arc<Log>> {
         let mut catalog = self.catalog();
         if let Some(log) = catalog.get(attempt) {
             return Some(log);
@@ -209,6 +214,29 @@ impl Shared {
             Ok(done) => done,
             Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
             Err(_) => Err(Fault::Closing),
+        }
+    }
+}
+
+/// A caller's hold on a log that may have been made for it: one that got nothing is forgotten again.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    shared: Arc<Shared>,
+    log: Arc<Log>,
+}
+
+impl std::ops::Deref for Visit {
+    type Target = Arc<Log>;
+
+    fn deref(&self) -> &Arc<Log> {
+        &self.log
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if self.log.lock().is_blank() {
+            self.shared.catalog().prune(&self.log);
         }
     }
 }

@@ -8,5 +8,6 @@
     reason = "a test fails by panicking; clippy knows only #[test] functions as tests"
 )]
 
+mod crash;
 mod kit;
 mod store;

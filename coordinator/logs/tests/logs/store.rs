@@ -260,13 +260,24 @@ async fn a_full_disk_acknowledges_nothing_and_loses_and_doubles_nothing_when_spa
 }
 
 #[tokio::test]
+async fn asking_for_a_log_that_never_comes_leaves_nothing_behind() {
+    let store = open(&RecordingFs::new()).unwrap();
+    drop(store.follow(attempt(1), 0).await.unwrap());
+    assert_eq!(append(&store, 2, 5, 5).await, Err(Refused::Gap { expected: 0 }));
+    let waiting = store.settle(attempt(3), 5, digest(3, 5));
+    assert!(tokio::time::timeout(std::time::Duration::ZERO, waiting).await.is_err());
+    assert_eq!(store.stats().live_logs, 0);
+}
+
+#[tokio::test]
 async fn closing_makes_durable_what_was_accepted() {
     let fs = RecordingFs::new();
     let store = open(&fs).unwrap();
     append(&store, 1, 0, 700).await.unwrap();
     let mut acks = store.acks();
     within(store.close()).await;
-    let last = std::iter::successors(within(acks.next()).await, |_| None).last();
-    assert!(last.is_none_or(|news| news[&attempt(1)] == 700));
+    while let Some(news) = within(acks.next()).await {
+        assert_eq!(news[&attempt(1)], 700);
+    }
     assert_eq!(read(&open(&fs).unwrap(), 1, 0, 999).await, text(1, 0, 700));
 }
