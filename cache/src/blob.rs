@@ -75,7 +75,7 @@ impl Blob {
         if let Body::Memory(bytes) = self.body {
             return Ok(bytes);
         }
-        let mut out = Vec::with_capacity(usize::try_from(self.len()).unwrap_or_default());
+        let mut out = Vec::with_capacity(usize::try_from(self.len()).unwrap_or_default().min(RESERVE_MAX_BYTES));
         self.copy_to(&mut |bytes| {
             out.extend_from_slice(bytes);
             Ok(())
@@ -116,7 +116,7 @@ impl Blob {
     /// A reader of all bytes. Its last read fails, and the blob is put aside, where they are not what the digest says.
     #[must_use]
     pub fn reader(self) -> BlobReader {
-        BlobReader { blob: self, at: 0, hasher: blake3::Hasher::new(), done: false }
+        BlobReader { blob: self, at: 0, hasher: Box::default(), done: false }
     }
 
     fn unreadable(&self, e: io::Error) -> Fault {
@@ -126,12 +126,15 @@ impl Blob {
 
 const PIECE_BYTES: usize = 256 << 10;
 
+/// What is reserved on the word of a length alone; more comes as the bytes do.
+const RESERVE_MAX_BYTES: usize = 16 << 20;
+
 /// Reads a blob from its beginning to its end and checks it on the way.
 #[derive(Debug)]
 pub struct BlobReader {
     blob: Blob,
     at: u64,
-    hasher: blake3::Hasher,
+    hasher: Box<blake3::Hasher>,
     done: bool,
 }
 

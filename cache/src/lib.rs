@@ -10,6 +10,7 @@
 //! | [`tree`] | Merkle directories and their encoding |
 //! | [`snapshot`] | a directory on disk becomes a tree |
 //! | [`layout`](mod@layout), [`wipe`](mod@wipe) | a tree becomes a directory on disk, and goes away again |
+//! | [`pack`] | many blobs in one body |
 //! | [`error`] | what can go wrong, in two families |
 //!
 //! Everything here is synchronous; callers with an executor use their blocking threads.
@@ -20,6 +21,7 @@ pub mod error;
 mod evict;
 mod index;
 pub mod layout;
+pub mod pack;
 mod segment;
 pub mod snapshot;
 pub mod store;
@@ -32,6 +34,7 @@ pub mod wipe;
 pub use blob::{Blob, BlobReader};
 pub use error::{BadPack, BadTree, Error, Fault, Rejected};
 pub use layout::{Laid, LayoutOptions, layout};
+pub use pack::{PackWriter, Unpack};
 pub use snapshot::{Snapshot, SnapshotSource, snapshot};
 pub use store::{Durability, Pins, Stats, Store, StoreOptions};
 pub use tree::{Directory, Entry, Node};

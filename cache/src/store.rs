@@ -124,7 +124,7 @@ pub struct Pins {
 }
 
 impl Store {
-    /// Opens the store in `dir`, or makes it.
+    /// Opens the store in `dir`, or makes it. It is closed when its last clone, blob, reader and upload is dropped.
     ///
     /// Reads all segments' headers, and the last segment whole: what a crash tore off its end is cut.
     ///
@@ -184,6 +184,13 @@ impl Store {
         Ok(digests)
     }
 
+    /// As [`Store::put_many`] with small blobs whose digests were checked.
+    pub(crate) fn put_hashed(&self, namespace: &Namespace, batch: &[(Digest, Vec<u8>)]) -> Result<(), Error> {
+        let ticket = self.shared.append_blobs(namespace, batch)?;
+        self.shared.appender.wait(ticket)?;
+        Ok(self.shared.evict_where_full()?)
+    }
+
     /// Begins a blob that comes in pieces. With `expected`, other bytes are refused at the end.
     ///
     /// # Errors
@@ -194,7 +201,7 @@ impl Store {
             shared: Arc::clone(&self.shared),
             namespace: namespace.clone(),
             expected,
-            hasher: blake3::Hasher::new(),
+            hasher: Box::default(),
             small: Vec::new(),
             large: None,
             bytes: 0,

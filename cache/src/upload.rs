@@ -18,7 +18,8 @@ pub struct Upload {
     pub(crate) shared: Arc<Shared>,
     pub(crate) namespace: Namespace,
     pub(crate) expected: Option<Digest>,
-    pub(crate) hasher: blake3::Hasher,
+    /// Boxed: it is two kilobytes, and uploads are held across awaits.
+    pub(crate) hasher: Box<blake3::Hasher>,
     pub(crate) small: Vec<u8>,
     pub(crate) large: Option<Temporary>,
     pub(crate) bytes: u64,

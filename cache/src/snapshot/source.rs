@@ -91,7 +91,7 @@ impl SnapshotSource {
                 (Bytes::Disk(file), Some(path))
             }
         };
-        Ok(Some(SourceReader { bytes, path, digest: *digest, hasher: blake3::Hasher::new(), checked: false }))
+        Ok(Some(SourceReader { bytes, path, digest: *digest, hasher: Box::default(), checked: false }))
     }
 
     /// All bytes of a blob, checked; `None` where the tree has no such blob.
@@ -170,7 +170,7 @@ pub struct SourceReader<'a> {
     bytes: Bytes<'a>,
     path: Option<PathBuf>,
     digest: Digest,
-    hasher: blake3::Hasher,
+    hasher: Box<blake3::Hasher>,
     checked: bool,
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use windlass_cache::vfs::recorded::RecordingFs;
-use windlass_cache::{Error, Fault, RealFs, Rejected, Store, StoreOptions, verify_segments};
+use windlass_cache::{Error, Fault, PackWriter, RealFs, Rejected, Store, StoreOptions, Unpack, verify_segments};
 use windlass_protocol::{Digest, Namespace};
 
 fn durable(dir: &Path) -> Store {
@@ -250,4 +250,116 @@ fn a_store_is_open_once_and_takes_no_more_writes_after_a_failed_sync() {
     assert!(store.contains(&namespace, &kept) && !store.contains(&namespace, &Digest::of(b"lost")));
     drop(store);
     assert!(open().unwrap().contains(&namespace, &kept));
+}
+
+#[test]
+fn a_pack_goes_from_one_store_to_another_and_a_lie_in_it_is_refused() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let (from, to) = (durable(dirs[0].path()), durable(dirs[1].path()));
+    let namespace = Namespace::trusted("p");
+    let blobs = [bytes(1, 10), bytes(2, 0), bytes(3, 65_536), bytes(4, 65_537), bytes(5, 300_000), bytes(6, 9)];
+    let digests = from.put_many(&namespace, &blobs).unwrap();
+    let mut writer = PackWriter::new(Vec::new()).unwrap();
+    for digest in &digests {
+        writer.add_blob(from.get(&namespace, digest).unwrap().unwrap()).unwrap();
+    }
+    let pack = writer.finish().unwrap();
+    let unpack = |bytes: &[u8]| {
+        let mut unpack = Unpack::new(&to, &namespace);
+        bytes.chunks(10_007).try_for_each(|piece| unpack.push(piece))?;
+        unpack.finish()
+    };
+    for at in [60, 70_000, 200_000] {
+        let mut lie = pack.clone();
+        lie[at] ^= 1;
+        assert!(matches!(unpack(&lie), Err(Error::Rejected(Rejected::WrongDigest { .. }))), "at {at}");
+    }
+    assert!(matches!(unpack(&pack[..pack.len() - 1]), Err(Error::Rejected(Rejected::BadPack(_)))));
+    assert_eq!(std::fs::read_dir(dirs[1].path().join("large")).unwrap().count(), 2, "no upload was left behind");
+    assert_eq!(unpack(&pack).unwrap(), digests);
+    for (digest, blob) in digests.iter().zip(&blobs) {
+        assert_eq!(&to.get(&namespace, digest).unwrap().unwrap().into_vec().unwrap(), blob);
+    }
+}
+
+/// Prints what a commit costs here; fails only where it is far from what the disk can do.
+#[test]
+fn many_small_blobs_share_a_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = durable(dir.path());
+    let namespace = Namespace::trusted("p");
+    let blobs: Vec<_> = (0..8_192).map(|n| bytes(n, 4_096)).collect();
+    let began = std::time::Instant::now();
+    for group in blobs.chunks(64) {
+        store.put_many(&namespace, group).unwrap();
+    }
+    let groups = began.elapsed();
+    let began = std::time::Instant::now();
+    let other = Namespace::trusted("q");
+    store.put_many(&other, &blobs).unwrap();
+    let grants = began.elapsed();
+    let rate = |took: std::time::Duration| 8_192.0 / took.as_secs_f64();
+    println!("4 KiB blobs: {:.0}/s in groups of 64, {:.0}/s known ones granted", rate(groups), rate(grants));
+    assert_eq!(store.stats().blobs, 8_192);
+    assert!(store.stats().disk_bytes < 8_192 * (4_096 + 2 * 64) + 4_096, "each blob once");
+}
+
+#[test]
+fn a_group_costs_one_sync_and_what_is_known_none() {
+    let fs = RecordingFs::new();
+    let store = Store::open(Arc::new(fs.clone()), Path::new("/s"), StoreOptions::default()).unwrap();
+    let namespace = Namespace::trusted("p");
+    let blobs: Vec<_> = (0..100).map(|n| bytes(n, 100)).collect();
+    store.put(&namespace, b"first").unwrap();
+    let before = fs.sync_count();
+    store.put_many(&namespace, &blobs).unwrap();
+    assert_eq!(fs.sync_count() - before, 1);
+    store.put_many(&namespace, &blobs).unwrap();
+    store.put_many(&Namespace::overlay("p", "pr:1"), &blobs).unwrap();
+    assert_eq!(fs.sync_count() - before, 1, "the overlay sees them already");
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 400, ..Default::default() })]
+    #[test]
+    fn a_store_with_any_bytes_changed_opens_serves_nothing_wrong_and_shows_nothing_to_others(
+        flips in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()), 0..8),
+        cut in proptest::option::of(proptest::prelude::any::<proptest::sample::Index>()),
+        copy in proptest::option::of(proptest::prelude::any::<[proptest::sample::Index; 3]>()),
+        segment in 0_usize..3,
+    ) {
+        let options = StoreOptions { segment_bytes: 3_000, ..StoreOptions::default() };
+        let fs = RecordingFs::new();
+        let store = Store::open(Arc::new(fs.clone()), Path::new("/s"), options).unwrap();
+        let (mine, theirs) = (Namespace::trusted("p"), Namespace::overlay("q", "x"));
+        let blobs: Vec<_> = (0..20).map(|n| bytes(n, 20 * n)).collect();
+        store.put_many(&mine, &blobs[..15]).unwrap();
+        store.put_many(&theirs, &blobs[10..]).unwrap();
+        drop(store);
+        let mut image = fs.live_image();
+        let content = image.files.values_mut().nth(segment).unwrap();
+        for (at, to) in flips {
+            let at = at.index(content.len());
+            content[at] = to;
+        }
+        if let Some([from, to, len]) = copy {
+            let (from, to) = (from.index(content.len()), to.index(content.len()));
+            let len = len.index(content.len() - from.max(to));
+            content.copy_within(from..from + len, to);
+        }
+        if let Some(at) = cut {
+            content.truncate(at.index(content.len()));
+        }
+        let store = Store::open(Arc::new(RecordingFs::on(&image)), Path::new("/s"), options).unwrap();
+        for (n, blob) in blobs.iter().enumerate() {
+            for (namespace, own) in [(&mine, 0..15), (&theirs, 10..20)] {
+                if let Some(found) = store.get(namespace, &Digest::of(blob)).unwrap() {
+                    proptest::prop_assert!(own.contains(&n));
+                    proptest::prop_assert_eq!(&found.into_vec().unwrap(), blob);
+                }
+            }
+        }
+        let again = store.put(&mine, b"after").unwrap();
+        proptest::prop_assert!(store.get(&mine, &again).unwrap().is_some());
+    }
 }

@@ -307,6 +307,35 @@ fn wiping_takes_closed_and_very_deep_directories_and_follows_no_symlink() {
 }
 
 #[test]
+fn wiping_enters_no_mounted_file_system_and_says_so() {
+    use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
+    let dir = tempfile::tempdir().unwrap();
+    let (work, outside) = (dir.path().join("work"), dir.path().join("outside"));
+    for name in ["before", "m-bind/x", "m-tmp/x", "z-after"] {
+        write(&work, name, b"");
+    }
+    write(&outside, "precious", b"x");
+    let (bind, tmp) = (work.join("m-bind"), work.join("m-tmp"));
+    // Only root mounts, and not in every sandbox.
+    if mount_bind(&outside, &bind).is_err() {
+        return;
+    }
+    let second = mount("none", &tmp, "tmpfs", MountFlags::empty(), None::<&std::ffi::CStr>);
+    write(&tmp, "mounted", b"x");
+    let error = wipe(&work).unwrap_err();
+    let kept = (outside.join("precious").exists(), tmp.join("mounted").exists());
+    if second.is_ok() {
+        unmount(&tmp, UnmountFlags::DETACH).unwrap();
+    }
+    unmount(&bind, UnmountFlags::DETACH).unwrap();
+    assert!(wipe::is_mounted(&error), "{error:?}");
+    assert_eq!(kept, (true, true));
+    assert!(!work.join("before").exists() && !work.join("z-after").exists(), "the rest is gone");
+    wipe(&work).unwrap();
+    assert!(!work.exists() && outside.join("precious").exists());
+}
+
+#[test]
 fn an_unchanged_tree_is_not_read_again_and_a_changed_file_is() {
     const FILES: usize = 20_000;
     let dir = tempfile::tempdir().unwrap();
