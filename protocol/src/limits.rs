@@ -111,8 +111,8 @@ pub const LOG_SEAL_BATCH: usize = 32;
 /// Reads of log files at a time; each holds about 1 MiB and a thread.
 pub const LOG_READS_MAX: usize = 16;
 
-/// Ended logs without a byte that are remembered, to refuse what comes late.
-pub const LOG_ENDED_REMEMBERED: usize = 65_536;
+/// Logs that ended without a byte or were deleted, and are remembered to refuse what comes late.
+pub const LOG_OVER_REMEMBERED: usize = 65_536;
 
 /// Problems that a check of a directory lists in words; the rest is counted.
 pub const CHECK_PROBLEMS_MAX: usize = 1_000;
@@ -369,6 +369,27 @@ pub const CORE_QUEUE_MAX: usize = 4_096;
 
 /// Changes in one commit of the store.
 pub const COMMIT_MAX_CHANGES: usize = 50_000;
+
+/// Messages that wait for one agent's control stream at the coordinator; more, and the connection is ended.
+pub const CONTROL_OUTBOX_MAX: usize = 4_096;
+
+/// From a connection's handshake to its hello.
+pub const HELLO_MS: u64 = 10_000;
+
+/// Handshakes that a coordinator takes through at once; others wait in QUIC's own queue.
+pub const HANDSHAKES_MAX: usize = 256;
+
+/// Fetches of blobs that one agent may have open at once.
+pub const FETCHES_PER_AGENT_MAX: usize = 16;
+
+/// HTTP connections at once: watchers mostly.
+pub const HTTP_CONNECTIONS_MAX: usize = 8_192;
+
+/// From accepting an HTTP connection to having a request's headers.
+pub const HTTP_HEADERS_MS: u64 = 15_000;
+
+/// Between two looks for builds past their retention.
+pub const RETENTION_EVERY_MS: u64 = 60_000;
 
 /// Events that a watcher may lag behind before it is served from the store or the file.
 pub const WATCHER_BUFFER_MAX: usize = 1_024;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use windlass_protocol::AttemptId;
-use windlass_protocol::limits::LOG_ENDED_REMEMBERED;
+use windlass_protocol::limits::LOG_OVER_REMEMBERED;
 
 use crate::log::Log;
 use crate::segment::SegmentFile;
@@ -21,9 +21,17 @@ pub(crate) struct Catalog {
     active: Option<u64>,
     /// By attempt: the segment with the mark, and older ones with records that it makes void.
     buried: BTreeMap<AttemptId, (u64, BTreeSet<u64>)>,
-    /// Ended without a byte, lately: nothing is kept of them but that.
-    ended: BTreeSet<AttemptId>,
-    ended_order: VecDeque<AttemptId>,
+    /// Over, lately: nothing is kept of them but that.
+    over: BTreeMap<AttemptId, Over>,
+    over_order: VecDeque<AttemptId>,
+}
+
+/// How a log came to an end that left nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// It ended without a byte.
+    Empty,
+    Deleted,
 }
 
 #[derive(Debug)]
@@ -56,9 +64,9 @@ impl Catalog {
         }
     }
 
-    /// Whether the log ended without a byte, lately.
-    pub(crate) fn has_ended(&self, attempt: AttemptId) -> bool {
-        self.ended.contains(&attempt)
+    /// How the log came to an end that left nothing, if it did lately.
+    pub(crate) fn over(&self, attempt: AttemptId) -> Option<Over> {
+        self.over.get(&attempt).copied()
     }
 
     /// A log ended without a byte: nobody needs its records.
@@ -67,13 +75,17 @@ impl Catalog {
         for segment in self.segments.values_mut() {
             segment.holders.remove(&attempt);
         }
-        if self.ended.insert(attempt) {
-            self.ended_order.push_back(attempt);
+        self.remember(attempt, Over::Empty);
+    }
+
+    fn remember(&mut self, attempt: AttemptId, how: Over) {
+        if self.over.insert(attempt, how).is_none() {
+            self.over_order.push_back(attempt);
         }
-        if self.ended_order.len() > LOG_ENDED_REMEMBERED
-            && let Some(oldest) = self.ended_order.pop_front()
+        if self.over_order.len() > LOG_OVER_REMEMBERED
+            && let Some(oldest) = self.over_order.pop_front()
         {
-            self.ended.remove(&oldest);
+            self.over.remove(&oldest);
         }
     }
 
@@ -122,7 +134,9 @@ impl Catalog {
     /// A log is deleted, by a mark in segment `home` that must outlive its records elsewhere.
     pub(crate) fn bury(&mut self, attempt: AttemptId, home: u64) {
         self.logs.remove(&attempt);
-        let mut covers = BTreeSet::new();
+        self.remember(attempt, Over::Deleted);
+        // A mark from before stays needed until this one outlives what both make void.
+        let mut covers = self.buried.remove(&attempt).map(|(_, covers)| covers).unwrap_or_default();
         for (seq, segment) in &mut self.segments {
             let had = segment.holders.remove(&attempt) | segment.dead.remove(&attempt);
             if had && *seq != home {
@@ -133,10 +147,6 @@ impl Catalog {
             self.hold(attempt, home);
             self.buried.insert(attempt, (home, covers));
         }
-    }
-
-    pub(crate) fn is_buried(&self, attempt: AttemptId) -> bool {
-        self.buried.contains_key(&attempt)
     }
 
     /// Segments that nobody holds, and whether a mark elsewhere waits for one of them to be gone for good.

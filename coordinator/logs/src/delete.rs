@@ -8,21 +8,23 @@ use std::sync::{Arc, PoisonError};
 use tokio::sync::oneshot;
 use windlass_protocol::AttemptId;
 
+use crate::catalog::Over;
 use crate::error::Fault;
 use crate::log::{Log, Phase};
 use crate::queue::{Item, What};
-use crate::shared::Shared;
+use crate::shared::{Shared, Shelf};
 
 impl Shared {
     /// Removes logs, durably. Blocks.
     pub(crate) fn delete(&self, attempts: &[AttemptId]) -> Result<(), Fault> {
-        let _shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shelf = self.shelf.lock().unwrap_or_else(PoisonError::into_inner);
         let mut marks = Vec::new();
         for attempt in attempts {
             let log = {
                 let catalog = self.catalog();
                 let log = catalog.get(*attempt);
-                if log.is_none() && !catalog.has_records(*attempt) {
+                let marked = catalog.over(*attempt) == Some(Over::Deleted);
+                if marked || log.is_none() && !catalog.has_records(*attempt) {
                     continue;
                 }
                 log
@@ -46,17 +48,22 @@ impl Shared {
         for mark in marks {
             mark.blocking_recv().map_err(|_| Fault::Closing)?;
         }
-        let mut removed = false;
         for attempt in attempts {
             let path = self.sealed_path(*attempt);
             match self.vfs.remove(&path) {
-                Ok(()) => removed = true,
+                Ok(()) => shelf.unsynced = true,
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                 Err(e) => return Err(Fault::disk("remove", &path)(e)),
             }
         }
-        if removed {
+        self.sync_shelf(&mut shelf)
+    }
+
+    /// Makes the names of sealed logs durable, if any changed.
+    pub(crate) fn sync_shelf(&self, shelf: &mut Shelf) -> Result<(), Fault> {
+        if shelf.unsynced {
             self.vfs.sync_dir(&self.sealed_dir).map_err(Fault::disk("sync", &self.sealed_dir))?;
+            shelf.unsynced = false;
         }
         Ok(())
     }

@@ -128,7 +128,7 @@ pub(crate) fn run(shared: &Arc<Shared>) {
             if shared.queue.bytes() > CALM_BYTES && !shared.seals.pause(YIELD_MS) {
                 return;
             }
-            match pack(shared, &log) {
+            match pack_or_tidy(shared, &log) {
                 Ok(Some(temporary)) => packed.push(Packed { log, temporary }),
                 Ok(None) => {}
                 Err(fault) => {
@@ -168,6 +168,20 @@ fn report(shared: &Shared, attempt: AttemptId, fault: &Fault) {
     tracing::warn!(%attempt, %fault, "log_not_sealed");
 }
 
+/// [`pack`], with nothing left lying where it came to nothing.
+fn pack_or_tidy(shared: &Shared, log: &Arc<Log>) -> Result<Option<PathBuf>, Fault> {
+    let packed = pack(shared, log);
+    if !matches!(packed, Ok(Some(_))) {
+        // What cannot be removed now is at the next try, or at the next start.
+        let _left = shared.vfs.remove(&temporary_path(shared, log));
+    }
+    if log.lock().phase == Phase::Deleted { Ok(None) } else { packed }
+}
+
+fn temporary_path(shared: &Shared, log: &Log) -> PathBuf {
+    shared.sealed_dir.join(format!("{}.tmp", log.attempt))
+}
+
 /// Writes a log's sealed file under a temporary name and syncs it; `None` where the log is gone.
 fn pack(shared: &Shared, log: &Arc<Log>) -> Result<Option<PathBuf>, Fault> {
     let (end, why, known) = {
@@ -177,7 +191,7 @@ fn pack(shared: &Shared, log: &Arc<Log>) -> Result<Option<PathBuf>, Fault> {
         }
         (state.durable, state.incomplete.clone(), state.digest)
     };
-    let temporary = shared.sealed_dir.join(format!("{}.tmp", log.attempt));
+    let temporary = temporary_path(shared, log);
     match shared.vfs.remove(&temporary) {
         Ok(()) => {}
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
@@ -213,18 +227,19 @@ fn name_all(shared: &Shared, packed: Vec<Packed>) -> Result<(), Fault> {
     if packed.is_empty() {
         return Ok(());
     }
-    let _shelf = shared.shelf.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut shelf = shared.shelf.lock().unwrap_or_else(PoisonError::into_inner);
     let mut named = Vec::new();
     for Packed { log, temporary } in packed {
         if log.lock().phase == (Phase::Ended { durable: true }) {
             let path = shared.sealed_path(log.attempt);
             shared.vfs.rename(&temporary, &path).map_err(Fault::disk("rename", &temporary))?;
+            shelf.unsynced = true;
             named.push(log);
         } else {
             shared.vfs.remove(&temporary).map_err(Fault::disk("remove", &temporary))?;
         }
     }
-    shared.vfs.sync_dir(&shared.sealed_dir).map_err(Fault::disk("sync", &shared.sealed_dir))?;
+    shared.sync_shelf(&mut shelf)?;
     Counters::add(&shared.counters.sealed_logs, named.len() as u64);
     for log in named {
         let mut catalog = shared.catalog();

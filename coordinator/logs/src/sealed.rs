@@ -377,6 +377,60 @@ impl SealedFile {
     }
 }
 
+/// Decodes a whole sealed log from memory, strictly: for tests, tools and fuzzing.
+///
+/// # Errors
+/// [`Fault::Damaged`] for whatever no [`LogStore`](crate::LogStore) would have written.
+pub fn decode(bytes: &[u8]) -> Result<Vec<Piece>, Fault> {
+    let mut attempt = [0; 16];
+    if let Some(stored) = bytes.get(8..24) {
+        attempt.copy_from_slice(stored);
+    }
+    let file = Box::new(InMemory(bytes.to_vec()));
+    let sealed = SealedFile::open(file, PathBuf::from("memory"), AttemptId::from_bytes(attempt))?;
+    let mut pieces = Vec::new();
+    for frame in &sealed.frames {
+        pieces.extend(sealed.read_frame(frame)?);
+    }
+    sealed.verify()?;
+    Ok(pieces)
+}
+
+/// Bytes in memory, as a file that can only be read.
+#[derive(Debug)]
+struct InMemory(Vec<u8>);
+
+impl VfsFile for InMemory {
+    fn write_at(&self, _: u64, _: &[u8]) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let rest = self.0.get(usize_of(offset)..).unwrap_or_default();
+        let n = rest.len().min(buffer.len());
+        if let (Some(to), Some(from)) = (buffer.get_mut(..n), rest.get(..n)) {
+            to.copy_from_slice(from);
+        }
+        Ok(n)
+    }
+
+    fn len(&self) -> std::io::Result<u64> {
+        Ok(self.0.len() as u64)
+    }
+
+    fn truncate(&self, _: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn punch(&self, _: u64, _: u64) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 fn parse_index(index: &[u8], index_at: u64, bytes: u64) -> Option<Vec<Frame>> {
     let mut frames = Vec::with_capacity(index.len() / INDEX_ENTRY_BYTES);
     let (mut plain_offset, mut file_offset) = (0, SEALED_HEADER_BYTES as u64);

@@ -13,7 +13,7 @@ use windlass_protocol::limits::{
 };
 
 use crate::ack::AckBoard;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Over};
 use crate::error::Fault;
 use crate::log::{Log, Phase};
 use crate::queue::Queue;
@@ -72,6 +72,13 @@ impl Counters {
     }
 }
 
+/// The folder of sealed logs.
+#[derive(Debug, Default)]
+pub(crate) struct Shelf {
+    /// Names changed since its last sync.
+    pub(crate) unsynced: bool,
+}
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) vfs: Arc<dyn Vfs>,
@@ -86,7 +93,7 @@ pub(crate) struct Shared {
     pub(crate) control_room: Arc<Semaphore>,
     pub(crate) reads: Arc<Semaphore>,
     /// Held while names in the folder of sealed logs change their meaning: sealing's last step, and deleting.
-    pub(crate) shelf: Mutex<()>,
+    pub(crate) shelf: Mutex<Shelf>,
     pub(crate) counters: Counters,
     catalog: Mutex<Catalog>,
     pub(crate) disk: watch::Sender<DiskState>,
@@ -105,7 +112,7 @@ impl Shared {
             room: Arc::new(Semaphore::new(LOG_QUEUE_MAX_BYTES as usize)),
             control_room: Arc::new(Semaphore::new(LOG_CONTROL_QUEUE_MAX as usize)),
             reads: Arc::new(Semaphore::new(LOG_READS_MAX)),
-            shelf: Mutex::new(()),
+            shelf: Mutex::new(Shelf::default()),
             counters: Counters::default(),
             catalog: Mutex::new(catalog),
             disk: watch::Sender::new(DiskState::Fine),
@@ -151,7 +158,7 @@ impl Shared {
         if let Some(log) = catalog.get(attempt) {
             return Some(log);
         }
-        if catalog.has_ended(attempt) || catalog.is_buried(attempt) || self.is_sealed(attempt) {
+        if catalog.over(attempt).is_some() || self.is_sealed(attempt) {
             return None;
         }
         let log = Arc::new(Log::new(attempt));
@@ -159,21 +166,23 @@ impl Shared {
         Some(log)
     }
 
-    /// The log for a watcher, made where there is none, even where it has ended without a byte.
-    pub(crate) fn follow_log(&self, attempt: AttemptId) -> Arc<Log> {
+    /// The log for a watcher, made where there is none; where it ended without a byte, one that says so.
+    pub(crate) fn follow_log(&self, attempt: AttemptId) -> Result<Arc<Log>, Fault> {
         let mut catalog = self.catalog();
         if let Some(log) = catalog.get(attempt) {
-            return log;
+            return Ok(log);
         }
         let log = Arc::new(Log::new(attempt));
-        if catalog.has_ended(attempt) {
-            let mut state = log.lock();
-            state.phase = Phase::Ended { durable: true };
-            state.digest = Some(windlass_protocol::Digest::of(b""));
-        } else {
-            catalog.insert(Arc::clone(&log));
+        match catalog.over(attempt) {
+            None => catalog.insert(Arc::clone(&log)),
+            Some(Over::Deleted) => return Err(Fault::Unknown { attempt }),
+            Some(Over::Empty) => {
+                let mut state = log.lock();
+                state.phase = Phase::Ended { durable: true };
+                state.digest = Some(windlass_protocol::Digest::of(b""));
+            }
         }
-        log
+        Ok(log)
     }
 
     /// Whether there is a sealed file. Its name appears only when all of it is durable.

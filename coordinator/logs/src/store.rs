@@ -348,7 +348,7 @@ impl LogStore {
         let opened = self.shared.blocking(move |shared| Source::open(shared, attempt)).await;
         let source = match opened {
             Ok(source) => source,
-            Err(Fault::Unknown { .. }) => Source::Live(self.shared.follow_log(attempt)),
+            Err(Fault::Unknown { .. }) => Source::Live(self.shared.follow_log(attempt)?),
             Err(fault) => return Err(fault),
         };
         Ok(Follower::new(Arc::clone(&self.shared), source, from_offset))

@@ -13,6 +13,8 @@ use crate::kit::{DIR, append, attempt, durable, open, text, within};
 enum Promise {
     /// At least these bytes are there.
     Bytes(u64),
+    /// These bytes and no more, ever.
+    Ended(u64),
     /// Being deleted: there or not, but right.
     Either,
     /// It is gone for good.
@@ -24,6 +26,8 @@ enum Promise {
 struct Story {
     fs: RecordingFs,
     promises: Vec<(usize, u8, Promise)>,
+    /// Syncs that never came, because the process was killed before.
+    missed: Vec<usize>,
 }
 
 impl Story {
@@ -37,16 +41,31 @@ impl Story {
         self.promise(n, Promise::Bytes(to));
     }
 
-    async fn seal(&self, store: &LogStore, n: u8) {
+    async fn seal(&mut self, store: &LogStore, n: u8, len: u64) {
+        let before = self.fs.op_count();
         store.seal(attempt(n)).await.unwrap();
         within(store.quiet()).await;
+        self.promises.push((self.commit_after(before), n, Promise::Ended(len)));
     }
 
     async fn delete(&mut self, store: &LogStore, n: u8) {
         self.promise(n, Promise::Either);
+        let before = self.fs.op_count();
+        let sealed = store.len(attempt(n)).await.unwrap().unwrap().sealed;
         within(store.delete(vec![attempt(n)])).await.unwrap();
-        self.promise(n, Promise::Gone);
+        // A live log is gone with its mark, before the sealer gets to work on what is free now.
+        let gone = if sealed { self.fs.op_count() } else { self.commit_after(before) };
+        self.promises.push((gone, n, Promise::Gone));
         within(store.quiet()).await;
+    }
+
+    /// After which operation the first commit after `before` was durable. What follows it is the sealer's.
+    fn commit_after(&self, before: usize) -> usize {
+        let ops = self.fs.ops();
+        let synced = |op: &Op| matches!(op, Op::SyncData { .. });
+        let after = before + ops[before..].iter().position(synced).unwrap() + 1;
+        let named = matches!(ops.get(after), Some(Op::SyncDir { path, .. }) if path.ends_with("segments"));
+        after + usize::from(named)
     }
 
     /// The first promise that some crash from operation `from` on breaks.
@@ -64,15 +83,16 @@ impl Story {
     }
 
     /// The syncs without which every promise would be kept all the same.
-    async fn idle_syncs(&self, from: usize) -> Vec<(usize, Op)> {
+    async fn idle_syncs(&self, range: std::ops::Range<usize>) -> Vec<(usize, Op)> {
         let mut idle = Vec::new();
-        for (at, op) in self.fs.ops().into_iter().enumerate().skip(from) {
+        for (at, op) in self.fs.ops().into_iter().enumerate().filter(|(at, _)| range.contains(at)) {
             let (Op::SyncData { sync, .. } | Op::SyncDir { sync, .. }) = op else { continue };
             self.fs.drop_sync(sync);
             if self.first_broken(at).await.is_none() {
                 idle.push((sync, op));
             }
             self.fs.restore_syncs();
+            self.missed.iter().for_each(|sync| self.fs.drop_sync(*sync));
         }
         idle
     }
@@ -119,6 +139,8 @@ async fn kept(store: &LogStore, n: u8, promise: Promise) -> Result<Option<u64>, 
     match (promise, len) {
         (Promise::Bytes(least), None) => return Err(format!("{least} bytes are gone")),
         (Promise::Bytes(least), Some(len)) if len < least => return Err(format!("{len} bytes of {least}")),
+        (Promise::Ended(end), len) if len != Some(end) => return Err(format!("{len:?} bytes of {end}")),
+        (Promise::Ended(end), _) if append(store, n, end, 1).await.is_ok() => return Err("it takes more".to_owned()),
         (Promise::Gone, Some(len)) => return Err(format!("it rose again with {len} bytes")),
         _ => {}
     }
@@ -128,27 +150,34 @@ async fn kept(store: &LogStore, n: u8, promise: Promise) -> Result<Option<u64>, 
     if bytes != text(n, 0, len) { Err(format!("{len} bytes that are not right")) } else { Ok(Some(len)) }
 }
 
-/// Several logs over several segments; one is sealed, one deleted before and one after sealing.
+/// Logs over several segments, of 2,000 bytes and a little each. They lie such that each sealed log is the last that
+/// held some segment, and each mark of a deletion outlives what it voids by nothing but the order of syncs.
 async fn long_story() -> Story {
     let mut story = Story::default();
     let store = open(&story.fs).unwrap();
-    story.append(&store, 1, 0, 700).await;
-    story.append(&store, 2, 0, 60).await;
-    story.append(&store, 3, 0, 500).await;
+    story.append(&store, 1, 0, 700).await; // the first segment is log 1's alone
     story.append(&store, 1, 700, 1_500).await;
-    story.append(&store, 4, 0, 300).await;
-    story.append(&store, 1, 1_500, 1_900).await;
-    story.seal(&store, 1).await;
-    story.delete(&store, 3).await;
-    story.append(&store, 4, 300, 900).await;
-    story.append(&store, 5, 0, 1_500).await;
-    story.seal(&store, 2).await;
-    story.append(&store, 6, 0, 1_200).await;
-    story.seal(&store, 4).await;
-    story.seal(&store, 5).await;
-    story.append(&store, 6, 1_200, 2_400).await;
-    story.delete(&store, 5).await;
-    story.append(&store, 7, 0, 1_000).await;
+    story.append(&store, 1, 1_500, 2_300).await;
+    story.append(&store, 2, 0, 60).await; // the second
+    story.seal(&store, 1, 2_300).await;
+    story.append(&store, 3, 0, 2_000).await;
+    story.append(&store, 4, 0, 2_000).await; // the third
+    story.seal(&store, 4, 2_000).await; // the fourth
+    story.delete(&store, 3).await; // live; log 2 keeps its records on the disk
+    story.append(&store, 5, 0, 2_000).await;
+    story.append(&store, 6, 0, 10).await; // the fifth
+    story.seal(&store, 2, 60).await; // the second goes; the mark on log 3 in the fourth has nothing more to say
+    story.seal(&store, 5, 2_000).await; // the fourth goes
+    story.append(&store, 9, 0, 10).await;
+    story.delete(&store, 5).await; // sealed; the fifth has its fence
+    story.append(&store, 6, 10, 2_010).await;
+    story.delete(&store, 6).await; // the sixth
+    story.append(&store, 7, 0, 2_000).await;
+    story.append(&store, 8, 0, 10).await; // the seventh
+    story.delete(&store, 9).await; // the fifth goes, with the mark on log 5
+    story.delete(&store, 4).await; // sealed, and no record left
+    story.seal(&store, 7, 2_000).await; // the sixth goes, with the mark on log 6
+    story.append(&store, 8, 10, 20).await;
     story
 }
 
@@ -161,6 +190,48 @@ async fn whatever_a_crash_leaves_keeps_what_was_acknowledged() {
 #[tokio::test]
 async fn every_sync_is_needed() {
     let story = long_story().await;
-    let idle = story.idle_syncs(0).await;
+    let idle = story.idle_syncs(0..usize::MAX).await;
     assert!(idle.is_empty(), "of {}: {idle:?}", story.fs.sync_count());
+}
+
+/// A run that was killed before any of its syncs, as far as the order of its own steps allows that, and one that
+/// found all of it in the page cache.
+async fn killed_story() -> (Story, usize) {
+    let mut story = Story::default();
+    let store = open(&story.fs).unwrap();
+    append(&store, 1, 0, 300).await.unwrap();
+    append(&store, 2, 0, 200).await.unwrap();
+    durable(&store, 2, 200).await;
+    story.seal(&store, 1, 300).await;
+    story.promises.clear();
+    drop(store);
+    let packed = |op: &Op| matches!(op, Op::Create { path, .. } if path.extension().is_some_and(|e| e == "tmp"));
+    let ops = story.fs.ops();
+    let first_packed = ops.iter().position(packed).unwrap();
+    for (at, op) in ops.iter().enumerate() {
+        match op {
+            Op::SyncData { sync, .. } if at < first_packed => story.missed.push(*sync),
+            Op::SyncDir { path, sync } if path != Path::new("/") => story.missed.push(*sync),
+            _ => {}
+        }
+    }
+    story.missed.iter().for_each(|sync| story.fs.drop_sync(*sync));
+    let from = story.fs.op_count();
+    let store = open(&story.fs).unwrap();
+    story.promise(1, Promise::Ended(300));
+    story.promise(2, Promise::Bytes(200));
+    within(store.quiet()).await;
+    story.append(&store, 2, 200, 300).await;
+    story.delete(&store, 2).await; // the records of log 1 go with those of log 2
+    story.append(&store, 3, 0, 10).await;
+    (story, from)
+}
+
+#[tokio::test]
+async fn what_a_killed_run_left_unsynced_is_synced_before_it_is_counted_on() {
+    let (story, from) = killed_story().await;
+    let opened = story.promises[0].0;
+    assert_eq!(story.first_broken(opened).await, None);
+    let idle = story.idle_syncs(from..opened).await;
+    assert!(idle.is_empty(), "{idle:?}");
 }

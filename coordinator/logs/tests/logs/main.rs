@@ -10,4 +10,6 @@
 
 mod crash;
 mod kit;
+mod model;
+mod sealed;
 mod store;

@@ -227,7 +227,10 @@ async fn a_deleted_log_does_not_rise_again_whether_it_was_sealed_or_not() {
     }
     store.seal(attempt(1)).await.unwrap();
     within(store.quiet()).await;
-    within(store.delete(vec![attempt(1), attempt(2)])).await.unwrap();
+    for _ in 0..2 {
+        within(store.delete(vec![attempt(1), attempt(2)])).await.unwrap();
+    }
+    assert_eq!(append(&store, 2, 0, 1).await, Err(Refused::Ended));
     for _ in 0..2 {
         let store = open(&fs).unwrap();
         assert_eq!(store.len(attempt(1)).await.unwrap(), None);
