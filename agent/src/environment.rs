@@ -1,4 +1,4 @@
-//! A job's variables: what it was given, and what only the agent knows (reference 17).
+//! A job's variables: what the coordinator gave it, and what only the agent knows (reference 17).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,29 +32,10 @@ pub(crate) fn of(
         set(key, value.clone());
     }
     let always = [
-        ("CI", "true".to_owned()),
-        ("BUILDKITE", "true".to_owned()),
         ("BUILDKITE_AGENT_ID", agent.agent.to_string()),
         ("BUILDKITE_AGENT_NAME", name.to_owned()),
         ("BUILDKITE_BUILD_CHECKOUT_PATH", path(checkout)),
-        ("BUILDKITE_BUILD_ID", job.build.to_string()),
-        ("BUILDKITE_BUILD_NUMBER", job.build_number.to_string()),
-        ("BUILDKITE_COMMAND", job.command.clone()),
-        ("BUILDKITE_COMPUTE_TYPE", "self-hosted".to_owned()),
-        ("BUILDKITE_JOB_ID", job.attempt.to_string()),
-        ("BUILDKITE_LABEL", job.label.clone()),
-        ("BUILDKITE_PIPELINE_NAME", job.pipeline.clone()),
-        ("BUILDKITE_PIPELINE_SLUG", job.pipeline.clone()),
-        ("BUILDKITE_RETRY_COUNT", job.attempt_number.saturating_sub(1).to_string()),
-        ("BUILDKITE_STEP_KEY", job.step_key.clone().unwrap_or_default()),
-        ("BUILDKITE_TIMEOUT", job.timeout_ms.map_or_else(|| "false".to_owned(), |ms| (ms / 60_000).to_string())),
         ("GIT_TERMINAL_PROMPT", "0".to_owned()),
-        ("WINDLASS", "true".to_owned()),
-        ("WINDLASS_ATTEMPT", job.attempt_number.to_string()),
-        ("WINDLASS_ATTEMPT_ID", job.attempt.to_string()),
-        ("WINDLASS_BUILD_ID", job.build.to_string()),
-        ("WINDLASS_JOB_ID", job.job.to_string()),
-        ("WINDLASS_QUEUE", job.queue.clone()),
         ("WINDLASS_ZONE", agent.zone.clone()),
     ];
     for (key, value) in always {
@@ -64,9 +45,6 @@ pub(crate) fn of(
         Source::Tree { digest } => set("WINDLASS_SOURCE_DIGEST", digest.to_string()),
         Source::Git { repository, .. } => set("BUILDKITE_REPO", repository.clone()),
         Source::Empty => {}
-    }
-    if let Some(image) = &job.image {
-        set("BUILDKITE_IMAGE", image.clone());
     }
     env.into_iter().collect()
 }

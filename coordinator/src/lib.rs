@@ -1,1 +1,30 @@
 //! The coordinator: fleet over QUIC, HTTP API, certificates and the loop around the core.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`desk`] | the loop around the core: inputs in, commits, and only then effects out |
+//! | [`writer`] | the thread that owns the store |
+//! | [`views`] | what clients may see: published by committed number |
+//! | [`clock`] | both clocks, read together |
+//! | [`fleet`] | agents' connections over QUIC |
+//! | [`logbook`] | the desk's port to the log store |
+//! | [`authority`] | the CA and what it signs |
+//! | [`api`], `http` | what clients speak |
+//! | `retention` | deleting what is past its time |
+//! | [`config`], [`run`] | a whole coordinator |
+
+pub mod api;
+pub mod authority;
+pub mod clock;
+pub mod config;
+pub mod desk;
+pub mod fleet;
+mod http;
+pub mod logbook;
+mod retention;
+pub mod run;
+pub mod views;
+pub mod writer;
+
+pub use config::{Config, Http};
+pub use run::{Coordinator, StartError};

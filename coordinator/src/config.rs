@@ -1,0 +1,102 @@
+//! What an operator says of a coordinator: flags over environment over file, resolved by the binary into a [`Config`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use windlass_coordinator_core::policy::Policy;
+use windlass_protocol::limits::RETENTION_MS;
+
+/// The coordinator's TOML file. Every key is optional; unknown ones are errors.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigFile {
+    /// `ADDRESS:PORT` for UDP and TCP.
+    pub listen: Option<SocketAddr>,
+    /// The data directory.
+    pub data: Option<PathBuf>,
+    /// `sqlite` or `postgres://…`.
+    pub store: Option<String>,
+    /// Plain HTTP beyond loopback.
+    pub insecure_http: Option<bool>,
+    /// A certificate chain in PEM.
+    pub tls_cert: Option<PathBuf>,
+    /// Its key in PEM.
+    pub tls_key: Option<PathBuf>,
+    /// `HOST:PORT` where clients and agents reach it.
+    #[serde(default)]
+    pub advertise: Vec<String>,
+    /// Days that finished builds and their logs are kept.
+    pub retention_days: Option<u64>,
+    /// Minutes for a step without a timeout.
+    pub timeout_default_minutes: Option<u64>,
+    /// Minutes that no step may exceed.
+    pub timeout_max_minutes: Option<u64>,
+}
+
+/// How HTTP is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Http {
+    /// Without TLS: on loopback, or where the operator insists.
+    Plain,
+    /// With a certificate from files.
+    Files {
+        /// The chain in PEM.
+        cert: PathBuf,
+        /// The key in PEM.
+        key: PathBuf,
+    },
+    /// With a certificate of the coordinator's own CA.
+    OwnCa,
+}
+
+/// What a coordinator starts with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// For UDP and TCP; port 0 picks one.
+    pub listen: SocketAddr,
+    /// The data directory.
+    pub data: PathBuf,
+    /// How HTTP is served.
+    pub http: Http,
+    /// `HOST:PORT` where clients and agents reach it; the first one is shown in URLs.
+    pub advertise: Vec<String>,
+    /// How long finished builds and their logs are kept.
+    pub retention_ms: u64,
+    /// The core's settings.
+    pub policy: Policy,
+}
+
+impl Config {
+    /// A coordinator with every default.
+    #[must_use]
+    pub fn new(listen: SocketAddr, data: PathBuf) -> Self {
+        Self {
+            listen,
+            data,
+            http: if listen.ip().is_loopback() { Http::Plain } else { Http::OwnCa },
+            advertise: Vec::new(),
+            retention_ms: RETENTION_MS,
+            policy: Policy::default(),
+        }
+    }
+
+    /// Names and addresses for the HTTPS certificate.
+    #[must_use]
+    pub fn names(&self) -> (Vec<String>, Vec<IpAddr>) {
+        let mut names = vec!["localhost".to_owned()];
+        let mut addresses = vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])];
+        if !self.listen.ip().is_unspecified() {
+            addresses.push(self.listen.ip());
+        }
+        for place in &self.advertise {
+            let host = place.rsplit_once(':').map_or(place.as_str(), |(host, _)| host);
+            match host.trim_matches(['[', ']']).parse() {
+                Ok(address) => addresses.push(address),
+                Err(_) => names.push(host.to_owned()),
+            }
+        }
+        addresses.dedup();
+        (names, addresses)
+    }
+}

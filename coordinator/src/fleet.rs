@@ -1,0 +1,196 @@
+//! Agents' connections: who may speak, what they say, and what is said to them.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | `conn` | one control connection and the rights that were given over it |
+//! | `control` | hello, messages, renewing certificates |
+//! | `intake` | log streams |
+//! | `bulk` | fetching blobs, by the right to an attempt |
+//! | `enrol` | joining with a token |
+//!
+//! An agent's zone, queue and trust come from its row, which its certificate names; nothing that it says changes them.
+
+mod bulk;
+mod conn;
+mod control;
+mod enrol;
+mod intake;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use quinn::Endpoint;
+use tokio::sync::Semaphore;
+use windlass_cache::Store;
+use windlass_coordinator_core::Rejected;
+use windlass_coordinator_core::input::ConnId;
+use windlass_coordinator_logs::LogStore;
+use windlass_protocol::AgentId;
+use windlass_protocol::limits::HANDSHAKES_MAX;
+use windlass_protocol::link::{Accepted, Protocol, accept};
+use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
+
+use self::conn::Conn;
+use crate::authority::Authority;
+use crate::desk::{DeskHandle, Fleet};
+use crate::views::{Reader, Views};
+
+/// What the fleet stands on.
+#[derive(Debug, Clone)]
+pub struct Ground {
+    /// The core's door.
+    pub desk: DeskHandle,
+    /// Agents, pools and tokens.
+    pub views: Views,
+    /// Builds.
+    pub reader: Reader,
+    /// Logs.
+    pub logs: LogStore,
+    /// Blobs.
+    pub store: Store,
+    /// Certificates.
+    pub authority: Arc<Authority>,
+}
+
+/// All agents' connections; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Switchboard {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    conns: Mutex<Conns>,
+    next: AtomicU64,
+    refused: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Conns {
+    by_id: BTreeMap<ConnId, Arc<Conn>>,
+    by_agent: BTreeMap<AgentId, ConnId>,
+}
+
+impl Switchboard {
+    /// Serves an endpoint until it is closed.
+    pub async fn serve(&self, endpoint: Endpoint, ground: Ground) {
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        tokio::spawn(self.clone().pass_acks_on(ground.logs.clone()));
+        while let Some(incoming) = endpoint.accept().await {
+            let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
+            let (board, ground) = (self.clone(), ground.clone());
+            tokio::spawn(async move {
+                let accepted = accept(incoming).await;
+                drop(permit);
+                match accepted {
+                    Ok(accepted) => board.welcome(accepted, &ground).await,
+                    Err(error) => {
+                        board.count_refused();
+                        tracing::debug!(%error, "handshake_failed");
+                    }
+                }
+            });
+        }
+    }
+
+    async fn welcome(&self, accepted: Accepted, ground: &Ground) {
+        let Accepted { connection, protocol, peer } = accepted;
+        match (protocol, peer) {
+            (Protocol::Enrol, _) => enrol::serve(self, &connection, ground).await,
+            (Protocol::Agent, Some(peer)) => control::serve(self, connection, peer, ground).await,
+            (Protocol::Bulk, Some(peer)) => bulk::serve(self, connection, &peer, ground).await,
+            // `accept` has refused it already.
+            (Protocol::Agent | Protocol::Bulk, None) => self.count_refused(),
+        }
+    }
+
+    /// Tells agents what has become durable of their logs.
+    async fn pass_acks_on(self, logs: LogStore) {
+        let mut acks = logs.acks();
+        while let Some(news) = acks.next().await {
+            let conns: Vec<_> = self.lock().by_id.values().cloned().collect();
+            for conn in conns {
+                for (attempt, offset) in conn.held_among(&news) {
+                    conn.say(CoordinatorMessage::LogAck { attempt, offset });
+                }
+            }
+        }
+    }
+
+    fn register(&self, conn: Arc<Conn>) {
+        let mut conns = self.lock();
+        conns.by_agent.insert(conn.agent, conn.id);
+        conns.by_id.insert(conn.id, conn);
+    }
+
+    fn unregister(&self, conn: &Conn) {
+        let mut conns = self.lock();
+        conns.by_id.remove(&conn.id);
+        if conns.by_agent.get(&conn.agent) == Some(&conn.id) {
+            conns.by_agent.remove(&conn.agent);
+        }
+    }
+
+    fn next_conn(&self) -> ConnId {
+        ConnId(self.shared.next.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// The agent's current control connection.
+    fn current(&self, agent: AgentId) -> Option<Arc<Conn>> {
+        let conns = self.lock();
+        conns.by_id.get(conns.by_agent.get(&agent)?).cloned()
+    }
+
+    fn of(&self, conn: ConnId) -> Option<Arc<Conn>> {
+        self.lock().by_id.get(&conn).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Conns> {
+        self.shared.conns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_refused(&self) {
+        self.shared.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Handshakes, messages and streams that were refused since the start.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are open.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.lock().by_id.len()
+    }
+}
+
+impl Fleet for Switchboard {
+    fn send(&self, _agent: AgentId, conn: ConnId, message: Box<CoordinatorMessage>) {
+        if let Some(conn) = self.of(conn) {
+            conn.note_rights(&message);
+            conn.say(*message);
+        }
+    }
+
+    fn disconnect(&self, agent: AgentId, conn: ConnId, code: RefuseCode, detail: String) {
+        tracing::info!(%agent, ?code, detail, "agent_disconnected");
+        if let Some(conn) = self.of(conn) {
+            conn.refuse(code, detail);
+        }
+    }
+
+    fn rejected(&self, agent: AgentId, conn: ConnId, rejected: Rejected) {
+        self.count_refused();
+        tracing::debug!(%agent, conn = conn.0, %rejected, "message_rejected");
+    }
+
+    fn disconnect_all(&self, code: RefuseCode, detail: String) {
+        let conns: Vec<_> = self.lock().by_id.values().cloned().collect();
+        for conn in conns {
+            conn.refuse(code, detail.clone());
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Fetching blobs: the right to an attempt is the capability, and its build's namespace decides what can be seen.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::{Semaphore, mpsc};
+use windlass_cache::{Blob, Fault, Store};
+use windlass_protocol::identity::{AgentIdentity, Standing};
+use windlass_protocol::limits::FETCHES_PER_AGENT_MAX;
+use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
+use windlass_protocol::message::validate::Validate as _;
+use windlass_protocol::message::{BlobHeader, FetchBlobs};
+use windlass_protocol::{AgentId, Digest, Namespace};
+
+use super::{Ground, Switchboard};
+
+/// Pieces that are read ahead of the link.
+const AHEAD: usize = 8;
+
+/// Serves a bulk connection until it ends.
+pub(super) async fn serve(board: &Switchboard, connection: Connection, peer: &AgentIdentity, ground: &Ground) {
+    if peer.standing(windlass_protocol::host::now().wall) != Standing::Valid {
+        board.count_refused();
+        return connection.close(Code::Refused.number(), b"renew the certificate first");
+    }
+    let room = Arc::new(Semaphore::new(FETCHES_PER_AGENT_MAX));
+    while let Ok((send, recv)) = connection.accept_bi().await {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let (board, ground, agent) = (board.clone(), ground.clone(), peer.agent);
+        tokio::spawn(async move {
+            if let Err(error) = answer(&board, &ground, agent, send, recv).await {
+                board.count_refused();
+                tracing::debug!(%agent, %error, "fetch_refused");
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Why a fetch is not answered.
+#[derive(Debug, thiserror::Error)]
+enum Bad {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("the request breaks a rule: {0}")]
+    Invalid(String),
+    #[error("the attempt is not held by this agent by that right")]
+    NotHeld,
+    #[error("the build cannot be read")]
+    Build,
+    #[error(transparent)]
+    Cache(#[from] Fault),
+}
+
+async fn answer(
+    board: &Switchboard,
+    ground: &Ground,
+    agent: AgentId,
+    send: SendStream,
+    recv: RecvStream,
+) -> Result<(), Bad> {
+    let (mut send, mut recv) = (FramedSend::new(send), FramedRecv::new(recv));
+    let result = respond(board, ground, agent, &mut send, &mut recv).await;
+    if result.is_err() {
+        send.reset(Code::Refused);
+        recv.stop(Code::Refused);
+    }
+    result
+}
+
+async fn respond(
+    board: &Switchboard,
+    ground: &Ground,
+    agent: AgentId,
+    send: &mut FramedSend,
+    recv: &mut FramedRecv,
+) -> Result<(), Bad> {
+    let Some(request) = recv.recv_message::<FetchBlobs>().await? else { return Ok(()) };
+    request.validate().map_err(|invalid| Bad::Invalid(invalid.to_string()))?;
+    let held = board.current(agent).is_some_and(|conn| conn.holds(request.attempt, request.epoch));
+    if !held {
+        return Err(Bad::NotHeld);
+    }
+    let namespace = namespace(ground, &request).await?;
+    let (pieces, mut queue) = mpsc::channel(AHEAD);
+    let store = ground.store.clone();
+    let reader = tokio::task::spawn_blocking(move || read(&store, &namespace, &request.digests, &pieces));
+    while let Some(piece) = queue.recv().await {
+        match piece {
+            Piece::Header(header) => send.send_message(&header).await?,
+            Piece::Bytes(bytes) => send.send_raw(bytes).await?,
+        }
+    }
+    reader.await.map_err(|_| Bad::Build)??;
+    send.finish()?;
+    Ok(())
+}
+
+/// The namespace of the attempt's own build, whatever build the request names.
+async fn namespace(ground: &Ground, request: &FetchBlobs) -> Result<Namespace, Bad> {
+    let attempt = ground.reader.attempt(request.attempt).await.map_err(|_| Bad::Build)?.ok_or(Bad::NotHeld)?;
+    if attempt.build != request.build {
+        return Err(Bad::NotHeld);
+    }
+    let rows = ground.reader.stored_build(attempt.build).await.map_err(|_| Bad::Build)?.ok_or(Bad::Build)?;
+    Ok(rows.build.namespace)
+}
+
+enum Piece {
+    Header(BlobHeader),
+    Bytes(Bytes),
+}
+
+/// Reads the blobs in order; ends early where nobody listens any more.
+fn read(store: &Store, namespace: &Namespace, digests: &[Digest], pieces: &mpsc::Sender<Piece>) -> Result<(), Fault> {
+    for digest in digests {
+        let blob = store.get(namespace, digest)?;
+        let header = blob.as_ref().map_or(BlobHeader::Absent, |blob| BlobHeader::Found { bytes: blob.len() });
+        if pieces.blocking_send(Piece::Header(header)).is_err() {
+            return Ok(());
+        }
+        if let Some(blob) = blob {
+            send_blob(&blob, pieces)?;
+        }
+    }
+    Ok(())
+}
+
+fn send_blob(blob: &Blob, pieces: &mpsc::Sender<Piece>) -> Result<(), Fault> {
+    blob.copy_to(&mut |bytes| {
+        // A receiver that is gone has ended the fetch; the next header finds out.
+        let _ = pieces.blocking_send(Piece::Bytes(Bytes::copy_from_slice(bytes)));
+        Ok(())
+    })
+}

@@ -1,0 +1,125 @@
+//! One control connection of one agent, and the rights that were given over it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use quinn::Connection;
+use tokio::sync::mpsc;
+use windlass_coordinator_core::input::ConnId;
+use windlass_coordinator_logs::LogStore;
+use windlass_protocol::job::Epoch;
+use windlass_protocol::limits::CONTROL_OUTBOX_MAX;
+use windlass_protocol::link::{Code, FramedSend};
+use windlass_protocol::message::{CoordinatorMessage, RefuseCode, Verdict};
+use windlass_protocol::{AgentId, AttemptId};
+
+/// A connection that has said hello.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) id: ConnId,
+    pub(super) agent: AgentId,
+    pub(super) connection: Connection,
+    outbox: mpsc::Sender<CoordinatorMessage>,
+    rights: Mutex<BTreeMap<AttemptId, Epoch>>,
+}
+
+impl Conn {
+    /// A connection, and the task that writes to its control stream.
+    pub(super) fn open(id: ConnId, agent: AgentId, connection: Connection, send: FramedSend, logs: LogStore) -> Self {
+        let (outbox, queue) = mpsc::channel(CONTROL_OUTBOX_MAX);
+        tokio::spawn(write(connection.clone(), send, queue, logs));
+        Self { id, agent, connection, outbox, rights: Mutex::default() }
+    }
+
+    /// Queues a message. Never blocks: an agent that does not read is disconnected, and comes again.
+    pub(super) fn say(&self, message: CoordinatorMessage) {
+        if self.outbox.try_send(message).is_err() {
+            self.connection.close(Code::Canceled.number(), b"the control stream does not move");
+        }
+    }
+
+    /// Says why, then ends the connection.
+    pub(super) fn refuse(&self, code: RefuseCode, detail: String) {
+        self.say(CoordinatorMessage::Refuse { code, detail });
+    }
+
+    /// What this message gives or takes of rights to attempts.
+    pub(super) fn note_rights(&self, message: &CoordinatorMessage) {
+        let mut rights = self.lock();
+        match message {
+            CoordinatorMessage::Offer { epoch, job } => {
+                rights.insert(job.attempt, *epoch);
+            }
+            CoordinatorMessage::Welcome { verdicts, .. } => {
+                for (attempt, verdict) in verdicts {
+                    match verdict {
+                        Verdict::Keep { epoch, .. } => rights.insert(*attempt, *epoch),
+                        Verdict::Committed | Verdict::Stop => rights.remove(attempt),
+                    };
+                }
+            }
+            CoordinatorMessage::Stop { attempt, .. } | CoordinatorMessage::Committed { attempt, .. } => {
+                rights.remove(attempt);
+            }
+            CoordinatorMessage::BeatAck { .. }
+            | CoordinatorMessage::Cancel { .. }
+            | CoordinatorMessage::LogAck { .. }
+            | CoordinatorMessage::Drain { .. }
+            | CoordinatorMessage::Resume
+            | CoordinatorMessage::Certificate { .. }
+            | CoordinatorMessage::Refuse { .. } => {}
+        }
+    }
+
+    /// Whether the agent holds the attempt by this right.
+    pub(super) fn holds(&self, attempt: AttemptId, epoch: Epoch) -> bool {
+        self.lock().get(&attempt) == Some(&epoch)
+    }
+
+    /// Those of the news that are about attempts held here.
+    pub(super) fn held_among(&self, news: &BTreeMap<AttemptId, u64>) -> Vec<(AttemptId, u64)> {
+        let rights = self.lock();
+        rights.keys().filter_map(|attempt| Some((*attempt, *news.get(attempt)?))).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<AttemptId, Epoch>> {
+        self.rights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn write(
+    connection: Connection,
+    mut send: FramedSend,
+    mut queue: mpsc::Receiver<CoordinatorMessage>,
+    logs: LogStore,
+) {
+    while let Some(mut message) = queue.recv().await {
+        fill_in_offsets(&mut message, &logs).await;
+        let last = matches!(message, CoordinatorMessage::Refuse { .. });
+        if let Err(error) = send.send_message(&message).await {
+            tracing::debug!(%error, "control_write_failed");
+            break;
+        }
+        if last {
+            // The agent has to hear why before the connection goes.
+            if send.finish().is_ok() {
+                let _ = tokio::time::timeout(std::time::Duration::from_secs(2), send.delivered()).await;
+            }
+            break;
+        }
+    }
+    connection.close(Code::Done.number(), b"");
+}
+
+/// The core knows no log offsets: where sending goes on is what the log store holds.
+async fn fill_in_offsets(message: &mut CoordinatorMessage, logs: &LogStore) {
+    let CoordinatorMessage::Welcome { verdicts, .. } = message else { return };
+    for (attempt, verdict) in verdicts {
+        if let Verdict::Keep { log_offset, .. } = verdict {
+            match logs.len(*attempt).await {
+                Ok(len) => *log_offset = len.map_or(0, |len| len.durable),
+                Err(error) => tracing::error!(%attempt, %error, "log_unreadable"),
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! A whole coordinator: opens what it keeps, starts what serves, and stops in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use quinn::Endpoint;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use windlass_cache::{RealFs, Store, StoreOptions};
+use windlass_coordinator_core::effect::Reply;
+use windlass_coordinator_core::input::Request;
+use windlass_coordinator_core::row::{Actor, ActorKind, NewToken, Scope, TokenGrant};
+use windlass_coordinator_logs::{LogStore, Options as LogOptions};
+use windlass_coordinator_store::{OpenError, sqlite};
+use windlass_protocol::host::{now, read_private, write_private};
+use windlass_protocol::identity::{ApiToken, IdentityError, secret_hash};
+use windlass_protocol::link::bind_server;
+use windlass_protocol::{IdSource, Secret};
+
+use crate::api;
+use crate::authority::{Authority, AuthorityError};
+use crate::clock::SystemClock;
+use crate::config::{Config, Http};
+use crate::desk::{self, Desk, DeskEnd, DeskError, DeskHandle, NoMeter, Ports, core_maker};
+use crate::fleet::{self, Switchboard};
+use crate::logbook::Logbook;
+use crate::retention;
+use crate::views::reader::Offload;
+use crate::views::{Reader, Views};
+use crate::writer::Writer;
+
+/// Ports that are tried for one that is free for both UDP and TCP.
+const PORT_TRIES: usize = 32;
+
+/// Why a coordinator does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory or the store in it.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The store cannot be loaded.
+    #[error("the store cannot be loaded")]
+    Load(#[source] windlass_coordinator_store::Fault),
+    /// The logs.
+    #[error("the logs cannot be opened")]
+    Logs(#[source] windlass_coordinator_logs::Fault),
+    /// The cache.
+    #[error("the cache cannot be opened")]
+    Cache(#[source] windlass_cache::Fault),
+    /// The CA.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// Keys and certificates.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A file of the operator's or of the data directory.
+    #[error("{doing} {}", path.display())]
+    File {
+        /// What was tried.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The address.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No randomness.
+    #[error("the system gives no random bytes: {0}")]
+    Random(String),
+    /// The first token could not be made.
+    #[error("the first API token could not be made")]
+    Token(#[source] DeskError),
+}
+
+/// A coordinator that serves.
+#[derive(Debug)]
+pub struct Coordinator {
+    /// Where clients reach it.
+    pub url: String,
+    /// What it listens on, UDP and TCP alike.
+    pub address: SocketAddr,
+    /// The admin token that it made at its first start.
+    pub token: Secret<String>,
+    desk: DeskHandle,
+    ended: JoinHandle<DeskEnd>,
+    endpoint: Endpoint,
+    stop: watch::Sender<bool>,
+    serving: Vec<JoinHandle<()>>,
+}
+
+impl Coordinator {
+    /// Opens the data directory and serves. Needs a tokio runtime with more than one thread.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let (address, listener) = listen(config.listen).await?;
+        let url = url(&config, address);
+        let (desk, inbox) = desk::channel();
+        let opened = Opened::open(&config).await?;
+        let views = Views::default();
+        let reader = Reader::new(views.clone(), Arc::new(opened.history), Offload::Blocking);
+        let board = Switchboard::default();
+        let endpoint = endpoint(address, &opened.authority)?;
+        let ports = Ports {
+            clock: Arc::new(SystemClock),
+            fleet: Arc::new(board.clone()),
+            logs: Arc::new(Logbook::new(opened.logs.clone(), desk.clone())),
+            views: views.clone(),
+            meter: Arc::new(NoMeter),
+        };
+        let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
+        let ended = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
+        let ground = fleet::Ground {
+            desk: desk.clone(),
+            views,
+            reader,
+            logs: opened.logs,
+            store: opened.store,
+            authority: opened.authority,
+        };
+        let token = first_token(&config.data, &ground).await?;
+        let tls = tls(&config, &ground.authority).await?;
+        let (stop, stopped) = watch::channel(false);
+        let router = api::router(api::Ground::new(ground.clone(), board.clone(), url.clone()));
+        let serving = vec![
+            tokio::spawn({
+                let (board, endpoint, ground) = (board.clone(), endpoint.clone(), ground.clone());
+                async move { board.serve(endpoint, ground).await }
+            }),
+            tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone())),
+            tokio::spawn(retention::run(ground, config.retention_ms, stopped)),
+        ];
+        tracing::info!(%address, url, data = %config.data.display(), "coordinator_ready");
+        Ok(Self { url, address, token, desk, ended, endpoint, stop, serving })
+    }
+
+    /// Waits for an end that nobody asked for: another coordinator took the store over.
+    pub async fn failed(&mut self) -> DeskEnd {
+        (&mut self.ended).await.unwrap_or(DeskEnd::WriterGone)
+    }
+
+    /// Takes nothing more, makes durable what was taken, says goodbye to everyone.
+    pub async fn stop(self) -> DeskEnd {
+        self.desk.stop();
+        let end = self.ended.await.unwrap_or(DeskEnd::WriterGone);
+        self.stop.send_replace(true);
+        self.endpoint.close(windlass_protocol::link::Code::ShuttingDown.number(), b"the coordinator stops");
+        for task in &self.serving {
+            task.abort();
+        }
+        let idle = self.endpoint.wait_idle();
+        // Peers that do not answer the goodbye are not waited for.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), idle).await;
+        end
+    }
+}
+
+/// What a data directory holds, open.
+struct Opened {
+    writer: Writer,
+    loaded: crate::writer::Loaded,
+    history: sqlite::SqliteHistory,
+    logs: LogStore,
+    store: Store,
+    authority: Arc<Authority>,
+}
+
+impl Opened {
+    async fn open(config: &Config) -> Result<Self, StartError> {
+        let config = config.clone();
+        let opened = tokio::task::spawn_blocking(move || Self::open_here(&config)).await;
+        opened.unwrap_or_else(|error| Err(StartError::Random(error.to_string())))
+    }
+
+    fn open_here(config: &Config) -> Result<Self, StartError> {
+        let (store, history) = sqlite::open(&config.data, &sqlite::Options::default())?;
+        let (writer, loaded) = Writer::threaded(Box::new(store)).map_err(StartError::Load)?;
+        let vfs = Arc::new(RealFs);
+        let logs =
+            LogStore::open(vfs.clone(), &config.data.join("logs"), LogOptions::default()).map_err(StartError::Logs)?;
+        let store = Store::open(vfs, &config.data.join("cache"), StoreOptions::default()).map_err(StartError::Cache)?;
+        let (names, addresses) = config.names();
+        let authority = Arc::new(Authority::open(&config.data, &names, &addresses)?);
+        Ok(Self { writer, loaded, history, logs, store, authority })
+    }
+}
+
+/// Binds TCP; where the port may be chosen, one that UDP has free too.
+async fn listen(wanted: SocketAddr) -> Result<(SocketAddr, TcpListener), StartError> {
+    let failed = |source| StartError::Listen { address: wanted, source };
+    for _ in 0..PORT_TRIES {
+        let listener = TcpListener::bind(wanted).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        if wanted.port() != 0 || std::net::UdpSocket::bind(address).is_ok() {
+            return Ok((address, listener));
+        }
+    }
+    Err(failed(io::Error::new(io::ErrorKind::AddrInUse, "no port is free for UDP and TCP both")))
+}
+
+fn endpoint(address: SocketAddr, authority: &Authority) -> Result<Endpoint, StartError> {
+    bind_server(address, authority.quic()?).map_err(|source| StartError::Listen { address, source })
+}
+
+/// Where clients reach it: as advertised, else what it listens on.
+fn url(config: &Config, address: SocketAddr) -> String {
+    let scheme = match config.http {
+        Http::Plain => "http",
+        Http::Files { .. } | Http::OwnCa => "https",
+    };
+    let place = config.advertise.first().cloned().unwrap_or_else(|| {
+        let any = address.ip().is_unspecified();
+        if any { format!("localhost:{}", address.port()) } else { address.to_string() }
+    });
+    format!("{scheme}://{place}")
+}
+
+async fn tls(config: &Config, authority: &Authority) -> Result<Option<Arc<rustls::ServerConfig>>, StartError> {
+    let (cert, key) = match &config.http {
+        Http::Plain => return Ok(None),
+        Http::OwnCa => return Ok(Some(Arc::new(authority.https()?))),
+        Http::Files { cert, key } => (cert, key),
+    };
+    let read = async |path: &Path| {
+        let failed = |source| StartError::File { doing: "cannot read", path: path.to_owned(), source };
+        tokio::fs::read_to_string(path).await.map_err(failed)
+    };
+    let (chain, key) = (read(cert).await?, Secret::new(read(key).await?));
+    let config = windlass_protocol::identity::tls::https_config_from_pem(&chain, &key)?;
+    Ok(Some(Arc::new(config)))
+}
+
+/// The admin token of `DATA/api-token`, made at the first start: committed, then written, so that what the file holds
+/// always works. A crash between the two leaves a token that nobody knows, and the next start makes another.
+async fn first_token(data: &Path, ground: &fleet::Ground) -> Result<Secret<String>, StartError> {
+    let path = data.join("api-token");
+    let failed = |doing| {
+        let path = path.clone();
+        move |source| StartError::File { doing, path, source }
+    };
+    if let Some(bytes) = read_private(&path).map_err(failed("cannot read"))? {
+        return Ok(Secret::new(String::from_utf8_lossy(&bytes).trim().to_owned()));
+    }
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|e| StartError::Random(e.to_string()))?;
+    let token = ApiToken::generate(IdSource::from_seed(seed).token(now().wall))?;
+    let actor = Actor { kind: ActorKind::System, name: "first start".to_owned() };
+    let new = NewToken {
+        id: token.id,
+        secret_hash: secret_hash(&token.secret),
+        grant: TokenGrant::Api { scopes: vec![Scope::Admin], pipeline: None, branch: None },
+        pool: None,
+        note: "made at the first start".to_owned(),
+        expires_at: None,
+    };
+    match ground.desk.request(actor, Request::CreateToken(Box::new(new))).await {
+        Ok(Reply::Token { .. }) => {}
+        Ok(Reply::Done | Reply::Submitted { .. } | Reply::Joined { .. }) => {
+            return Err(StartError::Token(DeskError::Unavailable));
+        }
+        Err(error) => return Err(StartError::Token(error)),
+    }
+    write_private(&path, format!("{}\n", token.expose()).as_bytes()).map_err(failed("cannot write"))?;
+    Ok(Secret::new(token.expose()))
+}

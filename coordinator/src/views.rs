@@ -1,0 +1,209 @@
+//! What clients may see: nothing that a crash could take back, but for progress that is marked as volatile.
+//!
+//! Rows of builds are read from the store, which has them all as of one commit; agents, pools and tokens, which every
+//! request needs, are kept here. A commit is published ([`Views::published`]) when its events have been handed to
+//! watchers; a [`reader::Reader`] gives nothing away that is newer.
+
+pub mod overlay;
+pub mod reader;
+pub mod watch;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::{broadcast, watch as latest};
+use windlass_coordinator_core::effect::{AgentState, Progress};
+use windlass_coordinator_core::row::{AgentRow, Change, PoolRow, Rows, TokenRow};
+use windlass_coordinator_store::{EventSeq, Seq, StoredEvent};
+use windlass_protocol::{AgentId, BuildId, TokenId, limits};
+
+use self::overlay::Overlay;
+pub use self::reader::{Offload, ReadError, Reader};
+pub use self::watch::{Notice, Watch};
+
+/// The published state; clones share it.
+#[derive(Debug, Clone)]
+pub struct Views {
+    state: Arc<RwLock<State>>,
+    published: Arc<latest::Sender<Seq>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    seq: Seq,
+    pools: BTreeMap<String, PoolRow>,
+    agents: BTreeMap<AgentId, AgentRow>,
+    agent_states: BTreeMap<AgentId, AgentState>,
+    tokens: BTreeMap<TokenId, TokenRow>,
+    overlay: Overlay,
+    watchers: BTreeMap<BuildId, broadcast::Sender<Notice>>,
+}
+
+/// An agent as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentView {
+    /// What is durable of it.
+    pub row: AgentRow,
+    /// Volatile.
+    pub state: AgentState,
+}
+
+impl Default for Views {
+    fn default() -> Self {
+        Self { state: Arc::default(), published: Arc::new(latest::Sender::new(Seq::default())) }
+    }
+}
+
+impl Views {
+    /// Starts again from what the store holds. Volatile progress is forgotten; agents tell it again.
+    pub fn reset(&self, rows: &Rows, seq: Seq) {
+        let mut state = self.write();
+        state.pools.clone_from(&rows.pools);
+        state.agents.clone_from(&rows.agents);
+        state.tokens.clone_from(&rows.tokens);
+        state.agent_states.clear();
+        state.overlay = Overlay::default();
+        state.seq = seq;
+        // A commit that failed may be there after all: its events are read from the store.
+        for watchers in state.watchers.values() {
+            let _nobody = watchers.send(Notice::Reset);
+        }
+        drop(state);
+        self.published.send_replace(seq);
+    }
+
+    /// Takes over a commit that is durable, hands its events to watchers, and calls it published.
+    pub fn publish(&self, seq: Seq, changes: &[Change]) {
+        let mut state = self.write();
+        assert!(seq > state.seq, "commits are published once and in order");
+        let mut place = 0;
+        for change in changes {
+            state.apply(seq, &mut place, change);
+        }
+        state.seq = seq;
+        drop(state);
+        self.published.send_replace(seq);
+    }
+
+    /// Shows volatile progress.
+    pub fn progress(&self, progress: &Progress) {
+        let mut state = self.write();
+        match progress {
+            Progress::Agent { agent, state: shown } => {
+                if state.agents.contains_key(agent) {
+                    state.agent_states.insert(*agent, *shown);
+                }
+            }
+            Progress::Attempt { build, .. } => {
+                state.overlay.take(progress);
+                if let Some(watchers) = state.watchers.get(build) {
+                    let _nobody = watchers.send(Notice::Progress(progress.clone()));
+                }
+            }
+        }
+    }
+
+    /// Forgets what was volatile of a build that has ended.
+    pub fn retire(&self, build: BuildId) {
+        self.write().overlay.forget(build);
+    }
+
+    /// The last commit that everybody may know of.
+    #[must_use]
+    pub fn published(&self) -> Seq {
+        self.read().seq
+    }
+
+    /// All agents that are not gone, by id.
+    #[must_use]
+    pub fn agents(&self) -> Vec<AgentView> {
+        let state = self.read();
+        state.agents.values().map(|row| state.agent_view(row)).collect()
+    }
+
+    /// One agent that is not gone.
+    #[must_use]
+    pub fn agent(&self, id: AgentId) -> Option<AgentView> {
+        let state = self.read();
+        state.agents.get(&id).map(|row| state.agent_view(row))
+    }
+
+    /// All pools, by name.
+    #[must_use]
+    pub fn pools(&self) -> Vec<PoolRow> {
+        self.read().pools.values().cloned().collect()
+    }
+
+    /// One pool.
+    #[must_use]
+    pub fn pool(&self, name: &str) -> Option<PoolRow> {
+        self.read().pools.get(name).cloned()
+    }
+
+    /// All tokens, by id.
+    #[must_use]
+    pub fn tokens(&self) -> Vec<TokenRow> {
+        self.read().tokens.values().cloned().collect()
+    }
+
+    /// One token; whether it still counts is the caller's to see.
+    #[must_use]
+    pub fn token(&self, id: TokenId) -> Option<TokenRow> {
+        self.read().tokens.get(&id).cloned()
+    }
+
+    /// From now on every notice of the build, beginning with the commit after the one returned.
+    fn subscribe(&self, build: BuildId) -> (Seq, broadcast::Receiver<Notice>) {
+        let mut state = self.write();
+        state.watchers.retain(|_, watchers| watchers.receiver_count() > 0);
+        let watchers = state.watchers.entry(build);
+        let receiver = watchers.or_insert_with(|| broadcast::Sender::new(limits::WATCHER_BUFFER_MAX)).subscribe();
+        (state.seq, receiver)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn agent_view(&self, row: &AgentRow) -> AgentView {
+        let state = self.agent_states.get(&row.id).copied().unwrap_or(AgentState::Joining);
+        AgentView { row: row.clone(), state }
+    }
+
+    /// What a change means for what is shown. Builds, jobs and attempts are read from the store.
+    fn apply(&mut self, seq: Seq, place: &mut u32, change: &Change) {
+        match change {
+            Change::Pool(row) => drop(self.pools.insert(row.name.clone(), (**row).clone())),
+            Change::Token(row) => drop(self.tokens.insert(row.id, (**row).clone())),
+            Change::Agent(row) if row.gone.is_some() => {
+                self.agents.remove(&row.id);
+                self.agent_states.remove(&row.id);
+            }
+            Change::Agent(row) => drop(self.agents.insert(row.id, (**row).clone())),
+            Change::Job(row) => self.overlay.job_changed(row),
+            Change::Attempt(row) => self.overlay.attempt_changed(row),
+            Change::Event(row) => {
+                let event = StoredEvent { seq: EventSeq::new(seq, *place), row: row.clone() };
+                *place += 1;
+                if let Some(watchers) = self.watchers.get(&row.build) {
+                    let _nobody = watchers.send(Notice::Event(event));
+                }
+            }
+            Change::Meta(_)
+            | Change::PipelineNumber { .. }
+            | Change::Build(_)
+            | Change::Idempotency(_)
+            | Change::Audit(_)
+            | Change::Definition { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

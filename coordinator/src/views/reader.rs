@@ -1,0 +1,175 @@
+//! Reads for the API: rows from the store, never newer than what is published, with volatile progress laid over them.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use windlass_coordinator_core::row::{AttemptRow, AuditRow, BuildRow, BuildRows};
+use windlass_coordinator_store::{BuildFilter, Cursor, EventSeq, Fault, History, Page, Seq, StoredEvent};
+use windlass_protocol::{AttemptId, BuildId, Digest, JobId, limits};
+
+use super::{Views, Watch};
+
+/// Why a read gave nothing. Trying again may help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// The store failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// What was read is not yet published: the coordinator is loading its store again.
+    #[error("the coordinator cannot answer now")]
+    Unavailable,
+}
+
+/// Where blocking reads run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Offload {
+    /// On the runtime's threads for blocking work.
+    #[default]
+    Blocking,
+    /// Here, at once: for simulations, which have one thread.
+    Here,
+}
+
+/// Reads builds, running and finished alike; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    views: Views,
+    history: Arc<dyn History>,
+    offload: Offload,
+}
+
+impl Reader {
+    /// Reads `history` as far as `views` has published it.
+    #[must_use]
+    pub fn new(views: Views, history: Arc<dyn History>, offload: Offload) -> Self {
+        Self { views, history, offload }
+    }
+
+    /// Agents, pools and tokens.
+    #[must_use]
+    pub const fn views(&self) -> &Views {
+        &self.views
+    }
+
+    /// A build with its jobs and attempts, and a commit that it is no older than: a [`Watch`] from the end of that one
+    /// misses nothing, though it may repeat what is in the rows already.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn build(&self, id: BuildId) -> Result<Option<(Seq, BuildRows)>, ReadError> {
+        let (seq, mut found) = self.read(move |history| history.build(id)).await?;
+        if let Some(rows) = &mut found {
+            self.views.read().overlay.lay_over(rows);
+        }
+        Ok(found.map(|rows| (seq, rows)))
+    }
+
+    /// A build as it is stored, without volatile progress: what a retry of a build that has left memory needs.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn stored_build(&self, id: BuildId) -> Result<Option<BuildRows>, ReadError> {
+        Ok(self.read(move |history| history.build(id)).await?.1)
+    }
+
+    /// A build by its number.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn build_by_number(&self, pipeline: &str, number: u64) -> Result<Option<BuildId>, ReadError> {
+        let pipeline = pipeline.to_owned();
+        Ok(self.read(move |history| history.build_by_number(&pipeline, number)).await?.1)
+    }
+
+    /// Builds, newest first.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn builds(
+        &self,
+        filter: BuildFilter,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<BuildRow>, ReadError> {
+        Ok(self.read(move |history| history.builds(&filter, after, limit)).await?.1)
+    }
+
+    /// The build that a job belongs to.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn job_build(&self, job: JobId) -> Result<Option<BuildId>, ReadError> {
+        Ok(self.read(move |history| history.job_build(job)).await?.1)
+    }
+
+    /// One attempt, without volatile progress.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn attempt(&self, id: AttemptId) -> Result<Option<AttemptRow>, ReadError> {
+        Ok(self.read(move |history| history.attempt(id)).await?.1)
+    }
+
+    /// A build's events after a number, oldest first, a bounded number of them.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn events_since(&self, build: BuildId, after: EventSeq) -> Result<Vec<StoredEvent>, ReadError> {
+        let limit = limits::WATCHER_BUFFER_MAX;
+        Ok(self.read(move |history| history.events(build, after, limit)).await?.1)
+    }
+
+    /// The audit trail, newest first.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn audit(&self, after: Option<Cursor>, limit: usize) -> Result<Page<AuditRow>, ReadError> {
+        Ok(self.read(move |history| history.audit(after, limit)).await?.1)
+    }
+
+    /// A pipeline's text by its digest.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn definition(&self, digest: Digest) -> Result<Option<String>, ReadError> {
+        Ok(self.read(move |history| history.definition(digest)).await?.1)
+    }
+
+    /// Follows a build's events after a number, without gap or repetition, with its volatile progress between them.
+    #[must_use]
+    pub fn watch(&self, build: BuildId, after: EventSeq) -> Watch {
+        let (_, receiver) = self.views.subscribe(build);
+        Watch::new(self.clone(), build, after, receiver)
+    }
+
+    /// Reads, then waits until everything that the read can have seen is published.
+    async fn read<T, W>(&self, work: W) -> Result<(Seq, T), ReadError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&dyn History) -> Result<T, Fault> + Send + 'static,
+    {
+        let history = Arc::clone(&self.history);
+        let before = self.views.published();
+        let both = move || {
+            let value = work(&*history)?;
+            Ok::<_, Fault>((history.seq()?, value))
+        };
+        let (seen, value) = match self.offload {
+            Offload::Here => both()?,
+            // The task fails only if the store panicked.
+            Offload::Blocking => tokio::task::spawn_blocking(both).await.map_err(|_| ReadError::Unavailable)??,
+        };
+        self.published(seen).await?;
+        Ok((before, value))
+    }
+
+    async fn published(&self, seen: Seq) -> Result<(), ReadError> {
+        let mut published = self.views.published.subscribe();
+        let wait = published.wait_for(|published| *published >= seen);
+        match tokio::time::timeout(Duration::from_millis(limits::PUBLISH_WAIT_MS), wait).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(ReadError::Unavailable),
+        }
+    }
+}
