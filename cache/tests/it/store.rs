@@ -140,17 +140,22 @@ fn verify_names_what_is_damaged_and_the_damage_is_remembered() {
     let dir = tempfile::tempdir().unwrap();
     let namespace = Namespace::trusted("p");
     let (small, large) = (bytes(1, 5_000), bytes(2, 100_000));
-    let store = durable(dir.path());
+    // Small segments: the damage lies in one that is no longer written, whose payloads are not checked at open.
+    let options = StoreOptions { segment_bytes: 5_500, ..StoreOptions::default() };
+    let open = || Store::open(Arc::new(RealFs), dir.path(), options).unwrap();
+    let store = open();
     let mut digests = [&small, &large].map(|blob| store.put(&namespace, blob).unwrap());
+    let whole = store.put(&namespace, &bytes(3, 5_000)).unwrap();
     flip(&dir.path().join("segments/00000000.seg"), &small);
     flip(&dir.path().join("large").join(digests[1].to_hex()), &large);
     assert_eq!(verify_segments(&RealFs, dir.path()).unwrap().damaged, digests[..1], "large ones are not in segments");
     digests.sort();
     let report = store.verify().unwrap();
-    assert_eq!((report.damaged.as_slice(), report.blobs, report.bytes), (&digests[..], 2, 105_000));
-    assert_eq!(store.stats().blobs, 0);
+    assert_eq!((report.damaged.as_slice(), report.blobs, report.bytes), (&digests[..], 3, 110_000));
+    assert_eq!(store.stats().blobs, 1);
     drop(store);
-    assert_eq!(durable(dir.path()).stats().blobs, 0);
+    let store = open();
+    assert_eq!((store.stats().blobs, store.contains(&namespace, &whole)), (1, true));
 }
 
 /// Flips a bit in the middle of where `blob` lies in the file.
@@ -362,4 +367,40 @@ proptest::proptest! {
         let again = store.put(&mine, b"after").unwrap();
         proptest::prop_assert!(store.get(&mine, &again).unwrap().is_some());
     }
+}
+
+#[test]
+fn opening_cuts_a_torn_tail_and_removes_uploads_that_never_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let namespace = Namespace::trusted("p");
+    let digest = durable(dir.path()).put(&namespace, &bytes(1, 1_000)).unwrap();
+    let segment = dir.path().join("segments/00000000.seg");
+    let whole = std::fs::read(&segment).unwrap();
+    std::fs::write(&segment, [whole.clone(), whole[128..700].to_vec()].concat()).unwrap();
+    let tmp = dir.path().join("large/tmp-7");
+    std::fs::write(&tmp, b"half").unwrap();
+    let store = durable(dir.path());
+    assert_eq!(std::fs::read(&segment).unwrap(), whole);
+    assert!(!tmp.exists());
+    assert!(store.contains(&namespace, &digest));
+}
+
+#[test]
+fn a_group_that_found_the_disk_full_is_not_there_after_a_restart_either() {
+    let fs = RecordingFs::new();
+    let open = || Store::open(Arc::new(fs.clone()), Path::new("/s"), StoreOptions::default()).unwrap();
+    let namespace = Namespace::trusted("p");
+    let store = open();
+    store.put(&namespace, b"first").unwrap();
+    let used: usize = fs.live_image().files.values().map(Vec::len).sum();
+    fs.set_capacity(Some(used as u64 + 2_500));
+    let blobs: Vec<_> = (0..5).map(|n| bytes(n, 1_000)).collect();
+    let error = store.put_many(&namespace, &blobs).unwrap_err();
+    assert!(matches!(error, Error::Fault(Fault::DiskFull { .. })), "{error}");
+    fs.set_capacity(None);
+    drop(store);
+    let store = open();
+    assert_eq!(store.stats().blobs, 1);
+    store.put_many(&namespace, &blobs).unwrap();
+    assert_eq!(store.stats().blobs, 6);
 }
