@@ -132,7 +132,8 @@ fn explicit(
 
 fn unknown(reader: &mut Reader, keys: &BTreeMap<&str, usize>, step: &Step, name: &Named) {
     let own = step.key.as_ref().map_or("", |key| key.text.as_str());
-    let hint = did_you_mean(&name.text, keys.keys().copied().filter(|key| *key != own));
+    let others = keys.keys().copied().filter(|key| *key != own);
+    let hint = if reader.findings.wants_hints() { did_you_mean(&name.text, others) } else { None };
     let who = match &step.key {
         Some(key) => format!("step `{}`", shown(&key.text)),
         None => "the step".to_owned(),

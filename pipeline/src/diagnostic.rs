@@ -8,6 +8,12 @@ use std::fmt::{self, Write as _};
 use serde::Serialize;
 use windlass_protocol::limits::PIPELINE_DIAGNOSTICS_MAX;
 
+/// Bytes of a line in which a place is looked for; in longer ones, which no person wrote, the whole value is pointed at.
+const SEARCHED_MAX_BYTES: usize = 16 << 10;
+
+/// Findings after which no near names are looked for.
+const HINTED_MAX: usize = 50;
+
 /// Characters by which a place is looked for in the source.
 const NEEDLE_MAX_CHARS: usize = 80;
 
@@ -165,6 +171,16 @@ impl Findings {
         }
     }
 
+    /// Whether there is still somebody to read a suggestion: looking for near names costs, and hostile files miss many.
+    pub(crate) fn wants_hints(&self) -> bool {
+        self.list.len() < HINTED_MAX
+    }
+
+    /// Whether what is found from now on is only counted.
+    pub(crate) fn is_full(&self) -> bool {
+        self.list.len() >= PIPELINE_DIAGNOSTICS_MAX
+    }
+
     pub(crate) fn has_errors(&self) -> bool {
         self.errors > 0
     }
@@ -190,6 +206,9 @@ pub(crate) fn locate(source: &str, span: Span, needle: &str) -> Option<Span> {
     let from = to_usize(span.line).checked_sub(1)?;
     let lines = to_usize(span.end_line).saturating_sub(from);
     for (number, line) in (span.line..).zip(source.split('\n').skip(from).take(lines)) {
+        if line.len() > SEARCHED_MAX_BYTES {
+            return None;
+        }
         let skipped = if number == span.line { to_usize(span.column) - 1 } else { 0 };
         let begin = line.char_indices().nth(skipped).map_or(line.len(), |(at, _)| at);
         if let Some(found) = line[begin..].find(&needle) {

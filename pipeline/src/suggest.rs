@@ -3,15 +3,19 @@
 /// Longest name that is compared; longer ones are not worth the time.
 const COMPARED_MAX_CHARS: usize = 64;
 
+/// Edits that a long word may be away.
+const MISSING_MAX: usize = 3;
+
 /// Names compared for one suggestion: enough for every attribute and a large pipeline's keys.
 const CANDIDATES_MAX: usize = 2_000;
 
 /// The nearest of `names`, if it is near enough to be meant.
 pub(crate) fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let folded = fold(written);
     names
         .into_iter()
         .take(CANDIDATES_MAX)
-        .filter_map(|name| is_near(written, name).map(|distance| (distance, name)))
+        .filter_map(|name| is_near(&folded, name).map(|distance| (distance, name)))
         .min()
         .map(|(_, name)| name)
 }
@@ -22,18 +26,20 @@ pub(crate) fn did_you_mean<'a>(written: &str, names: impl IntoIterator<Item = &'
 }
 
 /// How many edits lie between the two, if so few that one may stand for the other.
-fn is_near(written: &str, name: &str) -> Option<usize> {
-    let written: Vec<char> = fold(written);
+fn is_near(written: &[char], name: &str) -> Option<usize> {
+    if name.len() + MISSING_MAX < written.len() {
+        return None;
+    }
     let name: Vec<char> = fold(name);
     let longest = written.len().max(name.len());
     if written.is_empty() || longest > COMPARED_MAX_CHARS {
         return None;
     }
-    let allowed = if longest <= 4 { 1 } else { (longest / 3).min(3) };
+    let allowed = if longest <= 4 { 1 } else { (longest / 3).min(MISSING_MAX) };
     if written.len().abs_diff(name.len()) > allowed {
         return None;
     }
-    let distance = distance(&written, &name);
+    let distance = distance(written, &name);
     (distance <= allowed && distance < name.len()).then_some(distance)
 }
 

@@ -469,3 +469,13 @@ fn what_is_said_about_one_pipeline_is_bounded_and_still_an_error() {
     assert_eq!((compiled.diagnostics.len(), last.code, last.is_error()), (501, "too-many-problems", true));
     assert_eq!(last.message, "401 more problems were found and are not shown");
 }
+
+#[test]
+fn names_near_to_what_was_meant_are_looked_for_only_while_somebody_reads_them() {
+    let steps: String = (0..2_000).map(|n| format!("  - {{key: abcdefghijk{n}, command: x}}\n")).collect();
+    let misses: Vec<String> = (0..20_000).map(|n| format!("abcdefghijkl{n}")).collect();
+    let text = format!("steps:\n{steps}  - {{command: x, depends_on: [{}]}}\n", misses.join(", "));
+    let compiled = compile(&text, "p.yml", &[]);
+    let hinted = compiled.diagnostics.iter().filter(|diagnostic| diagnostic.hint.is_some()).count();
+    assert_eq!((compiled.diagnostics.len(), hinted), (501, 50));
+}

@@ -173,6 +173,9 @@ impl Walk<'_> {
     }
 
     fn place(&self, text: &str, at: usize, span: Span) -> Span {
+        if self.findings.is_full() {
+            return span;
+        }
         let rest = text.get(at..).unwrap_or_default();
         let end = rest.find('}').map_or(rest.len(), |end| end + 1);
         locate(self.source, span, &rest[..end]).unwrap_or(span)

@@ -132,7 +132,9 @@ fn says_nothing(node: &Node) -> bool {
 }
 
 fn unknown<'a>(reader: &mut Reader, of: &str, entry: &Entry, known: impl Iterator<Item = &'a str>, strict: bool) {
-    let near = nearest(&entry.key, known.chain(OURS.iter().copied()));
+    let looked_at = if reader.findings.wants_hints() { usize::MAX } else { 0 };
+    // Ours are always looked for: a near miss of them is an error, not only advice.
+    let near = nearest(&entry.key, known.take(looked_at).chain(OURS.iter().copied()));
     let key = shown(&entry.key);
     let hint = near.map(|name| format!("did you mean `{name}`?"));
     if near.is_some_and(|name| OURS.contains(&name)) {
