@@ -1,0 +1,217 @@
+//! The attempts' directories: what a starting agent finds of those that its predecessor ran.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use windlass_protocol::cause::{Cause, CauseKind};
+use windlass_protocol::digest::Digest;
+use windlass_protocol::id::AttemptId;
+use windlass_protocol::job::{Epoch, Outcome, Phase};
+use windlass_protocol::limits::UNKILLABLE_MS;
+use windlass_protocol::time::WallMs;
+
+use crate::cgroup::JobCgroup;
+use crate::launch::{CONTROL_SOCKET, LaunchRecord, Places, StartedRecord, write_whole};
+use crate::spool::SpoolReader;
+use crate::supervisor::boot_now_ms;
+
+/// What is found of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundAttempt {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// By which right it was launched.
+    pub epoch: Epoch,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Its workspace.
+    pub workspace: PathBuf,
+    /// Its processes must end with its lease.
+    pub exclusive: bool,
+    /// How far it came.
+    pub phase: Phase,
+    /// When its command started.
+    pub started_at: Option<WallMs>,
+    /// What came of it, if it has ended.
+    pub outcome: Option<Outcome>,
+    /// Whether its supervisor lives: then it can be attached to. If not and there is no outcome, it is for [`bury`].
+    pub supervised: bool,
+}
+
+/// Makes an attempt's directory, which nobody else can look into, and notes whose it is.
+///
+/// # Errors
+/// Those of the file system; the directory must not exist.
+pub fn prepare(jobs: &Path, record: &LaunchRecord) -> io::Result<PathBuf> {
+    let dir = jobs.join(record.attempt.to_string());
+    DirBuilder::new().mode(0o700).create(&dir)?;
+    write_whole(&Places(&dir).launch(), &serde_json::to_vec(record)?)?;
+    Ok(dir)
+}
+
+/// Notes that an attempt is held by a newer right.
+///
+/// # Errors
+/// Those of the file system; the earlier note stands then.
+pub fn adopt(dir: &Path, epoch: Epoch) -> io::Result<()> {
+    let path = Places(dir).launch();
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "the attempt has no record");
+    let record = read_json::<LaunchRecord>(&path)?.ok_or_else(missing)?;
+    write_whole(&path, &serde_json::to_vec(&LaunchRecord { epoch, ..record })?)
+}
+
+/// All attempts below `jobs`. A directory that says nothing of itself was being made when its agent died: it is removed.
+///
+/// # Errors
+/// Those of the file system.
+pub fn scan(jobs: &Path) -> io::Result<Vec<FoundAttempt>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(jobs)? {
+        let dir = entry?.path();
+        match look(&dir)? {
+            Some(attempt) => found.push(attempt),
+            None => remove(&dir)?,
+        }
+    }
+    found.sort_by_key(|attempt| attempt.attempt);
+    Ok(found)
+}
+
+fn look(dir: &Path) -> io::Result<Option<FoundAttempt>> {
+    let places = Places(dir);
+    let Some(record) = read_json::<LaunchRecord>(&places.launch())? else { return Ok(None) };
+    // Asked before the outcome is read: one that ends in between has left its outcome.
+    let supervised = connect(dir).is_ok();
+    let started = read_json::<StartedRecord>(&places.started())?;
+    let outcome = read_json::<Outcome>(&places.outcome())?;
+    let phase = match (&outcome, &started) {
+        (Some(_), _) => Phase::Finished,
+        (None, Some(_)) => Phase::Running,
+        (None, None) => Phase::Preparing,
+    };
+    Ok(Some(FoundAttempt {
+        attempt: record.attempt,
+        epoch: record.epoch,
+        dir: dir.to_owned(),
+        workspace: record.workspace,
+        exclusive: record.exclusive,
+        phase,
+        started_at: started.map(|started| started.at),
+        supervised: supervised && outcome.is_none(),
+        outcome,
+    }))
+}
+
+/// The outcome of an attempt, if its supervisor has written it.
+///
+/// # Errors
+/// Those of the file system, and a file that is no outcome.
+pub fn outcome(dir: &Path) -> io::Result<Option<Outcome>> {
+    read_json(&Places(dir).outcome())
+}
+
+/// The log of an attempt.
+#[must_use]
+pub fn spool(dir: &Path) -> SpoolReader {
+    SpoolReader::open(&Places(dir).spool())
+}
+
+/// Ends what an attempt without a supervisor left running, and writes the outcome that its supervisor did not:
+/// `why` becomes its cause. (The main process died with the supervisor; what it had started may live.)
+///
+/// # Errors
+/// Those of the file system; `TimedOut` where its processes do not end.
+pub fn bury(found: &FoundAttempt, why: &str) -> io::Result<Outcome> {
+    let started = read_json::<StartedRecord>(&Places(&found.dir).started())?;
+    let mut cgroup = JobCgroup::from_dirs(started.as_ref().map_or(&[], |started| &started.cgroups));
+    let give_up_at = boot_now_ms() + UNKILLABLE_MS;
+    loop {
+        cgroup.kill();
+        let marked = marked_processes(found.attempt);
+        for pid in &marked {
+            // One that ended meanwhile is what was wanted.
+            let _ = kill_process(*pid, Signal::KILL);
+        }
+        if marked.is_empty() && cgroup.remove_now() {
+            break;
+        }
+        if boot_now_ms() >= give_up_at {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "killed processes of the attempt are still there"));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let (log_bytes, log_digest) = log_of(&found.dir)?;
+    let outcome = Outcome {
+        exit_status: None,
+        signal: None,
+        cause: Some(Cause::new(CauseKind::Internal, why)),
+        started_at: found.started_at,
+        finished_at: crate::supervisor::wall_now(),
+        log_bytes,
+        log_digest,
+        log_truncated: false,
+        peak_memory_bytes: None,
+    };
+    write_whole(&Places(&found.dir).outcome(), &serde_json::to_vec(&outcome)?)?;
+    Ok(outcome)
+}
+
+/// Length and digest of what is in the spool. The digest is the whole log's only if nothing was freed yet.
+fn log_of(dir: &Path) -> io::Result<(u64, Digest)> {
+    let (mut reader, mut hasher) = (spool(dir), blake3::Hasher::new());
+    let mut from = reader.first()?;
+    while let Some(chunk) = reader.next(from, usize::MAX)? {
+        hasher.update(&chunk.bytes);
+        from += chunk.bytes.len() as u64;
+    }
+    Ok((from, Digest::from_hasher(&hasher)))
+}
+
+/// Processes whose environment names the attempt, for machines without control groups.
+fn marked_processes(attempt: AttemptId) -> Vec<Pid> {
+    let mark = format!("WINDLASS_ATTEMPT_ID={attempt}");
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let is_marked = |path: &Path| {
+        let env = fs::read(path.join("environ")).unwrap_or_default();
+        env.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
+    };
+    let own = std::process::id();
+    entries
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<i32>().ok()?, entry.path())))
+        .filter(|(pid, path)| pid.unsigned_abs() != own && is_marked(path))
+        .filter_map(|(pid, _)| Pid::from_raw(pid))
+        .collect()
+}
+
+/// Removes an attempt's directory. Only for one whose supervisor is gone.
+///
+/// # Errors
+/// Those of the file system.
+pub fn remove(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Connects to an attempt's supervisor; refused if it is gone.
+pub(crate) fn connect(dir: &Path) -> io::Result<UnixStream> {
+    // Through a descriptor: a socket's path is short, a data directory's may be long.
+    let dir = fs::File::open(dir)?;
+    UnixStream::connect(format!("/proc/self/fd/{}/{CONTROL_SOCKET}", dir.as_raw_fd()))
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
+    }
+}

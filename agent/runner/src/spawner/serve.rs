@@ -1,0 +1,110 @@
+//! The spawner's own side: one thread, no runtime. It reads launches and forks supervisors.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use windlass_protocol::limits::LAUNCH_MAX_BYTES;
+
+use super::Answer;
+use crate::cgroup::Cgroups;
+use crate::launch::{CONTROL_SOCKET, Launch};
+use crate::supervisor;
+use crate::sys::{self, Forked};
+
+/// Exit statuses of the spawner: the agent went; or it could not begin or go on.
+const DONE: i32 = 0;
+const FAILED: i32 = 1;
+
+/// Serves launches from standard input, which is a socket, until the agent is gone. For the binary's hidden mode, to be
+/// called before any thread exists; the result is the exit status.
+#[must_use]
+pub fn spawner_from_stdin() -> i32 {
+    match io::stdin().as_fd().try_clone_to_owned() {
+        Ok(socket) => spawner_main(socket),
+        Err(_) => FAILED,
+    }
+}
+
+/// Serves launches from `socket` until its other end is gone; the result is the exit status.
+#[must_use]
+pub fn spawner_main(socket: OwnedFd) -> i32 {
+    // A fork copies only the calling thread; with others about, their locks would stay held for ever.
+    if std::fs::read_dir("/proc/self/task").is_ok_and(|tasks| tasks.count() > 1) {
+        return FAILED;
+    }
+    sys::ignore_group_signals();
+    sys::ignore_children();
+    // Its own session: a terminal's Ctrl-C is for the agent. It may lead one already.
+    let _ = rustix::process::setsid();
+    if rustix::process::chdir("/").is_err() || sys::detach_streams(false).is_err() {
+        return FAILED;
+    }
+    let cgroups = Cgroups::detect();
+    let mut stream = UnixStream::from(socket);
+    loop {
+        let launch = match read_launch(&mut stream) {
+            Ok(Some(launch)) => launch,
+            Ok(None) => return DONE,
+            Err(_) => return FAILED,
+        };
+        let answer = match launch.and_then(|launch| start(launch, &cgroups, &stream)) {
+            Ok(supervisor) => Answer::Launched { supervisor },
+            Err(error) => Answer::Failed { what: error.to_string() },
+        };
+        if write_answer(&mut stream, &answer).is_err() {
+            return FAILED;
+        }
+    }
+}
+
+/// The outer result fails when the stream is of no more use, the inner one when this launch cannot be read.
+fn read_launch(stream: &mut UnixStream) -> io::Result<Option<io::Result<Launch>>> {
+    let mut length = [0; 4];
+    match stream.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let length = u32::from_le_bytes(length) as usize;
+    if length > LAUNCH_MAX_BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok(Some(serde_json::from_slice(&body).map_err(io::Error::from)))
+}
+
+fn write_answer(stream: &mut UnixStream, answer: &Answer) -> io::Result<()> {
+    let body = serde_json::to_vec(answer)?;
+    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+    stream.write_all(&length.to_le_bytes())?;
+    stream.write_all(&body)
+}
+
+fn start(launch: Launch, cgroups: &Cgroups, agent: &UnixStream) -> io::Result<u32> {
+    let listener = listen(&launch.dir)?;
+    match sys::fork(None)? {
+        Forked::Parent(pid) => Ok(pid.as_raw_nonzero().get().unsigned_abs()),
+        Forked::Child => {
+            // The agent must see the spawner's end close when the spawner ends, whatever jobs go on.
+            let closed = sys::close_inherited(agent.as_fd());
+            let status = catch_unwind(AssertUnwindSafe(|| match closed {
+                Ok(()) => supervisor::run(launch, listener, cgroups),
+                Err(_) => FAILED,
+            }));
+            sys::leave(status.unwrap_or(FAILED));
+        }
+    }
+}
+
+/// Binds the attempt's control socket. Through a descriptor, because a socket's path is short and a data directory's
+/// may be long.
+fn listen(dir: &Path) -> io::Result<UnixListener> {
+    let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+    let dir = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(dir)?;
+    UnixListener::bind(format!("/proc/self/fd/{}/{CONTROL_SOCKET}", dir.as_raw_fd()))
+}

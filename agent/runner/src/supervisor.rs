@@ -1,0 +1,578 @@
+//! The small process beside each job. It owns the job from fork to outcome: output, limits, deadlines, the end of every
+//! process. It holds the lease's deadline of exclusive jobs itself (I3), and it goes on while the agent is stopped,
+//! killed or upgraded.
+
+mod clients;
+mod family;
+mod log;
+mod process;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
+    timerfd_settime,
+};
+use windlass_protocol::cause::{Cause, CauseKind};
+use windlass_protocol::job::Outcome;
+use windlass_protocol::limits::{LOG_CHUNK_MAX_BYTES, SPOOL_STUCK_MS, UNKILLABLE_MS};
+use windlass_protocol::time::WallMs;
+
+use crate::cgroup::Cgroups;
+use crate::control::{CONTROL_VERSION, Report, Request};
+use crate::launch::{Launch, Places, StartedRecord, Task, write_whole};
+use crate::mask::{Masker, secrets_of};
+use crate::sys;
+use clients::Clients;
+use log::Log;
+use process::Process;
+
+/// What a supervisor watches over: a family of processes, or a container.
+trait Watched {
+    /// Takes in what happened; called after every wake-up.
+    fn collect(&mut self);
+    /// Whether the command itself has ended.
+    fn main_ended(&self) -> bool;
+    /// Whether nothing of the job is left.
+    fn gone(&self) -> bool;
+    /// Asks it to end.
+    fn terminate(&mut self);
+    /// Ends it and everything that belongs to it.
+    fn kill(&mut self);
+    /// What is left of it, for people.
+    fn left(&self) -> Vec<u32>;
+    /// What came of it, once it is gone.
+    fn end(&mut self) -> End;
+    /// Removes what it leaves on the machine; says whether that is done.
+    fn clean(&mut self) -> bool;
+    /// Its control groups.
+    fn cgroups(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+    /// Something beside signals that wakes the supervisor when the job changes.
+    fn wake(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// How a job ended.
+#[derive(Debug, Default)]
+struct End {
+    exit_status: Option<i32>,
+    signal: Option<i32>,
+    cause: Option<Cause>,
+    peak_memory_bytes: Option<u64>,
+}
+
+/// How far the end of a job has come. Times are `CLOCK_BOOTTIME` in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// Asked to end; killed when the grace is over.
+    Stopping {
+        kill_at: u64,
+    },
+    /// Being killed, or its remains are.
+    Killing {
+        since: u64,
+        again_at: u64,
+        pause_ms: u64,
+    },
+    /// Nothing of it is left but output that is not yet written.
+    Draining {
+        give_up_at: u64,
+    },
+}
+
+/// First wait for killed processes to be gone, and the longest one.
+const KILL_PAUSE_MS: u64 = 2;
+const KILL_PAUSE_MAX_MS: u64 = 250;
+/// Between two tries to write to a disk that refuses.
+const DISK_RETRY_MS: u64 = 200;
+/// Tries to remove a control group whose last process is only just leaving, a millisecond apart.
+const CLEAN_TRIES: u32 = 200;
+
+/// Milliseconds of `CLOCK_BOOTTIME`: the clock of leases.
+#[must_use]
+pub fn boot_now_ms() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
+pub(crate) fn wall_now() -> WallMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Runs one job to its outcome; the result is this process's exit status.
+pub(crate) fn run(launch: Launch, listener: UnixListener, cgroups: &Cgroups) -> i32 {
+    match supervise(launch, listener, cgroups) {
+        Ok(()) => 0,
+        // Nobody reads a supervisor's words. Without an outcome the agent says that the supervisor was lost.
+        Err(_) => 1,
+    }
+}
+
+fn supervise(launch: Launch, listener: UnixListener, cgroups: &Cgroups) -> io::Result<()> {
+    // Already leading a session would be odd and no harm.
+    let _ = rustix::process::setsid();
+    // It may live longer than whoever reads the agent's output.
+    sys::detach_streams(true)?;
+    sys::ignore_group_signals();
+    let children = sys::watch_children()?;
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    listener.set_nonblocking(true)?;
+    let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+    let masker = Masker::new(secrets(&launch)).map_err(io::Error::other)?;
+    let mut log = Log::create(&Places(&launch.dir).spool(), masker, launch.log_limit_bytes)?;
+    log.push(wall_now(), launch.preamble.as_bytes());
+    let started = match &launch.task {
+        Task::Process(task) => Process::start(launch.attempt, task, cgroups)
+            .map(|(process, output)| (Box::new(process) as Box<dyn Watched>, output)),
+        Task::Container(_) => Err(Cause::new(CauseKind::Internal, "containers are not supported here")),
+    };
+    let (task, output) = match started {
+        Ok(started) => started,
+        Err(cause) => return give_up(&launch, log, &listener, cause),
+    };
+    let started_at = wall_now();
+    let deadline = launch.timeout_ms.map(|timeout| boot_now_ms().saturating_add(timeout));
+    let supervisor = Supervisor {
+        lease: launch.lease_deadline_boot_ms,
+        launch,
+        task,
+        output: Some(output),
+        log,
+        clients: Clients::default(),
+        listener,
+        timer,
+        children,
+        started_at,
+        finished_at: None,
+        deadline,
+        stage: Stage::Running,
+        verdict: None,
+        told_bytes: 0,
+        stuck_told: false,
+        buffer: vec![0; LOG_CHUNK_MAX_BYTES],
+    };
+    supervisor.watch()
+}
+
+fn secrets(launch: &Launch) -> Vec<String> {
+    let mut values = launch.secrets.clone();
+    match &launch.task {
+        Task::Process(task) => {
+            let env = task.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            values.extend(secrets_of(env).0.into_iter().map(str::to_owned));
+        }
+        Task::Container(task) => values.extend(task.secrets.iter().cloned()),
+    }
+    values
+}
+
+/// The command never started.
+fn give_up(launch: &Launch, mut log: Log, listener: &UnixListener, cause: Cause) -> io::Result<()> {
+    log.finish();
+    let outcome = Outcome {
+        exit_status: None,
+        signal: None,
+        cause: Some(cause),
+        started_at: None,
+        finished_at: wall_now(),
+        log_bytes: log.bytes(),
+        log_digest: log.digest(),
+        log_truncated: log.truncated(),
+        peak_memory_bytes: None,
+    };
+    write_outcome(launch, &outcome)?;
+    let mut clients = Clients::default();
+    clients.accept(listener, &Report::Finished);
+    Ok(())
+}
+
+struct Supervisor {
+    launch: Launch,
+    task: Box<dyn Watched>,
+    /// `None` once it has ended.
+    output: Option<OwnedFd>,
+    log: Log,
+    clients: Clients,
+    listener: UnixListener,
+    timer: OwnedFd,
+    children: OwnedFd,
+    started_at: WallMs,
+    finished_at: Option<WallMs>,
+    deadline: Option<u64>,
+    lease: Option<u64>,
+    stage: Stage,
+    /// Why the job was ended by us; the first reason stands.
+    verdict: Option<Cause>,
+    /// The log's length that clients know.
+    told_bytes: u64,
+    stuck_told: bool,
+    buffer: Vec<u8>,
+}
+
+/// What a wake-up was about.
+#[derive(Debug, Default)]
+struct Ready {
+    output: bool,
+    children: bool,
+    timer: bool,
+    door: bool,
+    readable: Vec<usize>,
+    writable: Vec<usize>,
+}
+
+impl Supervisor {
+    fn watch(mut self) -> io::Result<()> {
+        self.record_start()?;
+        self.clients.accept(&self.listener, &self.hello());
+        loop {
+            let now = boot_now_ms();
+            self.set_timer(now)?;
+            let ready = self.wait()?;
+            if ready.output {
+                self.read_output()?;
+            }
+            self.clear(&ready)?;
+            self.task.collect();
+            self.serve(&ready);
+            if self.advance(boot_now_ms())? {
+                break;
+            }
+            self.tell_output();
+        }
+        self.conclude()
+    }
+
+    fn record_start(&self) -> io::Result<()> {
+        let container = match &self.launch.task {
+            Task::Process(_) => None,
+            Task::Container(task) => Some(task.container.clone()),
+        };
+        let record = StartedRecord { at: self.started_at, cgroups: self.task.cgroups(), container };
+        write_whole(&Places(&self.launch.dir).started(), &serde_json::to_vec(&record)?)
+    }
+
+    fn hello(&self) -> Report {
+        Report::Hello {
+            version: CONTROL_VERSION,
+            attempt: self.launch.attempt,
+            epoch: self.launch.epoch,
+            supervisor: std::process::id(),
+            started_at: self.started_at,
+            log_bytes: self.log.bytes(),
+        }
+    }
+
+    /// The earliest thing that time alone brings about.
+    fn next_time(&self, now: u64) -> Option<u64> {
+        let by_stage = match self.stage {
+            Stage::Running => self.deadline,
+            Stage::Stopping { kill_at } => Some(kill_at),
+            Stage::Killing { again_at, .. } => Some(again_at),
+            Stage::Draining { give_up_at } => Some(give_up_at),
+        };
+        let lease = self.lease.filter(|_| !self.is_ending());
+        let disk = self.log.is_stuck().then_some(now + DISK_RETRY_MS);
+        by_stage.into_iter().chain(lease).chain(disk).min()
+    }
+
+    fn set_timer(&self, now: u64) -> io::Result<()> {
+        // A time of zero would disarm the timer; one that has passed fires at once.
+        let at = self.next_time(now).map_or(0, |at| at.max(1));
+        let seconds = i64::try_from(at / 1_000).map_err(io::Error::other)?;
+        let nanos = i64::try_from(at % 1_000 * 1_000_000).map_err(io::Error::other)?;
+        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let value = Itimerspec { it_interval: never, it_value: Timespec { tv_sec: seconds, tv_nsec: nanos } };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &value)?;
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<Ready> {
+        let mut fds = vec![
+            PollFd::new(&self.children, PollFlags::IN),
+            PollFd::new(&self.timer, PollFlags::IN),
+            PollFd::new(&self.listener, PollFlags::IN),
+        ];
+        for client in self.clients.iter() {
+            let send = if client.wants_to_send() { PollFlags::OUT } else { PollFlags::empty() };
+            fds.push(PollFd::new(&client.stream, PollFlags::IN | send));
+        }
+        let clients_end = fds.len();
+        let output = self.output.as_ref().filter(|_| self.log.has_room());
+        fds.extend(output.map(|output| PollFd::new(output, PollFlags::IN)));
+        let wake = self.task.wake();
+        fds.extend(wake.as_ref().map(|wake| PollFd::new(wake, PollFlags::IN)));
+        loop {
+            match poll(&mut fds, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => break,
+            }
+        }
+        let is = |fd: &PollFd<'_>, flags: PollFlags| fd.revents().intersects(flags);
+        let input = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
+        let which = |flags: PollFlags| {
+            let clients = fds[3..clients_end].iter().enumerate();
+            clients.filter(|(_, fd)| is(fd, flags)).map(|(index, _)| index).collect()
+        };
+        Ok(Ready {
+            output: output.is_some() && is(&fds[clients_end], input),
+            children: is(&fds[0], input),
+            timer: is(&fds[1], input),
+            door: is(&fds[2], input),
+            readable: which(input),
+            writable: which(PollFlags::OUT),
+        })
+    }
+
+    /// Empties the descriptors that only wake.
+    fn clear(&self, ready: &Ready) -> io::Result<()> {
+        let mut bytes = [0; 1_024];
+        for (fd, is_ready) in [(&self.children, ready.children), (&self.timer, ready.timer)] {
+            if is_ready {
+                read_some(fd, &mut bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One read; a job that writes without end must not keep the supervisor from its other duties.
+    fn read_output(&mut self) -> io::Result<Drained> {
+        let Some(output) = &self.output else { return Ok(Drained::Ended) };
+        match read_some(output, &mut self.buffer)? {
+            Read::Bytes(count) => {
+                self.log.push(wall_now(), &self.buffer[..count]);
+                Ok(Drained::More)
+            }
+            Read::Nothing => Ok(Drained::Empty),
+            Read::End => {
+                self.output = None;
+                Ok(Drained::Ended)
+            }
+        }
+    }
+
+    fn serve(&mut self, ready: &Ready) {
+        // From the back, because a client that fails is removed and moves those behind it.
+        let state = Report::Output { log_bytes: self.log.bytes() };
+        for index in ready.writable.iter().rev().copied() {
+            self.clients.catch_up(index, &state);
+        }
+        for index in ready.readable.iter().rev().copied() {
+            for request in self.clients.requests(index) {
+                self.obey(request);
+            }
+        }
+        if ready.door {
+            let hello = self.hello();
+            self.clients.accept(&self.listener, &hello);
+        }
+    }
+
+    fn obey(&mut self, request: Request) {
+        match request {
+            Request::Cancel { cause, grace_ms } => self.stop(cause, grace_ms),
+            Request::Kill { cause } => {
+                self.verdict.get_or_insert(cause);
+                self.start_killing();
+            }
+            // A lease never becomes shorter by a message that was overtaken.
+            Request::Lease { deadline_boot_ms } => {
+                self.lease = self.lease.map(|lease| lease.max(deadline_boot_ms));
+            }
+            Request::Acked { offset } => self.log.acked(offset),
+            Request::Redact { value } => {
+                if let Err(error) = self.log.redact(&value) {
+                    let cause = Cause::new(CauseKind::Internal, format!("a secret could not be masked: {error}"));
+                    self.verdict.get_or_insert(cause);
+                    self.start_killing();
+                }
+            }
+            Request::Note { text } => self.log.push(wall_now(), text.as_bytes()),
+        }
+    }
+
+    fn stop(&mut self, cause: Cause, grace_ms: u64) {
+        let kill_at = boot_now_ms().saturating_add(grace_ms);
+        match self.stage {
+            Stage::Running => {
+                self.verdict.get_or_insert(cause);
+                self.task.terminate();
+                self.stage = Stage::Stopping { kill_at };
+            }
+            // A second wish may shorten the grace.
+            Stage::Stopping { kill_at: earlier } => self.stage = Stage::Stopping { kill_at: earlier.min(kill_at) },
+            Stage::Killing { .. } | Stage::Draining { .. } => {}
+        }
+    }
+
+    /// Whether it is past being asked.
+    const fn is_ending(&self) -> bool {
+        matches!(self.stage, Stage::Killing { .. } | Stage::Draining { .. })
+    }
+
+    fn start_killing(&mut self) {
+        if self.is_ending() {
+            return;
+        }
+        let now = boot_now_ms();
+        self.stage = Stage::Killing { since: now, again_at: now + KILL_PAUSE_MS, pause_ms: KILL_PAUSE_MS };
+        if !self.task.gone() {
+            self.task.kill();
+            self.task.collect();
+        }
+    }
+
+    /// Brings about what time or events ask for; says whether the job is over.
+    fn advance(&mut self, now: u64) -> io::Result<bool> {
+        if self.log.is_stuck() {
+            self.log.retry();
+        }
+        if self.task.main_ended() {
+            self.start_killing();
+        }
+        if self.lease.is_some_and(|lease| now >= lease) && !self.is_ending() {
+            let detail = "the lease was not renewed in time, so the job's processes were ended";
+            self.verdict.get_or_insert_with(|| Cause::new(CauseKind::LeaseLost, detail));
+            self.start_killing();
+        }
+        match self.stage {
+            Stage::Running if self.deadline.is_some_and(|deadline| now >= deadline) => {
+                let limit_ms = self.launch.timeout_ms.unwrap_or(0);
+                let cause = Cause::new(CauseKind::Timeout, format!("ran longer than its timeout of {limit_ms} ms"));
+                self.stop(cause, self.launch.grace_ms);
+            }
+            Stage::Stopping { kill_at } if now >= kill_at => self.start_killing(),
+            Stage::Killing { since, again_at, pause_ms } => self.kill_again(now, since, again_at, pause_ms),
+            Stage::Running | Stage::Stopping { .. } | Stage::Draining { .. } => {}
+        }
+        if self.is_ending() && self.task.gone() && !matches!(self.stage, Stage::Draining { .. }) {
+            self.finished_at = Some(wall_now());
+            self.stage = Stage::Draining { give_up_at: now + SPOOL_STUCK_MS };
+        }
+        match self.stage {
+            Stage::Draining { give_up_at } => self.drain(now, give_up_at),
+            Stage::Running | Stage::Stopping { .. } | Stage::Killing { .. } => Ok(false),
+        }
+    }
+
+    fn kill_again(&mut self, now: u64, since: u64, again_at: u64, pause_ms: u64) {
+        if self.task.gone() {
+            return;
+        }
+        if now >= again_at {
+            self.task.kill();
+            self.task.collect();
+            let pause_ms = (pause_ms * 2).min(KILL_PAUSE_MAX_MS);
+            self.stage = Stage::Killing { since, again_at: now + pause_ms, pause_ms };
+        }
+        if now - since >= UNKILLABLE_MS && !self.stuck_told {
+            // The attempt stays open: saying that it ended would let another agent start it beside these.
+            self.stuck_told = true;
+            let processes = self.task.left();
+            self.clients.report(&Report::Stuck { processes });
+        }
+    }
+
+    fn tell_output(&mut self) {
+        let log_bytes = self.log.bytes();
+        if log_bytes > self.told_bytes {
+            self.told_bytes = log_bytes;
+            self.clients.report(&Report::Output { log_bytes });
+        }
+    }
+
+    /// All processes are gone. What they left in their pipe is taken, whatever the spool's bound says: it is at most
+    /// the pipe's size. Says whether all is written, or the disk refused for too long.
+    fn drain(&mut self, now: u64, give_up_at: u64) -> io::Result<bool> {
+        while !self.log.is_stuck() {
+            if self.read_output()? != Drained::More {
+                self.output = None;
+                self.log.finish();
+                return Ok(!self.log.is_stuck() || now >= give_up_at);
+            }
+        }
+        Ok(now >= give_up_at)
+    }
+
+    /// Writes the outcome and leaves.
+    fn conclude(mut self) -> io::Result<()> {
+        let end = self.task.end();
+        for _ in 0..CLEAN_TRIES {
+            if self.task.clean() {
+                break;
+            }
+            pause(1);
+        }
+        let outcome = Outcome {
+            exit_status: end.exit_status,
+            signal: end.signal,
+            cause: self.verdict.take().or(end.cause),
+            started_at: Some(self.started_at),
+            finished_at: self.finished_at.unwrap_or_else(wall_now),
+            log_bytes: self.log.bytes(),
+            log_digest: self.log.digest(),
+            log_truncated: self.log.truncated(),
+            peak_memory_bytes: end.peak_memory_bytes,
+        };
+        write_outcome(&self.launch, &outcome)?;
+        self.tell_output();
+        self.clients.accept(&self.listener, &Report::Finished);
+        self.clients.report(&Report::Finished);
+        Ok(())
+    }
+}
+
+/// Writes the outcome, and tries for a while where the disk is full: without it the job would count as lost.
+fn write_outcome(launch: &Launch, outcome: &Outcome) -> io::Result<()> {
+    let bytes = serde_json::to_vec(outcome)?;
+    let give_up_at = boot_now_ms() + SPOOL_STUCK_MS;
+    loop {
+        match write_whole(&Places(&launch.dir).outcome(), &bytes) {
+            Err(_) if boot_now_ms() < give_up_at => pause(DISK_RETRY_MS),
+            other => return other,
+        }
+    }
+}
+
+/// What one read of the output came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Drained {
+    More,
+    Empty,
+    Ended,
+}
+
+/// What one read of a descriptor that does not block came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Bytes(usize),
+    Nothing,
+    End,
+}
+
+fn read_some(fd: impl AsFd, into: &mut [u8]) -> io::Result<Read> {
+    loop {
+        return match rustix::io::read(&fd, &mut *into) {
+            // A pseudo-terminal that everybody left answers with EIO.
+            Ok(0) | Err(rustix::io::Errno::IO) => Ok(Read::End),
+            Ok(count) => Ok(Read::Bytes(count)),
+            Err(rustix::io::Errno::AGAIN) => Ok(Read::Nothing),
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => Err(error.into()),
+        };
+    }
+}
+
+fn pause(ms: u64) {
+    std::thread::sleep(std::time::Duration::from_millis(ms));
+}
