@@ -6,7 +6,7 @@ use std::path::Path;
 use windlass_cache::vfs::recorded::{Image, Op, RecordingFs};
 use windlass_coordinator_logs::{LogStore, check};
 
-use crate::kit::{DIR, append, attempt, durable, open, text, within};
+use crate::kit::{DIR, append, attempt, durable, open, read, text, within};
 
 /// What was promised about a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -234,4 +234,48 @@ async fn what_a_killed_run_left_unsynced_is_synced_before_it_is_counted_on() {
     assert_eq!(story.first_broken(opened).await, None);
     let idle = story.idle_syncs(from..opened).await;
     assert!(idle.is_empty(), "{idle:?}");
+}
+
+#[tokio::test]
+async fn a_sync_that_failed_moves_its_batch_to_a_new_segment_and_promises_nothing_before() {
+    let mut story = Story::default();
+    let store = open(&story.fs).unwrap();
+    story.append(&store, 1, 0, 300).await;
+    for (failing, from) in [(1, 300), (0, 400), (5, 500)] {
+        // The write, its sync, or the sync of the new segment's name.
+        let segments = store.stats().segments;
+        story.fs.fail_at(story.fs.op_count() + failing, std::io::ErrorKind::Other);
+        if failing == 5 {
+            story.append(&store, 2, 0, 2_000).await;
+        }
+        story.append(&store, 1, from, from + 100).await;
+        assert!(store.stats().segments > segments);
+    }
+    assert_eq!(story.first_broken(0).await, None);
+}
+
+#[tokio::test]
+async fn damage_in_a_segment_is_reported_and_only_what_follows_in_that_log_is_lost() {
+    let fs = RecordingFs::new();
+    let store = open(&fs).unwrap();
+    for (n, offset) in [(1, 0), (2, 0), (1, 100), (2, 100)] {
+        append(&store, n, offset, 100).await.unwrap();
+        durable(&store, n, offset + 100).await;
+    }
+    drop(store);
+    let image = fs.live_image();
+    let (path, bytes) = image.files.iter().next().unwrap();
+    for at in (0..bytes.len()).step_by(3) {
+        let mut bad = image.clone();
+        bad.files.get_mut(path).unwrap()[at] ^= 0x10;
+        let fs = RecordingFs::on(&bad);
+        let found = check(&fs, Path::new(DIR), |_| ()).unwrap();
+        let store = open(&fs).unwrap();
+        for n in [1, 2] {
+            let len = store.len(attempt(n)).await.unwrap().map_or(0, |len| len.durable);
+            assert!(len % 100 == 0 && len <= 200, "a whole record or none");
+            assert_eq!(read(&store, n, 0, u64::MAX).await, text(n, 0, len), "byte {at}");
+        }
+        assert!(!found.is_good() || found.torn_bytes > 0, "byte {at}: {found:?}");
+    }
 }
