@@ -130,7 +130,8 @@ pub enum AgentMessage {
         /// What came of it.
         outcome: Outcome,
     },
-    /// Answer to [`CoordinatorMessage::Stop`]: nothing of the attempt runs any more, and it is forgotten.
+    /// Answer to [`CoordinatorMessage::Stop`], or its right ended by itself: nothing of the attempt runs any more and
+    /// nothing is reported. Repeated after each welcome until [`CoordinatorMessage::Committed`] answers it.
     Stopped {
         /// The attempt.
         attempt: AttemptId,
@@ -277,7 +278,7 @@ pub enum CoordinatorMessage {
         /// The right that ended.
         epoch: Epoch,
     },
-    /// The attempt's result is durable: drop it with its spool.
+    /// The attempt's result, or the end of this right after [`AgentMessage::Stopped`], is durable: drop it with its spool.
     Committed {
         /// The attempt.
         attempt: AttemptId,

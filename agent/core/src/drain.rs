@@ -10,6 +10,8 @@ pub(crate) struct Drain {
     pub(crate) signals: Option<(Instant64, u32)>,
     /// The coordinator.
     pub(crate) ordered: Option<Order>,
+    /// Its order of an earlier connection: it says on each whether the agent drains, but not again until when.
+    pub(crate) before: Option<Order>,
     /// Everything was canceled; the process ends then, whatever is left to send.
     pub(crate) quit_by: Option<Instant64>,
 }

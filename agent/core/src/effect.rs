@@ -19,7 +19,7 @@ pub enum Effect {
     /// Record the job durably, then make workspace, image and source ready; answer with [`crate::Input::Prepared`], or
     /// [`crate::Input::Ended`] with a cause.
     Prepare {
-        /// From 0; no two attempts that are held share one.
+        /// From 0; no two attempts that may have processes share one.
         slot: u32,
         /// By which right.
         epoch: Epoch,
@@ -54,7 +54,8 @@ pub enum Effect {
         /// From now to the kill.
         grace_ms: u64,
     },
-    /// End it at once, verify, then [`crate::Input::RunnerGone`]. A repetition asks to try again.
+    /// Record durably that it ends without a result (a restarted agent finds it with an outcome whose cause is
+    /// `lease_lost`), end it at once, verify, then [`crate::Input::RunnerGone`]. A repetition asks to try again.
     Kill {
         /// Which.
         attempt: AttemptId,

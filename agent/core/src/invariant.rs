@@ -27,7 +27,7 @@ impl AgentCore {
         let bounds = [
             ("unanswered beats", self.renewal.unanswered(), BEATS_UNANSWERED_MAX),
             ("ended attempts", self.ended.len(), ENDED_REMEMBERED_MAX),
-            ("attempts that nobody was told of", self.unsaid.len(), ENDED_REMEMBERED_MAX),
+            ("attempts that were dropped", self.dropped.len(), ENDED_REMEMBERED_MAX),
             ("slots", usize::try_from(self.config.slots).unwrap_or(usize::MAX), SLOTS_MAX as usize),
         ];
         for (what, seen, limit) in bounds {
@@ -39,8 +39,10 @@ impl AgentCore {
     }
 
     fn check_slots(&self) -> Result<(), Broken> {
-        let slots: BTreeSet<u32> = self.slots.held.values().map(|holding| holding.slot).collect();
-        if slots.len() != self.slots.held.len() {
+        let running: Vec<u32> =
+            self.slots.held.values().filter(|holding| holding.runs()).map(|holding| holding.slot).collect();
+        let slots: BTreeSet<u32> = running.iter().copied().collect();
+        if slots.len() != running.len() {
             return Err(Broken { invariant: "I2", detail: "two attempts share a slot".to_owned() });
         }
         Ok(())

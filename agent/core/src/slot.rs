@@ -99,9 +99,11 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// The lowest slot that is free, if the request fits beside what is held; else the thing that is missing.
+    /// The lowest slot that is free, if the request fits beside what runs; else the thing that is missing. What has
+    /// ended and waits for its commit takes no room.
     pub(crate) fn place(&self, asked: Resources, config: &AgentConfig) -> Result<u32, &'static str> {
-        let free = (0..config.slots).find(|slot| self.held.values().all(|holding| holding.slot != *slot));
+        let free =
+            (0..config.slots).find(|slot| self.held.values().all(|holding| holding.slot != *slot || !holding.runs()));
         let slot = free.ok_or("slots")?;
         let (mut need, capacity) = (needs(asked, config), config.capacity);
         for holding in self.held.values().filter(|holding| holding.runs()) {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use windlass_protocol::job::{Epoch, Phase};
 use windlass_protocol::message::{AgentMessage, Health};
-use windlass_protocol::{AttemptId, CauseKind, Instant64, Now};
+use windlass_protocol::{AttemptId, CauseKind, Instant64, Now, WallMs};
 
 use crate::config::AgentConfig;
 use crate::drain::Drain;
@@ -27,8 +27,9 @@ pub struct AgentCore {
     pub(crate) config: AgentConfig,
     pub(crate) slots: Slots,
     pub(crate) ended: Ended,
-    /// Attempts that were dropped while nobody listened: said to be stopped at the next welcome.
-    pub(crate) unsaid: BTreeMap<AttemptId, Epoch>,
+    /// Attempts of which nothing runs and nothing is reported, until the coordinator knows that durably: one that had
+    /// started and was forgotten too soon would be taken for one that never did, and run again (I3).
+    pub(crate) dropped: BTreeMap<AttemptId, Dropped>,
     pub(crate) link: Link,
     pub(crate) pauses: Pauses,
     pub(crate) renewal: Renewal,
@@ -39,6 +40,13 @@ pub struct AgentCore {
     pub(crate) jitter: Jitter,
     pub(crate) effects: VecDeque<Effect>,
     pub(crate) left: bool,
+}
+
+/// An attempt of which nothing runs and nothing will be reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    pub(crate) epoch: Epoch,
+    pub(crate) started_at: Option<WallMs>,
 }
 
 /// Where an attempt stands on its agent, for views and tests.
@@ -67,7 +75,7 @@ impl AgentCore {
             config,
             slots: Slots::default(),
             ended: Ended::default(),
-            unsaid: BTreeMap::new(),
+            dropped: BTreeMap::new(),
             link: Link::Dialling { until: now.mono },
             pauses: Pauses::default(),
             renewal: Renewal::new(),
@@ -185,10 +193,9 @@ impl AgentCore {
         let lapsed = found.outcome.as_ref().and_then(|outcome| outcome.cause.as_ref());
         let lapsed = lapsed.is_some_and(|cause| cause.kind == CauseKind::LeaseLost);
         if lapsed || (found.phase == Phase::Preparing && found.outcome.is_none()) {
-            // Its command never started and never will, or its supervisor ended it with its right.
-            self.unsaid.insert(attempt, epoch);
+            // Its command never started and never will, or it was killed without a result.
             self.ended.note(attempt, epoch);
-            self.effects.push_back(Effect::ForgetAttempt { attempt });
+            self.dropped.insert(attempt, Dropped { epoch, started_at: found.started_at });
             return;
         }
         let timeout_at = found.job.timeout_ms.map(|timeout_ms| {

@@ -358,6 +358,16 @@ fn a_stop_kills_and_is_answered_only_when_the_processes_are_gone() {
     assert!(!agent.said().any(|said| *said == stopped));
     agent.put(Input::RunnerGone { attempt: id(1) }).unwrap();
     assert!(agent.said().any(|said| *said == stopped));
+    assert!(!agent.has(&Effect::ForgetAttempt { attempt: id(1) }), "the coordinator has not said that it knows");
+    agent.lose();
+    agent.done.clear();
+    agent.connect(vec![(id(1), Verdict::Stop)]);
+    let held =
+        agent.said().find_map(|said| if let AgentMessage::Hello(hello) = said { Some(hello.held.len()) } else { None });
+    assert_eq!(held, Some(1), "what ran and was stopped is told until it is known durably");
+    assert!(agent.said().any(|said| *said == stopped));
+    agent.tell(CoordinatorMessage::Committed { attempt: id(1), epoch: Epoch(3) }).unwrap();
+    assert!(agent.has(&Effect::ForgetAttempt { attempt: id(1) }));
     agent.tell(CoordinatorMessage::Stop { attempt: id(9), epoch: Epoch(4) }).unwrap();
     assert!(agent.said().any(|said| *said == AgentMessage::Stopped { attempt: id(9), epoch: Epoch(4) }));
 }
@@ -454,6 +464,31 @@ fn a_drains_deadline_is_the_total_and_a_resume_takes_it_back() {
     assert!(agent.said().any(|said| *said == AgentMessage::Resumed));
     agent.offer(4, job(2)).unwrap();
     assert_eq!(agent.stage(2), Some(StageName::Preparing));
+}
+
+#[test]
+fn a_drain_goes_on_after_a_reconnection_only_if_the_coordinator_says_so_and_keeps_its_deadline() {
+    let mut agent = Agent::welcomed(config());
+    agent.run(3, job(1));
+    agent.tell(CoordinatorMessage::Drain { deadline_ms: Some(30_000), leave: false }).unwrap();
+    agent.lose();
+    agent.connect(vec![(id(1), Verdict::Keep { epoch: Epoch(3), log_offset: 0 })]);
+    agent.tell(CoordinatorMessage::Drain { deadline_ms: None, leave: false }).unwrap();
+    agent.pass(20_000);
+    assert_eq!(agent.stage(1), Some(StageName::Canceling));
+    agent.lose();
+    agent.connect(vec![(id(1), Verdict::Keep { epoch: Epoch(3), log_offset: 0 })]);
+    agent.offer(4, job(2)).unwrap();
+    assert_eq!(agent.stage(2), Some(StageName::Preparing), "it was resumed while nobody could tell it");
+}
+
+#[test]
+fn an_attempt_that_has_ended_makes_room_before_its_result_is_committed() {
+    let mut agent = Agent::welcomed(AgentConfig { slots: 1, ..config() });
+    agent.run(3, job(1));
+    agent.put(Input::Ended { attempt: id(1), outcome: Box::new(outcome(0, 0)) }).unwrap();
+    agent.offer(4, job(2)).unwrap();
+    assert_eq!((agent.stage(1), agent.stage(2)), (Some(StageName::Finished), Some(StageName::Preparing)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use windlass_protocol::limits::KILL_VERIFY_MS;
 use windlass_protocol::message::AgentMessage;
 use windlass_protocol::{AttemptId, Cause, CauseKind, Instant64, WallMs};
 
-use super::AgentCore;
+use super::{AgentCore, Dropped};
 use crate::effect::Effect;
 use crate::error::Rejected;
 use crate::slot::{Holding, Stage};
@@ -21,6 +21,8 @@ impl AgentCore {
         if let Some(held) = self.ended.epoch(attempt).filter(|held| *held >= epoch) {
             return Err(Rejected::StaleEpoch { attempt, held, got: epoch });
         }
+        // A newer right for what was dropped here: the coordinator knows that it ended.
+        self.drop_committed(now, attempt);
         let placed = self.refusal(now, &job).map_or_else(|| self.place(&job), Err);
         let slot = match placed {
             Ok(slot) => slot,
@@ -123,10 +125,8 @@ impl AgentCore {
         match holding.stage {
             Stage::Starting => holding.stage = Stage::Running,
             Stage::Running | Stage::Canceling { .. } => {}
-            Stage::Killing { .. } => {
-                holding.started_at = Some(at);
-                return Ok(());
-            }
+            // Said although it is being killed: what has started must not be taken for what has not.
+            Stage::Killing { .. } => {}
             Stage::Preparing | Stage::Finished { .. } => {
                 return Err(Rejected::OutOfStage { attempt, what: "started" });
             }
@@ -179,23 +179,28 @@ impl AgentCore {
         Ok(())
     }
 
-    /// Nothing of it runs and nothing is reported: it is forgotten, and said to be stopped, now or at the next welcome.
+    /// Nothing of it runs and nothing is reported. It is said to be stopped, now and at every welcome, until the
+    /// coordinator answers that this is durable.
     fn drop_ended(&mut self, attempt: AttemptId) {
-        let Some(epoch) = self.forget(attempt) else { return };
-        if !self.say(AgentMessage::Stopped { attempt, epoch }) {
-            self.unsaid.insert(attempt, epoch);
+        let Some(holding) = self.slots.held.remove(&attempt) else { return };
+        let epoch = holding.epoch;
+        self.ended.note(attempt, epoch);
+        self.dropped.insert(attempt, Dropped { epoch, started_at: holding.started_at });
+        if holding.spool.sending {
+            self.effects.push_back(Effect::StopLog { attempt });
         }
+        self.quarantine();
+        self.say(AgentMessage::Stopped { attempt, epoch });
     }
 
-    fn forget(&mut self, attempt: AttemptId) -> Option<Epoch> {
-        let holding = self.slots.held.remove(&attempt)?;
+    fn forget(&mut self, attempt: AttemptId) {
+        let Some(holding) = self.slots.held.remove(&attempt) else { return };
         self.ended.note(attempt, holding.epoch);
         if holding.spool.sending {
             self.effects.push_back(Effect::StopLog { attempt });
         }
         self.effects.push_back(Effect::ForgetAttempt { attempt });
         self.quarantine();
-        Some(holding.epoch)
     }
 
     pub(super) fn cancel_message(
@@ -231,6 +236,9 @@ impl AgentCore {
 
     pub(super) fn stop(&mut self, now: Instant64, attempt: AttemptId, epoch: Epoch) -> Result<(), Rejected> {
         let Some(holding) = self.slots.held.get_mut(&attempt) else {
+            if let Some(dropped) = self.dropped.get_mut(&attempt) {
+                dropped.epoch = dropped.epoch.max(epoch);
+            }
             self.say(AgentMessage::Stopped { attempt, epoch });
             return Ok(());
         };
@@ -270,19 +278,23 @@ impl AgentCore {
     }
 
     pub(super) fn committed(&mut self, now: Instant64, attempt: AttemptId, epoch: Epoch) -> Result<(), Rejected> {
-        let holding = self.slots.held.get(&attempt).ok_or(Rejected::NotHeld(attempt))?;
-        if epoch < holding.epoch {
-            return Err(Rejected::StaleEpoch { attempt, held: holding.epoch, got: epoch });
+        let held = self.slots.held.get(&attempt).map(|holding| holding.epoch);
+        let held = held.or_else(|| self.dropped.get(&attempt).map(|dropped| dropped.epoch));
+        let held = held.ok_or(Rejected::NotHeld(attempt))?;
+        if epoch < held {
+            return Err(Rejected::StaleEpoch { attempt, held, got: epoch });
         }
         self.drop_committed(now, attempt);
         Ok(())
     }
 
     pub(super) fn drop_committed(&mut self, now: Instant64, attempt: AttemptId) {
+        if self.dropped.remove(&attempt).is_some() {
+            self.effects.push_back(Effect::ForgetAttempt { attempt });
+            return;
+        }
         match self.slots.held.get(&attempt).map(Holding::runs) {
-            Some(false) => {
-                self.forget(attempt);
-            }
+            Some(false) => self.forget(attempt),
             // A result that this agent never told: whatever runs here is not believed.
             Some(true) => self.stop_held(now, attempt),
             None => {}

@@ -31,8 +31,11 @@ impl AgentCore {
     }
 
     pub(super) fn drain_ordered(&mut self, now: Instant64, deadline_ms: Option<u64>, leave: bool) {
-        self.drain.ordered = Some(Order { until: deadline_ms.map(|ms| now.plus_ms(ms)), leave });
-        self.cancel_held(now, true, deadline_ms.unwrap_or(u64::MAX));
+        let before = self.drain.before.take();
+        let until = deadline_ms.map(|ms| now.plus_ms(ms)).or_else(|| before.and_then(|order| order.until));
+        let leave = leave || before.is_some_and(|order| order.leave);
+        self.drain.ordered = Some(Order { until, leave });
+        self.cancel_held(now, true, until.map_or(u64::MAX, |until| until.since_ms(now)));
         self.say(AgentMessage::Draining);
     }
 
@@ -98,7 +101,7 @@ impl AgentCore {
             return;
         }
         let done = self.drain.leaves() || (self.config.once && self.taken > 0);
-        if done && self.slots.held.is_empty() {
+        if done && self.slots.held.is_empty() && self.dropped.is_empty() {
             self.say_goodbye();
             self.leave(Exit::Drained);
         }

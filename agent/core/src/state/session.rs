@@ -1,6 +1,6 @@
 //! A connection's life: hello, welcome with its verdicts, beats and their answers.
 
-use windlass_protocol::job::Epoch;
+use windlass_protocol::job::{Epoch, Phase};
 use windlass_protocol::limits::{BEAT_MS, LEASE_MAX_MS, LEASE_MIN_MS};
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage, Held, Hello, RefuseCode, Verdict};
 use windlass_protocol::{AttemptId, Instant64, Now};
@@ -31,6 +31,12 @@ impl AgentCore {
             phase: holding.phase(),
             started_at: holding.started_at,
         });
+        let dropped = self.dropped.iter().map(|(attempt, dropped)| Held {
+            attempt: *attempt,
+            epoch: dropped.epoch,
+            phase: if dropped.started_at.is_some() { Phase::Running } else { Phase::Preparing },
+            started_at: dropped.started_at,
+        });
         Hello {
             name: self.config.name.clone(),
             version: self.config.version.clone(),
@@ -40,7 +46,7 @@ impl AgentCore {
             tags: self.config.tags.clone(),
             runs_images: self.config.runs_images,
             capabilities: self.config.capabilities.clone(),
-            held: held.collect(),
+            held: held.chain(dropped).collect(),
         }
     }
 
@@ -124,6 +130,7 @@ impl AgentCore {
         let Link::Greeting { conn, hello_at } = self.link else { return Err(Rejected::OutOfTurn("a welcome")) };
         self.link = Link::Up { conn, session };
         self.pauses.reset();
+        self.drain.before = self.drain.ordered.take().or(self.drain.before);
         let lease_ms = lease_ms.clamp(LEASE_MIN_MS, LEASE_MAX_MS);
         self.renewal.begin(now.mono, hello_at, lease_ms, beat_ms.clamp(1, BEAT_MS.max(lease_ms / 3)));
         for (attempt, verdict) in verdicts {
@@ -133,7 +140,8 @@ impl AgentCore {
                 Verdict::Stop => self.stop_held(now.mono, *attempt),
             }
         }
-        for (attempt, epoch) in std::mem::take(&mut self.unsaid) {
+        let dropped: Vec<_> = self.dropped.iter().map(|(attempt, dropped)| (*attempt, dropped.epoch)).collect();
+        for (attempt, epoch) in dropped {
             self.say(AgentMessage::Stopped { attempt, epoch });
         }
         if self.drain.signals.is_some() || self.drain.quit_by.is_some() {
@@ -144,8 +152,12 @@ impl AgentCore {
     }
 
     fn keep(&mut self, attempt: AttemptId, epoch: Epoch, log_offset: u64) {
+        if let Some(dropped) = self.dropped.get_mut(&attempt) {
+            dropped.epoch = dropped.epoch.max(epoch);
+        }
         let Some(holding) = self.slots.held.get_mut(&attempt) else { return };
         if matches!(holding.stage, Stage::Killing { .. }) {
+            holding.epoch = holding.epoch.max(epoch);
             return;
         }
         let adopted = epoch > holding.epoch;

@@ -1,0 +1,116 @@
+//! Random step graphs.
+
+use windlass_pipeline::graph::{
+    Command, Edge, Graph, ManualRetry, Node, NodeKind, RetryRule, SoftFail, StatusMatch, Supersede,
+};
+use windlass_protocol::CauseKind;
+use windlass_protocol::job::Resources;
+
+use super::random::Random;
+
+/// A graph of one to eight steps, of which each depends on earlier ones.
+#[must_use]
+pub fn graph(random: &mut Random, trusted: bool, hopeless: bool) -> Graph {
+    let count = random.between(1, 8);
+    let mut nodes: Vec<Node> = (0..count).map(|index| node(random, index, trusted)).collect();
+    if hopeless && let Some(NodeKind::Command(command)) = nodes.first_mut().map(|node| &mut node.kind) {
+        command.queue = "nobody".to_owned();
+    }
+    let supersede = match random.below(5) {
+        0 => Supersede::Waiting,
+        1 => Supersede::Running,
+        _ => Supersede::Never,
+    };
+    Graph { nodes, supersede }
+}
+
+/// Two steps that depend on each other.
+#[must_use]
+pub fn circle() -> Graph {
+    let node = |other| Node {
+        key: None,
+        label: "circle".to_owned(),
+        depends_on: vec![Edge { node: other, allow_failure: false }],
+        allow_dependency_failure: false,
+        skip: None,
+        kind: NodeKind::Wait { continue_on_failure: false },
+    };
+    Graph { nodes: vec![node(1), node(0)], supersede: Supersede::Never }
+}
+
+fn node(random: &mut Random, index: u64, trusted: bool) -> Node {
+    let mut depends_on = Vec::new();
+    for earlier in 0..index {
+        if random.thousandth(250) {
+            let allow_failure = random.thousandth(200);
+            depends_on.push(Edge { node: u32::try_from(earlier).unwrap_or(0), allow_failure });
+        }
+    }
+    let barrier = index > 0 && random.thousandth(120);
+    let kind = if barrier {
+        NodeKind::Wait { continue_on_failure: false }
+    } else {
+        NodeKind::Command(Box::new(command(random, trusted)))
+    };
+    Node {
+        key: Some(format!("step-{index}")),
+        label: format!("step {index}"),
+        depends_on,
+        allow_dependency_failure: random.thousandth(100),
+        skip: random.thousandth(60).then(|| "not today".to_owned()),
+        kind,
+    }
+}
+
+fn command(random: &mut Random, trusted: bool) -> Command {
+    let (queue, zone) = match (trusted, random.below(6)) {
+        (true, 0) => ("west", Some("west")),
+        (true, 1) => ("deploy", None),
+        (true, 2) => ("default", Some("east")),
+        _ => ("default", None),
+    };
+    Command {
+        command: "true".to_owned(),
+        queue: queue.to_owned(),
+        tags: if random.thousandth(300) { vec![("os".to_owned(), "linux".to_owned())] } else { Vec::new() },
+        zone: zone.map(str::to_owned),
+        timeout_ms: random.thousandth(400).then(|| random.between(2_000, 40_000)),
+        retry: retry(random),
+        manual_retry: ManualRetry {
+            allowed: !random.thousandth(100),
+            permit_on_passed: random.thousandth(700),
+            reason: None,
+        },
+        soft_fail: match random.below(8) {
+            0 => SoftFail::Always,
+            1 => SoftFail::OneOf(vec![42]),
+            _ => SoftFail::Never,
+        },
+        priority: i64::try_from(random.below(3)).unwrap_or(0),
+        resources: Resources {
+            cpu_millis: if random.thousandth(300) { random.between(100, 1_000) } else { 0 },
+            memory_bytes: if random.thousandth(200) { 1 << 30 } else { 0 },
+        },
+        exclusive: random.thousandth(250),
+        interruptible: random.thousandth(250),
+        ..Command::default()
+    }
+}
+
+fn retry(random: &mut Random) -> Vec<RetryRule> {
+    let mut rules = Vec::new();
+    if random.thousandth(350) {
+        let cause = match random.below(3) {
+            0 => Some(vec![CauseKind::AgentLost, CauseKind::LeaseLost, CauseKind::AgentStopped]),
+            _ => None,
+        };
+        let exit_status = match random.below(3) {
+            0 => StatusMatch::Any,
+            1 => StatusMatch::AnyFailure,
+            _ => StatusMatch::OneOf(vec![-1, 1]),
+        };
+        let limit = u32::try_from(random.between(0, 3)).unwrap_or(1);
+        rules.push(RetryRule { exit_status, signal: None, cause, limit });
+    }
+    rules
+}

@@ -1,0 +1,418 @@
+//! The judge: it believes what was committed, what was said and which processes ran, and nothing that a core says of
+//! itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use windlass_coordinator_core::input::AgentEvent;
+use windlass_coordinator_core::row::{AttemptRow, AttemptState, BuildEvent, BuildRow, Change, JobRow, JobState};
+use windlass_coordinator_core::{Input, Reply};
+use windlass_pipeline::graph::NodeKind;
+use windlass_protocol::job::{Epoch, JobSpec, Outcome};
+use windlass_protocol::message::{AgentMessage, CoordinatorMessage};
+use windlass_protocol::{AgentId, AttemptId, BuildId, JobId};
+
+use super::coverage::{self, Coverage};
+use super::store::Store;
+
+/// The number of an invariant, and what was seen.
+pub type Verdict = Result<(), (&'static str, String)>;
+
+/// What the judge remembers.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    /// Builds that a client was told exist.
+    acknowledged: BTreeSet<BuildId>,
+    /// Every right that was ever committed.
+    granted: BTreeSet<Epoch>,
+    /// The highest of them before the commit that is being made: the rows of one commit stand in any order.
+    highest: Epoch,
+    /// Each attempt's last committed right and agent.
+    rights: BTreeMap<AttemptId, (Epoch, AgentId)>,
+    /// Commands that run, by job, with their host.
+    running: BTreeSet<(JobId, AttemptId, usize)>,
+    /// Hosts that are suspended.
+    asleep: BTreeSet<usize>,
+    /// Whose job an attempt is.
+    jobs: BTreeMap<AttemptId, JobId>,
+    /// Every byte that a job wrote, after masking.
+    logs: BTreeMap<AttemptId, Vec<u8>>,
+    /// What agents said of an attempt's end, by which right.
+    told: BTreeMap<(AttemptId, AgentId), Vec<(Epoch, Outcome)>>,
+    /// The coordinator heard these, in this order of rights.
+    heard: BTreeSet<(AttemptId, AgentId, Epoch)>,
+    /// Ends of jobs by attempt, as events tell them.
+    finished: BTreeSet<(JobId, AttemptId, JobState)>,
+    /// Builds whose cancel was committed, and jobs that were canceled alone.
+    canceled: BTreeSet<BuildId>,
+    /// Commands that started.
+    pub starts: u64,
+}
+
+impl Oracle {
+    /// The core hears something.
+    pub fn heard(&mut self, input: &Input) {
+        if let Input::Agent { agent, event: AgentEvent::Finished(attempt, epoch, _), .. } = input {
+            self.heard.insert((*attempt, *agent, *epoch));
+        }
+    }
+
+    /// An agent says something.
+    pub fn said(&mut self, agent: Option<AgentId>, message: &AgentMessage) {
+        if let (Some(agent), AgentMessage::Finished { attempt, epoch, outcome }) = (agent, message) {
+            self.told.entry((*attempt, agent)).or_default().push((*epoch, outcome.clone()));
+        }
+    }
+
+    /// I1: what a client hears of is in the store.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn replied(&mut self, reply: &Reply, store: &Store) -> Verdict {
+        match reply {
+            Reply::Submitted { build, .. } => {
+                self.acknowledged.insert(*build);
+                self.acknowledged_are_stored(store)
+            }
+            Reply::Token { token } if !store.rows.tokens.contains_key(token) => {
+                Err(("I1", format!("token {token} was acknowledged and is not in the store")))
+            }
+            Reply::Joined { agent, .. } if !store.rows.agents.contains_key(agent) => {
+                Err(("I1", format!("agent {agent} was acknowledged and is not in the store")))
+            }
+            Reply::Token { .. } | Reply::Joined { .. } | Reply::Done => Ok(()),
+        }
+    }
+
+    /// I1: every acknowledged build is in the store.
+    ///
+    /// # Errors
+    /// One is not.
+    pub fn acknowledged_are_stored(&self, store: &Store) -> Verdict {
+        match self.acknowledged.iter().find(|build| !store.rows.builds.contains_key(build)) {
+            Some(build) => Err(("I1", format!("build {build} was acknowledged and is not in the store"))),
+            None => Ok(()),
+        }
+    }
+
+    /// A commit begins.
+    pub fn begin_commit(&mut self) {
+        self.highest = self.granted.last().copied().unwrap_or_default();
+    }
+
+    /// A change is about to be durable.
+    ///
+    /// # Errors
+    /// It breaks an invariant.
+    pub fn committing(&mut self, change: &Change, store: &Store, coverage: &mut Coverage) -> Verdict {
+        match change {
+            Change::Attempt(row) => {
+                coverage.reach(coverage::attempt_state(row.state));
+                self.commit_attempt(row, store)
+            }
+            Change::Job(row) => {
+                coverage.reach(coverage::job_state(row.state));
+                if let Some(cause) = &row.cause {
+                    coverage.reach(coverage::cause(cause.kind));
+                }
+                Self::commit_job(row, store)
+            }
+            Change::Build(row) => {
+                coverage.reach(coverage::build_state(row.state));
+                self.commit_build(row, store)
+            }
+            Change::Event(row) => match &row.event {
+                BuildEvent::JobFinished { job, state, attempt: Some(attempt) } => {
+                    self.commit_end(*job, *attempt, *state)
+                }
+                _ => Ok(()),
+            },
+            Change::Meta(meta) if meta.last_epoch < store.rows.meta.last_epoch => {
+                Err(("I2", format!("the last right falls to {}", meta.last_epoch)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn commit_attempt(&mut self, row: &AttemptRow, store: &Store) -> Verdict {
+        let id = row.id;
+        let known = self.rights.insert(id, (row.epoch, row.agent));
+        self.jobs.insert(id, row.job);
+        match known {
+            Some((epoch, agent)) if epoch == row.epoch => {
+                if agent != row.agent {
+                    return Err(("I2", format!("attempt {id}: one right for two agents")));
+                }
+            }
+            Some(_) | None => {
+                if row.epoch <= self.highest || !self.granted.insert(row.epoch) {
+                    let (epoch, highest) = (row.epoch.0, self.highest.0);
+                    return Err(("I2", format!("attempt {id}: right {epoch} is granted after {highest}")));
+                }
+                self.may_be_given(row, store)?;
+            }
+        }
+        let Some(old) = store.rows.attempts.get(&id) else { return Ok(()) };
+        if old.outcome.is_some() && (old.outcome != row.outcome || old.epoch != row.epoch) {
+            return Err(("I3", format!("attempt {id}: a committed result changes")));
+        }
+        if old.state.is_final() && old.outcome.is_some() && old.state != row.state {
+            return Err(("I3", format!("attempt {id}: an end changes from {:?} to {:?}", old.state, row.state)));
+        }
+        match &row.outcome {
+            Some(outcome) if old.outcome.is_none() => self.result_is_its_holders(row, outcome),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// I3: a result comes from who holds the right, by that right, as that agent told it.
+    fn result_is_its_holders(&self, row: &AttemptRow, outcome: &Outcome) -> Verdict {
+        let told = self.told.get(&(row.id, row.agent)).map(Vec::as_slice).unwrap_or_default();
+        if told.iter().any(|(epoch, told)| *epoch == row.epoch && told == outcome) {
+            return Ok(());
+        }
+        Err((
+            "I3",
+            format!("attempt {}: a result is committed that its holder never told by right {}", row.id, row.epoch.0),
+        ))
+    }
+
+    /// I2 and I8, when a right is granted.
+    fn may_be_given(&self, row: &AttemptRow, store: &Store) -> Verdict {
+        let others = store.rows.attempts.values().filter(|other| other.job == row.job && other.id != row.id);
+        if let Some(other) = others.into_iter().find(|other| !other.state.is_final() && !row.state.is_final()) {
+            return Err(("I2", format!("job {}: attempts {} and {} live at once", row.job, other.id, row.id)));
+        }
+        if store.rows.builds.get(&row.build).is_some_and(|build| build.cancel_requested) {
+            return Err(("I8", format!("attempt {}: a right is granted in a canceled build", row.id)));
+        }
+        match store.rows.jobs.get(&row.job) {
+            // Run again, by hand or rule: what it depends on may be run again beside it.
+            Some(job) if job.attempts.len() > 1 || job.requeues > 0 => Ok(()),
+            Some(job) => Self::dependencies_allow(job, store),
+            None => Err(("I7", format!("attempt {}: no such job", row.id))),
+        }
+    }
+
+    fn commit_job(row: &JobRow, store: &Store) -> Verdict {
+        let Some(old) = store.rows.jobs.get(&row.id) else { return Ok(()) };
+        if old.node != row.node {
+            return Err(("I7", format!("job {}: its step changes", row.id)));
+        }
+        if !row.attempts.starts_with(&old.attempts) {
+            return Err(("I2", format!("job {}: its attempts change", row.id)));
+        }
+        Ok(())
+    }
+
+    fn commit_build(&mut self, row: &BuildRow, store: &Store) -> Verdict {
+        if row.cancel_requested {
+            self.canceled.insert(row.id);
+        } else {
+            self.canceled.remove(&row.id);
+        }
+        let twin = store
+            .rows
+            .builds
+            .values()
+            .find(|other| other.id != row.id && other.pipeline == row.pipeline && other.number == row.number);
+        match twin {
+            Some(twin) => Err(("I1", format!("builds {} and {} share number {}", twin.id, row.id, row.number))),
+            None => Ok(()),
+        }
+    }
+
+    /// I3: an attempt ends its job once.
+    fn commit_end(&mut self, job: JobId, attempt: AttemptId, state: JobState) -> Verdict {
+        if matches!(state, JobState::Passed | JobState::Failed | JobState::TimedOut)
+            && !self.finished.insert((job, attempt, state))
+        {
+            return Err(("I3", format!("job {job}: attempt {attempt} ends it twice")));
+        }
+        Ok(())
+    }
+
+    /// The coordinator is about to say something to an agent.
+    ///
+    /// # Errors
+    /// It breaks an invariant.
+    pub fn sending(&mut self, agent: AgentId, message: &CoordinatorMessage, store: &Store) -> Verdict {
+        match message {
+            CoordinatorMessage::Offer { epoch, job } => Self::offering(agent, *epoch, job, store),
+            CoordinatorMessage::Committed { attempt, epoch } => {
+                let live = store.rows.attempts.get(attempt).is_some_and(|row| {
+                    let job = store.rows.jobs.get(&row.job).map(|job| job.state);
+                    let leased = matches!(job, Some(JobState::Assigned | JobState::Canceling | JobState::TimingOut));
+                    row.agent == agent
+                        && row.epoch == *epoch
+                        && row.outcome.is_none()
+                        && !row.state.is_final()
+                        && leased
+                });
+                if live {
+                    return Err(("I3", format!("attempt {attempt}: its end is told and is not in the store")));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn offering(agent: AgentId, epoch: Epoch, job: &JobSpec, store: &Store) -> Verdict {
+        let attempt = job.attempt;
+        let Some(row) = store.rows.attempts.get(&attempt) else {
+            return Err(("I2", format!("attempt {attempt} is offered and is not in the store")));
+        };
+        if row.epoch == epoch && row.agent != agent {
+            return Err(("I2", format!("attempt {attempt}: right {} is offered to another agent", epoch.0)));
+        }
+        if row.epoch < epoch {
+            return Err(("I2", format!("attempt {attempt}: right {} is offered before it is durable", epoch.0)));
+        }
+        Self::may_run(agent, row, store)
+    }
+
+    /// I7: dependencies, zone, queue and trust.
+    fn may_run(agent: AgentId, attempt: &AttemptRow, store: &Store) -> Verdict {
+        let rows = &store.rows;
+        let (Some(job), Some(build)) = (rows.jobs.get(&attempt.job), rows.builds.get(&attempt.build)) else {
+            return Err(("I7", format!("attempt {}: no such job", attempt.id)));
+        };
+        let NodeKind::Command(command) = &job.node.kind else {
+            return Err(("I7", format!("job {}: a barrier is offered", job.id)));
+        };
+        let pool = rows.agents.get(&agent).and_then(|agent| rows.pools.get(&agent.pool));
+        let Some(pool) = pool else { return Err(("I7", format!("agent {agent} has no pool"))) };
+        if !pool.queues.contains(&command.queue) {
+            return Err(("I7", format!("job {}: wrong queue", job.id)));
+        }
+        if pool.trust != build.namespace.trust() {
+            return Err(("I7", format!("job {}: wrong trust class", job.id)));
+        }
+        if command.zone.as_ref().is_some_and(|zone| *zone != pool.zone) {
+            return Err(("I7", format!("job {}: wrong zone", job.id)));
+        }
+        Ok(())
+    }
+
+    fn dependencies_allow(job: &JobRow, store: &Store) -> Verdict {
+        for edge in &job.node.depends_on {
+            let dependency =
+                store.rows.jobs.values().find(|other| other.build == job.build && other.index == edge.node);
+            let Some(dependency) = dependency else {
+                return Err(("I7", format!("job {}: an edge to nothing", job.id)));
+            };
+            let forgiven = edge.allow_failure || job.node.allow_dependency_failure || dependency.soft_failed;
+            let fine = match dependency.state {
+                JobState::Passed | JobState::Skipped | JobState::Broken => true,
+                JobState::Failed
+                | JobState::TimedOut
+                | JobState::Expired
+                | JobState::WaitingFailed
+                | JobState::BlockedFailed
+                | JobState::UnblockedFailed => forgiven,
+                _ => false,
+            };
+            if !fine {
+                let state = dependency.state;
+                return Err(("I7", format!("job {} starts, what it depends on is {state:?}", job.id)));
+            }
+        }
+        Ok(())
+    }
+
+    /// A command starts on a host.
+    ///
+    /// # Errors
+    /// It breaks an invariant.
+    pub fn process_started(&mut self, host: usize, agent: Option<AgentId>, job: &JobSpec, store: &Store) -> Verdict {
+        self.starts += 1;
+        if !self.running.insert((job.job, job.attempt, host)) {
+            return Err(("I3", format!("attempt {} starts twice on host {host}", job.attempt)));
+        }
+        self.exclusive_run_alone(store)?;
+        match agent.and_then(|agent| Some((agent, store.rows.attempts.get(&job.attempt)?))) {
+            Some((agent, row)) if row.agent == agent => {
+                Self::may_run(agent, row, store).or_else(|(invariant, detail)| {
+                    // What it depends on may have been run again since it was offered.
+                    if detail.contains("depends on") { Ok(()) } else { Err((invariant, detail)) }
+                })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Nothing of an attempt runs on a host any more.
+    pub fn process_ended(&mut self, host: usize, attempt: AttemptId) {
+        self.running.retain(|(_, other, on)| !(*other == attempt && *on == host));
+    }
+
+    /// A machine is suspended: what runs there does nothing, until its supervisors have looked at the clock.
+    pub fn fell_asleep(&mut self, host: usize) {
+        self.asleep.insert(host);
+    }
+
+    /// A machine goes on, and its supervisors have done what was due.
+    pub fn woke(&mut self, host: usize) {
+        self.asleep.remove(&host);
+    }
+
+    /// I3: of an exclusive job, never two commands at a time, frozen ones aside.
+    ///
+    /// # Errors
+    /// There are two.
+    pub fn exclusive_run_alone(&self, store: &Store) -> Verdict {
+        let mut seen = BTreeMap::new();
+        for (job, attempt, host) in self.running.iter().filter(|(_, _, host)| !self.asleep.contains(host)) {
+            let Some((other, there)) = seen.insert(job, (attempt, host)) else { continue };
+            let exclusive = store.rows.jobs.get(job).is_some_and(|row| match &row.node.kind {
+                NodeKind::Command(command) => command.exclusive,
+                NodeKind::Wait { .. } => false,
+            });
+            if exclusive {
+                let detail = format!("job {job}: attempt {attempt} runs on host {host} and {other} on host {there}");
+                return Err(("I3", detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// A job wrote.
+    pub fn wrote(&mut self, attempt: AttemptId, bytes: &[u8]) {
+        self.logs.entry(attempt).or_default().extend_from_slice(bytes);
+    }
+
+    /// I4: the bytes that became durable are the job's.
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn log_is_true(&self, attempt: AttemptId, from: usize, durable: &[u8]) -> Result<(), String> {
+        let written = self.logs.get(&attempt).map(Vec::as_slice).unwrap_or_default();
+        if written.get(from..durable.len()) == durable.get(from..) {
+            return Ok(());
+        }
+        Err(format!("attempt {attempt}: durable bytes from {from} to {} are not what the job wrote", durable.len()))
+    }
+
+    /// Everything at the end: nothing runs for what has ended, results are whole.
+    ///
+    /// # Errors
+    /// Something is not so.
+    pub fn judge_end(&self, store: &Store) -> Verdict {
+        self.acknowledged_are_stored(store)?;
+        if let Some((job, attempt, host)) = self.running.first() {
+            return Err((
+                "I8",
+                format!("job {job}: attempt {attempt} still runs on host {host}, everything has ended"),
+            ));
+        }
+        for row in store.rows.attempts.values() {
+            if !row.state.is_final() {
+                return Err(("I10", format!("attempt {} is {:?} in a build that has ended", row.id, row.state)));
+            }
+            if row.state == AttemptState::Finished && row.outcome.is_none() {
+                return Err(("I3", format!("attempt {} has finished without a result", row.id)));
+            }
+        }
+        Ok(())
+    }
+}

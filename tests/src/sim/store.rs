@@ -1,0 +1,80 @@
+//! The model store: rows that a commit changes all at once, and the history that a core does not load.
+
+use std::collections::BTreeMap;
+
+use windlass_coordinator_core::row::{AuditRow, BuildRows, Change, EventRow, Rows};
+use windlass_protocol::{BuildId, Digest};
+
+/// Everything that was committed, ever.
+#[derive(Debug, Clone, Default)]
+pub struct Store {
+    /// Rows, those of ended builds too.
+    pub rows: Rows,
+    /// Events in the order of their commits.
+    pub events: Vec<EventRow>,
+    /// The audit trail.
+    pub audits: Vec<AuditRow>,
+    /// Pipelines' texts.
+    pub definitions: BTreeMap<Digest, String>,
+}
+
+impl Store {
+    /// Applies one change of a commit.
+    pub fn apply(&mut self, change: Change) {
+        let rows = &mut self.rows;
+        match change {
+            Change::Meta(meta) => rows.meta = meta,
+            Change::PipelineNumber { pipeline, last } => {
+                rows.pipeline_numbers.insert(pipeline, last);
+            }
+            Change::Build(row) => {
+                rows.builds.insert(row.id, *row);
+            }
+            Change::Job(row) => {
+                rows.jobs.insert(row.id, *row);
+            }
+            Change::Attempt(row) => {
+                rows.attempts.insert(row.id, *row);
+            }
+            Change::Pool(row) => {
+                rows.pools.insert(row.name.clone(), *row);
+            }
+            Change::Agent(row) => {
+                rows.agents.insert(row.id, *row);
+            }
+            Change::Token(row) => {
+                rows.tokens.insert(row.id, *row);
+            }
+            Change::Idempotency(row) => {
+                rows.idempotency.insert(row.key.clone(), row);
+            }
+            Change::Audit(row) => self.audits.push(row),
+            Change::Event(row) => self.events.push(row),
+            Change::Definition { digest, text } => {
+                self.definitions.insert(digest, text);
+            }
+        }
+    }
+
+    /// What a core needs to start: everything but history.
+    #[must_use]
+    pub fn load(&self) -> Rows {
+        let mut rows = self.rows.clone();
+        rows.builds.retain(|_, build| !build.state.is_final());
+        let live = &rows.builds;
+        rows.jobs.retain(|_, job| live.contains_key(&job.build));
+        rows.attempts.retain(|_, attempt| live.contains_key(&attempt.build));
+        rows.agents.retain(|_, agent| agent.gone.is_none());
+        rows
+    }
+
+    /// A build with everything of it.
+    #[must_use]
+    pub fn build(&self, id: BuildId) -> Option<BuildRows> {
+        let build = self.rows.builds.get(&id)?.clone();
+        let mut jobs: Vec<_> = self.rows.jobs.values().filter(|job| job.build == id).cloned().collect();
+        jobs.sort_by_key(|job| job.index);
+        let attempts = self.rows.attempts.values().filter(|attempt| attempt.build == id).cloned().collect();
+        Some(BuildRows { build, jobs, attempts })
+    }
+}

@@ -1,0 +1,487 @@
+//! Clients: what they ask for, how they ask again after a crash, and the pools and tokens that agents join by.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use windlass_coordinator_core::input::ReplyTo;
+use windlass_coordinator_core::row::{
+    Actor, ActorKind, BuildSource, JobRow, JobState, Joining, NewToken, PoolRow, Submit, TagPolicy, TokenGrant,
+};
+use windlass_coordinator_core::{Input, Rejected, Reply, Request};
+use windlass_pipeline::graph::NodeKind;
+use windlass_protocol::job::Source;
+use windlass_protocol::limits::{BUILD_EXPIRY_MS, LEASE_DEFAULT_MS};
+use windlass_protocol::{BuildId, Digest, JobId, Namespace, TokenId, Trust, WallMs};
+
+use super::graphs;
+use super::host::Host;
+use super::network::Link;
+use super::world::{Event, WALL_MS, World};
+
+/// When the last new work comes, and things stop to break soon after.
+pub const WORK_MS: u64 = 150_000;
+
+/// From then on nothing breaks.
+pub const MEND_MS: u64 = 200_000;
+
+/// After the mending every build ends within this: a preparation that hangs, a log that does not settle, a zone that
+/// is held, and some retries, one after the other.
+pub const END_MS: u64 = MEND_MS + 4 * 3_600_000;
+
+/// What somebody does.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Make the token of a pool (and the pool with it).
+    MakeToken(usize),
+    /// A machine joins.
+    Join(usize),
+    /// Submit this one.
+    Submit(usize),
+    /// Any of the smaller things.
+    Meddle,
+    /// An agent that left is started again.
+    Revive(usize),
+    /// Somebody looks after the fleet.
+    Care,
+}
+
+/// A request that waits for its answer.
+#[derive(Debug, Clone)]
+pub enum Asked {
+    /// See [`Action`].
+    Again(Action),
+    /// Nobody asks again; with the request, if its build's rows may be wanted.
+    Once(Option<(BuildId, Option<JobId>)>),
+}
+
+/// A build that a client wants.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    submit: Submit,
+    /// Which build it became.
+    pub build: Option<BuildId>,
+}
+
+/// All clients.
+#[derive(Debug, Default)]
+pub struct Workload {
+    /// Requests that wait, by the number of their reply.
+    asked: BTreeMap<u64, Asked>,
+    last: u64,
+    lost: Vec<Action>,
+    soon: Vec<Request>,
+    /// Join tokens, by pool.
+    pub tokens: Vec<TokenId>,
+    /// Builds that are wanted.
+    pub intents: Vec<Intent>,
+    /// Every build that was committed.
+    pub builds: BTreeSet<BuildId>,
+    /// Some job of this run can be served by nobody.
+    pub hopeless: bool,
+    /// Nothing is asked for any more, and the agents were told to leave.
+    pub closing: bool,
+}
+
+/// The pools of a world: two zones and two trust classes.
+#[must_use]
+pub fn pools() -> Vec<PoolRow> {
+    let pool = |name: &str, zone: &str, queues: &[&str], trust, lease_ms| PoolRow {
+        name: name.to_owned(),
+        zone: zone.to_owned(),
+        queues: queues.iter().map(|queue| (*queue).to_owned()).collect(),
+        trust,
+        tags: TagPolicy::Free(vec![("os".to_owned(), "linux".to_owned())]),
+        lease_ms,
+        beat_ms: lease_ms / 4,
+        paused: false,
+        created_at: WallMs(WALL_MS),
+    };
+    vec![
+        pool("east", "east", &["default", "deploy"], Trust::Trusted, 20_000),
+        pool("west", "west", &["default", "west"], Trust::Trusted, LEASE_DEFAULT_MS / 2),
+        pool("open", "east", &["default"], Trust::Untrusted, 12_000),
+    ]
+}
+
+fn secret(token: TokenId) -> Digest {
+    Digest::of(token.as_bytes())
+}
+
+fn somebody() -> Actor {
+    Actor { kind: ActorKind::User, name: "ada".to_owned() }
+}
+
+impl Workload {
+    /// The coordinator is gone: nobody will answer.
+    pub fn lose_requests(&mut self) {
+        for (_, asked) in std::mem::take(&mut self.asked) {
+            match asked {
+                Asked::Again(action) => self.lost.push(action),
+                Asked::Once(_) => {}
+            }
+        }
+    }
+}
+
+impl World {
+    /// What happens in this run, as far as it is planned before.
+    pub fn plan_work(&mut self) {
+        let count = pools().len();
+        for pool in 0..count {
+            let token = TokenId::from_bytes(self.sixteen());
+            self.work.tokens.push(token);
+            self.after(pool as u64, Event::Act(Box::new(Action::MakeToken(pool))));
+        }
+        let hosts = 4 + self.random.below(2);
+        for index in 0..usize::try_from(hosts).unwrap_or(4) {
+            let pool = index % count;
+            let key = Digest::of(&self.random.number().to_le_bytes());
+            let clock = self.random.below(1 << 40);
+            let slots = u32::try_from(self.random.between(1, 3)).unwrap_or(1);
+            let mut host = Host::new(pool, key, self.work.tokens[pool], clock, slots);
+            host.once = index > 2 && self.random.thousandth(60);
+            self.hosts.push(host);
+            let latency_ms = self.random.between(1, 40);
+            self.network.links.push(Link { latency_ms, ..Link::default() });
+            self.after(100 + 7 * index as u64, Event::Act(Box::new(Action::Join(index))));
+        }
+        self.work.hopeless = self.random.thousandth(20);
+        let builds = self.random.between(2, 6);
+        for index in 0..usize::try_from(builds).unwrap_or(2) {
+            let submit = self.new_submit(index);
+            self.work.intents.push(Intent { submit, build: None });
+            let at = self.random.between(300, WORK_MS * 2 / 3);
+            self.after(at, Event::Act(Box::new(Action::Submit(index))));
+        }
+        for _ in 0..self.random.between(3, 14) {
+            let at = self.random.between(2_000, WORK_MS);
+            self.after(at, Event::Act(Box::new(Action::Meddle)));
+        }
+        let first = self.random.between(1_000, 20_000);
+        self.after(first, Event::Trouble);
+        self.after(MEND_MS, Event::Mend);
+    }
+
+    pub(super) fn sixteen(&mut self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.random.number().to_le_bytes());
+        bytes[8..].copy_from_slice(&self.random.number().to_le_bytes());
+        bytes
+    }
+
+    fn new_submit(&mut self, index: usize) -> Submit {
+        let trusted = !self.random.thousandth(300);
+        let pipeline = if self.random.thousandth(500) { "app" } else { "web" };
+        let namespace = if trusted { Namespace::trusted(pipeline) } else { Namespace::overlay(pipeline, "pr:7") };
+        let hopeless = self.work.hopeless && index == 0;
+        let key = (TokenId::from_bytes([1; 16]), format!("submit-{index}"));
+        Submit {
+            pipeline: pipeline.to_owned(),
+            definition: format!("steps: {index}"),
+            graph: graphs::graph(&mut self.random, trusted, hopeless),
+            branch: if self.random.thousandth(700) { "main".to_owned() } else { String::new() },
+            commit: "HEAD".to_owned(),
+            tag: None,
+            message: String::new(),
+            origin: Source::Empty,
+            source: BuildSource::Api,
+            creator: somebody(),
+            namespace,
+            env: Vec::new(),
+            meta_data: BTreeMap::new(),
+            keep_workspace: false,
+            rebuilt_from: None,
+            idempotency: Some((key, Digest::of(&[0]))),
+        }
+    }
+
+    pub(super) fn act(&mut self, action: Action) {
+        if !self.coordinator.is_up() {
+            let ms = self.random.between(500, 3_000);
+            self.after(ms, Event::Act(Box::new(action)));
+            return;
+        }
+        match action {
+            Action::MakeToken(pool) => self.make_token(pool),
+            Action::Join(host) => self.join(host),
+            Action::Submit(index) => {
+                let submit = self.work.intents[index].submit.clone();
+                self.ask(Request::Submit(Box::new(submit)), Asked::Again(Action::Submit(index)));
+            }
+            Action::Meddle => self.meddle(),
+            Action::Revive(host) => self.revive(host),
+            Action::Care => self.care(),
+        }
+    }
+
+    /// Asks the core.
+    pub fn ask(&mut self, request: Request, asked: Asked) {
+        self.work.last += 1;
+        let reply = ReplyTo(self.work.last);
+        self.work.asked.insert(reply.0, asked);
+        self.feed(Input::Request { reply, actor: somebody(), request });
+    }
+
+    fn make_token(&mut self, pool: usize) {
+        let id = self.work.tokens[pool];
+        if self.store.rows.tokens.contains_key(&id) {
+            return;
+        }
+        let row = pools().swap_remove(pool);
+        let grant = TokenGrant::Join { pool: row.name.clone(), max_uses: None, used: 0 };
+        let token =
+            NewToken { id, secret_hash: secret(id), grant, pool: Some(row), note: "join".to_owned(), expires_at: None };
+        self.ask(Request::CreateToken(Box::new(token)), Asked::Again(Action::MakeToken(pool)));
+    }
+
+    fn join(&mut self, index: usize) {
+        let host = &self.hosts[index];
+        if host.id.is_some() {
+            return;
+        }
+        let joining = Joining {
+            token: self.work.tokens[host.pool],
+            secret_hash: secret(self.work.tokens[host.pool]),
+            key: host.key,
+            name: format!("agent-{index}"),
+            machine_id: format!("machine-{index}"),
+            tags: Vec::new(),
+        };
+        self.ask(Request::Join(Box::new(joining)), Asked::Again(Action::Join(index)));
+    }
+
+    /// An answer is there.
+    pub(super) fn answered(&mut self, number: u64, answer: Result<Reply, Rejected>) {
+        let Some(asked) = self.work.asked.remove(&number) else {
+            self.violate("I1", format!("request {number} is answered twice"));
+            return;
+        };
+        match (asked, answer) {
+            (Asked::Again(Action::Submit(index)), Ok(Reply::Submitted { build, .. })) => {
+                let known = self.work.intents[index].build.replace(build);
+                if known.is_some_and(|known| known != build) {
+                    self.violate("I1", format!("one idempotency key made {known:?} and {build}"));
+                }
+                if self.random.thousandth(150) {
+                    let ms = self.random.between(10, 30_000);
+                    self.after(ms, Event::Act(Box::new(Action::Submit(index))));
+                }
+            }
+            (Asked::Again(Action::Join(index)), Ok(Reply::Joined { agent, .. })) => {
+                // The machine may have been wiped while its request was on the way.
+                let key = self.store.rows.agents.get(&agent).map(|row| row.key);
+                if self.hosts[index].id.is_none() && key == Some(self.hosts[index].key) {
+                    self.hosts[index].id = Some(agent);
+                    self.after(5, Event::AgentStarts { host: index });
+                }
+            }
+            (Asked::Again(Action::Join(index)), Err(_)) => {
+                let pool = self.hosts[index].pool;
+                self.renew_token(pool);
+                let ms = self.random.between(1_000, 5_000);
+                self.after(ms, Event::Act(Box::new(Action::Join(index))));
+            }
+            (Asked::Once(Some((build, job))), Err(Rejected::NotInMemory(_) | Rejected::JobNotInMemory(_))) => {
+                self.retry_with_rows(build, job);
+            }
+            (Asked::Again(_) | Asked::Once(_), _) => {}
+        }
+    }
+
+    /// A token that admits nobody any more is replaced by another.
+    pub fn renew_token(&mut self, pool: usize) {
+        let stored = self.store.rows.tokens.get(&self.work.tokens[pool]);
+        if stored.is_some_and(|token| token.revoked_at.is_some()) {
+            self.work.tokens[pool] = TokenId::from_bytes(self.sixteen());
+        }
+        self.after(1, Event::Act(Box::new(Action::MakeToken(pool))));
+    }
+
+    /// Clients whose request was lost ask again.
+    pub(super) fn retry_requests(&mut self) {
+        for action in std::mem::take(&mut self.work.lost) {
+            let ms = self.random.between(200, 4_000);
+            self.after(ms, Event::Act(Box::new(action)));
+        }
+    }
+
+    /// The build has left memory: the request comes again with its rows, as the shell does it.
+    fn retry_with_rows(&mut self, build: BuildId, job: Option<JobId>) {
+        let Some(rows) = self.store.build(build).filter(|rows| rows.build.state.is_final()) else { return };
+        let rows = Some(Box::new(rows));
+        let request = match job {
+            Some(job) => Request::RetryJob { job, rows },
+            None => Request::RetryBuild { build, rows },
+        };
+        self.ask_soon(request);
+    }
+
+    fn ask_soon(&mut self, request: Request) {
+        // Answers are given while a batch is released: the core is asked when that is over.
+        self.work.soon.push(request);
+        self.after(0, Event::Act(Box::new(Action::Meddle)));
+    }
+
+    /// Somebody does something, at random.
+    fn meddle(&mut self) {
+        if let Some(request) = self.work.soon.pop() {
+            self.ask(request, Asked::Once(None));
+            return;
+        }
+        if !self.troubled {
+            return;
+        }
+        let builds: Vec<BuildId> = self.work.builds.iter().copied().collect();
+        let jobs: Vec<JobId> = self.store.rows.jobs.keys().copied().collect();
+        let (build, job) = (self.random.pick(&builds), self.random.pick(&jobs));
+        let of_job = job.and_then(|job| Some((self.store.rows.jobs.get(&job)?.build, Some(job))));
+        match (self.random.below(13), build, job) {
+            (0, Some(build), _) => {
+                self.ask(Request::CancelBuild { build, detail: "why not".to_owned() }, Asked::Once(None))
+            }
+            (1, _, Some(job)) => self.ask(Request::CancelJob { job }, Asked::Once(None)),
+            (2 | 3, Some(build), _) => {
+                self.ask(Request::RetryBuild { build, rows: None }, Asked::Once(Some((build, None))));
+            }
+            (4 | 5, _, Some(job)) => self.ask(Request::RetryJob { job, rows: None }, Asked::Once(of_job)),
+            (6, ..) => self.meddle_with_tokens(),
+            (7 | 8, ..) => self.drain_some(),
+            (9, ..) => self.resume_one(),
+            (10, ..) => self.revoke_one(),
+            (11, ..) => {
+                let request = Request::Retain { idempotency_before: WallMs(1) };
+                self.ask(request, Asked::Once(None));
+            }
+            (12, ..) => self.ask_nonsense(),
+            _ => {}
+        }
+    }
+
+    fn meddle_with_tokens(&mut self) {
+        let pool = self.random.place(self.work.tokens.len());
+        let token = self.work.tokens[pool];
+        let and_agents = self.random.thousandth(150);
+        self.ask(Request::RevokeToken { token, and_agents }, Asked::Once(None));
+    }
+
+    fn drain_some(&mut self) {
+        let all: Vec<_> = self.hosts.iter().filter_map(|host| host.id).collect();
+        let agents: Vec<_> = all.into_iter().filter(|_| self.random.thousandth(400)).collect();
+        let deadline_ms = self.random.thousandth(500).then(|| self.random.between(0, 30_000));
+        self.ask(Request::DrainAgents { agents, deadline_ms }, Asked::Once(None));
+    }
+
+    fn resume_one(&mut self) {
+        let place = self.random.place(self.hosts.len());
+        if let Some(agent) = self.hosts[place].id {
+            self.ask(Request::ResumeAgent { agent }, Asked::Once(None));
+        }
+    }
+
+    fn revoke_one(&mut self) {
+        let place = self.random.place(self.hosts.len());
+        if let Some(agent) = self.hosts[place].id.filter(|_| self.random.thousandth(300)) {
+            self.ask(Request::RevokeAgent { agent }, Asked::Once(None));
+        }
+    }
+
+    /// Requests that a sound core refuses.
+    fn ask_nonsense(&mut self) {
+        match self.random.below(6) {
+            0 => {
+                let mut submit = self.work.intents[0].submit.clone();
+                submit.idempotency = submit.idempotency.map(|(key, _)| (key, Digest::of(&[9])));
+                if self.work.intents[0].build.is_some() {
+                    self.ask(Request::Submit(Box::new(submit)), Asked::Once(None));
+                }
+            }
+            1 => {
+                let mut submit = self.work.intents[0].submit.clone();
+                submit.idempotency = None;
+                submit.graph = graphs::circle();
+                self.ask(Request::Submit(Box::new(submit)), Asked::Once(None));
+            }
+            2 => {
+                let mut submit = self.work.intents[0].submit.clone();
+                (submit.idempotency, submit.branch) = (None, "b".repeat(10_000));
+                self.ask(Request::Submit(Box::new(submit)), Asked::Once(None));
+            }
+            3 => self.contradict_pool(),
+            4 => {
+                let token = TokenId::from_bytes([7; 16]);
+                self.ask(Request::RevokeToken { token, and_agents: false }, Asked::Once(None));
+            }
+            _ => {
+                let agent = windlass_protocol::AgentId::from_bytes([7; 16]);
+                self.ask(Request::ResumeAgent { agent }, Asked::Once(None));
+            }
+        }
+    }
+
+    fn contradict_pool(&mut self) {
+        let id = TokenId::from_bytes(self.sixteen());
+        let mut pool = pools().swap_remove(0);
+        pool.zone = "elsewhere".to_owned();
+        let missing = self.random.thousandth(500);
+        let name = if missing { "nowhere".to_owned() } else { pool.name.clone() };
+        let token = NewToken {
+            id,
+            secret_hash: secret(id),
+            grant: TokenGrant::Join { pool: name, max_uses: Some(1), used: 0 },
+            pool: (!missing).then_some(pool),
+            note: String::new(),
+            expires_at: None,
+        };
+        self.ask(Request::CreateToken(Box::new(token)), Asked::Once(None));
+    }
+
+    /// Whether the run is over: nothing breaks any more and every build has ended, or the time for that is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        if self.troubled || !self.coordinator.is_settled() {
+            return false;
+        }
+        let wanted = self.work.intents.iter().all(|intent| intent.build.is_some());
+        let ended = self.store.rows.builds.values().all(|build| build.state.is_final());
+        let idle = self.hosts.iter().all(|host| host.records.is_empty());
+        let end_ms = if self.work.closing { END_MS + BUILD_EXPIRY_MS } else { END_MS };
+        (wanted && ended && idle) || self.now > end_ms
+    }
+
+    /// Whether every job that is left waits for a queue that no pool serves, or for such a job.
+    pub(super) fn only_the_hopeless_wait(&self) -> bool {
+        let rows = &self.store.rows;
+        let live = |job: &&JobRow| rows.builds.get(&job.build).is_some_and(|build| !build.state.is_final());
+        let mut open = rows.jobs.values().filter(live).filter(|job| !job.state.is_final()).peekable();
+        let idle = self.hosts.iter().all(|host| host.records.is_empty());
+        open.peek().is_some()
+            && idle
+            && open.all(|job| match &job.node.kind {
+                NodeKind::Command(command) => command.queue == "nobody" || job.state == JobState::Waiting,
+                NodeKind::Wait { .. } => true,
+            })
+    }
+
+    /// After the last event.
+    pub(super) fn judge_end(&mut self) {
+        let open = self.store.rows.builds.values().find(|build| !build.state.is_final()).map(|build| build.id);
+        if let Some(build) = open {
+            let jobs = self.store.rows.jobs.values().filter(|job| job.build == build && !job.state.is_final());
+            let jobs: Vec<String> = jobs.map(|job| format!("{} {:?}", job.id, job.state)).collect();
+            self.violate("I10", format!("build {build} has not ended: {}", jobs.join(", ")));
+        }
+        if self.work.intents.iter().any(|intent| intent.build.is_none()) {
+            self.violate("I10", "a submit was never answered");
+        }
+        if let Some((index, attempt)) = self.held_record() {
+            self.violate("I8", format!("host {index} still has attempt {attempt}, everything has ended"));
+        }
+        if let Err((invariant, detail)) = self.oracle.judge_end(&self.store) {
+            self.violate(invariant, detail);
+        }
+    }
+
+    fn held_record(&self) -> Option<(usize, windlass_protocol::AttemptId)> {
+        let held = self.hosts.iter().enumerate();
+        held.filter_map(|(index, host)| Some((index, *host.records.keys().next()?))).next()
+    }
+}
