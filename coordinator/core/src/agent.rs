@@ -308,8 +308,23 @@ impl Core {
         self.refresh(id);
     }
 
-    /// Nothing of an attempt runs any more on this agent.
+    /// Nothing of an attempt runs any more on this agent. It remembers that until it hears that the end is durable:
+    /// else a restart of ours could take what had started for what had not (I3).
     fn on_stopped(
+        &mut self,
+        id: AgentId,
+        attempt: AttemptId,
+        epoch: windlass_protocol::job::Epoch,
+    ) -> Result<(), Rejected> {
+        let result = self.end_stopped(id, attempt, epoch);
+        // A result that had come before is told when it is durable itself.
+        if !self.leases.get(&attempt).is_some_and(|lease| matches!(lease.phase, Phase::Finishing(_))) {
+            self.send(id, CoordinatorMessage::Committed { attempt, epoch });
+        }
+        result
+    }
+
+    fn end_stopped(
         &mut self,
         id: AgentId,
         attempt: AttemptId,
@@ -325,7 +340,8 @@ impl Core {
         let Some(lease) = self.leases.get(&attempt) else { return Err(Rejected::NoLease(attempt)) };
         match (&lease.phase, lease.started_at) {
             (Phase::Finishing(_), _) => {}
-            (Phase::Withdrawn | Phase::Offered, None) => self.requeue(attempt),
+            // An agent says that a command has started before it says that nothing runs.
+            (Phase::Withdrawn | Phase::Offered | Phase::Accepted, None) => self.requeue(attempt),
             _ => self.lose(attempt, CauseKind::LeaseLost, "the agent's own right had ended", Remains::Nothing),
         }
         Ok(())

@@ -66,21 +66,24 @@ impl Core {
         }
     }
 
-    /// Tells the agent to end a job. One whose command has ended already keeps its result.
+    /// Tells the agent to end a job. One whose command has ended already is only waited for.
     fn cancel_leased(&mut self, id: JobId, cause: Cause) {
         let Some(attempt) = self.jobs[&id].row.attempts.last().copied() else { return };
         let Some(lease) = self.leases.get(&attempt) else { return };
-        if matches!(lease.phase, Phase::Finishing(_)) || self.jobs[&id].row.state == JobState::TimingOut {
+        if self.jobs[&id].row.state == JobState::TimingOut {
             return;
         }
+        let finishing = matches!(lease.phase, Phase::Finishing(_));
         let (agent, epoch) = (lease.agent, lease.epoch);
         let told = cause.clone();
         self.change_job(id, |row| {
             row.state = JobState::Canceling;
             row.cause = Some(told);
         });
-        self.send(agent, CoordinatorMessage::Cancel { attempt, epoch, cause });
-        self.arm(attempt);
+        if !finishing {
+            self.send(agent, CoordinatorMessage::Cancel { attempt, epoch, cause });
+            self.arm(attempt);
+        }
     }
 
     /// A job that was being canceled has ended.

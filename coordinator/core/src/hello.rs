@@ -59,6 +59,7 @@ impl Core {
             self.book.out.push(Effect::Disconnect { agent: id, conn, code: RefuseCode::Unavailable, detail });
         }
         self.heard(id);
+        self.arm_reserve();
         self.reconcile(id, &held, |verdicts| CoordinatorMessage::Welcome { session, lease_ms, beat_ms, verdicts });
         if draining {
             self.send(id, CoordinatorMessage::Drain { deadline_ms: None, leave: false });
@@ -124,7 +125,10 @@ impl Core {
         if let Some(epoch) = self.adopt(id, held) {
             return Verdict::Keep { epoch, log_offset: 0 };
         }
-        self.haunt(id, attempt, epoch);
+        // Of what has not started, or has ended, nothing runs and nothing will.
+        if held.phase == Told::Running {
+            self.haunt(id, attempt, epoch);
+        }
         Verdict::Stop
     }
 

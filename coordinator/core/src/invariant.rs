@@ -113,7 +113,8 @@ impl Core {
             // One that is run again by hand does not take back what it allowed before.
             let was_over = !dependency.row.attempts.is_empty()
                 && dependency.row.attempts.iter().any(|id| self.attempts[id].state.is_final());
-            let over = standing(&dependency.row) != Standing::Open || was_over;
+            let forgiven = edge.allow_failure || job.row.node.allow_dependency_failure;
+            let over = standing(&dependency.row) != Standing::Open || was_over || forgiven;
             hold!(over, "I7", "{id} is leased before job {} is done", dependency.row.id);
         }
         Ok(())
@@ -151,9 +152,8 @@ impl Core {
             }
             JobState::Assigned | JobState::Canceling | JobState::TimingOut => {
                 hold!(lease.is_some(), "I10", "{id} is {:?} and nobody has it", job.row.state);
-                let finishing = lease.is_some_and(|lease| matches!(lease.phase, Phase::Finishing(_)));
                 let ending = job.row.state != JobState::Assigned;
-                hold!(!build.row.cancel_requested || ending || finishing, "I8", "{id} goes on in a canceled build");
+                hold!(!build.row.cancel_requested || ending, "I8", "{id} goes on in a canceled build");
             }
             JobState::Pending
             | JobState::Accepted

@@ -114,6 +114,7 @@ impl Core {
         if let Some(agent) = self.agents.get_mut(&agent) {
             agent.slots.insert(id, Slot { epoch, job, resources, ghost: false, done: false });
         }
+        self.sum_up(agent);
         self.watch_silence(agent);
         self.arm(id);
     }

@@ -210,8 +210,8 @@ impl Core {
     }
 
     /// Wakes up when the oldest job that fits nowhere has waited long enough for room to be kept for it.
-    fn arm_reserve(&mut self) {
-        if self.timers.has(Timer::Reserve) {
+    pub(crate) fn arm_reserve(&mut self) {
+        if self.queue.len() == 0 || self.timers.has(Timer::Reserve) {
             return;
         }
         self.timers.set(Timer::Reserve, self.now.mono.plus_ms(self.policy.reserve_after_ms));
@@ -220,8 +220,9 @@ impl Core {
     /// Keeps an agent for the oldest line that fits nowhere now and could: of those that could run it, the one with
     /// the least to finish. One agent a line, and no agent for two.
     pub(crate) fn on_reserve(&mut self) {
+        let mut changed = false;
         for agent in self.agents.values_mut() {
-            agent.reserved_for = None;
+            changed |= agent.reserved_for.take().is_some();
         }
         let mut waiting: Vec<_> = Vec::new();
         for line in self.queue.lines() {
@@ -235,16 +236,18 @@ impl Core {
                 later = true;
                 continue;
             }
-            later |= self.reserve(line);
+            changed |= self.reserve(line);
         }
-        self.queue.try_all();
-        self.freed.extend(self.open.values().flatten().map(|(_, agent)| *agent));
-        if later {
+        if changed {
+            self.queue.try_all();
+            self.freed.extend(self.open.values().flatten().map(|(_, agent)| *agent));
+        }
+        if later || changed {
             self.timers.set(Timer::Reserve, self.now.mono.plus_ms(limits::RESERVE_CHECK_MS));
         }
     }
 
-    /// Whether an agent could be kept for this line, or may be later.
+    /// Keeps an agent for this line; whether one could be kept.
     fn reserve(&mut self, line: ShapeId) -> bool {
         let Some(shape) = self.queue.shape(line) else { return false };
         let candidates = self.agents.iter().filter(|(_, agent)| {
@@ -254,9 +257,8 @@ impl Core {
                 && agent.could_run(shape)
         });
         let least = candidates.min_by_key(|(id, agent)| (agent.busy(), **id)).map(|(id, _)| *id);
-        if let Some(agent) = least.and_then(|id| self.agents.get_mut(&id)) {
-            agent.reserved_for = Some(line);
-        }
+        let Some(agent) = least.and_then(|id| self.agents.get_mut(&id)) else { return false };
+        agent.reserved_for = Some(line);
         true
     }
 }

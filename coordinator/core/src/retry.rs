@@ -35,7 +35,7 @@ impl Core {
     /// Runs again what failed in a build.
     pub(crate) fn retry_build(&mut self, id: BuildId, rows: Option<BuildRows>) -> Result<(), Rejected> {
         let loaded = self.bring_in(id, rows)?;
-        let result = self.failed_jobs(id);
+        let result = self.check_age(id).and_then(|()| self.failed_jobs(id));
         self.put_back(id, loaded && result.is_err());
         for job in result? {
             self.run_again(job);
@@ -54,12 +54,21 @@ impl Core {
         let result = if self.is_canceled(build) {
             Err(Rejected::Job { job: id, why: JobRefused::BuildCanceled })
         } else {
-            may_retry(&self.jobs[&id].row).map_err(|why| Rejected::Job { job: id, why })
+            let allowed = may_retry(&self.jobs[&id].row).map_err(|why| Rejected::Job { job: id, why });
+            self.check_age(build).and(allowed)
         };
         self.put_back(build, loaded && result.is_err());
         result?;
         self.run_again(id);
         Ok(())
+    }
+
+    /// A build that has lived as long as one may is not run again: it would be canceled at once.
+    fn check_age(&self, id: BuildId) -> Result<(), Rejected> {
+        if self.now.wall < self.build_end(id) {
+            return Ok(());
+        }
+        Err(Rejected::Limit { what: "milliseconds since a build was made", limit: limits::BUILD_EXPIRY_MS })
     }
 
     /// The jobs that `retry` of a build means: its hard failures and canceled jobs, as far as their steps allow it.
@@ -95,7 +104,6 @@ impl Core {
         let build = self.jobs[&id].row.build;
         let row = self.edit_build(build);
         (row.finished_at, row.cause) = (None, None);
-        let wall = self.now.wall;
         self.change_job(id, |row| {
             row.state = JobState::Waiting;
             (row.soft_failed, row.cause, row.runnable_at) = (false, None, None);
@@ -103,10 +111,6 @@ impl Core {
             row.requeues = 0;
         });
         self.reconsider(id);
-        if self.jobs[&id].row.state == JobState::Waiting {
-            // It waits from now on, not from when it was made.
-            self.edit_job(id).runnable_at = Some(wall);
-        }
         self.settle_dependencies();
         self.arm_expiry(build);
     }

@@ -99,7 +99,7 @@ impl Shell {
         if let Err(broken) = self.core.check() {
             panic!("{broken}");
         }
-        assert_eq!(self.core.rows(), self.rows, "the rows are not what the changes made");
+        same_rows(&self.core.rows(), &self.rows);
     }
 
     fn apply(&mut self, change: Change) {
@@ -107,7 +107,14 @@ impl Shell {
         match change {
             Change::Meta(meta) => rows.meta = meta,
             Change::PipelineNumber { pipeline, last } => drop(rows.pipeline_numbers.insert(pipeline, last)),
-            Change::Build(row) => drop(rows.builds.insert(row.id, *row)),
+            Change::Build(row) => {
+                // A build that is run again: the store has had its other rows all the time.
+                if let Some(old) = self.history.remove(&row.id) {
+                    rows.jobs.extend(old.jobs.into_iter().map(|job| (job.id, job)));
+                    rows.attempts.extend(old.attempts.into_iter().map(|row| (row.id, row)));
+                }
+                rows.builds.insert(row.id, *row);
+            }
             Change::Job(row) => drop(rows.jobs.insert(row.id, *row)),
             Change::Attempt(row) => drop(rows.attempts.insert(row.id, *row)),
             Change::Pool(row) => drop(rows.pools.insert(row.name.clone(), *row)),
@@ -201,8 +208,16 @@ impl Shell {
     }
 
     pub(crate) fn says(&mut self, agent: AgentId, event: AgentEvent) -> Result<(), Rejected> {
-        let conn = self.conns.get(&agent).copied().unwrap_or(ConnId(0));
+        let conn = self.conn(agent);
         self.input(Input::Agent { agent, conn, event })
+    }
+
+    pub(crate) fn is_connected(&self, agent: AgentId) -> bool {
+        self.conns.contains_key(&agent)
+    }
+
+    pub(crate) fn conn(&self, agent: AgentId) -> ConnId {
+        self.conns.get(&agent).copied().unwrap_or(ConnId(0))
     }
 
     pub(crate) fn disconnect(&mut self, agent: AgentId) {
@@ -334,6 +349,28 @@ impl Shell {
             .iter()
             .filter_map(|effect| if let Effect::Progress(it) = effect { Some(it) } else { None })
             .collect()
+    }
+}
+
+/// Compares rows, and shows only what differs.
+pub(crate) fn same_rows(core: &Rows, store: &Rows) {
+    if core == store {
+        return;
+    }
+    differ(&core.builds, &store.builds);
+    differ(&core.jobs, &store.jobs);
+    differ(&core.attempts, &store.attempts);
+    differ(&core.agents, &store.agents);
+    differ(&core.tokens, &store.tokens);
+    assert_eq!(core, store);
+}
+
+fn differ<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(core: &BTreeMap<K, V>, store: &BTreeMap<K, V>) {
+    for (key, row) in core {
+        assert_eq!(Some(row), store.get(key), "the core has {key:?} and the store has another");
+    }
+    for (key, row) in store {
+        assert!(core.contains_key(key), "the store has {row:?} and the core has not");
     }
 }
 
