@@ -106,8 +106,6 @@ pub struct ContainerTask {
     pub secrets: Vec<String>,
     /// The memory limit, for the cause.
     pub memory_bytes: u64,
-    /// A pseudo-terminal's number takes the FIFO's place.
-    pub tty: bool,
 }
 
 impl std::fmt::Debug for ContainerTask {

@@ -4,13 +4,14 @@
 //! is on disk and which needs neither spawner nor agent to go on. What it leaves is a directory an attempt
 //! ([`attempts`]): who it is, its log as a [`spool`], its outcome.
 //!
-//! - [`runner`]: what the agent uses. [`launch`], [`control`]: what it says to spawner and supervisor.
+//! - [`runner`], [`docker`]: what the agent uses. [`launch`], [`control`]: what it says to spawner and supervisor.
 //! - `supervisor`: the loop beside a job; `sys`: fork, exec and signals, the only unsafe code.
 //! - [`cgroup`]: limits and whole-job kills, where the machine has them. [`mask`]: secrets in a stream.
 
 pub mod attempts;
 pub mod cgroup;
 pub mod control;
+pub mod docker;
 pub mod launch;
 pub mod mask;
 pub mod runner;

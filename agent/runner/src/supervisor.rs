@@ -3,6 +3,8 @@
 //! killed or upgraded.
 
 mod clients;
+mod container;
+mod engine;
 mod family;
 mod log;
 mod process;
@@ -29,6 +31,7 @@ use crate::launch::{Launch, Places, StartedRecord, Task, write_whole};
 use crate::mask::{Masker, secrets_of};
 use crate::sys;
 use clients::Clients;
+use container::Container;
 use log::Log;
 use process::Process;
 
@@ -134,7 +137,8 @@ fn supervise(launch: Launch, listener: UnixListener, cgroups: &Cgroups) -> io::R
     let started = match &launch.task {
         Task::Process(task) => Process::start(launch.attempt, task, cgroups)
             .map(|(process, output)| (Box::new(process) as Box<dyn Watched>, output)),
-        Task::Container(_) => Err(Cause::new(CauseKind::Internal, "containers are not supported here")),
+        Task::Container(task) => Container::start(task, &Places(&launch.dir).fifo())
+            .map(|(container, output)| (Box::new(container) as Box<dyn Watched>, output)),
     };
     let (task, output) = match started {
         Ok(started) => started,

@@ -90,8 +90,14 @@ pub(crate) fn watch_children() -> io::Result<OwnedFd> {
 }
 
 fn reset_signals() {
-    for signal in 1..=libc::SIGRTMAX() {
-        set_signal(signal, libc::SIG_DFL);
+    // The kernel's own structure, all zero: the default action. The C library refuses two numbers that it uses itself,
+    // and they are inherited across exec as the others are.
+    let default = [0_u64; 4];
+    for signal in 1..=64_i32 {
+        // SAFETY: the structure is as large as the kernel's on all 64-bit Linux, outlives the call, and sets no handler.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), size_of::<u64>())
+        };
     }
     // SAFETY: as in `watch_children`.
     unsafe {

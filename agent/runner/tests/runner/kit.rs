@@ -125,7 +125,13 @@ impl Drop for Kit {
     }
 }
 
-pub(crate) fn start<'a>(job: &'a JobSpec, slot: Slot, workspace: &'a Path, env: &[(&str, &str)], lease: u64) -> Start<'a> {
+pub(crate) fn start<'a>(
+    job: &'a JobSpec,
+    slot: Slot,
+    workspace: &'a Path,
+    env: &[(&str, &str)],
+    lease: u64,
+) -> Start<'a> {
     let mut env: Vec<(String, String)> = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     env.push(("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()));
     env.push(("WINDLASS_ATTEMPT_ID".into(), job.attempt.to_string()));

@@ -1,8 +1,11 @@
 //! How jobs end: by their families, by cancelling, by time, and whatever happens to their agent.
 
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use windlass_agent_runner::control::Report;
 use windlass_agent_runner::launch::{Launch, LaunchRecord, ProcessTask, Task};
 use windlass_agent_runner::{Event, RunningJob, attempts, boot_now_ms, runner};
 use windlass_protocol::cause::{Cause, CauseKind};
@@ -221,7 +224,7 @@ async fn a_job_whose_supervisor_is_killed_dies_and_is_buried_with_what_it_starte
     until_logged(&mut running, "up").await;
     let found = attempts::scan(kit.runner.jobs()).unwrap().remove(0);
     assert!(found.supervised);
-    let supervisor = supervisor_of(&spec);
+    let supervisor = supervisor_of(&running);
     assert!(Command::new("kill").args(["-9", &supervisor]).status().unwrap().success());
     let started = Instant::now();
     while event(&mut running).await != Event::SupervisorLost {
@@ -237,19 +240,15 @@ async fn a_job_whose_supervisor_is_killed_dies_and_is_buried_with_what_it_starte
     assert_eq!(attempts::outcome(&found.dir).unwrap(), Some(outcome));
 }
 
-/// The parent of the job's main process.
-fn supervisor_of(spec: &JobSpec) -> String {
-    let entry = format!("WINDLASS_ATTEMPT_ID={}", spec.attempt);
-    for dir in std::fs::read_dir("/proc").unwrap().flatten() {
-        let path = dir.path();
-        let env = std::fs::read(path.join("environ")).unwrap_or_default();
-        let line = std::fs::read(path.join("cmdline")).unwrap_or_default();
-        let is_main = String::from_utf8_lossy(&line).starts_with(&format!("{}\0-e\0", runner::shell("")[0]));
-        if is_main && env.split(|byte| *byte == 0).any(|found| found == entry.as_bytes()) {
-            let status = std::fs::read_to_string(path.join("status")).unwrap();
-            let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
-            return parent.trim().to_owned();
-        }
+/// As it says itself when one connects.
+fn supervisor_of(running: &RunningJob) -> String {
+    let dir = std::fs::File::open(running.dir()).unwrap();
+    let path = format!("/proc/self/fd/{}/control.sock", dir.as_raw_fd());
+    let stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    match serde_json::from_str(&line).unwrap() {
+        Report::Hello { supervisor, .. } => supervisor.to_string(),
+        other => panic!("{other:?} is no greeting"),
     }
-    panic!("no process of {}", spec.attempt);
 }

@@ -1,0 +1,350 @@
+//! Runs jobs in containers: makes network and container, and hands them to a supervisor that starts, watches, ends and
+//! removes them. What a crash leaves behind is found by its labels.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bollard::errors::Error as EngineError;
+use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, NetworkCreateRequest};
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+    RemoveContainerOptionsBuilder,
+};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use futures_util::TryStreamExt;
+use windlass_protocol::cause::{Cause, CauseKind};
+use windlass_protocol::id::{AgentId, AttemptId};
+use windlass_protocol::limits::JOB_PROCESSES_MAX;
+
+use crate::launch::{ContainerTask, Places, Task};
+use crate::mask::secrets_of;
+use crate::runner::{Runner, RunningJob, Start, StartError};
+
+/// The engine's usual socket.
+pub const ENGINE_SOCKET: &str = "/var/run/docker.sock";
+
+/// Whose it is; on containers and networks.
+const AGENT_LABEL: &str = "windlass.agent";
+/// Which attempt's it is.
+const ATTEMPT_LABEL: &str = "windlass.attempt";
+/// Where a container finds its output.
+const OUTPUT: &str = "/run/windlass-output";
+/// Seconds for one request; pulling an image is one, its progress comes meanwhile.
+const REQUEST_SECONDS: u64 = 120;
+
+/// Runs the job's command with the shell that the image has, into the attempt's FIFO.
+const WRAPPER: &str = "exec >/run/windlass-output 2>&1 </dev/null\n\
+                       [ -x /bin/bash ] && exec /bin/bash -e -c \"$1\"\nexec /bin/sh -e -c \"$1\"";
+
+/// Why a job's container was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// No engine answers at the socket.
+    #[error("no container engine answers at {}", socket.display())]
+    NoEngine {
+        /// Where it was looked for.
+        socket: PathBuf,
+        /// What happened.
+        source: EngineError,
+    },
+    /// The image exists neither here nor where it would be pulled from.
+    #[error("the image {image} does not exist")]
+    ImageMissing {
+        /// The reference.
+        image: String,
+    },
+    /// The image could not be pulled.
+    #[error("the image {image} could not be pulled: {what}")]
+    ImagePull {
+        /// The reference.
+        image: String,
+        /// In the engine's words.
+        what: String,
+    },
+    /// The engine refused something.
+    #[error("the container engine could not {what}")]
+    Engine {
+        /// What it was asked for.
+        what: &'static str,
+        /// What it answered.
+        source: EngineError,
+    },
+    /// The FIFO for the output could not be made.
+    #[error("the job's output could not be made")]
+    Output(#[source] io::Error),
+    /// The supervisor could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+impl ContainerError {
+    /// The cause with which the attempt ends.
+    #[must_use]
+    pub fn cause(&self) -> Cause {
+        let kind = match self {
+            Self::ImageMissing { .. } => CauseKind::ImageMissing,
+            Self::ImagePull { .. } => CauseKind::ImagePullFailed,
+            Self::NoEngine { .. } | Self::Engine { .. } | Self::Output(_) | Self::Start(_) => CauseKind::Internal,
+        };
+        let detail = match std::error::Error::source(self) {
+            Some(source) => format!("{self}: {source}"),
+            None => self.to_string(),
+        };
+        Cause::new(kind, detail)
+    }
+}
+
+/// The machine's container engine, as one agent uses it.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    docker: Docker,
+    socket: PathBuf,
+    agent: String,
+}
+
+impl Engine {
+    /// Connects, and agrees on a version of the API.
+    ///
+    /// # Errors
+    /// [`ContainerError::NoEngine`].
+    pub async fn connect(socket: &Path, agent: AgentId) -> Result<Self, ContainerError> {
+        let none = |source| ContainerError::NoEngine { socket: socket.to_owned(), source };
+        let path = socket.to_string_lossy();
+        let docker = Docker::connect_with_socket(&path, REQUEST_SECONDS, API_DEFAULT_VERSION).map_err(none)?;
+        let docker = docker.negotiate_version().await.map_err(none)?;
+        Ok(Self { docker, socket: socket.to_owned(), agent: agent.to_string() })
+    }
+
+    /// The API version in use.
+    #[must_use]
+    pub fn version(&self) -> String {
+        self.docker.client_version().to_string()
+    }
+
+    /// Makes the image present.
+    ///
+    /// # Errors
+    /// That it is missing, or cannot be pulled.
+    pub async fn ensure_image(&self, image: &str) -> Result<(), ContainerError> {
+        match self.docker.inspect_image(image).await {
+            Ok(_) => return Ok(()),
+            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => {}
+            Err(source) => return Err(ContainerError::Engine { what: "look for the image", source }),
+        }
+        let mut options = CreateImageOptionsBuilder::default().from_image(image);
+        if !has_tag(image) {
+            options = options.tag("latest");
+        }
+        let pulled =
+            self.docker.create_image(Some(options.build()), None, None).try_for_each(|_| async { Ok(()) }).await;
+        pulled.map_err(|error| pull_error(image, &error))
+    }
+
+    /// Starts a job in a container of its image. The workspace has the same path within as without.
+    ///
+    /// # Errors
+    /// [`ContainerError`], with the cause that it stands for; nothing runs then, and nothing is left.
+    pub async fn start(&self, runner: &Runner, start: Start<'_>) -> Result<RunningJob, ContainerError> {
+        let image = start.job.image.clone().unwrap_or_default();
+        self.ensure_image(&image).await?;
+        let dir = runner.jobs().join(start.job.attempt.to_string());
+        if !dir.exists() {
+            runner.prepare(start.job, start.epoch, start.workspace).map_err(StartError::Directory)?;
+        }
+        let fifo = Places(&dir).fifo();
+        make_fifo(&fifo).map_err(ContainerError::Output)?;
+        let network = self.make_network(start.job.attempt).await?;
+        let made = self.make_container(&image, &start, &fifo, &network).await;
+        let launched = match made {
+            Err(error) => Err(error),
+            Ok(container) => {
+                let env = start.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                let task = Task::Container(ContainerTask {
+                    container,
+                    network: Some(network),
+                    engine: self.socket.clone(),
+                    secrets: secrets_of(env).0.into_iter().map(str::to_owned).collect(),
+                    memory_bytes: start.job.resources.memory_bytes,
+                });
+                runner.launch(&start, task).await.map_err(ContainerError::from)
+            }
+        };
+        if launched.is_err() {
+            // The first error is what people need; what this one leaves is found by its labels.
+            drop(self.remove_all(|attempt| attempt == start.job.attempt.to_string()).await);
+        }
+        launched
+    }
+
+    async fn make_network(&self, attempt: AttemptId) -> Result<String, ContainerError> {
+        let request = NetworkCreateRequest {
+            name: format!("windlass-{attempt}"),
+            labels: Some(self.labels(attempt)),
+            ..NetworkCreateRequest::default()
+        };
+        let what = "make the job's network";
+        self.docker
+            .create_network(request)
+            .await
+            .map(|made| made.id)
+            .map_err(|source| ContainerError::Engine { what, source })
+    }
+
+    async fn make_container(
+        &self,
+        image: &str,
+        start: &Start<'_>,
+        fifo: &Path,
+        network: &str,
+    ) -> Result<String, ContainerError> {
+        let options = CreateContainerOptionsBuilder::default().name(&format!("windlass-{}", start.job.attempt)).build();
+        let body = body(image, start, fifo, network, self.labels(start.job.attempt));
+        match self.docker.create_container(Some(options), body).await {
+            Ok(made) => Ok(made.id),
+            Err(source) => Err(ContainerError::Engine { what: "make the job's container", source }),
+        }
+    }
+
+    fn labels(&self, attempt: AttemptId) -> HashMap<String, String> {
+        [(AGENT_LABEL.to_owned(), self.agent.clone()), (ATTEMPT_LABEL.to_owned(), attempt.to_string())].into()
+    }
+
+    /// Ends and removes this agent's containers and networks, but for those of the attempts in `keep`; says how many
+    /// there were. For an agent that starts, after it has found its attempts.
+    ///
+    /// # Errors
+    /// The engine's; what could be removed is.
+    pub async fn reap_leftovers(&self, keep: &[AttemptId]) -> Result<usize, ContainerError> {
+        let keep: Vec<String> = keep.iter().map(AttemptId::to_string).collect();
+        self.remove_all(|attempt| !keep.iter().any(|kept| kept == attempt)).await
+    }
+
+    async fn remove_all(&self, which: impl Fn(&str) -> bool) -> Result<usize, ContainerError> {
+        let fault = |what| move |source| ContainerError::Engine { what, source };
+        let filters: HashMap<_, _> = [("label".to_owned(), vec![format!("{AGENT_LABEL}={}", self.agent)])].into();
+        let chosen = |labels: Option<&HashMap<String, String>>| {
+            labels.and_then(|labels| labels.get(ATTEMPT_LABEL)).is_some_and(|attempt| which(attempt))
+        };
+        let list = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let containers = self.docker.list_containers(Some(list)).await.map_err(fault("list containers"))?;
+        let mut removed = 0;
+        for container in containers.into_iter().filter(|container| chosen(container.labels.as_ref())) {
+            let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+            let id = container.id.unwrap_or_default();
+            tolerate_missing(self.docker.remove_container(&id, Some(options)).await)
+                .map_err(fault("remove a container"))?;
+            removed += 1;
+        }
+        let list = ListNetworksOptionsBuilder::default().filters(&filters).build();
+        let networks = self.docker.list_networks(Some(list)).await.map_err(fault("list networks"))?;
+        for network in networks.into_iter().filter(|network| chosen(network.labels.as_ref())) {
+            let id = network.id.unwrap_or_default();
+            tolerate_missing(self.docker.remove_network(&id).await).map_err(fault("remove a network"))?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+}
+
+fn body(
+    image: &str,
+    start: &Start<'_>,
+    fifo: &Path,
+    network: &str,
+    labels: HashMap<String, String>,
+) -> ContainerCreateBody {
+    let (job, workspace) = (start.job, start.workspace.to_string_lossy().into_owned());
+    let bind = |source: String, target: String| Mount {
+        source: Some(source),
+        target: Some(target),
+        typ: Some(MountType::BIND),
+        ..Mount::default()
+    };
+    let limit = |value: u64| (value > 0).then(|| i64::try_from(value).unwrap_or(i64::MAX));
+    let memory = limit(job.resources.memory_bytes);
+    ContainerCreateBody {
+        image: Some(image.to_owned()),
+        entrypoint: Some(["/bin/sh", "-c", WRAPPER, "sh", &job.command].map(str::to_owned).to_vec()),
+        cmd: Some(Vec::new()),
+        env: Some(start.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        working_dir: Some(workspace.clone()),
+        labels: Some(labels),
+        host_config: Some(HostConfig {
+            memory,
+            // The same as memory: no swap beside it.
+            memory_swap: memory,
+            nano_cpus: limit(job.resources.cpu_millis.saturating_mul(1_000_000)),
+            pids_limit: limit(JOB_PROCESSES_MAX),
+            init: Some(true),
+            mounts: Some(vec![
+                bind(workspace.clone(), workspace),
+                bind(fifo.to_string_lossy().into_owned(), OUTPUT.to_owned()),
+            ]),
+            network_mode: Some(network.to_owned()),
+            // Output goes through the FIFO; the engine keeps none.
+            log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+            ..HostConfig::default()
+        }),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn make_fifo(path: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, FileType, Mode, chmod, mknodat};
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o666), 0)?;
+    // Whatever the umask: an image may run as any user, and the directory around it is closed to all.
+    chmod(path, Mode::from_raw_mode(0o666))?;
+    Ok(())
+}
+
+/// Whether a reference names a tag or a digest; a colon before the last slash is a port.
+fn has_tag(image: &str) -> bool {
+    image.contains('@') || image.rsplit('/').next().is_some_and(|name| name.contains(':'))
+}
+
+/// Engines tell a missing image in several ways; the words are those of Docker's registries client.
+fn pull_error(image: &str, error: &EngineError) -> ContainerError {
+    let (missing, what) = match error {
+        EngineError::DockerResponseServerError { status_code, message } => {
+            (*status_code == 404 || says_missing(message), message.clone())
+        }
+        other => (says_missing(&other.to_string()), other.to_string()),
+    };
+    let image = image.to_owned();
+    if missing { ContainerError::ImageMissing { image } } else { ContainerError::ImagePull { image, what } }
+}
+
+fn says_missing(message: &str) -> bool {
+    ["manifest unknown", "not found", "does not exist", "No such image"].iter().any(|words| message.contains(words))
+}
+
+fn tolerate_missing(result: Result<(), EngineError>) -> Result<(), EngineError> {
+    match result {
+        Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_no_tag() {
+        assert!(has_tag("busybox:1") && has_tag("host:5000/a/b:1") && has_tag("a@sha256:0"));
+        assert!(!has_tag("busybox") && !has_tag("host:5000/a/b"));
+    }
+
+    #[test]
+    fn an_image_that_does_not_exist_is_told_from_one_that_cannot_be_fetched() {
+        let error = |status_code, message: &str| EngineError::DockerResponseServerError {
+            status_code,
+            message: message.into(),
+        };
+        let kind = |error: &EngineError| pull_error("a", error).cause().kind;
+        assert_eq!(kind(&error(404, "pull access denied for a, repository does not exist")), CauseKind::ImageMissing);
+        assert_eq!(kind(&error(500, "manifest for a:latest not found: manifest unknown")), CauseKind::ImageMissing);
+        assert_eq!(kind(&error(500, "Get https://a/v2/: dial tcp: i/o timeout")), CauseKind::ImagePullFailed);
+    }
+}

@@ -1,0 +1,151 @@
+//! Jobs in containers of a real engine.
+
+use std::process::{Command, Stdio};
+
+use windlass_agent_runner::docker::{ContainerError, ENGINE_SOCKET, Engine};
+use windlass_protocol::cause::{Cause, CauseKind};
+use windlass_protocol::id::AgentId;
+use windlass_protocol::job::{JobSpec, Outcome, Resources};
+
+use crate::kit::{Kit, finish, job, outcome, skipped, start, until_logged};
+
+const IMAGE: &str = "windlass-runner-test:busybox";
+
+/// An agent of this test process alone, so that tests beside each other do not remove each other's containers.
+fn agent() -> AgentId {
+    AgentId::from_bytes(*crate::kit::attempt_id().as_bytes())
+}
+
+/// The engine with the test's image, or `None` and a record of why not.
+async fn engine() -> Option<Engine> {
+    let engine = match Engine::connect(ENGINE_SOCKET.as_ref(), agent()).await {
+        Ok(engine) => engine,
+        Err(error) => {
+            skipped(&format!("no container engine: {error}"));
+            return None;
+        }
+    };
+    if engine.ensure_image(IMAGE).await.is_err() && !import_busybox() {
+        skipped("no image could be made: busybox-static is not installed");
+        return None;
+    }
+    Some(engine)
+}
+
+fn import_busybox() -> bool {
+    let root = tempfile::tempdir().unwrap();
+    let bin = root.path().join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::create_dir_all(root.path().join("tmp")).unwrap();
+    let copied =
+        ["/bin/busybox", "/usr/bin/busybox"].iter().any(|from| std::fs::copy(from, bin.join("busybox")).is_ok());
+    for name in ["sh", "cat", "echo", "ls", "sleep", "touch", "tail", "head", "pwd", "ps", "env", "dd"] {
+        std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
+    }
+    let mut tar =
+        Command::new("tar").arg("-C").arg(root.path()).args(["-c", "."]).stdout(Stdio::piped()).spawn().unwrap();
+    let import = Command::new("docker").args(["import", "-", IMAGE]).stdin(tar.stdout.take().unwrap()).status();
+    copied && tar.wait().unwrap().success() && import.is_ok_and(|status| status.success())
+}
+
+fn in_image(command: &str) -> JobSpec {
+    JobSpec { image: Some(IMAGE.to_owned()), ..job(command) }
+}
+
+async fn run(engine: &Engine, kit: &Kit, job: &JobSpec, env: &[(&str, &str)]) -> (Outcome, Vec<u8>) {
+    let workspace = kit.workspace(job);
+    let mut running = engine.start(&kit.runner, start(job, kit.slot(), &workspace, env, 0)).await.unwrap();
+    finish(&mut running).await
+}
+
+#[tokio::test]
+async fn a_job_in_a_container_sees_its_workspace_at_the_same_path_and_reports_its_status() {
+    let Some(engine) = engine().await else { return };
+    let kit = Kit::new();
+    let job = in_image("echo hello; echo oops >&2; pwd; cat here; touch made; echo $ODD $DB_PASSWORD; exit 7");
+    let workspace = kit.workspace(&job);
+    std::fs::write(workspace.join("here"), "a file\n").unwrap();
+    let (outcome, log) = run(&engine, &kit, &job, &[("ODD", "odd"), ("DB_PASSWORD", "hunter2hunter2")]).await;
+    let expected = format!("hello\noops\n{}\na file\nodd [REDACTED]\n", workspace.display());
+    assert_eq!(String::from_utf8(log).unwrap(), expected);
+    assert_eq!((outcome.exit_status, outcome.signal, outcome.cause), (Some(7), None, None));
+    assert!(workspace.join("made").exists());
+    assert_eq!(engine.reap_leftovers(&[]).await.unwrap(), 0, "container and network are gone");
+}
+
+#[tokio::test]
+async fn twenty_megabytes_of_noise_come_out_of_a_container_exactly() {
+    let Some(engine) = engine().await else { return };
+    let kit = Kit::new();
+    let job = in_image("cat noise");
+    let mut noise = vec![0; 20_000_000];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut noise).unwrap();
+    std::fs::write(kit.workspace(&job).join("noise"), &noise).unwrap();
+    let (outcome, log) = run(&engine, &kit, &job, &[]).await;
+    assert!(outcome.passed() && log == noise, "{outcome:?}");
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_there_is_a_cause_and_leaves_nothing() {
+    let Some(engine) = engine().await else { return };
+    let kit = Kit::new();
+    let job = JobSpec { image: Some("127.0.0.1:1/windlass/none:1".to_owned()), ..job("true") };
+    let workspace = kit.workspace(&job);
+    let error = engine.start(&kit.runner, start(&job, kit.slot(), &workspace, &[], 0)).await.unwrap_err();
+    // Nothing listens at that registry, so nobody can say that the image does not exist.
+    assert!(matches!(error, ContainerError::ImagePull { .. }), "{error}");
+    assert_eq!(error.cause().kind, CauseKind::ImagePullFailed);
+    assert_eq!(engine.reap_leftovers(&[]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_canceled_container_has_its_grace_and_is_then_killed_and_removed() {
+    let Some(engine) = engine().await else { return };
+    let kit = Kit::new();
+    let canceled = Cause::new(CauseKind::Canceled, "by the test");
+    for (command, grace_ms, status, signal) in [
+        ("trap 'echo cleaning; exit 5' TERM; echo up; while :; do sleep 0.05; done", 30_000, Some(5), None),
+        ("trap '' TERM; echo up; while :; do sleep 0.05; done", 300, None, Some(9)),
+    ] {
+        let job = in_image(command);
+        let workspace = kit.workspace(&job);
+        let mut running = engine.start(&kit.runner, start(&job, kit.slot(), &workspace, &[], 0)).await.unwrap();
+        until_logged(&mut running, "up").await;
+        running.steering().cancel(canceled.clone(), grace_ms).await.unwrap();
+        let outcome = outcome(&mut running).await;
+        assert_eq!((outcome.exit_status, outcome.signal, outcome.cause), (status, signal, Some(canceled.clone())));
+    }
+    assert_eq!(engine.reap_leftovers(&[]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_a_crash_leaves_is_found_by_its_labels_and_what_is_kept_stays() {
+    let Some(engine) = engine().await else { return };
+    let kit = Kit::new();
+    let (kept, left) = (in_image("echo up; sleep 1000"), in_image("echo up; sleep 1000"));
+    let mut jobs = Vec::new();
+    for job in [&kept, &left] {
+        let workspace = kit.workspace(job);
+        let mut running = engine.start(&kit.runner, start(job, kit.slot(), &workspace, &[], 0)).await.unwrap();
+        until_logged(&mut running, "up").await;
+        jobs.push(running);
+    }
+    let other = Engine::connect(ENGINE_SOCKET.as_ref(), agent()).await.unwrap();
+    assert_eq!(other.reap_leftovers(&[]).await.unwrap(), 0, "another agent's are not touched");
+    let removed = engine.reap_leftovers(&[kept.attempt]).await.unwrap();
+    assert!((1..=2).contains(&removed), "its network may be removed by its own supervisor: {removed}");
+    assert!(!outcome(&mut jobs[1]).await.passed());
+    jobs[0].steering().kill(Cause::new(CauseKind::Canceled, "by the test")).await.unwrap();
+    assert_eq!(outcome(&mut jobs[0]).await.signal, Some(9));
+    assert_eq!(engine.reap_leftovers(&[]).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_container_that_needs_more_memory_than_its_limit_is_out_of_memory() {
+    let Some(engine) = engine().await else { return };
+    let kit = Kit::new();
+    let mut job = in_image("dd if=/dev/zero of=/dev/null bs=200M count=1");
+    job.resources = Resources { cpu_millis: 1_000, memory_bytes: 32 << 20 };
+    let (outcome, _) = run(&engine, &kit, &job, &[]).await;
+    assert_eq!(outcome.cause.map(|cause| cause.kind), Some(CauseKind::OutOfMemory));
+}
