@@ -197,9 +197,7 @@ impl World {
         }
         for host in 0..self.hosts.len() {
             self.revive(host);
-            if self.hosts[host].disk_full {
-                self.sample_health(host, false);
-            }
+            self.sample_health(host, false);
             match self.hosts[host].id {
                 None => self.after(1, Event::Act(Box::new(Action::Join(host)))),
                 Some(agent) => {

@@ -130,7 +130,7 @@ impl World {
     /// The agent's process starts, if the machine has an identity; it takes up what it finds.
     pub fn start_agent(&mut self, index: usize) {
         let now = self.host_now(index);
-        let asleep = self.hosts[index].is_asleep(self.now);
+        let asleep = self.hosts[index].is_asleep(self.now) || self.work.closing;
         let seed = self.random.number();
         let bugs = self.setup.agent_bugs;
         let host = &mut self.hosts[index];

@@ -30,6 +30,8 @@ pub struct Oracle {
     rights: BTreeMap<AttemptId, (Epoch, AgentId)>,
     /// Commands that run, by job, with their host.
     running: BTreeSet<(JobId, AttemptId, usize)>,
+    /// Attempts whose command has started, ever.
+    started: BTreeSet<AttemptId>,
     /// Hosts that are suspended.
     asleep: BTreeSet<usize>,
     /// Whose job an attempt is.
@@ -44,8 +46,6 @@ pub struct Oracle {
     finished: BTreeSet<(JobId, AttemptId, JobState)>,
     /// Builds whose cancel was committed, and jobs that were canceled alone.
     canceled: BTreeSet<BuildId>,
-    /// Commands that started.
-    pub starts: u64,
 }
 
 impl Oracle {
@@ -122,7 +122,9 @@ impl Oracle {
             }
             Change::Event(row) => match &row.event {
                 BuildEvent::JobFinished { job, state, attempt: Some(attempt) } => {
-                    self.commit_end(*job, *attempt, *state)
+                    // One that was lost has no result, and may come back with one.
+                    let has_result = store.rows.attempts.get(attempt).is_some_and(|row| row.outcome.is_some());
+                    if has_result { self.commit_end(*job, *attempt, *state) } else { Ok(()) }
                 }
                 _ => Ok(()),
             },
@@ -325,9 +327,11 @@ impl Oracle {
     /// # Errors
     /// It breaks an invariant.
     pub fn process_started(&mut self, host: usize, agent: Option<AgentId>, job: &JobSpec, store: &Store) -> Verdict {
-        self.starts += 1;
         if !self.running.insert((job.job, job.attempt, host)) {
-            return Err(("I3", format!("attempt {} starts twice on host {host}", job.attempt)));
+            return Err(("I3", format!("attempt {} runs twice on host {host}", job.attempt)));
+        }
+        if !self.started.insert(job.attempt) {
+            return Err(("I3", format!("the command of attempt {} starts a second time", job.attempt)));
         }
         self.exclusive_run_alone(store)?;
         match agent.and_then(|agent| Some((agent, store.rows.attempts.get(&job.attempt)?))) {

@@ -195,6 +195,9 @@ impl World {
     }
 
     pub(super) fn act(&mut self, action: Action) {
+        if self.work.closing {
+            return;
+        }
         if !self.coordinator.is_up() {
             let ms = self.random.between(500, 3_000);
             self.after(ms, Event::Act(Box::new(action)));

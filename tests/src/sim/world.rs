@@ -31,6 +31,8 @@ pub struct Setup {
     pub core_bugs: CoreBugs,
     /// Deliberate faults of the agents' cores.
     pub agent_bugs: AgentBugs,
+    /// The oracle alone judges: the cores are not asked whether they find themselves sound.
+    pub oracle_only: bool,
     /// Keep a line for each event.
     pub traced: bool,
 }

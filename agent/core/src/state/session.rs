@@ -34,7 +34,7 @@ impl AgentCore {
         let dropped = self.dropped.iter().map(|(attempt, dropped)| Held {
             attempt: *attempt,
             epoch: dropped.epoch,
-            phase: if dropped.started_at.is_some() { Phase::Running } else { Phase::Preparing },
+            phase: if dropped.started_at.is_some() { Phase::Finished } else { Phase::Preparing },
             started_at: dropped.started_at,
         });
         Hello {
