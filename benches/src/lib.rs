@@ -1,1 +1,0 @@
-//! Benchmarks, each beside the peer or the limit it is compared with.

@@ -1,0 +1,106 @@
+//! A `windlass up` of its own, and the API as a client sees it.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A running pair of coordinator and agent.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    url: String,
+    token: String,
+    client: reqwest::Client,
+    _data: TempDir,
+}
+
+/// `windlass` beside this program.
+fn program() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name("windlass");
+    ensure!(program.exists(), "{} is missing: build it with the same profile first", program.display());
+    Ok(program)
+}
+
+impl Server {
+    pub(crate) async fn start(slots: u32) -> anyhow::Result<Self> {
+        let data = tempfile::tempdir_in(".")?;
+        let mut child = Command::new(program()?)
+            .args(["up", "--listen", "127.0.0.1:0", "--slots", &slots.to_string(), "--data"])
+            .arg(data.path())
+            .env("XDG_RUNTIME_DIR", data.path())
+            .env("WINDLASS_LOG", "warn")
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
+        let url = line.trim().strip_prefix("ready ").context("it did not say where it is ready")?.to_owned();
+        let token = std::fs::read_to_string(data.path().join("api-token"))?.trim().to_owned();
+        Ok(Self { child, url, token, client: reqwest::Client::new(), _data: data })
+    }
+
+    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    fn api(&self, path: &str) -> String {
+        format!("{}/api/v1{path}", self.url)
+    }
+
+    /// Submits a pipeline and gives the build.
+    pub(crate) async fn submit(&self, definition: &str) -> anyhow::Result<Value> {
+        let body = json!({ "pipeline": "bench", "definition": definition, "branch": "main", "message": "measured" });
+        let answer = self.client.post(self.api("/builds")).bearer_auth(&self.token).json(&body).send().await?;
+        let status = answer.status();
+        let build: Value = answer.json().await?;
+        ensure!(status.is_success(), "{status}: {build}");
+        Ok(build)
+    }
+
+    /// Waits for a build's end; fails unless it passed.
+    pub(crate) async fn passed(&self, build: &Value) -> anyhow::Result<()> {
+        let id = build["id"].as_str().context("a build has an id")?;
+        let url = self.api(&format!("/builds/{id}/events?until=finished"));
+        let answer = self.client.get(url).bearer_auth(&self.token).send().await?.error_for_status()?;
+        let mut events = answer.bytes_stream();
+        while let Some(piece) = events.next().await {
+            piece?;
+        }
+        let url = self.api(&format!("/builds/{id}"));
+        let build: Value = self.client.get(url).bearer_auth(&self.token).send().await?.json().await?;
+        ensure!(build["state"] == "passed", "the build ended as {}", build["state"]);
+        Ok(())
+    }
+
+    /// The first attempt of a build's first job, once there is one.
+    pub(crate) async fn attempt(&self, build: &Value) -> anyhow::Result<String> {
+        let id = build["id"].as_str().context("a build has an id")?;
+        for _ in 0..1_000 {
+            let url = self.api(&format!("/builds/{id}"));
+            let build: Value = self.client.get(url).bearer_auth(&self.token).send().await?.json().await?;
+            if let Some(attempt) = build["jobs"][0]["attempts"][0]["id"].as_str() {
+                return Ok(attempt.to_owned());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        anyhow::bail!("no attempt began")
+    }
+
+    /// A log's live stream as raw server-sent events.
+    pub(crate) async fn follow(&self, attempt: &str) -> anyhow::Result<reqwest::Response> {
+        let url = self.api(&format!("/attempts/{attempt}/log/stream?offset=0"));
+        Ok(self.client.get(url).bearer_auth(&self.token).send().await?.error_for_status()?)
+    }
+}
+
+/// Twenty secrets to mask, as every measured job has them.
+pub(crate) fn secrets() -> String {
+    (0..20).map(|n| format!("  MEASURED_{n}_TOKEN: secret-value-number-{n}-of-twenty\n")).collect()
+}
