@@ -130,6 +130,13 @@ async fn a_job_whose_log_nobody_takes_waits_and_ends_complete_once_it_is_taken()
             other => panic!("{other:?}"),
         }
     }
+    // Each greeting is a turn of the supervisor, in which it would read on if it did not wait.
+    for _ in 0..500 {
+        let mut again = windlass_agent_runner::RunningJob::attach(job.attempt, running.dir()).await.unwrap();
+        let windlass_agent_runner::Event::Started { log_bytes, .. } = event(&mut again).await else { panic!() };
+        let most = windlass_protocol::limits::SPOOL_MAX_BYTES + windlass_protocol::limits::LOG_CHUNK_MAX_BYTES as u64;
+        assert!(log_bytes < most, "{log_bytes}");
+    }
     assert_eq!(kit.file(&job, "wrote"), None, "it waits in its write");
     let mut reader = running.log();
     let mut taken = 0;
