@@ -45,13 +45,24 @@ pub struct Options {
     pub low_bytes: u64,
     /// How free space is read.
     pub free_bytes: fn(&Path) -> io::Result<u64>,
+    /// Commits after which the write-ahead log is copied back.
+    pub checkpoint_commits: u64,
+    /// A write-ahead log past this size is started anew.
+    pub wal_restart_bytes: u64,
     /// A registered SQLite VFS by name, instead of the system's.
     pub vfs: Option<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { reserve_bytes: limits::STORE_RESERVE_BYTES, low_bytes: limits::STORE_LOW_BYTES, free_bytes, vfs: None }
+        Self {
+            reserve_bytes: limits::STORE_RESERVE_BYTES,
+            low_bytes: limits::STORE_LOW_BYTES,
+            free_bytes,
+            checkpoint_commits: limits::CHECKPOINT_COMMITS,
+            wal_restart_bytes: limits::WAL_RESTART_BYTES,
+            vfs: None,
+        }
     }
 }
 
@@ -95,7 +106,7 @@ pub fn open(dir: &Path, options: &Options) -> Result<(SqliteStore, SqliteHistory
     schema::prepare(&target, schema::MIGRATIONS)?;
     dir::sync_dir(dir).map_err(|e| OpenError::io("sync", dir, e))?;
     let conn = writer_connection(&target)?;
-    let checkpointer = Checkpointer::start(&target)?;
+    let checkpointer = Checkpointer::start(&target, options)?;
     let history = SqliteHistory::new(target.clone());
     Ok((SqliteStore { conn: Some(conn), target, reserve, checkpointer, _data: data }, history))
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use windlass_protocol::limits;
 
-use super::Target;
 use super::encode::fault_of;
+use super::{Options, Target};
 use crate::fault::Fault;
 
 /// The thread that checkpoints; ends, after a last checkpoint, when this is dropped.
@@ -18,8 +18,10 @@ pub(super) struct Checkpointer {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
+    /// Commits after which a checkpoint is due.
+    due_commits: u64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -45,7 +47,7 @@ impl Shared {
                 return false;
             }
             let waited = state.oldest.map(|oldest| oldest.elapsed());
-            if state.commits >= limits::CHECKPOINT_COMMITS || waited.is_some_and(|waited| waited >= longest) {
+            if state.commits >= self.due_commits || waited.is_some_and(|waited| waited >= longest) {
                 (state.commits, state.oldest) = (0, None);
                 return true;
             }
@@ -61,15 +63,20 @@ impl Shared {
 }
 
 impl Checkpointer {
-    pub(super) fn start(target: &Target) -> Result<Self, Fault> {
+    pub(super) fn start(target: &Target, options: &Options) -> Result<Self, Fault> {
         let doing = "start checkpoints";
         let conn = target.connect_to_write().map_err(|e| fault_of(doing, e))?;
         conn.execute_batch("PRAGMA synchronous = FULL").map_err(|e| fault_of(doing, e))?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            due_commits: options.checkpoint_commits,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
         let for_thread = Arc::clone(&shared);
+        let restart_bytes = options.wal_restart_bytes;
         let run = move || {
             while for_thread.wait() {
-                checkpoint(&conn);
+                checkpoint(&conn, restart_bytes);
             }
             run_pragma(&conn, "PRAGMA wal_checkpoint(PASSIVE)");
         };
@@ -86,7 +93,7 @@ impl Checkpointer {
         if first {
             state.oldest = Some(Instant::now());
         }
-        if first || state.commits == limits::CHECKPOINT_COMMITS {
+        if first || state.commits == self.shared.due_commits {
             self.shared.changed.notify_one();
         }
     }
@@ -103,9 +110,9 @@ impl Drop for Checkpointer {
 }
 
 /// A checkpoint that disturbs nobody; one that starts the log anew where it has grown too large.
-fn checkpoint(conn: &Connection) {
+fn checkpoint(conn: &Connection, restart_bytes: u64) {
     let Some(frames) = run_pragma(conn, "PRAGMA wal_checkpoint(PASSIVE)") else { return };
-    if frames.saturating_mul(FRAME_BYTES) > limits::WAL_RESTART_BYTES {
+    if frames.saturating_mul(FRAME_BYTES) > restart_bytes {
         run_pragma(conn, "PRAGMA wal_checkpoint(TRUNCATE)");
     }
 }

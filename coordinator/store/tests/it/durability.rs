@@ -12,9 +12,13 @@ const COMMITS: u64 = 24;
 
 /// A new store, and [`COMMITS`] builds, each acknowledged when its commit returns.
 fn record(name: &str) -> Recording {
+    record_with(name, Options::default())
+}
+
+fn record_with(name: &str, options: Options) -> Recording {
     let dir = tempfile::tempdir().unwrap();
     let shim = Shim::register(name);
-    let options = Options { reserve_bytes: 4_096, low_bytes: 0, vfs: Some(shim.name()), ..Options::default() };
+    let options = Options { reserve_bytes: 4_096, low_bytes: 0, vfs: Some(shim.name()), ..options };
     let (mut store, history) = open(dir.path(), &options).unwrap();
     let epoch = store.claim().unwrap();
     store.commit(epoch, &fleet()).unwrap();
@@ -79,6 +83,26 @@ fn at_any_moment_and_with_any_part_of_the_loose_writes_the_store_opens_sound_and
         let place = usize::try_from(random()).unwrap() % recording.ops.len() + 1;
         let found = lost_at(&recording, place, || random().is_multiple_of(2));
         assert_eq!(found, Ok(()), "seed {seed}, crash after operation {place}");
+    }
+}
+
+#[test]
+fn a_crash_amid_checkpoints_and_restarts_of_the_log_loses_nothing() {
+    for (name, wal_restart_bytes) in [("crash-checkpoint", u64::MAX), ("crash-restart", 0)] {
+        let recording = record_with(name, Options { checkpoint_commits: 1, wal_restart_bytes, ..Options::default() });
+        let in_store = |op: &Op| matches!(op, Op::Write { path, .. } if path.ends_with("store.sqlite"));
+        let last = acknowledgements(&recording).pop().unwrap();
+        let copied = recording.ops[..last].iter().filter(|op| in_store(op)).count();
+        assert!(copied > 20, "checkpoints ran beside the commits: {copied} pages were copied back");
+        for place in acknowledgements(&recording) {
+            assert_eq!(lost_at(&recording, place, || false), Ok(()), "{name}: crash after operation {place}");
+        }
+        for seed in 0..40 {
+            let mut random = generator(seed);
+            let place = usize::try_from(random()).unwrap() % recording.ops.len() + 1;
+            let found = lost_at(&recording, place, || random().is_multiple_of(2));
+            assert_eq!(found, Ok(()), "{name}: seed {seed}, crash after operation {place}");
+        }
     }
 }
 

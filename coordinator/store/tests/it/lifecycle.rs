@@ -137,6 +137,7 @@ fn a_full_disk_is_met_from_the_reserve_reported_as_low_and_mended_when_space_ret
         low_bytes: 1 << 20,
         free_bytes: |_| Ok(FREE.load(Ordering::SeqCst)),
         vfs: Some(shim.name()),
+        ..Options::default()
     };
     let (mut store, _history) = open(dir.path(), &options).unwrap();
     let epoch = store.claim().unwrap();
