@@ -58,11 +58,14 @@ pub struct Config {
     pub slot_user_base: u32,
     /// Bytes of the agent's cache.
     pub cache_bytes: u64,
+    /// Where the machine's container engine listens.
+    pub docker_socket: PathBuf,
     /// The program and arguments that become the spawner: they call `windlass_agent_runner::spawner_from_stdin`.
     pub spawner: (PathBuf, Vec<String>),
-    /// Milliseconds that a coordinator-independent caller (such as `windlass up`) gives a drain before jobs are canceled.
-    pub drain_ms: Option<u64>,
 }
 
 /// Bytes of an agent's cache where nobody says otherwise: ten source trees of a large repository.
 pub const CACHE_DEFAULT_BYTES: u64 = 20 << 30;
+
+/// Where a container engine listens by default.
+pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";

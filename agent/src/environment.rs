@@ -22,9 +22,12 @@ pub(crate) fn of(
     let mut set = |key: &str, value: String| {
         env.insert(key.to_owned(), value);
     };
-    set("PATH", PATH.to_owned());
-    set("LANG", "C.UTF-8".to_owned());
-    set("HOME", path(home));
+    // An image brings its own.
+    if job.image.is_none() {
+        set("PATH", PATH.to_owned());
+        set("LANG", "C.UTF-8".to_owned());
+        set("HOME", path(home));
+    }
     if job.tty {
         set("TERM", "xterm-256color".to_owned());
     }

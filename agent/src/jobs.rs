@@ -16,6 +16,8 @@ use tokio::task::AbortHandle;
 use windlass_agent_core::{Found, Input};
 use windlass_agent_runner::attempts::{self, FoundAttempt};
 use windlass_agent_runner::control::Request;
+use windlass_agent_runner::docker::Engine;
+use windlass_agent_runner::launch::User;
 use windlass_agent_runner::{Event, Runner, RunningJob, Slot, Start};
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::host::{now, read_private, write_private};
@@ -35,6 +37,8 @@ use crate::workspace::{Sources, Workspace, start_failed, wipe};
 pub(crate) struct Ground {
     pub(crate) home: Home,
     pub(crate) runner: Runner,
+    /// The machine's container engine, if one answered when the agent started.
+    pub(crate) engine: Option<Engine>,
     pub(crate) sources: Sources,
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) agent: AgentIdentity,
@@ -84,6 +88,17 @@ pub(crate) struct Jobs {
 impl Jobs {
     pub(crate) const fn new(ground: Arc<Ground>) -> Self {
         Self { ground, table: BTreeMap::new() }
+    }
+
+    /// Removes containers and networks of attempts that this agent no longer has.
+    pub(crate) async fn reap(&self) {
+        let Some(engine) = &self.ground.engine else { return };
+        let keep: Vec<AttemptId> = self.table.keys().copied().collect();
+        match engine.reap_leftovers(&keep).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "leftover_containers_removed"),
+            Err(error) => tracing::warn!(%error, "leftover_containers_not_removed"),
+        }
     }
 
     /// Takes up what an earlier run of this agent left: attaches to what runs, buries what has no supervisor any more.
@@ -166,7 +181,7 @@ impl Jobs {
         let (ground, workspace, user) = (Arc::clone(&self.ground), job.workspace.clone(), job.slot.user);
         let task = tokio::spawn(async move {
             let prepared = match record(&ground, &spec, epoch, &workspace) {
-                Ok(()) => ground.sources.prepare(&spec, epoch, &workspace, user).await,
+                Ok(()) => ready(&ground, &spec, epoch, &workspace, user).await,
                 Err(error) => Err(start_failed(&error)),
             };
             match prepared {
@@ -324,6 +339,25 @@ fn record(ground: &Ground, spec: &JobSpec, epoch: Epoch, workspace: &Workspace) 
     write_private(&dir.join("job"), &bytes)
 }
 
+/// Makes image and workspace ready.
+async fn ready(
+    ground: &Ground,
+    spec: &JobSpec,
+    epoch: Epoch,
+    workspace: &Workspace,
+    user: Option<User>,
+) -> Result<(), Cause> {
+    if let Some(image) = &spec.image {
+        let engine = ground.engine.as_ref().ok_or_else(no_engine)?;
+        engine.ensure_image(image).await.map_err(|error| error.cause())?;
+    }
+    ground.sources.prepare(spec, epoch, workspace, user).await
+}
+
+fn no_engine() -> Cause {
+    Cause::new(CauseKind::Internal, "the step needs an image, and no container engine answers on this agent")
+}
+
 async fn start(
     ground: &Ground,
     spec: &JobSpec,
@@ -345,6 +379,10 @@ async fn start(
         preamble: String::new(),
         lease_deadline_boot_ms: start_before.0,
     };
+    if spec.image.is_some() {
+        let engine = ground.engine.as_ref().ok_or_else(no_engine)?;
+        return engine.start(&ground.runner, start).await.map_err(|error| error.cause());
+    }
     ground.runner.start(start).await.map_err(|e| start_failed(&e))
 }
 

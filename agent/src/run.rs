@@ -7,6 +7,7 @@ use quinn::Endpoint;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use windlass_agent_core::{AgentConfig, AgentCore, Bugs, ConnId, Effect, Exit, Input, Signal};
+use windlass_agent_runner::docker::Engine;
 use windlass_agent_runner::{Runner, Spawner};
 use windlass_cache::{RealFs, Store, StoreOptions};
 use windlass_protocol::host::now;
@@ -59,8 +60,24 @@ pub async fn run(config: Config, mut signals: mpsc::Receiver<Signal>) -> Result<
             _ = signals.recv() => return Ok(Ended::Quit),
         },
     };
-    let shell = Shell::new(config, home, identity, endpoint, spawner, machine)?;
+    let engine = engine(&config, &identity).await;
+    let shell = Shell::new(config, home, identity, endpoint, spawner, machine, engine)?;
+    shell.jobs.reap().await;
     shell.run(signals).await
+}
+
+/// The machine's container engine; steps with an image go elsewhere where there is none.
+async fn engine(config: &Config, identity: &Identity) -> Option<Engine> {
+    match Engine::connect(&config.docker_socket, identity.named().agent).await {
+        Ok(engine) => {
+            tracing::info!(api = engine.version(), "container_engine_found");
+            Some(engine)
+        }
+        Err(error) => {
+            tracing::info!(%error, "no_container_engine");
+            None
+        }
+    }
 }
 
 /// Joins, waiting for a coordinator that cannot be reached yet.
@@ -113,6 +130,7 @@ impl Shell {
         endpoint: Endpoint,
         spawner: Spawner,
         machine: String,
+        engine: Option<Engine>,
     ) -> Result<Self, Fault> {
         let (feed, inputs) = mpsc::channel(AGENT_INPUTS_MAX);
         let (dials, dialled) = mpsc::channel(4);
@@ -126,10 +144,11 @@ impl Shell {
         let bulk = Bulk::new(dial, store.clone());
         let host = Host::new(home.root().to_owned())
             .map_err(|source| Fault::System { doing: "the machine does not tell its memory", source })?;
-        let core_config = core_config(&config, &host, machine);
+        let core_config = core_config(&config, &host, machine, engine.is_some());
         watch_health(host, feed.clone());
         let ground = Arc::new(Ground {
             runner: Runner::new(spawner, home.jobs()),
+            engine,
             home,
             sources: Sources { store, bulk: Arc::clone(&bulk) },
             inputs: feed.clone(),
@@ -331,7 +350,7 @@ async fn dial_once(dial: &Dial, conn: ConnId, renew: Option<Vec<u8>>, inputs: mp
     }
 }
 
-fn core_config(config: &Config, host: &Host, machine_id: String) -> AgentConfig {
+fn core_config(config: &Config, host: &Host, machine_id: String, runs_images: bool) -> AgentConfig {
     let has = host.capacity();
     AgentConfig {
         name: config.name.clone(),
@@ -343,7 +362,7 @@ fn core_config(config: &Config, host: &Host, machine_id: String) -> AgentConfig 
             memory_bytes: config.memory_bytes.unwrap_or(has.memory_bytes),
         },
         tags: config.tags.clone(),
-        runs_images: false,
+        runs_images,
         capabilities: Vec::new(),
         once: config.once,
         seed: seed(),
