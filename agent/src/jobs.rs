@@ -1,7 +1,9 @@
 //! Attempts between the core and their runners: one task each, from preparing to outcome.
 //!
-//! On disk an attempt is `jobs/<attempt>/`: the runner's own files, `job` (the offer, as it came) and `starting`, which
-//! stands there before anything is started, so that a restarted agent never takes a started command for one that was not.
+//! On disk an attempt is `jobs/<attempt>/`: the runner's own files, `job` (which boot of the machine took the offer, and
+//! the offer as it came; durable before anything is prepared) and `starting`, which stands there before anything is
+//! started. So a restarted agent never takes a started command for one that was not: after a crash of the agent
+//! `starting` tells, after one of the machine the boot does, and every attempt of an earlier boot counts as started.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,10 +29,14 @@ use windlass_protocol::limits::JOB_REQUESTS_MAX;
 use windlass_protocol::message::{decode, encode};
 use windlass_protocol::{AttemptId, Cause, Digest, Instant64};
 
+use crate::bulk::blocking;
 use crate::environment;
 use crate::home::Home;
 use crate::logs::{self, Sending};
 use crate::workspace::{Sources, Workspace, start_failed, wipe};
+
+/// The kernel's boot id, as text.
+const BOOT_BYTES: usize = 36;
 
 /// What every attempt's task stands on.
 #[derive(Debug)]
@@ -119,10 +125,12 @@ impl Jobs {
 
     fn adopt_one(&mut self, slot: u32, found: &FoundAttempt) -> io::Result<Option<Found>> {
         let Some(record) = read_private(&found.dir.join("job"))? else { return Ok(None) };
-        let spec: JobSpec = decode(&record).map_err(io::Error::other)?;
+        let (boot, offer) =
+            record.split_first_chunk::<BOOT_BYTES>().ok_or_else(|| io::Error::other("it is cut short"))?;
+        let spec: JobSpec = decode(offer).map_err(io::Error::other)?;
         let mut outcome = found.outcome.clone();
         let mut phase = found.phase;
-        let started = found.supervised || found.dir.join("starting").exists();
+        let started = found.supervised || *boot != boot_id()? || found.dir.join("starting").exists();
         if started && !found.supervised && outcome.is_none() {
             outcome = Some(attempts::bury(found, "the job's supervisor died while the agent was away")?);
             phase = Phase::Finished;
@@ -180,9 +188,13 @@ impl Jobs {
         let mut job = Job::new(&self.ground, Arc::clone(&spec), slot);
         let (ground, workspace, user) = (Arc::clone(&self.ground), job.workspace.clone(), job.slot.user);
         let task = tokio::spawn(async move {
-            let prepared = match record(&ground, &spec, epoch, &workspace) {
+            let recorded = {
+                let (ground, spec, workspace) = (Arc::clone(&ground), Arc::clone(&spec), workspace.clone());
+                blocking(move || record(&ground, &spec, epoch, &workspace).map_err(|e| start_failed(&e))).await
+            };
+            let prepared = match recorded {
                 Ok(()) => ready(&ground, &spec, epoch, &workspace, user).await,
-                Err(error) => Err(start_failed(&error)),
+                Err(cause) => Err(cause),
             };
             match prepared {
                 Ok(()) => tell(&ground, Input::Prepared { attempt: spec.attempt }).await,
@@ -335,8 +347,16 @@ fn raise(value: &mut u64, to: u64) -> bool {
 
 fn record(ground: &Ground, spec: &JobSpec, epoch: Epoch, workspace: &Workspace) -> io::Result<()> {
     let dir = ground.runner.prepare(spec, epoch, &workspace.root)?;
-    let bytes = encode(spec).map_err(io::Error::other)?;
-    write_private(&dir.join("job"), &bytes)
+    let mut bytes = boot_id()?.to_vec();
+    bytes.extend_from_slice(&encode(spec).map_err(io::Error::other)?);
+    write_private(&dir.join("job"), &bytes)?;
+    fs::File::open(ground.home.jobs())?.sync_all()
+}
+
+/// Which boot of the machine this is.
+fn boot_id() -> io::Result<[u8; BOOT_BYTES]> {
+    let text = fs::read("/proc/sys/kernel/random/boot_id")?;
+    text.first_chunk().copied().ok_or_else(|| io::Error::other("the kernel tells no boot id"))
 }
 
 /// Makes image and workspace ready.
