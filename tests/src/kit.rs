@@ -1,0 +1,33 @@
+//! The kit: real coordinators, agents and clients in a world of their own, which leaves nothing behind.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | [`world`] | a test's directory, its processes and their end |
+//! | [`process`] | one process: its output, signals and exit |
+//! | [`coordinator`] | a coordinator that can be killed and comes back on its port |
+//! | [`agent`] | an agent that can be killed, stopped and continued |
+//! | [`client`] | the HTTP API |
+//! | [`build`] | what builds, jobs and attempts look like in answers |
+//! | [`sse`] | Server-Sent Events |
+//! | [`chaos`] | killing things again and again |
+//! | [`wait`] | waiting with a deadline |
+//! | [`skip`] | the record of what could not run |
+
+pub mod agent;
+pub mod build;
+pub mod chaos;
+pub mod client;
+pub mod coordinator;
+pub mod process;
+pub mod skip;
+pub mod sse;
+pub mod wait;
+pub mod world;
+
+pub use agent::{Agent, AgentOptions};
+pub use build::{Attempt, Build, Job};
+pub use client::{Answer, Client, JoinToken, Submit};
+pub use coordinator::{Coordinator, CoordinatorOptions};
+pub use process::{Exit, Process};
+pub use wait::{DEADLINE, until, within};
+pub use world::{Ran, World, test};

@@ -1,0 +1,176 @@
+//! An agent in a process of its own, which can be killed, stopped, continued and told to leave.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use rustix::process::Signal;
+use tokio::process::Command;
+
+use super::client::Client;
+use super::process::{Exit, Process};
+use super::wait::{DEADLINE, until};
+use super::world::{World, binary};
+
+/// The first slot's user of the first agent; beyond what systems and people use.
+const SLOT_USERS: u32 = 200_000;
+
+/// Users for each agent's slots.
+const USERS_PER_AGENT: u32 = 64;
+
+/// How an agent is started.
+#[derive(Debug, Clone, Default)]
+pub struct AgentOptions {
+    /// Its name.
+    pub name: String,
+    /// The coordinator.
+    pub server: Option<SocketAddr>,
+    /// A join token.
+    pub join_token: String,
+    /// Jobs at once.
+    pub slots: u32,
+    /// In this network namespace.
+    pub netns: Option<String>,
+    /// More arguments.
+    pub more: Vec<String>,
+}
+
+impl AgentOptions {
+    /// An agent with a name, a token and two slots.
+    #[must_use]
+    pub fn new(name: &str, server: SocketAddr, join_token: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            server: Some(server),
+            join_token: join_token.to_owned(),
+            slots: 2,
+            ..Self::default()
+        }
+    }
+}
+
+/// An agent.
+#[derive(Debug)]
+pub struct Agent<'a> {
+    world: &'a World,
+    options: AgentOptions,
+    data: PathBuf,
+    process: Process,
+}
+
+impl<'a> Agent<'a> {
+    /// Starts one; it may not be online yet.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(world: &'a World, options: AgentOptions) -> Result<Self> {
+        let data = world.path(&options.name);
+        std::fs::write(world.path(&format!("{}.token", options.name)), &options.join_token)?;
+        let users = SLOT_USERS + world.next_agent() * USERS_PER_AGENT;
+        std::fs::write(world.path(&format!("{}.toml", options.name)), format!("slot_user_base = {users}\n"))?;
+        let process = launch(world, &options, &data)?;
+        Ok(Self { world, options, data, process })
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// Its process.
+    pub const fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Waits until the coordinator shows it in a state.
+    ///
+    /// # Errors
+    /// It does not come to it.
+    pub async fn in_state(&self, client: &Client, state: &str) -> Result<()> {
+        let what = format!("agent {} {state}", self.options.name);
+        until(&what, DEADLINE, async || {
+            let agents = client.agents().await?;
+            let found = agents.iter().any(|agent| agent["name"] == self.options.name && agent["state"] == state);
+            Ok(found.then_some(()))
+        })
+        .await
+    }
+
+    /// SIGKILL to the agent alone; its jobs' supervisors live on.
+    ///
+    /// # Errors
+    /// It does not go.
+    pub async fn kill9(&mut self) -> Result<()> {
+        self.process.kill9().await
+    }
+
+    /// Starts it again on the same data.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.process.kill9().await?;
+        self.process = launch(self.world, &self.options, &self.data)?;
+        Ok(())
+    }
+
+    /// SIGSTOP: it is there, and does nothing.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn stop(&self) -> Result<()> {
+        self.process.signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn cont(&self) -> Result<()> {
+        self.process.signal(Signal::CONT)
+    }
+
+    /// SIGTERM: drain.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn term(&self) -> Result<()> {
+        self.process.signal(Signal::TERM)
+    }
+
+    /// How it ended.
+    ///
+    /// # Errors
+    /// It runs beyond the deadline.
+    pub async fn ended(&mut self) -> Result<Exit> {
+        self.process.ended(DEADLINE).await
+    }
+}
+
+fn launch(world: &World, options: &AgentOptions, data: &Path) -> Result<Process> {
+    let mut command = match &options.netns {
+        None => Command::new(binary()?),
+        Some(name) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", name]).arg(binary()?);
+            command
+        }
+    };
+    command.args(["agent", "--name", &options.name, "--slots", &options.slots.to_string()]);
+    if let Some(server) = options.server {
+        command.args(["--server", &server.to_string()]);
+    }
+    command.arg("--data").arg(data);
+    command.arg("--join-token-file").arg(world.path(&format!("{}.token", options.name)));
+    command.arg("--config").arg(world.path(&format!("{}.toml", options.name)));
+    command.args(&options.more);
+    world.dress(&mut command);
+    Process::start(command, &world.logs(), &options.name)
+}

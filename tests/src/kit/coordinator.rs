@@ -1,0 +1,142 @@
+//! A coordinator in a process of its own, which can be killed and comes back on its port with its data.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::process::Signal;
+
+use super::client::Client;
+use super::process::{Exit, Process};
+use super::wait::DEADLINE;
+use super::world::World;
+
+/// How a coordinator is started.
+#[derive(Debug, Clone)]
+pub struct CoordinatorOptions {
+    /// Its name in logs, and its data directory where `data` says nothing.
+    pub name: String,
+    /// Its data directory.
+    pub data: Option<PathBuf>,
+    /// Where it listens.
+    pub listen: String,
+    /// More arguments.
+    pub more: Vec<String>,
+}
+
+impl Default for CoordinatorOptions {
+    fn default() -> Self {
+        Self { name: "coordinator".to_owned(), data: None, listen: "127.0.0.1:0".to_owned(), more: Vec::new() }
+    }
+}
+
+/// A coordinator.
+#[derive(Debug)]
+pub struct Coordinator<'a> {
+    world: &'a World,
+    options: CoordinatorOptions,
+    data: PathBuf,
+    address: SocketAddr,
+    process: Process,
+}
+
+impl<'a> Coordinator<'a> {
+    /// Starts one on loopback and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub async fn start(world: &'a World) -> Result<Self> {
+        Self::start_with(world, CoordinatorOptions::default()).await
+    }
+
+    /// Starts one and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub async fn start_with(world: &'a World, mut options: CoordinatorOptions) -> Result<Self> {
+        let data = options.data.clone().unwrap_or_else(|| world.path(&options.name));
+        let (process, address) = launch(world, &options, &data).await?;
+        options.listen = address.to_string();
+        Ok(Self { world, options, data, address, process })
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// What it listens on.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where clients reach it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Its admin token, as the data directory has it.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn token(&self) -> Result<String> {
+        let text = std::fs::read_to_string(self.data.join("api-token")).context("the admin token")?;
+        Ok(text.trim().to_owned())
+    }
+
+    /// A client with the admin token.
+    ///
+    /// # Errors
+    /// There is no token.
+    pub fn client(&self) -> Result<Client> {
+        Client::new(&self.url(), Some(self.token()?))
+    }
+
+    /// Its process.
+    pub const fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Errors
+    /// It does not go.
+    pub async fn kill9(&mut self) -> Result<()> {
+        self.process.kill9().await
+    }
+
+    /// Comes back on the same port with the same data.
+    ///
+    /// # Errors
+    /// It does not get ready.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.process.kill9().await?;
+        (self.process, self.address) = launch(self.world, &self.options, &self.data).await?;
+        Ok(())
+    }
+
+    /// SIGTERM, and how it ended.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub async fn term(&mut self) -> Result<Exit> {
+        self.process.signal(Signal::TERM)?;
+        self.process.ended(DEADLINE).await
+    }
+}
+
+async fn launch(world: &World, options: &CoordinatorOptions, data: &Path) -> Result<(Process, SocketAddr)> {
+    let mut command = world.windlass(["coordinator", "--listen", &options.listen, "--data"])?;
+    command.arg(data).args(&options.more);
+    let mut process = Process::start(command, &world.logs(), &options.name)?;
+    let address = process
+        .line("the coordinator's ready line", Duration::from_secs(30), |line| {
+            line.strip_prefix("ready ")?.split_once("://")?.1.parse::<SocketAddr>().ok()
+        })
+        .await?;
+    Ok((process, address))
+}
