@@ -136,20 +136,23 @@ fn a_seed_decides_everything() {
     assert_ne!(run(Setup { seed: 1, ..Setup::default() }).fingerprint, run(Setup::default()).fingerprint);
 }
 
-/// With this fault switched on, the first seed that fails must fail by this invariant, and the oracle alone must see it:
+/// With this fault switched on, a seed must fail by this invariant, and the oracle alone must see it:
 /// what the cores check of themselves is switched off.
 fn is_caught(invariant: &str, core_bugs: CoreBugs, agent_bugs: AgentBugs) {
     let caught = Mutex::new(None);
     let setup = Setup { core_bugs, agent_bugs, oracle_only: true, ..Setup::default() };
     run_seeds(SEEDS, setup, |seed, report| {
-        let Some(violation) = report.violation else { return false };
+        // Its consequences may break others, too: the one that names it must be among them.
+        let Some(violation) = report.violation.filter(|violation| violation.invariant == invariant) else {
+            return false;
+        };
         let mut caught = caught.lock().unwrap();
         caught.get_or_insert((seed, violation));
         true
     });
-    let (seed, violation) = caught.into_inner().unwrap().unwrap_or_else(|| panic!("{SEEDS} seeds did not see it"));
+    let caught = caught.into_inner().unwrap();
+    let (seed, violation) = caught.unwrap_or_else(|| panic!("{SEEDS} seeds do not break {invariant}"));
     println!("seed {seed}: {} at {} ms: {}", violation.invariant, violation.at_ms, violation.detail);
-    assert_eq!(violation.invariant, invariant, "seed {seed}: {}", violation.detail);
 }
 
 macro_rules! bugs {

@@ -352,6 +352,8 @@ pub const FAULTS: &[&str] = &[
     "fault.slow_link",
     "fault.signal",
     "fault.disk_full",
+    "fault.cut_off",
+    "fault.forged_result",
 ];
 
 /// A build's state.

@@ -2,7 +2,12 @@
 
 use windlass_agent_core::{Exit, Input, Signal};
 use windlass_coordinator_core::Request;
+use windlass_coordinator_core::row::AttemptRow;
+use windlass_protocol::job::{Epoch, Outcome};
+use windlass_protocol::message::AgentMessage;
+use windlass_protocol::{Digest, WallMs};
 
+use super::network::Payload;
 use super::workload::{Action, Asked, MEND_MS, pools};
 use super::world::{Event, World};
 
@@ -13,7 +18,7 @@ impl World {
             return;
         }
         let host = self.random.place(self.hosts.len());
-        match self.random.below(26) {
+        match self.random.below(29) {
             0..=2 => self.trouble_coordinator(),
             3..=5 => self.trouble_agent(host),
             6 => self.trouble_wipe(host),
@@ -41,7 +46,9 @@ impl World {
                 let full = !self.hosts[host].disk_full;
                 self.sample_health(host, full);
             }
-            _ => self.tell_host(host, Input::CertificateDue { csr: vec![1] }),
+            25 => self.tell_host(host, Input::CertificateDue { csr: vec![1] }),
+            26 => self.trouble_cut_off(host),
+            _ => self.trouble_forge(host),
         }
         let next = self.random.between(300, 14_000);
         if self.now + next < MEND_MS {
@@ -136,6 +143,39 @@ impl World {
                 self.break_conn(conn, ms);
             }
         }
+    }
+
+    /// An agent that nobody can reach is revoked: its jobs are given away while they still run.
+    fn trouble_cut_off(&mut self, host: usize) {
+        self.coverage.reach("fault.cut_off");
+        let ms = self.random.between(5_000, 40_000);
+        self.block(host, true, true, ms);
+        if let Some(agent) = self.hosts[host].id.filter(|_| self.coordinator.is_up()) {
+            self.ask(Request::RevokeAgent { agent }, Asked::Once(None));
+        }
+    }
+
+    /// An agent claims a result that it has no right to: another's, or by a right that is past or was never given.
+    fn trouble_forge(&mut self, host: usize) {
+        let leased = |row: &&AttemptRow| !row.state.is_final();
+        let rows: Vec<_> = self.store.rows.attempts.values().filter(leased).map(|row| (row.id, row.epoch)).collect();
+        let (Some((attempt, epoch)), Some(conn)) = (self.random.pick(&rows), self.hosts[host].conn) else { return };
+        let mine = self.hosts[host].id == self.store.rows.attempts.get(&attempt).map(|row| row.agent);
+        let past = self.random.thousandth(500) || mine;
+        let epoch = if past { Epoch(epoch.0.saturating_sub(1)) } else { epoch };
+        self.coverage.reach("fault.forged_result");
+        let outcome = Outcome {
+            exit_status: Some(0),
+            signal: None,
+            cause: None,
+            started_at: None,
+            finished_at: WallMs(0),
+            log_bytes: 0,
+            log_digest: Digest::of(b""),
+            log_truncated: false,
+            peak_memory_bytes: None,
+        };
+        self.send(conn, Payload::Up(AgentMessage::Finished { attempt, epoch, outcome }));
     }
 
     fn trouble_signal(&mut self, host: usize) {

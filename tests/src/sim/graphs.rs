@@ -69,13 +69,14 @@ fn command(random: &mut Random, trusted: bool) -> Command {
         (true, 2) => ("default", Some("east")),
         _ => ("default", None),
     };
+    let exclusive = random.thousandth(250);
     Command {
         command: "true".to_owned(),
         queue: queue.to_owned(),
         tags: if random.thousandth(300) { vec![("os".to_owned(), "linux".to_owned())] } else { Vec::new() },
         zone: zone.map(str::to_owned),
         timeout_ms: random.thousandth(400).then(|| random.between(2_000, 40_000)),
-        retry: retry(random),
+        retry: retry(random, exclusive),
         manual_retry: ManualRetry {
             allowed: !random.thousandth(100),
             permit_on_passed: random.thousandth(700),
@@ -91,14 +92,18 @@ fn command(random: &mut Random, trusted: bool) -> Command {
             cpu_millis: if random.thousandth(300) { random.between(100, 1_000) } else { 0 },
             memory_bytes: if random.thousandth(200) { 1 << 30 } else { 0 },
         },
-        exclusive: random.thousandth(250),
+        exclusive,
         interruptible: random.thousandth(250),
         ..Command::default()
     }
 }
 
-fn retry(random: &mut Random) -> Vec<RetryRule> {
+fn retry(random: &mut Random, exclusive: bool) -> Vec<RetryRule> {
     let mut rules = Vec::new();
+    if exclusive && random.thousandth(600) {
+        let cause = Some(vec![CauseKind::AgentLost, CauseKind::LeaseLost]);
+        rules.push(RetryRule { exit_status: StatusMatch::AnyFailure, signal: None, cause, limit: 3 });
+    }
     if random.thousandth(350) {
         let cause = match random.below(3) {
             0 => Some(vec![CauseKind::AgentLost, CauseKind::LeaseLost, CauseKind::AgentStopped]),

@@ -11,7 +11,7 @@ use windlass_protocol::{AgentId, AttemptId, Digest, Instant64, TokenId};
 use super::coverage;
 use super::network::Payload;
 use super::runner::{Process, Record};
-use super::world::{Event, World};
+use super::world::{Event, JobStep, World};
 
 /// Log bytes in flight for one attempt.
 const IN_FLIGHT: u64 = 600;
@@ -376,9 +376,10 @@ impl World {
         if self.hosts[index].is_asleep(self.now) {
             return;
         }
-        let attempts: Vec<AttemptId> = self.hosts[index].records.keys().copied().collect();
-        for attempt in attempts {
-            self.job_step(index, attempt, super::world::JobStep::Deadline);
+        let records: Vec<_> =
+            self.hosts[index].records.iter().map(|(attempt, record)| (*attempt, record.run)).collect();
+        for (attempt, run) in records {
+            self.job_step(index, attempt, run, JobStep::Deadline);
         }
         self.oracle.woke(index);
         if let Err((invariant, detail)) = self.oracle.exclusive_run_alone(&self.store) {

@@ -15,17 +15,17 @@ impl World {
         if !self.troubled {
             (plan.prepare_ms, plan.prepare_fails) = (plan.prepare_ms.or(Some(50)), None);
         }
-        match (plan.prepare_ms, plan.prepare_fails) {
-            (Some(ms), Some(kind)) => self.job_later(host, attempt, ms, JobStep::Unprepared(kind)),
-            (Some(ms), None) => self.job_later(host, attempt, ms, JobStep::Prepared),
-            (None, _) => {}
+        let (prepare_ms, fails) = (plan.prepare_ms, plan.prepare_fails);
+        self.runs += 1;
+        self.hosts[host].records.insert(attempt, Record::new(self.runs, job, epoch, plan));
+        if let Some(ms) = prepare_ms {
+            self.job_later(host, attempt, ms, fails.map_or(JobStep::Prepared, JobStep::Unprepared));
         }
-        let record = Record::new(job, epoch, plan);
-        self.hosts[host].records.insert(attempt, record);
     }
 
     fn job_later(&mut self, host: usize, attempt: AttemptId, ms: u64, step: JobStep) {
-        self.after(ms, Event::Job { host, attempt, step });
+        let run = self.hosts[host].records.get(&attempt).map_or(0, |record| record.run);
+        self.after(ms, Event::Job { host, attempt, run, step });
     }
 
     pub(super) fn start_job(&mut self, host: usize, attempt: AttemptId, before: u64) {
@@ -59,18 +59,13 @@ impl World {
         self.job_later(host, attempt, wait, JobStep::Killed);
     }
 
-    pub(super) fn job_step(&mut self, host: usize, attempt: AttemptId, step: JobStep) {
+    pub(super) fn job_step(&mut self, host: usize, attempt: AttemptId, run: u64, step: JobStep) {
         if self.hosts[host].is_asleep(self.now) {
             let wait = self.hosts[host].asleep_until - self.now + 1;
-            self.job_later(host, attempt, wait, step);
+            self.after(wait, Event::Job { host, attempt, run, step });
             return;
         }
-        let Some(record) = self.hosts[host].records.get(&attempt) else {
-            if step == JobStep::Killed {
-                self.tell_host(host, Input::RunnerGone { attempt });
-            }
-            return;
-        };
+        let Some(record) = self.hosts[host].records.get(&attempt).filter(|record| record.run == run) else { return };
         let process = record.process;
         match (step, process) {
             (JobStep::Prepared, Process::Preparing) => self.tell_host(host, Input::Prepared { attempt }),

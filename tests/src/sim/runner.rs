@@ -8,6 +8,8 @@ use super::random::Random;
 /// What the agent's state directory and the supervisor know of an attempt.
 #[derive(Debug, Clone)]
 pub struct Record {
+    /// Which preparation this is: what was meant for an earlier one of the same attempt does not touch it.
+    pub run: u64,
     /// As offered.
     pub job: Box<JobSpec>,
     /// The last right that was recorded.
@@ -110,8 +112,9 @@ impl Plan {
 impl Record {
     /// A new one, being prepared.
     #[must_use]
-    pub fn new(job: Box<JobSpec>, epoch: Epoch, plan: Plan) -> Self {
+    pub const fn new(run: u64, job: Box<JobSpec>, epoch: Epoch, plan: Plan) -> Self {
         Self {
+            run,
             job,
             epoch,
             process: Process::Preparing,

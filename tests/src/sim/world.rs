@@ -94,6 +94,8 @@ pub enum Event {
         host: usize,
         /// Which attempt.
         attempt: AttemptId,
+        /// Which preparation of it.
+        run: u64,
         /// What.
         step: JobStep,
     },
@@ -171,6 +173,8 @@ pub struct World {
     pub violation: Option<Violation>,
     /// One line for each event, if asked for.
     pub trace: Vec<String>,
+    /// Preparations so far.
+    pub runs: u64,
     /// How many events there were.
     pub handled: u64,
     /// Of everything that happened: two runs of one seed agree on it.
@@ -218,6 +222,7 @@ impl World {
             troubled: true,
             violation: None,
             trace: Vec::new(),
+            runs: 0,
             handled: 0,
             fingerprint: 0,
         };
@@ -326,7 +331,7 @@ impl World {
             Event::CoordinatorSeesEnd(conn) => self.coordinator_sees_end(conn),
             Event::Dialled { host, boot, dial } => self.dialled(host, boot, dial),
             Event::Healed { host } => self.healed(host),
-            Event::Job { host, attempt, step } => self.job_step(host, attempt, step),
+            Event::Job { host, attempt, run, step } => self.job_step(host, attempt, run, step),
             Event::AgentStarts { host } => self.start_agent(host),
             Event::Wakes { host } => self.wake(host),
             Event::CoordinatorStarts => self.start_coordinator(),
