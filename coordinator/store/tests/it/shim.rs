@@ -25,8 +25,10 @@ pub(crate) enum Op {
         path: PathBuf,
         len: usize,
     },
+    /// What was written before `from`: a write that came while the sync ran may have missed it.
     Sync {
         path: PathBuf,
+        from: usize,
     },
     Delete {
         path: PathBuf,
@@ -115,7 +117,7 @@ pub(crate) struct Recording {
 #[derive(Debug, Clone, Default)]
 struct Disk {
     safe: Vec<u8>,
-    loose: Vec<Op>,
+    loose: Vec<(usize, Op)>,
 }
 
 impl Disk {
@@ -137,7 +139,11 @@ impl Disk {
 impl Recording {
     /// The same run on a disk whose syncs do nothing.
     pub(crate) fn without_syncs(mut self) -> Self {
-        self.ops.retain(|op| !matches!(op, Op::Sync { .. }));
+        for op in &mut self.ops {
+            if let Op::Sync { from, .. } = op {
+                *from = 0;
+            }
+        }
         self
     }
 
@@ -146,21 +152,24 @@ impl Recording {
     pub(crate) fn image_at(&self, ops: usize, dir: &Path, mut survives: impl FnMut() -> bool) -> Option<u64> {
         let mut disks: BTreeMap<PathBuf, Disk> = BTreeMap::new();
         let mut acknowledged = None;
-        for op in &self.ops[..ops] {
+        for (place, op) in self.ops[..ops].iter().enumerate() {
             match op {
                 Op::Write { path, .. } | Op::Truncate { path, .. } => {
-                    disks.entry(path.clone()).or_default().loose.push(op.clone());
+                    disks.entry(path.clone()).or_default().loose.push((place, op.clone()));
                 }
-                Op::Sync { path } => {
+                Op::Sync { path, from } => {
                     let disk = disks.entry(path.clone()).or_default();
-                    std::mem::take(&mut disk.loose).iter().for_each(|op| disk.apply(op));
+                    let (synced, loose) = std::mem::take(&mut disk.loose).into_iter().partition(|(at, _)| at < from);
+                    disk.loose = loose;
+                    let synced: Vec<(usize, Op)> = synced;
+                    synced.iter().for_each(|(_, op)| disk.apply(op));
                 }
                 Op::Delete { path } => drop(disks.remove(path)),
                 Op::Acknowledged(number) => acknowledged = Some(*number),
             }
         }
         for (path, mut disk) in disks {
-            for op in std::mem::take(&mut disk.loose) {
+            for (_, op) in std::mem::take(&mut disk.loose) {
                 if survives() {
                     disk.apply(&op);
                 }
@@ -324,9 +333,10 @@ unsafe extern "C" fn truncate(file: *mut ffi::sqlite3_file, len: i64) -> c_int {
 }
 
 unsafe extern "C" fn sync(file: *mut ffi::sqlite3_file, flags: c_int) -> c_int {
+    let from = recorded(file).map(|(state, path)| (state, path, state.ops.lock().unwrap().len()));
     let done = forward!(file, xSync, flags);
-    if let Some((state, path)) = recorded(file) {
-        state.note(Op::Sync { path });
+    if let Some((state, path, from)) = from {
+        state.note(Op::Sync { path, from });
     }
     done
 }
