@@ -10,7 +10,7 @@ use crate::effect::{AgentState, Effect, Progress};
 use crate::error::Rejected;
 use crate::input::{AgentEvent, ConnId};
 use crate::lease::Remains;
-use crate::row::{AgentRow, AttemptState, JobState, PoolRow};
+use crate::row::{AgentRow, PoolRow};
 use crate::state::{Agent, Core, Phase, Silence, Slot};
 use crate::timer::Timer;
 
@@ -215,7 +215,7 @@ impl Core {
     /// Ends every right of an agent, but for those whose result is already here.
     pub(crate) fn lose_all(&mut self, id: AgentId, kind: CauseKind, detail: &str, remains: Remains) {
         let Some(agent) = self.agents.get_mut(&id) else { return };
-        agent.slots.retain(|_, slot| !slot.ghost);
+        agent.slots.retain(|_, slot| slot.ghost.is_none());
         let held: Vec<_> = agent.slots.keys().copied().collect();
         for attempt in held {
             let finishing = self.leases.get(&attempt).is_some_and(|lease| matches!(lease.phase, Phase::Finishing(_)));
@@ -331,7 +331,7 @@ impl Core {
         epoch: windlass_protocol::job::Epoch,
     ) -> Result<(), Rejected> {
         let slot = self.agents.get(&id).and_then(|agent| agent.slots.get(&attempt)).copied();
-        if let Some(slot) = slot.filter(|slot| slot.ghost) {
+        if let Some(slot) = slot.filter(|slot| slot.ghost.is_some()) {
             self.free_slot(id, attempt);
             self.unfence(slot.job, attempt);
             return Ok(());
@@ -364,7 +364,7 @@ impl Core {
         let detail = "goodbye".to_owned();
         self.book.out.push(Effect::Disconnect { agent: id, conn, code: RefuseCode::Unavailable, detail });
         let ghosts: Vec<_> =
-            self.agents[&id].slots.iter().filter(|(_, slot)| slot.ghost).map(|(a, s)| (*a, s.job)).collect();
+            self.agents[&id].slots.iter().filter(|(_, slot)| slot.ghost.is_some()).map(|(a, s)| (*a, s.job)).collect();
         for (attempt, job) in ghosts {
             self.free_slot(id, attempt);
             self.unfence(job, attempt);
@@ -435,7 +435,7 @@ impl Core {
         let missing: Vec<_> =
             agent.slots.iter().filter(|(attempt, _)| !named.contains_key(attempt)).map(|(a, s)| (*a, *s)).collect();
         for (attempt, slot) in missing {
-            if slot.ghost {
+            if slot.ghost.is_some() {
                 self.free_slot(id, attempt);
                 self.unfence(slot.job, attempt);
                 continue;
@@ -452,23 +452,25 @@ impl Core {
     /// waits for that (I3).
     pub(crate) fn haunt(&mut self, id: AgentId, attempt: AttemptId, epoch: windlass_protocol::job::Epoch) {
         let Some(row) = self.attempts.get(&attempt) else { return };
-        let job = row.job;
+        let (job, now) = (row.job, self.now.mono);
         let resources = self.share_of(job, id);
         if let Some(agent) = self.agents.get_mut(&id) {
-            agent.slots.insert(attempt, Slot { epoch, job, resources, ghost: true, done: false });
+            let since = agent.slots.get(&attempt).and_then(|slot| slot.ghost).unwrap_or(now);
+            agent.slots.insert(attempt, Slot { epoch, job, resources, ghost: Some(since), done: false });
         }
-        let waits = self
-            .jobs
-            .get(&job)
-            .is_some_and(|job| job.row.state == JobState::Scheduled && job.row.attempts.last() == Some(&attempt));
-        let lost = self.attempts[&attempt].state != AttemptState::Finished;
-        if waits && lost && self.command(job).is_some_and(|command| command.exclusive) {
-            let short = self.now.mono.plus_ms(self.lease_ms(id) / 2);
-            if self.jobs[&job].fence.is_none_or(|fence| fence < short) {
-                self.dequeue(job);
-                self.fence(job, id);
-                self.enqueue(job);
-            }
+        if self.jobs.get(&job).is_some_and(|job| job.queued.is_some()) {
+            self.dequeue(job);
+            self.enqueue(job);
         }
+    }
+
+    /// An agent that lives and has not said that an earlier attempt of an exclusive job has ended.
+    pub(crate) fn haunted_by(&self, job: windlass_protocol::JobId) -> Option<AgentId> {
+        let attempted = self.jobs.get(&job).is_some_and(|job| !job.row.attempts.is_empty());
+        if !attempted || !self.command(job).is_some_and(|command| command.exclusive) {
+            return None;
+        }
+        let haunted = |agent: &Agent| agent.slots.values().any(|slot| slot.ghost.is_some() && slot.job == job);
+        self.agents.iter().find(|(_, agent)| haunted(agent)).map(|(id, _)| *id)
     }
 }

@@ -182,7 +182,8 @@ impl Core {
         self.book.jobs.insert(id);
         self.book.touched.insert(build);
         if standing(&job.row) != stood {
-            self.ripple.push_back((id, stood));
+            // Only what it was before the first change counts: it is compared with what it is in the end.
+            self.ripple.entry(id).or_insert(stood);
         }
         if to == from {
             return;

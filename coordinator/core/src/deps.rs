@@ -59,7 +59,7 @@ pub(crate) const fn verdict(standing: Standing, forgiving: bool) -> (bool, bool)
 impl Core {
     /// Carries every change of a job's standing to those that depend on it, and theirs to the next.
     pub(crate) fn settle_dependencies(&mut self) {
-        while let Some((job, before)) = self.ripple.pop_front() {
+        while let Some((job, before)) = self.ripple.pop_first() {
             let row = &self.jobs[&job].row;
             let (build, index, after) = (row.build, row.index, standing(row));
             if before == after {

@@ -74,13 +74,23 @@ impl Core {
         welcome: impl FnOnce(Vec<(AttemptId, Verdict)>) -> CoordinatorMessage,
     ) {
         let Some(agent) = self.agents.get_mut(&id) else { return };
-        agent.slots.retain(|_, slot| !slot.ghost);
+        agent.slots.retain(|_, slot| slot.ghost.is_none());
         let had: Vec<AttemptId> = agent.slots.keys().copied().collect();
         let named: BTreeSet<AttemptId> = held.iter().map(|held| held.attempt).collect();
         agent.committed.retain(|attempt, _| named.contains(attempt));
-        let verdicts = held.iter().map(|held| (held.attempt, self.verdict_on(id, held))).collect();
+        let verdicts: Vec<_> = held.iter().map(|held| (held.attempt, self.verdict_on(id, held))).collect();
+        // What it names by an older right is not what it was given since.
+        let by_right: BTreeSet<AttemptId> = verdicts
+            .iter()
+            .zip(held)
+            .filter(|((attempt, verdict), held)| {
+                let right = self.leases.get(attempt).map(|lease| lease.epoch);
+                matches!(verdict, Verdict::Keep { .. }) || right == Some(held.epoch)
+            })
+            .map(|((attempt, _), _)| *attempt)
+            .collect();
         self.send(id, welcome(verdicts));
-        for attempt in had.iter().filter(|attempt| !named.contains(attempt)) {
+        for attempt in had.iter().filter(|attempt| !by_right.contains(attempt)) {
             self.on_not_held(id, *attempt);
         }
         for attempt in &named {
@@ -198,7 +208,7 @@ impl Core {
         }
         self.queue.served(build, epoch.0);
         let resources = self.share_of(job, id);
-        self.take_slot(id, held.attempt, Slot { epoch, job, resources, ghost: false, done: false });
+        self.take_slot(id, held.attempt, Slot { epoch, job, resources, ghost: None, done: false });
         let (granted_at, phase) = (self.now.mono, Phase::Unknown);
         self.leases
             .insert(held.attempt, Lease { agent: id, job, epoch, phase, started_at: None, granted_at, timer: None });

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use windlass_pipeline::graph::NodeKind;
-use windlass_protocol::{AgentId, AttemptId, JobId, limits};
+use windlass_protocol::{AgentId, AttemptId, Instant64, JobId, limits};
 
 use crate::build::is_hard_failure;
 use crate::deps::{Standing, standing};
@@ -81,7 +81,7 @@ impl Core {
             hold!(lease.granted_at >= fence, "I3", "{} was leased again before what ran of it had ended", lease.job);
         }
         let agent = self.agents.get(&lease.agent);
-        let watched = agent.is_some_and(|agent| agent.slots.get(&id).is_some_and(|slot| !slot.ghost));
+        let watched = agent.is_some_and(|agent| agent.slots.get(&id).is_some_and(|slot| slot.ghost.is_none()));
         hold!(watched, "I2", "{id} is leased to {}, which has no slot for it", lease.agent);
         let silence = self.timers.has(Timer::Silence(lease.agent));
         let deadline = match lease.phase {
@@ -198,7 +198,7 @@ impl Core {
         hold!(cpu == agent.used.cpu_millis, "I11", "{id} is said to use {} of {cpu}", agent.used.cpu_millis);
         for (attempt, slot) in &agent.slots {
             let live = self.leases.get(attempt).is_some_and(|lease| lease.agent == id);
-            hold!(live || slot.ghost, "I2", "{id} has a slot for {attempt}, which it does not hold");
+            hold!(live || slot.ghost.is_some(), "I2", "{id} has a slot for {attempt}, which it does not hold");
         }
         let pool = self.pools.get(&agent.row.pool);
         let listed = self.open.get(&agent.row.pool);
@@ -213,11 +213,11 @@ impl Core {
     /// No attempt is held by right on two agents, and no exclusive job has two attempts that may run.
     fn check_holders(&self) -> Result<(), Broken> {
         let mut holders: BTreeMap<AttemptId, AgentId> = BTreeMap::new();
-        let mut ghosts: BTreeMap<JobId, AttemptId> = BTreeMap::new();
+        let mut ghosts: BTreeMap<JobId, Vec<(Instant64, AttemptId)>> = BTreeMap::new();
         for (id, agent) in &self.agents {
             for (attempt, slot) in &agent.slots {
-                if slot.ghost {
-                    ghosts.insert(slot.job, *attempt);
+                if let Some(since) = slot.ghost {
+                    ghosts.entry(slot.job).or_default().push((since, *attempt));
                 } else if let Some(other) = holders.insert(*attempt, *id) {
                     return broken("I2", format!("{attempt} is held by {other} and by {id}"));
                 }
@@ -226,8 +226,12 @@ impl Core {
         for (id, lease) in &self.leases {
             let exclusive = self.command(lease.job).is_some_and(|command| command.exclusive);
             let fenced = self.jobs[&lease.job].fence.is_some_and(|fence| lease.granted_at >= fence);
-            let ghost = ghosts.get(&lease.job).filter(|ghost| *ghost != id && exclusive && !fenced);
-            if let Some(ghost) = ghost {
+            if !exclusive || fenced {
+                continue;
+            }
+            // One that was heard of only after the grant could not have held it back.
+            let known = |(since, ghost): &&(Instant64, AttemptId)| ghost != id && *since < lease.granted_at;
+            if let Some((_, ghost)) = ghosts.get(&lease.job).and_then(|ghosts| ghosts.iter().find(known)) {
                 return broken("I3", format!("{id} is leased while {ghost} of the same exclusive job may run"));
             }
         }

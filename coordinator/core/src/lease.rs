@@ -86,7 +86,7 @@ impl Core {
         if let Some(agent) = self.agents.get_mut(&agent) {
             agent.reserved_for = None;
         }
-        self.take_slot(agent, id, Slot { epoch, job, resources, ghost: false, done: false });
+        self.take_slot(agent, id, Slot { epoch, job, resources, ghost: None, done: false });
         let (phase, started_at, granted_at) = (Phase::Offered, None, mono);
         self.leases.insert(id, Lease { agent, job, epoch, phase, started_at, granted_at, timer: None });
         self.arm(id);
@@ -107,7 +107,7 @@ impl Core {
             .find(|agent| !self.agents[agent].slots.contains_key(&id));
         if let (Some(agent), Some(spec)) = (second, self.spec(id)) {
             let resources = self.share_of(job, agent);
-            self.take_slot(agent, id, Slot { epoch, job, resources, ghost: false, done: false });
+            self.take_slot(agent, id, Slot { epoch, job, resources, ghost: None, done: false });
             self.send(agent, CoordinatorMessage::Offer { epoch, job: Box::new(spec) });
         }
     }
@@ -265,7 +265,7 @@ impl Core {
 
     /// Ends the right itself: the lease, its deadline, its slot.
     pub(crate) fn drop_lease(&mut self, id: AttemptId, remains: Remains) -> Option<Lease> {
-        let lease = self.leases.remove(&id)?;
+        let (lease, now) = (self.leases.remove(&id)?, self.now.mono);
         if let Some(timer) = lease.timer {
             self.timers.clear(timer);
         }
@@ -273,7 +273,7 @@ impl Core {
             Remains::Nothing | Remains::Unknown => self.free_slot(lease.agent, id),
             Remains::Ghost => {
                 if let Some(slot) = self.agents.get_mut(&lease.agent).and_then(|agent| agent.slots.get_mut(&id)) {
-                    slot.ghost = true;
+                    slot.ghost = Some(now);
                 }
             }
         }

@@ -39,7 +39,7 @@ impl Core {
             queue: Queue::default(),
             timers: Timers::default(),
             book: Logbook::default(),
-            ripple: VecDeque::new(),
+            ripple: BTreeMap::new(),
             effects: VecDeque::new(),
         };
         for (id, row) in rows.agents {
@@ -112,7 +112,7 @@ impl Core {
         self.leases.insert(id, lease);
         let resources = self.request_of(job);
         if let Some(agent) = self.agents.get_mut(&agent) {
-            agent.slots.insert(id, Slot { epoch, job, resources, ghost: false, done: false });
+            agent.slots.insert(id, Slot { epoch, job, resources, ghost: None, done: false });
         }
         self.sum_up(agent);
         self.watch_silence(agent);

@@ -146,10 +146,13 @@ impl Core {
 
     /// Puts a job that is ready in its line, or holds it back until it may be leased.
     pub(crate) fn enqueue(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get(&id) else { return };
-        if job.queued.is_some() {
+        if self.jobs.get(&id).is_none_or(|job| job.queued.is_some()) {
             return;
         }
+        if let Some(agent) = self.haunted_by(id) {
+            self.fence(id, agent);
+        }
+        let Some(job) = self.jobs.get(&id) else { return };
         let held = job.row.not_before.filter(|at| *at > self.now.wall);
         if let Some(until) = held {
             let due = self.mono_of(until).max(job.fence.unwrap_or_default());

@@ -43,8 +43,8 @@ pub struct Core {
     pub(crate) queue: Queue,
     pub(crate) timers: Timers,
     pub(crate) book: Logbook,
-    /// Jobs whose dependents are to be looked at.
-    pub(crate) ripple: VecDeque<(JobId, Standing)>,
+    /// Jobs whose dependents are to be looked at, with what they were before.
+    pub(crate) ripple: BTreeMap<JobId, Standing>,
     pub(crate) effects: VecDeque<Effect>,
 }
 
@@ -169,8 +169,8 @@ pub(crate) struct Slot {
     pub(crate) epoch: Epoch,
     pub(crate) job: JobId,
     pub(crate) resources: Resources,
-    /// Its right has ended; the agent has not said yet that nothing runs.
-    pub(crate) ghost: bool,
+    /// Since when its right has ended, while the agent has not said that nothing runs.
+    pub(crate) ghost: Option<Instant64>,
     /// The command has ended and the result is not yet durable: it takes no room any more.
     pub(crate) done: bool,
 }

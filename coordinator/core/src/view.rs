@@ -52,7 +52,7 @@ impl Core {
             let (slots, capacity) =
                 agent.hello.as_ref().map_or((0, Resources::default()), |hello| (hello.slots, hello.capacity));
             let pool = self.pools.get(&agent.row.pool);
-            let running = agent.slots.iter().filter(|(_, slot)| !slot.ghost).map(|(attempt, _)| *attempt);
+            let running = agent.slots.iter().filter(|(_, slot)| slot.ghost.is_none()).map(|(attempt, _)| *attempt);
             AgentView {
                 id: *id,
                 row: &agent.row,

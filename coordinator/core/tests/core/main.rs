@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod bugs;
 mod kit;
 mod life;
+mod rules;
+mod tokens;
 mod walk;

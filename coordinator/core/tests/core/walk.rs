@@ -1,7 +1,7 @@
 //! Random walks: whatever comes, in whatever order, every invariant holds, every refusal changes nothing, the rows give
 //! the same core again, and when the world falls silent every build ends.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
@@ -39,6 +39,7 @@ struct World {
     builds: Vec<BuildId>,
     jobs: Vec<JobId>,
     slots: u32,
+    seen: BTreeSet<JobState>,
 }
 
 impl World {
@@ -58,6 +59,7 @@ impl World {
             builds: Vec::new(),
             jobs: Vec::new(),
             slots: 2,
+            seen: BTreeSet::new(),
         };
         world.listen();
         world
@@ -80,7 +82,7 @@ impl World {
             21 => self.repeat_old(b),
             22 => self.nonsense(a, b),
             _ if b % 4 == 0 => self.restart(),
-            _ => self.shell.pass(100),
+            _ => self.all_is_well(),
         }
         self.listen();
     }
@@ -93,7 +95,8 @@ impl World {
         let result = self.shell.input(input);
         if let Err(rejected) = &result {
             assert_eq!(before, self.shell.rows, "{rejected:?} changed something");
-            let stale = matches!(rejected, Rejected::StaleEpoch { .. } | Rejected::NoLease(_) | Rejected::NotYours { .. });
+            let stale =
+                matches!(rejected, Rejected::StaleEpoch { .. } | Rejected::NoLease(_) | Rejected::NotYours { .. });
             for effect in &self.shell.effects {
                 let stop = matches!(effect, Effect::Send { message, .. } if matches!(
                     **message,
@@ -118,6 +121,7 @@ impl World {
 
     /// Takes what the core said to agents and to the log.
     fn listen(&mut self) {
+        self.seen.extend(self.shell.rows.jobs.values().map(|job| job.state));
         for effect in self.shell.take_effects() {
             match effect {
                 Effect::Send { agent, message, .. } if self.up[&agent] => {
@@ -148,7 +152,7 @@ impl World {
                 if bits % 11 == 0 {
                     command.soft_fail = SoftFail::Always;
                 }
-                if bits % 13 == 0 {
+                if bits % 3 == 1 {
                     command.timeout_ms = Some(5_000);
                 }
                 if bits % 17 == 0 {
@@ -167,7 +171,8 @@ impl World {
             }
             nodes.push(node);
         }
-        let supersede = [Supersede::Never, Supersede::Never, Supersede::Waiting, Supersede::Running][usize::from(b % 4)];
+        let supersede =
+            [Supersede::Never, Supersede::Never, Supersede::Waiting, Supersede::Running][usize::from(b % 4)];
         let branch = ["main", "", "feature"][usize::from(a % 3)];
         let untrusted = b % 31 == 0;
         let build = self.shell.submit_with(Graph { nodes, supersede }, |submit| {
@@ -374,6 +379,17 @@ impl World {
         }
     }
 
+    /// A few minutes in which everybody beats and nothing else happens.
+    fn all_is_well(&mut self) {
+        for _ in 0..40 {
+            self.shell.pass(5_000);
+            self.listen();
+            for agent in self.agents.clone() {
+                self.beat(agent, false);
+            }
+        }
+    }
+
     /// A message from long ago arrives once more.
     fn repeat_old(&mut self, b: u16) {
         let Some((agent, event)) = pick(&self.old_words, b) else { return };
@@ -448,7 +464,7 @@ impl World {
         }
         let given = |shell: &Shell| -> Vec<_> {
             let live = shell.rows.attempts.values().filter(|row| !row.state.is_final());
-            live.map(|row| (row.job, row.agent, row.epoch)).collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+            live.map(|row| (row.job, row.agent, row.epoch)).collect::<BTreeSet<_>>().into_iter().collect()
         };
         assert_eq!(given(&copy), given(&self.shell), "the rows dispatch otherwise");
     }
@@ -503,15 +519,15 @@ fn a_long_walk_reaches_every_state_that_a_job_can_be_stored_in() -> Result<(), T
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for _ in 0..100 {
         let steps = proptest::collection::vec(any::<Step>(), 250).new_tree(&mut runner).unwrap().current();
         let mut world = World::new();
         for step in steps {
             world.step(step);
-            seen.extend(world.shell.rows.jobs.values().map(|job| job.state));
         }
         world.everything_ends();
+        seen.append(&mut world.seen);
         seen.extend(world.shell.history.values().flat_map(|rows| rows.jobs.iter().map(|job| job.state)));
     }
     let reachable = [

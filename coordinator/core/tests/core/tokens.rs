@@ -1,0 +1,146 @@
+//! Tokens, pools, joining, and requests that are made twice.
+
+use windlass_coordinator_core::Rejected;
+use windlass_coordinator_core::Reply;
+use windlass_coordinator_core::input::Request;
+use windlass_coordinator_core::row::*;
+use windlass_protocol::message::RefuseCode;
+use windlass_protocol::{Digest, IdSource, TokenId, WallMs, limits};
+
+use crate::kit::*;
+
+fn token(shell: &mut Shell, number: u64, pool: PoolRow, uses: Option<u32>, expires_at: Option<WallMs>) -> TokenId {
+    let id = IdSource::from_seed([5; 32]).token(WallMs(number));
+    let grant = TokenGrant::Join { pool: pool.name.clone(), max_uses: uses, used: 0 };
+    let (secret_hash, note) = (Digest::of(b"secret"), "for tests".to_owned());
+    let new = NewToken { id, secret_hash, grant, pool: Some(pool), note, expires_at };
+    shell.request(Request::CreateToken(Box::new(new))).unwrap();
+    id
+}
+
+fn code(result: Result<Reply, Rejected>) -> RefuseCode {
+    match result {
+        Err(Rejected::Join(refused)) => refused.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn join(shell: &mut Shell, joining: Joining) -> Result<Reply, Rejected> {
+    shell.request(Request::Join(Box::new(joining)))
+}
+
+#[test]
+fn one_use_admits_one_agent_and_its_key_may_ask_again_for_ever() {
+    let mut shell = Shell::new();
+    let end = WallMs(START + 1_000);
+    let id = token(&mut shell, 1, pool("main"), Some(1), Some(end));
+    let first = join(&mut shell, joining(id, "one")).unwrap();
+    assert_eq!(code(join(&mut shell, joining(id, "two"))), RefuseCode::TokenUsedUp);
+    shell.pass(2_000);
+    assert_eq!(join(&mut shell, joining(id, "one")).unwrap(), first);
+    assert_eq!(code(join(&mut shell, joining(id, "two"))), RefuseCode::TokenExpired);
+    let TokenGrant::Join { used, .. } = shell.rows.tokens[&id].grant else { panic!() };
+    assert_eq!((used, shell.rows.agents.len()), (1, 1));
+}
+
+#[test]
+fn every_refusal_to_join_has_its_code() {
+    let mut shell = Shell::new();
+    let fixed = PoolRow { tags: TagPolicy::Fixed(vec![("os".to_owned(), "linux".to_owned())]), ..pool("fixed") };
+    let id = token(&mut shell, 1, fixed, None, None);
+    let wrong = Joining { secret_hash: Digest::of(b"guess"), ..joining(id, "one") };
+    assert_eq!(code(join(&mut shell, wrong)), RefuseCode::TokenUnknown);
+    let unknown = IdSource::from_seed([6; 32]).token(WallMs(9));
+    assert_eq!(code(join(&mut shell, joining(unknown, "one"))), RefuseCode::TokenUnknown);
+    let claims = Joining { tags: vec![("gpu".to_owned(), "yes".to_owned())], ..joining(id, "one") };
+    assert_eq!(code(join(&mut shell, claims)), RefuseCode::TagNotAllowed);
+    let agent = shell.join(id, "one");
+    assert_eq!(shell.rows.agents[&agent].tags, [("os".to_owned(), "linux".to_owned())]);
+    shell.request(Request::RevokeToken { token: id, and_agents: false }).unwrap();
+    assert_eq!(code(join(&mut shell, joining(id, "two"))), RefuseCode::TokenRevoked);
+    assert!(join(&mut shell, joining(id, "one")).is_ok(), "its agents stay");
+    shell.request(Request::RevokeToken { token: id, and_agents: true }).unwrap();
+    assert_eq!(code(join(&mut shell, joining(id, "one"))), RefuseCode::AgentRevoked);
+}
+
+#[test]
+fn a_token_that_contradicts_its_pool_is_refused_and_says_where() {
+    let mut shell = Shell::new();
+    token(&mut shell, 1, pool("main"), None, None);
+    let other = PoolRow { zone: "elsewhere".to_owned(), ..pool("main") };
+    let grant = TokenGrant::Join { pool: "main".to_owned(), max_uses: None, used: 0 };
+    let id = IdSource::from_seed([5; 32]).token(WallMs(77));
+    let (secret_hash, note) = (Digest::of(b"secret"), String::new());
+    let new = NewToken { id, secret_hash, grant, pool: Some(other), note, expires_at: None };
+    let refused = shell.request(Request::CreateToken(Box::new(new)));
+    assert_eq!(refused, Err(Rejected::PoolConflict { pool: "main".to_owned(), field: "zone" }));
+    assert_eq!(shell.rows.tokens.len(), 1);
+}
+
+#[test]
+fn a_machine_that_lost_its_state_replaces_its_old_agent_whose_job_is_lost() {
+    let mut shell = Shell::new();
+    let old = shell.agent("one", 1);
+    let build = shell.submit(graph(vec![step("a")]));
+    let offer = shell.offer(old);
+    shell.start(old, offer);
+    shell.disconnect(old);
+    let id = shell.pool(pool("main"));
+    let new = Joining { key: Digest::of(b"another key"), ..joining(id, "one") };
+    assert!(matches!(join(&mut shell, new), Ok(Reply::Joined { agent, .. }) if agent != old));
+    assert!(!shell.rows.agents.contains_key(&old));
+    assert_eq!(shell.states(build), [JobState::Failed]);
+}
+
+#[test]
+fn a_revoked_agent_is_cut_off_and_its_jobs_are_lost() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let build = shell.submit(graph(vec![step("a")]));
+    let offer = shell.offer(agent);
+    shell.start(agent, offer);
+    shell.request(Request::RevokeAgent { agent }).unwrap();
+    assert!(!shell.is_connected(agent));
+    assert_eq!(shell.states(build), [JobState::Failed]);
+}
+
+#[test]
+fn the_same_key_with_the_same_body_is_the_same_build_and_with_another_is_refused() {
+    let mut shell = Shell::new();
+    let by = IdSource::from_seed([5; 32]).token(WallMs(1));
+    let ask = |body: &[u8]| {
+        let key = ((by, "k".to_owned()), Digest::of(body));
+        Request::Submit(Box::new(submission(graph(vec![step("a")]), |submit| submit.idempotency = Some(key))))
+    };
+    let Ok(Reply::Submitted { build, existing: false }) = shell.request(ask(b"one")) else { panic!() };
+    assert_eq!(shell.request(ask(b"one")), Ok(Reply::Submitted { build, existing: true }));
+    assert_eq!(shell.request(ask(b"two")), Err(Rejected::IdempotencyMismatch));
+    assert_eq!(shell.rows.builds.len(), 1);
+}
+
+#[test]
+fn graphs_that_cannot_be_and_submits_past_a_limit_are_refused() {
+    let mut shell = Shell::new();
+    let refused = |shell: &mut Shell, submit| shell.request(Request::Submit(Box::new(submit))).unwrap_err();
+    let circle = submission(graph(vec![after(step("a"), &[1]), after(step("b"), &[0])]), |_| {});
+    assert!(matches!(refused(&mut shell, circle), Rejected::Graph(_)));
+    let nowhere = submission(graph(vec![after(step("a"), &[9])]), |_| {});
+    assert!(matches!(refused(&mut shell, nowhere), Rejected::Graph(_)));
+    let long = submission(graph(vec![]), |submit| submit.message = "x".repeat(limits::MESSAGE_MAX_BYTES + 1));
+    assert!(matches!(refused(&mut shell, long), Rejected::Limit { .. }));
+    assert!(shell.rows.builds.is_empty());
+}
+
+#[test]
+fn what_people_do_is_in_the_audit_trail() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let build = shell.submit(graph(vec![step("a")]));
+    shell.cancel(build);
+    shell.request(Request::DrainAgents { agents: vec![agent], deadline_ms: None }).unwrap();
+    shell.request(Request::ResumeAgent { agent }).unwrap();
+    shell.request(Request::RevokeAgent { agent }).unwrap();
+    let expected =
+        ["token.create", "agent.join", "build.submit", "build.cancel", "agent.drain", "agent.resume", "agent.revoke"];
+    assert_eq!(shell.audits, expected);
+}
