@@ -173,7 +173,7 @@ pub fn unmasked_names(env: &[(String, String)]) -> Vec<&str> {
 /// What a job's supervisor tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The command has started; first, unless it never did.
+    /// The command has started; first, unless it never did, and again after a connection that broke.
     Started {
         /// When.
         at: WallMs,
@@ -256,7 +256,11 @@ impl RunningJob {
             // A broken connection is the end, as a closed one is: the outcome, or its absence, tells the rest.
             let read = self.reports.read_until(b'\n', &mut self.line).await.unwrap_or(0);
             if read == 0 || self.line.last() != Some(&b'\n') {
-                return self.last_event();
+                self.line.clear();
+                match self.reconnect().await? {
+                    Some(event) => return Ok(event),
+                    None => continue,
+                }
             }
             let report = serde_json::from_slice(&self.line);
             self.line.clear();
@@ -272,6 +276,22 @@ impl RunningJob {
                 Err(_) => {}
             }
         }
+    }
+
+    /// The connection broke: the job is over, or its supervisor is gone, or it gave way to newer connections.
+    async fn reconnect(&mut self) -> io::Result<Option<Event>> {
+        if let Some(outcome) = attempts::outcome(&self.dir)? {
+            return Ok(Some(Event::Finished(outcome)));
+        }
+        let Ok(stream) = attempts::connect(&self.dir) else {
+            // Asked again: it may have left its outcome just before it went.
+            return self.last_event().map(Some);
+        };
+        stream.set_nonblocking(true)?;
+        let (read, write) = UnixStream::from_std(stream)?.into_split();
+        self.reports = BufReader::new(read);
+        *self.steering.socket.lock().await = write;
+        Ok(None)
     }
 
     fn last_event(&self) -> io::Result<Event> {
