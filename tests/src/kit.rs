@@ -8,6 +8,8 @@
 //! | [`agent`] | an agent that can be killed, stopped and continued |
 //! | [`client`] | the HTTP API |
 //! | [`build`] | what builds, jobs and attempts look like in answers |
+//! | [`fleet`] | a coordinator and agents of one pool |
+//! | [`pipeline`] | pipelines as values |
 //! | [`sse`] | Server-Sent Events |
 //! | [`chaos`] | killing things again and again |
 //! | [`wait`] | waiting with a deadline |
@@ -18,6 +20,8 @@ pub mod build;
 pub mod chaos;
 pub mod client;
 pub mod coordinator;
+pub mod fleet;
+pub mod pipeline;
 pub mod process;
 pub mod skip;
 pub mod sse;
@@ -28,6 +32,7 @@ pub use agent::{Agent, AgentOptions};
 pub use build::{Attempt, Build, Job};
 pub use client::{Answer, Client, JoinToken, Submit};
 pub use coordinator::{Coordinator, CoordinatorOptions};
+pub use fleet::Fleet;
 pub use process::{Exit, Process};
 pub use wait::{DEADLINE, until, within};
 pub use world::{Ran, World, test};

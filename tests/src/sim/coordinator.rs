@@ -242,7 +242,8 @@ impl World {
                 log.wanted = Some(Wanted { epoch, bytes, digest });
                 let generation = self.coordinator.generation;
                 self.sync_logs();
-                self.after(LOG_SETTLE_MS + 1_000, Event::SettleOver { generation, attempt });
+                let patience = self.random.between(LOG_SETTLE_MS / 4, LOG_SETTLE_MS);
+                self.after(patience, Event::SettleOver { generation, attempt });
             }
             Effect::FenceLog { attempt, epoch, sealed } => self.fence_log(attempt, epoch, sealed),
             Effect::Progress(Progress::Attempt { state, job_state, .. }) => {

@@ -4,10 +4,11 @@ use windlass_agent_core::{Exit, Input, Signal};
 use windlass_coordinator_core::Request;
 use windlass_coordinator_core::row::AttemptRow;
 use windlass_protocol::job::{Epoch, Outcome};
-use windlass_protocol::message::AgentMessage;
+use windlass_protocol::message::{AgentMessage, CoordinatorMessage};
 use windlass_protocol::{Digest, WallMs};
 
 use super::network::Payload;
+use super::runner::Process;
 use super::workload::{Action, Asked, MEND_MS, pools};
 use super::world::{Event, World};
 
@@ -159,6 +160,7 @@ impl World {
     fn trouble_forge(&mut self, host: usize) {
         let leased = |row: &&AttemptRow| !row.state.is_final();
         let rows: Vec<_> = self.store.rows.attempts.values().filter(leased).map(|row| (row.id, row.epoch)).collect();
+        self.trouble_agents_belief(host);
         let (Some((attempt, epoch)), Some(conn)) = (self.random.pick(&rows), self.hosts[host].conn) else { return };
         let mine = self.hosts[host].id == self.store.rows.attempts.get(&attempt).map(|row| row.agent);
         let past = self.random.thousandth(500) || mine;
@@ -176,6 +178,20 @@ impl World {
             peak_memory_bytes: None,
         };
         self.send(conn, Payload::Up(AgentMessage::Finished { attempt, epoch, outcome }));
+    }
+
+    /// An agent is told what cannot be: that bytes are durable which were never written, that what runs is prepared.
+    fn trouble_agents_belief(&mut self, host: usize) {
+        let held: Vec<_> =
+            self.hosts[host].records.iter().map(|(attempt, record)| (*attempt, record.process)).collect();
+        let Some((attempt, process)) = self.random.pick(&held) else { return };
+        if let Some(conn) = self.hosts[host].conn {
+            let message = CoordinatorMessage::LogAck { attempt, offset: 1 << 40 };
+            self.send(conn, Payload::Down(message));
+        }
+        if process == Process::Running {
+            self.tell_host(host, Input::Prepared { attempt });
+        }
     }
 
     fn trouble_signal(&mut self, host: usize) {

@@ -273,6 +273,8 @@ impl World {
             Effect::Reconnect { after_ms, .. } => self.redial(index, after_ms),
             Effect::Leave { exit } => {
                 self.coverage.reach(coverage::exit(exit));
+                // Whatever still comes to one that has left is refused.
+                self.tell_host(index, Input::CertificateDue { csr: Vec::new() });
                 self.crash_agent(index);
                 self.hosts[index].left = Some(exit);
             }

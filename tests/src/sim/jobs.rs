@@ -49,14 +49,25 @@ impl World {
             Process::Preparing | Process::Gone => 1,
             Process::Starting { .. } | Process::Running => record.plan.polite_ms.unwrap_or(u64::MAX).min(grace_ms + 20),
         };
-        self.job_later(host, attempt, polite + 1, JobStep::EndsPolitely);
+        let wait = self.stubborn_ms(host, attempt).max(polite + 1);
+        self.job_later(host, attempt, wait, JobStep::EndsPolitely);
     }
 
     pub(super) fn kill_job(&mut self, host: usize, attempt: AttemptId) {
         let ms = self.random.between(1, 60);
-        let stubborn = self.troubled && self.random.thousandth(30);
-        let wait = if stubborn { 12_000 } else { ms };
+        let wait = self.stubborn_ms(host, attempt).max(ms);
         self.job_later(host, attempt, wait, JobStep::Killed);
+    }
+
+    /// Some jobs cannot be ended for a while, whatever is done.
+    fn stubborn_ms(&mut self, host: usize, attempt: AttemptId) -> u64 {
+        let stubborn = self.troubled && self.random.thousandth(50);
+        let now = self.now;
+        let Some(record) = self.hosts[host].records.get_mut(&attempt) else { return 0 };
+        if stubborn && record.stubborn_until == 0 {
+            record.stubborn_until = now + self.random.between(5_000, 90_000);
+        }
+        record.stubborn_until.saturating_sub(now)
     }
 
     pub(super) fn job_step(&mut self, host: usize, attempt: AttemptId, run: u64, step: JobStep) {

@@ -28,8 +28,8 @@ pub struct Record {
     pub deadline: Option<u64>,
     /// How it will end if nobody ends it.
     pub plan: Plan,
-    /// Kills of it are not heard for a while.
-    pub stubborn: bool,
+    /// Nothing ends it before this time of the run.
+    pub stubborn_until: u64,
 }
 
 /// Whether anything runs.
@@ -124,7 +124,7 @@ impl Record {
             outcome: None,
             deadline: None,
             plan,
-            stubborn: false,
+            stubborn_until: 0,
         }
     }
 

@@ -1,0 +1,12 @@
+//! The whole from outside: the program, its processes, its API.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test")]
+
+mod access;
+mod agents;
+mod builds;
+mod cli;
+mod isolation;
+mod logs;
+mod source;
+mod strangers;
