@@ -373,6 +373,25 @@ fn a_stop_kills_and_is_answered_only_when_the_processes_are_gone() {
 }
 
 #[test]
+fn what_started_is_said_to_have_started_before_it_is_said_to_be_stopped() {
+    let mut agent = Agent::welcomed(config());
+    agent.offer(3, job(1)).unwrap();
+    agent.lose();
+    agent.conn += 1;
+    agent.put(Input::Connected { conn: ConnId(agent.conn) }).unwrap();
+    // It starts between a hello that says otherwise and its welcome.
+    agent.put(Input::Prepared { attempt: id(1) }).unwrap();
+    agent.put(Input::Started { attempt: id(1), at: WallMs(7) }).unwrap();
+    let verdicts = vec![(id(1), Verdict::Stop)];
+    agent.done.clear();
+    agent.tell(CoordinatorMessage::Welcome { session: 2, lease_ms: LEASE_MS, beat_ms: BEAT_MS, verdicts }).unwrap();
+    agent.put(Input::RunnerGone { attempt: id(1) }).unwrap();
+    let said: Vec<_> = agent.said().filter(|said| !matches!(said, AgentMessage::Beat { .. })).cloned().collect();
+    let started = AgentMessage::Started { attempt: id(1), epoch: Epoch(3), at: WallMs(7) };
+    assert_eq!(said, [started, AgentMessage::Stopped { attempt: id(1), epoch: Epoch(3) }]);
+}
+
+#[test]
 fn an_agent_that_cannot_kill_says_so_takes_nothing_and_tries_again() {
     let mut agent = Agent::welcomed(config());
     agent.run(3, job(1));

@@ -185,11 +185,22 @@ impl AgentCore {
         let Some(holding) = self.slots.held.remove(&attempt) else { return };
         let epoch = holding.epoch;
         self.ended.note(attempt, epoch);
-        self.dropped.insert(attempt, Dropped { epoch, started_at: holding.started_at });
+        let dropped = Dropped { epoch, started_at: holding.started_at };
+        self.dropped.insert(attempt, dropped);
         if holding.spool.sending {
             self.effects.push_back(Effect::StopLog { attempt });
         }
         self.quarantine();
+        self.say_stopped(attempt, dropped);
+    }
+
+    /// Says that nothing of it runs; but first, if it had started, that it had: it may have started after a hello that
+    /// said otherwise, and what is taken for never started is run again.
+    pub(super) fn say_stopped(&mut self, attempt: AttemptId, dropped: Dropped) {
+        let epoch = dropped.epoch;
+        if let Some(at) = dropped.started_at {
+            self.say(AgentMessage::Started { attempt, epoch, at });
+        }
         self.say(AgentMessage::Stopped { attempt, epoch });
     }
 
@@ -236,10 +247,12 @@ impl AgentCore {
 
     pub(super) fn stop(&mut self, now: Instant64, attempt: AttemptId, epoch: Epoch) -> Result<(), Rejected> {
         let Some(holding) = self.slots.held.get_mut(&attempt) else {
-            if let Some(dropped) = self.dropped.get_mut(&attempt) {
-                dropped.epoch = dropped.epoch.max(epoch);
+            let mut dropped = Dropped { epoch, started_at: None };
+            if let Some(known) = self.dropped.get_mut(&attempt) {
+                known.epoch = known.epoch.max(epoch);
+                dropped = *known;
             }
-            self.say(AgentMessage::Stopped { attempt, epoch });
+            self.say_stopped(attempt, dropped);
             return Ok(());
         };
         if epoch < holding.epoch {

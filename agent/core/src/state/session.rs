@@ -140,9 +140,8 @@ impl AgentCore {
                 Verdict::Stop => self.stop_held(now.mono, *attempt),
             }
         }
-        let dropped: Vec<_> = self.dropped.iter().map(|(attempt, dropped)| (*attempt, dropped.epoch)).collect();
-        for (attempt, epoch) in dropped {
-            self.say(AgentMessage::Stopped { attempt, epoch });
+        for (attempt, dropped) in self.dropped.clone() {
+            self.say_stopped(attempt, dropped);
         }
         if self.drain.signals.is_some() || self.drain.quit_by.is_some() {
             self.say(AgentMessage::Draining);
