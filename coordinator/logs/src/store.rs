@@ -340,7 +340,8 @@ impl LogStore {
         }
     }
 
-    /// Watches a log from an offset on; one that does not exist yet is waited for.
+    /// Watches a log from an offset on; one that does not exist yet is waited for. So is one that ended without a byte
+    /// in an earlier run, of which nothing is kept: who knows from the store's rows that a log is empty need not ask.
     ///
     /// # Errors
     /// [`Fault`] where the disk fails.
