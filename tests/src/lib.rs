@@ -5,7 +5,5 @@
 //! | [`sim`] | the core simulation |
 //! | [`kit`] | real coordinators, agents and clients in a world of their own |
 
-#![allow(clippy::cast_possible_truncation, reason = "sizes of a simulated world are small")]
-
 pub mod kit;
 pub mod sim;

@@ -34,13 +34,10 @@ pub struct AgentConfig {
 pub struct Bugs {
     /// Starts a command although its right has ended, and lets exclusive ones run on (breaks I3).
     pub outlives_right: bool,
-    /// Counts a right from when the answer came, not from when the beat was sent (breaks I3).
-    pub right_from_answer: bool,
     /// Sends a log from its own idea of the offset, not from the coordinator's (breaks I4).
     pub sends_log_from_own_offset: bool,
-    /// Believes messages of connections that are over (breaks I2 or I3).
-    pub believes_void_connection: bool,
-    /// Drops a finished attempt as soon as it has said so (breaks I10: the result is lost with the connection).
+    /// Drops a finished attempt as soon as it has said so (breaks I3: the result is lost with the connection, and the
+    /// command runs again).
     pub forgets_before_commit: bool,
     /// Goes on with an attempt that it was told to stop or cancel (breaks I8).
     pub ignores_stop: bool,

@@ -268,11 +268,9 @@ impl World {
                 }
             }
         }
-        let host = self.network.conns.get(&conn).map(|state| state.host);
         if let Err((invariant, detail)) = self.oracle.sending(agent, &message, &self.store) {
             self.violate(invariant, detail);
         }
-        let _ = host;
         self.note(|| format!("-> {agent} {message:?}"));
         self.send(conn, Payload::Down(message));
     }

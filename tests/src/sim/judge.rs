@@ -34,7 +34,7 @@ impl World {
                 self.violate(broken.invariant, format!("agent {index}: {}", broken.detail));
             }
         }
-        if self.handled % 64 == 0 {
+        if self.handled.is_multiple_of(64) {
             self.judge_rows();
         }
     }

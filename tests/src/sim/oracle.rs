@@ -12,6 +12,7 @@ use windlass_protocol::message::{AgentMessage, CoordinatorMessage};
 use windlass_protocol::{AgentId, AttemptId, BuildId, JobId};
 
 use super::coverage::{self, Coverage};
+use super::logs::Logs;
 use super::store::Store;
 
 /// The number of an invariant, and what was seen.
@@ -397,11 +398,23 @@ impl Oracle {
         Err(format!("attempt {attempt}: durable bytes from {from} to {} are not what the job wrote", durable.len()))
     }
 
+    /// I4: a log that is called complete is what the job wrote, to the end that its outcome tells.
+    fn log_is_whole(&self, row: &AttemptRow, logs: &Logs) -> Verdict {
+        let Some(outcome) = row.outcome.as_ref().filter(|_| row.log_complete) else { return Ok(()) };
+        let written = self.logs.get(&row.id).map(Vec::as_slice).unwrap_or_default();
+        let durable = logs.by_attempt.get(&row.id).map(|log| log.durable.as_slice()).unwrap_or_default();
+        if durable == written && durable.len() as u64 == outcome.log_bytes {
+            return Ok(());
+        }
+        let (has, wrote, told) = (durable.len(), written.len(), outcome.log_bytes);
+        Err(("I4", format!("attempt {}: its log has {has} bytes, {wrote} were written, {told} were told", row.id)))
+    }
+
     /// Everything at the end: nothing runs for what has ended, results are whole.
     ///
     /// # Errors
     /// Something is not so.
-    pub fn judge_end(&self, store: &Store) -> Verdict {
+    pub fn judge_end(&self, store: &Store, logs: &Logs) -> Verdict {
         self.acknowledged_are_stored(store)?;
         if let Some((job, attempt, host)) = self.running.first() {
             return Err((
@@ -416,6 +429,7 @@ impl Oracle {
             if row.state == AttemptState::Finished && row.outcome.is_none() {
                 return Err(("I3", format!("attempt {} has finished without a result", row.id)));
             }
+            self.log_is_whole(row, logs)?;
         }
         Ok(())
     }

@@ -136,24 +136,23 @@ impl World {
             let input = agent::Input::ConnectionLost { conn: agent::ConnId(conn) };
             self.tell_agent(host, boot, input);
         }
-        self.forget_conn(conn);
+        self.forget_old_conns();
     }
 
     pub(super) fn coordinator_sees_end(&mut self, conn: u64) {
         let Some(state) = self.network.conns.get_mut(&conn) else { return };
-        let (host, generation) = (state.host, state.generation);
+        let generation = state.generation;
         if std::mem::replace(&mut state.coordinator_open, false) && generation == self.coordinator.generation {
             let detail = if self.random.thousandth(500) { "connection_lost" } else { "connection_closed" };
             if let Some(agent) = self.coordinator.said_hello.remove(&conn) {
                 self.feed(Input::AgentGone { agent, conn: ConnId(conn), detail: detail.to_owned() });
             }
         }
-        let _ = host;
-        self.forget_conn(conn);
+        self.forget_old_conns();
     }
 
     /// Connections that both sides have given up stay for a while, for what comes late.
-    fn forget_conn(&mut self, _conn: u64) {
+    fn forget_old_conns(&mut self) {
         while self.network.conns.len() > 64 {
             let over = |state: &super::network::Conn| !state.agent_open && !state.coordinator_open;
             let Some(oldest) = self.network.conns.iter().find(|(_, state)| over(state)).map(|(conn, _)| *conn) else {

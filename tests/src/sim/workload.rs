@@ -339,7 +339,7 @@ impl World {
         let of_job = job.and_then(|job| Some((self.store.rows.jobs.get(&job)?.build, Some(job))));
         match (self.random.below(13), build, job) {
             (0, Some(build), _) => {
-                self.ask(Request::CancelBuild { build, detail: "why not".to_owned() }, Asked::Once(None))
+                self.ask(Request::CancelBuild { build, detail: "why not".to_owned() }, Asked::Once(None));
             }
             (1, _, Some(job)) => self.ask(Request::CancelJob { job }, Asked::Once(None)),
             (2 | 3, Some(build), _) => {
@@ -478,7 +478,7 @@ impl World {
         if let Some((index, attempt)) = self.held_record() {
             self.violate("I8", format!("host {index} still has attempt {attempt}, everything has ended"));
         }
-        if let Err((invariant, detail)) = self.oracle.judge_end(&self.store) {
+        if let Err((invariant, detail)) = self.oracle.judge_end(&self.store, &self.logs) {
             self.violate(invariant, detail);
         }
     }

@@ -71,7 +71,7 @@ impl AgentCore {
     }
 
     pub(super) fn message(&mut self, now: Now, conn: ConnId, message: CoordinatorMessage) -> Result<(), Rejected> {
-        if self.link.conn() != Some(conn) && !self.config.bugs.believes_void_connection {
+        if self.link.conn() != Some(conn) {
             return Err(Rejected::VoidConnection(conn));
         }
         match message {
@@ -82,11 +82,9 @@ impl AgentCore {
                 self.refused(now.mono, code);
                 Ok(())
             }
-            _ if self.link.welcomed().is_none() && !self.config.bugs.believes_void_connection => {
-                Err(Rejected::OutOfTurn("a message before the welcome"))
-            }
+            _ if self.link.welcomed().is_none() => Err(Rejected::OutOfTurn("a message before the welcome")),
             CoordinatorMessage::BeatAck { seq } => {
-                self.beat_answered(now.mono, seq);
+                self.beat_answered(seq);
                 Ok(())
             }
             CoordinatorMessage::Offer { epoch, job } => self.offer(now.mono, epoch, job),
@@ -198,10 +196,9 @@ impl AgentCore {
         }
     }
 
-    fn beat_answered(&mut self, now: Instant64, seq: u64) {
+    fn beat_answered(&mut self, seq: u64) {
         let Some(sent) = self.renewal.answered(seq) else { return };
-        let from = if self.config.bugs.right_from_answer { now } else { sent.at };
-        let until = from.plus_ms(self.renewal.lease_ms);
+        let until = sent.at.plus_ms(self.renewal.lease_ms);
         for (attempt, epoch) in sent.held {
             if self.slots.held.get(&attempt).is_some_and(|holding| holding.epoch == epoch) {
                 self.extend(attempt, until);
