@@ -84,7 +84,7 @@ impl Core {
         self.attempts.extend(attempts.into_iter().map(|attempt| (attempt.id, attempt)));
         for (job, (waits, bad)) in jobs.into_iter().zip(counts) {
             tally.add(&job);
-            self.jobs.insert(job.id, Job { row: job, waits, bad, queued: None, fence: None });
+            self.jobs.insert(job.id, Box::new(Job { row: job, waits, bad, queued: None, fence: None }));
         }
         self.builds.insert(id, Build { row, jobs: ids.clone(), dependents, tally, turn });
         self.arm_expiry(id);

@@ -25,7 +25,8 @@ pub struct Core {
     pub(crate) meta: MetaRow,
     pub(crate) numbers: BTreeMap<String, u64>,
     pub(crate) builds: BTreeMap<BuildId, Build>,
-    pub(crate) jobs: BTreeMap<JobId, Job>,
+    /// Boxed, so that the tree's nodes stay small: a million jobs are looked up often.
+    pub(crate) jobs: BTreeMap<JobId, Box<Job>>,
     pub(crate) attempts: BTreeMap<AttemptId, AttemptRow>,
     pub(crate) leases: BTreeMap<AttemptId, Lease>,
     pub(crate) pools: BTreeMap<String, PoolRow>,

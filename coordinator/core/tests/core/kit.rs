@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use windlass_coordinator_core::effect::{AgentState, Progress};
+use windlass_coordinator_core::effect::AgentState;
 use windlass_coordinator_core::input::{AgentEvent, ConnId, Input, ReplyTo, Request};
 use windlass_coordinator_core::row::*;
 use windlass_coordinator_core::{Broken, Bugs, Core, Effect, Policy, Rejected, Reply};
@@ -352,13 +352,6 @@ impl Shell {
 
     pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
-    }
-
-    pub(crate) fn progress(&self) -> Vec<&Progress> {
-        self.effects
-            .iter()
-            .filter_map(|effect| if let Effect::Progress(it) = effect { Some(it) } else { None })
-            .collect()
     }
 }
 

@@ -71,17 +71,17 @@ impl World {
             0 | 1 => self.submit(a, b),
             2 => self.cancel_something(a, b),
             3 => self.retry_something(a, b),
-            4 | 5 => self.hello(agent, b % 16 == 0),
+            4 | 5 => self.hello(agent, b.is_multiple_of(16)),
             6 => self.hang_up(agent),
             7..=11 => self.hear(agent, b),
             12..=16 => self.work(agent, b),
             17 => self.settle(b),
-            18 => self.beat(agent, b % 32 == 0),
+            18 => self.beat(agent, b.is_multiple_of(32)),
             19 => self.shell.pass(u64::from(b) * 4),
             20 => self.operate(agent, b),
             21 => self.repeat_old(b),
             22 => self.nonsense(a, b),
-            _ if b % 4 == 0 => self.restart(),
+            _ if b.is_multiple_of(4) => self.restart(),
             _ => self.all_is_well(),
         }
         self.listen();
@@ -143,26 +143,26 @@ impl World {
         for index in 0..count {
             let bits = b.rotate_left(index * 3) ^ a.rotate_left(index);
             let mut node = step_with(&format!("s{index}"), |command| {
-                command.exclusive = bits % 5 == 0;
-                command.interruptible = bits % 7 == 0;
+                command.exclusive = bits.is_multiple_of(5);
+                command.interruptible = bits.is_multiple_of(7);
                 command.priority = i64::from(bits % 3);
-                if bits % 4 == 0 {
+                if bits.is_multiple_of(4) {
                     command.retry = vec![retry_on(StatusMatch::AnyFailure, u32::from(bits % 3))];
                 }
-                if bits % 11 == 0 {
+                if bits.is_multiple_of(11) {
                     command.soft_fail = SoftFail::Always;
                 }
                 if bits % 3 == 1 {
                     command.timeout_ms = Some(5_000);
                 }
-                if bits % 17 == 0 {
+                if bits.is_multiple_of(17) {
                     command.resources = Resources { cpu_millis: 2_000, memory_bytes: 0 };
                 }
             });
-            if bits % 6 == 0 {
+            if bits.is_multiple_of(6) {
                 node = wait();
             }
-            if bits % 19 == 0 {
+            if bits.is_multiple_of(19) {
                 node.skip = Some("not today".to_owned());
             }
             if index > 0 && bits & 8 != 0 {
@@ -174,7 +174,7 @@ impl World {
         let supersede =
             [Supersede::Never, Supersede::Never, Supersede::Waiting, Supersede::Running][usize::from(b % 4)];
         let branch = ["main", "", "feature"][usize::from(a % 3)];
-        let untrusted = b % 31 == 0;
+        let untrusted = b.is_multiple_of(31);
         let build = self.shell.submit_with(Graph { nodes, supersede }, |submit| {
             submit.branch = branch.to_owned();
             if untrusted {
@@ -188,7 +188,7 @@ impl World {
     fn cancel_something(&mut self, a: u16, b: u16) {
         let Some(build) = pick(&self.builds, a) else { return };
         let Some(job) = pick(&self.jobs, a) else { return };
-        let request = if b % 2 == 0 {
+        let request = if b.is_multiple_of(2) {
             Request::CancelBuild { build, detail: "enough".to_owned() }
         } else {
             Request::CancelJob { job }
@@ -200,7 +200,7 @@ impl World {
         let Some(build) = pick(&self.builds, a) else { return };
         let Some(job) = pick(&self.jobs, a) else { return };
         let of = |id: BuildId, shell: &Shell| shell.history.get(&id).cloned().map(Box::new);
-        let request = if b % 2 == 0 {
+        let request = if b.is_multiple_of(2) {
             Request::RetryBuild { build, rows: of(build, &self.shell) }
         } else {
             let home = self.shell.history.values().find(|rows| rows.jobs.iter().any(|row| row.id == job));
@@ -262,7 +262,7 @@ impl World {
                 if have.get(&attempt).is_some_and(|have| have.epoch == epoch) {
                     have.remove(&attempt);
                 }
-                if b % 8 != 0 {
+                if !b.is_multiple_of(8) {
                     self.say(agent, AgentEvent::Stopped(attempt, epoch));
                 }
             }
@@ -326,7 +326,7 @@ impl World {
         let Some(have) = held.get_mut(&attempt) else { return };
         let epoch = have.epoch;
         let event = match have.phase {
-            Phase::Preparing if b % 12 != 0 => {
+            Phase::Preparing if !b.is_multiple_of(12) => {
                 have.phase = Phase::Running;
                 AgentEvent::Started(attempt, epoch, wall)
             }
@@ -361,7 +361,7 @@ impl World {
     fn settle(&mut self, b: u16) {
         let Some(pair) = pick(&self.to_settle, b) else { return };
         self.to_settle.retain(|other| *other != pair);
-        let settled = if b % 5 == 0 { Err("cut".to_owned()) } else { Ok(()) };
+        let settled = if b.is_multiple_of(5) { Err("cut".to_owned()) } else { Ok(()) };
         let _ = self.try_input(Input::LogSettled { attempt: pair.0, epoch: pair.1, settled });
     }
 

@@ -1,0 +1,211 @@
+//! Measures dispatch: what one assignment costs with few and with many jobs queued, and what a queued job weighs.
+//!
+//! `cargo run --release -p windlass-coordinator-core --example dispatch`
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::panic,
+    reason = "a measurement reads the clock, prints, and fails by panicking"
+)]
+
+use std::time::Instant;
+
+use windlass_coordinator_core::input::{AgentEvent, ConnId, Input, ReplyTo, Request};
+use windlass_coordinator_core::row::*;
+use windlass_coordinator_core::{Core, Effect, Policy, Reply};
+use windlass_pipeline::graph::{Command, Graph, Node, NodeKind, Supersede};
+use windlass_protocol::job::{Epoch, Outcome, Resources, Source};
+use windlass_protocol::message::{CoordinatorMessage, Hello};
+use windlass_protocol::{AgentId, AttemptId, Digest, IdSource, Instant64, Namespace, Now, Trust, WallMs};
+
+const AGENTS: u32 = 50;
+const ASSIGNMENTS: usize = 24_000;
+const WARM_UP: usize = 4_000;
+
+struct World {
+    core: Core,
+    now: Now,
+    next: u64,
+    offers: Vec<(AgentId, ConnId, AttemptId, Epoch)>,
+    settle: Vec<(AttemptId, Epoch)>,
+    joined: Option<AgentId>,
+}
+
+impl World {
+    fn new() -> Self {
+        let now = Now { mono: Instant64(1), wall: WallMs(1_800_000_000_000) };
+        let core = Core::load(now, Rows::default(), IdSource::from_seed([1; 32]), Policy::default());
+        Self { core, now, next: 1, offers: Vec::new(), settle: Vec::new(), joined: None }
+    }
+
+    fn input(&mut self, input: Input) {
+        self.core.handle(self.now, input).unwrap();
+        while let Some(effect) = self.core.poll_effect() {
+            match effect {
+                Effect::Send { agent, conn, message } => {
+                    if let CoordinatorMessage::Offer { epoch, job } = *message {
+                        self.offers.push((agent, conn, job.attempt, epoch));
+                    }
+                }
+                Effect::SettleLog { attempt, epoch, .. } => self.settle.push((attempt, epoch)),
+                Effect::Reply { reply: Reply::Joined { agent, .. }, .. } => self.joined = Some(agent),
+                _ => {}
+            }
+        }
+    }
+
+    fn request(&mut self, request: Request) {
+        self.next += 1;
+        let actor = Actor { kind: ActorKind::System, name: "bench".to_owned() };
+        self.input(Input::Request { reply: ReplyTo(self.next), actor, request });
+    }
+
+    fn submit(&mut self, steps: usize) {
+        let node = |index: usize| Node {
+            key: Some(format!("step-{index}")),
+            label: format!("Step {index}"),
+            depends_on: Vec::new(),
+            allow_dependency_failure: false,
+            skip: None,
+            kind: NodeKind::Command(Box::new(Command {
+                command: "make test".to_owned(),
+                queue: format!("queue-{}", index % 4),
+                ..Command::default()
+            })),
+        };
+        let graph = Graph { nodes: (0..steps).map(node).collect(), supersede: Supersede::Never };
+        let submit = Submit {
+            pipeline: "app".to_owned(),
+            definition: String::new(),
+            graph,
+            branch: String::new(),
+            commit: "HEAD".to_owned(),
+            tag: None,
+            message: String::new(),
+            origin: Source::Empty,
+            source: BuildSource::Api,
+            creator: Actor { kind: ActorKind::System, name: "bench".to_owned() },
+            namespace: Namespace::trusted("app"),
+            env: Vec::new(),
+            meta_data: std::collections::BTreeMap::new(),
+            keep_workspace: false,
+            rebuilt_from: None,
+            idempotency: None,
+        };
+        self.request(Request::Submit(Box::new(submit)));
+    }
+
+    fn agents(&mut self) {
+        let pool = PoolRow {
+            name: "main".to_owned(),
+            zone: "corp".to_owned(),
+            queues: (0..4).map(|queue| format!("queue-{queue}")).collect(),
+            trust: Trust::Trusted,
+            tags: TagPolicy::Free(Vec::new()),
+            lease_ms: 3_600_000,
+            beat_ms: 5_000,
+            paused: false,
+            created_at: self.now.wall,
+        };
+        let id = IdSource::from_seed([2; 32]).token(self.now.wall);
+        let grant = TokenGrant::Join { pool: "main".to_owned(), max_uses: None, used: 0 };
+        let (secret_hash, note) = (Digest::of(b""), String::new());
+        let token = NewToken { id, secret_hash, grant, pool: Some(pool), note, expires_at: None };
+        self.request(Request::CreateToken(Box::new(token)));
+        for number in 0..AGENTS {
+            let (name, key) = (format!("agent-{number}"), Digest::of(&number.to_le_bytes()));
+            let (machine_id, tags) = (name.clone(), Vec::new());
+            let joining = Joining { token: id, secret_hash, key, name: name.clone(), machine_id, tags };
+            self.request(Request::Join(Box::new(joining)));
+            let agent = self.joined.unwrap();
+            let hello = Hello {
+                name: name.clone(),
+                version: String::new(),
+                machine_id: name,
+                slots: 2,
+                capacity: Resources { cpu_millis: 2_000, memory_bytes: 1 << 32 },
+                tags: Vec::new(),
+                runs_images: false,
+                capabilities: Vec::new(),
+                held: Vec::new(),
+            };
+            let conn = ConnId(u64::from(number) + 1);
+            self.input(Input::AgentHello { agent, key, conn, hello: Box::new(hello) });
+        }
+    }
+
+    /// Ends what runs and takes what comes, so often; nanoseconds for each.
+    fn turn(&mut self, times: usize) -> f64 {
+        let outcome = Outcome {
+            exit_status: Some(0),
+            signal: None,
+            cause: None,
+            started_at: Some(self.now.wall),
+            finished_at: self.now.wall,
+            log_bytes: 0,
+            log_digest: Digest::of(b""),
+            log_truncated: false,
+            peak_memory_bytes: None,
+        };
+        let begun = Instant::now();
+        for _ in 0..times {
+            let Some((agent, conn, attempt, epoch)) = self.offers.pop() else { panic!("nothing to do") };
+            let event = AgentEvent::Finished(attempt, epoch, Box::new(outcome.clone()));
+            self.input(Input::Agent { agent, conn, event });
+            let (attempt, epoch) = self.settle.pop().unwrap();
+            self.input(Input::LogSettled { attempt, epoch, settled: Ok(()) });
+        }
+        begun.elapsed().as_secs_f64() * 1e9 / times as f64
+    }
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+}
+
+/// The cost of an assignment while about so many jobs are queued, in builds of so many steps; each round refills what
+/// it took.
+fn measure(queued: usize, steps: usize) -> (f64, f64) {
+    let mut world = World::new();
+    let before = resident_kib();
+    for _ in 0..queued / steps {
+        world.submit(steps);
+    }
+    let weight = (resident_kib().saturating_sub(before) * 1_024) as f64 / queued as f64;
+    world.agents();
+    let round = 400;
+    let mut rounds = Vec::new();
+    for number in 0..ASSIGNMENTS / round {
+        let nanos = world.turn(round);
+        if number >= WARM_UP / round {
+            rounds.push(nanos);
+        }
+        for _ in 0..round / 100 {
+            world.submit(100);
+        }
+    }
+    // The median: other programs run beside this one.
+    rounds.sort_by(f64::total_cmp);
+    (rounds[rounds.len() / 2], weight)
+}
+
+fn main() {
+    for (title, most) in [("builds of 100 steps", 100), ("few builds of up to 10,000 steps", 10_000)] {
+        println!("\n| queued, {title} | per assignment | per queued job |");
+        println!("| --- | --- | --- |");
+        let mut first = None;
+        let only: Option<usize> = std::env::args().nth(1).and_then(|text| text.parse().ok());
+        for queued in
+            [1_000, 10_000, 100_000, 1_000_000].into_iter().filter(|queued| only.is_none_or(|only| only == *queued))
+        {
+            let (nanos, bytes) = measure(queued, most.min(queued / 10));
+            let base = *first.get_or_insert(nanos);
+            println!("| {queued} | {:.2} us ({:.2} times) | {bytes:.0} B |", nanos / 1e3, nanos / base);
+        }
+    }
+}
