@@ -151,7 +151,7 @@ impl Oracle {
                     let (epoch, highest) = (row.epoch.0, self.highest.0);
                     return Err(("I2", format!("attempt {id}: right {epoch} is granted after {highest}")));
                 }
-                self.may_be_given(row, store)?;
+                self.may_be_given(row, known.is_some(), store)?;
             }
         }
         let Some(old) = store.rows.attempts.get(&id) else { return Ok(()) };
@@ -180,7 +180,7 @@ impl Oracle {
     }
 
     /// I2 and I8, when a right is granted.
-    fn may_be_given(&self, row: &AttemptRow, store: &Store) -> Verdict {
+    fn may_be_given(&self, row: &AttemptRow, again: bool, store: &Store) -> Verdict {
         let others = store.rows.attempts.values().filter(|other| other.job == row.job && other.id != row.id);
         if let Some(other) = others.into_iter().find(|other| !other.state.is_final() && !row.state.is_final()) {
             return Err(("I2", format!("job {}: attempts {} and {} live at once", row.job, other.id, row.id)));
@@ -189,8 +189,8 @@ impl Oracle {
             return Err(("I8", format!("attempt {}: a right is granted in a canceled build", row.id)));
         }
         match store.rows.jobs.get(&row.job) {
-            // Run again, by hand or rule: what it depends on may be run again beside it.
-            Some(job) if job.attempts.len() > 1 || job.requeues > 0 => Ok(()),
+            // Given before, or run again: what it depends on may by now be run again beside it, by hand.
+            Some(job) if again || job.attempts.len() > 1 => Ok(()),
             Some(job) => Self::dependencies_allow(job, store),
             None => Err(("I7", format!("attempt {}: no such job", row.id))),
         }
