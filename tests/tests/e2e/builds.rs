@@ -113,10 +113,8 @@ fn a_failure_is_retried_by_itself_as_often_as_its_rule_says() -> Result<()> {
     test(async |world| {
         let fleet = Fleet::start(world).await?;
         let rule = json!({ "automatic": [{ "exit_status": 7, "limit": 2 }] });
-        let steps = [
-            with(step("seven", "exit 7"), "retry", rule.clone()),
-            with(step("eight", "exit 8"), "retry", rule),
-        ];
+        let steps =
+            [with(step("seven", "exit 7"), "retry", rule.clone()), with(step("eight", "exit 8"), "retry", rule)];
         let build = fleet.run_to("failed", pipeline(steps)).await?;
         ensure!(build.job("seven")?.attempts().len() == 3, "{}", build.0);
         ensure!(build.job("eight")?.attempts().len() == 1, "{}", build.0);

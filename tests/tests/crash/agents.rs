@@ -1,0 +1,147 @@
+//! Agents killed, stopped and late.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use windlass_tests::kit::chaos::{Dice, until_final};
+use windlass_tests::kit::pipeline::{pipeline, step, until_exists, with};
+use windlass_tests::kit::{DEADLINE, Fleet, JoinToken, Submit, test, until};
+
+use crate::account::{Account, Lost};
+
+#[test]
+fn a_build_passes_while_its_agents_are_killed_again_and_again() -> Result<()> {
+    test(async |world| {
+        let mut fleet = Fleet::of(world, &JoinToken::pool("local", &["default"]), 3).await?;
+        let account = Account::new(world, 200)?;
+        let build = fleet.client.submit(&Submit::text(account.pipeline(&json!({})))).await?;
+        let (client, agents) = (fleet.client.clone(), &mut fleet.agents);
+        let strike = async |dice: &mut Dice| {
+            let one = usize::try_from(dice.next() % 3)?;
+            agents.get_mut(one).context("an agent")?.restart().await
+        };
+        let kills = until_final(&client, build.id(), &mut Dice::new(17), (400, 1_000), strike).await?;
+        ensure!(kills >= 5, "only {kills} kills: the build is too short for this test");
+        let build = client.ends(build.id(), "passed", DEADLINE).await?;
+        // Their jobs' supervisors live on, so that no attempt is lost.
+        account.check(&client, &build, Lost::None).await
+    })
+}
+
+#[test]
+fn a_build_passes_while_everything_is_killed_again_and_again() -> Result<()> {
+    test(async |world| {
+        let mut fleet = Fleet::of(world, &JoinToken::pool("local", &["default"]), 3).await?;
+        let account = Account::new(world, 150)?;
+        let again = json!({ "retry": { "automatic": [{ "exit_status": -1, "limit": 5 }] } });
+        let build = fleet.client.submit(&Submit::text(account.pipeline(&again))).await?;
+        let (client, agents, coordinator) = (fleet.client.clone(), &mut fleet.agents, &mut fleet.coordinator);
+        let strike = async |dice: &mut Dice| match usize::try_from(dice.next() % 4)? {
+            3 => coordinator.restart().await,
+            one => agents.get_mut(one).context("an agent")?.restart().await,
+        };
+        let kills = until_final(&client, build.id(), &mut Dice::new(29), (400, 1_000), strike).await?;
+        ensure!(kills >= 5, "only {kills} kills: the build is too short for this test");
+        let build = client.ends(build.id(), "passed", DEADLINE).await?;
+        account.check(&client, &build, Lost::Some).await
+    })
+}
+
+#[test]
+fn an_agent_that_was_stopped_for_longer_than_its_lease_is_not_believed() -> Result<()> {
+    test(async |world| {
+        let pool = JoinToken::pool("local", &["default"]).lease_ms(2_000);
+        let mut fleet = Fleet::of(world, &pool, 1).await?;
+        // The first attempt ends well while its agent is stopped: that end must count for nothing, for by then the
+        // second has the right. The second ends well too, later and with another log.
+        let (first_go, second_go) = (world.path("go-1"), world.path("go-2"));
+        let script = format!(
+            "echo attempt $WINDLASS_ATTEMPT; if [ $WINDLASS_ATTEMPT = 1 ]; then {}; exit 5; else {}; fi; echo end",
+            until_exists(&first_go),
+            until_exists(&second_go)
+        );
+        let rule = json!({ "automatic": [{ "cause": "agent_lost", "limit": 2 }] });
+        let build = fleet.running(pipeline([with(step("one", &script), "retry", rule)]), "one").await?;
+        let stale = build.attempt("one")?;
+        let token = fleet.join_token.clone();
+        let options = windlass_tests::kit::AgentOptions::new("other", fleet.coordinator.address(), &token);
+        fleet.agents.first().context("an agent")?.stop()?;
+        let other = windlass_tests::kit::Agent::start(world, options)?;
+        other.in_state(&fleet.client, "online").await?;
+        let lost = |build: &windlass_tests::kit::Build| {
+            build.job("one").is_ok_and(|job| job.attempts().len() == 2 && job.state() == "running")
+        };
+        let build = fleet.client.wait(build.id(), "a second attempt", DEADLINE, lost).await?;
+        let attempts = build.job("one")?.attempts();
+        let first = attempts.first().context("an attempt")?;
+        ensure!(first.id() == stale.id() && first.state() == "lost", "{}", build.0);
+        ensure!(first.cause() == "agent_lost" || first.cause() == "lease_lost", "{}", build.0);
+        fs::write(&first_go, "")?;
+        let agent = fleet.agents.first_mut().context("an agent")?;
+        agent.cont()?;
+        agent.in_state(&fleet.client, "online").await?;
+        // It has told all it had, and runs other things again.
+        let probe = fleet.client.submit(&Submit::text(pipeline([step("a", "true"), step("b", "true")]))).await?;
+        fleet.client.ends(probe.id(), "passed", DEADLINE).await?;
+        let build = fleet.client.build(build.id()).await?;
+        ensure!(build.job_is("one", "running"), "the stale agent was believed: {}", build.brief());
+        fs::write(&second_go, "")?;
+        let build = fleet.client.ends(build.id(), "passed", DEADLINE).await?;
+        let job = build.job("one")?;
+        ensure!(job.exit_status() == Some(0) && job.attempts().len() == 2, "{}", build.0);
+        ensure!(fleet.log_of(&build, "one").await? == "attempt 2\nend\n", "the logs were mixed");
+        Ok(())
+    })
+}
+
+#[test]
+fn an_exclusive_job_of_a_stopped_agent_has_ended_before_another_takes_its_place() -> Result<()> {
+    test(async |world| {
+        let pool = JoinToken::pool("local", &["default"]).lease_ms(2_000);
+        let fleet = Fleet::of(world, &pool, 1).await?;
+        // Each attempt holds a lock for as long as it lives; two at once would be seen.
+        let (lock, twice) = (world.shared_file("lock")?, world.path("twice"));
+        let (dir, done) = (world.shared_dir("marks")?, world.path("done"));
+        let script = format!(
+            "exec 9<>{}; flock -n 9 || touch {}/twice; touch {}/$WINDLASS_ATTEMPT; {}",
+            lock.display(),
+            dir.display(),
+            dir.display(),
+            until_exists(&done)
+        );
+        let rule = json!({ "automatic": [{ "cause": "agent_lost", "limit": 2 }] });
+        let one = with(with(step("one", &script), "retry", rule), "exclusive", json!(true));
+        let build = fleet.running(pipeline([one]), "one").await?;
+        until("the first mark", DEADLINE, async || Ok(dir.join("1").exists().then_some(()))).await?;
+        fleet.agents.first().context("an agent")?.stop()?;
+        let options = windlass_tests::kit::AgentOptions::new("other", fleet.coordinator.address(), &fleet.join_token);
+        let other = windlass_tests::kit::Agent::start(world, options)?;
+        other.in_state(&fleet.client, "online").await?;
+        until("the second mark", Duration::from_secs(60), async || Ok(dir.join("2").exists().then_some(()))).await?;
+        ensure!(!dir.join("twice").exists() && !twice.exists(), "two held it at once");
+        fs::write(&done, "")?;
+        fleet.client.ends(build.id(), "passed", DEADLINE).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_job_whose_command_had_begun_does_not_run_again_by_itself_when_its_agent_is_lost() -> Result<()> {
+    test(async |world| {
+        let pool = JoinToken::pool("local", &["default"]).lease_ms(2_000);
+        let fleet = Fleet::of(world, &pool, 2).await?;
+        let ran = world.shared_file("ran")?;
+        let deploy = step("deploy", &format!("echo ran >> {}; sleep 600", ran.display()));
+        let build = fleet.running(pipeline([deploy]), "deploy").await?;
+        let name = build.attempt("deploy")?.agent().to_owned();
+        let holder = fleet.agents.iter().find(|agent| agent.name() == name).context("the agent")?;
+        holder.stop()?;
+        let build = fleet.client.ends(build.id(), "failed", DEADLINE).await?;
+        let job = build.job("deploy")?;
+        ensure!(job.cause() == "agent_lost" && job.attempts().len() == 1, "{}", build.brief());
+        ensure!(fs::read_to_string(ran)? == "ran\n", "it ran again");
+        Ok(())
+    })
+}
