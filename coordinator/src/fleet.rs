@@ -185,6 +185,9 @@ impl Fleet for Switchboard {
     fn rejected(&self, agent: AgentId, conn: ConnId, rejected: Rejected) {
         self.count_refused();
         tracing::debug!(%agent, conn = conn.0, %rejected, "message_rejected");
+        if let (Some(code), Some(conn)) = (unwelcome(&rejected), self.of(conn)) {
+            conn.refuse(code, rejected.to_string());
+        }
     }
 
     fn disconnect_all(&self, code: RefuseCode, detail: String) {
@@ -192,5 +195,27 @@ impl Fleet for Switchboard {
         for conn in conns {
             conn.refuse(code, detail.clone());
         }
+    }
+}
+
+/// Whether a rejection means that the agent is not served on this connection: its hello was refused. Any other one is
+/// about a single message.
+const fn unwelcome(rejected: &Rejected) -> Option<RefuseCode> {
+    match rejected {
+        Rejected::Join(refused) => Some(refused.code),
+        Rejected::NoSuchAgent(_) => Some(RefuseCode::AgentRevoked),
+        Rejected::NoSuchPool(_) | Rejected::Limit { .. } => Some(RefuseCode::PoolFull),
+        Rejected::NotInMemory(_)
+        | Rejected::JobNotInMemory(_)
+        | Rejected::BuildEnded { .. }
+        | Rejected::Job { .. }
+        | Rejected::IdempotencyMismatch
+        | Rejected::Graph(_)
+        | Rejected::PoolConflict { .. }
+        | Rejected::NoSuchToken(_)
+        | Rejected::VoidConnection(_)
+        | Rejected::NoLease(_)
+        | Rejected::StaleEpoch { .. }
+        | Rejected::NotYours { .. } => None,
     }
 }
