@@ -1,7 +1,45 @@
-//! The HTTP API.
+//! The HTTP API: what clients of `/api/v1` speak.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | `auth` | who asks, and what they may do |
+//! | `problem` | every error as problem+json |
+//! | `extract` | queries, JSON bodies and pages |
+//! | `shape` | what builds, jobs and attempts look like |
+//! | `submit`, `definition` | making builds, and where their pipelines come from |
+//! | `build`, `job` | showing, listing, cancelling, running again |
+//! | `event`, `log` | live streams of builds and logs |
+//! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
+//! | `blob` | bytes by digest |
+//! | `metric` | what operators count |
+//! | `openapi` | the document that describes all of this |
 
-use axum::Router;
+mod agent;
+mod audit;
+mod auth;
+mod blob;
+mod build;
+mod definition;
+mod event;
+mod extract;
+mod job;
+mod log;
+pub mod metric;
+mod openapi;
+mod problem;
+mod shape;
+mod submit;
+mod token;
 
+use std::sync::Arc;
+
+use axum::routing::{get, post};
+use axum::{Router, middleware};
+use tokio::sync::Semaphore;
+use windlass_protocol::limits::HTTP_UPLOADS_MAX;
+
+use self::auth::LastUse;
+use self::metric::Metrics;
 use crate::fleet::{self, Switchboard};
 
 /// What the API stands on.
@@ -13,17 +51,65 @@ pub struct Ground {
     pub board: Switchboard,
     /// Where clients reach this coordinator.
     pub url: String,
+    /// What is counted.
+    pub metrics: Metrics,
+    last_use: LastUse,
+    uploads: Arc<Semaphore>,
 }
 
 impl Ground {
     /// Puts it together.
     #[must_use]
-    pub const fn new(fleet: fleet::Ground, board: Switchboard, url: String) -> Self {
-        Self { fleet, board, url }
+    pub fn new(fleet: fleet::Ground, board: Switchboard, url: String, metrics: Metrics) -> Self {
+        let uploads = Arc::new(Semaphore::new(HTTP_UPLOADS_MAX));
+        Self { fleet, board, url, metrics, last_use: LastUse::default(), uploads }
     }
 }
 
 /// All routes.
 pub fn router(ground: Ground) -> Router {
-    Router::new().with_state(ground)
+    let api = Router::new()
+        .route("/builds", get(build::list).post(submit::submit))
+        .route("/builds/{id}", get(build::show))
+        .route("/builds/{id}/cancel", post(build::cancel))
+        .route("/builds/{id}/retry", post(build::retry))
+        .route("/builds/{id}/rebuild", post(submit::rebuild))
+        .route("/builds/{id}/events", get(event::stream))
+        .route("/builds/{id}/artifacts", get(build::artifacts))
+        .route("/pipelines/{name}/builds/{number}", get(build::show_by_number))
+        .route("/jobs/{id}/retry", post(job::retry))
+        .route("/jobs/{id}/cancel", post(job::cancel))
+        .route("/jobs/{id}/why", get(job::why))
+        .route("/attempts/{id}/log", get(log::read))
+        .route("/attempts/{id}/log/stream", get(log::stream))
+        .route("/agents", get(agent::list))
+        .route("/agents/{id}", get(agent::show))
+        .route("/agents/{id}/drain", post(agent::drain))
+        .route("/agents/{id}/resume", post(agent::resume))
+        .route("/agents/{id}/revoke", post(agent::revoke))
+        .route("/pools", get(agent::pools))
+        .route("/tokens", get(token::list).post(token::create))
+        .route("/tokens/{id}/revoke", post(token::revoke))
+        .route("/audit", get(audit::list))
+        .route("/blobs/b3/{hex}", get(blob::get).head(blob::head).put(blob::put))
+        .route("/blobs/missing", post(blob::missing))
+        .route("/blobs/pack", post(blob::pack));
+    Router::new()
+        .nest("/api/v1", api)
+        .route("/healthz", get(metric::healthy))
+        .route("/readyz", get(metric::ready))
+        .route("/metrics", get(metric::metrics))
+        .route("/openapi.json", get(openapi::document))
+        .fallback(nothing)
+        .layer(middleware::from_fn(problem::finish))
+        .layer(middleware::from_fn_with_state(ground.clone(), metric::count))
+        .with_state(ground)
 }
+
+async fn nothing() -> problem::Problem {
+    problem::Problem::new(
+        problem::Kind::NotFound,
+        "no such path; the API begins with /api/v1, and /openapi.json describes it",
+    )
+}
+

@@ -12,25 +12,29 @@ use tokio::task::JoinHandle;
 use windlass_cache::{RealFs, Store, StoreOptions};
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{Actor, ActorKind, NewToken, Scope, TokenGrant};
+use windlass_coordinator_core::row::{Actor, ActorKind, NewToken, PoolRow, Scope, TagPolicy, TokenGrant};
 use windlass_coordinator_logs::{LogStore, Options as LogOptions};
 use windlass_coordinator_store::{OpenError, sqlite};
 use windlass_protocol::host::{now, read_private, write_private};
-use windlass_protocol::identity::{ApiToken, IdentityError, secret_hash};
+use windlass_protocol::identity::{ApiToken, IdentityError, JoinToken, secret_hash};
+use windlass_protocol::limits::{BEAT_MS, LEASE_DEFAULT_MS};
 use windlass_protocol::link::bind_server;
-use windlass_protocol::{IdSource, Secret};
+use windlass_protocol::{IdSource, Secret, Trust};
 
-use crate::api;
+use crate::api::{self, metric::Metrics};
 use crate::authority::{Authority, AuthorityError};
 use crate::clock::SystemClock;
 use crate::config::{Config, Http};
-use crate::desk::{self, Desk, DeskEnd, DeskError, DeskHandle, NoMeter, Ports, core_maker};
+use crate::desk::{self, Desk, DeskEnd, DeskError, DeskHandle, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
 use crate::logbook::Logbook;
 use crate::retention;
 use crate::views::reader::Offload;
 use crate::views::{Reader, Views};
 use crate::writer::Writer;
+
+/// How long the token for the agent of the same process counts: it is used at once.
+const LOCAL_TOKEN_MS: u64 = 10 * 60_000;
 
 /// Ports that are tried for one that is free for both UDP and TCP.
 const PORT_TRIES: usize = 32;
@@ -92,6 +96,8 @@ pub struct Coordinator {
     /// The admin token that it made at its first start.
     pub token: Secret<String>,
     desk: DeskHandle,
+    views: Views,
+    authority: Arc<Authority>,
     ended: JoinHandle<DeskEnd>,
     endpoint: Endpoint,
     stop: watch::Sender<bool>,
@@ -112,12 +118,13 @@ impl Coordinator {
         let reader = Reader::new(views.clone(), Arc::new(opened.history), Offload::Blocking);
         let board = Switchboard::default();
         let endpoint = endpoint(address, &opened.authority)?;
+        let metrics = Metrics::default();
         let ports = Ports {
             clock: Arc::new(SystemClock),
             fleet: Arc::new(board.clone()),
             logs: Arc::new(Logbook::new(opened.logs.clone(), desk.clone())),
             views: views.clone(),
-            meter: Arc::new(NoMeter),
+            meter: Arc::new(metrics.clone()),
         };
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
         let ended = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
@@ -130,9 +137,10 @@ impl Coordinator {
             authority: opened.authority,
         };
         let token = first_token(&config.data, &ground).await?;
+        let (views, authority) = (ground.views.clone(), Arc::clone(&ground.authority));
         let tls = tls(&config, &ground.authority).await?;
         let (stop, stopped) = watch::channel(false);
-        let router = api::router(api::Ground::new(ground.clone(), board.clone(), url.clone()));
+        let router = api::router(api::Ground::new(ground.clone(), board.clone(), url.clone(), metrics));
         let serving = vec![
             tokio::spawn({
                 let (board, endpoint, ground) = (board.clone(), endpoint.clone(), ground.clone());
@@ -142,7 +150,52 @@ impl Coordinator {
             tokio::spawn(retention::run(ground, config.retention_ms, stopped)),
         ];
         tracing::info!(%address, url, data = %config.data.display(), "coordinator_ready");
-        Ok(Self { url, address, token, desk, ended, endpoint, stop, serving })
+        Ok(Self { url, address, token, desk, views, authority, ended, endpoint, stop, serving })
+    }
+
+    /// A join token for the agent of the same process: pool `local`, zone `local`, queue `default`, trusted, good for one
+    /// use within ten minutes.
+    ///
+    /// # Errors
+    /// [`DeskError`], also where the system gives no randomness.
+    pub async fn local_join_token(&self) -> Result<String, DeskError> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|_| DeskError::Unavailable)?;
+        let at = now().wall;
+        let id = IdSource::from_seed(seed).token(at);
+        let token = JoinToken::generate(id, self.authority.fingerprint()).map_err(|_| DeskError::Unavailable)?;
+        let name = "local".to_owned();
+        let pool = PoolRow {
+            name: name.clone(),
+            zone: name.clone(),
+            queues: vec!["default".to_owned()],
+            trust: Trust::Trusted,
+            tags: TagPolicy::Free(Vec::new()),
+            lease_ms: LEASE_DEFAULT_MS,
+            beat_ms: BEAT_MS,
+            paused: false,
+            created_at: at,
+        };
+        // What somebody made of the pool since is theirs to say.
+        let pool = self.views.pool(&name).unwrap_or(pool);
+        let new = NewToken {
+            id,
+            secret_hash: secret_hash(&token.secret),
+            grant: TokenGrant::Join { pool: name, max_uses: Some(1), used: 0 },
+            pool: Some(pool),
+            note: "for the agent of this process".to_owned(),
+            expires_at: Some(at.plus_ms(LOCAL_TOKEN_MS)),
+        };
+        let actor = Actor { kind: ActorKind::System, name: "local agent".to_owned() };
+        match self.desk.request(actor, Request::CreateToken(Box::new(new))).await? {
+            Reply::Token { .. } => Ok(token.expose()),
+            Reply::Done | Reply::Submitted { .. } | Reply::Joined { .. } => Err(DeskError::Unavailable),
+        }
+    }
+
+    /// Waits until an agent is online.
+    pub async fn agent_online(&self) {
+        self.views.agent_online().await;
     }
 
     /// Waits for an end that nobody asked for: another coordinator took the store over.

@@ -26,6 +26,8 @@ pub use self::watch::{Notice, Watch};
 pub struct Views {
     state: Arc<RwLock<State>>,
     published: Arc<latest::Sender<Seq>>,
+    /// Agents that are online.
+    online: Arc<latest::Sender<usize>>,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +52,11 @@ pub struct AgentView {
 
 impl Default for Views {
     fn default() -> Self {
-        Self { state: Arc::default(), published: Arc::new(latest::Sender::new(Seq::default())) }
+        Self {
+            state: Arc::default(),
+            published: Arc::new(latest::Sender::new(Seq::default())),
+            online: Arc::new(latest::Sender::new(0)),
+        }
     }
 }
 
@@ -62,6 +68,7 @@ impl Views {
         state.agents.clone_from(&rows.agents);
         state.tokens.clone_from(&rows.tokens);
         state.agent_states.clear();
+        self.online.send_replace(0);
         state.overlay = Overlay::default();
         state.seq = seq;
         // A commit that failed may be there after all: its events are read from the store.
@@ -93,6 +100,8 @@ impl Views {
                 if state.agents.contains_key(agent) {
                     state.agent_states.insert(*agent, *shown);
                 }
+                let online = state.agent_states.values().filter(|state| **state == AgentState::Online).count();
+                self.online.send_replace(online);
             }
             Progress::Attempt { build, .. } => {
                 state.overlay.take(progress);
@@ -126,6 +135,12 @@ impl Views {
     pub fn agent(&self, id: AgentId) -> Option<AgentView> {
         let state = self.read();
         state.agents.get(&id).map(|row| state.agent_view(row))
+    }
+
+    /// Waits until an agent is online.
+    pub async fn agent_online(&self) {
+        // The sender lives as long as this.
+        let _open = self.online.subscribe().wait_for(|online| *online > 0).await.is_ok();
     }
 
     /// All pools, by name.

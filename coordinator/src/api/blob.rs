@@ -1,0 +1,255 @@
+//! Blobs over HTTP: bytes by digest, within the namespace of the project and the token (I12).
+//!
+//! Bytes are streamed both ways, a bounded piece at a time; no thread is held while a client thinks.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, BodyDataStream};
+use axum::extract::{Path, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use windlass_cache::{Blob, BlobReader, Unpack, Upload};
+use windlass_coordinator_core::row::Scope;
+use windlass_protocol::limits::{BLOB_MAX_BYTES, HTTP_BLOB_PIECE_BYTES, HTTP_BODY_IDLE_MS, MISSING_MAX_DIGESTS};
+use windlass_protocol::{Digest, Namespace};
+
+use super::Ground;
+use super::auth::Caller;
+use super::extract::{JsonBody, Query};
+use super::problem::{Kind, Problem};
+
+/// Scopes that let one upload.
+const WRITE: [Scope; 2] = [Scope::CacheWrite, Scope::BuildsWrite];
+
+/// Where a blob is looked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Place {
+    /// The project: a pipeline's name.
+    project: String,
+}
+
+impl Place {
+    fn namespace(&self, caller: &Caller) -> Result<Namespace, Problem> {
+        if self.project.is_empty() {
+            return Err(Problem::invalid("project: a pipeline's name"));
+        }
+        caller.need_place(&self.project, None)?;
+        Ok(caller.namespace(&self.project))
+    }
+}
+
+/// Which blobs are asked for.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Asked {
+    /// At most 10,000.
+    #[schema(value_type = Vec<String>)]
+    digests: Vec<Digest>,
+}
+
+/// Which of them are to be uploaded.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Missing {
+    #[schema(value_type = Vec<String>)]
+    missing: Vec<Digest>,
+}
+
+/// A blob that is stored.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Stored {
+    #[schema(value_type = String)]
+    digest: Digest,
+    bytes: u64,
+}
+
+/// The blobs of a pack that are stored.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Unpacked {
+    #[schema(value_type = Vec<String>)]
+    digests: Vec<Digest>,
+}
+
+fn digest(hex: &str) -> Result<Digest, Problem> {
+    Digest::from_hex(hex).map_err(|_| Problem::not_found("blob", hex.chars().take(64).collect::<String>()))
+}
+
+/// Runs what blocks on the disk elsewhere.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Problem::internal(&error))
+}
+
+async fn find(ground: &Ground, caller: &Caller, place: &Place, hex: &str) -> Result<Blob, Problem> {
+    caller.need(&[Scope::CacheRead])?;
+    let (namespace, digest) = (place.namespace(caller)?, digest(hex)?);
+    let store = ground.fleet.store.clone();
+    let blob = blocking(move || store.get(&namespace, &digest)).await??;
+    blob.ok_or_else(|| Problem::not_found("blob", digest))
+}
+
+fn headed(blob: &Blob, body: Body) -> Response {
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(blob.len()));
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", blob.digest())) {
+        headers.insert(ETAG, tag);
+    }
+    response
+}
+
+/// Whether a blob is there, and how large.
+pub(crate) async fn head(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(hex): Path<String>,
+    Query(place): Query<Place>,
+) -> Result<Response, Problem> {
+    let blob = find(&ground, &caller, &place, &hex).await?;
+    Ok(headed(&blob, Body::empty()))
+}
+
+/// A blob's bytes. The last of them come only if all were right.
+pub(crate) async fn get(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(hex): Path<String>,
+    Query(place): Query<Place>,
+) -> Result<Response, Problem> {
+    let blob = find(&ground, &caller, &place, &hex).await?;
+    let mut response = headed(&blob, Body::empty());
+    *response.body_mut() = Body::from_stream(stream::try_unfold(blob.reader(), next_piece));
+    Ok(response)
+}
+
+async fn next_piece(mut reader: BlobReader) -> std::io::Result<Option<(Bytes, BlobReader)>> {
+    let read = tokio::task::spawn_blocking(move || {
+        let mut piece = vec![0; HTTP_BLOB_PIECE_BYTES];
+        let read = reader.read(&mut piece)?;
+        piece.truncate(read);
+        Ok::<_, std::io::Error>((Bytes::from(piece), reader))
+    });
+    let (piece, reader) = read.await.map_err(std::io::Error::other)??;
+    Ok((!piece.is_empty()).then_some((piece, reader)))
+}
+
+/// What a body is poured into, on a blocking thread.
+trait Sink: Send + 'static {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), windlass_cache::Error>;
+}
+
+impl Sink for Upload {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), windlass_cache::Error> {
+        self.write(bytes)
+    }
+}
+
+impl Sink for Unpack {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), windlass_cache::Error> {
+        self.push(bytes)
+    }
+}
+
+async fn pour<S: Sink>(body: Body, mut sink: S) -> Result<S, Problem> {
+    let mut pieces = body.into_data_stream();
+    loop {
+        let (gathered, bytes, more) = gather(&mut pieces).await?;
+        if bytes > 0 {
+            sink = blocking(move || {
+                gathered.iter().try_for_each(|piece| sink.take(piece))?;
+                Ok::<_, windlass_cache::Error>(sink)
+            })
+            .await??;
+        }
+        if !more {
+            return Ok(sink);
+        }
+    }
+}
+
+/// Some pieces of a body, and whether more may come.
+async fn gather(pieces: &mut BodyDataStream) -> Result<(Vec<Bytes>, usize, bool), Problem> {
+    let (mut gathered, mut bytes) = (Vec::new(), 0);
+    while bytes < HTTP_BLOB_PIECE_BYTES {
+        let next = tokio::time::timeout(Duration::from_millis(HTTP_BODY_IDLE_MS), pieces.next()).await;
+        let next = next.map_err(|_| Problem::new(Kind::BadRequest, "the body stopped before it was whole"))?;
+        match next {
+            Some(Ok(piece)) => {
+                bytes += piece.len();
+                gathered.push(piece);
+            }
+            Some(Err(_)) => return Err(Problem::new(Kind::BadRequest, "the body ended before it was whole")),
+            None => return Ok((gathered, bytes, false)),
+        }
+    }
+    Ok((gathered, bytes, true))
+}
+
+fn room(ground: &Ground) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
+    let busy = |_| Problem::new(Kind::Unavailable, "as many uploads as may be are under way; try again");
+    ground.uploads.clone().try_acquire_owned().map_err(busy)
+}
+
+/// Stores a blob under its digest.
+pub(crate) async fn put(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(hex): Path<String>,
+    Query(place): Query<Place>,
+    headers: axum::http::HeaderMap,
+    body: Body,
+) -> Result<(StatusCode, Json<Stored>), Problem> {
+    caller.need(&WRITE)?;
+    let (namespace, digest) = (place.namespace(&caller)?, digest(&hex)?);
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > BLOB_MAX_BYTES) {
+        return Err(Problem::new(Kind::TooLarge, format!("a blob has at most {BLOB_MAX_BYTES} bytes")));
+    }
+    let _room = room(&ground)?;
+    let upload = ground.fleet.store.begin_put(&namespace, Some(digest))?;
+    let upload = pour(body, upload).await?;
+    let bytes = upload.len();
+    let digest = blocking(move || upload.finish()).await??;
+    Ok((StatusCode::CREATED, Json(Stored { digest, bytes })))
+}
+
+/// Which of many blobs are to be uploaded.
+pub(crate) async fn missing(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Query(place): Query<Place>,
+    body: JsonBody<Asked>,
+) -> Result<Json<Missing>, Problem> {
+    caller.need(&[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite])?;
+    let namespace = place.namespace(&caller)?;
+    let digests = body.value.digests;
+    if digests.len() > MISSING_MAX_DIGESTS {
+        return Err(Problem::new(Kind::LimitReached, format!("digests: at most {MISSING_MAX_DIGESTS} at once")));
+    }
+    let store = ground.fleet.store.clone();
+    let missing = blocking(move || store.missing(&namespace, &digests)).await?;
+    Ok(Json(Missing { missing }))
+}
+
+/// Stores the blobs of a pack.
+pub(crate) async fn pack(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Query(place): Query<Place>,
+    body: Body,
+) -> Result<(StatusCode, Json<Unpacked>), Problem> {
+    caller.need(&WRITE)?;
+    let namespace = place.namespace(&caller)?;
+    let _room = room(&ground)?;
+    let unpack = pour(body, Unpack::new(&ground.fleet.store, &namespace)).await?;
+    let digests = blocking(move || unpack.finish()).await??;
+    Ok((StatusCode::CREATED, Json(Unpacked { digests })))
+}

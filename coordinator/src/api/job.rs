@@ -1,0 +1,136 @@
+//! Jobs: running one again, cancelling one, and why one waits. An attempt's id stands for its job.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde::Serialize;
+use utoipa::ToSchema;
+use windlass_coordinator_core::explain::Why;
+use windlass_coordinator_core::input::Request;
+use windlass_coordinator_core::row::{BuildRows, JobState, Scope};
+use windlass_protocol::{AttemptId, JobId};
+
+use super::Ground;
+use super::auth::Caller;
+use super::build::{by_id, with_rows};
+use super::extract;
+use super::problem::Problem;
+use super::shape::{Attempts, Job};
+
+/// Why a job does not run.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Why)]
+pub(crate) struct Reason {
+    #[schema(value_type = String)]
+    job_id: JobId,
+    #[schema(value_type = String)]
+    state: JobState,
+    /// `not_waiting dependencies fenced no_pool no_agent soon ended`.
+    kind: &'static str,
+    /// One sentence for people.
+    text: String,
+    /// Labels of steps that it waits for.
+    dependencies: Vec<String>,
+    /// What keeps agents of its queue from it, and how many of them.
+    obstacles: Vec<Obstacle>,
+}
+
+/// What keeps agents from a job.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Obstacle {
+    reason: String,
+    agents: usize,
+}
+
+/// A job that the caller may see, with its build.
+async fn find(ground: &Ground, caller: &Caller, text: &str) -> Result<(JobId, BuildRows), Problem> {
+    let absent = || Problem::not_found("job", text);
+    let mut job: JobId = extract::id("job", text)?;
+    let mut build = ground.fleet.reader.job_build(job).await?;
+    if build.is_none() {
+        let attempt: AttemptId = extract::id("job", text)?;
+        if let Some(attempt) = ground.fleet.reader.attempt(attempt).await? {
+            (job, build) = (attempt.job, Some(attempt.build));
+        }
+    }
+    let (_, rows) = by_id(ground, caller, build.ok_or_else(absent)?).await?.ok_or_else(absent)?;
+    Ok((job, rows))
+}
+
+fn shown(id: JobId, rows: &BuildRows) -> Result<Job, Problem> {
+    let row = rows.jobs.iter().find(|job| job.id == id).ok_or_else(|| Problem::not_found("job", id))?;
+    Ok(Job::of(row, rows, &Attempts::of(rows)))
+}
+
+async fn shown_now(ground: &Ground, id: JobId, before: &BuildRows) -> Result<Json<Job>, Problem> {
+    let found = ground.fleet.reader.build(before.build.id).await?;
+    let (_, rows) = found.ok_or_else(|| Problem::not_found("job", id))?;
+    shown(id, &rows).map(Json)
+}
+
+/// Runs one job again.
+pub(crate) async fn retry(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Job>, Problem> {
+    caller.need(&[Scope::BuildsWrite])?;
+    let (job, rows) = find(&ground, &caller, &id).await?;
+    with_rows(&ground, &caller, rows.build.id, |rows| Request::RetryJob { job, rows }).await?;
+    shown_now(&ground, job, &rows).await
+}
+
+/// Ends one job.
+pub(crate) async fn cancel(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Job>, Problem> {
+    caller.need(&[Scope::BuildsWrite])?;
+    let (job, rows) = find(&ground, &caller, &id).await?;
+    ground.fleet.desk.request(caller.actor(), Request::CancelJob { job }).await?;
+    shown_now(&ground, job, &rows).await
+}
+
+/// Why a job does not run.
+pub(crate) async fn why(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Reason>, Problem> {
+    caller.need(&[Scope::BuildsRead])?;
+    let (job_id, rows) = find(&ground, &caller, &id).await?;
+    let why = ground.fleet.desk.look(move |core| core.explain(job_id)).await?;
+    let row = rows.jobs.iter().find(|job| job.id == job_id).ok_or_else(|| Problem::not_found("job", &id))?;
+    let mut reason = Reason {
+        job_id,
+        state: row.state,
+        kind: "ended",
+        text: String::new(),
+        dependencies: vec![],
+        obstacles: vec![],
+    };
+    let Some(why) = why else {
+        reason.text = "its build has ended".to_owned();
+        return Ok(Json(reason));
+    };
+    reason.text = why.to_string();
+    reason.kind = match why {
+        Why::NotWaiting(_) => "not_waiting",
+        Why::Dependencies(labels) => {
+            reason.dependencies = labels;
+            "dependencies"
+        }
+        Why::Fenced(_) => "fenced",
+        Why::NoPool { .. } => "no_pool",
+        Why::NoAgent(obstacles) => {
+            let shape = |(reason, agents): (windlass_coordinator_core::explain::Obstacle, usize)| Obstacle {
+                reason: reason.to_string(),
+                agents,
+            };
+            reason.obstacles = obstacles.into_iter().map(shape).collect();
+            "no_agent"
+        }
+        Why::Soon => "soon",
+    };
+    Ok(Json(reason))
+}

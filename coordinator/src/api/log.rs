@@ -1,0 +1,236 @@
+//! Logs: ranges of their bytes, and live streams.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::sse::{Event as SseEvent, Sse};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
+use windlass_coordinator_core::row::{AttemptRow, Scope};
+use windlass_coordinator_logs::{Event, Fault, Follower, Piece, PieceReader};
+use windlass_protocol::{AttemptId, Digest};
+
+use super::Ground;
+use super::auth::Caller;
+use super::build::by_id;
+use super::event::{keep_alive, last_event_id};
+use super::extract::{self, Query};
+use super::problem::{Kind, Problem};
+use super::shape::time;
+
+/// How a log is written.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    /// The bytes.
+    #[default]
+    Raw,
+    /// The bytes, as text.
+    Text,
+    /// A JSON object a piece, with its time.
+    Ndjson,
+}
+
+/// How a log is asked for.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Ask {
+    /// `raw`, `text` or `ndjson`.
+    #[serde(default)]
+    #[param(inline)]
+    format: Format,
+}
+
+/// Where a stream begins.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct From {
+    /// Of the first byte; `Last-Event-ID` goes before it.
+    offset: Option<u64>,
+}
+
+/// Bytes of a log that were written together.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LogPiece {
+    offset: u64,
+    /// In bytes.
+    length: usize,
+    at: String,
+    /// Where the bytes are UTF-8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    /// Base64, where they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<String>,
+}
+
+impl LogPiece {
+    fn of(piece: &Piece) -> Self {
+        let (text, data) = match std::str::from_utf8(&piece.bytes) {
+            Ok(text) => (Some(text.to_owned()), None),
+            Err(_) => (None, Some(STANDARD.encode(&piece.bytes))),
+        };
+        Self { offset: piece.offset, length: piece.bytes.len(), at: time(piece.at), text, data }
+    }
+}
+
+/// An attempt that the caller may see.
+async fn find(ground: &Ground, caller: &Caller, text: &str) -> Result<AttemptRow, Problem> {
+    let absent = || Problem::not_found("attempt", text);
+    let id: AttemptId = extract::id("attempt", text)?;
+    let attempt = ground.fleet.reader.attempt(id).await?.ok_or_else(absent)?;
+    by_id(ground, caller, attempt.build).await?.ok_or_else(absent)?;
+    Ok(attempt)
+}
+
+/// A range of a log's durable bytes.
+pub(crate) async fn read(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(ask): Query<Ask>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    caller.need(&[Scope::BuildsRead])?;
+    let attempt = find(&ground, &caller, &id).await?.id;
+    let total = ground.fleet.logs.len(attempt).await?.map_or(0, |len| len.durable);
+    let range = headers.get(RANGE).and_then(|range| range.to_str().ok()).and_then(|range| parse_range(range, total));
+    let (start, end) = match range {
+        None => (0, total),
+        Some(Some(range)) => range,
+        Some(None) => {
+            let all =
+                HeaderValue::from_str(&format!("bytes */{total}")).unwrap_or(HeaderValue::from_static("bytes */*"));
+            let detail = format!("the log has {total} bytes");
+            return Err(Problem::new(Kind::RangeUnsatisfiable, detail).with_header(CONTENT_RANGE, all));
+        }
+    };
+    let pieces = match ground.fleet.logs.read(attempt, start..end).await {
+        // Nothing was written yet, or nothing ever.
+        Err(Fault::Unknown { .. }) if total == 0 => None,
+        other => Some(other?),
+    };
+    let body = Body::from_stream(stream::try_unfold(pieces, move |pieces| next_bytes(pieces, ask.format)));
+    let mut response = body.into_response();
+    let content = match ask.format {
+        Format::Raw => "application/octet-stream",
+        Format::Text => "text/plain; charset=utf-8",
+        Format::Ndjson => "application/x-ndjson",
+    };
+    let out = response.headers_mut();
+    out.insert(CONTENT_TYPE, HeaderValue::from_static(content));
+    out.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if ask.format != Format::Ndjson {
+        out.insert(CONTENT_LENGTH, HeaderValue::from(end - start));
+    }
+    if range.is_some() {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let shown = format!("bytes {start}-{}/{total}", end.saturating_sub(1));
+        if let Ok(shown) = HeaderValue::from_str(&shown) {
+            response.headers_mut().insert(CONTENT_RANGE, shown);
+        }
+    }
+    Ok(response)
+}
+
+async fn next_bytes(
+    pieces: Option<PieceReader>,
+    format: Format,
+) -> Result<Option<(Bytes, Option<PieceReader>)>, Fault> {
+    let Some(mut pieces) = pieces else { return Ok(None) };
+    let Some(piece) = pieces.next().await? else { return Ok(None) };
+    let bytes = match format {
+        Format::Raw | Format::Text => piece.bytes,
+        Format::Ndjson => {
+            let mut line = serde_json::to_vec(&LogPiece::of(&piece)).unwrap_or_default();
+            line.push(b'\n');
+            line.into()
+        }
+    };
+    Ok(Some((bytes, Some(pieces))))
+}
+
+/// The range that a `Range` header names of so many bytes: `None` if it is not for us (several ranges, another unit),
+/// `Some(None)` if it lies past the end.
+fn parse_range(text: &str, total: u64) -> Option<Option<(u64, u64)>> {
+    let (first, last) = text.strip_prefix("bytes=")?.trim().split_once('-')?;
+    if first.is_empty() {
+        let suffix: u64 = last.parse().ok()?;
+        return Some((suffix > 0 && total > 0).then(|| (total.saturating_sub(suffix), total)));
+    }
+    let start: u64 = first.parse().ok()?;
+    let end = if last.is_empty() { total } else { last.parse::<u64>().ok()?.saturating_add(1) };
+    if end <= start && !last.is_empty() {
+        return None;
+    }
+    Some((start < total).then(|| (start, end.min(total))))
+}
+
+/// A log as it grows.
+pub(crate) async fn stream(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(from): Query<From>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    caller.need(&[Scope::BuildsRead])?;
+    let attempt = find(&ground, &caller, &id).await?;
+    let offset = last_event_id(&headers)?.or(from.offset).unwrap_or(0);
+    // A log that ended without a byte is not remembered, and would be waited for in vain.
+    if attempt.state.is_final() && ground.fleet.logs.len(attempt.id).await?.is_none() {
+        let mut events: VecDeque<SseEvent> = VecDeque::new();
+        if offset > 0 {
+            events.push_back(reset(0));
+        }
+        events.push_back(end(0, Digest::of(b"")));
+        let events = stream::iter(events.into_iter().map(Ok::<_, Infallible>));
+        return Ok(Sse::new(events).into_response());
+    }
+    let follower = ground.fleet.logs.follow(attempt.id, offset).await?;
+    let events = stream::unfold(Some(follower), next_event);
+    Ok(Sse::new(events).keep_alive(keep_alive()).into_response())
+}
+
+async fn next_event(follower: Option<Follower>) -> Option<(Result<SseEvent, Infallible>, Option<Follower>)> {
+    let mut follower = follower?;
+    match follower.next().await {
+        Ok(Event::Bytes(piece)) => {
+            let data = json(&LogPiece::of(&piece));
+            Some((Ok(SseEvent::default().id(piece.end().to_string()).data(data)), Some(follower)))
+        }
+        Ok(Event::Reset { offset }) => Some((Ok(reset(offset)), Some(follower))),
+        Ok(Event::End { bytes, digest }) => Some((Ok(end(bytes, digest)), None)),
+        Err(fault) => {
+            // The stream ends without `end`: the client comes again where it was.
+            tracing::warn!(%fault, "log_stream_broken");
+            None
+        }
+    }
+}
+
+fn reset(offset: u64) -> SseEvent {
+    SseEvent::default().event("reset").id(offset.to_string()).data(json(&json!({ "offset": offset })))
+}
+
+fn end(bytes: u64, digest: Digest) -> SseEvent {
+    let data = json!({ "bytes": bytes, "digest": digest.to_string() });
+    SseEvent::default().event("end").id(bytes.to_string()).data(json(&data))
+}
+
+/// Our shapes are always JSON.
+pub(crate) fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}

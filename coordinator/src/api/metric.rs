@@ -1,0 +1,254 @@
+//! What operators count and watch: Prometheus metrics, health and readiness.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use windlass_coordinator_core::effect::AgentState;
+use windlass_coordinator_core::view::QueueView;
+use windlass_coordinator_store::{Fault, Space};
+use windlass_protocol::WallMs;
+use windlass_protocol::host::now;
+
+use super::Ground;
+use super::problem::{Kind, Problem};
+use crate::desk::Meter;
+
+/// What is counted from the start on; clones share it.
+#[derive(Clone)]
+pub struct Metrics {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    commit_seconds: Histogram,
+    changes: Counter,
+    commit_failures: Counter,
+    space_low: AtomicU64,
+    requests: Family<Answered, Counter>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        // 50 microseconds to 26 seconds.
+        let commit_seconds = Histogram::new(exponential_buckets(0.000_05, 2.0, 20));
+        let shared = Shared {
+            commit_seconds,
+            changes: Counter::default(),
+            commit_failures: Counter::default(),
+            space_low: AtomicU64::new(0),
+            requests: Family::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+}
+
+impl Meter for Metrics {
+    fn committed(&self, changes: usize, took: Duration) {
+        self.shared.commit_seconds.observe(took.as_secs_f64());
+        self.shared.changes.inc_by(changes as u64);
+    }
+
+    fn commit_failed(&self, _fault: &Fault) {
+        self.shared.commit_failures.inc();
+    }
+
+    fn space(&self, space: Space) {
+        self.shared.space_low.store(u64::from(space == Space::Low), Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    method: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+struct StatePool {
+    state: &'static str,
+    pool: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Queue {
+    queue: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Tier {
+    tier: &'static str,
+}
+
+/// Counts answers.
+pub(super) async fn count(State(ground): State<Ground>, request: Request, next: Next) -> Response {
+    // Methods of other people's making would make a series each.
+    let method = match request.method().as_str() {
+        known @ ("GET" | "HEAD" | "PUT" | "POST" | "DELETE" | "PATCH" | "OPTIONS") => known.to_owned(),
+        _ => "other".to_owned(),
+    };
+    let response = next.run(request).await;
+    let answered = Answered { method, status: response.status().as_u16() };
+    ground.metrics.shared.requests.get_or_create(&answered).inc();
+    response
+}
+
+/// The process runs.
+pub(super) async fn healthy() -> &'static str {
+    "ok\n"
+}
+
+/// The core is loaded and answers.
+pub(super) async fn ready(State(ground): State<Ground>) -> Result<&'static str, Problem> {
+    let look = ground.fleet.desk.look(|_| ());
+    match tokio::time::timeout(Duration::from_secs(5), look).await {
+        Ok(Ok(())) => Ok("ok\n"),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(Problem::new(Kind::Unavailable, "the coordinator does not answer")),
+    }
+}
+
+/// What the core knows at this moment.
+#[derive(Debug, Default)]
+struct Moment {
+    agents: BTreeMap<StatePool, i64>,
+    running: BTreeMap<String, i64>,
+    queues: BTreeMap<String, QueueView>,
+    live_builds: usize,
+}
+
+const fn state_name(state: AgentState) -> &'static str {
+    match state {
+        AgentState::Joining => "joining",
+        AgentState::Online => "online",
+        AgentState::Suspect => "suspect",
+        AgentState::Lost => "lost",
+        AgentState::Draining => "draining",
+        AgentState::Paused => "paused",
+        AgentState::Quarantined => "quarantined",
+        AgentState::Gone => "gone",
+    }
+}
+
+fn moment(core: &windlass_coordinator_core::Core) -> Moment {
+    let mut moment = Moment { queues: core.queues(), live_builds: core.live_builds(), ..Moment::default() };
+    for agent in core.agents() {
+        let labels = StatePool { state: state_name(agent.state), pool: agent.row.pool.clone() };
+        *moment.agents.entry(labels).or_default() += 1;
+        *moment.running.entry(agent.row.pool.clone()).or_default() += i64::from(agent.usage.slots_used);
+    }
+    moment
+}
+
+/// Everything, in Prometheus' text format.
+pub(super) async fn metrics(State(ground): State<Ground>) -> Result<Response, Problem> {
+    let moment = ground.fleet.desk.look(moment).await;
+    let text = tokio::task::spawn_blocking(move || write(&ground, moment.ok().as_ref())).await;
+    let text = text.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))?;
+    let mut response = text.into_response();
+    let content = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    response.headers_mut().insert(CONTENT_TYPE, axum::http::HeaderValue::from_static(content));
+    Ok(response)
+}
+
+fn write(ground: &Ground, moment: Option<&Moment>) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("windlass");
+    let counted = &ground.metrics.shared;
+    let seconds = counted.commit_seconds.clone();
+    registry.register_with_unit("store_commit", "Time of one commit of the store", Unit::Seconds, seconds);
+    registry.register("store_changes", "Changes that were committed", counted.changes.clone());
+    registry.register("store_commit_failures", "Commits that failed", counted.commit_failures.clone());
+    registry.register("http_requests", "Requests that were answered", counted.requests.clone());
+    let low = i64::try_from(counted.space_low.load(Ordering::Relaxed)).unwrap_or(1);
+    gauge(&mut registry, "store_space_low", "Whether new builds are refused for lack of space", low);
+    gauge(&mut registry, "core_ready", "Whether the core is loaded", i64::from(moment.is_some()));
+    let connections = i64::try_from(ground.board.connections()).unwrap_or(i64::MAX);
+    gauge(&mut registry, "agent_connections", "Control connections of agents", connections);
+    let refused = Counter::<u64>::default();
+    refused.inc_by(ground.board.refused());
+    registry.register("link_refused", "Handshakes, messages and streams of agents that were refused", refused);
+    if let Some(moment) = moment {
+        fleet(&mut registry, moment, now().wall);
+    }
+    logs(&mut registry, ground);
+    cache(&mut registry, ground);
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(value);
+    registry.register(name, help, gauge);
+}
+
+fn fleet(registry: &mut Registry, moment: &Moment, at: WallMs) {
+    let agents = Family::<StatePool, Gauge>::default();
+    for (labels, count) in &moment.agents {
+        agents.get_or_create(labels).set(*count);
+    }
+    registry.register("agents", "Agents that have joined", agents);
+    let jobs = Family::<StatePool, Gauge>::default();
+    for (pool, count) in &moment.running {
+        jobs.get_or_create(&StatePool { state: "running", pool: pool.clone() }).set(*count);
+    }
+    let (waiting, oldest) = (Family::<Queue, Gauge>::default(), Family::<Queue, Gauge<f64, AtomicU64>>::default());
+    let mut queued = 0;
+    for (queue, view) in &moment.queues {
+        let labels = Queue { queue: queue.clone() };
+        let depth = i64::try_from(view.depth).unwrap_or(i64::MAX);
+        queued += depth;
+        waiting.get_or_create(&labels).set(depth);
+        let waits_ms = view.oldest.map_or(0, |since| at.0.saturating_sub(since.0));
+        oldest.get_or_create(&labels).set(Duration::from_millis(waits_ms).as_secs_f64());
+    }
+    jobs.get_or_create(&StatePool { state: "scheduled", pool: String::new() }).set(queued);
+    registry.register("jobs", "Jobs that wait for an agent (no pool) or hold a slot", jobs);
+    registry.register("queue_jobs", "Jobs that wait for an agent", waiting);
+    registry.register_with_unit("queue_oldest", "How long the oldest of them waits", Unit::Seconds, oldest);
+    gauge(registry, "builds_live", "Builds that have not ended", i64::try_from(moment.live_builds).unwrap_or(i64::MAX));
+}
+
+fn logs(registry: &mut Registry, ground: &Ground) {
+    let stats = ground.fleet.logs.stats();
+    let bytes = Counter::<u64>::default();
+    bytes.inc_by(stats.appended_bytes);
+    registry.register("log_bytes", "Log bytes that were accepted", bytes);
+    let commits = Counter::<u64>::default();
+    commits.inc_by(stats.commits);
+    registry.register("log_commits", "Syncs that made log bytes durable", commits);
+    gauge(registry, "logs_live", "Logs that are not sealed", i64::try_from(stats.live_logs).unwrap_or(i64::MAX));
+    let queued = i64::try_from(stats.queued_bytes).unwrap_or(i64::MAX);
+    gauge(registry, "log_queued_bytes", "Log bytes that wait to be durable", queued);
+}
+
+fn cache(registry: &mut Registry, ground: &Ground) {
+    let stats = ground.fleet.store.stats();
+    let bytes = Family::<Tier, Gauge>::default();
+    bytes.get_or_create(&Tier { tier: "disk" }).set(i64::try_from(stats.disk_bytes).unwrap_or(i64::MAX));
+    registry.register("cache_bytes", "Bytes of the cache", bytes);
+    gauge(registry, "cache_blobs", "Blobs of the cache", i64::try_from(stats.blobs).unwrap_or(i64::MAX));
+    let damaged = Counter::<u64>::default();
+    damaged.inc_by(stats.damaged);
+    registry.register("cache_damaged_blobs", "Blobs that were found damaged and put aside", damaged);
+}

@@ -1,0 +1,296 @@
+//! What clients are shown, in the interface's words: JSON shapes, made of rows.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use windlass_coordinator_core::row::{
+    Actor, AttemptRow, AttemptState, BuildRow, BuildRows, BuildSource, BuildState, JobRow, JobState,
+};
+use windlass_pipeline::graph::NodeKind;
+use windlass_protocol::job::Source;
+use windlass_protocol::{AttemptId, BuildId, Cause, CauseKind, JobId, WallMs};
+
+/// The last millisecond that RFC 3339 can name; an agent's clock may be anywhere.
+const LAST_MS: u64 = 253_402_300_799_999;
+
+/// RFC 3339 with milliseconds, UTC.
+pub(crate) fn time(at: WallMs) -> String {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.0.min(LAST_MS))).to_string()
+}
+
+fn maybe_time(at: Option<WallMs>) -> Option<String> {
+    at.map(time)
+}
+
+/// Why something ended without a result of its own.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Cause)]
+pub(crate) struct CauseShape {
+    #[schema(value_type = String)]
+    kind: CauseKind,
+    detail: String,
+    /// Whether another try can be expected to end otherwise.
+    retryable: bool,
+}
+
+impl From<&Cause> for CauseShape {
+    fn from(cause: &Cause) -> Self {
+        Self { kind: cause.kind, detail: cause.detail.clone(), retryable: cause.kind.retryable() }
+    }
+}
+
+/// A build. In lists it comes without its jobs.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Build {
+    #[schema(value_type = String)]
+    pub(crate) id: BuildId,
+    /// From 1, per pipeline.
+    number: u64,
+    pipeline: String,
+    #[schema(value_type = String)]
+    pub(crate) state: BuildState,
+    /// It waits at a block.
+    blocked: bool,
+    branch: String,
+    commit: String,
+    tag: Option<String>,
+    message: String,
+    /// `{"tree"}`, `{"repository","commit","branch"}`, or null for an empty workspace.
+    #[schema(value_type = Option<Object>)]
+    origin: Value,
+    #[schema(value_type = String)]
+    source: BuildSource,
+    #[schema(value_type = Object)]
+    creator: Actor,
+    /// `trusted`, or the overlay's name.
+    namespace: String,
+    #[schema(value_type = Object)]
+    env: Map<String, Value>,
+    meta_data: BTreeMap<String, String>,
+    keep_workspace: bool,
+    #[schema(value_type = Option<String>)]
+    rebuilt_from: Option<BuildId>,
+    created_at: String,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+    /// Left out in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) jobs: Option<Vec<Job>>,
+    web_url: String,
+    cause: Option<CauseShape>,
+}
+
+/// One step of a build, or one element of it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Job {
+    #[schema(value_type = String)]
+    pub(crate) id: JobId,
+    step_key: Option<String>,
+    label: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[schema(value_type = String)]
+    pub(crate) state: JobState,
+    exit_status: Option<i32>,
+    signal: Option<i32>,
+    cause: Option<CauseShape>,
+    soft_failed: bool,
+    /// How often it was run again.
+    retries: usize,
+    attempts: Vec<Attempt>,
+    parallel_index: Option<u32>,
+    parallel_total: Option<u32>,
+    #[schema(value_type = Option<Object>)]
+    matrix: Option<Value>,
+    /// Ids of jobs of the same build.
+    #[schema(value_type = Vec<String>)]
+    depends_on: Vec<JobId>,
+    /// For people: what it waits for; null if it does not.
+    waiting_for: Option<String>,
+    queue: Option<String>,
+    zone: Option<String>,
+    reused_from: Option<String>,
+    artifacts_count: u32,
+    created_at: String,
+    runnable_at: Option<String>,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+}
+
+/// One run of a job's command.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Attempt {
+    #[schema(value_type = String)]
+    id: AttemptId,
+    /// From 1, per job.
+    number: u32,
+    #[schema(value_type = String)]
+    state: AttemptState,
+    exit_status: Option<i32>,
+    signal: Option<i32>,
+    cause: Option<CauseShape>,
+    /// `{id, name, zone, pool}`.
+    #[schema(value_type = Object)]
+    agent: Value,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+    /// Of the log after masking; null until the attempt has ended.
+    log_bytes: Option<u64>,
+    log_digest: Option<String>,
+    log_truncated: bool,
+}
+
+fn origin(source: &Source) -> Value {
+    match source {
+        Source::Empty => Value::Null,
+        Source::Tree { digest } => json!({ "tree": digest.to_string() }),
+        Source::Git { repository, commit, branch } => {
+            json!({ "repository": repository, "commit": commit, "branch": branch })
+        }
+    }
+}
+
+impl Build {
+    /// A build without its jobs, as lists show it.
+    pub(crate) fn bare(row: &BuildRow, url: &str) -> Self {
+        Self {
+            id: row.id,
+            number: row.number,
+            pipeline: row.pipeline.clone(),
+            state: row.state,
+            blocked: false,
+            branch: row.branch.clone(),
+            commit: row.commit.clone(),
+            tag: row.tag.clone(),
+            message: row.message.clone(),
+            origin: origin(&row.origin),
+            source: row.source,
+            creator: row.creator.clone(),
+            namespace: row.namespace.short_name().to_owned(),
+            env: row.env.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect(),
+            meta_data: row.meta_data.clone(),
+            keep_workspace: row.keep_workspace,
+            rebuilt_from: row.rebuilt_from,
+            created_at: time(row.created_at),
+            started_at: maybe_time(row.started_at),
+            finished_at: maybe_time(row.finished_at),
+            jobs: None,
+            web_url: format!("{url}/builds/{}", row.id),
+            cause: row.cause.as_ref().map(Into::into),
+        }
+    }
+
+    /// A build with its jobs and their attempts.
+    pub(crate) fn whole(rows: &BuildRows, url: &str) -> Self {
+        let attempts = Attempts::of(rows);
+        let jobs = rows.jobs.iter().map(|job| Job::of(job, rows, &attempts)).collect();
+        Self { jobs: Some(jobs), ..Self::bare(&rows.build, url) }
+    }
+}
+
+/// A build's attempts by job, so that a large build is walked once.
+pub(crate) struct Attempts<'a>(BTreeMap<JobId, Vec<&'a AttemptRow>>);
+
+impl<'a> Attempts<'a> {
+    /// Of all jobs of a build.
+    pub(crate) fn of(rows: &'a BuildRows) -> Self {
+        let mut by_job: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for attempt in &rows.attempts {
+            by_job.entry(attempt.job).or_default().push(attempt);
+        }
+        for attempts in by_job.values_mut() {
+            attempts.sort_by_key(|attempt| attempt.number);
+        }
+        Self(by_job)
+    }
+}
+
+impl Job {
+    /// One job of a build.
+    pub(crate) fn of(row: &JobRow, rows: &BuildRows, attempts: &Attempts<'_>) -> Self {
+        let own = attempts.0.get(&row.id).map(Vec::as_slice).unwrap_or_default();
+        let (kind, command) = match &row.node.kind {
+            NodeKind::Command(command) => ("command", Some(command)),
+            NodeKind::Wait { .. } => ("wait", None),
+        };
+        let parallel = command.and_then(|command| command.parallel);
+        let zone = own.last().map(|attempt| attempt.zone.clone());
+        Self {
+            id: row.id,
+            step_key: row.node.key.clone(),
+            label: row.node.label.clone(),
+            kind,
+            state: row.state,
+            exit_status: row.exit_status,
+            signal: row.signal,
+            cause: row.cause.as_ref().map(Into::into),
+            soft_failed: row.soft_failed,
+            retries: own.len().saturating_sub(1),
+            attempts: own.iter().map(|attempt| Attempt::of(attempt, row)).collect(),
+            parallel_index: parallel.map(|(index, _)| index),
+            parallel_total: parallel.map(|(_, total)| total),
+            matrix: None,
+            depends_on: dependencies(row, rows).map(|job| job.id).collect(),
+            waiting_for: waiting_for(row, rows),
+            queue: command.map(|command| command.queue.clone()),
+            zone: zone.or_else(|| command.and_then(|command| command.zone.clone())),
+            reused_from: None,
+            artifacts_count: 0,
+            created_at: time(row.created_at),
+            runnable_at: maybe_time(row.runnable_at),
+            started_at: maybe_time(row.started_at),
+            finished_at: maybe_time(row.finished_at),
+        }
+    }
+}
+
+fn dependencies<'a>(row: &'a JobRow, rows: &'a BuildRows) -> impl Iterator<Item = &'a JobRow> {
+    let edges = row.node.depends_on.iter();
+    edges.filter_map(|edge| rows.jobs.get(usize::try_from(edge.node).ok()?))
+}
+
+/// Labels that are named before the rest is counted.
+const NAMED_MAX: usize = 3;
+
+fn waiting_for(row: &JobRow, rows: &BuildRows) -> Option<String> {
+    match (row.state, &row.node.kind) {
+        (JobState::Scheduled, NodeKind::Command(command)) => Some(format!("an agent of queue `{}`", command.queue)),
+        (JobState::Pending | JobState::Waiting, _) => {
+            let open: Vec<_> = dependencies(row, rows).filter(|job| !job.state.is_final()).collect();
+            let named: Vec<_> = open.iter().take(NAMED_MAX).map(|job| job.node.label.as_str()).collect();
+            let rest = open.len().saturating_sub(NAMED_MAX);
+            match (named.is_empty(), rest) {
+                (true, _) => None,
+                (false, 0) => Some(named.join(", ")),
+                (false, rest) => Some(format!("{} and {rest} more", named.join(", "))),
+            }
+        }
+        _ => None,
+    }
+}
+
+impl Attempt {
+    fn of(row: &AttemptRow, job: &JobRow) -> Self {
+        let outcome = row.outcome.as_ref();
+        let live_start = job.started_at.filter(|_| row.state == AttemptState::Running);
+        Self {
+            id: row.id,
+            number: row.number,
+            state: row.state,
+            exit_status: outcome.and_then(|outcome| outcome.exit_status),
+            signal: outcome.and_then(|outcome| outcome.signal),
+            cause: row.cause.as_ref().or_else(|| outcome?.cause.as_ref()).map(Into::into),
+            agent: json!({
+                "id": row.agent.to_string(), "name": row.agent_name, "zone": row.zone, "pool": row.pool,
+            }),
+            started_at: maybe_time(outcome.and_then(|outcome| outcome.started_at).or(live_start)),
+            finished_at: maybe_time(row.finished_at),
+            log_bytes: outcome.map(|outcome| outcome.log_bytes),
+            log_digest: outcome.map(|outcome| outcome.log_digest.to_string()),
+            log_truncated: outcome.is_some_and(|outcome| outcome.log_truncated),
+        }
+    }
+}

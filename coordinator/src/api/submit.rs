@@ -1,0 +1,416 @@
+//! Making builds: a pipeline is found, compiled and narrowed, its source looked for, and the core asked.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::header::LOCATION;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+use windlass_coordinator_core::effect::Reply;
+use windlass_coordinator_core::input::Request;
+use windlass_coordinator_core::row::{BuildSource, Scope, Submit};
+use windlass_pipeline::graph::{Edge, Graph};
+use windlass_pipeline::{Inputs, compile_with};
+use windlass_protocol::job::Source;
+use windlass_protocol::limits::{ENV_VARS_MAX, IDEMPOTENCY_KEY_MAX_BYTES, NAME_MAX_BYTES, URL_MAX_BYTES};
+use windlass_protocol::{BuildId, Digest, Namespace, TokenId, Trust};
+
+use super::Ground;
+use super::auth::Caller;
+use super::build::{find, shown};
+use super::definition::{self, Definition};
+use super::extract::JsonBody;
+use super::problem::{Kind, Problem};
+
+/// The file's name in diagnostics where the text came without one.
+const UNNAMED: &str = "pipeline.yml";
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What a client asks to be built.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewBuild {
+    /// Its pipeline's name; a repository's name where it is left out.
+    pipeline: Option<String>,
+    /// The pipeline's text; without it, it is read from the source tree.
+    definition: Option<String>,
+    /// The file's name, for diagnostics.
+    definition_path: Option<String>,
+    /// `{"tree"}` or `{"repository","commit","branch"}`; without it the workspace is empty.
+    #[schema(value_type = Option<Object>)]
+    origin: Option<Origin>,
+    #[serde(default)]
+    branch: String,
+    #[serde(default)]
+    commit: String,
+    tag: Option<String>,
+    #[serde(default)]
+    message: String,
+    /// Names and string values; part of every job's environment.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    env: Map<String, Value>,
+    #[serde(default)]
+    meta_data: BTreeMap<String, String>,
+    /// Keep failed jobs' workspaces.
+    #[serde(default)]
+    keep_workspace: bool,
+    /// `cli` or `api`.
+    #[serde(default)]
+    source: Caused,
+    /// Only some of the steps.
+    steps: Option<Steps>,
+}
+
+/// Where the files come from.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub(crate) enum Origin {
+    Tree { tree: Digest },
+    Git { repository: String, commit: String, branch: Option<String> },
+}
+
+/// What made the build.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Caused {
+    Cli,
+    #[default]
+    Api,
+}
+
+/// Some of a pipeline's steps.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Steps {
+    /// Keys, or labels of steps without one.
+    keys: Vec<String>,
+    /// And what they depend on.
+    #[serde(default)]
+    with_dependencies: bool,
+}
+
+/// Who and which key, and the digest of what was asked for.
+type Remembered = ((TokenId, String), Digest);
+
+/// A build on its way to the core, without its graph.
+struct Draft {
+    pipeline: String,
+    definition: Option<Definition>,
+    origin: Source,
+    branch: String,
+    commit: String,
+    tag: Option<String>,
+    message: String,
+    env: Vec<(String, String)>,
+    meta_data: BTreeMap<String, String>,
+    keep_workspace: bool,
+    source: BuildSource,
+    steps: Option<Steps>,
+    namespace: Namespace,
+    rebuilt_from: Option<BuildId>,
+    idempotency: Option<Remembered>,
+}
+
+/// Makes a build.
+pub(crate) async fn submit(
+    State(ground): State<Ground>,
+    caller: Caller,
+    headers: HeaderMap,
+    body: JsonBody<NewBuild>,
+) -> Result<Response, Problem> {
+    caller.need(&[Scope::BuildsWrite])?;
+    let idempotency = idempotency(&headers, &caller, &body.bytes)?;
+    let draft = draft(body.value, &caller, idempotency)?;
+    caller.need_place(&draft.pipeline, Some(&draft.branch))?;
+    make(&ground, &caller, draft).await
+}
+
+/// Makes a build again, of the same pipeline's text and source.
+pub(crate) async fn rebuild(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    caller.need(&[Scope::BuildsWrite])?;
+    let (_, rows) = find(&ground, &caller, &id).await?;
+    let old = rows.build;
+    let text = ground.fleet.reader.definition(old.definition).await?;
+    let text = text.ok_or_else(|| Problem::new(Kind::Conflict, "the build's pipeline is not kept any more"))?;
+    // A build never gains trust by being made again: what an untrusted one runs, somebody untrusted wrote.
+    let namespace = match old.namespace.trust() {
+        Trust::Untrusted if caller.is_trusted() => old.namespace.clone(),
+        Trust::Untrusted | Trust::Trusted => caller.namespace(&old.pipeline),
+    };
+    let idempotency = idempotency(&headers, &caller, format!("rebuild {}", old.id).as_bytes())?;
+    let draft = Draft {
+        pipeline: old.pipeline,
+        definition: Some(Definition { file: UNNAMED.to_owned(), text }),
+        origin: old.origin,
+        branch: old.branch,
+        commit: old.commit,
+        tag: old.tag,
+        message: old.message,
+        env: old.env,
+        meta_data: old.meta_data,
+        keep_workspace: old.keep_workspace,
+        source: BuildSource::Api,
+        steps: None,
+        namespace,
+        rebuilt_from: Some(old.id),
+        idempotency,
+    };
+    make(&ground, &caller, draft).await
+}
+
+/// The client's key with the digest of what it asks for.
+fn idempotency(
+    headers: &HeaderMap,
+    caller: &Caller,
+    body: &[u8],
+) -> Result<Option<Remembered>, Problem> {
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_MAX_BYTES);
+    let bad = || Problem::invalid(format!("Idempotency-Key: 1 to {IDEMPOTENCY_KEY_MAX_BYTES} ASCII characters"));
+    Ok(Some(((caller.token, key.ok_or_else(bad)?.to_owned()), Digest::of(body))))
+}
+
+fn draft(new: NewBuild, caller: &Caller, idempotency: Option<((TokenId, String), Digest)>) -> Result<Draft, Problem> {
+    let origin = origin(new.origin, &new.branch)?;
+    let pipeline = new.pipeline.or_else(|| repository_name(&origin)).or_else(|| caller.pipeline.clone());
+    let pipeline = pipeline.ok_or_else(|| Problem::invalid("pipeline: say its name"))?;
+    check_name(&pipeline)?;
+    let commit = match &origin {
+        Source::Git { commit, .. } if new.commit.is_empty() => commit.clone(),
+        Source::Git { .. } | Source::Tree { .. } | Source::Empty => new.commit,
+    };
+    let branch = match &origin {
+        Source::Git { branch, .. } if new.branch.is_empty() => branch.clone(),
+        Source::Git { .. } | Source::Tree { .. } | Source::Empty => new.branch,
+    };
+    let file = new.definition_path.unwrap_or_else(|| UNNAMED.to_owned());
+    Ok(Draft {
+        namespace: caller.namespace(&pipeline),
+        pipeline,
+        definition: new.definition.map(|text| Definition { file, text }),
+        origin,
+        branch,
+        commit,
+        tag: new.tag,
+        message: new.message,
+        env: variables(new.env)?,
+        meta_data: new.meta_data,
+        keep_workspace: new.keep_workspace,
+        source: match new.source {
+            Caused::Cli => BuildSource::Cli,
+            Caused::Api => BuildSource::Api,
+        },
+        steps: new.steps,
+        rebuilt_from: None,
+        idempotency,
+    })
+}
+
+fn origin(origin: Option<Origin>, branch: &str) -> Result<Source, Problem> {
+    let Some(origin) = origin else { return Ok(Source::Empty) };
+    match origin {
+        Origin::Tree { tree } => Ok(Source::Tree { digest: tree }),
+        Origin::Git { repository, commit, branch: own } => {
+            let branch = own.unwrap_or_else(|| branch.to_owned());
+            // Git takes what begins with a dash for an option.
+            let odd = |text: &str| text.starts_with('-') || text.chars().any(char::is_control);
+            if repository.is_empty() || repository.len() > URL_MAX_BYTES || odd(&repository) {
+                return Err(Problem::invalid("origin.repository: a URL that git understands"));
+            }
+            let hex = matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if !hex && (commit != "HEAD" || branch.is_empty()) {
+                return Err(Problem::invalid("origin.commit: a full commit id, or HEAD of a branch"));
+            }
+            if branch.len() > NAME_MAX_BYTES || odd(&branch) {
+                return Err(Problem::invalid("origin.branch: a branch's name"));
+            }
+            Ok(Source::Git { repository, commit, branch })
+        }
+    }
+}
+
+fn repository_name(origin: &Source) -> Option<String> {
+    let Source::Git { repository, .. } = origin else { return None };
+    let last = repository.trim_end_matches('/').rsplit(['/', ':']).next()?;
+    Some(last.strip_suffix(".git").unwrap_or(last).to_owned())
+}
+
+/// A pipeline's name stands in paths and in `PIPELINE/NUMBER`.
+fn check_name(name: &str) -> Result<(), Problem> {
+    let bad = name.is_empty()
+        || name.len() > NAME_MAX_BYTES
+        || matches!(name, "." | "..")
+        || name.chars().any(|character| character.is_control() || character == '/');
+    if bad {
+        let detail = format!("pipeline: 1 to {NAME_MAX_BYTES} bytes, without a slash and control characters");
+        return Err(Problem::invalid(detail));
+    }
+    Ok(())
+}
+
+fn variables(env: Map<String, Value>) -> Result<Vec<(String, String)>, Problem> {
+    if env.len() > ENV_VARS_MAX {
+        return Err(Problem::new(Kind::LimitReached, format!("env: at most {ENV_VARS_MAX} variables")));
+    }
+    let variable = |(name, value): (String, Value)| match value {
+        _ if name.is_empty() || name.contains(['=', '\0']) => {
+            Err(Problem::invalid("env: a name is not empty and has neither `=` nor NUL"))
+        }
+        Value::String(value) if !value.contains('\0') => Ok((name, value)),
+        _ => Err(Problem::invalid(format!("env.{name}: a string without NUL"))),
+    };
+    env.into_iter().map(variable).collect()
+}
+
+/// What interpolation sees beside the build's own variables (reference 17.1).
+fn standard_env(draft: &Draft, creator: &str) -> Vec<(String, String)> {
+    let source = "api";
+    let mut env = vec![
+        ("CI", "true"),
+        ("BUILDKITE", "true"),
+        ("BUILDKITE_BRANCH", &draft.branch),
+        ("BUILDKITE_COMMIT", &draft.commit),
+        ("BUILDKITE_MESSAGE", &draft.message),
+        ("BUILDKITE_TAG", draft.tag.as_deref().unwrap_or_default()),
+        ("BUILDKITE_PIPELINE_SLUG", &draft.pipeline),
+        ("BUILDKITE_PIPELINE_NAME", &draft.pipeline),
+        ("BUILDKITE_PULL_REQUEST", "false"),
+        ("BUILDKITE_SOURCE", source),
+        ("BUILDKITE_BUILD_CREATOR", creator),
+        ("WINDLASS", "true"),
+    ];
+    if let Source::Git { repository, .. } = &draft.origin {
+        env.push(("BUILDKITE_REPO", repository));
+    }
+    env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// Compiles, looks for the source, asks the core, and shows what came of it.
+async fn make(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Response, Problem> {
+    let store = ground.fleet.store.clone();
+    let creator = caller.actor();
+    let compiled = tokio::task::spawn_blocking(move || compile(&store, draft, &creator.name)).await;
+    let (mut draft, definition, graph) = compiled.map_err(|error| Problem::internal(&error))??;
+    let submit = Submit {
+        pipeline: draft.pipeline,
+        definition: definition.text,
+        graph,
+        branch: draft.branch,
+        commit: draft.commit,
+        tag: draft.tag,
+        message: draft.message,
+        origin: draft.origin,
+        source: draft.source,
+        creator: caller.actor(),
+        namespace: draft.namespace,
+        env: draft.env,
+        meta_data: draft.meta_data,
+        keep_workspace: draft.keep_workspace,
+        rebuilt_from: draft.rebuilt_from,
+        idempotency: draft.idempotency.take(),
+    };
+    let (id, existing) = match ground.fleet.desk.request(caller.actor(), Request::Submit(Box::new(submit))).await? {
+        Reply::Submitted { build, existing } => (build, existing),
+        Reply::Done | Reply::Token { .. } | Reply::Joined { .. } => {
+            return Err(Problem::internal(&"a submit was answered with something else"));
+        }
+    };
+    let build = shown(ground, id).await?;
+    let status = if existing { StatusCode::OK } else { StatusCode::CREATED };
+    let mut response = (status, Json(build)).into_response();
+    if let Ok(location) = HeaderValue::from_str(&format!("/api/v1/builds/{id}")) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// Blocks on the disk, and on large pipelines for a while.
+fn compile(
+    store: &windlass_cache::Store,
+    mut draft: Draft,
+    creator: &str,
+) -> Result<(Draft, Definition, Graph), Problem> {
+    if let Source::Tree { digest } = &draft.origin
+        && !store.contains(&draft.namespace, digest)
+    {
+        let detail = format!("the tree {digest} is not in the cache: upload it first");
+        return Err(Problem::new(Kind::SourceMissing, detail));
+    }
+    let definition = match (draft.definition.take(), &draft.origin) {
+        (Some(definition), _) => definition,
+        (None, Source::Tree { digest }) => definition::of_tree(store, &draft.namespace, digest)?,
+        (None, Source::Git { .. } | Source::Empty) => {
+            let detail = "definition: send the pipeline's text; it is read from the source only where that is a tree";
+            return Err(Problem::new(Kind::PipelineInvalid, detail));
+        }
+    };
+    let standard_env = standard_env(&draft, creator);
+    let inputs = Inputs { build_env: &draft.env, standard_env: &standard_env, open: false };
+    let compiled = compile_with(&definition.text, &definition.file, &inputs);
+    let Some(mut graph) = compiled.graph else {
+        let errors = compiled.diagnostics.iter().filter_map(|found| serde_json::to_value(found).ok()).collect();
+        let detail = format!("{} cannot run; errors[] says why", definition.file);
+        return Err(Problem::new(Kind::PipelineInvalid, detail).with_errors(errors));
+    };
+    if let Some(steps) = &draft.steps {
+        graph = narrow(graph, steps)?;
+    }
+    Ok((draft, definition, graph))
+}
+
+/// Keeps some steps, with what they depend on or without. Edges to steps that are left out are left out.
+fn narrow(graph: Graph, steps: &Steps) -> Result<Graph, Problem> {
+    let mut kept = vec![false; graph.nodes.len()];
+    let mut open = Vec::new();
+    for key in &steps.keys {
+        let by_key = |node: &windlass_pipeline::graph::Node| node.key.as_ref() == Some(key);
+        let by_label = |node: &windlass_pipeline::graph::Node| node.label == *key;
+        let named = if graph.nodes.iter().any(by_key) { &by_key as &dyn Fn(&_) -> bool } else { &by_label };
+        let before = open.len();
+        open.extend(graph.nodes.iter().enumerate().filter(|(_, node)| named(node)).map(|(index, _)| index));
+        if open.len() == before {
+            return Err(unknown_step(&graph, key));
+        }
+    }
+    while let Some(index) = open.pop() {
+        if !std::mem::replace(&mut kept[index], true) && steps.with_dependencies {
+            open.extend(graph.nodes[index].depends_on.iter().filter_map(|edge| usize::try_from(edge.node).ok()));
+        }
+    }
+    let mut places = Vec::with_capacity(kept.len());
+    let mut next = 0_u32;
+    for kept in &kept {
+        places.push(kept.then_some(next));
+        next += u32::from(*kept);
+    }
+    let place = |edge: &Edge| {
+        let node = *places.get(usize::try_from(edge.node).ok()?)?;
+        Some(Edge { node: node?, allow_failure: edge.allow_failure })
+    };
+    let mut nodes = graph.nodes;
+    let mut kept = kept.into_iter();
+    nodes.retain(|_| kept.next().unwrap_or(false));
+    for node in &mut nodes {
+        node.depends_on = node.depends_on.iter().filter_map(place).collect();
+    }
+    Ok(Graph { nodes, ..graph })
+}
+
+fn unknown_step(graph: &Graph, key: &str) -> Problem {
+    let known: Vec<_> = graph.nodes.iter().filter_map(|node| node.key.as_deref()).take(20).collect();
+    let message = format!("the pipeline has no step `{key}`");
+    let hint = if known.is_empty() { None } else { Some(format!("its steps are {}", known.join(", "))) };
+    let error = json!({ "severity": "error", "code": "unknown-step-key", "message": message, "hint": hint });
+    Problem::new(Kind::PipelineInvalid, message).with_errors(vec![error])
+}

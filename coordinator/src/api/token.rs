@@ -1,0 +1,325 @@
+//! Tokens of both kinds: made once with their secret, listed without, taken back.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use windlass_coordinator_core::effect::Reply;
+use windlass_coordinator_core::input::Request;
+use windlass_coordinator_core::row::{Actor, NewToken, PoolRow, Scope, TagPolicy, TokenGrant, TokenRow};
+use windlass_protocol::host::now;
+use windlass_protocol::identity::{ApiToken, IdentityError, JoinToken, secret_hash};
+use windlass_protocol::limits::{BEAT_MS, DETAIL_MAX_BYTES, JOIN_TOKEN_MS, LEASE_DEFAULT_MS, NAME_MAX_BYTES};
+use windlass_protocol::{IdSource, TokenId, Trust, WallMs};
+
+use super::Ground;
+use super::auth::{Caller, scope_name};
+use super::extract::{self, JsonBody, Page, Paging, Query};
+use super::problem::{Kind, Problem};
+use super::shape::time;
+use crate::desk::{DeskError, DeskHandle};
+
+/// A token, without its secret.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Token {
+    #[schema(value_type = String)]
+    id: TokenId,
+    /// `api` or `join`.
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scopes: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool: Option<String>,
+    pipeline: Option<String>,
+    branch: Option<String>,
+    note: String,
+    #[schema(value_type = Object)]
+    created_by: Actor,
+    created_at: String,
+    expires_at: Option<String>,
+    /// Null where there is no limit.
+    uses_left: Option<u32>,
+    /// Since the coordinator started.
+    last_used_at: Option<String>,
+    revoked_at: Option<String>,
+}
+
+/// A new token; the only time that its secret is told.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Created {
+    #[serde(flatten)]
+    shape: Token,
+    /// The whole text, secret and all.
+    token: String,
+}
+
+/// What kind of token to make.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum NewTokenBody {
+    /// Lets a client use the API.
+    Api(NewApi),
+    /// Lets agents enrol in a pool.
+    Join(NewJoin),
+}
+
+/// A new API token.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct NewApi {
+    #[schema(value_type = Vec<String>)]
+    scopes: Vec<Scope>,
+    pipeline: Option<String>,
+    branch: Option<String>,
+    /// Never, where it is left out.
+    expires_in_s: Option<u64>,
+    #[serde(default)]
+    note: String,
+}
+
+/// A new join token, and its pool if there is none of that name.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct NewJoin {
+    pool: String,
+    zone: Option<String>,
+    queues: Option<Vec<String>>,
+    #[schema(value_type = Option<String>)]
+    trust: Option<Trust>,
+    #[schema(value_type = Option<Object>)]
+    tags: Option<Map<String, Value>>,
+    /// `free` (agents may claim more) or `fixed`.
+    tag_policy: Option<Policy>,
+    /// Null is any number.
+    #[serde(default = "one")]
+    uses: Option<u32>,
+    /// A day, where it is left out.
+    expires_in_s: Option<u64>,
+    lease_ms: Option<u64>,
+    beat_ms: Option<u64>,
+    #[serde(default)]
+    note: String,
+}
+
+/// Which tags an agent of a pool may claim.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Policy {
+    Fixed,
+    Free,
+}
+
+/// Takes a token back.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Revoke {
+    /// And revokes the agents that it admitted.
+    and_agents: bool,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the default of a field where null means something else")]
+const fn one() -> Option<u32> {
+    Some(1)
+}
+
+fn shape(row: TokenRow, last_used: Option<WallMs>) -> Token {
+    let (kind, scopes, pool, pipeline, branch, uses_left) = match row.grant {
+        TokenGrant::Api { scopes, pipeline, branch } => {
+            ("api", Some(scopes.into_iter().map(scope_name).collect()), None, pipeline, branch, None)
+        }
+        TokenGrant::Join { pool, max_uses, used } => {
+            ("join", None, Some(pool), None, None, max_uses.map(|max| max.saturating_sub(used)))
+        }
+    };
+    Token {
+        id: row.id,
+        kind,
+        scopes,
+        pool,
+        pipeline,
+        branch,
+        note: row.note,
+        created_by: row.created_by,
+        created_at: time(row.created_at),
+        expires_at: row.expires_at.map(time),
+        uses_left,
+        last_used_at: last_used.map(time),
+        revoked_at: row.revoked_at.map(time),
+    }
+}
+
+/// Tokens, newest first; who may not make API tokens sees join tokens only.
+pub(crate) async fn list(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Query(paging): Query<Paging>,
+) -> Result<Json<Page<Token>>, Problem> {
+    caller.need_everywhere(&[Scope::Admin, Scope::AgentsWrite])?;
+    let all = caller.has(Scope::Admin);
+    let tokens = ground.fleet.views.tokens().into_iter();
+    let tokens = tokens.filter(|row| all || matches!(row.grant, TokenGrant::Join { .. }));
+    let shapes = tokens.map(|row| (row.id.to_string(), shape(row.clone(), ground.last_use.of(row.id))));
+    Page::of(shapes.collect(), &paging).map(Json)
+}
+
+/// Makes a token.
+pub(crate) async fn create(
+    State(ground): State<Ground>,
+    caller: Caller,
+    body: JsonBody<NewTokenBody>,
+) -> Result<(StatusCode, Json<Created>), Problem> {
+    let (id, at) = (new_id()?, now().wall);
+    let (new, text) = match body.value {
+        NewTokenBody::Api(new) => api(&caller, new, id, at)?,
+        NewTokenBody::Join(new) => join(&ground, &caller, new, id, at)?,
+    };
+    make(&ground.fleet.desk, caller.actor(), new).await?;
+    let row = ground.fleet.views.token(id).ok_or_else(|| Problem::internal(&"a new token is not there"))?;
+    Ok((StatusCode::CREATED, Json(Created { shape: shape(row, None), token: text })))
+}
+
+/// Hands a new token to the core.
+pub(crate) async fn make(desk: &DeskHandle, actor: Actor, new: NewToken) -> Result<(), DeskError> {
+    match desk.request(actor, Request::CreateToken(Box::new(new))).await? {
+        Reply::Token { .. } => Ok(()),
+        Reply::Done | Reply::Submitted { .. } | Reply::Joined { .. } => Err(DeskError::Unavailable),
+    }
+}
+
+/// A new token's public id.
+pub(crate) fn new_id() -> Result<TokenId, Problem> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| Problem::internal(&error))?;
+    Ok(IdSource::from_seed(seed).token(now().wall))
+}
+
+fn random(error: IdentityError) -> Problem {
+    Problem::internal(&error)
+}
+
+fn check_note(note: &str) -> Result<(), Problem> {
+    if note.len() > NAME_MAX_BYTES || note.chars().any(char::is_control) {
+        return Err(Problem::invalid(format!("note: at most {NAME_MAX_BYTES} bytes, without control characters")));
+    }
+    Ok(())
+}
+
+fn end(at: WallMs, seconds: u64) -> WallMs {
+    at.plus_ms(seconds.saturating_mul(1_000))
+}
+
+fn api(caller: &Caller, new: NewApi, id: TokenId, at: WallMs) -> Result<(NewToken, String), Problem> {
+    caller.need_everywhere(&[Scope::Admin])?;
+    check_note(&new.note)?;
+    if new.scopes.is_empty() {
+        return Err(Problem::invalid("scopes: name at least one"));
+    }
+    if [&new.pipeline, &new.branch].into_iter().flatten().any(|name| name.is_empty() || name.len() > NAME_MAX_BYTES) {
+        return Err(Problem::invalid(format!("pipeline, branch: 1 to {NAME_MAX_BYTES} bytes")));
+    }
+    let token = ApiToken::generate(id).map_err(random)?;
+    let mut scopes = new.scopes;
+    scopes.sort_unstable();
+    scopes.dedup();
+    let grant = TokenGrant::Api { scopes, pipeline: new.pipeline, branch: new.branch };
+    let expires_at = new.expires_in_s.map(|seconds| end(at, seconds));
+    let secret_hash = secret_hash(&token.secret);
+    Ok((NewToken { id, secret_hash, grant, pool: None, note: new.note, expires_at }, token.expose()))
+}
+
+fn join(
+    ground: &Ground,
+    caller: &Caller,
+    new: NewJoin,
+    id: TokenId,
+    at: WallMs,
+) -> Result<(NewToken, String), Problem> {
+    caller.need_everywhere(&[Scope::AgentsWrite, Scope::PoolsWrite])?;
+    check_note(&new.note)?;
+    let held = ground.fleet.views.pool(&new.pool);
+    // Making a pool decides on trust and zones.
+    caller.need_everywhere(if held.is_some() { &[Scope::AgentsWrite] } else { &[Scope::PoolsWrite] })?;
+    if new.uses == Some(0) {
+        return Err(Problem::invalid("uses: at least 1, or null for any number"));
+    }
+    let pool = pool(&new, held, at)?;
+    let token = JoinToken::generate(id, ground.fleet.authority.fingerprint()).map_err(random)?;
+    let expires_at = Some(new.expires_in_s.map_or(at.plus_ms(JOIN_TOKEN_MS), |seconds| end(at, seconds)));
+    let grant = TokenGrant::Join { pool: new.pool, max_uses: new.uses, used: 0 };
+    let secret_hash = secret_hash(&token.secret);
+    Ok((NewToken { id, secret_hash, grant, pool: Some(pool), note: new.note, expires_at }, token.expose()))
+}
+
+/// The pool as the client describes it; what it leaves out is as the pool has it.
+fn pool(new: &NewJoin, held: Option<PoolRow>, at: WallMs) -> Result<PoolRow, Problem> {
+    let tags = new.tags.as_ref().map(tags).transpose()?;
+    let (zone, queues) = match (&held, &new.zone, &new.queues) {
+        (_, Some(zone), Some(queues)) => (zone.clone(), queues.clone()),
+        (Some(held), zone, queues) => {
+            (zone.clone().unwrap_or(held.zone.clone()), queues.clone().unwrap_or(held.queues.clone()))
+        }
+        (None, _, _) => {
+            let detail = format!("there is no pool `{}`: give a zone and queues, and it is made", new.pool);
+            return Err(Problem::invalid(detail));
+        }
+    };
+    let named = |name: &String| !name.is_empty() && !name.chars().any(char::is_control);
+    if !named(&new.pool) || !named(&zone) || queues.is_empty() || !queues.iter().all(named) {
+        return Err(Problem::invalid("pool, zone, queues: names without control characters, and at least one queue"));
+    }
+    let fresh = PoolRow {
+        name: new.pool.clone(),
+        zone: zone.clone(),
+        queues: queues.clone(),
+        trust: Trust::Untrusted,
+        tags: TagPolicy::Free(Vec::new()),
+        lease_ms: LEASE_DEFAULT_MS,
+        beat_ms: BEAT_MS,
+        paused: false,
+        created_at: at,
+    };
+    let base = held.unwrap_or(fresh);
+    let (TagPolicy::Fixed(own) | TagPolicy::Free(own)) = &base.tags;
+    let tags = tags.unwrap_or_else(|| own.clone());
+    let fixed = new.tag_policy.map_or(matches!(base.tags, TagPolicy::Fixed(_)), |it| matches!(it, Policy::Fixed));
+    let lease_ms = new.lease_ms.unwrap_or(base.lease_ms);
+    Ok(PoolRow {
+        zone,
+        queues,
+        trust: new.trust.unwrap_or(base.trust),
+        tags: if fixed { TagPolicy::Fixed(tags) } else { TagPolicy::Free(tags) },
+        lease_ms,
+        // A short lease has short beats.
+        beat_ms: new.beat_ms.unwrap_or_else(|| base.beat_ms.min(lease_ms / 4)),
+        ..base
+    })
+}
+
+fn tags(tags: &Map<String, Value>) -> Result<Vec<(String, String)>, Problem> {
+    let tag = |(name, value): (&String, &Value)| match value {
+        Value::String(value) if name.len() + value.len() <= DETAIL_MAX_BYTES && !name.is_empty() => {
+            Ok((name.clone(), value.clone()))
+        }
+        _ => Err(Problem::invalid("tags: names with strings")),
+    };
+    tags.iter().map(tag).collect()
+}
+
+/// Takes a token back.
+pub(crate) async fn revoke(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: JsonBody<Revoke>,
+) -> Result<Json<Token>, Problem> {
+    caller.need_everywhere(&[Scope::Admin, Scope::AgentsWrite])?;
+    let id: TokenId = extract::id("token", &id)?;
+    let row = ground.fleet.views.token(id).ok_or_else(|| Problem::not_found("token", id))?;
+    if matches!(row.grant, TokenGrant::Api { .. }) && !caller.has(Scope::Admin) {
+        return Err(Problem::new(Kind::Forbidden, "only a token with the scope `admin` revokes API tokens"));
+    }
+    let request = Request::RevokeToken { token: id, and_agents: body.value.and_agents };
+    ground.fleet.desk.request(caller.actor(), request).await?;
+    let row = ground.fleet.views.token(id).ok_or_else(|| Problem::not_found("token", id))?;
+    Ok(Json(shape(row, ground.last_use.of(id))))
+}
