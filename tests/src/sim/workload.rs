@@ -68,7 +68,7 @@ pub struct Workload {
     asked: BTreeMap<u64, Asked>,
     last: u64,
     lost: Vec<Action>,
-    soon: Vec<Request>,
+    soon: Vec<(BuildId, Option<JobId>)>,
     /// Join tokens, by pool.
     pub tokens: Vec<TokenId>,
     /// Builds that are wanted.
@@ -309,25 +309,31 @@ impl World {
 
     /// The build has left memory: the request comes again with its rows, as the shell does it.
     fn retry_with_rows(&mut self, build: BuildId, job: Option<JobId>) {
+        self.work.soon.push((build, job));
+        self.after(0, Event::Act(Box::new(Action::Meddle)));
+    }
+
+    /// Rows are read and handed over in one turn, and only while nothing is on its way to the store: older ones would
+    /// take back what the build has come to since.
+    fn retry_from_store(&mut self, build: BuildId, job: Option<JobId>) {
+        if !self.coordinator.is_settled() {
+            self.work.soon.push((build, job));
+            self.after(5, Event::Act(Box::new(Action::Meddle)));
+            return;
+        }
         let Some(rows) = self.store.build(build).filter(|rows| rows.build.state.is_final()) else { return };
         let rows = Some(Box::new(rows));
         let request = match job {
             Some(job) => Request::RetryJob { job, rows },
             None => Request::RetryBuild { build, rows },
         };
-        self.ask_soon(request);
-    }
-
-    fn ask_soon(&mut self, request: Request) {
-        // Answers are given while a batch is released: the core is asked when that is over.
-        self.work.soon.push(request);
-        self.after(0, Event::Act(Box::new(Action::Meddle)));
+        self.ask(request, Asked::Once(None));
     }
 
     /// Somebody does something, at random.
     fn meddle(&mut self) {
-        if let Some(request) = self.work.soon.pop() {
-            self.ask(request, Asked::Once(None));
+        if let Some((build, job)) = self.work.soon.pop() {
+            self.retry_from_store(build, job);
             return;
         }
         if !self.troubled {
