@@ -4,6 +4,7 @@
 
 mod bugs;
 mod kit;
+mod layers;
 mod life;
 mod rules;
 mod tokens;
