@@ -12,7 +12,8 @@
 //! | [`invariant`] | what must always hold |
 //! | `state`, `load` | the core's data, its face, and how it comes from rows |
 //! | `request`, `build`, `cancel`, `retry`, `token` | what clients ask for |
-//! | `hello`, `agent`, `lease`, `result` | what agents say, and the rights that they hold |
+//! | `hello`, `event`, `lease`, `result` | what agents say, and the rights that they hold |
+//! | `agent`, `slot`, `silence` | who is here, what each takes, and how one stops taking |
 //! | `deps`, `queue`, `place`, `spec` | from a job whose dependencies are done to an offer |
 //! | `timer`, `logbook` | deadlines, and the changes of one input |
 
@@ -22,6 +23,7 @@ mod cancel;
 mod deps;
 pub mod effect;
 pub mod error;
+mod event;
 pub mod explain;
 mod hello;
 pub mod input;
@@ -36,6 +38,8 @@ mod request;
 mod result;
 mod retry;
 pub mod row;
+mod silence;
+mod slot;
 mod spec;
 mod state;
 mod timer;
