@@ -7,7 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +23,7 @@ use windlass_agent_runner::docker::Engine;
 use windlass_agent_runner::launch::User;
 use windlass_agent_runner::{Event, Runner, RunningJob, Slot, Start};
 use windlass_protocol::cause::CauseKind;
-use windlass_protocol::host::{now, read_private, write_private};
+use windlass_protocol::host::{now, read_private};
 use windlass_protocol::identity::AgentIdentity;
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase};
 use windlass_protocol::limits::JOB_REQUESTS_MAX;
@@ -349,8 +350,11 @@ fn record(ground: &Ground, spec: &JobSpec, epoch: Epoch, workspace: &Workspace) 
     let dir = ground.runner.prepare(spec, epoch, &workspace.root)?;
     let mut bytes = boot_id()?.to_vec();
     bytes.extend_from_slice(&encode(spec).map_err(io::Error::other)?);
-    write_private(&dir.join("job"), &bytes)?;
-    fs::File::open(ground.home.jobs())?.sync_all()
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join("job"))?;
+    file.write_all(&bytes)?;
+    // One sync: ext4, XFS and btrfs persist the names that lead to a new file with the file. A record that is cut short
+    // was never started from, because `starting` comes after it.
+    file.sync_all()
 }
 
 /// Which boot of the machine this is.
