@@ -125,13 +125,11 @@ impl Jobs {
     }
 
     fn adopt_one(&mut self, slot: u32, found: &FoundAttempt) -> io::Result<Option<Found>> {
-        let Some(record) = read_private(&found.dir.join("job"))? else { return Ok(None) };
-        let (boot, offer) =
-            record.split_first_chunk::<BOOT_BYTES>().ok_or_else(|| io::Error::other("it is cut short"))?;
-        let spec: JobSpec = decode(offer).map_err(io::Error::other)?;
+        let begun = found.supervised || found.dir.join("starting").exists();
+        let Some((boot, spec)) = read_record(&found.dir, begun)? else { return Ok(None) };
         let mut outcome = found.outcome.clone();
         let mut phase = found.phase;
-        let started = found.supervised || *boot != boot_id()? || found.dir.join("starting").exists();
+        let started = begun || boot != boot_id()?;
         if started && !found.supervised && outcome.is_none() {
             outcome = Some(attempts::bury(found, "the job's supervisor died while the agent was away")?);
             phase = Phase::Finished;
@@ -355,6 +353,16 @@ fn record(ground: &Ground, spec: &JobSpec, epoch: Epoch, workspace: &Workspace) 
     // One sync: ext4, XFS and btrfs persist the names that lead to a new file with the file. A record that is cut short
     // was never started from, because `starting` comes after it.
     file.sync_all()
+}
+
+/// What [`record`] wrote; `None` where it was cut short before anything began.
+fn read_record(dir: &Path, begun: bool) -> io::Result<Option<([u8; BOOT_BYTES], JobSpec)>> {
+    let record = read_private(&dir.join("job"))?.unwrap_or_default();
+    let whole = record.split_first_chunk::<BOOT_BYTES>().and_then(|(boot, offer)| Some((*boot, decode(offer).ok()?)));
+    if whole.is_none() && begun {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the record of a started attempt cannot be read"));
+    }
+    Ok(whole)
 }
 
 /// Which boot of the machine this is.
