@@ -113,3 +113,5 @@ async fn nothing() -> problem::Problem {
     )
 }
 
+#[cfg(test)]
+mod tests;

@@ -170,11 +170,7 @@ pub(crate) async fn rebuild(
 }
 
 /// The client's key with the digest of what it asks for.
-fn idempotency(
-    headers: &HeaderMap,
-    caller: &Caller,
-    body: &[u8],
-) -> Result<Option<Remembered>, Problem> {
+fn idempotency(headers: &HeaderMap, caller: &Caller, body: &[u8]) -> Result<Option<Remembered>, Problem> {
     let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
     let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_MAX_BYTES);
     let bad = || Problem::invalid(format!("Idempotency-Key: 1 to {IDEMPOTENCY_KEY_MAX_BYTES} ASCII characters"));

@@ -1,0 +1,224 @@
+//! Builds from submit to their end: what is shown, listed, repeated and narrowed.
+
+use serde_json::json;
+use windlass_cache::{Directory, Entry, Node};
+use windlass_coordinator_core::row::Scope;
+use windlass_protocol::{Digest, Namespace};
+
+use super::{Bench, ONE_STEP, redacted, request, text};
+
+#[tokio::test]
+async fn a_submitted_build_is_shown_in_the_interfaces_words() {
+    let bench = Bench::new().await;
+    let body = json!({
+        "pipeline": "web", "definition": "steps:\n  - label: Make it\n    command: make $BUILDKITE_BRANCH $WHO\n    key: one\n  - wait\n  - command: b\n    parallelism: 2\n",
+        "branch": "main", "commit": "HEAD", "message": "why", "env": { "B": "2", "WHO": "me" },
+        "meta_data": { "k": "v" }, "source": "cli",
+    });
+    let answer = bench.post("/api/v1/builds", body).await.is(201);
+    let build = answer.json();
+    assert_eq!(answer.header("location"), format!("/api/v1/builds/{}", text(&build["id"])));
+    assert_eq!(build, bench.get(&format!("/api/v1/builds/{}", text(&build["id"]))).await.is(200).json());
+    assert_eq!(build, bench.get("/api/v1/pipelines/web/builds/1").await.is(200).json());
+    assert_eq!(build, bench.get("/api/v1/builds/latest").await.is(200).json());
+    assert_eq!(build["env"].as_object().unwrap().keys().collect::<Vec<_>>(), ["B", "WHO"], "the order is kept");
+    insta::assert_snapshot!(redacted(build));
+}
+
+#[tokio::test]
+async fn a_build_that_an_agent_ran_shows_its_attempt_and_its_end() {
+    let mut bench = Bench::new().await;
+    let agent = bench.agent().await;
+    let id = text(&bench.build().await["id"]).to_owned();
+    let attempt = bench.run(0, b"hello\n").await;
+    let build = bench.ended(&id).await;
+    assert_eq!(build["state"], "passed");
+    let job = &build["jobs"][0];
+    assert_eq!((&job["state"], &job["exit_status"], &job["zone"]), (&json!("passed"), &json!(0), &json!("local")));
+    let shown = &job["attempts"][0];
+    assert_eq!(shown["id"], attempt.to_string());
+    assert_eq!(shown["agent"]["id"], agent.to_string());
+    assert_eq!((&shown["state"], &shown["log_bytes"]), (&json!("finished"), &json!(6)));
+    assert_eq!(shown["log_digest"], Digest::of(b"hello\n").to_string());
+    assert_eq!(text(&shown["finished_at"]).len(), "2026-01-01T00:00:00.000Z".len());
+}
+
+#[tokio::test]
+async fn one_idempotency_key_makes_one_build_and_refuses_another_body() {
+    let bench = Bench::new().await;
+    let send = async |token: &str, message: &str| {
+        let body = json!({ "pipeline": "web", "definition": ONE_STEP, "message": message }).to_string();
+        let request = request(token, "POST", "/api/v1/builds").header("idempotency-key", "k1");
+        bench.send(request.body(body.into()).unwrap()).await
+    };
+    let first = send(&bench.admin, "m").await.is(201).json();
+    let again = send(&bench.admin, "m").await.is(200).json();
+    assert_eq!(first["id"], again["id"]);
+    let other = send(&bench.admin, "other").await.is(422).json();
+    assert_eq!(other["type"], "/problems/idempotency-mismatch");
+    let stranger = bench.token(&[Scope::BuildsWrite], None, None).await;
+    assert_ne!(send(&stranger, "m").await.is(201).json()["id"], first["id"], "keys are each token's own");
+}
+
+#[tokio::test]
+async fn a_list_is_newest_first_filtered_and_cut_into_pages() {
+    let bench = Bench::new().await;
+    for branch in ["a", "b", "a", "a"] {
+        let body = json!({ "pipeline": "web", "definition": ONE_STEP, "branch": branch });
+        bench.post("/api/v1/builds", body).await.is(201);
+    }
+    let numbers = |page: &serde_json::Value| -> Vec<u64> {
+        page["items"].as_array().unwrap().iter().map(|build| build["number"].as_u64().unwrap()).collect()
+    };
+    let first = bench.get("/api/v1/builds?branch=a&limit=2").await.is(200).json();
+    assert_eq!(numbers(&first), [4, 3]);
+    assert!(first["items"][0].get("jobs").is_none(), "lists come without jobs");
+    let next = format!("/api/v1/builds?branch=a&limit=2&cursor={}", text(&first["next_cursor"]));
+    let second = bench.get(&next).await.is(200).json();
+    assert_eq!((numbers(&second), &second["next_cursor"]), (vec![1], &json!(null)));
+    assert_eq!(numbers(&bench.get("/api/v1/builds?state=passed").await.is(200).json()), [] as [u64; 0]);
+    assert_eq!(numbers(&bench.get("/api/v1/builds?state=scheduled&pipeline=web").await.is(200).json()), [4, 3, 2, 1]);
+    assert_eq!(numbers(&bench.get("/api/v1/builds?state=blocked").await.is(200).json()), [] as [u64; 0]);
+}
+
+#[tokio::test]
+async fn a_canceled_build_ends_and_cannot_be_canceled_again() {
+    let bench = Bench::new().await;
+    let id = text(&bench.build().await["id"]).to_owned();
+    let canceled = bench.post(&format!("/api/v1/builds/{id}/cancel"), json!({})).await.is(200).json();
+    assert_eq!(canceled["state"], "canceled");
+    assert_eq!(canceled["cause"]["kind"], "canceled");
+    assert_eq!(canceled["jobs"][0]["cause"]["retryable"], false);
+    let again = bench.post(&format!("/api/v1/builds/{id}/cancel"), json!({})).await.is(409).json();
+    assert_eq!(again["type"], "/problems/conflict");
+}
+
+#[tokio::test]
+async fn what_failed_is_run_again_though_its_build_has_left_memory() {
+    let mut bench = Bench::new().await;
+    bench.agent().await;
+    let id = text(&bench.build().await["id"]).to_owned();
+    let attempt = bench.run(1, b"").await;
+    let failed = bench.ended(&id).await;
+    assert_eq!(failed["state"], "failed");
+    let retried = bench.post(&format!("/api/v1/builds/{id}/retry"), json!({})).await.is(200).json();
+    assert_eq!(retried["finished_at"], json!(null));
+    bench.run(1, b"").await;
+    bench.ended(&id).await;
+    // By the id of an attempt, its job.
+    let job = bench.post(&format!("/api/v1/jobs/{attempt}/retry"), json!({})).await.is(200).json();
+    assert_eq!((&job["id"], &job["retries"]), (&failed["jobs"][0]["id"], &json!(2)));
+    bench.run(0, b"").await;
+    assert_eq!(bench.ended(&id).await["state"], "passed");
+    bench.post(&format!("/api/v1/builds/{id}/retry"), json!({})).await.is(409);
+}
+
+#[tokio::test]
+async fn a_job_can_be_canceled_alone_and_says_why_it_waits() {
+    let bench = Bench::new().await;
+    let definition = "steps:\n  - command: a\n    key: a\n  - command: b\n    depends_on: a\n";
+    let build = bench.post("/api/v1/builds", json!({ "pipeline": "web", "definition": definition })).await.is(201).json();
+    let (a, b) = (text(&build["jobs"][0]["id"]), text(&build["jobs"][1]["id"]));
+    let why = bench.get(&format!("/api/v1/jobs/{a}/why")).await.is(200).json();
+    assert_eq!((&why["kind"], &why["state"]), (&json!("no_pool"), &json!("scheduled")));
+    assert_eq!(why["text"], "no pool serves queue `default` for trusted builds");
+    let why = bench.get(&format!("/api/v1/jobs/{b}/why")).await.is(200).json();
+    assert_eq!((&why["kind"], &why["dependencies"]), (&json!("dependencies"), &json!(["a"])));
+    let canceled = bench.post(&format!("/api/v1/jobs/{a}/cancel"), json!({})).await.is(200).json();
+    assert_eq!(canceled["state"], "canceled");
+    bench.post(&format!("/api/v1/jobs/{a}/cancel"), json!({})).await.is(409);
+}
+
+#[tokio::test]
+async fn a_rebuild_is_a_new_build_of_the_same_text() {
+    let bench = Bench::new().await;
+    let first = bench.build().await;
+    let path = format!("/api/v1/builds/{}/rebuild", text(&first["id"]));
+    let second = bench.post(&path, json!({})).await.is(201).json();
+    assert_eq!((&second["number"], &second["rebuilt_from"]), (&json!(2), &first["id"]));
+    assert_eq!(second["jobs"][0]["step_key"], "one");
+}
+
+#[tokio::test]
+async fn a_rebuild_never_gains_trust() {
+    let bench = Bench::new().await;
+    let stranger = bench.token(&[Scope::BuildsWrite], None, None).await;
+    let body = json!({ "pipeline": "web", "definition": ONE_STEP }).to_string();
+    let low = bench.call(&stranger, "POST", "/api/v1/builds", body).await.is(201).json();
+    let overlay = format!("token:{}", super::id_of(&stranger));
+    assert_eq!(low["namespace"], overlay);
+    let again = bench.post(&format!("/api/v1/builds/{}/rebuild", text(&low["id"])), json!({})).await.is(201).json();
+    assert_eq!(again["namespace"], overlay, "not even by an admin's hand");
+    let high = bench.build().await;
+    assert_eq!(high["namespace"], "trusted");
+    let path = format!("/api/v1/builds/{}/rebuild", text(&high["id"]));
+    assert_eq!(bench.call(&stranger, "POST", &path, "").await.is(201).json()["namespace"], overlay);
+}
+
+#[tokio::test]
+async fn some_steps_run_alone_or_with_what_they_depend_on() {
+    let bench = Bench::new().await;
+    let definition = "steps:\n  - command: a\n    key: a\n  - command: b\n    key: b\n  - command: c\n    key: c\n    depends_on: a\n";
+    let submit = async |keys: &[&str], with: bool| {
+        let steps = json!({ "keys": keys, "with_dependencies": with });
+        let body = json!({ "pipeline": "web", "definition": definition, "steps": steps });
+        bench.post("/api/v1/builds", body).await
+    };
+    let keys = |build: &serde_json::Value| -> Vec<(String, usize)> {
+        let jobs = build["jobs"].as_array().unwrap().iter();
+        jobs.map(|job| (text(&job["step_key"]).to_owned(), job["depends_on"].as_array().unwrap().len())).collect()
+    };
+    assert_eq!(keys(&submit(&["c"], true).await.is(201).json()), [("a".to_owned(), 0), ("c".to_owned(), 1)]);
+    assert_eq!(keys(&submit(&["c"], false).await.is(201).json()), [("c".to_owned(), 0)]);
+    let unknown = submit(&["d"], false).await.is(422).json();
+    assert_eq!((&unknown["type"], &unknown["errors"][0]["hint"]), (&json!("/problems/pipeline-invalid"), &json!("its steps are a, b, c")));
+}
+
+/// A tree with these files, at most one directory deep.
+fn tree(bench: &Bench, namespace: &Namespace, files: &[(&str, &str)]) -> Digest {
+    let store = &bench.ground.fleet.store;
+    let mut dirs: std::collections::BTreeMap<&str, Vec<Entry>> = std::collections::BTreeMap::new();
+    for (path, text) in files {
+        let (dir, name) = path.split_once('/').unwrap_or(("", path));
+        let digest = store.put(namespace, text.as_bytes()).unwrap();
+        let node = Node::File { digest, len: text.len() as u64, mode: 0o644 };
+        dirs.entry(dir).or_default().push(Entry { name: name.as_bytes().to_vec(), node });
+    }
+    let mut root = dirs.remove("").unwrap_or_default();
+    for (name, entries) in dirs {
+        let digest = store.put(namespace, &Directory::new(entries).unwrap().encode()).unwrap();
+        root.push(Entry { name: name.as_bytes().to_vec(), node: Node::Directory { digest, mode: 0o755 } });
+    }
+    store.put(namespace, &Directory::new(root).unwrap().encode()).unwrap()
+}
+
+#[tokio::test]
+async fn a_pipeline_is_read_from_the_source_tree_ours_first() {
+    let bench = Bench::new().await;
+    let namespace = Namespace::trusted("web");
+    let step = |key: &str| format!("steps:\n  - command: make\n    key: {key}\n");
+    let (own, theirs) = (step("own"), step("theirs"));
+    let submit = async |files: &[(&str, &str)]| {
+        let root = tree(&bench, &namespace, files);
+        bench.post("/api/v1/builds", json!({ "pipeline": "web", "origin": { "tree": root } })).await
+    };
+    let both = submit(&[(".windlass/pipeline.yml", &own), (".buildkite/pipeline.yml", &theirs)]).await.is(201).json();
+    assert_eq!(both["jobs"][0]["step_key"], "own");
+    let one = submit(&[(".buildkite/pipeline.yaml", &theirs), ("README", "x")]).await.is(201).json();
+    assert_eq!(one["jobs"][0]["step_key"], "theirs");
+    let several = submit(&[(".buildkite/pipeline.yml", &theirs), ("buildkite.yml", &theirs)]).await.is(422).json();
+    assert!(text(&several["detail"]).contains("buildkite.yml, .buildkite/pipeline.yml"), "{several}");
+    assert_eq!(submit(&[("README", "x")]).await.is(422).json()["type"], "/problems/pipeline-invalid");
+}
+
+#[tokio::test]
+async fn a_tree_that_the_token_cannot_see_is_missing() {
+    let bench = Bench::new().await;
+    let foreign = Namespace::overlay("web", "token:somebody");
+    let root = tree(&bench, &foreign, &[(".windlass/pipeline.yml", ONE_STEP)]);
+    let body = json!({ "pipeline": "web", "definition": ONE_STEP, "origin": { "tree": root } });
+    let refused = bench.post("/api/v1/builds", body.clone()).await.is(422).json();
+    assert_eq!(refused["type"], "/problems/source-missing");
+    tree(&bench, &Namespace::trusted("web"), &[(".windlass/pipeline.yml", ONE_STEP)]);
+    assert_eq!(bench.post("/api/v1/builds", body).await.is(201).json()["origin"], json!({ "tree": root }));
+}

@@ -1,0 +1,96 @@
+//! Tokens, pools and agents through the API.
+
+use serde_json::json;
+use windlass_coordinator_core::row::Scope;
+use windlass_protocol::identity::{ApiToken, JoinToken};
+
+use super::{Bench, text};
+
+#[tokio::test]
+async fn a_new_token_works_shows_its_secret_once_and_not_after_its_revocation() {
+    let bench = Bench::new().await;
+    let body = json!({ "kind": "api", "scopes": ["builds:read", "cache:read"], "note": "ci", "expires_in_s": 60 });
+    let created = bench.post("/api/v1/tokens", body).await.is(201).json();
+    let secret = text(&created["token"]).to_owned();
+    assert_eq!(secret.parse::<ApiToken>().unwrap().id.to_string(), text(&created["id"]));
+    assert_eq!((&created["kind"], &created["scopes"]), (&json!("api"), &json!(["builds:read", "cache:read"])));
+    bench.call(&secret, "GET", "/api/v1/builds", "").await.is(200);
+    let list = bench.get("/api/v1/tokens").await.is(200);
+    assert!(!String::from_utf8_lossy(&list.body).contains(&secret[37..]), "the secret is told once");
+    let listed = list.json()["items"][0].clone();
+    assert_eq!((&listed["id"], &listed["note"]), (&created["id"], &json!("ci")));
+    assert!(listed["last_used_at"].is_string() && listed["expires_at"].is_string(), "{listed}");
+    let path = format!("/api/v1/tokens/{}/revoke", text(&created["id"]));
+    assert!(bench.post(&path, json!({})).await.is(200).json()["revoked_at"].is_string());
+    bench.call(&secret, "GET", "/api/v1/builds", "").await.is(401);
+}
+
+#[tokio::test]
+async fn the_first_join_token_makes_its_pool_and_one_that_contradicts_it_is_refused() {
+    let bench = Bench::new().await;
+    let body = json!({
+        "kind": "join", "pool": "prod", "zone": "corp", "queues": ["default", "big"], "trust": "trusted",
+        "tags": { "os": "linux" }, "uses": null, "expires_in_s": 60, "note": "n", "lease_ms": 2000,
+    });
+    let created = bench.post("/api/v1/tokens", body.clone()).await.is(201).json();
+    let token: JoinToken = text(&created["token"]).parse().unwrap();
+    assert_eq!(token.ca, bench.ground.fleet.authority.fingerprint());
+    assert_eq!((&created["pool"], &created["uses_left"]), (&json!("prod"), &json!(null)));
+    let pools = bench.get("/api/v1/pools").await.is(200).json();
+    let pool = &pools["items"][0];
+    assert_eq!((&pool["zone"], &pool["queues"], &pool["trust"]), (&json!("corp"), &json!(["default", "big"]), &json!("trusted")));
+    assert_eq!((&pool["lease_ms"], &pool["beat_ms"], &pool["tags"]), (&json!(2000), &json!(500), &json!({ "os": "linux" })));
+    // What is left out is as the pool has it.
+    let again = bench.post("/api/v1/tokens", json!({ "kind": "join", "pool": "prod" })).await.is(201).json();
+    assert_eq!(again["uses_left"], 1);
+    for (field, value) in [("zone", json!("other")), ("queues", json!(["x"])), ("trust", json!("untrusted")), ("lease_ms", json!(4000))] {
+        let mut other = body.clone();
+        other[field] = value;
+        let refused = bench.post("/api/v1/tokens", other).await.is(409).json();
+        assert_eq!(refused["type"], "/problems/pool-conflict", "{field}");
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_make_pools_makes_join_tokens_of_existing_ones_only() {
+    let bench = Bench::new().await;
+    let body = json!({ "kind": "join", "pool": "p", "zone": "z", "queues": ["default"] });
+    let token = bench.token(&[Scope::AgentsWrite], None, None).await;
+    bench.call(&token, "POST", "/api/v1/tokens", body.to_string()).await.is(403);
+    bench.post("/api/v1/tokens", body.clone()).await.is(201);
+    bench.call(&token, "POST", "/api/v1/tokens", body.to_string()).await.is(201);
+    let api = json!({ "kind": "api", "scopes": ["admin"] }).to_string();
+    bench.call(&token, "POST", "/api/v1/tokens", api.clone()).await.is(403);
+    let path = format!("/api/v1/tokens/{}/revoke", super::id_of(&bench.admin));
+    bench.call(&token, "POST", &path, "").await.is(403);
+    let listed = bench.call(&token, "GET", "/api/v1/tokens", "").await.is(200).json();
+    assert!(listed["items"].as_array().unwrap().iter().all(|token| token["kind"] == "join"), "{listed}");
+    let narrow = bench.token(&[Scope::Admin], Some("web"), None).await;
+    bench.call(&narrow, "POST", "/api/v1/tokens", api).await.is(403);
+}
+
+#[tokio::test]
+async fn an_agent_is_shown_drained_resumed_and_revoked() {
+    let mut bench = Bench::new().await;
+    let id = bench.agent().await.to_string();
+    bench.ground.fleet.views.agent_online().await;
+    bench.build().await;
+    let (attempt, _) = bench.start().await;
+    let path = format!("/api/v1/agents/{id}");
+    let agent = bench.get(&path).await.is(200).json();
+    assert_eq!((&agent["state"], &agent["version"], &agent["name"]), (&json!("online"), &json!("1.2.3"), &json!("worker")));
+    assert_eq!((&agent["slots"], &agent["slots_used"], &agent["cpus"]), (&json!(2), &json!(1), &json!(2.5)));
+    assert_eq!((&agent["zone"], &agent["queues"], &agent["trust"]), (&json!("local"), &json!(["default"]), &json!("trusted")));
+    assert_eq!(agent["running"], json!([attempt]));
+    assert!(agent["last_seen_at"].is_string(), "{agent}");
+    assert_eq!(bench.get("/api/v1/agents").await.is(200).json()["items"], json!([agent]));
+    for (action, state) in [("drain", "draining"), ("resume", "online"), ("revoke", "gone")] {
+        let shown = bench.post(&format!("{path}/{action}"), json!({})).await.is(200).json();
+        assert_eq!(shown["state"], state);
+    }
+    let actions = bench.get("/api/v1/audit?limit=3").await.is(200).json();
+    let lines = actions["items"].as_array().unwrap();
+    let actions: Vec<_> = lines.iter().map(|line| text(&line["action"])).collect();
+    assert_eq!(actions, ["agent.revoke", "agent.resume", "agent.drain"], "newest first");
+    assert_eq!((&lines[0]["actor"]["name"], &lines[0]["target"]), (&json!("test"), &json!(id)));
+}
