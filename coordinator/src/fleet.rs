@@ -20,15 +20,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quinn::Endpoint;
+use quinn::{Connection, Endpoint};
 use tokio::sync::Semaphore;
 use windlass_cache::Store;
 use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::input::ConnId;
 use windlass_coordinator_logs::LogStore;
 use windlass_protocol::AgentId;
-use windlass_protocol::limits::HANDSHAKES_MAX;
-use windlass_protocol::link::{Accepted, Protocol, accept};
+use windlass_protocol::limits::{ENROLLING_MAX, FETCHES_MAX, HANDSHAKES_MAX};
+use windlass_protocol::link::{Accepted, Code, Protocol, accept};
 use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
 
 use self::conn::Conn;
@@ -64,12 +64,27 @@ struct Shared {
     conns: Mutex<Conns>,
     next: AtomicU64,
     refused: AtomicU64,
+    rooms: Rooms,
+}
+
+/// What all agents together may ask for at once.
+#[derive(Debug)]
+struct Rooms {
+    fetches: Semaphore,
+    enrolling: Semaphore,
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        Self { fetches: Semaphore::new(FETCHES_MAX), enrolling: Semaphore::new(ENROLLING_MAX) }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Conns {
     by_id: BTreeMap<ConnId, Arc<Conn>>,
     by_agent: BTreeMap<AgentId, ConnId>,
+    bulk: BTreeMap<AgentId, Connection>,
 }
 
 impl Switchboard {
@@ -97,7 +112,13 @@ impl Switchboard {
     async fn welcome(&self, accepted: Accepted, ground: &Ground) {
         let Accepted { connection, protocol, peer } = accepted;
         match (protocol, peer) {
-            (Protocol::Enrol, _) => enrol::serve(self, &connection, ground).await,
+            (Protocol::Enrol, _) => match self.shared.rooms.enrolling.try_acquire() {
+                Ok(_permit) => enrol::serve(self, &connection, ground).await,
+                Err(_) => {
+                    self.count_refused();
+                    connection.close(Code::Refused.number(), b"too many join at once; come again");
+                }
+            },
             (Protocol::Agent, Some(peer)) => control::serve(self, connection, peer, ground).await,
             (Protocol::Bulk, Some(peer)) => bulk::serve(self, connection, &peer, ground).await,
             // `accept` has refused it already.
@@ -118,10 +139,29 @@ impl Switchboard {
         }
     }
 
+    /// Takes up a control connection; an agent has one, and its newest counts.
     fn register(&self, conn: Arc<Conn>) {
         let mut conns = self.lock();
-        conns.by_agent.insert(conn.agent, conn.id);
+        let older = conns.by_agent.insert(conn.agent, conn.id).and_then(|older| conns.by_id.get(&older).cloned());
         conns.by_id.insert(conn.id, conn);
+        drop(conns);
+        if let Some(older) = older {
+            older.connection.close(Code::Replaced.number(), b"a newer connection takes its place");
+        }
+    }
+
+    /// Takes up a bulk connection; an agent has one, and its newest counts.
+    fn register_bulk(&self, agent: AgentId, connection: Connection) {
+        if let Some(older) = self.lock().bulk.insert(agent, connection) {
+            older.close(Code::Replaced.number(), b"a newer connection takes its place");
+        }
+    }
+
+    fn unregister_bulk(&self, agent: AgentId, connection: &Connection) {
+        let mut conns = self.lock();
+        if conns.bulk.get(&agent).is_some_and(|known| known.stable_id() == connection.stable_id()) {
+            conns.bulk.remove(&agent);
+        }
     }
 
     fn unregister(&self, conn: &Conn) {
@@ -177,6 +217,11 @@ impl Fleet for Switchboard {
 
     fn disconnect(&self, agent: AgentId, conn: ConnId, code: RefuseCode, detail: String) {
         tracing::info!(%agent, ?code, detail, "agent_disconnected");
+        if code.permanent()
+            && let Some(bulk) = self.lock().bulk.remove(&agent)
+        {
+            bulk.close(Code::Revoked.number(), b"the agent is no longer served");
+        }
         if let Some(conn) = self.of(conn) {
             conn.refuse(code, detail);
         }

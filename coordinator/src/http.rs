@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use windlass_protocol::limits::{HTTP_CONNECTIONS_MAX, HTTP_HEADERS_MS};
 
-/// Serves until `stop` turns true; then connections finish their current answer.
+/// Serves until `stop` turns true; then returns when every connection has finished its current answer.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<Arc<rustls::ServerConfig>>,
@@ -24,7 +24,7 @@ pub(crate) async fn serve(
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = stopped(&mut stop) => return,
+            () = stopped(&mut stop) => break,
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
@@ -41,6 +41,10 @@ pub(crate) async fn serve(
             drop(permit);
         });
     }
+    drop(listener);
+    let all = u32::try_from(HTTP_CONNECTIONS_MAX).unwrap_or(u32::MAX);
+    // Nobody closes the semaphore.
+    let _ = room.acquire_many(all).await;
 }
 
 async fn handshake(

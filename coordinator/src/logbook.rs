@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use windlass_coordinator_core::input::Input;
 use windlass_coordinator_logs::LogStore;
+use windlass_coordinator_store::{Fault, History};
 use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::LOG_SETTLE_MS;
 use windlass_protocol::{AttemptId, Digest};
@@ -25,6 +26,46 @@ impl Logbook {
     #[must_use]
     pub fn new(logs: LogStore, desk: DeskHandle) -> Self {
         Self { logs, desk, settling: Arc::default() }
+    }
+}
+
+/// Which logs a crash left open although nothing more may come of them: it came after the commit of a result (or of a
+/// build's deletion) and before the log heard of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct LeftOpen {
+    /// Their attempts are over.
+    pub(crate) ended: Vec<AttemptId>,
+    /// The store knows no such attempt any more.
+    pub(crate) unknown: Vec<AttemptId>,
+}
+
+impl LeftOpen {
+    /// Compares open logs with the store. Blocks; nothing may be served yet.
+    pub(crate) fn find(logs: &LogStore, history: &dyn History) -> Result<Self, Fault> {
+        let mut left = Self::default();
+        for attempt in logs.open_logs() {
+            match history.attempt(attempt)? {
+                None => left.unknown.push(attempt),
+                Some(row) if row.state.is_final() => left.ended.push(attempt),
+                Some(_) => {}
+            }
+        }
+        Ok(left)
+    }
+
+    /// Seals and deletes them. What fails is tried again at the next start.
+    pub(crate) async fn close(self, logs: LogStore) {
+        if self != Self::default() {
+            tracing::info!(ended = self.ended.len(), unknown = self.unknown.len(), "logs_closed_after_crash");
+        }
+        for attempt in self.ended {
+            if let Err(error) = logs.seal(attempt).await {
+                tracing::error!(%attempt, %error, "log_not_sealed");
+            }
+        }
+        if let Err(error) = logs.delete(self.unknown).await {
+            tracing::error!(%error, "logs_not_deleted");
+        }
     }
 }
 

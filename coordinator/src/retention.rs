@@ -34,12 +34,11 @@ pub(crate) async fn run(ground: Ground, retention_ms: u64, mut stop: watch::Rece
         while let Ok(expired) =
             ground.desk.expire(Retention { builds_before, idempotency_before, max_builds: BUILDS_AT_ONCE }).await
         {
-            let done = expired.builds.len() < BUILDS_AT_ONCE;
             tracing::info!(builds = expired.builds.len(), "builds_expired");
             if let Err(error) = ground.logs.delete(expired.attempts).await {
                 tracing::error!(%error, "logs_not_deleted");
             }
-            if done {
+            if !expired.more {
                 break;
             }
         }

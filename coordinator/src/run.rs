@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use quinn::Endpoint;
 use tokio::net::TcpListener;
@@ -18,7 +19,7 @@ use windlass_coordinator_store::{OpenError, sqlite};
 use windlass_protocol::host::{now, read_private, write_private};
 use windlass_protocol::identity::{ApiToken, IdentityError, JoinToken, secret_hash};
 use windlass_protocol::limits::{BEAT_MS, LEASE_DEFAULT_MS};
-use windlass_protocol::link::bind_server;
+use windlass_protocol::link::bind_known_server;
 use windlass_protocol::{IdSource, Secret, Trust};
 
 use crate::api::{self, metric::Metrics};
@@ -27,7 +28,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Http};
 use crate::desk::{self, Desk, DeskEnd, DeskError, DeskHandle, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
-use crate::logbook::Logbook;
+use crate::logbook::{LeftOpen, Logbook};
 use crate::retention;
 use crate::views::reader::Offload;
 use crate::views::{Reader, Views};
@@ -35,6 +36,11 @@ use crate::writer::Writer;
 
 /// How long the token for the agent of the same process counts: it is used at once.
 const LOCAL_TOKEN_MS: u64 = 10 * 60_000;
+
+/// How long peers and clients have to take the goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
+/// How long the logs may take to become durable at the end; agents keep what they were not told is durable.
+const LOGS_CLOSE: Duration = Duration::from_secs(5);
 
 /// Ports that are tried for one that is free for both UDP and TCP.
 const PORT_TRIES: usize = 32;
@@ -98,9 +104,12 @@ pub struct Coordinator {
     desk: DeskHandle,
     views: Views,
     authority: Arc<Authority>,
-    ended: JoinHandle<DeskEnd>,
+    running: Option<JoinHandle<DeskEnd>>,
+    end: DeskEnd,
+    logs: LogStore,
     endpoint: Endpoint,
     stop: watch::Sender<bool>,
+    http: JoinHandle<()>,
     serving: Vec<JoinHandle<()>>,
 }
 
@@ -114,6 +123,8 @@ impl Coordinator {
         let url = url(&config, address);
         let (desk, inbox) = desk::channel();
         let opened = Opened::open(&config).await?;
+        // Beside the rest: on a full disk it waits for space.
+        tokio::spawn(opened.left_open.close(opened.logs.clone()));
         let views = Views::default();
         let reader = Reader::new(views.clone(), Arc::new(opened.history), Offload::Blocking);
         let board = Switchboard::default();
@@ -126,8 +137,9 @@ impl Coordinator {
             views: views.clone(),
             meter: Arc::new(metrics.clone()),
         };
+        let tls = tls(&config, &opened.authority).await?;
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
-        let ended = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
+        let running = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
         let ground = fleet::Ground {
             desk: desk.clone(),
             views,
@@ -138,19 +150,20 @@ impl Coordinator {
         };
         let token = first_token(&config.data, &ground).await?;
         let (views, authority) = (ground.views.clone(), Arc::clone(&ground.authority));
-        let tls = tls(&config, &ground.authority).await?;
         let (stop, stopped) = watch::channel(false);
         let router = api::router(api::Ground::new(ground.clone(), board.clone(), url.clone(), metrics));
+        let http = tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone()));
+        let logs = ground.logs.clone();
         let serving = vec![
             tokio::spawn({
                 let (board, endpoint, ground) = (board.clone(), endpoint.clone(), ground.clone());
                 async move { board.serve(endpoint, ground).await }
             }),
-            tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone())),
             tokio::spawn(retention::run(ground, config.retention_ms, stopped)),
         ];
         tracing::info!(%address, url, data = %config.data.display(), "coordinator_ready");
-        Ok(Self { url, address, token, desk, views, authority, ended, endpoint, stop, serving })
+        let (running, end) = (Some(running), DeskEnd::WriterGone);
+        Ok(Self { url, address, token, desk, views, authority, running, end, logs, endpoint, stop, http, serving })
     }
 
     /// A join token for the agent of the same process: pool `local`, zone `local`, queue `default`, trusted, good for one
@@ -200,21 +213,37 @@ impl Coordinator {
 
     /// Waits for an end that nobody asked for: another coordinator took the store over.
     pub async fn failed(&mut self) -> DeskEnd {
-        (&mut self.ended).await.unwrap_or(DeskEnd::WriterGone)
+        self.desk_end().await
+    }
+
+    /// How the desk ended, once it has; asked again, the same.
+    async fn desk_end(&mut self) -> DeskEnd {
+        if let Some(running) = &mut self.running {
+            self.end = running.await.unwrap_or(DeskEnd::WriterGone);
+            self.running = None;
+        }
+        self.end.clone()
     }
 
     /// Takes nothing more, makes durable what was taken, says goodbye to everyone.
-    pub async fn stop(self) -> DeskEnd {
+    pub async fn stop(mut self) -> DeskEnd {
         self.desk.stop();
-        let end = self.ended.await.unwrap_or(DeskEnd::WriterGone);
+        let end = self.desk_end().await;
         self.stop.send_replace(true);
         self.endpoint.close(windlass_protocol::link::Code::ShuttingDown.number(), b"the coordinator stops");
+        // Peers that do not answer the goodbye, and clients that do not read their answers, are not waited for.
+        let goodbye = async {
+            self.endpoint.wait_idle().await;
+            let _ = (&mut self.http).await;
+        };
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        self.http.abort();
         for task in &self.serving {
             task.abort();
         }
-        let idle = self.endpoint.wait_idle();
-        // Peers that do not answer the goodbye are not waited for.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), idle).await;
+        if tokio::time::timeout(LOGS_CLOSE, self.logs.close()).await.is_err() {
+            tracing::warn!("logs_not_closed");
+        }
         end
     }
 }
@@ -225,6 +254,7 @@ struct Opened {
     loaded: crate::writer::Loaded,
     history: sqlite::SqliteHistory,
     logs: LogStore,
+    left_open: LeftOpen,
     store: Store,
     authority: Arc<Authority>,
 }
@@ -242,10 +272,11 @@ impl Opened {
         let vfs = Arc::new(RealFs);
         let logs =
             LogStore::open(vfs.clone(), &config.data.join("logs"), LogOptions::default()).map_err(StartError::Logs)?;
+        let left_open = LeftOpen::find(&logs, &history).map_err(StartError::Load)?;
         let store = Store::open(vfs, &config.data.join("cache"), StoreOptions::default()).map_err(StartError::Cache)?;
         let (names, addresses) = config.names();
         let authority = Arc::new(Authority::open(&config.data, &names, &addresses)?);
-        Ok(Self { writer, loaded, history, logs, store, authority })
+        Ok(Self { writer, loaded, history, logs, left_open, store, authority })
     }
 }
 
@@ -263,7 +294,8 @@ async fn listen(wanted: SocketAddr) -> Result<(SocketAddr, TcpListener), StartEr
 }
 
 fn endpoint(address: SocketAddr, authority: &Authority) -> Result<Endpoint, StartError> {
-    bind_server(address, authority.quic()?).map_err(|source| StartError::Listen { address, source })
+    bind_known_server(address, authority.quic()?, &authority.link_secret())
+        .map_err(|source| StartError::Listen { address, source })
 }
 
 /// Where clients reach it: as advertised, else what it listens on.

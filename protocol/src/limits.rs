@@ -171,6 +171,9 @@ pub const AGENTS_LOST_MAX: u32 = 3;
 /// How often it is looked whether room must be kept for large jobs, while some wait.
 pub const RESERVE_CHECK_MS: u64 = 30_000;
 
+/// Fewer silent agents say nothing about their zone: two machines may well fail together (F15).
+pub const ZONE_SILENT_MIN: usize = 3;
+
 /// How long the jobs of a zone whose agents fell silent together are held before they are lost (F15).
 pub const ZONE_HOLD_MS: u64 = 600_000;
 
@@ -381,6 +384,15 @@ pub const HANDSHAKES_MAX: usize = 256;
 
 /// Fetches of blobs that one agent may have open at once.
 pub const FETCHES_PER_AGENT_MAX: usize = 16;
+
+/// Fetches of all agents that are being answered at once: each holds a thread for blocking work, of which there are 512.
+pub const FETCHES_MAX: usize = 128;
+
+/// An agent that takes nothing of a fetch for this long is not waited for: others want its thread.
+pub const FETCH_STALL_MS: u64 = 20_000;
+
+/// Connections without a certificate that are open at once: each lives at most [`HELLO_MS`].
+pub const ENROLLING_MAX: usize = 512;
 
 /// HTTP connections at once: watchers mostly.
 pub const HTTP_CONNECTIONS_MAX: usize = 8_192;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use windlass_protocol::AttemptId;
 use windlass_protocol::limits::LOG_OVER_REMEMBERED;
 
-use crate::log::Log;
+use crate::log::{Log, Phase};
 use crate::segment::SegmentFile;
 
 #[derive(Debug, Default)]
@@ -50,6 +50,12 @@ impl Catalog {
 
     pub(crate) fn insert(&mut self, log: Arc<Log>) {
         self.logs.insert(log.attempt, log);
+    }
+
+    /// Logs that have not ended.
+    pub(crate) fn open_logs(&self) -> Vec<AttemptId> {
+        let open = self.logs.values().filter(|log| log.lock().phase == Phase::Open);
+        open.map(|log| log.attempt).collect()
     }
 
     pub(crate) fn log_count(&self) -> usize {

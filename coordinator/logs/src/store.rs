@@ -372,6 +372,12 @@ impl LogStore {
         self.shared.blocking(move |_| store.delete(&attempts)).await
     }
 
+    /// Attempts whose logs may still grow: neither sealed, nor deleted, nor marked as ended.
+    #[must_use]
+    pub fn open_logs(&self) -> Vec<AttemptId> {
+        self.shared.catalog().open_logs()
+    }
+
     /// Figures for metrics and operators.
     #[must_use]
     pub fn stats(&self) -> Stats {

@@ -1,18 +1,22 @@
 //! Fetching blobs: the right to an attempt is the capability, and its build's namespace decides what can be seen.
 
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::{Semaphore, mpsc};
 use windlass_cache::{Blob, Fault, Store};
 use windlass_protocol::identity::{AgentIdentity, Standing};
-use windlass_protocol::limits::FETCHES_PER_AGENT_MAX;
+use windlass_protocol::limits::{FETCH_STALL_MS, FETCHES_PER_AGENT_MAX};
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
 use windlass_protocol::message::validate::Validate as _;
 use windlass_protocol::message::{BlobHeader, FetchBlobs};
 use windlass_protocol::{AgentId, Digest, Namespace};
 
+use super::control::known;
 use super::{Ground, Switchboard};
 
 /// Pieces that are read ahead of the link.
@@ -24,6 +28,16 @@ pub(super) async fn serve(board: &Switchboard, connection: Connection, peer: &Ag
         board.count_refused();
         return connection.close(Code::Refused.number(), b"renew the certificate first");
     }
+    if known(peer, ground).is_none() {
+        board.count_refused();
+        return connection.close(Code::Revoked.number(), b"the agent is not known or was revoked");
+    }
+    board.register_bulk(peer.agent, connection.clone());
+    answer_all(board, &connection, peer, ground).await;
+    board.unregister_bulk(peer.agent, &connection);
+}
+
+async fn answer_all(board: &Switchboard, connection: &Connection, peer: &AgentIdentity, ground: &Ground) {
     let room = Arc::new(Semaphore::new(FETCHES_PER_AGENT_MAX));
     while let Ok((send, recv)) = connection.accept_bi().await {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
@@ -47,6 +61,8 @@ enum Bad {
     Invalid(String),
     #[error("the attempt is not held by this agent by that right")]
     NotHeld,
+    #[error("the agent took nothing for {FETCH_STALL_MS} ms")]
+    Stalled,
     #[error("the build cannot be read")]
     Build,
     #[error(transparent)]
@@ -83,14 +99,20 @@ async fn respond(
         return Err(Bad::NotHeld);
     }
     let namespace = namespace(ground, &request).await?;
+    // Nobody closes it.
+    let _room = board.shared.rooms.fetches.acquire().await.map_err(|_| Bad::Build)?;
     let (pieces, mut queue) = mpsc::channel(AHEAD);
     let store = ground.store.clone();
     let reader = tokio::task::spawn_blocking(move || read(&store, &namespace, &request.digests, &pieces));
     while let Some(piece) = queue.recv().await {
-        match piece {
-            Piece::Header(header) => send.send_message(&header).await?,
-            Piece::Bytes(bytes) => send.send_raw(bytes).await?,
-        }
+        let sending = async {
+            match piece {
+                Piece::Header(header) => send.send_message(&header).await,
+                Piece::Bytes(bytes) => send.send_raw(bytes).await,
+            }
+        };
+        let sent = tokio::time::timeout(Duration::from_millis(FETCH_STALL_MS), sending).await;
+        sent.map_err(|_| Bad::Stalled)??;
     }
     reader.await.map_err(|_| Bad::Build)??;
     send.finish()?;
@@ -129,8 +151,9 @@ fn read(store: &Store, namespace: &Namespace, digests: &[Digest], pieces: &mpsc:
 
 fn send_blob(blob: &Blob, pieces: &mpsc::Sender<Piece>) -> Result<(), Fault> {
     blob.copy_to(&mut |bytes| {
-        // A receiver that is gone has ended the fetch; the next header finds out.
-        let _ = pieces.blocking_send(Piece::Bytes(Bytes::copy_from_slice(bytes)));
-        Ok(())
+        let sent = pieces.blocking_send(Piece::Bytes(Bytes::copy_from_slice(bytes)));
+        // Who waited is gone: nothing more is read for it.
+        let gone = |_| Fault::Io { doing: "send", path: PathBuf::new(), source: ErrorKind::BrokenPipe.into() };
+        sent.map_err(gone)
     })
 }

@@ -38,8 +38,9 @@ impl Conn {
         }
     }
 
-    /// Says why, then ends the connection.
+    /// Says why, then ends the connection; its rights end now.
     pub(super) fn refuse(&self, code: RefuseCode, detail: String) {
+        self.lock().clear();
         self.say(CoordinatorMessage::Refuse { code, detail });
     }
 

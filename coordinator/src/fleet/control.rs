@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use quinn::Connection;
 use windlass_coordinator_core::input::{AgentEvent, Input};
+use windlass_coordinator_core::row::AgentRow;
 use windlass_protocol::host::now;
 use windlass_protocol::identity::{AgentIdentity, AgentName, Standing};
 use windlass_protocol::limits::HELLO_MS;
@@ -51,10 +52,7 @@ async fn open(connection: &Connection) -> Result<(FramedSend, FramedRecv, AgentM
 /// Whether this key may speak, and what it may say with this certificate.
 fn admit(peer: &AgentIdentity, message: &AgentMessage, ground: &Ground) -> Result<(), (RefuseCode, String)> {
     let revoked = || (RefuseCode::AgentRevoked, "this agent's key is not known or was revoked: join again".to_owned());
-    let agent = ground.views.agent(peer.agent).ok_or_else(revoked)?;
-    if agent.row.revoked_at.is_some() || agent.row.gone.is_some() || agent.row.key != peer.public_key_digest {
-        return Err(revoked());
-    }
+    known(peer, ground).ok_or_else(revoked)?;
     match (peer.standing(now().wall), message) {
         (Standing::Valid, _) | (Standing::RenewOnly, AgentMessage::Renew { .. }) => {}
         (Standing::RenewOnly, _) => {
@@ -71,6 +69,13 @@ fn admit(peer: &AgentIdentity, message: &AgentMessage, ground: &Ground) -> Resul
         }
     }
     message.validate().map_err(|invalid| (RefuseCode::Malformed, invalid.to_string()))
+}
+
+/// The row of the agent with this key, unless it is gone or was revoked.
+pub(super) fn known(peer: &AgentIdentity, ground: &Ground) -> Option<AgentRow> {
+    let row = ground.views.agent(peer.agent)?.row;
+    let served = row.revoked_at.is_none() && row.gone.is_none() && row.key == peer.public_key_digest;
+    served.then_some(row)
 }
 
 async fn refuse(connection: &Connection, send: &mut FramedSend, code: RefuseCode, detail: String) {
@@ -100,7 +105,8 @@ fn certificate(peer: &AgentIdentity, ground: &Ground, csr: &[u8]) -> Result<Coor
     if asked.public_key_digest() != peer.public_key_digest {
         return Err("a certificate is renewed for the same key".to_owned());
     }
-    let pool = ground.views.pool(&peer.pool).ok_or("its pool is gone")?;
+    let agent = known(peer, ground).ok_or("the agent was revoked")?;
+    let pool = ground.views.pool(&agent.pool).ok_or("its pool is gone")?;
     let name = AgentName { agent: peer.agent, pool: pool.name, zone: pool.zone, trust: pool.trust };
     let chain = ground.authority.issue(csr, &name).map_err(|e| e.to_string())?;
     Ok(CoordinatorMessage::Certificate { chain })
