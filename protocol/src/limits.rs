@@ -174,6 +174,9 @@ pub const RESERVE_CHECK_MS: u64 = 30_000;
 /// Fewer silent agents say nothing about their zone: two machines may well fail together (F15).
 pub const ZONE_SILENT_MIN: usize = 3;
 
+/// Fewer silent agents say nothing about their zone: two machines may well fail together (F15).
+pub const ZONE_SILENT_MIN: usize = 3;
+
 /// How long the jobs of a zone whose agents fell silent together are held before they are lost (F15).
 pub const ZONE_HOLD_MS: u64 = 600_000;
 

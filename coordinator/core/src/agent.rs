@@ -10,6 +10,7 @@ use crate::effect::{AgentState, Effect, Progress};
 use crate::row::{AgentRow, PoolRow};
 use crate::state::{Agent, Core, Silence};
 use crate::timer::Timer;
+use crate::zone::Bearing;
 
 /// An agent that has joined and has not been heard.
 pub(crate) const fn new_agent(row: AgentRow, now: Instant64) -> Agent {
@@ -38,6 +39,7 @@ pub(crate) const fn new_agent(row: AgentRow, now: Instant64) -> Agent {
         reserved_for: None,
         open_at: None,
         shown: AgentState::Joining,
+        bearing: Bearing::Absent,
     }
 }
 
@@ -83,6 +85,7 @@ impl Core {
         let pool = self.pools.get(&agent.row.pool);
         let opening = agent.opening(pool);
         let state = agent.state(pool);
+        let bearing = agent.bearing();
         if opening != agent.open_at {
             let open = self.open.entry(agent.row.pool.clone()).or_default();
             if let Some(busy) = agent.open_at.take() {
@@ -100,6 +103,7 @@ impl Core {
             agent.shown = state;
             self.book.out.push(Effect::Progress(Progress::Agent { agent: id, state }));
         }
+        self.place_in_zone(id, bearing);
     }
 
     /// How long this agent's rights last without a beat.
@@ -120,6 +124,7 @@ impl Core {
     pub(crate) fn forget_agent(&mut self, id: AgentId) {
         self.timers.clear(Timer::Silence(id));
         self.timers.clear(Timer::Backoff(id));
+        self.place_in_zone(id, Bearing::Absent);
         if let Some(agent) = self.agents.remove(&id) {
             if self.keys.get(&agent.row.key) == Some(&id) {
                 self.keys.remove(&agent.row.key);

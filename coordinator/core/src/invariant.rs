@@ -13,6 +13,7 @@ use crate::place::{has_tags, pool_serves, shape_of};
 use crate::row::{AttemptState, JobState};
 use crate::state::{Agent, Build, Core, Job, Lease, Phase, Silence, Tally};
 use crate::timer::Timer;
+use crate::zone::Bearing;
 
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -205,6 +206,12 @@ impl Core {
         let listed = listed.is_some_and(|open| open.iter().any(|(_, open)| *open == id));
         hold!(listed == agent.open_at.is_some(), "I11", "{id} is not where it stands among the open agents");
         hold!(agent.open_at.is_none() || agent.is_eligible(pool), "I7", "{id} is open and takes nothing");
+        let zone = pool.and_then(|pool| self.zones.get(&pool.zone));
+        let place = zone.map_or((false, false), |zone| (zone.present.contains(&id), zone.silent.contains(&id)));
+        let bearing = agent.bearing();
+        hold!(bearing == agent.bearing, "I11", "{id} is {bearing:?} and its zone takes it for {:?}", agent.bearing);
+        let stands = (bearing != Bearing::Absent, bearing == Bearing::Silent);
+        hold!(place == stands, "I11", "{id} is {bearing:?} and its zone has it as {place:?}");
         let heard = matches!(agent.silence, Silence::Heard | Silence::Suspect);
         hold!(!heard || self.timers.has(Timer::Silence(id)), "I10", "{id}'s silence is not watched");
         Ok(())

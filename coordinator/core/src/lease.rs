@@ -175,6 +175,11 @@ impl Core {
 
     /// The agent lives and says nothing about an offer that was taken back: nobody knows whether it runs.
     pub(crate) fn on_withdraw_unanswered(&mut self, id: AttemptId) {
+        if self.leases.get(&id).is_some_and(|lease| self.held_until(lease.agent).is_some()) {
+            // It cannot answer; its silence has a deadline of its own.
+            self.timers.set(Timer::Withdraw(id), self.now.mono.plus_ms(limits::STOP_ANSWER_MS));
+            return;
+        }
         self.lose(id, CauseKind::LeaseLost, "the agent did not say what became of the job", Remains::Ghost);
     }
 
@@ -275,6 +280,7 @@ impl Core {
                 if let Some(slot) = self.agents.get_mut(&lease.agent).and_then(|agent| agent.slots.get_mut(&id)) {
                     slot.ghost = Some(now);
                 }
+                self.refresh(lease.agent);
             }
         }
         Some(lease)

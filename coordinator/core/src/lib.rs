@@ -13,7 +13,7 @@
 //! | `state`, `load` | the core's data, its face, and how it comes from rows |
 //! | `request`, `build`, `cancel`, `retry`, `token` | what clients ask for |
 //! | `hello`, `event`, `lease`, `result` | what agents say, and the rights that they hold |
-//! | `agent`, `slot`, `silence` | who is here, what each takes, and how one stops taking |
+//! | `agent`, `slot`, `silence`, `zone` | who is here, what each takes, and how one stops taking |
 //! | `deps`, `queue`, `place`, `spec` | from a job whose dependencies are done to an offer |
 //! | `timer`, `logbook` | deadlines, and the changes of one input |
 
@@ -45,6 +45,7 @@ mod state;
 mod timer;
 mod token;
 pub mod view;
+mod zone;
 
 pub use effect::{Effect, Reply};
 pub use error::Rejected;

@@ -34,6 +34,7 @@ impl Core {
             idempotency: rows.idempotency,
             keys: BTreeMap::new(),
             branches: BTreeMap::new(),
+            zones: BTreeMap::new(),
             open: BTreeMap::new(),
             freed: std::collections::BTreeSet::new(),
             queue: Queue::default(),

@@ -42,11 +42,19 @@ impl Core {
         let (lease_ms, suspect_ms) = (self.lease_ms(id), 3 * self.beat_ms(id));
         let Some(agent) = self.agents.get_mut(&id) else { return };
         let silent_ms = self.now.mono.since_ms(agent.heard_at);
-        if silent_ms >= lease_ms {
-            self.lose_agent(id);
-        } else if silent_ms >= suspect_ms && agent.silence == Silence::Heard {
-            agent.silence = Silence::Suspect;
-            self.refresh(id);
+        if agent.silence == Silence::Heard {
+            // Even if its lease is over, because this comes late: its neighbours' silence is looked at first.
+            if silent_ms >= suspect_ms.min(lease_ms) {
+                agent.silence = Silence::Suspect;
+                self.refresh(id);
+                self.judge_zone(id);
+            }
+        } else if silent_ms >= lease_ms {
+            self.judge_zone(id);
+            match self.held_until(id) {
+                Some(until) => self.timers.set(Timer::Silence(id), until),
+                None => self.lose_agent(id),
+            }
         }
         self.watch_silence(id);
     }

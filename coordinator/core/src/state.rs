@@ -15,6 +15,7 @@ use crate::policy::Policy;
 use crate::queue::{Queue, ShapeId, Ticket};
 use crate::row::{AgentRow, AttemptRow, BuildRow, IdempotencyRow, JobRow, MetaRow, PoolRow, Rows, TokenRow};
 use crate::timer::{Timer, Timers};
+use crate::zone::{Bearing, Zone};
 
 /// Decides which agent runs what.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub struct Core {
     pub(crate) keys: BTreeMap<Digest, AgentId>,
     /// Live builds by pipeline and branch, for superseding.
     pub(crate) branches: BTreeMap<(String, String), BTreeSet<BuildId>>,
+    pub(crate) zones: BTreeMap<String, Zone>,
     /// Agents of each pool that can take a job now, least busy first.
     pub(crate) open: BTreeMap<String, BTreeSet<(u32, AgentId)>>,
     /// Agents whose room has grown since they were last offered work.
@@ -147,6 +149,8 @@ pub(crate) struct Agent {
     /// Where it stands in [`Core::open`].
     pub(crate) open_at: Option<u32>,
     pub(crate) shown: AgentState,
+    /// How its zone counts it.
+    pub(crate) bearing: Bearing,
 }
 
 /// Whether an agent is heard.

@@ -75,6 +75,12 @@ impl Core {
         depths.map(|(queue, (depth, oldest))| (queue, QueueView { depth, oldest })).collect()
     }
 
+    /// Zones whose agents fell silent together: their jobs are held for a while (F15).
+    pub fn unreachable_zones(&self) -> impl Iterator<Item = &str> {
+        let held = self.zones.iter().filter(|(_, zone)| zone.hold.is_some_and(|until| until > self.now.mono));
+        held.map(|(name, _)| name.as_str())
+    }
+
     /// How many jobs wait for an agent.
     #[must_use]
     pub const fn queued_jobs(&self) -> usize {

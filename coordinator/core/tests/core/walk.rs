@@ -450,7 +450,7 @@ impl World {
         copy.drain();
         same_rows(&copy.core.rows(), &self.shell.rows);
         for shell in [&mut copy, &mut self.shell] {
-            shell.pass(limits::LOG_SETTLE_MS + 2 * LEASE_MS);
+            shell.pass(limits::ZONE_HOLD_MS + limits::LOG_SETTLE_MS + 2 * LEASE_MS);
         }
         let states = |shell: &Shell| -> Vec<_> { shell.rows.jobs.values().map(|job| (job.id, job.state)).collect() };
         if states(&copy) != states(&self.shell) {
