@@ -174,9 +174,6 @@ pub const RESERVE_CHECK_MS: u64 = 30_000;
 /// Fewer silent agents say nothing about their zone: two machines may well fail together (F15).
 pub const ZONE_SILENT_MIN: usize = 3;
 
-/// Fewer silent agents say nothing about their zone: two machines may well fail together (F15).
-pub const ZONE_SILENT_MIN: usize = 3;
-
 /// How long the jobs of a zone whose agents fell silent together are held before they are lost (F15).
 pub const ZONE_HOLD_MS: u64 = 600_000;
 
@@ -463,6 +460,10 @@ pub const RECONNECT_MIN_MS: u64 = 100;
 
 /// The last ceiling of an agent's pause before it dials again (F12).
 pub const RECONNECT_MAX_MS: u64 = 30_000;
+
+/// What a coordinator grants everyone to come back after its own restart, if a lease is shorter: the longest pause
+/// between two tries, and one try.
+pub const RESTART_GRACE_MS: u64 = RECONNECT_MAX_MS + DIAL_MS;
 
 /// Within this long of the first, a second signal cancels and a third ends at once (F19).
 pub const SIGNAL_LADDER_MS: u64 = 600_000;

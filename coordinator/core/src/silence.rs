@@ -1,5 +1,6 @@
 //! Silence: when an agent is suspect, when it is lost, and what ends with it (F10–F18).
 
+use windlass_protocol::limits;
 use windlass_protocol::message::RefuseCode;
 use windlass_protocol::{AgentId, CauseKind};
 
@@ -31,15 +32,25 @@ impl Core {
         let Some(agent) = self.agents.get(&id) else { return };
         let wait_ms = match agent.silence {
             Silence::Heard => (3 * self.beat_ms(id)).min(self.lease_ms(id)),
-            Silence::Never | Silence::Suspect => self.lease_ms(id),
+            Silence::Never => self.first_word_ms(id),
+            Silence::Suspect => self.lease_ms(id),
             Silence::Lost | Silence::Left => return,
         };
         self.timers.set(Timer::Silence(id), agent.heard_at.plus_ms(wait_ms));
     }
 
+    /// How long an agent may take to speak after a restart: a whole lease, and at least as long as it may be pausing
+    /// between two tries to connect.
+    fn first_word_ms(&self, id: AgentId) -> u64 {
+        self.lease_ms(id).max(limits::RESTART_GRACE_MS)
+    }
+
     /// Three beats are missing, or a whole lease is over.
     pub(crate) fn on_silence(&mut self, id: AgentId) {
-        let (lease_ms, suspect_ms) = (self.lease_ms(id), 3 * self.beat_ms(id));
+        let (mut lease_ms, suspect_ms) = (self.lease_ms(id), 3 * self.beat_ms(id));
+        if self.agents.get(&id).is_some_and(|agent| agent.silence == Silence::Never) {
+            lease_ms = self.first_word_ms(id);
+        }
         let Some(agent) = self.agents.get_mut(&id) else { return };
         let silent_ms = self.now.mono.since_ms(agent.heard_at);
         if agent.silence == Silence::Heard {
