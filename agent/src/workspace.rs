@@ -33,11 +33,13 @@ impl Workspace {
         Self { checkout: root.join("checkout"), home: root.join("home"), root }
     }
 
-    /// Makes the directories, the job's alone.
-    fn create(&self, user: Option<User>) -> std::io::Result<()> {
+    /// Makes the directories, the job's alone. A checkout is the agent's while its git works there, which trusts no
+    /// directory of another user; [`own`] gives it away.
+    fn create(&self, user: Option<User>, source: &Source) -> std::io::Result<()> {
         for dir in [&self.root, &self.checkout, &self.home] {
             DirBuilder::new().mode(0o700).create(dir)?;
-            if let Some(user) = user {
+            let later = matches!(source, Source::Git { .. }) && dir == &self.checkout;
+            if let Some(user) = user.filter(|_| !later) {
                 chown(dir, Some(user.uid), Some(user.gid))?;
             }
         }
@@ -61,7 +63,7 @@ impl Sources {
         workspace: &Workspace,
         user: Option<User>,
     ) -> Result<(), Cause> {
-        workspace.create(user).map_err(|e| io_cause(&e, &workspace.root))?;
+        workspace.create(user, &job.source).map_err(|e| io_cause(&e, &workspace.root))?;
         match &job.source {
             Source::Empty => Ok(()),
             Source::Tree { digest } => {

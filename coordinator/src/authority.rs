@@ -94,6 +94,12 @@ impl Authority {
         self.ca.certificate_pem().to_owned()
     }
 
+    /// What the link's endpoint is known by after a restart.
+    #[must_use]
+    pub fn link_secret(&self) -> Secret<String> {
+        self.ca.key_pem()
+    }
+
     /// QUIC's configuration.
     ///
     /// # Errors

@@ -17,6 +17,6 @@ pub mod error;
 pub mod framed;
 pub mod transport;
 
-pub use endpoint::{Accepted, Protocol, accept, bind_client, bind_server, connect};
+pub use endpoint::{Accepted, Protocol, accept, bind_client, bind_known_server, bind_server, connect};
 pub use error::{Code, LinkError};
 pub use framed::{FramedRecv, FramedSend, ask};

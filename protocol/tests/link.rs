@@ -19,12 +19,12 @@ use windlass_protocol::limits::{CERT_LIFE_MS, FRAME_MAX_BYTES, LOG_CHUNK_MAX_BYT
 use windlass_protocol::link::endpoint::peer_chain;
 use windlass_protocol::link::error::ALERT_UNKNOWN_CA;
 use windlass_protocol::link::{
-    Accepted, Code, FramedRecv, FramedSend, LinkError, Protocol, accept, ask, bind_client, bind_server, connect,
-    transport,
+    Accepted, Code, FramedRecv, FramedSend, LinkError, Protocol, accept, ask, bind_client, bind_known_server,
+    bind_server, connect, transport,
 };
 use windlass_protocol::message::log::parse_chunk;
 use windlass_protocol::message::{BlobHeader, LogHeader};
-use windlass_protocol::{Trust, WallMs};
+use windlass_protocol::{Secret, Trust, WallMs};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -113,6 +113,35 @@ async fn an_agent_is_known_by_its_certificate() {
         assert_eq!(peer.standing(now()), Standing::Valid);
         assert_eq!(peer_chain(&ours)[1], *ca.certificate_der());
     }
+}
+
+#[test]
+fn a_peer_of_a_server_that_died_is_told_so_by_the_next_one() {
+    let (ca, secret) = (Ca::create(now()).unwrap(), Secret::new("the same for both".to_owned()));
+    let serve = |address: SocketAddr| {
+        let certificate = ca.issue_server(&[], &[], WallMs(now().0 - 60_000), CERT_LIFE_MS).unwrap();
+        let config = tls::quic_server_config(&certificate, ca.certificate_der()).unwrap();
+        bind_known_server(address, transport::server_config(config).unwrap(), &secret).unwrap()
+    };
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (first, second, client) = (runtime(), runtime(), runtime());
+    let (address, taken) = {
+        let endpoint = first.block_on(async { serve("127.0.0.1:0".parse().unwrap()) });
+        let address = endpoint.local_addr().unwrap();
+        (address, first.spawn(async move { (accept(endpoint.accept().await.unwrap()).await.unwrap(), endpoint) }))
+    };
+    let agent = client.block_on(async { Agent::of(&ca, WallMs(now().0 - 60_000)) });
+    let ours = client.block_on(agent.connect(address, Protocol::Agent)).unwrap();
+    let held = first.block_on(taken).unwrap();
+    // It dies as a killed process does: without a word.
+    drop(first);
+    drop(held);
+    let _endpoint = second.block_on(async { serve(address) });
+    client.block_on(async {
+        ours.open_uni().await.unwrap().write_all(b"are you there?").await.unwrap();
+        let told = timeout(Duration::from_secs(5), ours.closed()).await.expect("told within the deadline");
+        assert!(matches!(told, quinn::ConnectionError::Reset), "{told}");
+    });
 }
 
 #[tokio::test]

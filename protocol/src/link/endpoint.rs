@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::HandshakeData;
+use quinn::crypto::{CryptoError, HmacKey};
 use quinn::{ClientConfig, Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime};
+use quinn_proto::HashedConnectionIdGenerator;
 use rustix::net::sockopt;
 use rustls::pki_types::CertificateDer;
 
 use super::error::{Code, LinkError};
 use super::transport::widen;
+use crate::Secret;
 use crate::identity::{AgentIdentity, SERVER_NAME};
 use crate::limits::{LINK_HANDSHAKE_MS, LINK_SOCKET_BUFFER_BYTES};
 use crate::version::{ALPN_AGENT, ALPN_BULK, ALPN_ENROL};
@@ -72,6 +75,46 @@ pub struct Accepted {
 /// Where the address cannot be bound.
 pub fn bind_server(address: SocketAddr, config: ServerConfig) -> io::Result<Endpoint> {
     Endpoint::new(EndpointConfig::default(), Some(config), socket(address)?, Arc::new(TokioRuntime))
+}
+
+/// As [`bind_server`], known again after a restart by the same secret: peers whose connections ended with an earlier
+/// process are told so when they send, and need not wait until nothing was heard for [`LINK_IDLE_MS`].
+///
+/// [`LINK_IDLE_MS`]: crate::limits::LINK_IDLE_MS
+///
+/// # Errors
+/// Where the address cannot be bound.
+pub fn bind_known_server(address: SocketAddr, config: ServerConfig, secret: &Secret<String>) -> io::Result<Endpoint> {
+    let reset_key = ResetKey(blake3::derive_key("windlass 2026-11-21 link reset key v1", secret.expose().as_bytes()));
+    let [a, b, c, d, e, f, g, h, ..] =
+        blake3::derive_key("windlass 2026-11-21 link id key v1", secret.expose().as_bytes());
+    let id_key = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
+    endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+    Endpoint::new(endpoint, Some(config), socket(address)?, Arc::new(TokioRuntime))
+}
+
+/// Makes the tokens by which a peer believes a stateless reset (RFC 9000, section 10.3): keyed BLAKE3.
+struct ResetKey([u8; 32]);
+
+impl HmacKey for ResetKey {
+    fn sign(&self, data: &[u8], out: &mut [u8]) {
+        let signature = blake3::keyed_hash(&self.0, data);
+        for (to, from) in out.iter_mut().zip(signature.as_bytes()) {
+            *to = *from;
+        }
+    }
+
+    fn signature_len(&self) -> usize {
+        blake3::OUT_LEN
+    }
+
+    fn verify(&self, data: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        let wanted = blake3::keyed_hash(&self.0, data);
+        let given = <[u8; blake3::OUT_LEN]>::try_from(signature).map_err(|_| CryptoError)?;
+        // In constant time.
+        if wanted == given { Ok(()) } else { Err(CryptoError) }
+    }
 }
 
 /// Opens a client's endpoint on a free port, for IPv6 and IPv4 where the machine has both.
