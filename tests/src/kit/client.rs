@@ -111,7 +111,9 @@ impl JoinToken {
     /// For a pool of its own name's zone, serving these queues, for many agents.
     #[must_use]
     pub fn pool(pool: &str, queues: &[&str]) -> Self {
-        Self { body: json!({ "kind": "join", "pool": pool, "zone": pool, "queues": queues, "uses": 100 }) }
+        Self {
+            body: json!({ "kind": "join", "pool": pool, "zone": pool, "queues": queues, "trust": "trusted", "uses": 100 }),
+        }
     }
 
     /// In this zone.

@@ -1,6 +1,6 @@
 //! A coordinator in a process of its own, which can be killed and comes back on its port with its data.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -57,7 +57,8 @@ impl<'a> Coordinator<'a> {
     pub async fn start_with(world: &'a World, mut options: CoordinatorOptions) -> Result<Self> {
         let data = options.data.clone().unwrap_or_else(|| world.path(&options.name));
         let (process, address) = launch(world, &options, &data).await?;
-        options.listen = address.to_string();
+        let host = options.listen.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
+        options.listen = format!("{host}:{}", address.port());
         Ok(Self { world, options, data, address, process })
     }
 
@@ -133,10 +134,11 @@ async fn launch(world: &World, options: &CoordinatorOptions, data: &Path) -> Res
     let mut command = world.windlass(["coordinator", "--listen", &options.listen, "--data"])?;
     command.arg(data).args(&options.more);
     let mut process = Process::start(command, &world.logs(), &options.name)?;
-    let address = process
+    let port = process
         .line("the coordinator's ready line", Duration::from_secs(30), |line| {
-            line.strip_prefix("ready ")?.split_once("://")?.1.parse::<SocketAddr>().ok()
+            // By name where it listens on every address.
+            line.strip_prefix("ready ")?.rsplit_once(':')?.1.parse::<u16>().ok()
         })
         .await?;
-    Ok((process, address))
+    Ok((process, (Ipv4Addr::LOCALHOST, port).into()))
 }

@@ -120,22 +120,24 @@ fn a_builds_events_go_on_after_the_last_one_that_was_seen() -> Result<()> {
         let go = world.path("go");
         let steps = [step("wait", &until_exists(&go)), with(step("then", "true"), "depends_on", json!("wait"))];
         let build = fleet.running(pipeline(steps), "wait").await?;
-        let path = format!("/builds/{}/events", build.id());
-        let mut first = fleet.client.events(&path, None).await?;
-        let seen = first.up_to(DEADLINE, |event| event.id.is_some()).await?;
-        let id = seen.last().and_then(|event| event.id.clone()).context("a durable event")?;
-        drop(first);
+        let path = format!("/builds/{}/events?until=finished", build.id());
+        // One watcher sees everything; another goes away after the first durable event and comes back later.
+        let mut whole = fleet.client.events(&path, None).await?;
+        let mut brief = fleet.client.events(&path, None).await?;
+        whole.next(DEADLINE).await?.context("a snapshot")?;
+        brief.next(DEADLINE).await?.context("a snapshot")?;
         fs::write(&go, "")?;
+        let seen = brief.up_to(DEADLINE, |event| event.id.is_some()).await?;
+        let id = seen.last().and_then(|event| event.id.clone()).context("a durable event")?;
+        drop(brief);
         fleet.client.ends(build.id(), "passed", DEADLINE).await?;
-        let finished = |event: &Event| event.name == "build_finished" || event.data.contains("\"build_finished\"");
-        let rest = fleet.client.events(&path, Some(&id)).await?.up_to(DEADLINE, finished).await?;
-        let ids: Vec<_> = rest.iter().filter_map(|event| event.id.clone()).collect();
-        ensure!(!ids.contains(&id), "event {id} came again: {rest:?}");
-        // One that saw everything at once has the same durable events.
-        let all = fleet.client.events(&path, None).await?.up_to(DEADLINE, finished).await?;
-        let all: Vec<_> = all.iter().filter_map(|event| event.id.clone()).collect();
-        let joined: Vec<_> = seen.iter().filter_map(|event| event.id.clone()).chain(ids).collect();
-        ensure!(all == joined, "{all:?} and {joined:?}");
+        let end = |event: &Event| event.name == "end";
+        let rest = fleet.client.events(&path, Some(&id)).await?.up_to(DEADLINE, end).await?;
+        let durable = |events: &[Event]| events.iter().filter_map(|event| event.id.clone()).collect::<Vec<_>>();
+        ensure!(!durable(&rest).contains(&id), "event {id} came again: {rest:?}");
+        let all = durable(&whole.up_to(DEADLINE, end).await?);
+        let joined: Vec<_> = durable(&seen).into_iter().chain(durable(&rest)).collect();
+        ensure!(all == joined && all.len() >= 3, "{all:?} and {joined:?}");
         Ok(())
     })
 }
