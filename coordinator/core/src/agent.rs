@@ -124,6 +124,7 @@ impl Core {
     pub(crate) fn forget_agent(&mut self, id: AgentId) {
         self.timers.clear(Timer::Silence(id));
         self.timers.clear(Timer::Backoff(id));
+        self.timers.clear(Timer::Drain(id));
         self.place_in_zone(id, Bearing::Absent);
         if let Some(agent) = self.agents.remove(&id) {
             if self.keys.get(&agent.row.key) == Some(&id) {

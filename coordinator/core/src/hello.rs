@@ -7,6 +7,7 @@ use windlass_protocol::job::{Epoch, Phase as Told};
 use windlass_protocol::message::{CoordinatorMessage, Held, Hello, RefuseCode, Verdict};
 use windlass_protocol::{AgentId, AttemptId, CauseKind, Digest, limits};
 
+use crate::drain::stopped;
 use crate::effect::Effect;
 use crate::error::Rejected;
 use crate::input::ConnId;
@@ -51,7 +52,7 @@ impl Core {
         agent.row.tags = tags;
         agent.session = (agent.session + 1).max(self.now.wall.0);
         (agent.self_draining, agent.gone_detail) = (false, None);
-        let (session, draining) = (agent.session, agent.row.draining);
+        let session = agent.session;
         let held = hello.held.clone();
         agent.hello = Some(hello);
         if let Some(conn) = old {
@@ -61,9 +62,7 @@ impl Core {
         self.heard(id);
         self.arm_reserve();
         self.reconcile(id, &held, |verdicts| CoordinatorMessage::Welcome { session, lease_ms, beat_ms, verdicts });
-        if draining {
-            self.send(id, CoordinatorMessage::Drain { deadline_ms: None, leave: false });
-        }
+        self.repeat_drain(id);
         Ok(())
     }
 
@@ -210,8 +209,8 @@ impl Core {
         let resources = self.share_of(job, id);
         self.take_slot(id, held.attempt, Slot { epoch, job, resources, ghost: None, done: false });
         let (granted_at, phase) = (self.now.mono, Phase::Unknown);
-        self.leases
-            .insert(held.attempt, Lease { agent: id, job, epoch, phase, started_at: None, granted_at, timer: None });
+        let lease = Lease { agent: id, job, epoch, phase, started_at: None, granted_at, stopping: false, timer: None };
+        self.leases.insert(held.attempt, lease);
         self.book.out.push(Effect::FenceLog { attempt: held.attempt, epoch, sealed: false });
         self.learn(held);
         Some(epoch)
@@ -255,6 +254,8 @@ impl Core {
         }
         if let (JobState::Canceling | JobState::TimingOut, Some(cause)) = (job.state, job.cause.clone()) {
             self.send(agent, CoordinatorMessage::Cancel { attempt, epoch, cause });
+        } else if lease.stopping {
+            self.send(agent, CoordinatorMessage::Cancel { attempt, epoch, cause: stopped() });
         }
     }
 }

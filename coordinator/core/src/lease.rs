@@ -87,8 +87,8 @@ impl Core {
             agent.reserved_for = None;
         }
         self.take_slot(agent, id, Slot { epoch, job, resources, ghost: None, done: false });
-        let (phase, started_at, granted_at) = (Phase::Offered, None, mono);
-        self.leases.insert(id, Lease { agent, job, epoch, phase, started_at, granted_at, timer: None });
+        let (phase, started_at, granted_at, stopping) = (Phase::Offered, None, mono, false);
+        self.leases.insert(id, Lease { agent, job, epoch, phase, started_at, granted_at, stopping, timer: None });
         self.arm(id);
         self.watch_silence(agent);
         self.offer(id);
@@ -126,11 +126,17 @@ impl Core {
         let Some(lease) = self.leases.get_mut(&id) else { return };
         let finishing = matches!(phase, Phase::Finishing(_));
         lease.phase = phase;
-        let ending = matches!(self.jobs[&lease.job].row.state, JobState::Canceling | JobState::TimingOut);
-        if finishing || !ending {
+        if finishing || !self.is_ending(id) {
             self.arm(id);
         }
         self.show_progress(id);
+    }
+
+    /// Whether an attempt's agent was told to end it.
+    fn is_ending(&self, id: AttemptId) -> bool {
+        self.leases.get(&id).is_some_and(|lease| {
+            lease.stopping || matches!(self.jobs[&lease.job].row.state, JobState::Canceling | JobState::TimingOut)
+        })
     }
 
     /// Sets the deadline that a live attempt's phase asks for.
@@ -142,8 +148,8 @@ impl Core {
         if self.policy.bugs.drop_deadline {
             return;
         }
+        let ending = self.is_ending(id);
         let Some(lease) = self.leases.get(&id) else { return };
-        let ending = matches!(self.jobs[&lease.job].row.state, JobState::Canceling | JobState::TimingOut);
         let answer_ms = self.policy.grace_ms + limits::STOP_ANSWER_MS;
         let (timer, ms) = match (&lease.phase, ending) {
             (Phase::Finishing(_), _) => (Timer::Settle(id), limits::LOG_SETTLE_MS),
@@ -248,7 +254,13 @@ impl Core {
     pub(crate) fn on_close_unanswered(&mut self, id: AttemptId) {
         let Some(lease) = self.leases.get(&id) else { return };
         let (job, agent, epoch) = (lease.job, lease.agent, lease.epoch);
+        let stopping = lease.stopping && self.jobs[&job].row.state == JobState::Assigned;
         self.send(agent, CoordinatorMessage::Stop { attempt: id, epoch });
+        if stopping {
+            let detail = "the agent's drain is over, and it did not say that it ended the job";
+            self.lose(id, CauseKind::AgentStopped, detail, Remains::Ghost);
+            return;
+        }
         self.drop_lease(id, Remains::Ghost);
         self.fence(job, agent);
         self.close(id, job, "the agent did not say that it ended");

@@ -46,6 +46,7 @@ impl Core {
         for (id, row) in rows.agents {
             core.keys.insert(row.key, id);
             core.agents.insert(id, new_agent(row, now.mono));
+            core.watch_drain(id);
         }
         let mut jobs: BTreeMap<BuildId, Vec<JobRow>> = BTreeMap::new();
         for (_, row) in rows.jobs {
@@ -108,6 +109,7 @@ impl Core {
             phase: Phase::Unknown,
             started_at: None,
             granted_at: self.now.mono,
+            stopping: false,
             timer: None,
         };
         self.leases.insert(id, lease);

@@ -1,6 +1,5 @@
 //! What clients ask for: each request is checked whole, then done, noted in the audit trail and answered.
 
-use windlass_protocol::message::CoordinatorMessage;
 use windlass_protocol::{AgentId, CauseKind, WallMs, limits};
 
 use crate::effect::{Effect, Reply};
@@ -36,6 +35,7 @@ impl Core {
             Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
             Request::DrainAgents { agents, deadline_ms } => {
                 self.known(&agents)?;
+                Self::check_drain(deadline_ms)?;
                 for agent in agents {
                     self.drain(agent, deadline_ms);
                     self.audit(actor, "agent.drain", &agent.to_string(), "");
@@ -62,26 +62,6 @@ impl Core {
             Some(unknown) => Err(Rejected::NoSuchAgent(*unknown)),
             None => Ok(()),
         }
-    }
-
-    /// Takes nothing more; all that are named become ineligible in this one commit (F22).
-    fn drain(&mut self, id: AgentId, deadline_ms: Option<u64>) {
-        if let Some(agent) = self.agents.get_mut(&id) {
-            agent.row.draining = true;
-            self.book.agents.insert(id);
-        }
-        self.send(id, CoordinatorMessage::Drain { deadline_ms, leave: false });
-        self.refresh(id);
-    }
-
-    fn resume(&mut self, id: AgentId) {
-        if let Some(agent) = self.agents.get_mut(&id) {
-            agent.row.draining = false;
-            agent.self_draining = false;
-            self.book.agents.insert(id);
-        }
-        self.send(id, CoordinatorMessage::Resume);
-        self.refresh(id);
     }
 
     fn retain(&mut self, before: WallMs) {

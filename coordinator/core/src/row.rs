@@ -404,6 +404,9 @@ pub struct AgentRow {
     /// It drains, by the operator's word: takes nothing more until resumed.
     #[serde(default)]
     pub draining: bool,
+    /// What it still runs then is ended.
+    #[serde(default)]
+    pub drain_until: Option<WallMs>,
     /// Its key is worth nothing any more.
     #[serde(default)]
     pub revoked_at: Option<WallMs>,

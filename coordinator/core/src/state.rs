@@ -100,6 +100,8 @@ pub(crate) struct Lease {
     /// Its command is known to have started.
     pub(crate) started_at: Option<WallMs>,
     pub(crate) granted_at: Instant64,
+    /// Its agent was told to end it, because the agent's drain is over.
+    pub(crate) stopping: bool,
     /// The deadline that is set for it.
     pub(crate) timer: Option<Timer>,
 }
@@ -250,6 +252,7 @@ impl Core {
         match timer {
             Timer::Silence(agent) => self.on_silence(agent),
             Timer::Backoff(agent) => self.on_backoff_over(agent),
+            Timer::Drain(agent) => self.on_drain_over(agent),
             Timer::Offer(attempt) | Timer::Prepare(attempt) => self.withdraw(attempt),
             Timer::Withdraw(attempt) => self.on_withdraw_unanswered(attempt),
             Timer::Timeout(attempt) => self.on_timeout(attempt),

@@ -11,6 +11,8 @@ pub(crate) enum Timer {
     Silence(AgentId),
     /// An agent that refused an offer gets offers again.
     Backoff(AgentId),
+    /// A drain has reached its deadline.
+    Drain(AgentId),
     /// An offer has not been answered.
     Offer(AttemptId),
     /// The agent took the offer and has not started the command.

@@ -204,6 +204,7 @@ impl Core {
             tags,
             joined_at: wall,
             draining: false,
+            drain_until: None,
             revoked_at: None,
             gone: None,
         };

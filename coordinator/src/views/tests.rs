@@ -264,6 +264,7 @@ async fn agents_are_shown_with_their_volatile_state_until_they_are_gone() {
         tags: vec![],
         joined_at: WallMs(1),
         draining: false,
+        drain_until: None,
         revoked_at: None,
         gone: gone.map(str::to_owned),
     };

@@ -1,10 +1,11 @@
 //! Fleets: zones that fall silent, agents that drain and agents that are forgotten.
 
+use windlass_coordinator_core::Reply;
 use windlass_coordinator_core::effect::AgentState;
-use windlass_coordinator_core::input::AgentEvent;
+use windlass_coordinator_core::input::{AgentEvent, Request};
 use windlass_coordinator_core::row::{BuildState, JobState};
 use windlass_protocol::job::{Epoch, Phase};
-use windlass_protocol::message::Verdict;
+use windlass_protocol::message::{CoordinatorMessage, Verdict};
 use windlass_protocol::{AgentId, AttemptId, CauseKind, limits};
 
 use crate::kit::*;
@@ -128,4 +129,114 @@ fn an_offer_into_a_zone_that_cannot_answer_waits_with_it() {
     let again = shell.offer(agent);
     assert_eq!((again.0, again.1 > epoch), (spec.attempt, true));
     shell.says(agent, AgentEvent::Accepted(again.0, again.1)).unwrap();
+}
+
+/// A drain of this one agent.
+fn drain(shell: &mut Shell, agent: AgentId, deadline_ms: Option<u64>) {
+    assert_eq!(shell.request(Request::DrainAgents { agents: vec![agent], deadline_ms }), Ok(Reply::Done));
+}
+
+/// The deadlines that it was told since the last time.
+fn drains(shell: &mut Shell, agent: AgentId) -> Vec<Option<u64>> {
+    let told = std::mem::take(shell.told.entry(agent).or_default());
+    let drains = told.into_iter().filter_map(|message| match message {
+        CoordinatorMessage::Drain { deadline_ms, .. } => Some(deadline_ms),
+        _ => None,
+    });
+    drains.collect()
+}
+
+/// What it was told to end since the last time, and why.
+fn canceled(shell: &mut Shell, agent: AgentId) -> Vec<(AttemptId, CauseKind)> {
+    let told = std::mem::take(shell.told.entry(agent).or_default());
+    let cancels = told.into_iter().filter_map(|message| match message {
+        CoordinatorMessage::Cancel { attempt, cause, .. } => Some((attempt, cause.kind)),
+        _ => None,
+    });
+    cancels.collect()
+}
+
+#[test]
+fn what_still_runs_at_a_drains_deadline_is_ended_and_only_what_is_interruptible_runs_again() {
+    let mut shell = Shell::new();
+    let one = shell.agent("one", 2);
+    let safe = step_with("safe", |command| command.interruptible = true);
+    let build = shell.submit(graph(vec![safe, step("deploy")]));
+    let rights: Vec<_> = shell.offers(one).into_iter().map(|(epoch, spec)| (spec.attempt, epoch)).collect();
+    rights.iter().for_each(|right| shell.start(one, *right));
+    drain(&mut shell, one, Some(20_000));
+    assert_eq!(drains(&mut shell, one), [Some(20_000)]);
+    shell.pass(10_000);
+    shell.beat(one, rights.clone());
+    shell.pass(9_999);
+    assert_eq!(canceled(&mut shell, one), []);
+    shell.pass(1);
+    assert_eq!(canceled(&mut shell, one), [rights[0], rights[1]].map(|right| (right.0, CauseKind::AgentStopped)));
+    assert_eq!(shell.states(build), [JobState::Assigned; 2]);
+    let two = shell.agent("two", 2);
+    for right in &rights {
+        let outcome = shell.ended_by(CauseKind::AgentStopped);
+        shell.report(one, *right, outcome);
+        shell.settle(*right);
+    }
+    assert_eq!(shell.states(build), [JobState::Assigned, JobState::Failed]);
+    assert_eq!(shell.offers(two).len(), 1);
+    assert_eq!(shell.job(build, 1).cause.as_ref().map(|cause| cause.kind), Some(CauseKind::AgentStopped));
+}
+
+#[test]
+fn an_agent_that_does_not_obey_its_drains_deadline_loses_what_it_runs() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let build = shell.submit(graph(vec![step("a")]));
+    let right = shell.offer(agent);
+    shell.start(agent, right);
+    drain(&mut shell, agent, Some(0));
+    pass_with(&mut shell, &[(agent, right)], limits::CANCEL_GRACE_MS + limits::STOP_ANSWER_MS);
+    assert_eq!(shell.states(build), [JobState::Failed]);
+    assert_eq!(shell.job(build, 0).cause.as_ref().map(|cause| cause.kind), Some(CauseKind::AgentStopped));
+}
+
+#[test]
+fn a_drains_deadline_outlives_connections_and_coordinators() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    shell.submit(graph(vec![step("a")]));
+    let right = shell.offer(agent);
+    shell.start(agent, right);
+    drain(&mut shell, agent, Some(50_000));
+    shell.pass(10_000);
+    shell.disconnect(agent);
+    shell.told.clear();
+    shell.hello(agent, 1, vec![held(right, Phase::Running)]);
+    assert_eq!(drains(&mut shell, agent), [Some(40_000)]);
+    shell.pass(10_000);
+    shell.restart();
+    shell.hello(agent, 1, vec![held(right, Phase::Running)]);
+    assert_eq!(drains(&mut shell, agent), [Some(30_000)]);
+    pass_with(&mut shell, &[(agent, right)], 30_000);
+    assert_eq!(canceled(&mut shell, agent), [(right.0, CauseKind::AgentStopped)]);
+    // Away when it came, or when it was told: it hears it again.
+    shell.restart();
+    shell.hello(agent, 1, vec![held(right, Phase::Running)]);
+    assert_eq!(canceled(&mut shell, agent), [(right.0, CauseKind::AgentStopped)]);
+}
+
+#[test]
+fn a_drain_without_a_deadline_or_one_that_is_called_off_ends_nothing() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    shell.submit(graph(vec![step("a")]));
+    let right = shell.offer(agent);
+    shell.start(agent, right);
+    drain(&mut shell, agent, Some(10_000));
+    drain(&mut shell, agent, None);
+    pass_with(&mut shell, &[(agent, right)], 20_000);
+    drain(&mut shell, agent, Some(10_000));
+    shell.request(Request::ResumeAgent { agent }).unwrap();
+    pass_with(&mut shell, &[(agent, right)], 20_000);
+    assert_eq!(canceled(&mut shell, agent), []);
+    assert_eq!(shell.state_of(agent), AgentState::Online);
+    let deadline_ms = Some(limits::TIMEOUT_MAX_MS + 1);
+    shell.request(Request::DrainAgents { agents: vec![agent], deadline_ms }).unwrap_err();
 }

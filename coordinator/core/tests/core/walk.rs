@@ -367,7 +367,10 @@ impl World {
 
     fn operate(&mut self, agent: AgentId, b: u16) {
         match b % 6 {
-            0 => self.request(Request::DrainAgents { agents: vec![agent], deadline_ms: None }).unwrap(),
+            0 => {
+                let deadline_ms = b.is_multiple_of(4).then(|| u64::from(b));
+                self.request(Request::DrainAgents { agents: vec![agent], deadline_ms }).unwrap();
+            }
             1 | 2 => self.request(Request::ResumeAgent { agent }).unwrap(),
             3 => self.say(agent, AgentEvent::Draining),
             4 => self.say(agent, AgentEvent::Resumed),

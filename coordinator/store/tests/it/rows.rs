@@ -205,6 +205,7 @@ pub(crate) fn agent(n: u64, gone: Option<&str>) -> AgentRow {
         tags: vec![],
         joined_at: WallMs(1),
         draining: false,
+        drain_until: None,
         revoked_at: None,
         gone: gone.map(str::to_owned),
     }
