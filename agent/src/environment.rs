@@ -7,7 +7,7 @@ use windlass_protocol::identity::AgentIdentity;
 use windlass_protocol::job::{JobSpec, Source};
 
 /// Where a job without a `PATH` of its own looks for programs.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The whole environment of a job's process. What the agent knows wins over what the job says (reference 17.1).
 pub(crate) fn of(

@@ -12,6 +12,7 @@
 //! | `logs` | sending spools |
 //! | `bulk` | fetching blobs |
 //! | `workspace` | a job's files, and its wiping |
+//! | `git` | fetching as the agent, checking out as the job |
 //! | `environment` | a job's variables |
 //! | `jobs` | attempts between core and runners |
 //! | `host` | how the machine does |
@@ -20,6 +21,7 @@ mod bulk;
 pub mod config;
 mod environment;
 pub mod error;
+mod git;
 pub mod home;
 mod host;
 pub mod identity;

@@ -1,4 +1,4 @@
-//! A job's files: laid out from a tree or checked out with git before it, wiped after it.
+//! A job's files: laid out from a tree or checked out with git (see [`git`]) before it, wiped after it.
 //!
 //! `work/<attempt>/checkout` is the workspace, `work/<attempt>/home` the job's home; both belong to the slot's user, and
 //! the directory above lets nobody else in.
@@ -6,9 +6,7 @@
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
-use tokio::process::Command;
 use windlass_agent_runner::launch::User;
 use windlass_cache::{LayoutOptions, Store, layout};
 use windlass_protocol::Cause;
@@ -16,6 +14,7 @@ use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::{Epoch, JobSpec, Source};
 
 use crate::bulk::{Bulk, blocking, internal, stored};
+use crate::git;
 
 /// Where an attempt's job lives.
 #[derive(Debug, Clone)]
@@ -76,9 +75,10 @@ impl Sources {
                 Ok(())
             }
             Source::Git { repository, commit, branch } => {
-                check_out(&workspace.checkout, repository, commit, branch).await?;
-                let (checkout, user) = (workspace.checkout.clone(), user);
-                blocking(move || own(&checkout, user).map_err(|e| io_cause(&e, &checkout))).await
+                let target = git::fetch(&workspace.checkout, repository, commit, branch).await?;
+                let checkout = workspace.checkout.clone();
+                blocking(move || own(&checkout, user).map_err(|e| io_cause(&e, &checkout))).await?;
+                git::check_out(workspace, user, &target).await
             }
         }
     }
@@ -95,65 +95,16 @@ pub(crate) async fn wipe(root: PathBuf) {
     }
 }
 
-fn io_cause(error: &std::io::Error, path: &Path) -> Cause {
+pub(crate) fn io_cause(error: &std::io::Error, path: &Path) -> Cause {
     let kind = match error.kind() {
-        std::io::ErrorKind::StorageFull => CauseKind::DiskFull,
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => CauseKind::DiskFull,
         _ => CauseKind::Internal,
     };
     Cause::new(kind, format!("{}: {error}", path.display()))
 }
 
-/// Fetches one commit, with the credentials that the agent's own git has (its helpers and keys), never the job's.
-async fn check_out(dest: &Path, repository: &str, commit: &str, branch: &str) -> Result<(), Cause> {
-    let fail = |what: String| Cause::new(CauseKind::CheckoutFailed, what);
-    if [repository, commit, branch].iter().any(|text| text.starts_with('-') || text.contains('\0')) {
-        return Err(fail("the repository, commit or branch is not one".to_owned()));
-    }
-    git(dest, &["init", "--quiet"]).await?;
-    git(dest, &["remote", "add", "origin", repository]).await?;
-    let is_commit = commit.len() >= 40 && commit.bytes().all(|b| b.is_ascii_hexdigit());
-    let by_commit = match is_commit {
-        true => git(dest, &["fetch", "--quiet", "--depth=1", "origin", commit]).await,
-        false => Err(fail("no full commit id was given".to_owned())),
-    };
-    let target = match by_commit {
-        Ok(()) => commit,
-        // Servers that serve no single commits: the branch with its history, or all of them.
-        Err(_) if is_commit => {
-            git(dest, &["fetch", "--quiet", "origin", "+refs/heads/*:refs/remotes/origin/*", "--tags"]).await?;
-            commit
-        }
-        Err(_) => {
-            let wanted = if branch.is_empty() { "HEAD" } else { branch };
-            git(dest, &["fetch", "--quiet", "--depth=1", "origin", wanted]).await?;
-            "FETCH_HEAD"
-        }
-    };
-    git(dest, &["checkout", "--quiet", "--force", "--detach", target]).await?;
-    git(dest, &["submodule", "update", "--quiet", "--init", "--recursive", "--force"]).await
-}
-
-async fn git(dest: &Path, arguments: &[&str]) -> Result<(), Cause> {
-    let output = Command::new("git")
-        .args(["-c", "protocol.file.allow=always", "-c", "core.hooksPath=/dev/null", "-C"])
-        .arg(dest)
-        .args(arguments)
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(|e| Cause::new(CauseKind::CheckoutFailed, format!("git cannot be run: {e}")))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(1_000).collect();
-    let verb = arguments.first().copied().unwrap_or_default();
-    Err(Cause::new(CauseKind::CheckoutFailed, format!("git {verb}: {said}")))
-}
-
 /// Gives a checkout to the slot's user; links are not followed.
-fn own(path: &Path, user: Option<User>) -> std::io::Result<()> {
+pub(crate) fn own(path: &Path, user: Option<User>) -> std::io::Result<()> {
     let Some(user) = user else { return Ok(()) };
     let mut left = vec![path.to_owned()];
     while let Some(path) = left.pop() {
