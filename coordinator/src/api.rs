@@ -14,6 +14,8 @@
 //! | `metric` | what operators count |
 //! | `openapi` | the document that describes all of this |
 
+#![allow(unused_qualifications, reason = "what utoipa derives and expands to has them")]
+
 mod agent;
 mod audit;
 mod auth;

@@ -142,6 +142,14 @@ async fn shown(ground: &Ground, id: AgentId) -> Result<Agent, Problem> {
 }
 
 /// Agents that are not gone, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agents",
+    tag = "agents",
+    operation_id = "agent_list",
+    params(Paging),
+    responses((status = 200, description = "A page", body = Page<Agent>)),
+)]
 pub(crate) async fn list(
     State(ground): State<Ground>,
     caller: Caller,
@@ -158,6 +166,14 @@ pub(crate) async fn list(
 }
 
 /// One agent.
+#[utoipa::path(
+    get,
+    path = "/api/v1/agents/{id}",
+    tag = "agents",
+    operation_id = "agent_show",
+    params(("id" = String, Path, description = "An agent's id")),
+    responses((status = 200, description = "As it is now", body = Agent)),
+)]
 pub(crate) async fn show(
     State(ground): State<Ground>,
     caller: Caller,
@@ -168,6 +184,15 @@ pub(crate) async fn show(
 }
 
 /// Lets an agent finish what it has and take nothing more.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agents/{id}/drain",
+    tag = "agents",
+    operation_id = "agent_drain",
+    params(("id" = String, Path, description = "An agent's id")),
+    request_body = Drain,
+    responses((status = 200, description = "As it is now", body = Agent)),
+)]
 pub(crate) async fn drain(
     State(ground): State<Ground>,
     caller: Caller,
@@ -179,6 +204,14 @@ pub(crate) async fn drain(
 }
 
 /// Lets a draining agent take work again.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agents/{id}/resume",
+    tag = "agents",
+    operation_id = "agent_resume",
+    params(("id" = String, Path, description = "An agent's id")),
+    responses((status = 200, description = "As it is now", body = Agent)),
+)]
 pub(crate) async fn resume(
     State(ground): State<Ground>,
     caller: Caller,
@@ -188,6 +221,14 @@ pub(crate) async fn resume(
 }
 
 /// Makes an agent's key worth nothing, at once.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agents/{id}/revoke",
+    tag = "agents",
+    operation_id = "agent_revoke",
+    params(("id" = String, Path, description = "An agent's id")),
+    responses((status = 200, description = "As it is now", body = Agent)),
+)]
 pub(crate) async fn revoke(
     State(ground): State<Ground>,
     caller: Caller,
@@ -209,6 +250,14 @@ async fn change(
 }
 
 /// Pools, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/pools",
+    tag = "agents",
+    operation_id = "agent_pools",
+    params(Paging),
+    responses((status = 200, description = "A page", body = Page<Pool>)),
+)]
 pub(crate) async fn pools(
     State(ground): State<Ground>,
     caller: Caller,

@@ -27,6 +27,14 @@ pub(crate) struct Line {
 }
 
 /// The audit trail, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/audit",
+    tag = "audit",
+    operation_id = "audit_list",
+    params(Paging),
+    responses((status = 200, description = "A page", body = Page<Line>)),
+)]
 pub(crate) async fn list(
     State(ground): State<Ground>,
     caller: Caller,

@@ -107,6 +107,14 @@ fn headed(blob: &Blob, body: Body) -> Response {
 }
 
 /// Whether a blob is there, and how large.
+#[utoipa::path(
+    head,
+    path = "/api/v1/blobs/b3/{hex}",
+    tag = "blobs",
+    operation_id = "blob_head",
+    params(("hex" = String, Path, description = "64 lower-case hex digits of a BLAKE3 digest"), Place),
+    responses((status = 200, description = "It is there")),
+)]
 pub(crate) async fn head(
     State(ground): State<Ground>,
     caller: Caller,
@@ -118,6 +126,14 @@ pub(crate) async fn head(
 }
 
 /// A blob's bytes. The last of them come only if all were right.
+#[utoipa::path(
+    get,
+    path = "/api/v1/blobs/b3/{hex}",
+    tag = "blobs",
+    operation_id = "blob_get",
+    params(("hex" = String, Path, description = "64 lower-case hex digits of a BLAKE3 digest"), Place),
+    responses((status = 200, description = "Its bytes", body = Vec<u8>, content_type = "application/octet-stream")),
+)]
 pub(crate) async fn get(
     State(ground): State<Ground>,
     caller: Caller,
@@ -199,6 +215,15 @@ fn room(ground: &Ground) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
 }
 
 /// Stores a blob under its digest.
+#[utoipa::path(
+    put,
+    path = "/api/v1/blobs/b3/{hex}",
+    tag = "blobs",
+    operation_id = "blob_put",
+    params(("hex" = String, Path, description = "64 lower-case hex digits of a BLAKE3 digest"), Place),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 201, description = "Stored, durably", body = Stored)),
+)]
 pub(crate) async fn put(
     State(ground): State<Ground>,
     caller: Caller,
@@ -222,6 +247,15 @@ pub(crate) async fn put(
 }
 
 /// Which of many blobs are to be uploaded.
+#[utoipa::path(
+    post,
+    path = "/api/v1/blobs/missing",
+    tag = "blobs",
+    operation_id = "blob_missing",
+    params(Place),
+    request_body = Asked,
+    responses((status = 200, description = "Those that are not there", body = Missing)),
+)]
 pub(crate) async fn missing(
     State(ground): State<Ground>,
     caller: Caller,
@@ -240,6 +274,15 @@ pub(crate) async fn missing(
 }
 
 /// Stores the blobs of a pack.
+#[utoipa::path(
+    post,
+    path = "/api/v1/blobs/pack",
+    tag = "blobs",
+    operation_id = "blob_pack",
+    params(Place),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 201, description = "Stored, durably", body = Unpacked)),
+)]
 pub(crate) async fn pack(
     State(ground): State<Ground>,
     caller: Caller,

@@ -95,6 +95,14 @@ pub(crate) async fn shown(ground: &Ground, id: BuildId) -> Result<Build, Problem
 }
 
 /// Builds, newest first.
+#[utoipa::path(
+    get,
+    path = "/api/v1/builds",
+    tag = "builds",
+    operation_id = "build_list",
+    params(Filter),
+    responses((status = 200, description = "A page", body = Page<Build>)),
+)]
 pub(crate) async fn list(
     State(ground): State<Ground>,
     caller: Caller,
@@ -112,6 +120,14 @@ pub(crate) async fn list(
 }
 
 /// A build with its jobs.
+#[utoipa::path(
+    get,
+    path = "/api/v1/builds/{id}",
+    tag = "builds",
+    operation_id = "build_show",
+    params(("id" = String, Path, description = "A build's id, or `latest`")),
+    responses((status = 200, description = "As it is now", body = Build)),
+)]
 pub(crate) async fn show(
     State(ground): State<Ground>,
     caller: Caller,
@@ -123,6 +139,14 @@ pub(crate) async fn show(
 }
 
 /// A build by its pipeline and number.
+#[utoipa::path(
+    get,
+    path = "/api/v1/pipelines/{name}/builds/{number}",
+    tag = "builds",
+    operation_id = "build_show_by_number",
+    params(("name" = String, Path, description = "The pipeline"), ("number" = u64, Path, description = "From 1")),
+    responses((status = 200, description = "As it is now", body = Build)),
+)]
 pub(crate) async fn show_by_number(
     State(ground): State<Ground>,
     caller: Caller,
@@ -137,6 +161,14 @@ pub(crate) async fn show_by_number(
 }
 
 /// Ends a build: nothing of it starts any more.
+#[utoipa::path(
+    post,
+    path = "/api/v1/builds/{id}/cancel",
+    tag = "builds",
+    operation_id = "build_cancel",
+    params(("id" = String, Path, description = "A build's id, or `latest`")),
+    responses((status = 200, description = "As it is now", body = Build)),
+)]
 pub(crate) async fn cancel(
     State(ground): State<Ground>,
     caller: Caller,
@@ -151,6 +183,14 @@ pub(crate) async fn cancel(
 }
 
 /// Runs again what failed, in the same build.
+#[utoipa::path(
+    post,
+    path = "/api/v1/builds/{id}/retry",
+    tag = "builds",
+    operation_id = "build_retry",
+    params(("id" = String, Path, description = "A build's id, or `latest`")),
+    responses((status = 200, description = "As it is now", body = Build)),
+)]
 pub(crate) async fn retry(
     State(ground): State<Ground>,
     caller: Caller,
@@ -183,6 +223,14 @@ pub(crate) async fn with_rows(
 }
 
 /// A build's artifacts.
+#[utoipa::path(
+    get,
+    path = "/api/v1/builds/{id}/artifacts",
+    tag = "builds",
+    operation_id = "build_artifacts",
+    params(("id" = String, Path, description = "A build's id, or `latest`")),
+    responses((status = 200, description = "A page", body = Object)),
+)]
 pub(crate) async fn artifacts(
     State(ground): State<Ground>,
     caller: Caller,

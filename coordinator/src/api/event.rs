@@ -88,6 +88,24 @@ pub(crate) fn keep_alive() -> KeepAlive {
 }
 
 /// Follows a build.
+#[utoipa::path(
+    get,
+    path = "/api/v1/builds/{id}/events",
+    tag = "builds",
+    operation_id = "event_stream",
+    params(
+        ("id" = String, Path, description = "A build's id, or `latest`"),
+        Ask,
+        ("Last-Event-ID" = Option<String>, Header, description = "Goes on after the event with this id")
+    ),
+    responses(
+        (
+            status = 200, description = "Server-Sent Events; the first is a snapshot",
+            body = EventShape,
+            content_type = "text/event-stream"
+        )
+    ),
+)]
 pub(crate) async fn stream(
     State(ground): State<Ground>,
     caller: Caller,

@@ -68,6 +68,14 @@ async fn shown_now(ground: &Ground, id: JobId, before: &BuildRows) -> Result<Jso
 }
 
 /// Runs one job again.
+#[utoipa::path(
+    post,
+    path = "/api/v1/jobs/{id}/retry",
+    tag = "jobs",
+    operation_id = "job_retry",
+    params(("id" = String, Path, description = "A job's id, or one of its attempts'")),
+    responses((status = 200, description = "As it is now", body = Job)),
+)]
 pub(crate) async fn retry(
     State(ground): State<Ground>,
     caller: Caller,
@@ -80,6 +88,14 @@ pub(crate) async fn retry(
 }
 
 /// Ends one job.
+#[utoipa::path(
+    post,
+    path = "/api/v1/jobs/{id}/cancel",
+    tag = "jobs",
+    operation_id = "job_cancel",
+    params(("id" = String, Path, description = "A job's id, or one of its attempts'")),
+    responses((status = 200, description = "As it is now", body = Job)),
+)]
 pub(crate) async fn cancel(
     State(ground): State<Ground>,
     caller: Caller,
@@ -92,6 +108,14 @@ pub(crate) async fn cancel(
 }
 
 /// Why a job does not run.
+#[utoipa::path(
+    get,
+    path = "/api/v1/jobs/{id}/why",
+    tag = "jobs",
+    operation_id = "job_why",
+    params(("id" = String, Path, description = "A job's id, or one of its attempts'")),
+    responses((status = 200, description = "As it is now", body = Reason)),
+)]
 pub(crate) async fn why(
     State(ground): State<Ground>,
     caller: Caller,

@@ -96,6 +96,21 @@ async fn find(ground: &Ground, caller: &Caller, text: &str) -> Result<AttemptRow
 }
 
 /// A range of a log's durable bytes.
+#[utoipa::path(
+    get,
+    path = "/api/v1/attempts/{id}/log",
+    tag = "logs",
+    operation_id = "log_read",
+    params(
+        ("id" = String, Path, description = "An attempt's id"),
+        Ask,
+        ("Range" = Option<String>, Header, description = "`bytes=first-last`")
+    ),
+    responses(
+        (status = 200, description = "Durable bytes", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, description = "A range of them", body = Vec<u8>, content_type = "application/octet-stream")
+    ),
+)]
 pub(crate) async fn read(
     State(ground): State<Ground>,
     caller: Caller,
@@ -179,6 +194,24 @@ fn parse_range(text: &str, total: u64) -> Option<Option<(u64, u64)>> {
 }
 
 /// A log as it grows.
+#[utoipa::path(
+    get,
+    path = "/api/v1/attempts/{id}/log/stream",
+    tag = "logs",
+    operation_id = "log_stream",
+    params(
+        ("id" = String, Path, description = "An attempt's id"),
+        From,
+        ("Last-Event-ID" = Option<String>, Header, description = "Goes on after the event with this id")
+    ),
+    responses(
+        (
+            status = 200, description = "Server-Sent Events: pieces, `reset`, `end`",
+            body = LogPiece,
+            content_type = "text/event-stream"
+        )
+    ),
+)]
 pub(crate) async fn stream(
     State(ground): State<Ground>,
     caller: Caller,

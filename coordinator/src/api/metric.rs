@@ -113,11 +113,27 @@ pub(super) async fn count(State(ground): State<Ground>, request: Request, next: 
 }
 
 /// The process runs.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "operation",
+    operation_id = "metric_healthy",
+    security(()),
+    responses((status = 200, description = "The process runs", body = String, content_type = "text/plain")),
+)]
 pub(super) async fn healthy() -> &'static str {
     "ok\n"
 }
 
 /// The core is loaded and answers.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "operation",
+    operation_id = "metric_ready",
+    security(()),
+    responses((status = 200, description = "The core answers", body = String, content_type = "text/plain")),
+)]
 pub(super) async fn ready(State(ground): State<Ground>) -> Result<&'static str, Problem> {
     let look = ground.fleet.desk.look(|_| ());
     match tokio::time::timeout(Duration::from_secs(5), look).await {
@@ -160,6 +176,16 @@ fn moment(core: &windlass_coordinator_core::Core) -> Moment {
 }
 
 /// Everything, in Prometheus' text format.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    operation_id = "metric_metrics",
+    security(()),
+    responses(
+        (status = 200, description = "OpenMetrics", body = String, content_type = "application/openmetrics-text")
+    ),
+)]
 pub(super) async fn metrics(State(ground): State<Ground>) -> Result<Response, Problem> {
     let moment = ground.fleet.desk.look(moment).await;
     let text = tokio::task::spawn_blocking(move || write(&ground, moment.ok().as_ref())).await;

@@ -1,8 +1,92 @@
 //! The document that describes the API (OpenAPI 3.1); a copy is checked in, so that a review sees what changes.
 
 use axum::Json;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Content, OpenApi as Document, RefOr, ResponseBuilder};
+use utoipa::{Modify, OpenApi};
+
+use super::problem;
+
+#[derive(Debug, OpenApi)]
+#[openapi(
+    info(
+        title = "Windlass",
+        description = "A build fleet: builds, logs, agents and a content-addressed cache. Errors are problem+json \
+                       (RFC 9457) with a stable `type`.",
+        version = "1"
+    ),
+    paths(
+        super::build::list,
+        super::build::show,
+        super::build::show_by_number,
+        super::build::cancel,
+        super::build::retry,
+        super::build::artifacts,
+        super::submit::submit,
+        super::submit::rebuild,
+        super::event::stream,
+        super::job::retry,
+        super::job::cancel,
+        super::job::why,
+        super::log::read,
+        super::log::stream,
+        super::agent::list,
+        super::agent::show,
+        super::agent::drain,
+        super::agent::resume,
+        super::agent::revoke,
+        super::agent::pools,
+        super::token::list,
+        super::token::create,
+        super::token::revoke,
+        super::audit::list,
+        super::blob::head,
+        super::blob::get,
+        super::blob::put,
+        super::blob::missing,
+        super::blob::pack,
+        super::metric::healthy,
+        super::metric::ready,
+        super::metric::metrics
+    ),
+    components(schemas(problem::Document)),
+    security(("token" = [])),
+    modifiers(&Common)
+)]
+struct Api;
+
+/// What all paths share: how a client shows its token, and what an error looks like.
+#[derive(Debug)]
+struct Common;
+
+impl Modify for Common {
+    fn modify(&self, document: &mut Document) {
+        let components = document.components.get_or_insert_default();
+        let token = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("wla_…")
+            .description(Some("An API token, as `windlass token create --scope` makes it"));
+        components.add_security_scheme("token", SecurityScheme::Http(token.build()));
+        let schema = utoipa::openapi::Ref::from_schema_name("Problem");
+        let response = ResponseBuilder::new()
+            .description("What went wrong")
+            .content("application/problem+json", Content::new(Some(RefOr::Ref(schema))));
+        let response = response.build();
+        for item in document.paths.paths.values_mut() {
+            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.head];
+            for operation in operations.into_iter().flatten() {
+                operation.responses.responses.insert("default".to_owned(), RefOr::T(response.clone()));
+            }
+        }
+    }
+}
 
 /// The document.
-pub(super) async fn document() -> Json<serde_json::Value> {
-    Json(serde_json::Value::Null)
+pub(super) fn build() -> Document {
+    Api::openapi()
+}
+
+/// The document, for clients.
+pub(super) async fn document() -> Json<Document> {
+    Json(build())
 }

@@ -66,7 +66,7 @@ kinds! {
     /// A pipeline that cannot run.
     PipelineInvalid = UNPROCESSABLE_ENTITY, "pipeline-invalid", "The pipeline cannot run";
     /// The same key with another body.
-    IdempotencyMismatch = UNPROCESSABLE_ENTITY, "idempotency-mismatch", "The idempotency key was used with another body";
+    IdempotencyMismatch = UNPROCESSABLE_ENTITY, "idempotency-mismatch", "The key was used with another body";
     /// The tree was not uploaded.
     SourceMissing = UNPROCESSABLE_ENTITY, "source-missing", "The source is not in the cache";
     /// Bytes that are not what their name says.

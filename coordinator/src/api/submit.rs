@@ -25,6 +25,7 @@ use super::build::{find, shown};
 use super::definition::{self, Definition};
 use super::extract::JsonBody;
 use super::problem::{Kind, Problem};
+use super::shape::Build;
 
 /// The file's name in diagnostics where the text came without one.
 const UNNAMED: &str = "pipeline.yml";
@@ -69,7 +70,11 @@ pub(crate) struct NewBuild {
 
 /// Where the files come from.
 #[derive(Debug, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "origin: {\"tree\": \"b3:…\"} or {\"repository\", \"commit\", \"branch\"}"
+)]
 pub(crate) enum Origin {
     Tree { tree: Digest },
     Git { repository: String, commit: String, branch: Option<String> },
@@ -118,6 +123,18 @@ struct Draft {
 }
 
 /// Makes a build.
+#[utoipa::path(
+    post,
+    path = "/api/v1/builds",
+    tag = "builds",
+    operation_id = "submit_submit",
+    params(("Idempotency-Key" = Option<String>, Header, description = "The same key and body make one build")),
+    request_body = NewBuild,
+    responses(
+        (status = 201, description = "Made", body = Build),
+        (status = 200, description = "The idempotency key had made it before", body = Build)
+    ),
+)]
 pub(crate) async fn submit(
     State(ground): State<Ground>,
     caller: Caller,
@@ -132,6 +149,17 @@ pub(crate) async fn submit(
 }
 
 /// Makes a build again, of the same pipeline's text and source.
+#[utoipa::path(
+    post,
+    path = "/api/v1/builds/{id}/rebuild",
+    tag = "builds",
+    operation_id = "submit_rebuild",
+    params(
+        ("id" = String, Path, description = "A build's id, or `latest`"),
+        ("Idempotency-Key" = Option<String>, Header, description = "The same key and body make one build")
+    ),
+    responses((status = 201, description = "Made", body = Build)),
+)]
 pub(crate) async fn rebuild(
     State(ground): State<Ground>,
     caller: Caller,

@@ -149,6 +149,14 @@ fn shape(row: TokenRow, last_used: Option<WallMs>) -> Token {
 }
 
 /// Tokens, newest first; who may not make API tokens sees join tokens only.
+#[utoipa::path(
+    get,
+    path = "/api/v1/tokens",
+    tag = "tokens",
+    operation_id = "token_list",
+    params(Paging),
+    responses((status = 200, description = "A page", body = Page<Token>)),
+)]
 pub(crate) async fn list(
     State(ground): State<Ground>,
     caller: Caller,
@@ -163,6 +171,14 @@ pub(crate) async fn list(
 }
 
 /// Makes a token.
+#[utoipa::path(
+    post,
+    path = "/api/v1/tokens",
+    tag = "tokens",
+    operation_id = "token_create",
+    request_body = NewTokenBody,
+    responses((status = 201, description = "Made; its secret is told this once", body = Created)),
+)]
 pub(crate) async fn create(
     State(ground): State<Ground>,
     caller: Caller,
@@ -306,6 +322,15 @@ fn tags(tags: &Map<String, Value>) -> Result<Vec<(String, String)>, Problem> {
 }
 
 /// Takes a token back.
+#[utoipa::path(
+    post,
+    path = "/api/v1/tokens/{id}/revoke",
+    tag = "tokens",
+    operation_id = "token_revoke",
+    params(("id" = String, Path, description = "A token's public id")),
+    request_body = Revoke,
+    responses((status = 200, description = "As it is now", body = Token)),
+)]
 pub(crate) async fn revoke(
     State(ground): State<Ground>,
     caller: Caller,

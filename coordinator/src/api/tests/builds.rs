@@ -10,8 +10,10 @@ use super::{Bench, ONE_STEP, redacted, request, text};
 #[tokio::test]
 async fn a_submitted_build_is_shown_in_the_interfaces_words() {
     let bench = Bench::new().await;
+    let definition = "steps:\n  - label: Make it\n    command: make $BUILDKITE_BRANCH\n    key: one\n  - wait\n  \
+                      - command: b\n    parallelism: 2\n";
     let body = json!({
-        "pipeline": "web", "definition": "steps:\n  - label: Make it\n    command: make $BUILDKITE_BRANCH $WHO\n    key: one\n  - wait\n  - command: b\n    parallelism: 2\n",
+        "pipeline": "web", "definition": definition,
         "branch": "main", "commit": "HEAD", "message": "why", "env": { "B": "2", "WHO": "me" },
         "meta_data": { "k": "v" }, "source": "cli",
     });
@@ -117,7 +119,8 @@ async fn what_failed_is_run_again_though_its_build_has_left_memory() {
 async fn a_job_can_be_canceled_alone_and_says_why_it_waits() {
     let bench = Bench::new().await;
     let definition = "steps:\n  - command: a\n    key: a\n  - command: b\n    depends_on: a\n";
-    let build = bench.post("/api/v1/builds", json!({ "pipeline": "web", "definition": definition })).await.is(201).json();
+    let build =
+        bench.post("/api/v1/builds", json!({ "pipeline": "web", "definition": definition })).await.is(201).json();
     let (a, b) = (text(&build["jobs"][0]["id"]), text(&build["jobs"][1]["id"]));
     let why = bench.get(&format!("/api/v1/jobs/{a}/why")).await.is(200).json();
     assert_eq!((&why["kind"], &why["state"]), (&json!("no_pool"), &json!("scheduled")));
@@ -158,7 +161,8 @@ async fn a_rebuild_never_gains_trust() {
 #[tokio::test]
 async fn some_steps_run_alone_or_with_what_they_depend_on() {
     let bench = Bench::new().await;
-    let definition = "steps:\n  - command: a\n    key: a\n  - command: b\n    key: b\n  - command: c\n    key: c\n    depends_on: a\n";
+    let definition = "steps:\n  - { command: a, key: a }\n  - { command: b, key: b }\n  \
+                      - { command: c, key: c, depends_on: a }\n";
     let submit = async |keys: &[&str], with: bool| {
         let steps = json!({ "keys": keys, "with_dependencies": with });
         let body = json!({ "pipeline": "web", "definition": definition, "steps": steps });
@@ -171,7 +175,10 @@ async fn some_steps_run_alone_or_with_what_they_depend_on() {
     assert_eq!(keys(&submit(&["c"], true).await.is(201).json()), [("a".to_owned(), 0), ("c".to_owned(), 1)]);
     assert_eq!(keys(&submit(&["c"], false).await.is(201).json()), [("c".to_owned(), 0)]);
     let unknown = submit(&["d"], false).await.is(422).json();
-    assert_eq!((&unknown["type"], &unknown["errors"][0]["hint"]), (&json!("/problems/pipeline-invalid"), &json!("its steps are a, b, c")));
+    assert_eq!(
+        (&unknown["type"], &unknown["errors"][0]["hint"]),
+        (&json!("/problems/pipeline-invalid"), &json!("its steps are a, b, c"))
+    );
 }
 
 /// A tree with these files, at most one directory deep.

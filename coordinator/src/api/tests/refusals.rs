@@ -49,7 +49,8 @@ async fn every_refusal_is_a_problem_document() {
         (
             "POST",
             builds,
-            json!({ "definition": ONE_STEP, "origin": { "repository": "--upload-pack=x", "commit": "HEAD" } }).to_string(),
+            json!({ "definition": ONE_STEP, "origin": { "repository": "--upload-pack=x", "commit": "HEAD" } })
+                .to_string(),
         ),
         ("POST", builds, json!({ "pipeline": "web", "definition": ONE_STEP, "branch": "b".repeat(201) }).to_string()),
         ("GET", "/api/v1/attempts/00000000-0000-7000-8000-000000000000/log", String::new()),
@@ -108,7 +109,8 @@ async fn tokens_that_do_not_count_are_refused_each_for_its_reason() {
         let answer = bench.send(asked.body("".into()).unwrap()).await.is(401);
         assert_eq!(answer.header("www-authenticate"), "Bearer", "{what}");
         let document = problem(&answer);
-        assert!(header.is_none_or(|header| !document.contains(&header[header.len() - 20..])), "{what} is repeated");
+        let secret = header.as_ref().and_then(|header| header.get(50..90));
+        assert!(secret.is_none_or(|secret| !document.contains(secret)), "{what} is repeated");
         writeln!(all, "{what}: {}", answer.json()["detail"].as_str().unwrap()).unwrap();
     }
     insta::assert_snapshot!(all);

@@ -157,3 +157,31 @@ async fn a_watcher_of_an_ended_build_sees_it_run_again() {
     let rest = events.until("build_finished").await;
     assert_eq!(rest.last().unwrap().data["state"], "passed");
 }
+
+#[tokio::test]
+async fn metrics_count_commits_agents_queues_and_log_bytes() {
+    let mut bench = Bench::new().await;
+    bench.agent().await;
+    bench.build().await;
+    let right = bench.start().await;
+    bench.write(right, 0, b"hello").await;
+    let elsewhere = "steps:\n  - command: make\n    agents: { queue: far }\n";
+    bench.post("/api/v1/builds", json!({ "pipeline": "web", "definition": elsewhere })).await.is(201);
+    let answer = bench.call("", "GET", "/metrics", "").await.is(200);
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    for line in [
+        "windlass_agents{state=\"online\",pool=\"local\"} 1",
+        "windlass_jobs{state=\"running\",pool=\"local\"} 1",
+        "windlass_jobs{state=\"scheduled\",pool=\"\"} 1",
+        "windlass_queue_jobs{queue=\"far\"} 1",
+        "windlass_log_bytes_total 5",
+        "windlass_builds_live 2",
+        "windlass_http_requests_total{method=\"POST\",status=\"201\"} 2",
+    ] {
+        assert!(text.lines().any(|held| held == line), "{line} is not in\n{text}");
+    }
+    let commits = text.lines().find_map(|line| line.strip_prefix("windlass_store_commit_seconds_count "));
+    assert!(commits.is_some_and(|count| count.parse::<u64>().unwrap() >= 4), "{text}");
+    assert!(text.contains("windlass_queue_oldest_seconds{queue=\"far\"} "), "{text}");
+    assert!(text.ends_with("# EOF\n"));
+}

@@ -38,12 +38,20 @@ async fn the_first_join_token_makes_its_pool_and_one_that_contradicts_it_is_refu
     assert_eq!((&created["pool"], &created["uses_left"]), (&json!("prod"), &json!(null)));
     let pools = bench.get("/api/v1/pools").await.is(200).json();
     let pool = &pools["items"][0];
-    assert_eq!((&pool["zone"], &pool["queues"], &pool["trust"]), (&json!("corp"), &json!(["default", "big"]), &json!("trusted")));
-    assert_eq!((&pool["lease_ms"], &pool["beat_ms"], &pool["tags"]), (&json!(2000), &json!(500), &json!({ "os": "linux" })));
+    assert_eq!(
+        (&pool["zone"], &pool["queues"], &pool["trust"]),
+        (&json!("corp"), &json!(["default", "big"]), &json!("trusted"))
+    );
+    assert_eq!(
+        (&pool["lease_ms"], &pool["beat_ms"], &pool["tags"]),
+        (&json!(2000), &json!(500), &json!({ "os": "linux" }))
+    );
     // What is left out is as the pool has it.
     let again = bench.post("/api/v1/tokens", json!({ "kind": "join", "pool": "prod" })).await.is(201).json();
     assert_eq!(again["uses_left"], 1);
-    for (field, value) in [("zone", json!("other")), ("queues", json!(["x"])), ("trust", json!("untrusted")), ("lease_ms", json!(4000))] {
+    for (field, value) in
+        [("zone", json!("other")), ("queues", json!(["x"])), ("trust", json!("untrusted")), ("lease_ms", json!(4000))]
+    {
         let mut other = body.clone();
         other[field] = value;
         let refused = bench.post("/api/v1/tokens", other).await.is(409).json();
@@ -78,9 +86,15 @@ async fn an_agent_is_shown_drained_resumed_and_revoked() {
     let (attempt, _) = bench.start().await;
     let path = format!("/api/v1/agents/{id}");
     let agent = bench.get(&path).await.is(200).json();
-    assert_eq!((&agent["state"], &agent["version"], &agent["name"]), (&json!("online"), &json!("1.2.3"), &json!("worker")));
+    assert_eq!(
+        (&agent["state"], &agent["version"], &agent["name"]),
+        (&json!("online"), &json!("1.2.3"), &json!("worker"))
+    );
     assert_eq!((&agent["slots"], &agent["slots_used"], &agent["cpus"]), (&json!(2), &json!(1), &json!(2.5)));
-    assert_eq!((&agent["zone"], &agent["queues"], &agent["trust"]), (&json!("local"), &json!(["default"]), &json!("trusted")));
+    assert_eq!(
+        (&agent["zone"], &agent["queues"], &agent["trust"]),
+        (&json!("local"), &json!(["default"]), &json!("trusted"))
+    );
     assert_eq!(agent["running"], json!([attempt]));
     assert!(agent["last_seen_at"].is_string(), "{agent}");
     assert_eq!(bench.get("/api/v1/agents").await.is(200).json()["items"], json!([agent]));
