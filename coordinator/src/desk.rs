@@ -207,19 +207,19 @@ impl<C: Decide, M: FnMut(Now, Rows) -> C> Desk<C, M> {
     pub async fn run(mut self) -> DeskEnd {
         loop {
             if !self.start_work() {
-                return self.end(DeskEnd::WriterGone);
+                return self.end(DeskEnd::WriterGone).await;
             }
             if self.sources.stopping && self.writer.is_idle() {
-                return self.end(DeskEnd::Stopped);
+                return self.end(DeskEnd::Stopped).await;
             }
             let (room, sleep) = (!self.batch.is_full(), self.sleep());
             match self.sources.next_turn(&mut self.writer, room, sleep).await {
                 Turn::Done(Some(done)) => {
                     if let Some(end) = self.finish(done) {
-                        return self.end(end);
+                        return self.end(end).await;
                     }
                 }
-                Turn::Done(None) => return self.end(DeskEnd::WriterGone),
+                Turn::Done(None) => return self.end(DeskEnd::WriterGone).await,
                 Turn::Inputs | Turn::Timer => {}
             }
             self.serve_inputs();

@@ -238,8 +238,10 @@ impl Coordinator {
         };
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
         self.http.abort();
-        for task in &self.serving {
+        for task in self.serving {
             task.abort();
+            // What it held is free when it is gone.
+            let _ = task.await;
         }
         if tokio::time::timeout(LOGS_CLOSE, self.logs.close()).await.is_err() {
             tracing::warn!("logs_not_closed");

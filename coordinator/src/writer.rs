@@ -107,6 +107,9 @@ impl Writer {
                     break;
                 }
             }
+            // In this order: `close` waits for the second.
+            drop(owner);
+            drop(finished);
         };
         let spawned = std::thread::Builder::new().name("store-writer".to_owned()).spawn(run);
         spawned.map_err(|e| Fault::Io { doing: "start its thread", detail: e.to_string() })?;
@@ -120,6 +123,14 @@ impl Writer {
     pub fn inline(store: Box<dyn Store>) -> Result<(Self, Loaded), Fault> {
         let (owner, loaded) = claim(store)?;
         Ok((Self { place: Place::Here { owner: Box::new(owner), done: None }, busy: false }, loaded))
+    }
+
+    /// Closes the store: when this returns, another may open it.
+    pub(crate) async fn close(self) {
+        if let Place::Thread { queue, mut done } = self.place {
+            drop(queue);
+            while done.recv().await.is_some() {}
+        }
     }
 
     /// Whether work can be started.

@@ -120,11 +120,12 @@ impl<C: Decide, M: FnMut(Now, Rows) -> C> Desk<C, M> {
         }
     }
 
-    /// Ends: what was taken and not served is refused.
-    pub(super) fn end(mut self, end: DeskEnd) -> DeskEnd {
+    /// Ends: what was taken and not served is refused, and the store is closed.
+    pub(super) async fn end(mut self, end: DeskEnd) -> DeskEnd {
         tracing::info!(?end, "desk_ended");
         self.refuse_all(&DeskError::ShuttingDown);
         self.sources.refuse_rest();
+        self.writer.close().await;
         end
     }
 }
