@@ -7,6 +7,7 @@ mod refusals;
 mod scopes;
 mod streams;
 mod tokens;
+mod whole;
 
 use std::sync::Arc;
 use std::time::Duration;

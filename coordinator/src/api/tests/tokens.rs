@@ -108,3 +108,23 @@ async fn an_agent_is_shown_drained_resumed_and_revoked() {
     assert_eq!(actions, ["agent.revoke", "agent.resume", "agent.drain"], "newest first");
     assert_eq!((&lines[0]["actor"]["name"], &lines[0]["target"]), (&json!("test"), &json!(id)));
 }
+
+#[tokio::test]
+async fn pages_of_tokens_show_each_once_newest_first() {
+    let bench = Bench::new().await;
+    for _ in 0..6 {
+        bench.token(&[Scope::BuildsRead], None, None).await;
+    }
+    let (mut seen, mut path) = (Vec::new(), "/api/v1/tokens?limit=3".to_owned());
+    let mut sizes = Vec::new();
+    loop {
+        let page = bench.get(&path).await.is(200).json();
+        let items = page["items"].as_array().unwrap();
+        sizes.push(items.len());
+        seen.extend(items.iter().map(|token| text(&token["id"]).to_owned()));
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        path = format!("/api/v1/tokens?limit=3&cursor={cursor}");
+    }
+    assert_eq!(sizes, [3, 3, 1], "the admin's is the seventh");
+    assert!(seen.is_sorted_by(|newer, older| newer > older), "{seen:?}");
+}
