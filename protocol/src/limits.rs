@@ -159,6 +159,10 @@ pub const TIMEOUT_DEFAULT_MS: u64 = 24 * 3_600_000;
 /// The longest timeout that a step may ask for.
 pub const TIMEOUT_MAX_MS: u64 = 7 * 86_400_000;
 
+/// An agent that is not heard of for this long, and holds nothing, is forgotten: longer than a machine is off over a
+/// holiday, and about when the grace of its certificate ends.
+pub const AGENT_FORGET_MS: u64 = 7 * 86_400_000;
+
 /// How often a job whose command had not started moves to another agent by itself.
 pub const REQUEUE_MAX: u32 = 10;
 

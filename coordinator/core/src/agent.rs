@@ -125,6 +125,7 @@ impl Core {
         self.timers.clear(Timer::Silence(id));
         self.timers.clear(Timer::Backoff(id));
         self.timers.clear(Timer::Drain(id));
+        self.timers.clear(Timer::Absence(id));
         self.place_in_zone(id, Bearing::Absent);
         if let Some(agent) = self.agents.remove(&id) {
             if self.keys.get(&agent.row.key) == Some(&id) {

@@ -162,6 +162,7 @@ impl Core {
         agent.silence = Silence::Left;
         agent.gone_detail = Some("connection_closed".to_owned());
         self.timers.clear(Timer::Silence(id));
+        self.away(id);
         let detail = "goodbye".to_owned();
         self.book.out.push(Effect::Disconnect { agent: id, conn, code: RefuseCode::Unavailable, detail });
         let ghosts: Vec<_> =

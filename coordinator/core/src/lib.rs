@@ -13,10 +13,11 @@
 //! | `state`, `load` | the core's data, its face, and how it comes from rows |
 //! | `request`, `build`, `cancel`, `retry`, `token` | what clients ask for |
 //! | `hello`, `event`, `lease`, `result` | what agents say, and the rights that they hold |
-//! | `agent`, `slot`, `silence`, `zone`, `drain` | who is here, what each takes, and how one stops taking |
+//! | `agent`, `slot`, `silence`, `zone`, `drain`, `absence` | who is here, what each takes, and how one stops taking |
 //! | `deps`, `queue`, `place`, `spec` | from a job whose dependencies are done to an offer |
 //! | `timer`, `logbook` | deadlines, and the changes of one input |
 
+mod absence;
 mod agent;
 mod build;
 mod cancel;

@@ -47,6 +47,7 @@ impl Core {
             core.keys.insert(row.key, id);
             core.agents.insert(id, new_agent(row, now.mono));
             core.watch_drain(id);
+            core.watch_return(id);
         }
         let mut jobs: BTreeMap<BuildId, Vec<JobRow>> = BTreeMap::new();
         for (_, row) in rows.jobs {

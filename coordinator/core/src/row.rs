@@ -407,6 +407,9 @@ pub struct AgentRow {
     /// What it still runs then is ended.
     #[serde(default)]
     pub drain_until: Option<WallMs>,
+    /// When it was last heard before it was lost or left; `None` while it is here.
+    #[serde(default)]
+    pub last_seen_at: Option<WallMs>,
     /// Its key is worth nothing any more.
     #[serde(default)]
     pub revoked_at: Option<WallMs>,

@@ -20,6 +20,7 @@ impl Core {
             agent.heard_wall = Some(now.wall);
             agent.silence = Silence::Heard;
         }
+        self.here(id);
         self.watch_silence(id);
     }
 
@@ -85,6 +86,7 @@ impl Core {
         }
         self.lose_all(id, CauseKind::AgentLost, &detail, Remains::Unknown);
         self.refresh(id);
+        self.away(id);
     }
 
     /// Ends every right of an agent, but for those whose result is already here.

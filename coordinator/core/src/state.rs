@@ -252,6 +252,7 @@ impl Core {
         match timer {
             Timer::Silence(agent) => self.on_silence(agent),
             Timer::Backoff(agent) => self.on_backoff_over(agent),
+            Timer::Absence(agent) => self.on_absence(agent),
             Timer::Drain(agent) => self.on_drain_over(agent),
             Timer::Offer(attempt) | Timer::Prepare(attempt) => self.withdraw(attempt),
             Timer::Withdraw(attempt) => self.on_withdraw_unanswered(attempt),

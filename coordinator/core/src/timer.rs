@@ -11,6 +11,8 @@ pub(crate) enum Timer {
     Silence(AgentId),
     /// An agent that refused an offer gets offers again.
     Backoff(AgentId),
+    /// An agent has been away for so long that it is forgotten.
+    Absence(AgentId),
     /// A drain has reached its deadline.
     Drain(AgentId),
     /// An offer has not been answered.

@@ -205,12 +205,14 @@ impl Core {
             joined_at: wall,
             draining: false,
             drain_until: None,
+            last_seen_at: None,
             revoked_at: None,
             gone: None,
         };
         self.keys.insert(row.key, id);
         self.agents.insert(id, new_agent(row, self.now.mono));
         self.book.agents.insert(id);
+        self.watch_absence(id);
         self.welcome_joined(to, id);
     }
 

@@ -265,6 +265,7 @@ async fn agents_are_shown_with_their_volatile_state_until_they_are_gone() {
         joined_at: WallMs(1),
         draining: false,
         drain_until: None,
+        last_seen_at: None,
         revoked_at: None,
         gone: gone.map(str::to_owned),
     };

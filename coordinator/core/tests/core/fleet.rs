@@ -1,9 +1,9 @@
 //! Fleets: zones that fall silent, agents that drain and agents that are forgotten.
 
-use windlass_coordinator_core::Reply;
 use windlass_coordinator_core::effect::AgentState;
 use windlass_coordinator_core::input::{AgentEvent, Request};
-use windlass_coordinator_core::row::{BuildState, JobState};
+use windlass_coordinator_core::row::{BuildState, Change, JobState};
+use windlass_coordinator_core::{Effect, Reply};
 use windlass_protocol::job::{Epoch, Phase};
 use windlass_protocol::message::{CoordinatorMessage, Verdict};
 use windlass_protocol::{AgentId, AttemptId, CauseKind, limits};
@@ -239,4 +239,50 @@ fn a_drain_without_a_deadline_or_one_that_is_called_off_ends_nothing() {
     assert_eq!(shell.state_of(agent), AgentState::Online);
     let deadline_ms = Some(limits::TIMEOUT_MAX_MS + 1);
     shell.request(Request::DrainAgents { agents: vec![agent], deadline_ms }).unwrap_err();
+}
+
+const WEEK_MS: u64 = 7 * 86_400_000;
+
+#[test]
+fn an_agent_that_is_not_heard_of_for_a_week_is_forgotten_and_may_join_anew() {
+    let mut shell = Shell::new();
+    let (lost, left) = (shell.agent("lost", 1), shell.agent("left", 1));
+    let token = shell.pool(pool("main"));
+    let never = shell.join(token, "never");
+    shell.disconnect(lost);
+    shell.says(left, AgentEvent::Goodbye { reason: "done".to_owned() }).unwrap();
+    shell.pass(WEEK_MS - 1);
+    assert_eq!(shell.rows.agents.len(), 3);
+    shell.pass(1);
+    assert!(shell.rows.agents.is_empty(), "{:?}", shell.rows.agents);
+    let gone: Vec<_> = shell
+        .effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Change(Change::Agent(row)) => row.gone.clone(),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(gone, ["not heard of for 7 days"; 3]);
+    let again = shell.agent("lost", 1);
+    assert!(![lost, left, never].contains(&again));
+}
+
+#[test]
+fn an_absence_goes_on_over_restarts_and_ends_when_the_agent_comes_back() {
+    let mut shell = Shell::new();
+    let (back, away) = (shell.agent("back", 1), shell.agent("away", 1));
+    shell.pass(0);
+    shell.restart();
+    for _ in 0..6 {
+        shell.pass(WEEK_MS / 7);
+        shell.restart();
+    }
+    shell.hello(back, 1, Vec::new());
+    assert_eq!(shell.rows.agents[&back].last_seen_at, None);
+    shell.disconnect(back);
+    shell.pass(WEEK_MS / 7 + LEASE_MS);
+    assert_eq!(shell.rows.agents.keys().collect::<Vec<_>>(), [&back], "{away} was away for a week");
+    shell.pass(WEEK_MS);
+    assert!(shell.rows.agents.is_empty());
 }

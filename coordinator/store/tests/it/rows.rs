@@ -206,6 +206,7 @@ pub(crate) fn agent(n: u64, gone: Option<&str>) -> AgentRow {
         joined_at: WallMs(1),
         draining: false,
         drain_until: None,
+        last_seen_at: None,
         revoked_at: None,
         gone: gone.map(str::to_owned),
     }
