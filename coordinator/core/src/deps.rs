@@ -3,6 +3,7 @@
 use windlass_pipeline::graph::NodeKind;
 use windlass_protocol::JobId;
 
+use crate::load::count_dependencies;
 use crate::row::{JobRow, JobState};
 use crate::state::Core;
 
@@ -116,9 +117,21 @@ impl Core {
         }
     }
 
+    /// Proves from the rows alone that a job's dependencies allow it, whatever has been counted.
+    pub(crate) fn clear(&mut self, id: JobId) {
+        let job = &self.jobs[&id];
+        let build = &self.builds[&job.row.build];
+        let find = |node: usize| build.jobs.get(node).and_then(|id| self.jobs.get(id)).map(|job| &job.row);
+        let cleared = count_dependencies(&job.row, find) == (0, 0);
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.cleared = cleared;
+        }
+    }
+
     /// A job's dependencies allow it.
     fn ready(&mut self, id: JobId) {
         let wall = self.now.wall;
+        self.clear(id);
         let row = self.edit_job(id);
         row.runnable_at = Some(wall);
         match row.node.kind {

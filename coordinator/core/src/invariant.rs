@@ -7,7 +7,6 @@ use windlass_pipeline::graph::NodeKind;
 use windlass_protocol::{AgentId, AttemptId, Instant64, JobId, limits};
 
 use crate::build::is_hard_failure;
-use crate::deps::{Standing, standing};
 use crate::load::count_dependencies;
 use crate::place::{has_tags, pool_serves, shape_of};
 use crate::row::{AttemptState, JobState};
@@ -108,16 +107,7 @@ impl Core {
         // Tags may change with a hello; the lease stays.
         let tagged = has_tags(agent, &shape.tags) || lease.phase != Phase::Offered;
         hold!(tagged, "I7", "{id} is offered to an agent without its tags");
-        for edge in &job.row.node.depends_on {
-            let to = usize::try_from(edge.node).ok().and_then(|node| build.jobs.get(node));
-            let Some(dependency) = to.and_then(|id| self.jobs.get(id)) else { continue };
-            // One that is run again by hand does not take back what it allowed before.
-            let was_over = !dependency.row.attempts.is_empty()
-                && dependency.row.attempts.iter().any(|id| self.attempts[id].state.is_final());
-            let forgiven = edge.allow_failure || job.row.node.allow_dependency_failure;
-            let over = standing(&dependency.row) != Standing::Open || was_over || forgiven;
-            hold!(over, "I7", "{id} is leased before job {} is done", dependency.row.id);
-        }
+        hold!(job.cleared, "I7", "{id} is leased, and what {} depends on was not over", lease.job);
         Ok(())
     }
 

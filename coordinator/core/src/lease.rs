@@ -29,6 +29,9 @@ impl Core {
         self.meta.last_epoch += 1;
         self.book.meta = !self.policy.bugs.forget_last_epoch;
         let epoch = Epoch(self.meta.last_epoch);
+        if self.jobs[&job].row.attempts.is_empty() {
+            self.clear(job);
+        }
         let row = &self.jobs[&job].row;
         let build = row.build;
         let last = row.attempts.last().copied();

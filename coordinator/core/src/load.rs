@@ -87,7 +87,10 @@ impl Core {
         self.attempts.extend(attempts.into_iter().map(|attempt| (attempt.id, attempt)));
         for (job, (waits, bad)) in jobs.into_iter().zip(counts) {
             tally.add(&job);
-            self.jobs.insert(job.id, Box::new(Job { row: job, waits, bad, queued: None, fence: None }));
+            self.jobs.insert(
+                job.id,
+                Box::new(Job { cleared: is_begun(&job), row: job, waits, bad, queued: None, fence: None }),
+            );
         }
         self.builds.insert(id, Build { row, jobs: ids.clone(), dependents, tally, turn });
         self.arm_expiry(id);
@@ -142,6 +145,11 @@ impl Core {
             }
         }
     }
+}
+
+/// Whether a job's rows say that its dependencies once allowed it to run.
+const fn is_begun(job: &JobRow) -> bool {
+    matches!(job.state, JobState::Scheduled | JobState::Assigned | JobState::Canceling | JobState::TimingOut)
 }
 
 /// How many of a job's dependencies are not over, and how many failed and are not forgiven; from scratch.

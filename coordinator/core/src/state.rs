@@ -84,6 +84,9 @@ pub(crate) struct Job {
     pub(crate) waits: u32,
     /// Dependencies that failed and are not forgiven.
     pub(crate) bad: u32,
+    /// Its dependencies were proved to be over when it became ready, and again when it was first leased; a dependency
+    /// that is run again by hand later takes nothing back (I7).
+    pub(crate) cleared: bool,
     /// Where it is queued.
     pub(crate) queued: Option<(ShapeId, Ticket)>,
     /// When the processes of its last exclusive attempt have surely ended.

@@ -61,6 +61,16 @@ fn a_job_that_does_not_wait_for_its_dependency_breaks_i7() {
 }
 
 #[test]
+fn a_job_that_does_not_wait_for_a_dependency_whose_failure_it_forgives_breaks_i7() {
+    let bugs = Bugs { forget_dependency: true, ..Bugs::default() };
+    let story = |shell: &mut Shell| {
+        shell.agent("one", 2);
+        shell.submit(graph(vec![step("a"), after_even_if(step("b"), &[0])]));
+    };
+    assert_eq!(broken_by(bugs, story), Some("I7"));
+}
+
+#[test]
 fn a_lost_exclusive_job_that_is_leased_at_once_breaks_i3() {
     let bugs = Bugs { skip_exclusive_fence: true, ..Bugs::default() };
     let story = |shell: &mut Shell| {

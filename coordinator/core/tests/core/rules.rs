@@ -339,6 +339,22 @@ fn a_retry_by_hand_takes_an_ended_build_back_and_what_waited_on_the_failure_runs
 }
 
 #[test]
+fn a_dependency_that_is_run_again_by_hand_takes_nothing_back_from_what_it_let_run() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let build = shell.submit(graph(vec![step("a"), after_even_if(step("b"), &[0])]));
+    let first = shell.offer(agent);
+    shell.run(agent, first, 1);
+    let second = shell.offer(agent);
+    shell.start(agent, second);
+    let job = shell.job_id(build, 0);
+    shell.request(Request::RetryJob { job, rows: None }).unwrap();
+    assert_eq!(shell.states(build), [JobState::Scheduled, JobState::Assigned]);
+    shell.pass(LEASE_MS);
+    assert_eq!(shell.states(build), [JobState::Scheduled, JobState::Failed]);
+}
+
+#[test]
 fn jobs_that_nobody_takes_expire_and_fail_their_build() {
     let mut shell = Shell::new();
     let build = shell.submit(graph(vec![step("a"), after(step("b"), &[0])]));
