@@ -35,19 +35,7 @@ impl Core {
         let row = &self.jobs[&job].row;
         let build = row.build;
         let last = row.attempts.last().copied();
-        let id = match last.filter(|last| !self.attempts[last].state.is_final()) {
-            Some(unstarted) => {
-                self.book.out.push(Effect::FenceLog { attempt: unstarted, epoch, sealed: false });
-                unstarted
-            }
-            None => {
-                if let Some(lost) = last.filter(|last| self.attempts[last].state == AttemptState::Lost) {
-                    // It can be adopted no more.
-                    self.seal(lost);
-                }
-                self.ids.attempt(wall)
-            }
-        };
+        let id = self.attempt_for(last, epoch);
         let fresh = last != Some(id);
         let number = u32::try_from(self.jobs[&job].row.attempts.len()).unwrap_or(u32::MAX) + u32::from(fresh);
         let holder = &self.agents[&agent].row;
@@ -97,6 +85,23 @@ impl Core {
         self.offer(id);
         if self.policy.bugs.lease_twice {
             self.grant_again(id, job, epoch);
+        }
+    }
+
+    /// A job's last attempt if it never started, or a new one.
+    fn attempt_for(&mut self, last: Option<AttemptId>, epoch: Epoch) -> AttemptId {
+        match last.filter(|last| !self.attempts[last].state.is_final()) {
+            Some(unstarted) => {
+                self.book.out.push(Effect::FenceLog { attempt: unstarted, epoch, sealed: false });
+                unstarted
+            }
+            None => {
+                if let Some(lost) = last.filter(|last| self.attempts[last].state == AttemptState::Lost) {
+                    // It can be adopted no more.
+                    self.seal(lost);
+                }
+                self.ids.attempt(self.now.wall)
+            }
         }
     }
 
