@@ -30,6 +30,9 @@ use super::problem::Problem;
 use super::shape::{Attempts, Build, Job, time};
 use crate::views::{Notice, ReadError, Watch};
 
+/// Notices that one reading of the build serves; so few in tests that the borders fall everywhere.
+const GATHERED_MAX: usize = if cfg!(test) { 2 } else { WATCHER_BUFFER_MAX };
+
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// How a build is followed.
@@ -171,7 +174,7 @@ impl Following {
     /// Waits for a notice and takes what else is there, then reads the build once for all of them.
     async fn gather(&mut self) -> Result<(), ReadError> {
         let mut notices = vec![self.watch.next().await?];
-        while notices.len() < WATCHER_BUFFER_MAX {
+        while notices.len() < GATHERED_MAX {
             match self.watch.next().now_or_never() {
                 Some(notice) => notices.push(notice?),
                 None => break,
