@@ -132,7 +132,7 @@ impl Core {
                 id: self.ids.job(wall),
                 build: id,
                 index,
-                node,
+                node: node.into(),
                 state,
                 exit_status: None,
                 signal: None,

@@ -4,6 +4,7 @@
 //! not in a row is volatile by design: connections, beats, and progress that agents tell anew after a restart.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use windlass_pipeline::graph::{Graph, Node, Supersede};
@@ -266,8 +267,9 @@ pub struct JobRow {
     pub build: BuildId,
     /// Its place in the build's graph.
     pub index: u32,
-    /// The step, resolved. Edges name other jobs of the build by [`JobRow::index`].
-    pub node: Node,
+    /// The step, resolved; it never changes, and every copy of the row shares it. Edges name other jobs of the build by
+    /// [`JobRow::index`].
+    pub node: Arc<Node>,
     /// Its state; volatile progress (`accepted`, `running`) is stored as `assigned`.
     pub state: JobState,
     /// The last attempt's, if it has one.

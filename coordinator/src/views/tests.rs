@@ -87,7 +87,7 @@ fn job(state: JobState) -> Change {
         id: JOB,
         build: BUILD,
         index: 0,
-        node,
+        node: node.into(),
         state,
         exit_status: None,
         signal: None,

@@ -1,5 +1,7 @@
 //! Rows as the core makes them, small.
 
+use std::sync::Arc;
+
 use windlass_coordinator_core::row::{
     Actor, ActorKind, AgentRow, AttemptRow, AttemptState, AuditRow, BuildEvent, BuildRow, BuildSource, BuildState,
     Change, EventRow, IdempotencyRow, JobRow, JobState, MetaRow, PoolRow, TagPolicy, TokenGrant, TokenRow,
@@ -79,14 +81,14 @@ pub(crate) fn job(n: u64, build: u64, index: u32, attempts: &[u64]) -> JobRow {
         id: job_id(n),
         build: build_id(build),
         index,
-        node: Node {
+        node: Arc::new(Node {
             key: None,
             label: "make".to_owned(),
             depends_on: vec![],
             allow_dependency_failure: false,
             skip: None,
             kind: NodeKind::Command(Box::new(command)),
-        },
+        }),
         state: if attempts.is_empty() { JobState::Scheduled } else { JobState::Assigned },
         exit_status: None,
         signal: None,
