@@ -1,0 +1,103 @@
+//! `windlass agent`: an agent of a fleet.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use windlass_agent::Config;
+use windlass_agent::config::{CACHE_DEFAULT_BYTES, ConfigFile};
+use windlass_agent_runner::runner::SLOT_USER_BASE;
+use windlass_protocol::Secret;
+
+use super::serve;
+use crate::error::{Code, Failure};
+use crate::ui::Ui;
+use crate::{place, size};
+
+/// Signals: the first SIGTERM or SIGINT drains (no new jobs, finish, leave; exit 0). A second one within ten minutes
+/// cancels what runs, with its grace. A third, or SIGQUIT, ends at once. Exit 4: the coordinator will never serve this
+/// agent, restarting it does not help.
+#[derive(Debug, Args)]
+pub(crate) struct AgentArguments {
+    /// A file with the join token; needed until the agent has joined.
+    #[arg(long, value_name = "FILE", env = "WINDLASS_JOIN_TOKEN_FILE")]
+    join_token_file: Option<PathBuf>,
+    /// Coordinators, tried in order.
+    #[arg(long, value_name = "HOST:PORT", num_args = 1.., env = "WINDLASS_AGENT_SERVER", value_delimiter = ',')]
+    server: Vec<String>,
+    /// The data directory.
+    #[arg(long, value_name = "DIR", env = "WINDLASS_DATA")]
+    data: Option<PathBuf>,
+    /// The agent's name; the host's by default.
+    #[arg(long)]
+    name: Option<String>,
+    /// Jobs at once; the number of processors by default.
+    #[arg(long)]
+    slots: Option<u32>,
+    /// Processors to give to jobs.
+    #[arg(long)]
+    cpus: Option<String>,
+    /// Memory to give to jobs, such as 4GiB.
+    #[arg(long)]
+    memory: Option<String>,
+    /// A tag that jobs can ask for.
+    #[arg(long, value_name = "K=V")]
+    tag: Vec<String>,
+    /// Run one job, then leave.
+    #[arg(long)]
+    once: bool,
+    /// A TOML file; flags and environment win over it.
+    #[arg(long, value_name = "FILE", env = "WINDLASS_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// Runs an agent until it leaves.
+pub(crate) async fn run(arguments: AgentArguments, _ui: &Ui) -> Result<Code, Failure> {
+    serve::trace("info");
+    let config = resolve(arguments)?;
+    let signals = serve::signals()?;
+    serve::agent_end(windlass_agent::run(config, signals).await)
+}
+
+fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
+    let file: ConfigFile = super::coordinator::read_config(arguments.config.as_deref(), "agent")?;
+    let servers = if arguments.server.is_empty() { file.server } else { arguments.server };
+    if servers.is_empty() {
+        return Err(Failure::usage("no coordinator was named").hint("give --server HOST:PORT"));
+    }
+    let slots = arguments.slots.or(file.slots).unwrap_or_else(serve::default_slots);
+    if slots == 0 || slots > windlass_protocol::limits::SLOTS_MAX {
+        return Err(Failure::usage(format!("--slots is between 1 and {}", windlass_protocol::limits::SLOTS_MAX)));
+    }
+    let tags = if arguments.tag.is_empty() { file.tag } else { arguments.tag };
+    let token = match arguments.join_token_file.or(file.join_token_file) {
+        None => None,
+        Some(path) => {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|e| Failure::system(format!("the join token cannot be read from {}", path.display()), &e))?;
+            Some(Secret::new(text.trim().to_owned()))
+        }
+    };
+    Ok(Config {
+        servers,
+        data: arguments.data.or(file.data).unwrap_or_else(|| place::data_dir("agent")),
+        name: arguments.name.or(file.name).unwrap_or_else(serve::hostname),
+        slots,
+        cpu_millis: arguments.cpus.or(file.cpus).as_deref().map(size::cpu_millis).transpose()?,
+        memory_bytes: arguments.memory.or(file.memory).as_deref().map(size::bytes).transpose()?,
+        tags: tags.iter().map(|tag| key_value(tag)).collect::<Result<_, _>>()?,
+        join_token: token,
+        once: arguments.once,
+        slot_user_base: file.slot_user_base.unwrap_or(SLOT_USER_BASE),
+        cache_bytes: file.cache.as_deref().map_or(Ok(CACHE_DEFAULT_BYTES), size::bytes)?,
+        spawner: serve::spawner()?,
+        docker_socket: windlass_agent::config::DOCKER_SOCKET.into(),
+    })
+}
+
+/// `k=v`.
+pub(crate) fn key_value(text: &str) -> Result<(String, String), Failure> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(Failure::usage(format!("`{text}` is no KEY=VALUE"))),
+    }
+}

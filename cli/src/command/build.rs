@@ -1,0 +1,247 @@
+//! `windlass build`: look at builds, cancel them, run them again.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{find_build, find_job, list, reach, say_cut, serve};
+use crate::client::shape::{self, Build};
+use crate::client::{Client, ServerArguments, segment};
+use crate::error::{Code, Failure};
+use crate::show::words;
+use crate::ui::table::Table;
+use crate::ui::{Ui, text};
+
+/// What to do with builds.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BuildCommand {
+    /// List builds, newest first.
+    List(ListArguments),
+    /// Show a build and its steps.
+    Show(OneArguments),
+    /// Cancel a build: nothing of it starts any more, and what runs ends.
+    Cancel(OneArguments),
+    /// Run what failed again, in the same build; with STEP only that.
+    Retry(StepArguments),
+    /// Make a new build of the same pipeline and source.
+    Rebuild(OneArguments),
+    /// Say why a step does not run.
+    Why(WhyArguments),
+}
+
+/// Which builds.
+#[derive(Debug, Args)]
+pub(crate) struct ListArguments {
+    /// Of this pipeline.
+    #[arg(long)]
+    pipeline: Option<String>,
+    /// In this state, such as running or failed.
+    #[arg(long)]
+    state: Option<String>,
+    /// Of this branch.
+    #[arg(long)]
+    branch: Option<String>,
+    /// How many.
+    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    limit: u32,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArguments,
+}
+
+/// One build.
+#[derive(Debug, Args)]
+pub(crate) struct OneArguments {
+    /// Its id, PIPELINE/NUMBER, or `latest`.
+    #[arg(default_value = "latest")]
+    build: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArguments,
+}
+
+/// A build, or one of its steps.
+#[derive(Debug, Args)]
+pub(crate) struct StepArguments {
+    /// Its id, PIPELINE/NUMBER, or `latest`.
+    #[arg(default_value = "latest")]
+    build: String,
+    /// A step by key, label or id.
+    step: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArguments,
+}
+
+/// A step of a build.
+#[derive(Debug, Args)]
+pub(crate) struct WhyArguments {
+    /// The build's id, PIPELINE/NUMBER, or `latest`.
+    build: String,
+    /// The step by key, label or id.
+    step: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArguments,
+}
+
+/// Runs one of them.
+pub(crate) async fn run(command: BuildCommand, ui: &Ui) -> Result<Code, Failure> {
+    match command {
+        BuildCommand::List(arguments) => {
+            let reached = reach::to_read(&arguments.server).await?;
+            let listed = list_builds(&arguments, reached.client(), ui).await;
+            reached.end().await;
+            listed.map(|()| Code::Done)
+        }
+        BuildCommand::Show(arguments) => {
+            let reached = reach::to_read(&arguments.server).await?;
+            let found = find_build(reached.client(), &arguments.build).await;
+            reached.end().await;
+            let (build, raw) = found?;
+            show(&build, &raw, arguments.json, ui);
+            Ok(Code::Done)
+        }
+        BuildCommand::Cancel(arguments) => {
+            let client = arguments.server.target()?.client;
+            let (build, _) = find_build(&client, &arguments.build).await?;
+            let raw = client.post_again(&format!("/builds/{}/cancel", build.id), None).await?;
+            said(&raw, arguments.json, ui)
+        }
+        BuildCommand::Retry(arguments) => retry(&arguments, ui).await,
+        BuildCommand::Rebuild(arguments) => {
+            let client = arguments.server.target()?.client;
+            let (build, _) = find_build(&client, &arguments.build).await?;
+            let key = format!("rebuild-{}", serve::random_hex()?);
+            let raw = client.post_keyed(&format!("/builds/{}/rebuild", build.id), &json!({}), &key).await?;
+            said(&raw, arguments.json, ui)
+        }
+        BuildCommand::Why(arguments) => why(&arguments, ui).await,
+    }
+}
+
+async fn list_builds(arguments: &ListArguments, client: &Client, ui: &Ui) -> Result<(), Failure> {
+    let filters = [("pipeline", &arguments.pipeline), ("state", &arguments.state), ("branch", &arguments.branch)];
+    let query: Vec<String> = filters
+        .into_iter()
+        .filter_map(|(name, value)| Some(format!("{name}={}", segment(value.as_deref()?))))
+        .collect();
+    let path = if query.is_empty() { "/builds".to_owned() } else { format!("/builds?{}", query.join("&")) };
+    let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX);
+    let (items, cut) = list(client, &path, limit).await?;
+    if arguments.json {
+        let shown = items.len();
+        ui.data(&json!({ "items": items }).to_string());
+        say_cut(ui, shown, cut);
+        return Ok(());
+    }
+    let mut table = Table::new(&["BUILD", "STATE", "BRANCH", "AGE", "TIME", "MESSAGE", "ID"]);
+    for item in &items {
+        let build: Build = shape::read(item)?;
+        let (mark, style) = words::mark(&build.state, false);
+        let took = text::between(build.started_at.as_deref(), build.finished_at.as_deref());
+        let message = build.message.as_deref().and_then(|message| message.lines().next()).unwrap_or_default();
+        table.row(vec![
+            build.name(),
+            ui.paint_out(style, &format!("{mark} {}", build.state.replace('_', " "))),
+            build.branch.clone().unwrap_or_default(),
+            text::ago(build.created_at.as_deref()),
+            took.map(text::duration).unwrap_or_default(),
+            words::short(message),
+            build.id,
+        ]);
+    }
+    if items.is_empty() {
+        ui.say("no builds");
+    } else {
+        ui.raw(table.render().as_bytes());
+    }
+    say_cut(ui, items.len(), cut);
+    Ok(())
+}
+
+fn show(build: &Build, raw: &Value, json: bool, ui: &Ui) {
+    if json {
+        ui.data(&raw.to_string());
+        return;
+    }
+    let (mark, style) = words::mark(&build.state, false);
+    let state = ui.paint_out(style, &format!("{mark} {}", build.state.replace('_', " ")));
+    ui.data(&format!("{}  {state}", build.name()));
+    let creator = build.creator.as_ref().map(|creator| format!("{} {}", creator.kind, creator.name));
+    let facts = [
+        ("id", Some(build.id.clone())),
+        ("branch", build.branch.clone()),
+        ("message", build.message.as_deref().and_then(|message| message.lines().next()).map(str::to_owned)),
+        ("source", Some(build.source.clone())),
+        ("by", creator),
+        ("created", build.created_at.clone()),
+        ("finished", build.finished_at.clone()),
+        ("because", build.cause.as_ref().map(words::cause)),
+    ];
+    for (name, value) in facts {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            ui.data(&format!("  {name:<9} {value}"));
+        }
+    }
+    ui.data("");
+    let paint = |style, text: &str| ui.paint_out(style, text);
+    ui.raw(words::table(build, &paint).as_bytes());
+}
+
+/// Says what became of a build.
+fn said(raw: &Value, json: bool, ui: &Ui) -> Result<Code, Failure> {
+    let build: Build = shape::read(raw)?;
+    if json {
+        ui.data(&raw.to_string());
+    } else {
+        ui.say(&format!("build {} is {}", build.name(), build.state.replace('_', " ")));
+        ui.data(&build.id);
+    }
+    Ok(Code::Done)
+}
+
+async fn retry(arguments: &StepArguments, ui: &Ui) -> Result<Code, Failure> {
+    let client = arguments.server.target()?.client;
+    let (build, _) = find_build(&client, &arguments.build).await?;
+    let Some(step) = &arguments.step else {
+        let raw = client.post(&format!("/builds/{}/retry", build.id), None).await?;
+        return said(&raw, arguments.json, ui);
+    };
+    let job = find_job(&build, step)?;
+    let raw = client.post(&format!("/jobs/{}/retry", job.id), None).await?;
+    if arguments.json {
+        ui.data(&raw.to_string());
+    } else {
+        ui.say(&format!("{} of build {} runs again", job.name(), build.name()));
+        ui.data(&job.id);
+    }
+    Ok(Code::Done)
+}
+
+async fn why(arguments: &WhyArguments, ui: &Ui) -> Result<Code, Failure> {
+    let client = arguments.server.target()?.client;
+    let (build, _) = find_build(&client, &arguments.build).await?;
+    let job = find_job(&build, &arguments.step)?;
+    let raw = client.get(&format!("/jobs/{}/why", job.id)).await?;
+    if arguments.json {
+        ui.data(&raw.to_string());
+        return Ok(Code::Done);
+    }
+    let text = raw.get("text").and_then(Value::as_str).unwrap_or_default();
+    ui.data(&format!("{} is {}: {text}", job.name(), job.state.replace('_', " ")));
+    for obstacle in raw.get("obstacles").and_then(Value::as_array).into_iter().flatten() {
+        let reason = obstacle.get("reason").and_then(Value::as_str).unwrap_or_default();
+        let agents = obstacle.get("agents").and_then(Value::as_u64).unwrap_or_default();
+        let plural = if agents == 1 { "agent" } else { "agents" };
+        ui.data(&format!("  {agents} {plural}: {reason}"));
+    }
+    Ok(Code::Done)
+}

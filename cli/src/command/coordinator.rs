@@ -1,0 +1,185 @@
+//! `windlass coordinator`: serves agents and clients.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::de::DeserializeOwned;
+use windlass_coordinator::config::ConfigFile;
+use windlass_coordinator::{Config, Coordinator, Http, StartError};
+use windlass_coordinator_store::StoreUrl;
+
+use super::serve;
+use crate::error::{Code, Failure};
+use crate::place::{self, Announcement, Server};
+use crate::ui::Ui;
+
+/// The port of UDP and TCP where nobody says.
+pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
+
+/// The first SIGTERM or SIGINT stops it: agents keep their jobs and come back when it does.
+#[derive(Debug, Args)]
+pub(crate) struct CoordinatorArguments {
+    /// Where agents (UDP) and clients (TCP) reach it. [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
+    /// The data directory.
+    #[arg(long, value_name = "DIR", env = "WINDLASS_DATA")]
+    data: Option<PathBuf>,
+    /// Where rows are kept: sqlite, in the data directory. (postgres://… comes later.)
+    #[arg(long)]
+    store: Option<String>,
+    /// A TOML file; flags and environment win over it.
+    #[arg(long, value_name = "FILE", env = "WINDLASS_CONFIG")]
+    config: Option<PathBuf>,
+    /// Check the data directory and end; no coordinator may use it meanwhile. Exit 1 if it is damaged.
+    #[arg(long)]
+    check: bool,
+    /// Check the configuration and end.
+    #[arg(long)]
+    check_config: bool,
+    /// Serve plain HTTP beyond loopback. Tokens travel readable then.
+    #[arg(long)]
+    insecure_http: bool,
+    /// A certificate chain for HTTPS, in PEM; without one the coordinator's own CA is used.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its key, in PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Where clients and agents reach it, if that is not what it listens on.
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Vec<String>,
+}
+
+/// Runs a coordinator until it is stopped.
+pub(crate) async fn run(arguments: CoordinatorArguments, ui: &Ui) -> Result<Code, Failure> {
+    serve::trace("info");
+    let (check, check_config) = (arguments.check, arguments.check_config);
+    let config = resolve(arguments)?;
+    if check_config {
+        ui.say("the configuration is good");
+        return Ok(Code::Done);
+    }
+    if check {
+        return check_data(&config.data, ui);
+    }
+    let mut signals = serve::signals()?;
+    let mut coordinator = start(config.clone()).await?;
+    let _announced = announce(&coordinator, &config.data, ui);
+    ui.data(&format!("ready {}", coordinator.url));
+    tokio::select! {
+        _ = signals.recv() => {
+            let end = coordinator.stop().await;
+            tracing::info!(?end, "coordinator_stopped");
+            Ok(Code::Done)
+        }
+        end = coordinator.failed() => Err(Failure::new(Code::Failed, format!("the coordinator had to stop: {end:?}"))),
+    }
+}
+
+/// Starts a coordinator, with what to do if it does not start.
+pub(crate) async fn start(config: Config) -> Result<Coordinator, Failure> {
+    Coordinator::start(config).await.map_err(|error| not_started(&error))
+}
+
+/// Why a coordinator did not start, and what to do.
+pub(crate) fn not_started(error: &StartError) -> Failure {
+    let hint = match error {
+        StartError::Listen { .. } => Some("give another port with --listen; port 0 picks a free one"),
+        StartError::Store(error) => error.hint(),
+        StartError::Load(_)
+        | StartError::Logs(_)
+        | StartError::Cache(_)
+        | StartError::Authority(_)
+        | StartError::Identity(_)
+        | StartError::File { .. }
+        | StartError::Random(_)
+        | StartError::Token(_) => None,
+    };
+    Failure::of(Code::Failed, error).hint_if(hint.map(str::to_owned))
+}
+
+/// Leaves the file by which this user's CLI finds the server.
+pub(crate) fn announce(coordinator: &Coordinator, data: &Path, ui: &Ui) -> Option<Announcement> {
+    let pid = i32::try_from(std::process::id()).unwrap_or(0);
+    let server = Server { url: coordinator.url.clone(), pid, data: data.to_owned() };
+    match Announcement::new(coordinator.address.port(), &server) {
+        Ok(announced) => Some(announced),
+        Err(error) => {
+            ui.warn(&format!("clients of this user will not find the server by themselves: {error}"));
+            None
+        }
+    }
+}
+
+fn check_data(data: &Path, ui: &Ui) -> Result<Code, Failure> {
+    let report = windlass_coordinator_store::check(data).map_err(|e| Failure::of(Code::Failed, &e))?;
+    let logs = windlass_coordinator_logs::check(&windlass_cache::RealFs, &data.join("logs"), |_| {})
+        .map_err(|e| Failure::of(Code::Failed, &e))?;
+    for problem in &report.findings {
+        ui.data(&format!("store: {problem}"));
+    }
+    for problem in &logs.problems {
+        ui.data(&format!("logs: {problem}"));
+    }
+    let good = report.is_sound() && logs.is_good();
+    ui.say(if good { "the data directory is good" } else { "the data directory is damaged" });
+    Ok(if good { Code::Done } else { Code::Failed })
+}
+
+fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
+    let file: ConfigFile = read_config(arguments.config.as_deref(), "coordinator")?;
+    if let Some(store) = arguments.store.or(file.store) {
+        StoreUrl::parse(&store).map_err(|e| Failure::of(Code::Usage, &e))?;
+    }
+    let listen = match arguments.listen.or(file.listen) {
+        Some(listen) => listen,
+        None => DEFAULT_LISTEN.parse().map_err(|e| Failure::system("the default address", &e))?,
+    };
+    let data = arguments.data.or(file.data).unwrap_or_else(|| place::data_dir("coordinator"));
+    let mut config = Config::new(listen, absolute(&data)?);
+    if arguments.insecure_http || file.insecure_http.unwrap_or(false) {
+        config.http = Http::Plain;
+    }
+    match (arguments.tls_cert.or(file.tls_cert), arguments.tls_key.or(file.tls_key)) {
+        (Some(cert), Some(key)) => config.http = Http::Files { cert, key },
+        (None, None) => {}
+        _ => return Err(Failure::usage("a certificate and its key are given together")),
+    }
+    config.advertise = if arguments.advertise.is_empty() { file.advertise } else { arguments.advertise };
+    if let Some(days) = file.retention_days {
+        config.retention_ms = days.saturating_mul(86_400_000);
+    }
+    let minutes = |minutes: u64| minutes.saturating_mul(60_000);
+    if let Some(default) = file.timeout_default_minutes {
+        config.policy.timeout_default_ms = minutes(default);
+    }
+    if let Some(max) = file.timeout_max_minutes {
+        config.policy.timeout_max_ms = minutes(max);
+    }
+    Ok(config)
+}
+
+/// A path that does not depend on the working directory.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|e| Failure::system(format!("{} cannot be resolved", path.display()), &e))
+}
+
+/// The TOML file of a role: the one that is named, else the first of the usual places that exists.
+pub(crate) fn read_config<T: DeserializeOwned + Default>(named: Option<&Path>, role: &str) -> Result<T, Failure> {
+    let usual = || {
+        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        [home.join(format!(".config/windlass/{role}.toml")), PathBuf::from(format!("/etc/windlass/{role}.toml"))]
+            .into_iter()
+            .find(|path| path.exists())
+    };
+    let Some(path) = named.map(Path::to_owned).or_else(usual) else { return Ok(T::default()) };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| Failure::system(format!("the configuration {} cannot be read", path.display()), &e))?;
+    toml::from_str(&text).map_err(|e| {
+        let mut failure = Failure::usage(format!("{}: {}", path.display(), e.message()));
+        failure.causes = e.to_string().lines().map(str::to_owned).collect();
+        failure
+    })
+}

@@ -1,0 +1,124 @@
+//! What the modes that serve have in common: signals, tracing, and an embedded agent.
+
+use std::path::{Path, PathBuf};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing_subscriber::EnvFilter;
+use windlass_agent::{Config as AgentConfig, Ended};
+use windlass_agent_core::Signal;
+use windlass_agent_runner::runner::SLOT_USER_BASE;
+use windlass_coordinator::Coordinator;
+use windlass_protocol::Secret;
+
+use crate::SPAWNER;
+use crate::error::{Code, Failure};
+
+/// Starts tracing to stderr: `WINDLASS_LOG`, else what an operator follows.
+pub(crate) fn trace(default: &str) {
+    let filter = EnvFilter::try_from_env("WINDLASS_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    // A second start in the same process keeps the first one's.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// The process's signals, in order (F19).
+pub(crate) fn signals() -> Result<mpsc::Receiver<Signal>, Failure> {
+    let (send, receive) = mpsc::channel(8);
+    for (kind, meaning) in [
+        (SignalKind::terminate(), Signal::Term),
+        (SignalKind::interrupt(), Signal::Int),
+        (SignalKind::quit(), Signal::Quit),
+    ] {
+        let mut stream = signal(kind).map_err(|e| Failure::system("signals cannot be listened to", &e))?;
+        let send = send.clone();
+        tokio::spawn(async move { while stream.recv().await.is_some() && send.send(meaning).await.is_ok() {} });
+    }
+    Ok(receive)
+}
+
+/// This program in its spawner mode.
+pub(crate) fn spawner() -> Result<(PathBuf, Vec<String>), Failure> {
+    let exe = std::env::current_exe().map_err(|e| Failure::system("this program's own path cannot be read", &e))?;
+    Ok((exe, vec![SPAWNER.to_owned()]))
+}
+
+/// An agent for a coordinator in the same process.
+pub(crate) fn embedded_agent(
+    coordinator: &Coordinator,
+    data: &Path,
+    slots: u32,
+    join_token: Option<Secret<String>>,
+) -> Result<AgentConfig, Failure> {
+    let port = coordinator.address.port();
+    let host = if coordinator.address.ip().is_ipv6() { "[::1]" } else { "127.0.0.1" };
+    let server = if coordinator.address.ip().is_unspecified() {
+        format!("{host}:{port}")
+    } else {
+        coordinator.address.to_string()
+    };
+    Ok(AgentConfig {
+        servers: vec![server],
+        data: data.join("agent"),
+        name: hostname(),
+        slots,
+        cpu_millis: None,
+        memory_bytes: None,
+        tags: Vec::new(),
+        join_token,
+        once: false,
+        slot_user_base: SLOT_USER_BASE,
+        cache_bytes: windlass_agent::config::CACHE_DEFAULT_BYTES,
+        spawner: spawner()?,
+        docker_socket: windlass_agent::config::DOCKER_SOCKET.into(),
+    })
+}
+
+/// The host's name, for people.
+pub(crate) fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Jobs at once where nobody says: one for each processor.
+pub(crate) fn default_slots() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1))
+}
+
+/// What the end of an agent means for the process.
+pub(crate) fn agent_end(ended: Result<Ended, windlass_agent::Fault>) -> Result<Code, Failure> {
+    match ended {
+        Ok(Ended::Drained | Ended::Quit) => Ok(Code::Done),
+        Ok(Ended::Refused(code)) => {
+            let name = serde_json::to_value(code).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+            Err(Failure::new(Code::Refused, format!("the coordinator will not serve this agent: {name}"))
+                .hint("join again with a new token and an empty data directory, if it should be served"))
+        }
+        Err(fault) => {
+            let code = match &fault {
+                windlass_agent::Fault::Refused { .. } => Code::Refused,
+                windlass_agent::Fault::Unreachable { .. } => Code::Unreachable,
+                windlass_agent::Fault::NoToken | windlass_agent::Fault::Address { .. } => Code::Usage,
+                windlass_agent::Fault::File { .. }
+                | windlass_agent::Fault::Locked { .. }
+                | windlass_agent::Fault::Identity(_)
+                | windlass_agent::Fault::System { .. }
+                | windlass_agent::Fault::Cache(_) => Code::Failed,
+            };
+            let hint = fault.hint();
+            Err(Failure::of(code, &fault).hint_if(hint))
+        }
+    }
+}
+
+/// A duration as flags have it: `30s`, `5m`.
+pub(crate) fn duration_ms(text: &str) -> Result<u64, String> {
+    let duration = humantime::parse_duration(text).map_err(|e| e.to_string())?;
+    u64::try_from(duration.as_millis()).map_err(|e| e.to_string())
+}
+
+/// 128 random bits for a key that nobody else has.
+pub(crate) fn random_hex() -> Result<String, Failure> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| Failure::new(Code::Failed, format!("the system gives no random bytes: {e}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
