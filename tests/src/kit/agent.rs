@@ -66,7 +66,7 @@ impl<'a> Agent<'a> {
     pub fn start(world: &'a World, options: AgentOptions) -> Result<Self> {
         let data = world.path(&options.name);
         std::fs::write(world.path(&format!("{}.token", options.name)), &options.join_token)?;
-        let users = SLOT_USERS + world.next_agent() * USERS_PER_AGENT;
+        let users = SLOT_USERS + world.next_number() * USERS_PER_AGENT;
         std::fs::write(world.path(&format!("{}.toml", options.name)), format!("slot_user_base = {users}\n"))?;
         let process = launch(world, &options, &data)?;
         Ok(Self { world, options, data, process })

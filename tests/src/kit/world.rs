@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::process::Exit;
+use super::process::{Exit, Process};
 use super::wait::within;
 
 /// No test takes longer; nextest's own limit is behind this one, and would tell less.
@@ -27,7 +27,7 @@ const SHOWN_LINES: usize = 60;
 pub struct World {
     dir: Option<TempDir>,
     root: PathBuf,
-    agents: Cell<u32>,
+    numbered: Cell<u32>,
     mounts: RefCell<Vec<PathBuf>>,
     failed: Cell<bool>,
 }
@@ -90,7 +90,7 @@ impl World {
         for name in ["home", "run", "logs"] {
             DirBuilder::new().mode(0o700).create(root.join(name))?;
         }
-        Ok(Self { dir: Some(dir), root, agents: Cell::new(0), mounts: RefCell::default(), failed: Cell::new(false) })
+        Ok(Self { dir: Some(dir), root, numbered: Cell::new(0), mounts: RefCell::default(), failed: Cell::new(false) })
     }
 
     /// The directory of all.
@@ -147,10 +147,10 @@ impl World {
         Ok(path)
     }
 
-    /// Numbers agents, so that their slots' users differ.
-    pub(crate) fn next_agent(&self) -> u32 {
-        let next = self.agents.get();
-        self.agents.set(next + 1);
+    /// Numbers agents, so that their slots' users differ, and commands.
+    pub(crate) fn next_number(&self) -> u32 {
+        let next = self.numbered.get();
+        self.numbered.set(next + 1);
         next
     }
 
@@ -188,7 +188,11 @@ impl World {
         arguments: impl IntoIterator<Item = S>,
         deadline: Duration,
     ) -> Result<Ran> {
-        run("windlass", self.windlass(arguments)?, deadline).await
+        // By way of files, so that what it said is shown if it does not end.
+        let name = format!("cli-{}", self.next_number());
+        let mut process = Process::start(self.windlass(arguments)?, &self.logs(), &name)?;
+        let exit = process.ended(deadline).await?;
+        Ok(Ran { exit, stdout: process.stdout()?, stderr: process.stderr()? })
     }
 
     /// The processes that know of this world, by their environment, their directory or their arguments.

@@ -28,7 +28,7 @@ impl Account {
     fn script(&self, key: &str) -> String {
         format!(
             "echo \"$WINDLASS_ATTEMPT_ID {key} begins\" >> {0}; for i in 1 2 3 4; do echo \"{key} line $i\"; \
-             printf '%0500d\\n' $i; sleep 0.0$((RANDOM % 5 + 2)); done; echo \"$WINDLASS_ATTEMPT_ID {key} ends\" >> {0}",
+             printf '%0500d\\n' $i; sleep 0.0$((RANDOM % 5 + 5)); done; echo \"$WINDLASS_ATTEMPT_ID {key} ends\" >> {0}",
             self.outside.display()
         )
     }

@@ -31,7 +31,7 @@ fn an_agent_with_a_bad_join_token_is_refused_for_good_and_says_why() -> Result<(
         for (name, token, word) in [
             ("expired", expired.clone(), "time is over"),
             ("revoked", revoked, "revoked"),
-            ("spent", spent, "used"),
+            ("spent", spent, "all uses"),
             ("slip", forged(&expired), "token"),
             ("empty", String::new(), "token"),
         ] {
@@ -54,7 +54,8 @@ fn an_agent_with_a_bad_join_token_is_refused_for_good_and_says_why() -> Result<(
 fn a_token_that_contradicts_its_pool_is_refused() -> Result<()> {
     test(async |world| {
         let fleet = Fleet::start(world).await?;
-        let other = json!({ "kind": "join", "pool": "local", "zone": "elsewhere", "queues": ["default"], "trust": "trusted" });
+        let other =
+            json!({ "kind": "join", "pool": "local", "zone": "elsewhere", "queues": ["default"], "trust": "trusted" });
         let refused = fleet.client.post("/tokens", &other).await?;
         ensure!(refused.status == 409, "status {}: {:?}", refused.status, refused.json());
         refused.problem()?;
