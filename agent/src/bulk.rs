@@ -1,19 +1,21 @@
 //! Fetching blobs from the coordinator, on a connection of their own, into the agent's cache.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::Connection;
 use tokio::sync::{Mutex, mpsc};
 use windlass_cache::{Directory, Node, Store};
 use windlass_protocol::cause::CauseKind;
-use windlass_protocol::job::{Epoch, JobSpec};
+use windlass_protocol::job::JobSpec;
 use windlass_protocol::limits::FETCH_MAX_DIGESTS;
 use windlass_protocol::link::{FramedRecv, FramedSend, LinkError, Protocol};
 use windlass_protocol::message::{BlobHeader, FetchBlobs};
 use windlass_protocol::{Cause, Digest, Namespace};
 
+use crate::right::Right;
 use crate::session::Dial;
 
 /// Pieces of blobs between the link and the disk: what the link brings while a segment is written.
@@ -23,32 +25,65 @@ const GATHER_MAX_BYTES: u64 = 64 << 10;
 /// What is gathered before it is written.
 const GATHERED_MAX_BYTES: usize = 4 << 20;
 
+/// Between two tries over a link that broke.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Tries without a single blob more that reached the coordinator: it does not want to serve this.
+const REFUSALS_MAX: u32 = 10;
+
+/// Why a try to fetch failed.
+#[derive(Debug)]
+enum Trouble {
+    /// Another try would not help.
+    Cause(Cause),
+    /// The coordinator was reached.
+    Link(LinkError),
+    /// It was not.
+    Away(String),
+}
+
+impl From<Cause> for Trouble {
+    fn from(cause: Cause) -> Self {
+        Self::Cause(cause)
+    }
+}
+
+impl From<LinkError> for Trouble {
+    fn from(error: LinkError) -> Self {
+        Self::Link(error)
+    }
+}
+
 /// Fetches over one connection at a time, made when it is needed.
 #[derive(Debug)]
 pub(crate) struct Bulk {
-    dial: Mutex<Dial>,
+    dial: std::sync::Mutex<Dial>,
     connection: Mutex<Option<Connection>>,
     store: Store,
 }
 
 impl Bulk {
     pub(crate) fn new(dial: Dial, store: Store) -> Arc<Self> {
-        Arc::new(Self { dial: Mutex::new(dial), connection: Mutex::new(None), store })
+        Arc::new(Self { dial: std::sync::Mutex::new(dial), connection: Mutex::new(None), store })
     }
 
-    /// Uses another certificate from the next connection on.
-    pub(crate) async fn redial(&self, dial: Dial) {
-        *self.dial.lock().await = dial;
+    /// Uses another certificate from the next connection on. Waits for nothing: a dial may be under way.
+    pub(crate) fn redial(&self, dial: Dial) {
+        *self.lock() = dial;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Dial> {
+        self.dial.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Brings a whole tree into the agent's cache: level by level, and of each only what is missing.
-    pub(crate) async fn fetch_tree(&self, job: &JobSpec, epoch: Epoch, root: Digest) -> Result<(), Cause> {
+    pub(crate) async fn fetch_tree(&self, job: &JobSpec, right: &Right, root: Digest) -> Result<(), Cause> {
         let mut level = BTreeSet::from([root]);
         let mut files = BTreeSet::new();
         let mut seen = BTreeSet::new();
         while !level.is_empty() {
             let wanted: Vec<_> = level.iter().copied().collect();
-            self.fetch(job, epoch, wanted.clone()).await?;
+            self.fetch(job, right, wanted.clone()).await?;
             seen.append(&mut level);
             for directory in self.directories(&job.namespace, wanted).await? {
                 for entry in directory.entries() {
@@ -64,7 +99,7 @@ impl Bulk {
                 }
             }
         }
-        self.fetch(job, epoch, files.into_iter().collect()).await
+        self.fetch(job, right, files.into_iter().collect()).await
     }
 
     async fn directories(&self, namespace: &Namespace, digests: Vec<Digest>) -> Result<Vec<Directory>, Cause> {
@@ -83,26 +118,51 @@ impl Bulk {
         .await
     }
 
-    /// Brings those of the blobs that are missing here. What the coordinator does not have is `source_missing`.
-    async fn fetch(&self, job: &JobSpec, epoch: Epoch, digests: Vec<Digest>) -> Result<(), Cause> {
-        let (store, namespace) = (self.store.clone(), job.namespace.clone());
-        let missing = blocking(move || Ok(store.missing(&namespace, &digests))).await?;
+    /// Brings those of the blobs that are missing here. What the coordinator does not have is `source_missing`. A link
+    /// that breaks is made again, for as long as the right to the attempt lasts: a coordinator may be away for a while.
+    async fn fetch(&self, job: &JobSpec, right: &Right, digests: Vec<Digest>) -> Result<(), Cause> {
+        let mut fewest = usize::MAX;
+        let mut refusals = 0;
+        let mut pause = PAUSE_MIN;
+        loop {
+            let (store, namespace, wanted) = (self.store.clone(), job.namespace.clone(), digests.clone());
+            let missing = blocking(move || Ok(store.missing(&namespace, &wanted))).await?;
+            if missing.len() < fewest {
+                (fewest, refusals, pause) = (missing.len(), 0, PAUSE_MIN);
+            }
+            match self.fetch_missing(job, right, &missing).await {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Cause(cause)) => return Err(cause),
+                Err(Trouble::Away(why)) => tracing::info!(attempt = %job.attempt, why, "source_waits"),
+                Err(Trouble::Link(error)) => {
+                    refusals += 1;
+                    if refusals >= REFUSALS_MAX {
+                        let what = format!("the source could not be fetched from the coordinator: {error}");
+                        return Err(internal(&what));
+                    }
+                    tracing::info!(attempt = %job.attempt, %error, "source_cut_short");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn fetch_missing(&self, job: &JobSpec, right: &Right, missing: &[Digest]) -> Result<(), Trouble> {
         for part in missing.chunks(FETCH_MAX_DIGESTS) {
-            let request = FetchBlobs { build: job.build, attempt: job.attempt, epoch, digests: part.to_vec() };
+            let (attempt, epoch) = (job.attempt, right.epoch());
+            let request = FetchBlobs { build: job.build, attempt, epoch, digests: part.to_vec() };
             self.fetch_part(&job.namespace, request).await?;
         }
         Ok(())
     }
 
-    async fn fetch_part(&self, namespace: &Namespace, request: FetchBlobs) -> Result<(), Cause> {
-        let link = |error: LinkError| {
-            Cause::new(CauseKind::Internal, format!("the source could not be fetched from the coordinator: {error}"))
-        };
+    async fn fetch_part(&self, namespace: &Namespace, request: FetchBlobs) -> Result<(), Trouble> {
         let connection = self.connected().await?;
-        let (send, recv) = connection.open_bi().await.map_err(|e| link(e.into()))?;
+        let (send, recv) = connection.open_bi().await.map_err(LinkError::from)?;
         let (mut send, mut recv) = (FramedSend::new(send), FramedRecv::new(recv));
-        send.send_message(&request).await.map_err(link)?;
-        send.finish().map_err(link)?;
+        send.send_message(&request).await?;
+        send.finish()?;
         let (pieces, queue) = mpsc::channel(PIECES_MAX);
         let (store, namespace) = (self.store.clone(), namespace.clone());
         let writer = tokio::task::spawn_blocking(move || write(&store, &namespace, queue));
@@ -113,12 +173,13 @@ impl Bulk {
         received
     }
 
-    async fn connected(&self) -> Result<Connection, Cause> {
+    async fn connected(&self) -> Result<Connection, Trouble> {
         let mut connection = self.connection.lock().await;
         if let Some(open) = connection.as_ref().filter(|open| open.close_reason().is_none()) {
             return Ok(open.clone());
         }
-        let made = self.dial.lock().await.connection(Protocol::Bulk).await.map_err(|e| internal(&e))?;
+        let dial = self.lock().clone();
+        let made = dial.connection(Protocol::Bulk).await.map_err(|e| Trouble::Away(e.to_string()))?;
         *connection = Some(made.clone());
         Ok(made)
     }
@@ -129,16 +190,15 @@ enum Piece {
     Bytes(Bytes),
 }
 
-async fn receive(recv: &mut FramedRecv, digests: &[Digest], pieces: mpsc::Sender<Piece>) -> Result<(), Cause> {
-    let link = |error: LinkError| Cause::new(CauseKind::Internal, format!("the source was cut short: {error}"));
-    let stopped = |_| Cause::new(CauseKind::Internal, "the cache stopped writing");
+async fn receive(recv: &mut FramedRecv, digests: &[Digest], pieces: mpsc::Sender<Piece>) -> Result<(), Trouble> {
+    let stopped = |_| internal(&"the cache stopped writing");
     for digest in digests {
-        let header = recv.recv_message::<BlobHeader>().await.map_err(link)?;
-        let Some(BlobHeader::Found { bytes }) = header else { return Err(missing(digest)) };
+        let header = recv.recv_message::<BlobHeader>().await?.ok_or(LinkError::Short { missing: 1 })?;
+        let BlobHeader::Found { bytes } = header else { return Err(missing(digest).into()) };
         pieces.send(Piece::Begin { digest: *digest, bytes }).await.map_err(stopped)?;
         let mut left = bytes;
         while left > 0 {
-            let piece = recv.recv_raw(left).await.map_err(link)?;
+            let piece = recv.recv_raw(left).await?;
             left -= piece.len() as u64;
             pieces.send(Piece::Bytes(piece)).await.map_err(stopped)?;
         }
@@ -156,7 +216,10 @@ fn write(store: &Store, namespace: &Namespace, mut queue: mpsc::Receiver<Piece>)
         if bytes <= GATHER_MAX_BYTES {
             let mut blob = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
             while left > 0 {
-                let Some(Piece::Bytes(bytes)) = queue.blocking_recv() else { return Ok(()) };
+                let Some(Piece::Bytes(bytes)) = queue.blocking_recv() else {
+                    // Cut short: what is whole is kept.
+                    return flush(store, namespace, &mut gathered);
+                };
                 left = left.saturating_sub(bytes.len() as u64);
                 blob.extend_from_slice(&bytes);
             }
@@ -170,7 +233,10 @@ fn write(store: &Store, namespace: &Namespace, mut queue: mpsc::Receiver<Piece>)
         }
         let mut upload = store.begin_put(namespace, Some(digest)).map_err(|e| stored(&e))?;
         while left > 0 {
-            let Some(Piece::Bytes(bytes)) = queue.blocking_recv() else { return Ok(()) };
+            let Some(Piece::Bytes(bytes)) = queue.blocking_recv() else {
+                // Cut short: what is whole is kept.
+                return flush(store, namespace, &mut gathered);
+            };
             left = left.saturating_sub(bytes.len() as u64);
             upload.write(&bytes).map_err(|e| stored(&e))?;
         }

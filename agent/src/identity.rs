@@ -115,9 +115,9 @@ impl Identity {
             let rule = "it is for the same agent, by the same CA".to_owned();
             return Err(IdentityError::Certificate { rule }.into());
         }
-        newer.save()?;
         *self = newer;
-        Ok(())
+        // It counts even where it cannot be kept (a full disk): only a restart would have to do without it.
+        self.save()
     }
 
     /// What the certificate says.

@@ -1,43 +1,44 @@
 //! Attempts between the core and their runners: one task each, from preparing to outcome.
 //!
-//! On disk an attempt is `jobs/<attempt>/`: the runner's own files, `job` (which boot of the machine took the offer, and
-//! the offer as it came; durable before anything is prepared) and `starting`, which stands there before anything is
+//! On disk an attempt is `jobs/<attempt>/`: the runner's own files, `job` (which boot of the machine took the offer, in
+//! which place of this machine, and the offer as it came; durable before anything is prepared) and `starting`, which stands there before anything is
 //! started. So a restarted agent never takes a started command for one that was not: after a crash of the agent
 //! `starting` tells, after one of the machine the boot does, and every attempt of an earlier boot counts as started.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+mod follow;
+mod record;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use quinn::Connection;
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use windlass_agent_core::{Found, Input};
 use windlass_agent_runner::attempts::{self, FoundAttempt};
 use windlass_agent_runner::control::Request;
 use windlass_agent_runner::docker::Engine;
-use windlass_agent_runner::launch::User;
-use windlass_agent_runner::{Event, Runner, RunningJob, Slot, Start};
+use windlass_agent_runner::spawner::LaunchError;
+use windlass_agent_runner::spool::SpoolReader;
+use windlass_agent_runner::{Runner, RunningJob, Slot, Start, StartError};
 use windlass_protocol::cause::CauseKind;
-use windlass_protocol::host::{now, read_private};
+use windlass_protocol::host::now;
 use windlass_protocol::identity::AgentIdentity;
-use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase};
+use windlass_protocol::job::{Epoch, JobSpec, Phase};
 use windlass_protocol::limits::JOB_REQUESTS_MAX;
-use windlass_protocol::message::{decode, encode};
-use windlass_protocol::{AttemptId, Cause, Digest, Instant64};
+use windlass_protocol::{AttemptId, Cause, Instant64};
 
-use crate::bulk::blocking;
+use self::follow::{Watching, attach_to, ended, failed_outcome, nothing_ran, tell, watch_over};
+use self::record::{Record, boot_id, mark_starting, read_record, record};
 use crate::environment;
 use crate::home::Home;
 use crate::logs::{self, Sending};
-use crate::workspace::{Sources, Workspace, start_failed, wipe};
-
-/// The kernel's boot id, as text.
-const BOOT_BYTES: usize = 36;
+use crate::preparing::{Busy, Preparing, Wish};
+use crate::right::Right;
+use crate::workspace::{Sources, Workspace, io_cause, start_failed, wipe};
 
 /// What every attempt's task stands on.
 #[derive(Debug)]
@@ -58,20 +59,22 @@ pub(crate) struct Ground {
 struct Job {
     spec: Arc<JobSpec>,
     slot: Slot,
+    right: Arc<Right>,
     workspace: Workspace,
     end: watch::Sender<u64>,
     acked: watch::Sender<u64>,
     requests: Option<mpsc::Sender<Request>>,
     killing: Arc<AtomicBool>,
-    preparing: Option<AbortHandle>,
+    preparing: Option<Arc<Preparing>>,
     sending: Option<AbortHandle>,
     failed: Arc<AtomicBool>,
 }
 
 impl Job {
-    fn new(ground: &Ground, spec: Arc<JobSpec>, slot: u32) -> Self {
+    fn new(ground: &Ground, spec: Arc<JobSpec>, place: u32, right: Right) -> Self {
         Self {
-            slot: Slot::new(slot, ground.slot_user_base),
+            right: Arc::new(right),
+            slot: Slot::new(place, ground.slot_user_base),
             workspace: Workspace::at(ground.home.workspace_of(spec.attempt)),
             spec,
             end: watch::Sender::new(0),
@@ -90,11 +93,13 @@ impl Job {
 pub(crate) struct Jobs {
     ground: Arc<Ground>,
     table: BTreeMap<AttemptId, Job>,
+    /// Being wiped, with the place that each still takes.
+    leaving: BTreeMap<AttemptId, (u32, JoinHandle<()>)>,
 }
 
 impl Jobs {
     pub(crate) const fn new(ground: Arc<Ground>) -> Self {
-        Self { ground, table: BTreeMap::new() }
+        Self { ground, table: BTreeMap::new(), leaving: BTreeMap::new() }
     }
 
     /// Removes containers and networks of attempts that this agent no longer has.
@@ -111,8 +116,8 @@ impl Jobs {
     /// Takes up what an earlier run of this agent left: attaches to what runs, buries what has no supervisor any more.
     pub(crate) fn adopt(&mut self) -> io::Result<Vec<Found>> {
         let mut found = Vec::new();
-        for (slot, attempt) in attempts::scan(&self.ground.home.jobs())?.into_iter().enumerate() {
-            match self.adopt_one(u32::try_from(slot).unwrap_or(0), &attempt) {
+        for attempt in attempts::scan(&self.ground.home.jobs())? {
+            match self.adopt_one(&attempt) {
                 Ok(Some(one)) => found.push(one),
                 Ok(None) => attempts::remove(&attempt.dir)?,
                 Err(error) => {
@@ -124,25 +129,27 @@ impl Jobs {
         Ok(found)
     }
 
-    fn adopt_one(&mut self, slot: u32, found: &FoundAttempt) -> io::Result<Option<Found>> {
+    fn adopt_one(&mut self, found: &FoundAttempt) -> io::Result<Option<Found>> {
         let begun = found.supervised || found.dir.join("starting").exists();
-        let Some((boot, spec)) = read_record(&found.dir, begun)? else { return Ok(None) };
-        let mut outcome = found.outcome.clone();
-        let mut phase = found.phase;
+        let Some(Record { boot, place, spec }) = read_record(&found.dir, begun)? else { return Ok(None) };
+        let outcome = found.outcome.clone();
         let started = begun || boot != boot_id()?;
-        if started && !found.supervised && outcome.is_none() {
-            outcome = Some(attempts::bury(found, "the job's supervisor died while the agent was away")?);
-            phase = Phase::Finished;
-        } else if started && phase == Phase::Preparing {
-            phase = Phase::Running;
-        }
-        let mut job = Job::new(&self.ground, Arc::new(spec.clone()), slot);
-        let spool = attempts::spool(&found.dir);
+        let phase = match found.phase {
+            Phase::Preparing if started => Phase::Running,
+            phase => phase,
+        };
+        let mut job = Job::new(&self.ground, Arc::new(spec.clone()), place, Right::new(found.epoch, true));
+        let mut spool = attempts::spool(&found.dir);
         let spool_start = if started { spool.first()? } else { 0 };
-        let spool_end = outcome.as_ref().map_or(spool_start, |outcome| outcome.log_bytes);
+        let spool_end = match &outcome {
+            Some(outcome) => outcome.log_bytes,
+            None => end_of(&mut spool, spool_start)?,
+        };
         job.end.send_replace(spool_end);
         job.acked.send_replace(spool_start);
-        if found.supervised && outcome.is_none() {
+        job.failed.store(outcome.as_ref().is_some_and(|outcome| !outcome.passed()), Ordering::Release);
+        if started && outcome.is_none() {
+            // Where its supervisor is gone, following it finds that out, and buries it.
             self.attach(&mut job, found.dir.clone());
         }
         self.table.insert(found.attempt, job);
@@ -158,14 +165,25 @@ impl Jobs {
         }))
     }
 
+    /// Where a job runs and as whom. The core's word counts unless an attempt that is still here had that user: one that
+    /// was adopted under the number of an earlier run, or one whose files wait to be wiped.
+    fn place(&mut self, wanted: u32) -> u32 {
+        self.leaving.retain(|_, (_, wiping)| !wiping.is_finished());
+        let taken: BTreeSet<u32> = self
+            .table
+            .values()
+            .map(|job| job.slot.index)
+            .chain(self.leaving.values().map(|(place, _)| *place))
+            .collect();
+        std::iter::once(wanted).chain(0..).find(|place| !taken.contains(place)).unwrap_or(wanted)
+    }
+
     fn attach(&self, job: &mut Job, dir: std::path::PathBuf) {
         let (ground, spec) = (Arc::clone(&self.ground), Arc::clone(&job.spec));
         let watching = Self::watching(job);
         tokio::spawn(async move {
-            match RunningJob::attach(spec.attempt, &dir).await {
-                Ok(running) => watch_over(&ground, running, watching).await,
-                Err(error) => ended(&ground, spec.attempt, failed_outcome(start_failed(&error))).await,
-            }
+            let running = attach_to(spec.attempt, &dir).await;
+            watch_over(&ground, running, watching).await;
         });
     }
 
@@ -184,24 +202,33 @@ impl Jobs {
     /// Records the offer, then makes its workspace.
     pub(crate) fn prepare(&mut self, slot: u32, epoch: Epoch, spec: Box<JobSpec>) {
         let spec = Arc::new(*spec);
-        let mut job = Job::new(&self.ground, Arc::clone(&spec), slot);
-        let (ground, workspace, user) = (Arc::clone(&self.ground), job.workspace.clone(), job.slot.user);
-        let task = tokio::spawn(async move {
-            let recorded = {
-                let (ground, spec, workspace) = (Arc::clone(&ground), Arc::clone(&spec), workspace.clone());
-                blocking(move || record(&ground, &spec, epoch, &workspace).map_err(|e| start_failed(&e))).await
+        let place = self.place(slot);
+        let mut job = Job::new(&self.ground, Arc::clone(&spec), place, Right::new(epoch, false));
+        let earlier = self.leaving.remove(&spec.attempt).map(|(_, wiping)| wiping);
+        let preparing = Arc::new(Preparing::new());
+        job.preparing = Some(Arc::clone(&preparing));
+        let (ground, right, workspace, slot) =
+            (Arc::clone(&self.ground), Arc::clone(&job.right), job.workspace.clone(), job.slot);
+        self.table.insert(spec.attempt, job);
+        tokio::spawn(async move {
+            if let Some(earlier) = earlier {
+                // The same attempt, given up here before: its files have to be gone first. A panic there is no news here.
+                let _ = earlier.await;
+            }
+            let busy = Busy::default();
+            let prepared = tokio::select! {
+                prepared = ready(&ground, &spec, &right, &workspace, slot, &busy) => prepared,
+                () = preparing.wanted() => Ok(()),
             };
-            let prepared = match recorded {
-                Ok(()) => ready(&ground, &spec, epoch, &workspace, user).await,
-                Err(cause) => Err(cause),
-            };
-            match prepared {
-                Ok(()) => tell(&ground, Input::Prepared { attempt: spec.attempt }).await,
-                Err(cause) => ended(&ground, spec.attempt, failed_outcome(cause)).await,
+            busy.rest().await;
+            let attempt = spec.attempt;
+            match (preparing.done(), prepared) {
+                (Some(Wish::Kill), _) => tell(&ground, Input::RunnerGone { attempt }).await,
+                (Some(Wish::Cancel), _) => ended(&ground, attempt, nothing_ran()).await,
+                (None, Ok(())) => tell(&ground, Input::Prepared { attempt }).await,
+                (None, Err(cause)) => ended(&ground, attempt, failed_outcome(cause)).await,
             }
         });
-        job.preparing = Some(task.abort_handle());
-        self.table.insert(job.spec.attempt, job);
     }
 
     /// Starts the command, unless its right has ended meanwhile.
@@ -225,20 +252,26 @@ impl Jobs {
 
     /// Notes a newer right.
     pub(crate) fn adopt_epoch(&self, attempt: AttemptId, epoch: Epoch) {
-        let dir = self.ground.home.jobs().join(attempt.to_string());
-        if let Err(error) = attempts::adopt(&dir, epoch) {
-            // The next hello will name the older right, and be answered with this one again.
-            tracing::warn!(%attempt, %error, "right_not_recorded");
-        }
+        let Some(job) = self.table.get(&attempt) else { return };
+        job.right.raise(epoch);
+        let (right, dir) = (Arc::clone(&job.right), self.ground.home.jobs().join(attempt.to_string()));
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = right.write(|epoch| attempts::adopt(&dir, epoch)) {
+                // The next hello will name the older right, and be answered with this one again.
+                tracing::warn!(%attempt, %error, "right_not_recorded");
+            }
+        });
     }
 
     /// Ends it politely.
     pub(crate) fn cancel(&mut self, attempt: AttemptId, cause: Cause, grace_ms: u64) {
-        if let Some(cause) = self.abort_preparing(attempt, cause) {
-            self.request(attempt, Request::Cancel { cause, grace_ms });
-        } else {
-            let (ground, outcome) = (Arc::clone(&self.ground), Outcome { cause: None, ..nothing_ran() });
-            tokio::spawn(async move { ended(&ground, attempt, outcome).await });
+        match self.table.get(&attempt) {
+            Some(job) if job.requests.is_some() => self.request(attempt, Request::Cancel { cause, grace_ms }),
+            Some(job) if job.preparing.as_ref().is_some_and(|preparing| preparing.stop(Wish::Cancel)) => {}
+            _ => {
+                let ground = Arc::clone(&self.ground);
+                tokio::spawn(async move { ended(&ground, attempt, nothing_ran()).await });
+            }
         }
     }
 
@@ -248,12 +281,11 @@ impl Jobs {
         if let Some(job) = self.table.get(&attempt) {
             job.killing.store(true, Ordering::Release);
         }
-        let gone = match self.table.get(&attempt) {
-            None => true,
-            Some(job) => job.requests.as_ref().is_none_or(mpsc::Sender::is_closed) && job.preparing.is_none(),
-        };
-        match self.abort_preparing(attempt, cause) {
-            Some(cause) if !gone => self.request(attempt, Request::Kill { cause }),
+        match self.table.get(&attempt) {
+            Some(job) if job.requests.as_ref().is_some_and(|requests| !requests.is_closed()) => {
+                self.request(attempt, Request::Kill { cause });
+            }
+            Some(job) if job.preparing.as_ref().is_some_and(|preparing| preparing.stop(Wish::Kill)) => {}
             _ => {
                 let ground = Arc::clone(&self.ground);
                 tokio::spawn(async move { tell(&ground, Input::RunnerGone { attempt }).await });
@@ -261,15 +293,14 @@ impl Jobs {
         }
     }
 
-    /// Stops the making of a workspace; gives the cause back if there was none to stop.
-    fn abort_preparing(&mut self, attempt: AttemptId, cause: Cause) -> Option<Cause> {
-        match self.table.get_mut(&attempt).and_then(|job| job.preparing.take()) {
-            Some(task) => {
-                task.abort();
-                None
-            }
-            None => Some(cause),
-        }
+    /// Attempts that are being killed and whose end was not told yet.
+    pub(crate) fn killing(&self) -> BTreeSet<AttemptId> {
+        let killing = self.table.iter().filter(|(_, job)| {
+            let followed = job.requests.as_ref().is_some_and(|requests| !requests.is_closed());
+            let prepared = job.preparing.as_ref().is_some_and(|preparing| !preparing.is_done());
+            job.killing.load(Ordering::Acquire) && (followed || prepared)
+        });
+        killing.map(|(attempt, _)| *attempt).collect()
     }
 
     /// Tells a supervisor the lease's end.
@@ -325,8 +356,11 @@ impl Jobs {
         }
         let dir = self.ground.home.jobs().join(attempt.to_string());
         let keep = job.spec.keep_workspace && job.failed.load(Ordering::Acquire);
-        tokio::spawn(async move {
-            if !keep {
+        let place = job.slot.index;
+        let leaving = tokio::spawn(async move {
+            if keep {
+                keep_from_jobs(&job.workspace.root);
+            } else {
                 wipe(job.workspace.root).await;
             }
             // Last: what is still there after a crash is found again by it.
@@ -335,7 +369,27 @@ impl Jobs {
                 tracing::error!(%attempt, %error, "attempt_not_removed");
             }
         });
+        self.leaving.insert(attempt, (place, leaving));
     }
+}
+
+/// The place's next user is the same one: what stays is the agent's from now on.
+fn keep_from_jobs(root: &Path) {
+    let agent = (rustix::process::geteuid(), rustix::process::getegid());
+    if agent.0.is_root()
+        && let Err(error) = std::os::unix::fs::lchown(root, Some(agent.0.as_raw()), Some(agent.1.as_raw()))
+    {
+        tracing::warn!(path = %root.display(), %error, "workspace_not_taken_back");
+    }
+}
+
+/// The first byte that a spool does not have.
+fn end_of(spool: &mut SpoolReader, from: u64) -> io::Result<u64> {
+    let mut end = from;
+    while let Some(chunk) = spool.next(end, usize::MAX)? {
+        end += chunk.bytes.len() as u64;
+    }
+    Ok(end)
 }
 
 fn raise(value: &mut u64, to: u64) -> bool {
@@ -344,46 +398,26 @@ fn raise(value: &mut u64, to: u64) -> bool {
     higher
 }
 
-fn record(ground: &Ground, spec: &JobSpec, epoch: Epoch, workspace: &Workspace) -> io::Result<()> {
-    let dir = ground.runner.prepare(spec, epoch, &workspace.root)?;
-    let mut bytes = boot_id()?.to_vec();
-    bytes.extend_from_slice(&encode(spec).map_err(io::Error::other)?);
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join("job"))?;
-    file.write_all(&bytes)?;
-    // One sync: ext4, XFS and btrfs persist the names that lead to a new file with the file. A record that is cut short
-    // was never started from, because `starting` comes after it.
-    file.sync_all()
-}
-
-/// What [`record`] wrote; `None` where it was cut short before anything began.
-fn read_record(dir: &Path, begun: bool) -> io::Result<Option<([u8; BOOT_BYTES], JobSpec)>> {
-    let record = read_private(&dir.join("job"))?.unwrap_or_default();
-    let whole = record.split_first_chunk::<BOOT_BYTES>().and_then(|(boot, offer)| Some((*boot, decode(offer).ok()?)));
-    if whole.is_none() && begun {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the record of a started attempt cannot be read"));
-    }
-    Ok(whole)
-}
-
-/// Which boot of the machine this is.
-fn boot_id() -> io::Result<[u8; BOOT_BYTES]> {
-    let text = fs::read("/proc/sys/kernel/random/boot_id")?;
-    text.first_chunk().copied().ok_or_else(|| io::Error::other("the kernel tells no boot id"))
-}
-
-/// Makes image and workspace ready.
+/// Records the offer, and makes image and workspace ready.
 async fn ready(
-    ground: &Ground,
-    spec: &JobSpec,
-    epoch: Epoch,
+    ground: &Arc<Ground>,
+    spec: &Arc<JobSpec>,
+    right: &Arc<Right>,
     workspace: &Workspace,
-    user: Option<User>,
+    slot: Slot,
+    busy: &Busy,
 ) -> Result<(), Cause> {
+    let recorded = {
+        let (ground, spec, right) = (Arc::clone(ground), Arc::clone(spec), Arc::clone(right));
+        let workspace = workspace.clone();
+        move || record(&ground, &spec, &right, slot.index, &workspace).map_err(|e| io_cause(&e, &ground.home.jobs()))
+    };
+    busy.blocking(recorded).await?;
     if let Some(image) = &spec.image {
         let engine = ground.engine.as_ref().ok_or_else(no_engine)?;
         engine.ensure_image(image).await.map_err(|error| error.cause())?;
     }
-    ground.sources.prepare(spec, epoch, workspace, user).await
+    ground.sources.prepare(spec, right, workspace, slot.user, busy).await
 }
 
 fn no_engine() -> Cause {
@@ -399,7 +433,7 @@ async fn start(
     start_before: Instant64,
 ) -> Result<RunningJob, Cause> {
     let dir = ground.home.jobs().join(spec.attempt.to_string());
-    mark_starting(&dir).map_err(|e| start_failed(&e))?;
+    mark_starting(&dir).map_err(|e| io_cause(&e, &dir))?;
     let env = environment::of(spec, &ground.agent, &ground.name, &workspace.checkout, &workspace.home);
     let start = Start {
         job: spec,
@@ -415,102 +449,12 @@ async fn start(
         let engine = ground.engine.as_ref().ok_or_else(no_engine)?;
         return engine.start(&ground.runner, start).await.map_err(|error| error.cause());
     }
-    ground.runner.start(start).await.map_err(|e| start_failed(&e))
-}
-
-fn mark_starting(dir: &Path) -> io::Result<()> {
-    fs::File::create(dir.join("starting")).map(drop)
-}
-
-/// What a job's watcher is given.
-#[derive(Debug)]
-struct Watching {
-    requests: mpsc::Receiver<Request>,
-    acked: watch::Receiver<u64>,
-    end: watch::Sender<u64>,
-    killing: Arc<AtomicBool>,
-    failed: Arc<AtomicBool>,
-}
-
-/// Carries a job's events to the core and requests to its supervisor, until it is over.
-async fn watch_over(ground: &Ground, mut running: RunningJob, mut watching: Watching) {
-    let attempt = running.attempt();
-    let steering = running.steering();
-    let outcome = loop {
-        tokio::select! {
-            biased;
-            Some(request) = watching.requests.recv() => {
-                // A supervisor that cannot be reached is gone: the next event tells.
-                let _ = steering.send(&request).await;
-            }
-            event = running.next_event() => match event {
-                Ok(Event::Started { at, log_bytes }) => {
-                    watching.end.send_replace(log_bytes);
-                    tell(ground, Input::Started { attempt, at }).await;
-                }
-                Ok(Event::Output { log_bytes }) => {
-                    watching.end.send_replace(log_bytes);
-                    // Volatile: a full queue is told the next time, or at the end.
-                    let _ = ground.inputs.try_send(Input::SpoolAt { attempt, end: log_bytes });
-                }
-                Ok(Event::Stuck { processes }) => tracing::error!(%attempt, ?processes, "processes_unkillable"),
-                Ok(Event::Finished(outcome)) => break outcome,
-                Ok(Event::SupervisorLost) => break bury(ground, attempt).await,
-                Err(error) => break failed_outcome(start_failed(&error)),
-            },
-            Ok(()) = watching.acked.changed() => {
-                let offset = *watching.acked.borrow_and_update();
-                let _ = steering.acked(offset).await;
-            }
+    match ground.runner.start(start).await {
+        Ok(running) => Ok(running),
+        // It may run: nobody may say otherwise before its supervisor, or the absence of one, has.
+        Err(StartError::Supervisor(_) | StartError::Launch(LaunchError::Spawner(_))) => {
+            Ok(attach_to(spec.attempt, &dir).await)
         }
-    };
-    watching.failed.store(!outcome.passed(), Ordering::Release);
-    watching.end.send_replace(outcome.log_bytes);
-    if watching.killing.load(Ordering::Acquire) {
-        tell(ground, Input::RunnerGone { attempt }).await;
-    } else {
-        tell(ground, Input::SpoolAt { attempt, end: outcome.log_bytes }).await;
-        ended(ground, attempt, outcome).await;
-    }
-}
-
-async fn bury(ground: &Ground, attempt: AttemptId) -> Outcome {
-    let jobs = ground.home.jobs();
-    let buried = tokio::task::spawn_blocking(move || {
-        let found = attempts::scan(&jobs)?.into_iter().find(|found| found.attempt == attempt);
-        let found = found.ok_or_else(|| io::Error::other("its directory is gone"))?;
-        attempts::bury(&found, "the job's supervisor died")
-    });
-    match buried.await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) => failed_outcome(start_failed(&error)),
-        Err(error) => failed_outcome(start_failed(&error)),
-    }
-}
-
-async fn ended(ground: &Ground, attempt: AttemptId, outcome: Outcome) {
-    tell(ground, Input::Ended { attempt, outcome: Box::new(outcome) }).await;
-}
-
-async fn tell(ground: &Ground, input: Input) {
-    // The loop is gone only when the agent leaves; what is on disk tells the next one.
-    let _ = ground.inputs.send(input).await;
-}
-
-fn failed_outcome(cause: Cause) -> Outcome {
-    Outcome { cause: Some(cause), ..nothing_ran() }
-}
-
-fn nothing_ran() -> Outcome {
-    Outcome {
-        exit_status: None,
-        signal: None,
-        cause: None,
-        started_at: None,
-        finished_at: now().wall,
-        log_bytes: 0,
-        log_digest: Digest::of(b""),
-        log_truncated: false,
-        peak_memory_bytes: None,
+        Err(error @ (StartError::Directory(_) | StartError::Launch(_))) => Err(start_failed(&error)),
     }
 }

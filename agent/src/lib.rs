@@ -14,6 +14,8 @@
 //! | `workspace` | a job's files, and its wiping |
 //! | `git` | fetching as the agent, checking out as the job |
 //! | `environment` | a job's variables |
+//! | `preparing` | stopping the making of a workspace |
+//! | `right` | the right to an attempt, and its record |
 //! | `jobs` | attempts between core and runners |
 //! | `host` | how the machine does |
 
@@ -27,6 +29,8 @@ mod host;
 pub mod identity;
 mod jobs;
 mod logs;
+mod preparing;
+mod right;
 pub mod run;
 mod session;
 mod workspace;

@@ -12,8 +12,7 @@ use windlass_protocol::limits::{LOG_CHUNK_MAX_BYTES, LOG_IN_FLIGHT_MAX_BYTES};
 use windlass_protocol::link::{FramedSend, LinkError};
 use windlass_protocol::message::LogHeader;
 
-/// How often the spool is looked at where nobody tells that it grew: after the agent's restart its supervisor may have
-/// told an earlier agent.
+/// How often a spool is looked at again that could not be read.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a log is sent from and steered by.
@@ -49,7 +48,11 @@ async fn stream(connection: &Connection, mut sending: Sending) -> Result<(), Lin
                 return Ok(());
             }
         }
-        let chunk = match sending.spool.next(at, LOG_CHUNK_MAX_BYTES) {
+        // Only what the core was told of: it refuses answers to more.
+        let known = usize::try_from(sending.end.borrow().saturating_sub(at)).unwrap_or(usize::MAX);
+        let room = LOG_CHUNK_MAX_BYTES.min(known);
+        let read = if room == 0 { Ok(None) } else { sending.spool.next(at, room) };
+        let chunk = match read {
             Ok(chunk) => chunk,
             Err(error) => {
                 tracing::error!(attempt = %sending.attempt, %error, "spool_unreadable");

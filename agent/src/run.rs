@@ -10,12 +10,12 @@ use windlass_agent_core::{AgentConfig, AgentCore, Bugs, ConnId, Effect, Exit, In
 use windlass_agent_runner::docker::Engine;
 use windlass_agent_runner::{Runner, Spawner};
 use windlass_cache::{RealFs, Store, StoreOptions};
+use windlass_protocol::Instant64;
 use windlass_protocol::host::now;
 use windlass_protocol::job::Resources;
-use windlass_protocol::limits::{AGENT_INPUTS_MAX, HEALTH_MS, TURN_MAX_INPUTS};
-use windlass_protocol::link::{Protocol, bind_client};
-use windlass_protocol::message::RefuseCode;
-use windlass_protocol::{Instant64, WallMs};
+use windlass_protocol::limits::{AGENT_INPUTS_MAX, HEALTH_MS, KILL_VERIFY_MS, TURN_MAX_INPUTS};
+use windlass_protocol::link::{Code, Protocol, bind_client};
+use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
 
 use crate::bulk::Bulk;
 use crate::config::Config;
@@ -111,7 +111,7 @@ struct Shell {
     dialled: mpsc::Receiver<Dialled>,
     dials: mpsc::Sender<Dialled>,
     bulk: Arc<Bulk>,
-    renew_asked: Option<WallMs>,
+    renew_asked: Option<Instant64>,
     ended: Option<Exit>,
 }
 
@@ -179,13 +179,13 @@ impl Shell {
 
     async fn run(mut self, mut signals: mpsc::Receiver<Signal>) -> Result<Ended, Fault> {
         loop {
+            self.ask_for_certificate();
             while let Some(effect) = self.core.poll_effect() {
-                self.act(effect).await;
+                self.act(effect);
             }
             if let Some(exit) = self.ended {
                 return Ok(self.leave(exit).await);
             }
-            self.ask_for_certificate();
             let due = self.core.poll_timeout().unwrap_or(Instant64(u64::MAX));
             let wait = Duration::from_millis(due.since_ms(now().mono).min(HEALTH_MS));
             tokio::select! {
@@ -209,6 +209,12 @@ impl Shell {
     }
 
     fn handle(&mut self, input: Input) {
+        // The end of a connection that was replaced is no news; the core would take it for the end of its successor.
+        if let Input::ConnectionLost { conn } = input
+            && conn != ConnId(self.next_conn)
+        {
+            return;
+        }
         if let Err(rejected) = self.core.handle(now(), input) {
             tracing::debug!(%rejected, "input_rejected");
         }
@@ -216,6 +222,10 @@ impl Shell {
 
     fn connected(&mut self, dialled: Dialled) {
         match dialled {
+            Dialled::Session(session) if session.conn != ConnId(self.next_conn) => {
+                // Given up before it was there.
+                tokio::spawn(session.end(true));
+            }
             Dialled::Session(session) => {
                 let conn = session.conn;
                 self.session = Some(session);
@@ -223,7 +233,14 @@ impl Shell {
             }
             Dialled::Renewed(conn, chain) => {
                 self.install(chain);
+                self.redial_bulk();
                 self.handle(Input::ConnectionLost { conn });
+            }
+            Dialled::Failed(conn, Fault::Refused { code, detail }) if code.permanent() => {
+                // Said while renewing, before there was a session: the core hears it as if there were one.
+                let message = CoordinatorMessage::Refuse { code, detail };
+                self.handle(Input::Connected { conn });
+                self.handle(Input::Message { conn, message });
             }
             Dialled::Failed(conn, fault) => {
                 tracing::info!(error = %fault, source = ?std::error::Error::source(&fault).map(ToString::to_string), "not_connected");
@@ -232,7 +249,8 @@ impl Shell {
         }
     }
 
-    async fn act(&mut self, effect: Effect) {
+    /// Begins what the core wants done. Nothing here waits or touches a disk: the beats are sent from this task.
+    fn act(&mut self, effect: Effect) {
         match effect {
             Effect::Say { conn, message } => {
                 if let Some(session) = self.session.as_ref().filter(|session| session.conn == conn) {
@@ -255,7 +273,7 @@ impl Shell {
             Effect::ForgetAttempt { attempt } => self.jobs.forget(attempt),
             Effect::InstallCertificate { chain } => {
                 self.install(chain);
-                self.redial_bulk().await;
+                self.redial_bulk();
             }
             Effect::Reconnect { after_ms, renew_first } => self.reconnect(after_ms, renew_first),
             Effect::Leave { exit } => self.ended = Some(exit),
@@ -300,11 +318,11 @@ impl Shell {
         }
     }
 
-    async fn redial_bulk(&self) {
+    fn redial_bulk(&self) {
         match self.identity.client_config(Protocol::Bulk) {
             Ok(config) => {
                 let dial = Dial { endpoint: self.endpoint.clone(), servers: self.servers.clone(), config };
-                self.bulk.redial(dial).await;
+                self.bulk.redial(dial);
             }
             Err(error) => tracing::error!(%error, "bulk_link_not_renewed"),
         }
@@ -312,15 +330,32 @@ impl Shell {
 
     /// At two thirds of the certificate's life, and every minute after that until there is a new one.
     fn ask_for_certificate(&mut self) {
-        let at = now().wall;
-        let asked_lately = self.renew_asked.is_some_and(|asked| at < asked.plus_ms(60_000));
-        if at < self.identity.renew_at() || asked_lately {
+        let at = now();
+        let asked_lately = self.renew_asked.is_some_and(|asked| at.mono < asked.plus_ms(60_000));
+        if at.wall < self.identity.renew_at() || asked_lately {
             return;
         }
-        self.renew_asked = Some(at);
+        self.renew_asked = Some(at.mono);
         match self.identity.csr() {
             Ok(csr) => self.handle(Input::CertificateDue { csr }),
             Err(error) => tracing::error!(%error, "certificate_request_failed"),
+        }
+    }
+
+    /// Waits until what was told to be killed is gone; a supervisor that was told goes on without the agent.
+    async fn see_killed_off(&mut self) {
+        let mut left = self.jobs.killing();
+        let gone = async {
+            while !left.is_empty() {
+                match self.inputs.recv().await {
+                    Some(Input::RunnerGone { attempt } | Input::Ended { attempt, .. }) => drop(left.remove(&attempt)),
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        };
+        if tokio::time::timeout(Duration::from_millis(KILL_VERIFY_MS), gone).await.is_err() {
+            tracing::error!(attempts = left.len(), "processes_not_seen_gone");
         }
     }
 
@@ -328,7 +363,10 @@ impl Shell {
         if let Some(session) = self.session.take() {
             session.end(false).await;
         }
-        self.endpoint.wait_idle().await;
+        self.see_killed_off().await;
+        // The bulk connection would keep itself alive for ever; and a peer that is gone is not waited for.
+        self.endpoint.close(Code::Done.number(), b"the agent leaves");
+        let _ = tokio::time::timeout(GOODBYE, self.endpoint.wait_idle()).await;
         match exit {
             Exit::Drained => Ended::Drained,
             Exit::Quit => Ended::Quit,
@@ -336,6 +374,9 @@ impl Shell {
         }
     }
 }
+
+/// How long a leaving agent waits for the coordinator to take its goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 async fn dial_once(dial: &Dial, conn: ConnId, renew: Option<Vec<u8>>, inputs: mpsc::Sender<Input>) -> Dialled {
     match renew {

@@ -11,10 +11,12 @@ use windlass_agent_runner::launch::User;
 use windlass_cache::{LayoutOptions, Store, layout};
 use windlass_protocol::Cause;
 use windlass_protocol::cause::CauseKind;
-use windlass_protocol::job::{Epoch, JobSpec, Source};
+use windlass_protocol::job::{JobSpec, Source};
 
-use crate::bulk::{Bulk, blocking, internal, stored};
+use crate::bulk::{Bulk, internal, stored};
 use crate::git;
+use crate::preparing::Busy;
+use crate::right::Right;
 
 /// Where an attempt's job lives.
 #[derive(Debug, Clone)]
@@ -58,26 +60,28 @@ impl Sources {
     pub(crate) async fn prepare(
         &self,
         job: &JobSpec,
-        epoch: Epoch,
+        right: &Right,
         workspace: &Workspace,
         user: Option<User>,
+        busy: &Busy,
     ) -> Result<(), Cause> {
         workspace.create(user, &job.source).map_err(|e| io_cause(&e, &workspace.root))?;
         match &job.source {
             Source::Empty => Ok(()),
             Source::Tree { digest } => {
-                self.bulk.fetch_tree(job, epoch, *digest).await?;
+                self.bulk.fetch_tree(job, right, *digest).await?;
                 let (store, namespace, root) = (self.store.clone(), job.namespace.clone(), *digest);
                 let dest = workspace.checkout.clone();
                 let options =
                     LayoutOptions { owner: user.map(|user| (user.uid, user.gid)), ..LayoutOptions::default() };
-                blocking(move || layout(&store, &namespace, root, &dest, &options).map_err(|e| stored(&e))).await?;
+                busy.blocking(move || layout(&store, &namespace, root, &dest, &options).map_err(|e| stored(&e)))
+                    .await?;
                 Ok(())
             }
             Source::Git { repository, commit, branch } => {
                 let target = git::fetch(&workspace.checkout, repository, commit, branch).await?;
                 let checkout = workspace.checkout.clone();
-                blocking(move || own(&checkout, user).map_err(|e| io_cause(&e, &checkout))).await?;
+                busy.blocking(move || own(&checkout, user).map_err(|e| io_cause(&e, &checkout))).await?;
                 git::check_out(workspace, user, &target).await
             }
         }
