@@ -15,6 +15,8 @@ mod conn;
 mod control;
 mod enrol;
 mod intake;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};

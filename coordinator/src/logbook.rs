@@ -104,3 +104,56 @@ impl Logs for Logbook {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use windlass_cache::RealFs;
+    use windlass_coordinator_core::row::{AttemptRow, AttemptState, Change};
+    use windlass_coordinator_logs::Options;
+    use windlass_coordinator_store::{MemoryStore, Store as _};
+    use windlass_protocol::{AgentId, BuildId, JobId, WallMs};
+
+    use super::*;
+
+    fn row(id: AttemptId, state: AttemptState) -> Change {
+        Change::Attempt(Box::new(AttemptRow {
+            id,
+            job: JobId::from_bytes([2; 16]),
+            build: BuildId::from_bytes([3; 16]),
+            number: 1,
+            state,
+            epoch: Epoch(1),
+            agent: AgentId::from_bytes([5; 16]),
+            agent_name: String::new(),
+            zone: String::new(),
+            pool: String::new(),
+            assigned_at: WallMs(1),
+            outcome: None,
+            log_complete: false,
+            cause: None,
+            finished_at: None,
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_log_that_a_crash_left_open_is_sealed_or_deleted_unless_its_attempt_goes_on() {
+        let [finished, running, unknown] = [1, 2, 3].map(|byte| AttemptId::from_bytes([byte; 16]));
+        let mut store = MemoryStore::new();
+        let epoch = store.claim().unwrap();
+        store.commit(epoch, &[row(finished, AttemptState::Finished), row(running, AttemptState::Assigned)]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let logs = LogStore::open(Arc::new(RealFs), dir.path(), Options::default()).unwrap();
+        for attempt in [finished, running, unknown] {
+            logs.append(attempt, Epoch(1), 0, WallMs(1), Bytes::from_static(b"line\n")).await.unwrap();
+        }
+        let left = LeftOpen::find(&logs, &store.history()).unwrap();
+        assert_eq!(left, LeftOpen { ended: vec![finished], unknown: vec![unknown] });
+        left.close(logs.clone()).await;
+        logs.quiet().await;
+        assert_eq!(logs.open_logs(), [running]);
+        assert!(logs.len(finished).await.unwrap().unwrap().sealed);
+        assert_eq!(logs.len(unknown).await.unwrap(), None);
+        logs.append(finished, Epoch(1), 5, WallMs(1), Bytes::from_static(b"more")).await.unwrap_err();
+    }
+}
