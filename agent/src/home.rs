@@ -2,13 +2,17 @@
 //!
 //! `identity/` (key, certificate, CA; 0700), `jobs/` (one directory an attempt; 0700), `cache/` (0700), `work/` (one
 //! workspace an attempt; others may pass through it, each workspace is its job's alone), `lock`.
+//!
+//! Where the agent is root and its directory lies where slots' users cannot pass (below root's own home, say), `work` is
+//! a link to a directory of root's in `/var/tmp`, made anew if it is gone.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::process::geteuid;
 use windlass_protocol::AttemptId;
 
 use crate::error::Fault;
@@ -17,6 +21,7 @@ use crate::error::Fault;
 #[derive(Debug)]
 pub struct Home {
     root: PathBuf,
+    work: PathBuf,
     _lock: File,
 }
 
@@ -33,11 +38,13 @@ impl Home {
         fs::create_dir_all(root).map_err(failed(root))?;
         let root = root.canonicalize().map_err(failed(root))?;
         let lock = lock(&root)?;
-        for (name, mode) in [("identity", 0o700), ("jobs", 0o700), ("cache", 0o700), ("work", 0o711)] {
+        for name in ["identity", "jobs", "cache"] {
             let path = root.join(name);
-            ensure_dir(&path, mode).map_err(failed(&path))?;
+            ensure_dir(&path, 0o700).map_err(failed(&path))?;
         }
-        Ok(Self { root, _lock: lock })
+        let path = root.join("work");
+        let work = ensure_work(&root, &path).map_err(failed(&path))?;
+        Ok(Self { root, work, _lock: lock })
     }
 
     /// The directory itself.
@@ -64,10 +71,10 @@ impl Home {
         self.root.join("cache")
     }
 
-    /// All workspaces.
+    /// All workspaces, by a path that jobs can use.
     #[must_use]
     pub fn work(&self) -> PathBuf {
-        self.root.join("work")
+        self.work.clone()
     }
 
     /// What belongs to one attempt's job: `checkout`, its workspace, and `home`.
@@ -83,6 +90,45 @@ fn ensure_dir(path: &Path, mode: u32) -> io::Result<()> {
         other => other?,
     }
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// The directory of all workspaces, where every slot's user can pass.
+fn ensure_work(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    if !geteuid().is_root() || root.ancestors().map(passable).collect::<io::Result<Vec<_>>>()?.into_iter().all(|it| it)
+    {
+        ensure_dir(path, 0o711)?;
+        return Ok(path.to_owned());
+    }
+    match fs::read_link(path) {
+        Ok(elsewhere) if is_roots_own(&elsewhere) => return Ok(elsewhere),
+        // Somebody has cleaned up, and the workspaces went with it.
+        Ok(_) => fs::remove_file(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => fs::remove_dir(path)?,
+        Err(error) => return Err(error),
+    }
+    let elsewhere = make_elsewhere()?;
+    symlink(&elsewhere, path)?;
+    Ok(elsewhere)
+}
+
+/// Whether everybody may pass through a directory.
+fn passable(dir: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(dir)?.permissions().mode() & 0o001 != 0)
+}
+
+fn is_roots_own(dir: &Path) -> bool {
+    fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir() && found.uid() == 0)
+}
+
+/// A new directory of a name that nobody can have guessed, in the place for what outlives a boot.
+fn make_elsewhere() -> io::Result<PathBuf> {
+    let mut bytes = [0_u8; 8];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    let path = Path::new("/var/tmp").join(format!("windlass-{:016x}", u64::from_le_bytes(bytes)));
+    DirBuilder::new().mode(0o711).create(&path)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o711))?;
+    Ok(path)
 }
 
 fn lock(root: &Path) -> Result<File, Fault> {
