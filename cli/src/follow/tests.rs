@@ -1,3 +1,5 @@
+//! Following builds: what comes of events, in whatever order they come.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The spool: what is written is read, over files, cuts and crashes.
+
 use super::*;
 
 fn read_all(reader: &mut SpoolReader, mut from: u64, max: usize) -> Vec<u8> {
