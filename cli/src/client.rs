@@ -105,11 +105,6 @@ impl Client {
         self.json(&Ask { json: Some(body), header, idempotent: true, ..Ask::new(Method::POST, path) }).await
     }
 
-    /// `DELETE`.
-    pub(crate) async fn delete(&self, path: &str) -> Result<Value, ClientError> {
-        self.json(&Ask::new(Method::DELETE, path)).await
-    }
-
     /// `GET` of bytes that come as they are.
     pub(crate) async fn open(
         &self,

@@ -76,6 +76,12 @@ impl Failure {
         Self { code, what, causes, hint: None }
     }
 
+    /// The same with the innermost cause alone, where those around it only say which layer spoke.
+    pub(crate) fn innermost(mut self) -> Self {
+        self.causes = self.causes.pop().into_iter().collect();
+        self
+    }
+
     /// The same, with advice.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

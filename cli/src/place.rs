@@ -21,10 +21,19 @@ pub(crate) struct Server {
     pub(crate) data: PathBuf,
 }
 
-/// The default data directory of a role (`up`, `coordinator`, `agent`), by the XDG rules.
+/// The default data directory of a role (`up`, `coordinator`, `agent`), by the XDG rules. Jobs of an agent that is root
+/// run as users of their own: where those cannot pass root's home, the system's place is taken.
 pub(crate) fn data_dir(role: &str) -> PathBuf {
     let base = env_path("XDG_DATA_HOME").unwrap_or_else(|| home().join(".local/share"));
+    let system = geteuid().is_root() && closed_directory(&base).is_some();
+    let base = if system { PathBuf::from("/var/lib") } else { base };
     base.join("windlass").join(role)
+}
+
+/// The first directory on the way to a path, itself included, that other users cannot pass.
+pub(crate) fn closed_directory(path: &Path) -> Option<PathBuf> {
+    let closed = |dir: &&Path| fs::metadata(dir).is_ok_and(|found| found.is_dir() && found.mode() & 0o001 == 0);
+    path.ancestors().collect::<Vec<_>>().into_iter().rev().find(closed).map(Path::to_owned)
 }
 
 /// The cache directory of this program.
@@ -111,4 +120,21 @@ fn read(path: &Path) -> Option<Server> {
         return None;
     }
     Some(server)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_other_users_cannot_pass_is_found_on_the_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = |mode| fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+        set(0o700);
+        assert_eq!(closed_directory(&dir.path().join("a/b")), Some(dir.path().to_owned()));
+        set(0o711);
+        assert_eq!(closed_directory(&dir.path().join("a/b")), None);
+    }
 }

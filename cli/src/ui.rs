@@ -58,11 +58,6 @@ impl Ui {
         self.out_terminal
     }
 
-    /// Whether stdout has colours.
-    pub(crate) const fn out_has_colour(&self) -> bool {
-        self.out_colour
-    }
-
     /// Data: one line on stdout. A reader that has gone is no error: there is nobody to tell.
     pub(crate) fn data(&self, line: &str) {
         self.raw(format!("{line}\n").as_bytes());

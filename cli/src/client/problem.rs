@@ -121,6 +121,7 @@ impl From<ClientError> for Failure {
             }
             ClientError::Ended { .. } => Self::of(Code::Unreachable, &error),
             ClientError::Unreachable { .. } => Self::of(Code::Unreachable, &error)
+                .innermost()
                 .hint("start one with `windlass up`, or name another with --server URL or WINDLASS_URL"),
             ClientError::Setup { .. } | ClientError::BadToken | ClientError::Address { .. } => {
                 Self::of(Code::Usage, &error)

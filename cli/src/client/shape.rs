@@ -185,11 +185,6 @@ impl Build {
     pub(crate) fn name(&self) -> String {
         format!("{}/{}", self.pipeline, self.number)
     }
-
-    /// Whether it has ended, for now.
-    pub(crate) fn is_final(&self) -> bool {
-        matches!(self.state.as_str(), "passed" | "failed" | "canceled" | "skipped" | "not_run")
-    }
 }
 
 impl Piece {

@@ -13,6 +13,7 @@ use windlass_protocol::Secret;
 
 use crate::SPAWNER;
 use crate::error::{Code, Failure};
+use crate::place;
 
 /// Starts tracing to stderr: `WINDLASS_LOG`, else what an operator follows.
 pub(crate) fn trace(default: &str) {
@@ -42,6 +43,18 @@ pub(crate) fn spawner() -> Result<(PathBuf, Vec<String>), Failure> {
     Ok((exe, vec![SPAWNER.to_owned()]))
 }
 
+/// Refuses a data directory that the users cannot reach as whom an agent's jobs run.
+pub(crate) fn check_reachable(data: &Path) -> Result<(), Failure> {
+    match place::closed_directory(data) {
+        Some(closed) if rustix::process::geteuid().is_root() => {
+            let text = format!("jobs run as users of their own, and those cannot reach {}", data.display());
+            Err(Failure::usage(text)
+                .hint(format!("allow it with `chmod o+x {}`, or give another --data", closed.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// An agent for a coordinator in the same process.
 pub(crate) fn embedded_agent(
     coordinator: &Coordinator,
@@ -49,6 +62,7 @@ pub(crate) fn embedded_agent(
     slots: u32,
     join_token: Option<Secret<String>>,
 ) -> Result<AgentConfig, Failure> {
+    check_reachable(data)?;
     let port = coordinator.address.port();
     let host = if coordinator.address.ip().is_ipv6() { "[::1]" } else { "127.0.0.1" };
     let server = if coordinator.address.ip().is_unspecified() {

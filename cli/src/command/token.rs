@@ -29,28 +29,28 @@ pub(crate) struct CreateArguments {
     #[arg(long)]
     pool: Option<String>,
     /// The pool's zone: its network.
-    #[arg(long, requires = "pool")]
+    #[arg(long, requires = "pool", conflicts_with = "scope")]
     zone: Option<String>,
     /// A queue that the pool serves.
-    #[arg(long, requires = "pool")]
+    #[arg(long, requires = "pool", conflicts_with = "scope")]
     queue: Vec<String>,
     /// What the pool's agents may run.
-    #[arg(long, requires = "pool")]
+    #[arg(long, requires = "pool", conflicts_with = "scope")]
     trust: Option<TrustClass>,
     /// A tag of the pool's agents.
-    #[arg(long, value_name = "K=V", requires = "pool")]
+    #[arg(long, value_name = "K=V", requires = "pool", conflicts_with = "scope")]
     tag: Vec<String>,
     /// How many agents may join with it; 0 is any number. [default: 1]
-    #[arg(long, value_name = "N", requires = "pool")]
+    #[arg(long, value_name = "N", requires = "pool", conflicts_with = "scope")]
     uses: Option<u32>,
     /// An API token that may do this, such as builds:read; several with commas.
     #[arg(long, value_name = "SCOPE", value_delimiter = ',')]
     scope: Vec<String>,
     /// Only for this pipeline.
-    #[arg(long, requires = "scope")]
+    #[arg(long, requires = "scope", conflicts_with = "pool")]
     pipeline: Option<String>,
     /// Only for this branch.
-    #[arg(long, requires = "scope")]
+    #[arg(long, requires = "scope", conflicts_with = "pool")]
     branch: Option<String>,
     /// When it ends, such as 24h. [default: 24h for join tokens, never for API tokens]
     #[arg(long, value_name = "TIME", value_parser = serve::duration_ms)]

@@ -158,7 +158,8 @@ impl Show for Human<'_> {
         if let Some(bars) = &mut self.bars {
             bars.end(&job.id);
         }
-        if !job.is_command() || self.quiet {
+        // What never ran and has no cause of its own stands in the table.
+        if !job.is_command() || self.quiet || (job.attempts.is_empty() && job.cause.is_none()) {
             return;
         }
         let (mark, style) = words::mark(&job.state, job.soft_failed);

@@ -38,11 +38,6 @@ pub(crate) fn now() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
-/// Bytes for people.
-pub(crate) fn bytes(bytes: u64) -> String {
-    indicatif::BinaryBytes(bytes).to_string()
-}
-
 /// A line of a log as it may stand beside others on a terminal: colours and tabs stay, whatever moves the cursor goes,
 /// and of what a carriage return wrote over only the last is left.
 pub(crate) fn line(line: &[u8]) -> Vec<u8> {
