@@ -76,8 +76,15 @@ impl Pair {
 
     /// Gives a coordinator its agent, and waits until that can take jobs.
     pub(crate) async fn with(coordinator: Coordinator, data: PathBuf, slots: u32) -> Result<Self, Failure> {
-        let token = coordinator.local_join_token().await.map_err(|e| Failure::of(Code::Failed, &e))?;
-        let agent_config = serve::embedded_agent(&coordinator, &data, slots, Some(Secret::new(token)))?;
+        // One that has joined needs no token, and none is left lying about.
+        let token = match data.join("agent/identity/chain.der").exists() {
+            true => None,
+            false => {
+                let token = coordinator.local_join_token().await.map_err(|e| Failure::of(Code::Failed, &e))?;
+                Some(Secret::new(token))
+            }
+        };
+        let agent_config = serve::embedded_agent(&coordinator, &data, slots, token)?;
         let (agent_signals, signals) = mpsc::channel(8);
         let agent = tokio::spawn(windlass_agent::run(agent_config, signals));
         let mut pair = Self { coordinator, data, agent, agent_signals };
