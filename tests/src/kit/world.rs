@@ -219,11 +219,23 @@ impl World {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
+        self.remove_workspaces_elsewhere()?;
         for mount in self.mounts.borrow_mut().drain(..) {
             let status = std::process::Command::new("umount").arg(&mount).status()?;
             ensure!(status.success(), "{} cannot be unmounted", mount.display());
         }
         Ok(())
+    }
+
+    /// An embedded agent of root's, whose data lies below a home that lets nobody through, has its workspaces elsewhere.
+    fn remove_workspaces_elsewhere(&self) -> Result<()> {
+        let Ok(work) = fs::read_link(self.root.join("home/.local/share/windlass/up/agent/work")) else { return Ok(()) };
+        let ours = work.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"windlass-"));
+        ensure!(ours && work.parent() == Some(Path::new("/var/tmp")), "workspaces at {}", work.display());
+        match fs::remove_dir_all(&work) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     fn show_logs(&self) -> Result<()> {

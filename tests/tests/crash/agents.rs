@@ -101,11 +101,11 @@ fn an_exclusive_job_of_a_stopped_agent_has_ended_before_another_takes_its_place(
     test(async |world| {
         let pool = JoinToken::pool("local", &["default"]).lease_ms(2_000);
         let fleet = Fleet::of(world, &pool, 1).await?;
-        // Each attempt holds a lock for as long as it lives; two at once would be seen.
+        // Each attempt holds a lock for as long as it lives, and does not go before it must; two at once would be seen.
         let (lock, twice) = (world.shared_file("lock")?, world.path("twice"));
         let (dir, done) = (world.shared_dir("marks")?, world.path("done"));
         let script = format!(
-            "exec 9<>{}; flock -n 9 || touch {}/twice; touch {}/$WINDLASS_ATTEMPT; {}",
+            "trap '' TERM; exec 9<>{}; flock -n 9 || touch {}/twice; touch {}/$WINDLASS_ATTEMPT; {}",
             lock.display(),
             dir.display(),
             dir.display(),

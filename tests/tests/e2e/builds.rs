@@ -14,7 +14,8 @@ fn a_pipeline_runs_in_the_order_of_its_dependencies() -> Result<()> {
     test(async |world| {
         let fleet = Fleet::start(world).await?;
         let order = world.shared_file("order")?;
-        let note = |key: &str| step(key, &format!("echo {key} >> {}", order.display()));
+        // Slow to write: one that does not wait for it would come first.
+        let note = |key: &str| step(key, &format!("sleep 0.2; echo {key} >> {}", order.display()));
         let steps = [
             note("first"),
             with(note("second"), "depends_on", json!("first")),
