@@ -90,6 +90,8 @@ impl World {
         for name in ["home", "run", "logs"] {
             DirBuilder::new().mode(0o700).create(root.join(name))?;
         }
+        // Where root's jobs could not pass its home, its data would lie in the system's place, outside of this world.
+        fs::set_permissions(root.join("home"), Permissions::from_mode(0o711))?;
         Ok(Self { dir: Some(dir), root, numbered: Cell::new(0), mounts: RefCell::default(), failed: Cell::new(false) })
     }
 
