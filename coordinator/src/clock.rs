@@ -2,7 +2,6 @@
 
 use std::fmt::Debug;
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
 use windlass_protocol::{Instant64, Now, WallMs};
 
 /// Where the time comes from.
@@ -17,15 +16,8 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Now {
-        let mono = Instant64(millis(clock_gettime(ClockId::Boottime)));
-        Now { mono, wall: WallMs(millis(clock_gettime(ClockId::Realtime))) }
+        windlass_protocol::host::now()
     }
-}
-
-/// Milliseconds; 0 for a time before the clock's beginning.
-fn millis(time: Timespec) -> u64 {
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000)
 }
 
 /// The runtime's clock, which stands still where tests pause it. The wall begins where it is told to.
