@@ -133,7 +133,16 @@ impl Jobs {
         let begun = found.supervised || found.dir.join("starting").exists();
         let Some(Record { boot, place, spec }) = read_record(&found.dir, begun)? else { return Ok(None) };
         let outcome = found.outcome.clone();
-        let started = begun || boot != boot_id()?;
+        let rebooted = boot != boot_id()?;
+        let noted = begun && !found.supervised && outcome.is_none();
+        if noted && !rebooted && attempts::discard_unlaunched(&found.dir)? {
+            // The agent died between its note and the launch: the command has not started and never will. The same
+            // attempt may be offered again, once its workspace is gone.
+            let leaving = tokio::spawn(wipe(self.ground.home.workspace_of(found.attempt)));
+            self.leaving.insert(found.attempt, (place, leaving));
+            return Ok(None);
+        }
+        let started = begun || rebooted;
         let phase = match found.phase {
             Phase::Preparing if started => Phase::Running,
             phase => phase,

@@ -195,10 +195,34 @@ fn marked_processes(attempt: AttemptId) -> Vec<Pid> {
 /// # Errors
 /// Those of the file system.
 pub fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+    // Whose it is goes first: a directory that is left half removed says nothing of itself, and [`scan`] removes it.
+    match fs::remove_file(Places(dir).launch()).and_then(|()| fs::remove_dir_all(dir)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        },
         other => other,
     }
+}
+
+/// Whether nothing was ever launched for an attempt without a supervisor; its directory is gone then. The spawner makes
+/// the control socket before it forks anything, and one that outlived its agent does not find the directory any more.
+///
+/// # Errors
+/// Those of the file system.
+pub fn discard_unlaunched(dir: &Path) -> io::Result<bool> {
+    let launched = |dir: &Path| dir.join(CONTROL_SOCKET).symlink_metadata().is_ok();
+    let Some(name) = dir.file_name().filter(|_| !launched(dir)) else { return Ok(false) };
+    let mut aside = std::ffi::OsString::from(".gone-");
+    aside.push(name);
+    let aside = dir.with_file_name(aside);
+    fs::rename(dir, &aside)?;
+    if launched(&aside) {
+        fs::rename(&aside, dir)?;
+        return Ok(false);
+    }
+    remove(&aside)?;
+    Ok(true)
 }
 
 /// Connects to an attempt's supervisor; refused if it is gone.
