@@ -239,3 +239,37 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<Option<T
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noted(jobs: &Path) -> PathBuf {
+        let attempt = AttemptId::from_bytes([7; 16]);
+        let workspace = jobs.join("workspace");
+        prepare(jobs, &LaunchRecord { attempt, epoch: Epoch(1), exclusive: false, workspace }).unwrap()
+    }
+
+    #[test]
+    fn what_was_noted_and_never_launched_is_discarded_and_what_has_a_supervisors_socket_is_not() {
+        let jobs = tempfile::tempdir().unwrap();
+        let dir = noted(jobs.path());
+        assert!(discard_unlaunched(&dir).unwrap());
+        assert!(scan(jobs.path()).unwrap().is_empty(), "nothing is left to be taken for an attempt");
+        let dir = noted(jobs.path());
+        fs::write(dir.join(CONTROL_SOCKET), "").unwrap();
+        assert!(!discard_unlaunched(&dir).unwrap());
+        assert_eq!(scan(jobs.path()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_directory_that_is_half_removed_is_no_attempt() {
+        let jobs = tempfile::tempdir().unwrap();
+        let dir = noted(jobs.path());
+        fs::write(dir.join("starting"), "").unwrap();
+        fs::remove_file(Places(&dir).launch()).unwrap();
+        assert!(scan(jobs.path()).unwrap().is_empty());
+        assert!(!dir.exists(), "the rest goes with the scan");
+        remove(&dir).unwrap();
+    }
+}
