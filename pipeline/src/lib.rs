@@ -7,12 +7,15 @@
 //! - `check`: what only all steps together show;
 //! - `expand`: the steps as nodes of a [`graph`].
 //!
-//! All of them report [`Diagnostic`]s and go on, so that one run tells everything that is wrong.
+//! [`file`] names the files that a text is looked for in.
+//!
+//! All stops report [`Diagnostic`]s and go on, so that one run tells everything that is wrong.
 
 mod check;
 mod compile;
 pub mod diagnostic;
 mod expand;
+pub mod file;
 mod fuzz;
 pub mod graph;
 mod interpolate;

@@ -1,26 +1,11 @@
 //! Where a build's pipeline comes from when the client does not send it: its source tree (reference 1.1).
 
 use windlass_cache::{Directory, Node, Store};
+use windlass_pipeline::file::{BUILDKITE, OWN};
 use windlass_protocol::limits::{PIPELINE_MAX_BYTES, TREE_DIR_MAX_BYTES};
 use windlass_protocol::{Digest, Namespace};
 
 use super::problem::{Kind, Problem};
-
-/// Ours, looked for first.
-const OWN: &str = ".windlass/pipeline.yml";
-
-/// Exactly one of these may be there.
-const BUILDKITE: [&str; 9] = [
-    "buildkite.yml",
-    "buildkite.yaml",
-    "buildkite.json",
-    ".buildkite/pipeline.yml",
-    ".buildkite/pipeline.yaml",
-    ".buildkite/pipeline.json",
-    "buildkite/pipeline.yml",
-    "buildkite/pipeline.yaml",
-    "buildkite/pipeline.json",
-];
 
 /// A pipeline's text and the file that it stands in.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use windlass_pipeline::file::{BUILDKITE, OWN};
 use windlass_pipeline::graph::Graph;
 use windlass_pipeline::{Inputs, compile_with};
 use windlass_protocol::limits::PIPELINE_MAX_BYTES;
@@ -10,22 +11,6 @@ use windlass_protocol::limits::PIPELINE_MAX_BYTES;
 use super::git;
 use crate::error::{Code, Failure};
 use crate::ui::Ui;
-
-/// Ours, looked for first.
-const OWN: &str = ".windlass/pipeline.yml";
-
-/// Exactly one of these may be there, as with Buildkite's agent.
-const BUILDKITE: [&str; 9] = [
-    "buildkite.yml",
-    "buildkite.yaml",
-    "buildkite.json",
-    ".buildkite/pipeline.yml",
-    ".buildkite/pipeline.yaml",
-    ".buildkite/pipeline.json",
-    "buildkite/pipeline.yml",
-    "buildkite/pipeline.yaml",
-    "buildkite/pipeline.json",
-];
 
 /// A pipeline's text, and what it is called.
 #[derive(Debug)]
