@@ -105,6 +105,10 @@ pub const LOG_FRAMES_MAX: usize = 1 << 20;
 /// A log that is longer than this is refused, whatever limit its agent was told.
 pub const LOG_MAX_BYTES: u64 = 16 << 30;
 
+/// How long the end of a log waits for others to share its sync with. Nobody waits for it but the sealer, and at a hundred
+/// ends a second it saves most of their syncs.
+pub const LOG_END_WAIT_MS: u64 = 20;
+
 /// Logs that are sealed with one sync of their directory.
 pub const LOG_SEAL_BATCH: usize = 32;
 

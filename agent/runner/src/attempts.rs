@@ -1,9 +1,9 @@
 //! The attempts' directories: what a starting agent finds of those that its predecessor ran.
 
 use std::fs::{self, DirBuilder};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub struct FoundAttempt {
     pub outcome: Option<Outcome>,
     /// Whether its supervisor lives: then it can be attached to. If not and there is no outcome, it is for [`bury`].
     pub supervised: bool,
+    /// Whether it was launched: its command may have started. If not, [`discard_unlaunched`] settles that it never will.
+    pub launched: bool,
 }
 
 /// Makes an attempt's directory, which nobody else can look into, and notes whose it is.
@@ -51,7 +53,14 @@ pub struct FoundAttempt {
 pub fn prepare(jobs: &Path, record: &LaunchRecord) -> io::Result<PathBuf> {
     let dir = jobs.join(record.attempt.to_string());
     DirBuilder::new().mode(0o700).create(&dir)?;
-    write_whole(&Places(&dir).launch(), &serde_json::to_vec(record)?)?;
+    // In one write, which no death of this process cuts; after one of the machine an empty file says nothing.
+    let mut options = fs::OpenOptions::new();
+    options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(Places(&dir).launch())?
+        .write_all(&serde_json::to_vec(record)?)?;
     Ok(dir)
 }
 
@@ -87,7 +96,7 @@ fn look(dir: &Path) -> io::Result<Option<FoundAttempt>> {
     let places = Places(dir);
     let Some(record) = read_json::<LaunchRecord>(&places.launch())? else { return Ok(None) };
     // Asked before the outcome is read: one that ends in between has left its outcome.
-    let supervised = connect(dir).is_ok();
+    let (supervised, launched) = (connect(dir).is_ok(), was_launched(dir));
     let started = read_json::<StartedRecord>(&places.started())?;
     let outcome = read_json::<Outcome>(&places.outcome())?;
     let phase = match (&outcome, &started) {
@@ -102,8 +111,9 @@ fn look(dir: &Path) -> io::Result<Option<FoundAttempt>> {
         workspace: record.workspace,
         exclusive: record.exclusive,
         phase,
-        started_at: started.map(|started| started.at),
+        started_at: started.as_ref().map(|started| started.at),
         supervised: supervised && outcome.is_none(),
+        launched: supervised || launched || started.is_some() || outcome.is_some(),
         outcome,
     }))
 }
@@ -205,19 +215,23 @@ pub fn remove(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether nothing was ever launched for an attempt without a supervisor; its directory is gone then. The spawner makes
-/// the control socket before it forks anything, and one that outlived its agent does not find the directory any more.
+/// The spawner makes the control socket before it forks anything.
+fn was_launched(dir: &Path) -> bool {
+    dir.join(CONTROL_SOCKET).symlink_metadata().is_ok()
+}
+
+/// Whether nothing was ever launched for an attempt without a supervisor; its directory is gone then. A spawner that
+/// outlived its agent does not find it any more.
 ///
 /// # Errors
 /// Those of the file system.
 pub fn discard_unlaunched(dir: &Path) -> io::Result<bool> {
-    let launched = |dir: &Path| dir.join(CONTROL_SOCKET).symlink_metadata().is_ok();
-    let Some(name) = dir.file_name().filter(|_| !launched(dir)) else { return Ok(false) };
+    let Some(name) = dir.file_name().filter(|_| !was_launched(dir)) else { return Ok(false) };
     let mut aside = std::ffi::OsString::from(".gone-");
     aside.push(name);
     let aside = dir.with_file_name(aside);
     fs::rename(dir, &aside)?;
-    if launched(&aside) {
+    if was_launched(&aside) {
         fs::rename(&aside, dir)?;
         return Ok(false);
     }
@@ -236,6 +250,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<Option<T
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+        Ok(bytes) if bytes.is_empty() => Ok(None),
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
     }
 }
@@ -266,7 +281,7 @@ mod tests {
     fn a_directory_that_is_half_removed_is_no_attempt() {
         let jobs = tempfile::tempdir().unwrap();
         let dir = noted(jobs.path());
-        fs::write(dir.join("starting"), "").unwrap();
+        fs::write(dir.join("job"), "").unwrap();
         fs::remove_file(Places(&dir).launch()).unwrap();
         assert!(scan(jobs.path()).unwrap().is_empty());
         assert!(!dir.exists(), "the rest goes with the scan");

@@ -17,6 +17,7 @@ use crate::attempts;
 use crate::control::{Report, Request, to_line};
 use crate::launch::{Launch, LaunchRecord, ProcessTask, Task, User};
 use crate::mask::secrets_of;
+use crate::shell::shell;
 use crate::spawner::{LaunchError, Spawner};
 use crate::spool::SpoolReader;
 
@@ -155,13 +156,6 @@ impl Runner {
         self.spawner.launch(&launch).await?;
         RunningJob::attach(job.attempt, &dir).await.map_err(StartError::Supervisor)
     }
-}
-
-/// The shell that runs a command (buildkite.md 18.6).
-#[must_use]
-pub fn shell(command: &str) -> Vec<String> {
-    let shell = if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" };
-    [shell, "-e", "-c", command].map(str::to_owned).to_vec()
 }
 
 /// Names of variables whose values are secret by name and too short to be masked; people should hear of them.

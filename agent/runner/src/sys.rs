@@ -107,11 +107,19 @@ fn reset_signals() {
     }
 }
 
+/// A program to become.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// Its path, then its arguments.
+    pub(crate) argv: Vec<CString>,
+    pub(crate) env: Vec<CString>,
+}
+
 /// Everything that a child needs between fork and exec, made before the fork.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) argv: Vec<CString>,
-    pub(crate) env: Vec<CString>,
+    /// Tried in order until one can be started: a plain program, then the shell that would have become it.
+    pub(crate) programs: Vec<Program>,
     pub(crate) workspace: PathBuf,
     pub(crate) user: Option<User>,
     pub(crate) stdin: OwnedFd,
@@ -273,14 +281,18 @@ fn close_on_exec_from(first: u32) {
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
-/// Replaces this program; returns only with an error.
+/// Replaces this program; returns only with the last one's error.
 fn exec(plan: &Plan) -> io::Error {
     let pointers = |strings: &[CString]| {
         strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect::<Vec<_>>()
     };
-    let (argv, env) = (pointers(&plan.argv), pointers(&plan.env));
-    let Some(program) = plan.argv.first() else { return io::Error::from_raw_os_error(libc::ENOENT) };
-    // SAFETY: both arrays end with null and point to strings that outlive the call.
-    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
-    io::Error::last_os_error()
+    let mut error = io::Error::from_raw_os_error(libc::ENOENT);
+    for program in &plan.programs {
+        let (argv, env) = (pointers(&program.argv), pointers(&program.env));
+        let Some(path) = program.argv.first() else { continue };
+        // SAFETY: both arrays end with null and point to strings that outlive the call.
+        unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+        error = io::Error::last_os_error();
+    }
+    error
 }

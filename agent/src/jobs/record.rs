@@ -16,7 +16,7 @@ use crate::workspace::Workspace;
 /// The kernel's boot id, as text.
 const BOOT_BYTES: usize = 36;
 
-/// Writes an offer down, durably, in its place.
+/// Writes an offer down, in its place. It outlives the agent, not the machine (see the module above).
 pub(super) fn record(
     ground: &Ground,
     spec: &JobSpec,
@@ -30,10 +30,7 @@ pub(super) fn record(
         bytes.extend_from_slice(&place.to_le_bytes());
         bytes.extend_from_slice(&encode(spec).map_err(io::Error::other)?);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join("job"))?;
-        file.write_all(&bytes)?;
-        // One sync: ext4, XFS and btrfs persist the names that lead to a new file with the file. A record that is cut
-        // short was never started from, because `starting` comes after it.
-        file.sync_all()
+        file.write_all(&bytes)
     })
 }
 
@@ -60,11 +57,6 @@ pub(super) fn read_record(dir: &Path, begun: bool) -> io::Result<Option<Record>>
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the record of a started attempt cannot be read"));
     }
     Ok(whole)
-}
-
-/// Notes that a command is about to be started.
-pub(super) fn mark_starting(dir: &Path) -> io::Result<()> {
-    fs::File::create(dir.join("starting")).map(drop)
 }
 
 /// Which boot of the machine this is.
