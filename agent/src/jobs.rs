@@ -33,9 +33,10 @@ use windlass_protocol::limits::JOB_REQUESTS_MAX;
 use windlass_protocol::{AttemptId, Cause, Instant64};
 
 use self::follow::{Watching, attach_to, ended, failed_outcome, nothing_ran, tell, watch_over};
-use self::record::{Record, boot_id, read_record, record};
+use self::record::{Record, read_record, record};
 use crate::environment;
 use crate::home::Home;
+use crate::host::BootId;
 use crate::logs::{self, Sending};
 use crate::preparing::{Busy, Preparing, Wish};
 use crate::right::Right;
@@ -52,6 +53,8 @@ pub(crate) struct Ground {
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) agent: AgentIdentity,
     pub(crate) name: String,
+    /// Which run of the machine this is.
+    pub(crate) boot: BootId,
     pub(crate) slot_user_base: u32,
 }
 
@@ -133,7 +136,7 @@ impl Jobs {
     fn adopt_one(&mut self, found: &FoundAttempt) -> io::Result<Option<Found>> {
         let Some(Record { boot, place, spec }) = read_record(&found.dir, found.launched)? else { return Ok(None) };
         let outcome = found.outcome.clone();
-        if !found.launched && boot == boot_id()? && attempts::discard_unlaunched(&found.dir)? {
+        if !found.launched && boot == self.ground.boot && attempts::discard_unlaunched(&found.dir)? {
             // The agent died before the launch: the command has not started and never will. The same attempt may be
             // offered again, once its workspace is gone.
             let leaving = tokio::spawn(wipe(self.ground.home.workspace_of(found.attempt)));

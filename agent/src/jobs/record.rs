@@ -10,11 +10,9 @@ use windlass_protocol::job::JobSpec;
 use windlass_protocol::message::{decode, encode};
 
 use super::Ground;
+use crate::host::BootId;
 use crate::right::Right;
 use crate::workspace::Workspace;
-
-/// The kernel's boot id, as text.
-const BOOT_BYTES: usize = 36;
 
 /// Writes an offer down, in its place. It outlives the agent, not the machine (see the module above).
 pub(super) fn record(
@@ -26,7 +24,7 @@ pub(super) fn record(
 ) -> io::Result<()> {
     right.record(|epoch| {
         let dir = ground.runner.prepare(spec, epoch, &workspace.root)?;
-        let mut bytes = boot_id()?.to_vec();
+        let mut bytes = ground.boot.to_vec();
         bytes.extend_from_slice(&place.to_le_bytes());
         bytes.extend_from_slice(&encode(spec).map_err(io::Error::other)?);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join("job"))?;
@@ -37,7 +35,7 @@ pub(super) fn record(
 /// What [`record`] wrote.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    pub(super) boot: [u8; BOOT_BYTES],
+    pub(super) boot: BootId,
     pub(super) place: u32,
     pub(super) spec: JobSpec,
 }
@@ -57,10 +55,4 @@ pub(super) fn read_record(dir: &Path, begun: bool) -> io::Result<Option<Record>>
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the record of a started attempt cannot be read"));
     }
     Ok(whole)
-}
-
-/// Which boot of the machine this is.
-pub(super) fn boot_id() -> io::Result<[u8; BOOT_BYTES]> {
-    let text = fs::read("/proc/sys/kernel/random/boot_id")?;
-    text.first_chunk().copied().ok_or_else(|| io::Error::other("the kernel tells no boot id"))
 }
