@@ -15,7 +15,7 @@ use super::{End, Watched};
 use crate::cgroup::{Cgroups, JobCgroup, Limits};
 use crate::launch::ProcessTask;
 use crate::shell;
-use crate::sys::{self, Forked, Plan, Program, Step};
+use crate::sys::{self, Plan, Program, Step};
 
 /// Room between a job and its supervisor (measured: 3,460 MB/s against 820 with the default of 64 KiB).
 pub(crate) const PIPE_BYTES: usize = 1 << 20;
@@ -61,15 +61,7 @@ impl Process {
         let (told, failure) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| ("could not make a pipe", e.into()))?;
         let plan = plan(task, cgroup, &stream, failure).map_err(at("could not prepare the job"))?;
         let birth = cgroup.birth();
-        let forked = match sys::fork(birth.as_ref().map(AsFd::as_fd)) {
-            // A kernel or a sandbox without it: the family is followed by its parents alone.
-            Err(_) if birth.is_some() => sys::fork(None),
-            other => other,
-        };
-        let main = match forked.map_err(at("could not fork"))? {
-            Forked::Child => sys::become_job(&plan),
-            Forked::Parent(main) => main,
-        };
+        let main = sys::bear(&plan, birth.as_ref().map(AsFd::as_fd)).map_err(at("could not fork"))?;
         drop((plan, stream.theirs));
         let mut failed = Vec::new();
         File::from(told).read_to_end(&mut failed).map_err(at("could not hear of the job's start"))?;
