@@ -583,6 +583,31 @@ pub const CLI_ATTACH_MS: u64 = 60_000;
 /// How long a read waits until what it saw is published; longer means that the loop stands still.
 pub const PUBLISH_WAIT_MS: u64 = 5_000;
 
+/// One frame between an agent and the command in a job: its hello carries arguments and environment, to which the kernel
+/// gives 2 MiB of an ordinary stack.
+pub const HANDS_FRAME_MAX_BYTES: usize = (2 << 20) + (64 << 10);
+
+/// Arguments, and variables, of one call: a glob that a shell expanded over a large tree.
+pub const HANDS_ARGUMENTS_MAX: usize = 64 << 10;
+
+/// Bytes that are read or written by one operation of the command in a job: large enough that round trips do not count.
+pub const HANDS_CHUNK_BYTES: usize = 256 << 10;
+
+/// A path in an operation of the command in a job: the kernel's own limit.
+pub const HANDS_PATH_MAX_BYTES: usize = 4_096;
+
+/// Directory entries in one answer of the command in a job: with the longest names, a quarter of a frame.
+pub const HANDS_ENTRIES_MAX: usize = 1_024;
+
+/// Files and directories that the command in a job holds open: one for each level of a walk, and a few files.
+pub const HANDS_HANDLES_MAX: usize = TREE_DEPTH_MAX + 64;
+
+/// How long a command in a job waits for an agent that is away, being upgraded.
+pub const HANDS_PATIENCE_MS: u64 = 60_000;
+
+/// Between two tries of a command in a job to reach its agent.
+pub const HANDS_RETRY_MS: u64 = 200;
+
 const _: () = assert!(BEAT_MS * 3 <= SUSPECT_MS, "three beats fit before an agent is suspected");
 const _: () = assert!(SUSPECT_MS < LEASE_DEFAULT_MS, "an agent is suspect before it is lost");
 const _: () = assert!(LEASE_MIN_MS <= LEASE_DEFAULT_MS && LEASE_DEFAULT_MS <= LEASE_MAX_MS);
@@ -596,3 +621,4 @@ const _: () = assert!(LINK_KEEP_ALIVE_MS * 3 < LINK_IDLE_MS as u64, "two lost ke
 const _: () = assert!(SLOTS_MAX * 2 <= LINK_STREAMS_MAX, "each slot's log has a stream, and the one before it too");
 const _: () =
     assert!(EVIDENCE_MAX_BYTES + CSR_MAX_BYTES < LINK_ENROL_WINDOW_BYTES as usize / 2, "a request to join fits");
+const _: () = assert!(HANDS_ENTRIES_MAX * 264 < HANDS_FRAME_MAX_BYTES, "an answer with the longest names fits a frame");

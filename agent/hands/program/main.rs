@@ -1,0 +1,264 @@
+//! The program that jobs call as `buildkite-agent` and `windlass`: it connects to its job's socket, says how it was
+//! called, and does what it is told. It decides nothing.
+
+#![allow(
+    unreachable_pub,
+    missing_docs,
+    clippy::print_stderr,
+    clippy::exit,
+    reason = "a program of one file, which speaks and ends by itself"
+)]
+
+use std::collections::HashMap;
+use std::fs::{DirBuilder, File, OpenOptions, ReadDir};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io::{self, ErrorKind, IsTerminal as _, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use limits::{HANDS_CHUNK_BYTES, HANDS_ENTRIES_MAX, HANDS_HANDLES_MAX, HANDS_PATIENCE_MS, HANDS_RETRY_MS};
+use wire::{Answer, Hello, Kind, LENGTH_BYTES, Op, Stream};
+
+#[path = "../../../protocol/src/limits.rs"]
+#[allow(dead_code, reason = "this program is bound by a few of them")]
+mod limits;
+#[path = "../src/wire.rs"]
+#[allow(dead_code, reason = "the other side's half is here too")]
+mod wire;
+
+/// The longest path that a socket's address holds.
+const ADDRESS_MAX_BYTES: usize = 107;
+
+fn main() {
+    let Some(socket) = std::env::var_os("WINDLASS_JOB_SOCKET") else {
+        give_up("this command works inside a job of Windlass only: WINDLASS_JOB_SOCKET is not set");
+    };
+    let hello = hello().encode().unwrap_or_else(|error| give_up(&format!("how it was called cannot be told: {error}")));
+    let mut body = Body::default();
+    let give_up_at = Instant::now() + Duration::from_millis(HANDS_PATIENCE_MS);
+    let mut told = false;
+    loop {
+        // An agent that starts again, for an upgrade, is back in a moment. A call that has touched nothing yet begins
+        // anew; its number makes that safe.
+        let error = match serve(Path::new(&socket), &hello, &mut body) {
+            Ok(status) => std::process::exit(i32::from(status)),
+            Err(error) => error,
+        };
+        if body.touched || error.kind() == ErrorKind::PermissionDenied || Instant::now() >= give_up_at {
+            give_up(&format!("the agent cannot be reached: {error}"));
+        }
+        if !told {
+            eprintln!("windlass: the agent cannot be reached ({error}); waiting for it");
+            told = true;
+        }
+        std::thread::sleep(Duration::from_millis(HANDS_RETRY_MS));
+    }
+}
+
+fn give_up(why: &str) -> ! {
+    eprintln!("windlass: {why}");
+    std::process::exit(1);
+}
+
+fn hello() -> Hello {
+    let mut call = [0; 16];
+    for half in call.chunks_mut(8) {
+        // The operating system's randomness, by the only way that the standard library has to it.
+        half.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
+    }
+    let environment = std::env::vars_os().map(|(name, value)| {
+        let mut variable = name.into_vec();
+        variable.push(b'=');
+        variable.extend_from_slice(value.as_bytes());
+        variable
+    });
+    Hello {
+        call,
+        terminals: u8::from(io::stdin().is_terminal())
+            | u8::from(io::stdout().is_terminal()) << 1
+            | u8::from(io::stderr().is_terminal()) << 2,
+        arguments: std::env::args_os().map(OsStringExt::into_vec).collect(),
+        directory: std::env::current_dir().map(|path| path.into_os_string().into_vec()).unwrap_or_default(),
+        environment: environment.collect(),
+    }
+}
+
+/// Connects and obeys until it is told to end; the status to end with.
+fn serve(socket: &Path, hello: &[u8], body: &mut Body) -> io::Result<u8> {
+    let mut stream = connect(socket)?;
+    body.handles.clear();
+    stream.write_all(hello)?;
+    loop {
+        let op = Op::decode(&receive(&mut stream)?).map_err(bad)?;
+        if let Op::Exit { status } = op {
+            return Ok(status);
+        }
+        let answer = body.act(op).unwrap_or_else(|error| Answer::Failed(error.raw_os_error().unwrap_or(0)));
+        stream.write_all(&answer.encode().map_err(bad)?)?;
+    }
+}
+
+fn connect(socket: &Path) -> io::Result<UnixStream> {
+    if socket.as_os_str().len() <= ADDRESS_MAX_BYTES {
+        return UnixStream::connect(socket);
+    }
+    // Its directory stands for the part that is too long.
+    let (Some(parent), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(ErrorKind::InvalidInput.into());
+    };
+    let directory = File::open(parent)?;
+    UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name))
+}
+
+fn receive(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut length = [0; LENGTH_BYTES];
+    stream.read_exact(&mut length)?;
+    let mut bytes = vec![0; wire::length(length).map_err(bad)?];
+    stream.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn bad(error: wire::Bad) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, error)
+}
+
+/// Something that is open.
+enum Open {
+    File(File),
+    Directory(ReadDir),
+}
+
+/// What the program has done and holds open.
+#[derive(Default)]
+struct Body {
+    /// Something was read or written that another try would read or write again.
+    touched: bool,
+    handles: HashMap<u32, Open>,
+    next: u32,
+}
+
+impl Body {
+    fn act(&mut self, op: Op) -> io::Result<Answer> {
+        match op {
+            // Taken by who reads the frames.
+            Op::Exit { .. } => {}
+            Op::Write { to, bytes } => {
+                self.touched = true;
+                write(to, &bytes)?;
+            }
+            Op::ReadInput => {
+                self.touched = true;
+                return some_of(&mut io::stdin().lock());
+            }
+            Op::Stat { path, follow } => {
+                let path = path_of(path);
+                let found = if follow { path.metadata() } else { path.symlink_metadata() }?;
+                let (bytes, mode) = (found.len(), found.permissions().mode() & 0o7777);
+                return Ok(Answer::Found { kind: kind(found.file_type()), bytes, mode });
+            }
+            Op::OpenDirectory { path } => return self.open(Open::Directory(path_of(path).read_dir()?)),
+            Op::OpenFile { path } => return self.open(Open::File(open(&path_of(path))?)),
+            Op::Entries { handle } => return self.entries(handle),
+            Op::Read { handle } => return some_of(self.file(handle)?),
+            Op::Create { path, mode } => {
+                self.touched = true;
+                let file = OpenOptions::new().write(true).create_new(true).mode(mode & 0o777).open(path_of(path))?;
+                return self.open(Open::File(file));
+            }
+            Op::Put { handle, bytes } => self.file(handle)?.write_all(&bytes)?,
+            Op::Close { handle } => drop(self.handles.remove(&handle)),
+            Op::MakeDirectories { path } => DirBuilder::new().recursive(true).create(path_of(path))?,
+            Op::Rename { from, to } => {
+                self.touched = true;
+                std::fs::rename(path_of(from), path_of(to))?;
+            }
+            Op::Remove { path } => {
+                self.touched = true;
+                std::fs::remove_file(path_of(path))?;
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    fn open(&mut self, open: Open) -> io::Result<Answer> {
+        if self.handles.len() >= HANDS_HANDLES_MAX {
+            return Err(ErrorKind::QuotaExceeded.into());
+        }
+        self.next = self.next.wrapping_add(1);
+        self.handles.insert(self.next, open);
+        Ok(Answer::Handle(self.next))
+    }
+
+    fn file(&mut self, handle: u32) -> io::Result<&mut File> {
+        match self.handles.get_mut(&handle) {
+            Some(Open::File(file)) => Ok(file),
+            _ => Err(ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn entries(&mut self, handle: u32) -> io::Result<Answer> {
+        let Some(Open::Directory(directory)) = self.handles.get_mut(&handle) else {
+            return Err(ErrorKind::InvalidInput.into());
+        };
+        let mut entries = Vec::new();
+        for entry in directory.take(HANDS_ENTRIES_MAX) {
+            let entry = entry?;
+            entries.push((entry.file_name().into_vec(), kind(entry.file_type()?)));
+        }
+        Ok(Answer::Entries(entries))
+    }
+}
+
+/// Opens what is no directory; reading one fails later, and less clearly.
+fn open(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::Error::from_raw_os_error(21));
+    }
+    Ok(file)
+}
+
+fn some_of(from: &mut impl io::Read) -> io::Result<Answer> {
+    let mut bytes = vec![0; HANDS_CHUNK_BYTES];
+    loop {
+        match from.read(&mut bytes) {
+            Ok(count) => {
+                bytes.truncate(count);
+                return Ok(Answer::Bytes(bytes));
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn write(to: Stream, bytes: &[u8]) -> io::Result<()> {
+    match to {
+        Stream::Output => {
+            let mut output = io::stdout().lock();
+            output.write_all(bytes)?;
+            output.flush()
+        }
+        Stream::Errors => io::stderr().lock().write_all(bytes),
+    }
+}
+
+fn path_of(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}
+
+fn kind(found: std::fs::FileType) -> Kind {
+    if found.is_file() {
+        Kind::File
+    } else if found.is_dir() {
+        Kind::Directory
+    } else if found.is_symlink() {
+        Kind::Link
+    } else {
+        Kind::Other
+    }
+}

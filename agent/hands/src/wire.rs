@@ -1,0 +1,574 @@
+//! The frames between an agent and the program in a job, and nothing else: this file is compiled into both.
+//!
+//! A frame is its length (four bytes, least significant first) and so many bytes. The program speaks first, with a
+//! [`Hello`]; then the agent asks ([`Op`]) and the program answers each question once ([`Answer`]), until
+//! [`Op::Exit`] ends both. The hello's first byte is the version. [`Op::Exit`] and [`Op::Write`] keep their form in every
+//! version, so that an agent can tell a program of any version that it does not know it.
+//!
+//! Paths and arguments are bytes, as the operating system has them. Whatever comes may be hostile: every length is held
+//! against what is left of its frame before anything is made of it, and a frame that has bytes left over is bad.
+
+use crate::limits::{
+    HANDS_ARGUMENTS_MAX, HANDS_CHUNK_BYTES, HANDS_ENTRIES_MAX, HANDS_FRAME_MAX_BYTES, HANDS_PATH_MAX_BYTES,
+};
+
+/// What this source speaks.
+pub const VERSION: u8 = 1;
+
+/// Bytes of a frame's length.
+pub const LENGTH_BYTES: usize = 4;
+
+/// Bytes that are no frame, or none of this kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bad {
+    /// More than a frame may have.
+    TooLong,
+    /// It ends before what it says is all there.
+    Short,
+    /// Something follows what it says.
+    Trailing,
+    /// A kind, a flag or a number that has no meaning.
+    Unknown,
+    /// More than one message may carry of something.
+    Limit,
+    /// A version that is not spoken here.
+    Version(u8),
+}
+
+impl std::fmt::Display for Bad {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TooLong => f.write_str("a frame is too long"),
+            Self::Short => f.write_str("a frame ends too early"),
+            Self::Trailing => f.write_str("a frame has bytes left over"),
+            Self::Unknown => f.write_str("a frame says something that has no meaning"),
+            Self::Limit => f.write_str("a frame carries more than it may"),
+            Self::Version(version) => write!(f, "version {version} of the in-job protocol is not spoken here"),
+        }
+    }
+}
+
+impl std::error::Error for Bad {}
+
+/// How the program was called. First on every connection.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Hello {
+    /// Made anew for each call, and the same when a call connects again: what it asks for is done once.
+    pub call: [u8; 16],
+    /// Which of its streams are terminals: bit 0 the input, 1 the output, 2 the errors.
+    pub terminals: u8,
+    /// The name and the arguments.
+    pub arguments: Vec<Vec<u8>>,
+    /// The working directory.
+    pub directory: Vec<u8>,
+    /// `NAME=value`.
+    pub environment: Vec<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Hello {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Arguments and variables may hold secrets.
+        f.debug_struct("Hello").field("arguments", &self.arguments.len()).finish_non_exhaustive()
+    }
+}
+
+/// Which of its own streams the program writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Errors,
+}
+
+/// What the agent asks of the program.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Op {
+    /// End with this status. There is no answer.
+    Exit {
+        /// As a process ends.
+        status: u8,
+    },
+    /// Write all of this.
+    Write {
+        /// Where.
+        to: Stream,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Read some of the standard input; nothing is its end.
+    ReadInput,
+    /// What a path is.
+    Stat {
+        /// Which.
+        path: Vec<u8>,
+        /// Of a link, what it leads to.
+        follow: bool,
+    },
+    /// Open a directory, for [`Op::Entries`].
+    OpenDirectory {
+        /// Which.
+        path: Vec<u8>,
+    },
+    /// The next entries of an open directory; none is its end.
+    Entries {
+        /// Which.
+        handle: u32,
+    },
+    /// Open a file, for [`Op::Read`].
+    OpenFile {
+        /// Which.
+        path: Vec<u8>,
+    },
+    /// The next bytes of an open file; none is its end.
+    Read {
+        /// Which.
+        handle: u32,
+    },
+    /// Make a file that was not there, for [`Op::Put`].
+    Create {
+        /// Which.
+        path: Vec<u8>,
+        /// Permissions, less the umask.
+        mode: u32,
+    },
+    /// Write all of this at the end of what was written.
+    Put {
+        /// Where.
+        handle: u32,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Be done with a handle.
+    Close {
+        /// Which.
+        handle: u32,
+    },
+    /// Make a directory, and those above it.
+    MakeDirectories {
+        /// Which.
+        path: Vec<u8>,
+    },
+    /// Rename a file over whatever has the name.
+    Rename {
+        /// Its name.
+        from: Vec<u8>,
+        /// Its name from now on.
+        to: Vec<u8>,
+    },
+    /// Remove a file.
+    Remove {
+        /// Which.
+        path: Vec<u8>,
+    },
+}
+
+impl std::fmt::Debug for Op {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What is written may be secret.
+        write!(f, "Op({})", self.kind())
+    }
+}
+
+/// What something in a file system is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A link.
+    Link,
+    /// Anything else.
+    Other,
+}
+
+/// What the program answers.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It is done.
+    Done,
+    /// Bytes that were read.
+    Bytes(Vec<u8>),
+    /// What a path is.
+    Found {
+        /// What it is.
+        kind: Kind,
+        /// Its length.
+        bytes: u64,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// Something is open.
+    Handle(u32),
+    /// Names in a directory, with what they are.
+    Entries(Vec<(Vec<u8>, Kind)>),
+    /// The operating system refused, with this number; 0 where it gave none.
+    Failed(i32),
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Done => f.write_str("Done"),
+            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
+            Self::Found { kind, bytes, mode } => write!(f, "Found({kind:?}, {bytes} bytes, {mode:o})"),
+            Self::Handle(handle) => write!(f, "Handle({handle})"),
+            Self::Entries(entries) => write!(f, "Entries({})", entries.len()),
+            Self::Failed(errno) => write!(f, "Failed({errno})"),
+        }
+    }
+}
+
+impl Hello {
+    /// Its frame.
+    ///
+    /// # Errors
+    /// [`Bad::TooLong`].
+    pub fn encode(&self) -> Result<Vec<u8>, Bad> {
+        let mut out = Out::new(VERSION);
+        out.raw(&self.call);
+        out.raw(&[self.terminals]);
+        out.list(&self.arguments)?;
+        out.bytes(&self.directory)?;
+        out.list(&self.environment)?;
+        out.frame()
+    }
+
+    /// Reads one from a frame's bytes.
+    ///
+    /// # Errors
+    /// [`Bad`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, Bad> {
+        let mut of = In(bytes);
+        let version = of.byte()?;
+        if version != VERSION {
+            return Err(Bad::Version(version));
+        }
+        let call = of.array()?;
+        let terminals = of.byte()?;
+        if terminals > 7 {
+            return Err(Bad::Unknown);
+        }
+        let hello = Self {
+            call,
+            terminals,
+            arguments: of.list(HANDS_ARGUMENTS_MAX)?,
+            directory: of.bytes(HANDS_PATH_MAX_BYTES)?,
+            environment: of.list(HANDS_ARGUMENTS_MAX)?,
+        };
+        of.end(hello)
+    }
+}
+
+impl Op {
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Exit { .. } => 0,
+            Self::Write { .. } => 1,
+            Self::ReadInput => 2,
+            Self::Stat { .. } => 3,
+            Self::OpenDirectory { .. } => 4,
+            Self::Entries { .. } => 5,
+            Self::OpenFile { .. } => 6,
+            Self::Read { .. } => 7,
+            Self::Create { .. } => 8,
+            Self::Put { .. } => 9,
+            Self::Close { .. } => 10,
+            Self::MakeDirectories { .. } => 11,
+            Self::Rename { .. } => 12,
+            Self::Remove { .. } => 13,
+        }
+    }
+
+    /// Its frame.
+    ///
+    /// # Errors
+    /// [`Bad::TooLong`].
+    pub fn encode(&self) -> Result<Vec<u8>, Bad> {
+        let mut out = Out::new(self.kind());
+        match self {
+            Self::Exit { status } => out.raw(&[*status]),
+            Self::Write { to, bytes } => {
+                out.raw(&[match to {
+                    Stream::Output => 1,
+                    Stream::Errors => 2,
+                }]);
+                out.bytes(bytes)?;
+            }
+            Self::ReadInput => {}
+            Self::Stat { path, follow } => {
+                out.raw(&[u8::from(*follow)]);
+                out.bytes(path)?;
+            }
+            Self::OpenDirectory { path }
+            | Self::OpenFile { path }
+            | Self::MakeDirectories { path }
+            | Self::Remove { path } => out.bytes(path)?,
+            Self::Entries { handle } | Self::Read { handle } | Self::Close { handle } => {
+                out.raw(&handle.to_le_bytes());
+            }
+            Self::Create { path, mode } => {
+                out.raw(&mode.to_le_bytes());
+                out.bytes(path)?;
+            }
+            Self::Put { handle, bytes } => {
+                out.raw(&handle.to_le_bytes());
+                out.bytes(bytes)?;
+            }
+            Self::Rename { from, to } => {
+                out.bytes(from)?;
+                out.bytes(to)?;
+            }
+        }
+        out.frame()
+    }
+
+    /// Reads one from a frame's bytes.
+    ///
+    /// # Errors
+    /// [`Bad`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, Bad> {
+        let mut of = In(bytes);
+        let op = match of.byte()? {
+            0 => Self::Exit { status: of.byte()? },
+            1 => Self::Write { to: of.stream()?, bytes: of.bytes(HANDS_CHUNK_BYTES)? },
+            2 => Self::ReadInput,
+            3 => Self::Stat { follow: of.flag()?, path: of.path()? },
+            4 => Self::OpenDirectory { path: of.path()? },
+            5 => Self::Entries { handle: of.number()? },
+            6 => Self::OpenFile { path: of.path()? },
+            7 => Self::Read { handle: of.number()? },
+            8 => Self::Create { mode: of.number()?, path: of.path()? },
+            9 => Self::Put { handle: of.number()?, bytes: of.bytes(HANDS_CHUNK_BYTES)? },
+            10 => Self::Close { handle: of.number()? },
+            11 => Self::MakeDirectories { path: of.path()? },
+            12 => Self::Rename { from: of.path()?, to: of.path()? },
+            13 => Self::Remove { path: of.path()? },
+            _ => return Err(Bad::Unknown),
+        };
+        of.end(op)
+    }
+}
+
+impl Answer {
+    /// Its frame.
+    ///
+    /// # Errors
+    /// [`Bad::TooLong`].
+    pub fn encode(&self) -> Result<Vec<u8>, Bad> {
+        match self {
+            Self::Done => Out::new(0).frame(),
+            Self::Bytes(bytes) => {
+                let mut out = Out::new(1);
+                out.bytes(bytes)?;
+                out.frame()
+            }
+            Self::Found { kind, bytes, mode } => {
+                let mut out = Out::new(2);
+                out.raw(&[kind.number()]);
+                out.raw(&bytes.to_le_bytes());
+                out.raw(&mode.to_le_bytes());
+                out.frame()
+            }
+            Self::Handle(handle) => {
+                let mut out = Out::new(3);
+                out.raw(&handle.to_le_bytes());
+                out.frame()
+            }
+            Self::Entries(entries) => {
+                let mut out = Out::new(4);
+                out.count(entries.len())?;
+                for (name, kind) in entries {
+                    out.raw(&[kind.number()]);
+                    out.bytes(name)?;
+                }
+                out.frame()
+            }
+            Self::Failed(errno) => {
+                let mut out = Out::new(5);
+                out.raw(&errno.to_le_bytes());
+                out.frame()
+            }
+        }
+    }
+
+    /// Reads one from a frame's bytes.
+    ///
+    /// # Errors
+    /// [`Bad`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, Bad> {
+        let mut of = In(bytes);
+        let answer = match of.byte()? {
+            0 => Self::Done,
+            1 => Self::Bytes(of.bytes(HANDS_CHUNK_BYTES)?),
+            2 => Self::Found {
+                kind: of.kind()?,
+                bytes: u64::from_le_bytes(of.array()?),
+                mode: u32::from_le_bytes(of.array()?),
+            },
+            3 => Self::Handle(of.number()?),
+            4 => {
+                // Each has six bytes at least: what a frame cannot hold is not made room for.
+                let count = of.count(HANDS_ENTRIES_MAX, 6)?;
+                let mut entries = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let kind = of.kind()?;
+                    let name = of.bytes(HANDS_PATH_MAX_BYTES)?;
+                    if name.is_empty() || name.contains(&b'/') || name == b"." || name == b".." {
+                        return Err(Bad::Unknown);
+                    }
+                    entries.push((name, kind));
+                }
+                Self::Entries(entries)
+            }
+            5 => Self::Failed(i32::from_le_bytes(of.array()?)),
+            _ => return Err(Bad::Unknown),
+        };
+        of.end(answer)
+    }
+}
+
+impl Kind {
+    const fn number(self) -> u8 {
+        match self {
+            Self::File => 0,
+            Self::Directory => 1,
+            Self::Link => 2,
+            Self::Other => 3,
+        }
+    }
+}
+
+/// The length that a frame's first bytes tell.
+///
+/// # Errors
+/// [`Bad::TooLong`].
+pub fn length(bytes: [u8; LENGTH_BYTES]) -> Result<usize, Bad> {
+    let length = u32::from_le_bytes(bytes) as usize;
+    if length > HANDS_FRAME_MAX_BYTES { Err(Bad::TooLong) } else { Ok(length) }
+}
+
+/// A frame that is being made.
+struct Out(Vec<u8>);
+
+impl Out {
+    fn new(first: u8) -> Self {
+        Self(vec![0, 0, 0, 0, first])
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn count(&mut self, count: usize) -> Result<(), Bad> {
+        let count = u32::try_from(count).map_err(|_| Bad::TooLong)?;
+        self.raw(&count.to_le_bytes());
+        Ok(())
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Result<(), Bad> {
+        self.count(bytes.len())?;
+        self.raw(bytes);
+        Ok(())
+    }
+
+    fn list(&mut self, list: &[Vec<u8>]) -> Result<(), Bad> {
+        self.count(list.len())?;
+        list.iter().try_for_each(|one| self.bytes(one))
+    }
+
+    fn frame(mut self) -> Result<Vec<u8>, Bad> {
+        let length = self.0.len() - LENGTH_BYTES;
+        if length > HANDS_FRAME_MAX_BYTES {
+            return Err(Bad::TooLong);
+        }
+        let length = u32::try_from(length).map_err(|_| Bad::TooLong)?;
+        self.0[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+        Ok(self.0)
+    }
+}
+
+/// What is left of a frame.
+struct In<'a>(&'a [u8]);
+
+impl<'a> In<'a> {
+    fn take(&mut self, count: usize) -> Result<&'a [u8], Bad> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(Bad::Short)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Bad> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(Bad::Short)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, Bad> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn number(&mut self) -> Result<u32, Bad> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn flag(&mut self) -> Result<bool, Bad> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Bad::Unknown),
+        }
+    }
+
+    fn stream(&mut self) -> Result<Stream, Bad> {
+        match self.byte()? {
+            1 => Ok(Stream::Output),
+            2 => Ok(Stream::Errors),
+            _ => Err(Bad::Unknown),
+        }
+    }
+
+    fn kind(&mut self) -> Result<Kind, Bad> {
+        match self.byte()? {
+            0 => Ok(Kind::File),
+            1 => Ok(Kind::Directory),
+            2 => Ok(Kind::Link),
+            3 => Ok(Kind::Other),
+            _ => Err(Bad::Unknown),
+        }
+    }
+
+    /// How many follow, each of at least `each` bytes.
+    fn count(&mut self, max: usize, each: usize) -> Result<usize, Bad> {
+        let count = self.number()? as usize;
+        if count > max {
+            return Err(Bad::Limit);
+        }
+        if count.saturating_mul(each) > self.0.len() {
+            return Err(Bad::Short);
+        }
+        Ok(count)
+    }
+
+    fn bytes(&mut self, max: usize) -> Result<Vec<u8>, Bad> {
+        let length = self.number()? as usize;
+        if length > max {
+            return Err(Bad::Limit);
+        }
+        self.take(length).map(<[u8]>::to_vec)
+    }
+
+    fn path(&mut self) -> Result<Vec<u8>, Bad> {
+        self.bytes(HANDS_PATH_MAX_BYTES)
+    }
+
+    fn list(&mut self, max: usize) -> Result<Vec<Vec<u8>>, Bad> {
+        let count = self.count(max, 4)?;
+        (0..count).map(|_| self.bytes(HANDS_FRAME_MAX_BYTES)).collect()
+    }
+
+    fn end<T>(self, value: T) -> Result<T, Bad> {
+        if self.0.is_empty() { Ok(value) } else { Err(Bad::Trailing) }
+    }
+}

@@ -1,0 +1,260 @@
+//! The program with a stand-in for its agent, and a short run of the fuzz entries.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use windlass_hands::PROGRAM;
+use windlass_hands::fuzz::ENTRIES;
+use windlass_hands::wire::{self, Answer, Bad, Hello, Kind, LENGTH_BYTES, Op, Stream, VERSION};
+use windlass_protocol::fuzz::Mutator;
+
+struct World {
+    dir: tempfile::TempDir,
+    program: PathBuf,
+    listener: UnixListener,
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("windlass");
+        fs::write(&program, PROGRAM).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let listener = UnixListener::bind(dir.path().join("job.sock")).unwrap();
+        Self { program, listener, dir }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).env_clear().env("WINDLASS_JOB_SOCKET", self.dir.path().join("job.sock"));
+        command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn accept(&self) -> Agent {
+        let mut agent = Agent { stream: self.listener.accept().unwrap().0, hello: Hello::default() };
+        agent.hello = Hello::decode(&agent.receive()).unwrap();
+        agent
+    }
+}
+
+struct Agent {
+    stream: UnixStream,
+    hello: Hello,
+}
+
+impl Agent {
+    fn receive(&mut self) -> Vec<u8> {
+        let mut length = [0; LENGTH_BYTES];
+        self.stream.read_exact(&mut length).unwrap();
+        let mut bytes = vec![0; wire::length(length).unwrap()];
+        self.stream.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn ask(&mut self, op: &Op) -> Answer {
+        self.stream.write_all(&op.encode().unwrap()).unwrap();
+        Answer::decode(&self.receive()).unwrap()
+    }
+
+    fn exit(&mut self, status: u8) {
+        self.stream.write_all(&Op::Exit { status }.encode().unwrap()).unwrap();
+    }
+}
+
+fn path(path: &Path) -> Vec<u8> {
+    path.to_str().unwrap().as_bytes().to_vec()
+}
+
+fn output(child: Child) -> (Option<i32>, String, String) {
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn it_says_how_it_was_called_and_ends_as_it_is_told() {
+    let world = World::new();
+    let child = world.command(&["env", "get", "\u{e9} x"]).env("A", "b=c").spawn().unwrap();
+    let mut agent = world.accept();
+    let words: Vec<_> = agent.hello.arguments.iter().map(|word| String::from_utf8_lossy(word)).collect();
+    assert_eq!(words[1..], ["env", "get", "\u{e9} x"]);
+    assert_eq!(agent.hello.directory, path(&world.dir.path().canonicalize().unwrap()));
+    assert!(agent.hello.environment.contains(&b"A=b=c".to_vec()));
+    assert_eq!(agent.hello.terminals, 0);
+    let write = |to, text: &str| Op::Write { to, bytes: text.as_bytes().to_vec() };
+    assert_eq!(agent.ask(&write(Stream::Output, "to the output\n")), Answer::Done);
+    assert_eq!(agent.ask(&write(Stream::Errors, "to the errors\n")), Answer::Done);
+    agent.exit(100);
+    assert_eq!(output(child), (Some(100), "to the output\n".into(), "to the errors\n".into()));
+}
+
+#[test]
+fn it_reads_and_writes_what_it_is_told_to() {
+    let world = World::new();
+    let mut child = world.command(&["x"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut agent = world.accept();
+    child.stdin.take().unwrap().write_all(b"given").unwrap();
+    assert_eq!(agent.ask(&Op::ReadInput), Answer::Bytes(b"given".to_vec()));
+    assert_eq!(agent.ask(&Op::ReadInput), Answer::Bytes(Vec::new()));
+
+    let (folder, file) = (world.dir.path().join("a/b"), world.dir.path().join("a/b/file"));
+    assert_eq!(agent.ask(&Op::MakeDirectories { path: b"a/b".to_vec() }), Answer::Done, "against its own directory");
+    let Answer::Handle(handle) = agent.ask(&Op::Create { path: b"a/b/new".to_vec(), mode: 0o640 }) else { panic!() };
+    assert_eq!(agent.ask(&Op::Put { handle, bytes: b"one".to_vec() }), Answer::Done);
+    assert_eq!(agent.ask(&Op::Put { handle, bytes: b" two".to_vec() }), Answer::Done);
+    assert_eq!(agent.ask(&Op::Close { handle }), Answer::Done);
+    assert_eq!(agent.ask(&Op::Put { handle, bytes: Vec::new() }), Answer::Failed(0), "it is closed");
+    assert_eq!(agent.ask(&Op::Rename { from: path(&folder.join("new")), to: path(&file) }), Answer::Done);
+    assert_eq!(fs::read(&file).unwrap(), b"one two");
+
+    let found = agent.ask(&Op::Stat { path: path(&file), follow: true });
+    assert_eq!(found, Answer::Found { kind: Kind::File, bytes: 7, mode: 0o640 });
+    std::os::unix::fs::symlink(&folder, folder.join("link")).unwrap();
+    let link = |follow| Op::Stat { path: path(&folder.join("link")), follow };
+    assert!(matches!(agent.ask(&link(false)), Answer::Found { kind: Kind::Link, .. }));
+    assert!(matches!(agent.ask(&link(true)), Answer::Found { kind: Kind::Directory, .. }));
+
+    let Answer::Handle(handle) = agent.ask(&Op::OpenDirectory { path: path(&folder) }) else { panic!() };
+    let Answer::Entries(mut entries) = agent.ask(&Op::Entries { handle }) else { panic!() };
+    entries.sort();
+    assert_eq!(entries, [(b"file".to_vec(), Kind::File), (b"link".to_vec(), Kind::Link)]);
+    assert_eq!(agent.ask(&Op::Entries { handle }), Answer::Entries(Vec::new()));
+
+    let Answer::Handle(handle) = agent.ask(&Op::OpenFile { path: path(&file) }) else { panic!() };
+    assert_eq!(agent.ask(&Op::Read { handle }), Answer::Bytes(b"one two".to_vec()));
+    assert_eq!(agent.ask(&Op::Read { handle }), Answer::Bytes(Vec::new()));
+    assert_eq!(agent.ask(&Op::OpenFile { path: b"nowhere".to_vec() }), Answer::Failed(2));
+    assert_eq!(agent.ask(&Op::Remove { path: path(&file) }), Answer::Done);
+    assert!(!file.exists());
+    agent.exit(0);
+    assert_eq!(output(child).0, Some(0));
+}
+
+#[test]
+fn a_call_that_touched_nothing_begins_anew_with_an_agent_that_started_again() {
+    let world = World::new();
+    let child = world.command(&["meta-data", "get", "a"]).spawn().unwrap();
+    let first = world.accept();
+    let call = first.hello.call;
+    drop(first);
+    let mut second = world.accept();
+    assert_eq!(second.hello.call, call, "it is the same call");
+    second.exit(0);
+    assert_eq!(output(child).0, Some(0));
+
+    let child = world.command(&["meta-data", "get", "a"]).spawn().unwrap();
+    let mut third = world.accept();
+    assert_ne!(third.hello.call, call, "it is another call");
+    assert_eq!(third.ask(&Op::ReadInput), Answer::Bytes(Vec::new()));
+    drop(third);
+    let (status, _, errors) = output(child);
+    assert_eq!(status, Some(1), "its input is gone");
+    assert!(errors.contains("the agent cannot be reached"), "{errors}");
+}
+
+#[test]
+fn outside_of_a_job_it_says_so() {
+    let world = World::new();
+    let child = world.command(&["env"]).env_remove("WINDLASS_JOB_SOCKET").spawn().unwrap();
+    let (status, _, errors) = output(child);
+    assert_eq!(status, Some(1));
+    assert!(errors.contains("WINDLASS_JOB_SOCKET"), "{errors}");
+}
+
+#[test]
+fn a_socket_whose_path_is_too_long_for_an_address_is_reached() {
+    let world = World::new();
+    let long = world.dir.path().join("x".repeat(120));
+    fs::create_dir(&long).unwrap();
+    fs::rename(world.dir.path().join("job.sock"), long.join("job.sock")).unwrap();
+    let child = world.command(&["env"]).env("WINDLASS_JOB_SOCKET", long.join("job.sock")).spawn().unwrap();
+    world.accept().exit(7);
+    assert_eq!(output(child).0, Some(7));
+}
+
+#[test]
+fn the_program_is_small_and_static() {
+    assert!(PROGRAM.len() < 1_500_000, "{} bytes", PROGRAM.len());
+    assert!(PROGRAM.starts_with(b"\x7fELF"));
+    // The table of program headers of a 64-bit file, and the kind of each; 3 asks for a loader.
+    let number = |at: usize, bytes: usize| {
+        PROGRAM[at..at + bytes].iter().rev().fold(0, |all, byte| all << 8 | usize::from(*byte))
+    };
+    let (table, each, count) = (number(32, 8), number(54, 2), number(56, 2));
+    assert!(count > 0 && (0..count).all(|index| number(table + index * each, 4) != 3), "it asks for a dynamic loader");
+}
+
+fn good() -> Vec<Vec<u8>> {
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    let hello = Hello {
+        call: [7; 16],
+        terminals: 5,
+        arguments: vec![bytes("windlass"), bytes("env"), bytes("get")],
+        directory: bytes("/a/b"),
+        environment: vec![bytes("A=b"), bytes("PATH=/bin")],
+    };
+    let ops = [
+        Op::Exit { status: 3 },
+        Op::Write { to: Stream::Errors, bytes: bytes("text") },
+        Op::ReadInput,
+        Op::Stat { path: bytes("p"), follow: true },
+        Op::OpenDirectory { path: bytes("p") },
+        Op::Entries { handle: 1 },
+        Op::OpenFile { path: bytes("p") },
+        Op::Read { handle: 2 },
+        Op::Create { path: bytes("p"), mode: 0o644 },
+        Op::Put { handle: 3, bytes: bytes("text") },
+        Op::Close { handle: 4 },
+        Op::MakeDirectories { path: bytes("p/q") },
+        Op::Rename { from: bytes("p"), to: bytes("q") },
+        Op::Remove { path: bytes("p") },
+    ];
+    let answers = [
+        Answer::Done,
+        Answer::Bytes(bytes("text")),
+        Answer::Found { kind: Kind::Link, bytes: 9, mode: 0o777 },
+        Answer::Handle(5),
+        Answer::Entries(vec![(bytes("a"), Kind::File), (bytes("b"), Kind::Directory)]),
+        Answer::Failed(2),
+    ];
+    let mut all = vec![hello.encode().unwrap()];
+    all.extend(ops.iter().map(|op| op.encode().unwrap()));
+    all.extend(answers.iter().map(|answer| answer.encode().unwrap()));
+    all.iter().map(|frame| frame[LENGTH_BYTES..].to_vec()).collect()
+}
+
+#[test]
+fn no_bytes_make_a_decoder_panic_and_every_message_has_one_form() {
+    let seeds = good();
+    let rounds = std::env::var("FUZZ_ROUNDS").map_or(100_000, |text| text.parse::<u64>().unwrap());
+    for (name, entry) in ENTRIES {
+        assert!(seeds.iter().any(|seed| entry(seed)), "{name} decodes one of the seeds");
+        let mut mutator = Mutator::new(1);
+        let mut decoded = 0;
+        for _ in 0..rounds {
+            let (one, other) = (mutator.below(seeds.len()), mutator.below(seeds.len()));
+            decoded += u64::from(entry(&mutator.mutate(&seeds[one], &seeds[other])));
+        }
+        assert!(decoded > 0 && decoded < rounds, "{name} decoded {decoded} of {rounds}");
+    }
+}
+
+#[test]
+fn what_is_too_much_or_of_another_version_is_refused() {
+    assert_eq!(wire::length(u32::MAX.to_le_bytes()), Err(Bad::TooLong));
+    let mut hello = good().swap_remove(0);
+    hello[0] = VERSION + 1;
+    assert_eq!(Hello::decode(&hello), Err(Bad::Version(VERSION + 1)));
+    // A count that promises more than the frame can hold makes no room for it.
+    assert_eq!(Answer::decode(&[4, 0, 4, 0, 0]), Err(Bad::Short));
+    assert_eq!(Answer::decode(&[4, 255, 255, 255, 255]), Err(Bad::Limit));
+    let up = Answer::Entries(vec![(b"..".to_vec(), Kind::Directory)]).encode().unwrap();
+    assert_eq!(Answer::decode(&up[LENGTH_BYTES..]), Err(Bad::Unknown), "no name leads out of its directory");
+}
