@@ -37,6 +37,7 @@ use self::record::{Record, read_record, record};
 use crate::environment;
 use crate::home::Home;
 use crate::host::BootId;
+use crate::job_api::{Answers, Changes, Door, JobApi, Masking, Party};
 use crate::logs::{self, Sending};
 use crate::preparing::{Busy, Preparing, Wish};
 use crate::right::Right;
@@ -50,6 +51,8 @@ pub(crate) struct Ground {
     /// The machine's container engine, if one answered when the agent started.
     pub(crate) engine: Option<Engine>,
     pub(crate) sources: Sources,
+    /// What jobs ask.
+    pub(crate) api: JobApi,
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) agent: AgentIdentity,
     pub(crate) name: String,
@@ -130,6 +133,7 @@ impl Jobs {
                 }
             }
         }
+        self.ground.api.tidy(|name| name.parse().is_ok_and(|attempt| self.table.contains_key(&attempt)))?;
         Ok(found)
     }
 
@@ -188,24 +192,41 @@ impl Jobs {
     }
 
     fn attach(&self, job: &mut Job, dir: std::path::PathBuf) {
-        let (ground, spec) = (Arc::clone(&self.ground), Arc::clone(&job.spec));
-        let watching = Self::watching(job);
+        let (ground, spec, workspace) = (Arc::clone(&self.ground), Arc::clone(&job.spec), job.workspace.clone());
+        let (watching, masking) = Self::watching(job);
+        let (right, slot) = (Arc::clone(&job.right), job.slot);
         tokio::spawn(async move {
+            let env = variables(&ground, &spec, &workspace);
+            let door = match open_door(&ground, &spec, right, slot, masking, &env) {
+                Ok(door) => Some(door),
+                Err(error) => {
+                    // Its commands wait and then fail; the job goes on.
+                    tracing::error!(attempt = %spec.attempt, %error, "door_not_opened");
+                    None
+                }
+            };
             let running = attach_to(spec.attempt, &dir).await;
             watch_over(&ground, running, watching).await;
+            if let Some(door) = door {
+                door.close();
+            }
         });
     }
 
-    fn watching(job: &mut Job) -> Watching {
+    fn watching(job: &mut Job) -> (Watching, Masking) {
         let (requests, queue) = mpsc::channel(JOB_REQUESTS_MAX);
+        let answers = Answers::default();
+        let masking = Masking::new(requests.clone(), answers.clone());
         job.requests = Some(requests);
-        Watching {
+        let watching = Watching {
             requests: queue,
+            answers,
             acked: job.acked.subscribe(),
             end: job.end.clone(),
             killing: Arc::clone(&job.killing),
             failed: Arc::clone(&job.failed),
-        }
+        };
+        (watching, masking)
     }
 
     /// Records the offer, then makes its workspace.
@@ -244,18 +265,27 @@ impl Jobs {
     pub(crate) fn start(&mut self, attempt: AttemptId, epoch: Epoch, start_before: Instant64) {
         let Some(job) = self.table.get_mut(&attempt) else { return };
         job.preparing = None;
-        let watching = Self::watching(job);
+        let (watching, masking) = Self::watching(job);
         let (ground, spec, slot) = (Arc::clone(&self.ground), Arc::clone(&job.spec), job.slot);
-        let workspace = job.workspace.clone();
+        let (workspace, right) = (job.workspace.clone(), Arc::clone(&job.right));
         tokio::spawn(async move {
             if now().mono >= start_before {
                 let cause = Cause::new(CauseKind::LeaseLost, "the right to the job ended before its command started");
                 return ended(&ground, attempt, failed_outcome(cause)).await;
             }
-            match start(&ground, &spec, epoch, slot, &workspace, start_before).await {
+            let env = variables(&ground, &spec, &workspace);
+            let door = match open_door(&ground, &spec, right, slot, masking, &env) {
+                Ok(door) => door,
+                Err(error) => {
+                    let cause = io_cause(&error, &ground.home.work());
+                    return ended(&ground, attempt, failed_outcome(cause)).await;
+                }
+            };
+            match start(&ground, &spec, epoch, slot, &workspace, env, start_before).await {
                 Ok(running) => watch_over(&ground, running, watching).await,
                 Err(cause) => ended(&ground, attempt, failed_outcome(cause)).await,
             }
+            door.close();
         });
     }
 
@@ -449,22 +479,44 @@ fn no_engine() -> Cause {
     Cause::new(CauseKind::Internal, "the step needs an image, and no container engine answers on this agent")
 }
 
+/// The whole environment of a job, the way to its agent included.
+fn variables(ground: &Ground, spec: &JobSpec, workspace: &Workspace) -> Vec<(String, String)> {
+    let mut env = environment::of(spec, &ground.agent, &ground.name, &workspace.checkout, &workspace.home);
+    ground.api.variables(spec.attempt, spec.image.is_some(), &mut env);
+    env
+}
+
+/// Opens the door by which the job's commands come.
+fn open_door(
+    ground: &Ground,
+    spec: &Arc<JobSpec>,
+    right: Arc<Right>,
+    slot: Slot,
+    masking: Masking,
+    env: &[(String, String)],
+) -> io::Result<Door> {
+    let dir = ground.home.jobs().join(spec.attempt.to_string());
+    let changes = Arc::new(Changes::load(&dir, env.iter().cloned())?);
+    ground.api.open(Party { spec: Arc::clone(spec), right, user: slot.user, changes, masking })
+}
+
 async fn start(
     ground: &Ground,
     spec: &JobSpec,
     epoch: Epoch,
     slot: Slot,
     workspace: &Workspace,
+    env: Vec<(String, String)>,
     start_before: Instant64,
 ) -> Result<RunningJob, Cause> {
     let dir = ground.home.jobs().join(spec.attempt.to_string());
-    let env = environment::of(spec, &ground.agent, &ground.name, &workspace.checkout, &workspace.home);
     let start = Start {
         job: spec,
         epoch,
         slot,
         workspace: &workspace.checkout,
         env,
+        shown: ground.api.shown(spec.attempt),
         secrets: Vec::new(),
         preamble: String::new(),
         lease_deadline_boot_ms: start_before.0,

@@ -16,6 +16,7 @@
 //! | `environment` | a job's variables |
 //! | `preparing` | stopping the making of a workspace |
 //! | `right` | the right to an attempt, and its record |
+//! | `job_api` | what jobs ask: their sockets and the in-job command |
 //! | `jobs` | attempts between core and runners |
 //! | `host` | how the machine does |
 
@@ -27,6 +28,7 @@ mod git;
 pub mod home;
 mod host;
 pub mod identity;
+mod job_api;
 mod jobs;
 mod logs;
 mod preparing;

@@ -23,6 +23,7 @@ use crate::error::Fault;
 use crate::home::Home;
 use crate::host::{BootId, Host, boot_id, machine_id};
 use crate::identity::{Identity, usable};
+use crate::job_api::JobApi;
 use crate::jobs::{Ground, Jobs};
 use crate::session::{Dial, Session};
 use crate::workspace::Sources;
@@ -148,7 +149,10 @@ impl Shell {
             boot_id().map_err(|source| Fault::System { doing: "this run of the machine is not known", source })?;
         let core_config = core_config(&config, &host, (machine, &boot), engine.is_some());
         watch_health(host, feed.clone());
+        let api = JobApi::new(&home)
+            .map_err(|source| Fault::System { doing: "the jobs' command cannot be laid out", source })?;
         let ground = Arc::new(Ground {
+            api,
             runner: Runner::new(spawner, home.jobs()),
             engine,
             home,

@@ -608,6 +608,27 @@ pub const HANDS_PATIENCE_MS: u64 = 60_000;
 /// Between two tries of a command in a job to reach its agent.
 pub const HANDS_RETRY_MS: u64 = 200;
 
+/// Commands of one job that its agent serves at once, those that wait for a lock included; others wait at its door.
+pub const JOB_CONNECTIONS_MAX: usize = 64;
+
+/// From a connection of a job to how it was called; the program says it at once.
+pub const JOB_HELLO_MS: u64 = 10_000;
+
+/// What one command in a job reads whole: an input of variables or of values to mask, as JSON.
+pub const JOB_INPUT_MAX_BYTES: usize = 4 << 20;
+
+/// A value that a job has masked; as JSON, at worst six bytes for one, it fits a supervisor's line.
+pub const REDACTION_MAX_BYTES: usize = 32 << 10;
+
+/// How long an agent waits for a supervisor's word that a value is masked, before it asks again.
+pub const MASK_ANSWER_MS: u64 = 5_000;
+
+/// Locks that jobs of one agent hold at once, or have marked as done.
+pub const LOCKS_MAX: usize = 10_000;
+
+/// A lock's key.
+pub const LOCK_KEY_MAX_BYTES: usize = 1_024;
+
 const _: () = assert!(BEAT_MS * 3 <= SUSPECT_MS, "three beats fit before an agent is suspected");
 const _: () = assert!(SUSPECT_MS < LEASE_DEFAULT_MS, "an agent is suspect before it is lost");
 const _: () = assert!(LEASE_MIN_MS <= LEASE_DEFAULT_MS && LEASE_DEFAULT_MS <= LEASE_MAX_MS);
@@ -622,3 +643,4 @@ const _: () = assert!(SLOTS_MAX * 2 <= LINK_STREAMS_MAX, "each slot's log has a 
 const _: () =
     assert!(EVIDENCE_MAX_BYTES + CSR_MAX_BYTES < LINK_ENROL_WINDOW_BYTES as usize / 2, "a request to join fits");
 const _: () = assert!(HANDS_ENTRIES_MAX * 264 < HANDS_FRAME_MAX_BYTES, "an answer with the longest names fits a frame");
+const _: () = assert!(REDACTION_MAX_BYTES * 6 + 1_024 < SUPERVISOR_LINE_MAX_BYTES, "a value to mask fits a line");

@@ -56,7 +56,7 @@ async fn run(spawner: &Spawner, jobs: &Path, attempt: AttemptId, slot: Slot) -> 
             Event::Finished(outcome) if outcome.passed() => break,
             Event::Finished(outcome) => return Err(format!("{outcome:?}").into()),
             Event::SupervisorLost => return Err("lost".into()),
-            Event::Started { .. } | Event::Output { .. } | Event::Stuck { .. } => {}
+            Event::Started { .. } | Event::Output { .. } | Event::Masked { .. } | Event::Stuck { .. } => {}
         }
     }
     attempts::remove(&launch.dir)?;

@@ -43,6 +43,13 @@ pub enum Request {
         /// The value.
         value: String,
     },
+    /// Mask this value from now on, and tell by [`Report::Masked`] once that is so: for who prints it next.
+    Mask {
+        /// Named in the answer.
+        ticket: u64,
+        /// The value.
+        value: String,
+    },
     /// Write this into the log, masked as the job's output is.
     Note {
         /// The text, with its newline.
@@ -58,6 +65,7 @@ impl std::fmt::Debug for Request {
             Self::Lease { deadline_boot_ms } => write!(f, "Lease(until {deadline_boot_ms} ms)"),
             Self::Acked { offset } => write!(f, "Acked({offset})"),
             Self::Redact { .. } => f.write_str("Redact(***)"),
+            Self::Mask { ticket, .. } => write!(f, "Mask({ticket}, ***)"),
             Self::Note { text } => write!(f, "Note({} bytes)", text.len()),
         }
     }
@@ -92,6 +100,13 @@ pub enum Report {
         /// Some of them.
         processes: Vec<u32>,
     },
+    /// Answer to [`Request::Mask`]. Who misses it asks again: that a value is masked twice changes nothing.
+    Masked {
+        /// The request's.
+        ticket: u64,
+        /// Why the value is not masked, where it is not.
+        refused: Option<String>,
+    },
     /// The outcome is written; the supervisor leaves.
     Finished,
 }
@@ -122,5 +137,6 @@ mod tests {
     #[test]
     fn a_value_to_mask_is_not_shown() {
         assert_eq!(format!("{:?}", Request::Redact { value: "hunter2".into() }), "Redact(***)");
+        assert_eq!(format!("{:?}", Request::Mask { ticket: 3, value: "hunter2".into() }), "Mask(3, ***)");
     }
 }

@@ -34,7 +34,9 @@ const OUTPUT: &str = "/run/windlass-output";
 const REQUEST_SECONDS: u64 = 120;
 
 /// Runs the job's command with the shell that the image has, into the attempt's FIFO.
+/// Where the image has its programs, only it knows: the job's command is put before them here.
 const WRAPPER: &str = "exec >/run/windlass-output 2>&1 </dev/null\n\
+                       [ \"$BUILDKITE_BIN_PATH\" ] && export PATH=\"$BUILDKITE_BIN_PATH:$PATH\"\n\
                        [ -x /bin/bash ] && exec /bin/bash -e -c \"$1\"\nexec /bin/sh -e -c \"$1\"";
 
 /// Why a job's container was not started.
@@ -263,6 +265,11 @@ fn body(
     };
     let limit = |value: u64| (value > 0).then(|| i64::try_from(value).unwrap_or(i64::MAX));
     let memory = limit(job.resources.memory_bytes);
+    let mut mounts =
+        vec![bind(workspace.clone(), workspace.clone()), bind(fifo.to_string_lossy().into_owned(), OUTPUT.to_owned())];
+    for shown in start.shown.iter().map(|path| path.to_string_lossy().into_owned()) {
+        mounts.push(Mount { read_only: Some(true), ..bind(shown.clone(), shown) });
+    }
     ContainerCreateBody {
         image: Some(image.to_owned()),
         entrypoint: Some(["/bin/sh", "-c", WRAPPER, "sh", &job.command].map(str::to_owned).to_vec()),
@@ -277,10 +284,7 @@ fn body(
             nano_cpus: limit(job.resources.cpu_millis.saturating_mul(1_000_000)),
             pids_limit: limit(JOB_PROCESSES_MAX),
             init: Some(true),
-            mounts: Some(vec![
-                bind(workspace.clone(), workspace),
-                bind(fifo.to_string_lossy().into_owned(), OUTPUT.to_owned()),
-            ]),
+            mounts: Some(mounts),
             network_mode: Some(network.to_owned()),
             // Output goes through the FIFO; the engine keeps none.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),

@@ -56,6 +56,8 @@ pub struct Start<'a> {
     pub workspace: &'a Path,
     /// The whole environment; the job's own `env` is not looked at.
     pub env: Vec<(String, String)>,
+    /// Directories that a container sees at the same paths, and cannot change.
+    pub shown: Vec<PathBuf>,
     /// Values to mask beside those of secret variables.
     pub secrets: Vec<String>,
     /// The log's first lines.
@@ -184,6 +186,13 @@ pub enum Event {
         /// Some of them.
         processes: Vec<u32>,
     },
+    /// A value that was to be masked is, or is refused.
+    Masked {
+        /// The request's.
+        ticket: u64,
+        /// Why not.
+        refused: Option<String>,
+    },
     /// It is over. Last.
     Finished(Outcome),
     /// Its supervisor is gone without an outcome: [`attempts::bury`] ends what is left. Last.
@@ -265,6 +274,7 @@ impl RunningJob {
                 Ok(Report::Output { .. }) if self.reports.buffer().contains(&b'\n') => {}
                 Ok(Report::Output { log_bytes }) => return Ok(Event::Output { log_bytes }),
                 Ok(Report::Stuck { processes }) => return Ok(Event::Stuck { processes }),
+                Ok(Report::Masked { ticket, refused }) => return Ok(Event::Masked { ticket, refused }),
                 Ok(Report::Finished) => return self.last_event(),
                 // A newer supervisor may say more than this agent knows.
                 Err(_) => {}

@@ -371,10 +371,18 @@ impl Supervisor {
         for index in ready.writable.iter().rev().copied() {
             self.clients.catch_up(index, &state);
         }
+        let mut masked = Vec::new();
         for index in ready.readable.iter().rev().copied() {
             for request in self.clients.requests(index) {
-                self.obey(request);
+                match request {
+                    Request::Mask { ticket, value } => masked.push(self.mask(ticket, &value)),
+                    other => self.obey(other),
+                }
             }
+        }
+        // Only now: telling may drop clients, which would move those still to be served.
+        for report in masked {
+            self.clients.report(&report);
         }
         if ready.door {
             let hello = self.hello();
@@ -382,8 +390,15 @@ impl Supervisor {
         }
     }
 
+    fn mask(&mut self, ticket: u64, value: &str) -> Report {
+        let refused = self.log.redact(value).err().map(|error| error.to_string());
+        Report::Masked { ticket, refused }
+    }
+
     fn obey(&mut self, request: Request) {
         match request {
+            // Taken by `serve`, which answers it.
+            Request::Mask { value, .. } => drop(self.mask(0, &value)),
             Request::Cancel { cause, grace_ms } => self.stop(cause, grace_ms),
             Request::Kill { cause } => {
                 self.verdict.get_or_insert(cause);

@@ -16,6 +16,7 @@ use windlass_protocol::job::Outcome;
 use windlass_protocol::{AttemptId, Cause, Digest};
 
 use super::Ground;
+use crate::job_api::Answers;
 use crate::workspace::start_failed;
 
 /// Between two tries of what has to succeed.
@@ -36,6 +37,7 @@ pub(super) async fn attach_to(attempt: AttemptId, dir: &Path) -> RunningJob {
 #[derive(Debug)]
 pub(super) struct Watching {
     pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) answers: Answers,
     pub(super) acked: watch::Receiver<u64>,
     pub(super) end: watch::Sender<u64>,
     pub(super) killing: Arc<AtomicBool>,
@@ -68,6 +70,7 @@ pub(super) async fn watch_over(ground: &Ground, mut running: RunningJob, mut wat
                     tell(ground, Input::Started { attempt, at }).await;
                 }
                 Ok(Event::Output { log_bytes }) => untold = Some(log_bytes),
+                Ok(Event::Masked { ticket, refused }) => watching.answers.heard(ticket, refused),
                 Ok(Event::Stuck { processes }) => tracing::error!(%attempt, ?processes, "processes_unkillable"),
                 Ok(Event::Finished(outcome)) => break outcome,
                 Ok(Event::SupervisorLost) => break bury(ground, attempt).await,

@@ -142,6 +142,7 @@ pub(crate) fn start<'a>(
         workspace,
         env,
         secrets: Vec::new(),
+        shown: Vec::new(),
         preamble: String::new(),
         lease_deadline_boot_ms: lease,
     }

@@ -1,0 +1,127 @@
+//! What jobs ask of their agent: one socket an attempt, and what comes through it (docs/design/016).
+//!
+//! The command in a job is a pair of hands (`windlass-hands`): it says how it was called and then obeys. Here is the
+//! head: what a command means, and every file of the job that it needs, through those hands and never by itself.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | `door` | an attempt's socket: where it lies and who may come |
+//! | `hands` | one command's program, as a client that is asked |
+//! | `changes` | the variables and the directory of a job's next phases |
+//! | `masking` | values that a job has masked |
+//! | `lock` | locks between the jobs of this agent |
+//! | `flags` | command lines, read as the reference's command reads them |
+//! | `command` | every command |
+//!
+//! In `work/` of the agent's home: `.bin/` has the program by both its names, for all jobs to run and none to change, and
+//! `.doors/<attempt>/in/job.sock` is an attempt's socket. Where the job is a container, the directory above `in` lets nobody
+//! pass, and `in` is mounted: whoever comes through is in that container. Else the socket is the slot's user's alone, and
+//! whoever comes is asked who it is. A restarted agent binds the socket anew in the same directory, which containers keep.
+
+mod changes;
+mod command;
+mod door;
+mod flags;
+mod hands;
+mod lock;
+mod masking;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use windlass_hands::{NAMES, PROGRAM, SOCKET_VARIABLE};
+use windlass_protocol::AttemptId;
+
+pub(crate) use self::changes::Changes;
+use self::door::Places;
+pub(crate) use self::door::{Door, Party};
+use self::lock::Locks;
+pub(crate) use self::masking::{Answers, Masking};
+use crate::environment::PATH;
+use crate::home::{Home, ensure_dir};
+
+/// What all attempts of an agent share.
+#[derive(Debug)]
+pub(crate) struct JobApi {
+    programs: PathBuf,
+    doors: PathBuf,
+    shared: Arc<Shared>,
+}
+
+/// What commands of different jobs share.
+#[derive(Debug)]
+struct Shared {
+    locks: Locks,
+}
+
+impl JobApi {
+    /// Lays out the program and the place for doors.
+    pub(crate) fn new(home: &Home) -> io::Result<Self> {
+        let (programs, doors) = (home.work().join(".bin"), home.work().join(".doors"));
+        ensure_dir(&programs, 0o755)?;
+        ensure_dir(&doors, 0o711)?;
+        for name in NAMES {
+            lay(&programs, name)?;
+        }
+        Ok(Self { programs, doors, shared: Arc::new(Shared { locks: Locks::default() }) })
+    }
+
+    /// The directories that a container of this attempt is to see.
+    pub(crate) fn shown(&self, attempt: AttemptId) -> Vec<PathBuf> {
+        vec![self.programs.clone(), Places::of(&self.doors, attempt).inner]
+    }
+
+    /// What a job's variables need so that it finds the command, and the command its agent.
+    pub(crate) fn variables(&self, attempt: AttemptId, in_image: bool, env: &mut Vec<(String, String)>) {
+        let programs = self.programs.to_string_lossy().into_owned();
+        let socket = Places::of(&self.doors, attempt).socket().to_string_lossy().into_owned();
+        if !in_image {
+            let path = env.iter().find(|(name, _)| name == "PATH").map_or(PATH, |(_, value)| value);
+            let path = format!("{programs}:{path}");
+            set(env, "PATH", path);
+        }
+        set(env, "BUILDKITE_BIN_PATH", programs);
+        set(env, SOCKET_VARIABLE, socket);
+    }
+
+    /// Opens an attempt's door; it stays open until it is closed or dropped.
+    pub(crate) fn open(&self, party: Party) -> io::Result<Door> {
+        Door::open(&self.doors, party, Arc::clone(&self.shared))
+    }
+
+    /// Removes doors of attempts that are not in `kept`.
+    pub(crate) fn tidy(&self, kept: impl Fn(&str) -> bool) -> io::Result<()> {
+        for entry in fs::read_dir(&self.doors)? {
+            let entry = entry?;
+            if !entry.file_name().to_str().is_some_and(&kept) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn set(env: &mut Vec<(String, String)>, name: &str, value: String) {
+    env.retain(|(other, _)| other != name);
+    env.push((name.to_owned(), value));
+}
+
+/// Lays the program out, unless it is there already: what runs is replaced by a rename, never written over.
+fn lay(dir: &Path, name: &str) -> io::Result<()> {
+    let path = dir.join(name);
+    if fs::read(&path).is_ok_and(|there| there == PROGRAM) {
+        return fs::set_permissions(&path, fs::Permissions::from_mode(0o755));
+    }
+    let fresh = dir.join(format!("{name}.new"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o755).open(&fresh)?;
+    file.write_all(PROGRAM)?;
+    // Whatever the umask.
+    file.set_permissions(fs::Permissions::from_mode(0o755))?;
+    drop(file);
+    fs::rename(&fresh, &path)
+}

@@ -1,0 +1,253 @@
+//! One command's program, as a client that is asked: every file, stream and directory of the job goes through it.
+//!
+//! What it says may be anything: the job may speak the protocol by itself. It is bounded here, and gains nothing, for all
+//! that it decides is what the command of its own attempt sees.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use windlass_hands::wire::{self, Answer, Bad, Hello, Kind, LENGTH_BYTES, Op, Stream};
+use windlass_protocol::limits::{HANDS_CHUNK_BYTES, JOB_HELLO_MS};
+
+/// So much of a frame has to come before room is made for all of it.
+const TRUST_AFTER_BYTES: usize = 64 << 10;
+
+/// Why a command cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandsError {
+    /// Its program has ended, or its connection.
+    #[error("the command's program is gone: {0}")]
+    Gone(io::Error),
+    /// It says what makes no sense.
+    #[error(transparent)]
+    Bad(#[from] Bad),
+    /// It answers another question.
+    #[error("the command's program answered something else")]
+    Confused,
+    /// The system refused it something.
+    #[error("{what}: {source}")]
+    Refused {
+        /// What was tried, for people.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// More than is read for a command.
+    #[error("{what} is larger than {max} bytes")]
+    TooLarge {
+        /// Of what.
+        what: String,
+        /// The bound.
+        max: usize,
+    },
+}
+
+/// What a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) kind: Kind,
+    pub(super) bytes: u64,
+}
+
+/// A program that has said hello.
+#[derive(Debug)]
+pub(super) struct Hands {
+    stream: UnixStream,
+    /// The number of the call.
+    pub(super) call: [u8; 16],
+    /// The name it was called by, without its folders, then the arguments.
+    pub(super) words: Vec<String>,
+    /// Where it was called.
+    pub(super) directory: Vec<u8>,
+    /// The variables that it has.
+    pub(super) environment: BTreeMap<String, String>,
+}
+
+impl Hands {
+    /// Takes up a connection: its hello comes soon or never.
+    pub(super) async fn greet(mut stream: UnixStream) -> Result<Self, HandsError> {
+        let hello = tokio::time::timeout(Duration::from_millis(JOB_HELLO_MS), receive(&mut stream));
+        let hello = hello.await.map_err(|_| HandsError::Gone(io::ErrorKind::TimedOut.into()))??;
+        let hello = match Hello::decode(&hello) {
+            Err(bad @ Bad::Version(_)) => {
+                part(&mut stream, &format!("windlass: {bad}: the command and its agent are of different versions\n"))
+                    .await;
+                return Err(bad.into());
+            }
+            other => other?,
+        };
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut words: Vec<String> = hello.arguments.iter().map(|word| text(word)).collect();
+        if let Some(name) = words.first_mut() {
+            *name = name.rsplit('/').next().unwrap_or_default().to_owned();
+        }
+        let variables = hello.environment.iter().filter_map(|variable| {
+            let at = variable.iter().skip(1).position(|byte| *byte == b'=')? + 1;
+            Some((text(variable.get(..at)?), text(variable.get(at + 1..)?)))
+        });
+        Ok(Self { stream, call: hello.call, words, directory: hello.directory, environment: variables.collect() })
+    }
+
+    async fn ask(&mut self, op: &Op) -> Result<Answer, HandsError> {
+        self.stream.write_all(&op.encode()?).await.map_err(HandsError::Gone)?;
+        Ok(Answer::decode(&receive(&mut self.stream).await?)?)
+    }
+
+    /// Asks for something that is only done.
+    async fn have(&mut self, op: &Op, what: impl FnOnce() -> String) -> Result<(), HandsError> {
+        match self.ask(op).await? {
+            Answer::Done => Ok(()),
+            other => Err(refused(other, what)),
+        }
+    }
+
+    async fn open(&mut self, op: &Op, what: impl FnOnce() -> String) -> Result<u32, HandsError> {
+        match self.ask(op).await? {
+            Answer::Handle(handle) => Ok(handle),
+            other => Err(refused(other, what)),
+        }
+    }
+
+    /// Writes to its output.
+    pub(super) async fn print(&mut self, text: &str) -> Result<(), HandsError> {
+        self.write(Stream::Output, text.as_bytes()).await
+    }
+
+    /// Writes to its errors.
+    pub(super) async fn complain(&mut self, text: &str) -> Result<(), HandsError> {
+        self.write(Stream::Errors, text.as_bytes()).await
+    }
+
+    async fn write(&mut self, to: Stream, bytes: &[u8]) -> Result<(), HandsError> {
+        for bytes in bytes.chunks(HANDS_CHUNK_BYTES) {
+            self.have(&Op::Write { to, bytes: bytes.to_vec() }, || "its output cannot be written".to_owned()).await?;
+        }
+        Ok(())
+    }
+
+    /// All of its input.
+    pub(super) async fn read_input(&mut self, max: usize) -> Result<Vec<u8>, HandsError> {
+        self.read_all(&Op::ReadInput, "the input", max).await
+    }
+
+    /// All of a file.
+    pub(super) async fn read_file(&mut self, path: &str, max: usize) -> Result<Vec<u8>, HandsError> {
+        let op = Op::OpenFile { path: self.absolute(path) };
+        let handle = self.open(&op, || path.to_owned()).await?;
+        let bytes = self.read_all(&Op::Read { handle }, path, max).await;
+        self.close(handle).await?;
+        bytes
+    }
+
+    async fn read_all(&mut self, op: &Op, what: &str, max: usize) -> Result<Vec<u8>, HandsError> {
+        let mut all = Vec::new();
+        loop {
+            match self.ask(op).await? {
+                Answer::Bytes(bytes) if bytes.is_empty() => return Ok(all),
+                Answer::Bytes(bytes) if all.len() + bytes.len() <= max => all.extend_from_slice(&bytes),
+                Answer::Bytes(_) => return Err(HandsError::TooLarge { what: what.to_owned(), max }),
+                other => return Err(refused(other, || what.to_owned())),
+            }
+        }
+    }
+
+    /// What a path is; `None` where it is nothing.
+    pub(super) async fn stat(&mut self, path: &str, follow: bool) -> Result<Option<Found>, HandsError> {
+        match self.ask(&Op::Stat { path: self.absolute(path), follow }).await? {
+            Answer::Found { kind, bytes, .. } => Ok(Some(Found { kind, bytes })),
+            Answer::Failed(errno) if is_nothing(errno) => Ok(None),
+            other => Err(refused(other, || path.to_owned())),
+        }
+    }
+
+    /// The names in a directory, at most `max` of them, as they come; `None` where there is no such directory.
+    pub(super) async fn list(&mut self, path: &str, max: usize) -> Result<Option<Vec<(Vec<u8>, Kind)>>, HandsError> {
+        let handle = match self.ask(&Op::OpenDirectory { path: self.absolute(path) }).await? {
+            Answer::Handle(handle) => handle,
+            Answer::Failed(errno) if is_nothing(errno) => return Ok(None),
+            other => return Err(refused(other, || path.to_owned())),
+        };
+        let mut all = Vec::new();
+        loop {
+            match self.ask(&Op::Entries { handle }).await? {
+                Answer::Entries(entries) if entries.is_empty() => break,
+                Answer::Entries(entries) if all.len() + entries.len() <= max => all.extend(entries),
+                Answer::Entries(_) => return Err(HandsError::TooLarge { what: path.to_owned(), max }),
+                other => return Err(refused(other, || path.to_owned())),
+            }
+        }
+        self.close(handle).await?;
+        Ok(Some(all))
+    }
+
+    async fn close(&mut self, handle: u32) -> Result<(), HandsError> {
+        self.have(&Op::Close { handle }, || "a file cannot be closed".to_owned()).await
+    }
+
+    /// A path as the command means it.
+    pub(super) fn absolute(&self, path: &str) -> Vec<u8> {
+        if path.starts_with('/') {
+            return path.as_bytes().to_vec();
+        }
+        let mut whole = self.directory.clone();
+        whole.push(b'/');
+        whole.extend_from_slice(path.as_bytes());
+        whole
+    }
+
+    /// Waits until the program is gone, while nothing is asked of it. What it says unasked ends it too.
+    pub(super) async fn gone(&mut self) -> HandsError {
+        match self.stream.read_u8().await {
+            Ok(_) => HandsError::Confused,
+            Err(error) => HandsError::Gone(error),
+        }
+    }
+
+    /// Ends the program.
+    pub(super) async fn exit(mut self, status: u8) -> Result<(), HandsError> {
+        let frame = Op::Exit { status }.encode()?;
+        self.stream.write_all(&frame).await.map_err(HandsError::Gone)
+    }
+}
+
+/// Whether a number of the system says that there is nothing of this name: ENOENT or ENOTDIR.
+const fn is_nothing(errno: i32) -> bool {
+    matches!(errno, 2 | 20)
+}
+
+fn refused(answer: Answer, what: impl FnOnce() -> String) -> HandsError {
+    match answer {
+        Answer::Failed(0) => HandsError::Refused { what: what(), source: io::Error::other("the command refused") },
+        Answer::Failed(errno) => HandsError::Refused { what: what(), source: io::Error::from_raw_os_error(errno) },
+        Answer::Done | Answer::Bytes(_) | Answer::Found { .. } | Answer::Handle(_) | Answer::Entries(_) => {
+            HandsError::Confused
+        }
+    }
+}
+
+/// Reads a frame. What it says of its length is believed as it comes.
+async fn receive(stream: &mut UnixStream) -> Result<Vec<u8>, HandsError> {
+    let mut length = [0; LENGTH_BYTES];
+    stream.read_exact(&mut length).await.map_err(HandsError::Gone)?;
+    let length = wire::length(length)?;
+    let mut bytes = Vec::with_capacity(length.min(TRUST_AFTER_BYTES));
+    let read = stream.take(length as u64).read_to_end(&mut bytes).await.map_err(HandsError::Gone)?;
+    if read < length { Err(HandsError::Gone(io::ErrorKind::UnexpectedEof.into())) } else { Ok(bytes) }
+}
+
+/// Tells a program of any version why it ends. It may be gone, and then nobody asks.
+async fn part(stream: &mut UnixStream, why: &str) {
+    let write = Op::Write { to: Stream::Errors, bytes: why.as_bytes().to_vec() };
+    for op in [write, Op::Exit { status: 1 }] {
+        if let Ok(frame) = op.encode()
+            && stream.write_all(&frame).await.is_err()
+        {
+            return;
+        }
+    }
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(1), stream.take(1_024).read_to_end(&mut rest)).await;
+}

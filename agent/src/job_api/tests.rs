@@ -1,0 +1,319 @@
+//! The real program against a real door, as a job would call it.
+
+use std::os::unix::fs::{DirBuilderExt as _, chown};
+use std::process::Stdio;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::UnixStream;
+use tokio::process::Command;
+use tokio::sync::mpsc;
+use windlass_agent_runner::control::Request;
+use windlass_agent_runner::launch::User;
+use windlass_hands::wire::{Hello, LENGTH_BYTES, Op};
+use windlass_protocol::job::{Epoch, JobSpec, Resources, Source};
+use windlass_protocol::{BuildId, JobId, Namespace};
+
+use super::*;
+use crate::right::Right;
+
+const SLOT: User = User { uid: 64_124, gid: 64_124 };
+
+/// A job's end, as it was: status, output, errors.
+type Ended = (Option<i32>, String, String);
+
+struct World {
+    dir: tempfile::TempDir,
+    api: JobApi,
+    door: Option<Door>,
+    env: Vec<(String, String)>,
+    changes: Arc<Changes>,
+    user: Option<User>,
+    masked: mpsc::Receiver<Request>,
+    answers: Answers,
+}
+
+fn spec() -> JobSpec {
+    JobSpec {
+        attempt: AttemptId::from_bytes([1; 16]),
+        attempt_number: 1,
+        job: JobId::from_bytes([2; 16]),
+        build: BuildId::from_bytes([3; 16]),
+        build_number: 4,
+        pipeline: "hello".to_owned(),
+        step_key: None,
+        label: "Tests".to_owned(),
+        command: "true".to_owned(),
+        env: Vec::new(),
+        image: None,
+        source: Source::Empty,
+        namespace: Namespace::overlay("hello", "laptop"),
+        queue: "default".to_owned(),
+        timeout_ms: None,
+        grace_ms: 10,
+        resources: Resources::default(),
+        exclusive: false,
+        interruptible: false,
+        tty: false,
+        keep_workspace: false,
+        log_limit_bytes: 1,
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        let user = rustix::process::geteuid().is_root().then_some(SLOT);
+        let work = dir.path().join("checkout");
+        fs::DirBuilder::new().mode(0o700).create(&work).unwrap();
+        if let Some(user) = user {
+            chown(&work, Some(user.uid), Some(user.gid)).unwrap();
+        }
+        let home = Home::open(&dir.path().join("agent")).unwrap();
+        let api = JobApi::new(&home).unwrap();
+        let mut env = vec![("A".to_owned(), "1".to_owned()), ("MY_TOKEN".to_owned(), "hunter22".to_owned())];
+        api.variables(spec().attempt, false, &mut env);
+        let changes = Arc::new(Changes::load(dir.path(), env.clone()).unwrap());
+        let (requests, masked) = mpsc::channel(16);
+        let answers = Answers::default();
+        let mut world = Self { api, door: None, env, changes, user, masked, answers, dir };
+        world.open(Masking::new(requests, world.answers.clone()));
+        world
+    }
+
+    fn open(&mut self, masking: Masking) {
+        let right = Arc::new(Right::new(Epoch(1), true));
+        let (changes, user) = (Arc::clone(&self.changes), self.user);
+        let party = Party { spec: Arc::new(spec()), right, user, changes, masking };
+        self.door = Some(self.api.open(party).unwrap());
+    }
+
+    fn socket(&self) -> &str {
+        self.env.iter().find(|(name, _)| name == SOCKET_VARIABLE).map(|(_, value)| value.as_str()).unwrap()
+    }
+
+    /// A command of the job, found by its name.
+    fn command(&self, line: &[&str], user: Option<User>) -> Command {
+        let path = self.env.iter().find(|(name, _)| name == "PATH").unwrap().1.clone();
+        let program = path.split(':').map(|dir| Path::new(dir).join(line[0])).find(|path| path.exists()).unwrap();
+        let mut command = Command::new(program);
+        command.args(&line[1..]).env_clear().envs(self.env.clone()).current_dir(self.dir.path().join("checkout"));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        if let Some(user) = user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        command
+    }
+
+    async fn run_with(&self, line: &[&str], input: &str) -> Ended {
+        let mut child = self.command(line, self.user).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+        ended(child).await
+    }
+
+    async fn run(&self, line: &[&str]) -> Ended {
+        self.run_with(line, "").await
+    }
+
+    /// That it passes, and what it prints.
+    async fn print(&self, line: &[&str]) -> String {
+        let (status, output, errors) = self.run(line).await;
+        assert_eq!((status, errors.as_str()), (Some(0), ""), "{line:?}");
+        output
+    }
+}
+
+async fn ended(child: tokio::process::Child) -> Ended {
+    let output = child.wait_with_output().await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn variables_are_shown_set_and_unset_for_the_next_phases() {
+    let world = World::new();
+    assert_eq!(world.print(&["buildkite-agent", "env", "get", "A"]).await, "1\n");
+    assert_eq!(world.print(&["windlass", "env", "get", "A", "MY_TOKEN"]).await, "A=1\nMY_TOKEN=hunter22\n");
+    let (status, output, errors) = world.run(&["windlass", "env", "set", "-C=x"]).await;
+    assert_eq!((status, errors.as_str()), (Some(1), "fatal: flag provided but not defined: -C\n"));
+    assert!(output.starts_with("Incorrect Usage: flag provided but not defined: -C\n\nUsage:"), "{output}");
+    let set = world.print(&["windlass", "env", "set", "A=one", "B=two words", "--output-format", "plain"]).await;
+    assert_eq!(set, "Added:\n+ B\nUpdated:\n~ A\n");
+    let (_, json, _) = world
+        .run_with(&["windlass", "env", "set", "--input-format=json", "--output-format=json", "-"], "{\"C\":\"3\"}")
+        .await;
+    assert_eq!(json, "{\"added\":[\"C\"],\"updated\":[]}\n");
+    assert_eq!(
+        world.print(&["windlass", "env", "get", "--format", "json", "A", "B"]).await,
+        "{\"A\":\"one\",\"B\":\"two words\"}\n"
+    );
+    assert_eq!(world.print(&["windlass", "env", "unset", "A", "NEVER"]).await, "Unset:\n- A\n");
+    assert_eq!(world.print(&["windlass", "env", "unset", "A"]).await, "No variables unset.\n");
+    let (status, output, errors) = world.run(&["windlass", "env", "get", "A", "B"]).await;
+    assert_eq!((status, output.as_str(), errors.as_str()), (Some(1), "B=two words\n", "warning: \"A\" is not set\n"));
+    let (status, _, errors) = world.run(&["windlass", "env", "set", "BUILDKITE_SHELL=x"]).await;
+    assert_eq!(status, Some(1));
+    assert!(errors.contains("protected, and cannot be modified: [BUILDKITE_SHELL]"), "{errors}");
+    // Its own process has what it had.
+    let dumped = world.print(&["windlass", "env", "dump"]).await;
+    assert!(dumped.contains("\"A\":\"1\"") && !dumped.contains("\"B\""), "{dumped}");
+    assert_eq!(world.changes.variables().get("B").map(String::as_str), Some("two words"));
+}
+
+#[tokio::test]
+async fn a_directory_is_one_of_the_job_s() {
+    let world = World::new();
+    assert_eq!(world.print(&["windlass", "workdir", "set", "."]).await, "");
+    let here = world.dir.path().canonicalize().unwrap().join("checkout/.");
+    assert_eq!(world.changes.directory(), here.to_str().map(str::to_owned));
+    let (status, _, errors) = world.run(&["windlass", "workdir", "set", "nowhere"]).await;
+    assert_eq!((status, errors.as_str()), (Some(1), "fatal: nowhere does not exist\n"));
+}
+
+#[tokio::test]
+async fn a_command_that_masks_ends_when_the_supervisor_has_masked() {
+    let mut world = World::new();
+    let mut child = world.command(&["windlass", "redactor", "add", "--format", "json"], world.user).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(br#"{"a":"first-secret","b":"abc","c":"second-secret"}"#).await.unwrap();
+    let mut values = Vec::new();
+    for _ in 0..2 {
+        let Some(Request::Mask { ticket, value }) = world.masked.recv().await else { panic!("nothing is masked") };
+        assert!(child.try_wait().unwrap().is_none(), "it waits until it is so");
+        values.push(value);
+        world.answers.heard(ticket, None);
+    }
+    assert_eq!(values, ["first-secret", "second-secret"]);
+    let (status, _, errors) = ended(child).await;
+    assert_eq!((status, errors.as_str()), (Some(0), "warning: a value of less than 6 bytes is not redacted\n"));
+
+    let setting = world.command(&["windlass", "env", "set", "MY_PASSWORD=third-secret", "PLAIN=x"], world.user);
+    let child = { setting }.spawn().unwrap();
+    let Some(Request::Mask { ticket, value }) = world.masked.recv().await else { panic!("nothing is masked") };
+    assert_eq!(value, "third-secret", "secret by its name");
+    assert!(!world.changes.variables().contains_key("MY_PASSWORD"), "first masked, then known");
+    world.answers.heard(ticket, Some("more than 1000 secrets".to_owned()));
+    let (status, _, errors) = ended(child).await;
+    assert_eq!(status, Some(1));
+    assert!(errors.contains("more than 1000 secrets") && !errors.contains("third"), "{errors}");
+}
+
+#[tokio::test]
+async fn locks_are_held_between_commands_and_wait() {
+    let world = World::new();
+    let token = world.print(&["buildkite-agent", "lock", "acquire", "a"]).await;
+    assert!(token.starts_with("acquired(attempt="), "{token}");
+    assert_eq!(world.print(&["windlass", "lock", "get", "a"]).await, token);
+    let (status, _, errors) = world.run(&["windlass", "lock", "acquire", "a", "--lock-wait-timeout", "50ms"]).await;
+    assert_eq!((status, errors.as_str()), (Some(1), "fatal: could not acquire lock: 50ms passed without it\n"));
+    let (status, _, errors) = world.run(&["windlass", "lock", "release", "a", "nonsense"]).await;
+    assert_eq!(status, Some(1));
+    assert!(errors.starts_with("fatal: could not release lock: invalid lock state"), "{errors}");
+    let mut waiting = world.command(&["windlass", "lock", "acquire", "a"], world.user).spawn().unwrap();
+    assert_eq!(world.print(&["windlass", "lock", "release", "a", token.trim()]).await, "");
+    assert!(waiting.wait().await.unwrap().success());
+    assert_eq!(world.print(&["windlass", "lock", "do", "b"]).await, "do\n");
+    assert_eq!(world.print(&["windlass", "lock", "done", "b"]).await, "");
+    assert_eq!(world.print(&["windlass", "lock", "do", "b"]).await, "done\n");
+    let (status, _, errors) = world.run(&["windlass", "lock", "get"]).await;
+    assert_eq!(status, Some(1));
+    assert!(errors.starts_with("Usage:\n\n    windlass lock get <key>"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_lock_that_its_waiter_does_not_live_to_have_goes_to_the_next() {
+    let world = World::new();
+    let token = world.print(&["windlass", "lock", "acquire", "a"]).await;
+    let mut dead = world.command(&["windlass", "lock", "acquire", "a"], world.user).spawn().unwrap();
+    let next = world.command(&["windlass", "lock", "acquire", "a"], world.user).spawn().unwrap();
+    dead.kill().await.unwrap();
+    assert_eq!(world.print(&["windlass", "lock", "release", "a", token.trim()]).await, "");
+    let (status, output, _) = ended(next).await;
+    assert_eq!(status, Some(0));
+    assert_ne!(output, token);
+}
+
+#[tokio::test]
+async fn help_says_what_there_is_and_what_is_not_there_fails() {
+    let world = World::new();
+    let help = world.print(&["buildkite-agent", "--help"]).await;
+    assert!(
+        help.starts_with("Usage:\n\n  buildkite-agent <command> [options...]\n\nAvailable commands are:\n"),
+        "{help}"
+    );
+    assert!(help.contains("  lock "), "{help}");
+    let help = world.print(&["windlass", "lock", "--help"]).await;
+    assert!(help.contains("  acquire  Acquires a lock"), "{help}");
+    let help = world.print(&["windlass", "lock", "acquire", "x", "--help"]).await;
+    assert!(help.contains("--lock-wait-timeout value") && help.contains("[$BUILDKITE_LOCK_WAIT_TIMEOUT]"), "{help}");
+    assert!(world.print(&["windlass", "--version"]).await.starts_with("windlass version "));
+    for (line, words) in [
+        (&["windlass"][..], ""),
+        (&["windlass", "nonsense"], "windlass: unknown subcommand \"nonsense\"\n"),
+        (&["windlass", "lock", "nonsense"], "windlass: unknown subcommand \"lock nonsense\"\n"),
+    ] {
+        let (status, output, errors) = world.run(line).await;
+        assert_eq!((status, errors.as_str()), (Some(1), words), "{line:?}");
+        assert!(output.starts_with("Usage:"), "{output}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_slot_s_user_comes_in_and_only_root_can_change_the_program() {
+    let world = World::new();
+    let Some(user) = world.user else { return };
+    let stranger = User { uid: user.uid + 1, gid: user.gid + 1 };
+    let mut command = world.command(&["windlass", "env", "get", "A"], Some(stranger));
+    command.current_dir("/");
+    let (status, output, errors) = ended(command.spawn().unwrap()).await;
+    assert_eq!((status, output.as_str()), (Some(1), ""));
+    assert!(errors.contains("Permission denied"), "{errors}");
+    for path in [&world.api.programs, &world.api.programs.join("windlass")] {
+        let found = fs::metadata(path).unwrap();
+        assert_eq!(found.permissions().mode() & 0o7777, 0o755);
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&found), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_starts_again_serves_the_same_door() {
+    let mut world = World::new();
+    let (requests, _masked) = mpsc::channel(1);
+    let inode = |world: &World| {
+        let place = Path::new(world.socket()).parent().unwrap();
+        std::os::unix::fs::MetadataExt::ino(&fs::metadata(place).unwrap())
+    };
+    let before = inode(&world);
+    drop(world.door.take());
+    let waiting = world.command(&["windlass", "env", "get", "A"], world.user).spawn().unwrap();
+    world.open(Masking::new(requests, Answers::default()));
+    let (status, output, _) = ended(waiting).await;
+    assert_eq!((status, output.as_str()), (Some(0), "1\n"));
+    assert_eq!(inode(&world), before, "a container keeps what was mounted");
+    world.api.tidy(|name| name == spec().attempt.to_string()).unwrap();
+    assert!(Path::new(world.socket()).exists());
+    world.door.take().unwrap().close();
+    assert!(!Path::new(world.socket()).exists(), "the attempt is over");
+}
+
+#[tokio::test]
+async fn who_speaks_the_protocol_by_itself_gains_nothing_and_holds_nobody_up() {
+    let world = World::new();
+    let mut hostile = Vec::new();
+    for bytes in [&b"\xff\xff\xff\xff"[..], b"\x01\0\0\0\x09", b"\x05\0\0\0\x01aaaa", b"\0\0\0\0", b"\x01"] {
+        let mut stream = UnixStream::connect(world.socket()).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        hostile.push(stream);
+    }
+    // One that says hello and then answers what it likes.
+    let words = ["windlass", "redactor", "add", "/etc/shadow"].map(|word| word.as_bytes().to_vec());
+    let hello = Hello { arguments: words.to_vec(), directory: b"/".to_vec(), ..Hello::default() };
+    let mut stream = UnixStream::connect(world.socket()).await.unwrap();
+    stream.write_all(&hello.encode().unwrap()).await.unwrap();
+    let mut frame = [0; 4 + 5 + 11];
+    tokio::io::AsyncReadExt::read_exact(&mut stream, &mut frame).await.unwrap();
+    let op = Op::decode(&frame[LENGTH_BYTES..]).unwrap();
+    assert_eq!(op, Op::OpenFile { path: b"/etc/shadow".to_vec() }, "the agent asks, and opens nothing itself");
+    stream.write_all(b"\x01\0\0\0\x00").await.unwrap();
+    assert_eq!(world.print(&["windlass", "env", "get", "A"]).await, "1\n");
+    drop(hostile);
+}
