@@ -13,10 +13,12 @@
 
 mod check;
 mod compile;
+pub mod condition;
 pub mod diagnostic;
 mod expand;
 pub mod file;
 mod fuzz;
+pub mod glob;
 pub mod graph;
 mod interpolate;
 mod model;
