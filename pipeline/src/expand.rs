@@ -127,7 +127,7 @@ fn element_nodes(step: Step, depends_on: &[Edge], env: &[(String, String)], node
         depends_on: depends_on.to_vec(),
         allow_dependency_failure,
         skip: skip.clone(),
-        kind,
+        ..Node::new(kind)
     };
     match kind {
         StepKind::Command(command) => {
@@ -168,6 +168,7 @@ fn resolved(step: CommandStep, env: &[(String, String)]) -> Command {
         interruptible: step.interruptible,
         tty: step.tty,
         parallel: None,
+        ..Command::default()
     }
 }
 

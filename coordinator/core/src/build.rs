@@ -9,6 +9,7 @@ use crate::deps::{Standing, standing};
 use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
 use crate::input::ReplyTo;
+use crate::served;
 use crate::row::{Actor, BuildEvent, BuildRow, BuildState, EventRow, IdempotencyRow, JobRow, JobState, Submit};
 use crate::state::{Core, Tally};
 use crate::timer::Timer;
@@ -126,7 +127,7 @@ impl Core {
             let state = if node.skip.is_some() { JobState::Skipped } else { JobState::Pending };
             let rules = match &node.kind {
                 NodeKind::Command(command) => command.retry.len(),
-                NodeKind::Wait { .. } => 0,
+                NodeKind::Wait { .. } | NodeKind::Block(_) | NodeKind::Input(_) | NodeKind::Trigger(_) => 0,
             };
             jobs.push(JobRow {
                 id: self.ids.job(wall),
@@ -313,6 +314,7 @@ impl Core {
             bound("tags of a step", command.tags.len(), limits::TAGS_MAX)?;
             bound("bytes of a name", command.queue.len(), limits::NAME_MAX_BYTES)?;
         }
+        served::check(&submit.graph)?;
         check_graph(&submit.graph)
     }
 

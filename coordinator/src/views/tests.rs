@@ -81,8 +81,7 @@ fn build() -> Change {
 
 fn job(state: JobState) -> Change {
     let kind = NodeKind::Wait { continue_on_failure: false };
-    let node =
-        Node { key: None, label: String::new(), depends_on: vec![], allow_dependency_failure: false, skip: None, kind };
+    let node = Node::new(kind);
     Change::Job(Box::new(JobRow {
         id: JOB,
         build: BUILD,

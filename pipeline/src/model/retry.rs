@@ -118,7 +118,13 @@ fn automatic(reader: &mut Reader, node: &Node) -> Vec<RetryRule> {
 }
 
 fn default_rule() -> RetryRule {
-    RetryRule { exit_status: StatusMatch::AnyFailure, signal: None, cause: None, limit: LIMIT_DEFAULT }
+    RetryRule {
+        exit_status: StatusMatch::AnyFailure,
+        signal: None,
+        cause: None,
+        or_no_cause: false,
+        limit: LIMIT_DEFAULT,
+    }
 }
 
 fn rule(reader: &mut Reader, map: &Map) -> RetryRule {
@@ -145,6 +151,7 @@ fn rule(reader: &mut Reader, map: &Map) -> RetryRule {
     RetryRule {
         signal: map.get("signal").and_then(|entry| signals(reader, entry)),
         cause: both(reasons, causes),
+        or_no_cause: false,
         exit_status,
         limit: limit.unwrap_or(LIMIT_DEFAULT),
     }
