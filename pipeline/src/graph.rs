@@ -8,6 +8,7 @@
 mod command;
 mod feature;
 mod gate;
+mod insert;
 mod link;
 mod notify;
 mod place;
@@ -21,6 +22,7 @@ pub use command::{
 };
 pub use feature::Feature;
 pub use gate::{BlockedState, Choice, Field, FieldKind, Gate};
+pub use insert::InsertError;
 pub(crate) use link::{LinkGroup, LinkKind, LinkStep, Linked, StepEdge, link};
 pub use notify::{Notify, SERVICES, Service};
 pub use place::Place;
