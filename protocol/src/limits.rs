@@ -266,6 +266,33 @@ pub const PIPELINE_DOCUMENTS_MAX: usize = 500;
 /// What is said about one pipeline; more helps nobody.
 pub const PIPELINE_DIAGNOSTICS_MAX: usize = 500;
 
+/// The expression of one `if`: the longest that people write are a tenth of it, and ten thousand must be read quickly.
+pub const CONDITION_MAX_BYTES: usize = 16 << 10;
+
+/// Operators, brackets, templates and groups of a regular expression within each other; readers walk them by recursion.
+pub const CONDITION_DEPTH_MAX: usize = 48;
+
+/// Text that one expansion within an expression may make: the largest message of a build many times over.
+pub const CONDITION_TEXT_MAX_BYTES: usize = 1 << 20;
+
+/// Bytes that are looked at to find where templates end, over one expression; nested and broken ones are looked at again.
+pub const CONDITION_SCAN_MAX_BYTES: usize = 1 << 20;
+
+/// How often a regular expression repeats something by number, repetitions within each other multiplied (as RE2 has it).
+pub const REGEX_REPEATS_MAX: u32 = 1_000;
+
+/// A regular expression's program in memory.
+pub const REGEX_MAX_BYTES: usize = 1 << 20;
+
+/// Steps back in one match, times the bytes that each may look at again: under a second (buildkite.md 15.5).
+pub const REGEX_EFFORT_MAX: usize = 1 << 28;
+
+/// A pattern of paths or branches, its alternatives written out.
+pub const GLOB_MAX_BYTES: usize = 4 << 10;
+
+/// Braces of a pattern of paths within each other; readers walk them by recursion.
+pub const GLOB_DEPTH_MAX: usize = 16;
+
 /// Dependencies of all jobs of one build: wide steps that wait for each other multiply.
 pub const EDGES_PER_BUILD_MAX: usize = 50 * JOBS_PER_BUILD_MAX;
 
