@@ -4,9 +4,9 @@ mod artifact;
 mod cycle;
 mod key;
 
+use crate::decide::Fate;
 use crate::diagnostic::Diagnostic;
 use crate::graph::{Dependency, Feature, LinkGroup, LinkKind, LinkStep, Linked, link};
-use crate::decide::Fate;
 use crate::model::{Dependency as Written, Pipeline, StepKind, StepWord};
 use crate::read::{Reader, shown};
 use crate::suggest::did_you_mean;
@@ -82,7 +82,8 @@ fn unresolved(reader: &mut Reader, keys: &key::Keys<'_>, own: &str, dependencies
         }
         let others = keys.iter().copied().filter(|key| *key != own);
         let hint = if reader.findings.wants_hints() { did_you_mean(&name.text, others) } else { None };
-        let hint = hint.unwrap_or_else(|| "unless a later upload brings it, the step never runs and the build fails".to_owned());
+        let hint = hint
+            .unwrap_or_else(|| "unless a later upload brings it, the step never runs and the build fails".to_owned());
         let who = if own.is_empty() { "the step".to_owned() } else { format!("step `{}`", shown(own)) };
         let message = format!("{who} depends on `{}`, which is not in this pipeline", shown(&name.text));
         reader.findings.push(Diagnostic::warning("unknown-dependency", name.span, message).hint(hint));

@@ -164,10 +164,9 @@ fn tell_unserved(reader: &mut Reader, served: &[Feature], feature: Feature, span
         return;
     }
     let (message, hint) = match feature {
-        Feature::Block | Feature::Input | Feature::Trigger | Feature::Group => (
-            format!("steps of kind `{feature}` are not served yet"),
-            "nothing runs: running past it could do harm",
-        ),
+        Feature::Block | Feature::Input | Feature::Trigger | Feature::Group => {
+            (format!("steps of kind `{feature}` are not served yet"), "nothing runs: running past it could do harm")
+        }
         Feature::UnresolvedDependency => {
             ("keys that a later upload brings are not served yet".to_owned(), "name a step of this pipeline")
         }

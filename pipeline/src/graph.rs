@@ -136,6 +136,8 @@ pub enum Broken {
     If,
     /// Its `branches` leave the build's branch out.
     Branches,
+    /// A later upload took its place, or the job that uploaded it was run again (reference 7).
+    Replaced,
     /// A wait right beside a block, which acts alone (reference 5.1).
     Merged,
 }
@@ -147,6 +149,7 @@ impl Broken {
         match self {
             Self::If => "its `if` is false",
             Self::Branches => "its `branches` leave this branch out",
+            Self::Replaced => "a later upload took its place",
             Self::Merged => "the block beside it waits in its place",
         }
     }

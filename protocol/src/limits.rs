@@ -636,6 +636,27 @@ pub const CLI_ATTACH_MS: u64 = 60_000;
 /// How long a read waits until what it saw is published; longer means that the loop stands still.
 pub const PUBLISH_WAIT_MS: u64 = 5_000;
 
+/// A key of a build's meta-data: names that people write are a tenth of it.
+pub const META_DATA_KEY_MAX_BYTES: usize = 1 << 10;
+
+/// A value of a build's meta-data (buildkite.md 23).
+pub const META_DATA_VALUE_MAX_BYTES: usize = 100 << 10;
+
+/// Keys of a build's meta-data: one for each job of a large build.
+pub const META_DATA_KEYS_MAX: usize = 10_000;
+
+/// A build's meta-data in all: it stands in the build's row, which is written with each change of the build.
+pub const META_DATA_MAX_BYTES: usize = 1 << 20;
+
+/// Jobs of one upload (buildkite.md 23).
+pub const UPLOAD_JOBS_MAX: usize = 500;
+
+/// Uploads of one build (buildkite.md 23).
+pub const UPLOADS_PER_BUILD_MAX: usize = 500;
+
+/// Steps back in matching the format of one field: a few milliseconds, within the coordinator's loop.
+pub const FORMAT_STEPS_MAX: usize = 100_000;
+
 const _: () = assert!(BEAT_MS * 3 <= SUSPECT_MS, "three beats fit before an agent is suspected");
 const _: () = assert!(SUSPECT_MS < LEASE_DEFAULT_MS, "an agent is suspect before it is lost");
 const _: () = assert!(LEASE_MIN_MS <= LEASE_DEFAULT_MS && LEASE_DEFAULT_MS <= LEASE_MAX_MS);

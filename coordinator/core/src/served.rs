@@ -5,7 +5,17 @@ use windlass_pipeline::graph::{Feature, Graph};
 use crate::error::Rejected;
 
 /// What can be written and is run as written. What is not here is refused at submit, unless leaving it out is harmless.
-pub const SERVED: &[Feature] = &[];
+pub const SERVED: &[Feature] = &[
+    Feature::Block,
+    Feature::Input,
+    Feature::Group,
+    Feature::If,
+    Feature::Branches,
+    Feature::Matrix,
+    Feature::UnresolvedDependency,
+    Feature::Concurrency,
+    Feature::CancelOnBuildFailing,
+];
 
 /// Refuses a graph that would run otherwise than it says: one that came past the compiler, or is of another version.
 pub(crate) fn check(graph: &Graph) -> Result<(), Rejected> {

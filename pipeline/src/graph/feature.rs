@@ -99,7 +99,7 @@ fn of_node(node: &Node, needs: &mut BTreeSet<Feature>) {
     needs.extend(node.place.group.map(|_| Feature::Group));
     needs.extend(node.broken.map(|broken| match broken {
         Broken::Branches => Feature::Branches,
-        Broken::If => Feature::If,
+        Broken::If | Broken::Replaced => Feature::If,
         Broken::Merged => Feature::Block,
     }));
     let told =

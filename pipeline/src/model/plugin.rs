@@ -37,8 +37,16 @@ fn one(reader: &mut Reader, node: &Node, plugins: &mut Vec<Plugin>) {
                 add(reader, &entry.key, json(&entry.value), node, plugins);
             }
         }
-        Kind::Null | Kind::Bool(_) | Kind::Int(_) | Kind::Unsigned(_) | Kind::Float(_) | Kind::Time(_) | Kind::List(_) => {
-            reader.decode(|reader| reader.wrong_type("plugins", "a plugin's source, or a mapping of it to settings", node));
+        Kind::Null
+        | Kind::Bool(_)
+        | Kind::Int(_)
+        | Kind::Unsigned(_)
+        | Kind::Float(_)
+        | Kind::Time(_)
+        | Kind::List(_) => {
+            reader.decode(|reader| {
+                reader.wrong_type("plugins", "a plugin's source, or a mapping of it to settings", node)
+            });
         }
     }
 }
