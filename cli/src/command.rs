@@ -11,6 +11,7 @@ mod run;
 mod serve;
 mod shell;
 mod token;
+mod unblock;
 mod up;
 
 use clap::{CommandFactory as _, Parser, Subcommand};

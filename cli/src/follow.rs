@@ -140,6 +140,18 @@ impl Follow {
         followed.settle(show);
     }
 
+    /// Whether nothing of the build can run until somebody opens a gate.
+    pub(crate) fn waits_at_a_gate(&self) -> bool {
+        let mut blocked = false;
+        for job in self.jobs.iter().map(|followed| &followed.job).filter(|job| !job.is_final()) {
+            blocked |= job.state == "blocked";
+            if !matches!(job.state.as_str(), "blocked" | "waiting") {
+                return false;
+            }
+        }
+        blocked && !self.ended
+    }
+
     /// The build has ended: no more events.
     pub(crate) const fn end(&mut self) {
         self.ended = true;
@@ -204,6 +216,11 @@ impl Watch {
         tokio::spawn(events(stream, send.clone()));
         let room = Arc::new(Semaphore::new(CLI_LOGS_MAX));
         Self { client: client.clone(), follow: Follow::default(), news, send, room }
+    }
+
+    /// See [`Follow::waits_at_a_gate`].
+    pub(crate) fn waits_at_a_gate(&self) -> bool {
+        self.follow.waits_at_a_gate()
     }
 
     /// Tells the next news; `false` once everything was told. May be dropped and called again.

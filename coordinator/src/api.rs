@@ -81,6 +81,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/pipelines/{name}/builds/{number}", get(build::show_by_number))
         .route("/jobs/{id}/retry", post(job::retry))
         .route("/jobs/{id}/cancel", post(job::cancel))
+        .route("/jobs/{id}/unblock", post(job::unblock))
         .route("/jobs/{id}/why", get(job::why))
         .route("/attempts/{id}/log", get(log::read))
         .route("/attempts/{id}/log/stream", get(log::stream))

@@ -256,6 +256,7 @@ const fn unwelcome(rejected: &Rejected) -> Option<RefuseCode> {
         | Rejected::JobNotInMemory(_)
         | Rejected::BuildEnded { .. }
         | Rejected::Job { .. }
+        | Rejected::Answer { .. }
         | Rejected::IdempotencyMismatch
         | Rejected::Graph(_)
         | Rejected::PoolConflict { .. }

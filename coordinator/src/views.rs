@@ -213,6 +213,8 @@ impl State {
             Change::Meta(_)
             | Change::PipelineNumber { .. }
             | Change::Build(_)
+            | Change::Hold(_)
+            | Change::HoldOver(_)
             | Change::Idempotency(_)
             | Change::Audit(_)
             | Change::Definition { .. } => {}

@@ -5,25 +5,32 @@
 //! - `interpolate`: variables in those trees;
 //! - `read` and `model`: the trees as typed steps;
 //! - `check`: what only all steps together show;
+//! - `decide`: what conditions take away before anything runs;
 //! - `expand`: the steps as nodes of a [`graph`].
 //!
-//! [`file`] names the files that a text is looked for in.
+//! `schema` gives the language to editors. [`file`] names the files that a text is looked for in.
 //!
 //! All stops report [`Diagnostic`]s and go on, so that one run tells everything that is wrong.
 
 mod check;
 mod compile;
+pub mod condition;
+mod decide;
 pub mod diagnostic;
 mod expand;
 pub mod file;
 mod fuzz;
+pub mod glob;
 pub mod graph;
 mod interpolate;
 mod model;
 mod read;
+mod schema;
 mod suggest;
 pub mod yaml;
 
 pub use compile::{Compiled, Inputs, check, compile, compile_with};
 pub use diagnostic::{Diagnostic, Severity, Span};
+pub use expand::expand_document;
 pub use fuzz::fuzz;
+pub use schema::json_schema;

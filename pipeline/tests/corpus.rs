@@ -9,6 +9,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use windlass_pipeline::condition::{self, Context, EntryPoint, ErrorKind, Value};
 use windlass_pipeline::{compile, yaml};
 
 /// The corpus, or a visible note that it is absent.
@@ -85,4 +86,87 @@ fn scalars_of_an_environment_have_the_forms_that_the_agent_gives_them() {
         let value = parsed.documents[0].as_map().unwrap().get("A").unwrap().value.natural();
         assert_eq!(value.ok().as_deref(), case["env"].as_str(), "{text}");
     }
+}
+
+fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn pairs(object: &serde_json::Value) -> Vec<(String, String)> {
+    let members = object.as_object().unwrap();
+    members.iter().map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect()
+}
+
+/// The context of a case, from its raw input.
+fn context(case: &serde_json::Value) -> Context {
+    let mut context = Context::from_json(&case["context"]).unwrap();
+    context.set_pipeline_env(pairs(&case["project_env"]));
+    context.set_build_env(pairs(&case["build_env"]));
+    context
+}
+
+fn kind(kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::Parse => "parse",
+        ErrorKind::Validation => "validation",
+        ErrorKind::Evaluation => "evaluation",
+        ErrorKind::Result => "result",
+    }
+}
+
+#[test]
+fn every_condition_gives_what_the_corpus_says() {
+    let Some(corpus) = corpus() else { return };
+    let cases = json(&corpus.join("conditional_cases.json"));
+    let mut wrong = Vec::new();
+    let (mut evaluated, mut validated) = (0, 0);
+    for case in cases.as_array().unwrap() {
+        let expression = case["expr"].as_str().unwrap();
+        let Some(entry) = EntryPoint::named(case["entry_point"].as_str().unwrap()) else {
+            assert_eq!(case["error"], "validation", "{case}");
+            continue;
+        };
+        let outcome = if case["op"] == "evaluate" {
+            evaluated += 1;
+            condition::decide(expression, entry, &context(case)).map(Some)
+        } else {
+            validated += 1;
+            condition::validate(expression, entry).map(|_| None)
+        };
+        let (result, error) = match &outcome {
+            Ok(result) => (*result, None),
+            Err(error) => (None, Some(kind(error.kind))),
+        };
+        if (result, error) != (case["result"].as_bool(), case["error"].as_str()) {
+            wrong.push(format!("{expression}: {outcome:?}, not {} {}", case["result"], case["error"]));
+        }
+    }
+    println!("conditions: {evaluated} evaluated, {validated} validated");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(evaluated + validated + 1, cases.as_array().unwrap().len());
+}
+
+#[test]
+fn variables_and_environment_derive_from_what_is_known_of_a_build() {
+    let Some(corpus) = corpus() else { return };
+    let cases = json(&corpus.join("conditional_cases.json"));
+    for case in cases.as_array().unwrap() {
+        let context = context(case);
+        let seen: Vec<(String, String)> =
+            context.environment().iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let mut expected = pairs(&case["env"]);
+        expected.sort();
+        assert_eq!(seen, expected, "{case}");
+        for (name, expected) in case["vars"].as_object().unwrap() {
+            let value = match context.value(name) {
+                Value::Null => serde_json::Value::Null,
+                Value::Text(text) => text.into(),
+                Value::Number(number) => number.into(),
+                Value::Bool(value) => value.into(),
+                Value::List(items) => items.into(),
+            };
+            assert_eq!(value, *expected, "{name} in {case}");
+        }
+    }
+    println!("contexts: {} derived", cases.as_array().unwrap().len());
 }

@@ -20,7 +20,7 @@ fn sound(compiled: Compiled, text: &str) -> Graph {
 fn command(graph: &Graph, index: usize) -> &Command {
     match &graph.nodes[index].kind {
         NodeKind::Command(command) => command,
-        NodeKind::Wait { .. } => panic!("node {index} is a wait"),
+        other => panic!("node {index} is {other:?}"),
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) struct Build {
     pub(crate) number: u64,
     pub(crate) pipeline: String,
     pub(crate) state: String,
+    pub(crate) blocked: bool,
     pub(crate) branch: Option<String>,
     pub(crate) message: Option<String>,
     pub(crate) source: String,
@@ -50,9 +51,13 @@ pub(crate) struct Job {
     pub(crate) parallel_index: Option<u64>,
     pub(crate) parallel_total: Option<u64>,
     pub(crate) waiting_for: Option<Value>,
+    pub(crate) gate: Option<Gate>,
     pub(crate) started_at: Option<String>,
     pub(crate) finished_at: Option<String>,
 }
+
+/// What a person is asked at a gate; the pipeline's own shape.
+pub(crate) use windlass_pipeline::graph::Gate;
 
 /// A try at a job.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -166,6 +171,7 @@ impl Job {
                 | "expired"
                 | "waiting_failed"
                 | "blocked_failed"
+                | "unblocked"
                 | "unblocked_failed"
         )
     }

@@ -24,6 +24,8 @@ pub(crate) enum BuildCommand {
     Retry(StepArguments),
     /// Make a new build of the same pipeline and source.
     Rebuild(OneArguments),
+    /// Open a gate at which a build waits: a block or an input step.
+    Unblock(super::unblock::UnblockArguments),
     /// Say why a step does not run.
     Why(WhyArguments),
 }
@@ -123,6 +125,7 @@ pub(crate) async fn run(command: BuildCommand, ui: &Ui) -> Result<Code, Failure>
             let raw = client.post_keyed(&format!("/builds/{}/rebuild", build.id), &json!({}), &key).await?;
             said(&raw, arguments.json, ui)
         }
+        BuildCommand::Unblock(arguments) => super::unblock::run(&arguments, ui).await,
         BuildCommand::Why(arguments) => why(&arguments, ui).await,
     }
 }

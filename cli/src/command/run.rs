@@ -5,6 +5,7 @@ mod git;
 mod host;
 mod upload;
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -14,6 +15,7 @@ use windlass_agent_core::Signal;
 use windlass_pipeline::graph::{Graph, NodeKind};
 
 use super::serve;
+use super::unblock::Gates;
 use crate::client::shape::{self, Build};
 use crate::client::{Client, ServerArguments};
 use crate::error::{Code, Failure};
@@ -177,7 +179,7 @@ async fn run_there(
     if arguments.json {
         let mut show = Json::new(ui);
         show.event("build_created", "build", &raw);
-        let ending = watch(client, &build, &mut show, signals, ui).await?;
+        let ending = watch(client, &build, &mut show, signals, ui, false).await?;
         if let Some((_, raw)) = &ending {
             show.event("build_finished", "build", raw);
         }
@@ -185,7 +187,8 @@ async fn run_there(
     }
     ui.say(&format!("build {} on {}", build.name(), client.url()));
     let mut show = Human::new(ui, &build);
-    let ending = watch(client, &build, &mut show, signals, ui).await?;
+    let asks = std::io::stdin().is_terminal() && ui.is_live();
+    let ending = watch(client, &build, &mut show, signals, ui, asks).await?;
     drop(show);
     if let Some((build, _)) = &ending {
         summary(arguments, build, ui);
@@ -233,29 +236,46 @@ async fn watch(
     show: &mut dyn Show,
     signals: &mut mpsc::Receiver<Signal>,
     ui: &Ui,
+    asks: bool,
 ) -> Result<Option<(Interruptible, Value)>, Failure> {
     let mut watch = Watch::new(client, &build.id);
     let mut interrupted = false;
+    let mut gates = Gates::new(asks);
     loop {
+        if watch.waits_at_a_gate() && !interrupted {
+            let asked = gates.at(client, build, ui);
+            tokio::select! {
+                asked = asked => asked?,
+                Some(_) = signals.recv() => {
+                    interrupted = true;
+                    cancel(client, build, ui);
+                }
+            }
+        }
         tokio::select! {
             more = watch.step(show) => if !more? { break },
             Some(_) = signals.recv() => {
                 if std::mem::replace(&mut interrupted, true) {
                     return Ok(None);
                 }
-                ui.say("canceling the build; once more to leave at once");
-                let (client, path) = (client.clone(), format!("/builds/{}/cancel", build.id));
-                // Its failure shows: the build goes on, and a second signal leaves.
-                tokio::spawn(async move {
-                    if let Err(error) = client.post_again(&path, None).await {
-                        tracing::warn!(%error, "build_not_canceled");
-                    }
-                });
+                cancel(client, build, ui);
             }
         }
     }
     let (build, raw) = follow::fetch(client, &build.id).await?;
     Ok(Some((Interruptible { build, interrupted }, raw)))
+}
+
+/// Asks the server to cancel a build.
+fn cancel(client: &Client, build: &Build, ui: &Ui) {
+    ui.say("canceling the build; once more to leave at once");
+    let (client, path) = (client.clone(), format!("/builds/{}/cancel", build.id));
+    // Its failure shows: the build goes on, and a second signal leaves.
+    tokio::spawn(async move {
+        if let Err(error) = client.post_again(&path, None).await {
+            tracing::warn!(%error, "build_not_canceled");
+        }
+    });
 }
 
 /// A build that ended, and whether the user asked for it.

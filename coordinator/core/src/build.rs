@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use windlass_pipeline::graph::{Graph, NodeKind};
+use windlass_pipeline::graph::{Graph, Node, NodeKind};
 use windlass_protocol::{BuildId, CauseKind, Digest, JobId, limits};
 
 use crate::deps::{Standing, standing};
 use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
+use crate::gate::{check_gate, check_meta_data, gate_of};
 use crate::input::ReplyTo;
 use crate::row::{Actor, BuildEvent, BuildRow, BuildState, EventRow, IdempotencyRow, JobRow, JobState, Submit};
+use crate::served;
 use crate::state::{Core, Tally};
 use crate::timer::Timer;
 
@@ -17,6 +19,10 @@ use crate::timer::Timer;
 pub(crate) fn is_hard_failure(job: &JobRow) -> bool {
     match job.state {
         JobState::Failed | JobState::TimedOut | JobState::Expired | JobState::Canceled => !job.soft_failed,
+        // It waited for a key that no step has; others only follow what they depend on.
+        JobState::WaitingFailed | JobState::BlockedFailed => {
+            job.cause.as_ref().is_some_and(|cause| cause.kind == CauseKind::DependencyFailed)
+        }
         _ => false,
     }
 }
@@ -24,8 +30,10 @@ pub(crate) fn is_hard_failure(job: &JobRow) -> bool {
 impl Tally {
     /// Counts a job in.
     pub(crate) fn add(&mut self, job: &JobRow) {
-        let step = matches!(job.node.kind, NodeKind::Command(_));
+        let step = !matches!(job.node.kind, NodeKind::Wait { .. });
         self.open += u32::from(!job.state.is_final());
+        self.waiting += u32::from(matches!(job.state, JobState::Pending | JobState::Waiting));
+        self.blocked += u32::from(job.state == JobState::Blocked);
         self.hard += u32::from(is_hard_failure(job));
         self.steps += u32::from(step);
         self.idle += u32::from(step && matches!(job.state, JobState::Skipped | JobState::Broken));
@@ -33,11 +41,18 @@ impl Tally {
 
     /// Counts a job out.
     pub(crate) fn sub(&mut self, job: &JobRow) {
-        let step = matches!(job.node.kind, NodeKind::Command(_));
+        let step = !matches!(job.node.kind, NodeKind::Wait { .. });
         self.open -= u32::from(!job.state.is_final());
+        self.waiting -= u32::from(matches!(job.state, JobState::Pending | JobState::Waiting));
+        self.blocked -= u32::from(job.state == JobState::Blocked);
         self.hard -= u32::from(is_hard_failure(job));
         self.steps -= u32::from(step);
         self.idle -= u32::from(step && matches!(job.state, JobState::Skipped | JobState::Broken));
+    }
+
+    /// Whether nothing that is left can run by itself.
+    pub(crate) const fn is_stuck(&self) -> bool {
+        self.open > 0 && self.open == self.waiting + self.blocked
     }
 
     /// The state of a build with these counts.
@@ -103,6 +118,11 @@ impl Core {
             env: submit.env,
             meta_data: submit.meta_data,
             supersede: submit.graph.supersede,
+            groups: submit.graph.groups,
+            pipeline_env: submit.graph.env,
+            notify: submit.graph.notify,
+            blocked: None,
+            unblocker: None,
             keep_workspace: submit.keep_workspace,
             rebuilt_from: submit.rebuilt_from,
             cause: None,
@@ -114,40 +134,16 @@ impl Core {
         };
         self.audit(actor, "build.submit", &id.to_string(), &format!("{} #{number}", row.pipeline));
         self.supersede_older(&row);
-        self.create_build(row, submit.graph);
+        self.create_build(row, submit.graph.nodes);
         self.book.out.push(Effect::Reply { to, reply: Reply::Submitted { build: id, existing: false } });
         Ok(())
     }
 
-    fn create_build(&mut self, row: BuildRow, graph: Graph) {
+    fn create_build(&mut self, row: BuildRow, nodes: Vec<Node>) {
         let (id, wall) = (row.id, self.now.wall);
-        let mut jobs = Vec::with_capacity(graph.nodes.len());
-        for (index, node) in (0_u32..).zip(graph.nodes) {
-            let state = if node.skip.is_some() { JobState::Skipped } else { JobState::Pending };
-            let rules = match &node.kind {
-                NodeKind::Command(command) => command.retry.len(),
-                NodeKind::Wait { .. } => 0,
-            };
-            jobs.push(JobRow {
-                id: self.ids.job(wall),
-                build: id,
-                index,
-                node: node.into(),
-                state,
-                exit_status: None,
-                signal: None,
-                cause: None,
-                soft_failed: false,
-                rule_uses: vec![0; rules],
-                requeues: 0,
-                agents_lost: Vec::new(),
-                attempts: Vec::new(),
-                not_before: None,
-                created_at: wall,
-                runnable_at: None,
-                started_at: None,
-                finished_at: state.is_final().then_some(wall),
-            });
+        let mut jobs = Vec::with_capacity(nodes.len());
+        for (index, node) in (0_u32..).zip(nodes) {
+            jobs.push(self.new_job(id, index, node));
         }
         let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
         self.book.builds.insert(id);
@@ -159,6 +155,42 @@ impl Core {
             self.reconsider(job);
         }
         self.settle_dependencies();
+    }
+
+    /// A job that nothing has happened to yet.
+    pub(crate) fn new_job(&mut self, build: BuildId, index: u32, node: Node) -> JobRow {
+        let wall = self.now.wall;
+        let state = match (&node.broken, &node.skip) {
+            (Some(_), _) => JobState::Broken,
+            (None, Some(_)) => JobState::Skipped,
+            (None, None) => JobState::Pending,
+        };
+        let rules = match &node.kind {
+            NodeKind::Command(command) => command.retry.len(),
+            NodeKind::Wait { .. } | NodeKind::Block(_) | NodeKind::Input(_) | NodeKind::Trigger(_) => 0,
+        };
+        JobRow {
+            id: self.ids.job(wall),
+            build,
+            index,
+            node: node.into(),
+            state,
+            exit_status: None,
+            signal: None,
+            cause: None,
+            soft_failed: false,
+            rule_uses: vec![0; rules],
+            requeues: 0,
+            agents_lost: Vec::new(),
+            attempts: Vec::new(),
+            unblocked: None,
+            uploads: Vec::new(),
+            not_before: None,
+            created_at: wall,
+            runnable_at: None,
+            started_at: None,
+            finished_at: state.is_final().then_some(wall),
+        }
     }
 
     /// The one place that changes a job's state: counts, queue, dependents and events follow.
@@ -188,13 +220,15 @@ impl Core {
         if to == from {
             return;
         }
-        let attempt = job.row.attempts.last().copied();
+        self.reseat(id, from, to);
+        let attempt = self.jobs[&id].row.attempts.last().copied();
         let event = if to.is_final() {
             BuildEvent::JobFinished { job: id, state: to, attempt }
         } else {
             BuildEvent::JobChanged { job: id, state: to, attempt }
         };
-        if from != JobState::Pending || to.is_final() {
+        // What is so within one input only is told to nobody.
+        if to != JobState::Limiting && (from != JobState::Pending || to.is_final()) {
             self.book.events.push(EventRow { build, at: wall, event });
         }
         if from == JobState::Scheduled {
@@ -211,14 +245,19 @@ impl Core {
         for id in std::mem::take(&mut self.book.touched) {
             let Some(build) = self.builds.get(&id) else { continue };
             let (before, state) = (build.row.state, build.tally.state(&build.row));
+            let blocked = self.blocked_state(id);
             if state.is_final() {
                 // A commit that only takes a build in and out again is still its end.
                 self.book.ended.insert(id);
             }
-            if state == before {
+            if state == before && blocked == self.builds[&id].row.blocked {
                 continue;
             }
+            if state == BuildState::Failed {
+                self.mark_gates(id, state);
+            }
             let row = self.edit_build(id);
+            row.blocked = blocked;
             row.state = state;
             row.finished_at = state.is_final().then_some(wall);
             let event =
@@ -235,7 +274,7 @@ impl Core {
         let mut due = self.build_end(id);
         for job in &build.jobs {
             let row = &self.jobs[job].row;
-            if row.state == JobState::Scheduled {
+            if matches!(row.state, JobState::Scheduled | JobState::Limited) {
                 due = due.min(row.runnable_at.unwrap_or(row.created_at).plus_ms(limits::JOB_EXPIRY_MS));
             }
         }
@@ -261,7 +300,9 @@ impl Core {
         for job in self.builds[&id].jobs.clone() {
             let row = &self.jobs[&job].row;
             let since = row.runnable_at.unwrap_or(row.created_at);
-            if row.state == JobState::Scheduled && wall >= since.plus_ms(limits::JOB_EXPIRY_MS) {
+            if matches!(row.state, JobState::Scheduled | JobState::Limited)
+                && wall >= since.plus_ms(limits::JOB_EXPIRY_MS)
+            {
                 let why = self.explain(job).map(|why| why.to_string()).unwrap_or_default();
                 self.end_unleased(job, JobState::Expired, Self::cause(CauseKind::Expired, &why));
             }
@@ -306,19 +347,37 @@ impl Core {
         if let Some(((_, key), _)) = &submit.idempotency {
             bound("bytes of an idempotency key", key.len(), limits::IDEMPOTENCY_KEY_MAX_BYTES)?;
         }
-        for node in &submit.graph.nodes {
-            let NodeKind::Command(command) = &node.kind else { continue };
-            bound("bytes of a command", command.command.len(), limits::COMMAND_MAX_BYTES)?;
-            bound("bytes of an environment", env(&submit.env) + env(&command.env), limits::ENV_MAX_BYTES)?;
-            bound("tags of a step", command.tags.len(), limits::TAGS_MAX)?;
-            bound("bytes of a name", command.queue.len(), limits::NAME_MAX_BYTES)?;
-        }
+        check_meta_data(&submit.meta_data)?;
+        check_nodes(&submit.graph.nodes, env(&submit.env) + env(&submit.graph.env))?;
+        served::check(&submit.graph)?;
         check_graph(&submit.graph)
     }
 
     pub(crate) fn standing_of(&self, job: JobId) -> Standing {
         standing(&self.jobs[&job].row)
     }
+}
+
+/// Steps within their limits, in a build whose variables have so many bytes.
+pub(crate) fn check_nodes(nodes: &[Node], env_bytes: usize) -> Result<(), Rejected> {
+    for node in nodes {
+        if let Some(gate) = gate_of(&node.kind) {
+            check_gate(gate)?;
+        }
+        let NodeKind::Command(command) = &node.kind else { continue };
+        let own: usize = command.env.iter().map(|(name, value)| name.len() + value.len()).sum();
+        for (what, value, limit) in [
+            ("bytes of a command", command.command.len(), limits::COMMAND_MAX_BYTES),
+            ("bytes of an environment", env_bytes + own, limits::ENV_MAX_BYTES),
+            ("tags of a step", command.tags.len(), limits::TAGS_MAX),
+            ("bytes of a name", command.queue.len(), limits::NAME_MAX_BYTES),
+        ] {
+            if value > limit {
+                return Err(Rejected::Limit { what, limit: limit as u64 });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Edges lead somewhere and never in a circle (Kahn's way: take what waits for nothing, until nothing is left).

@@ -26,7 +26,6 @@ pub(crate) const fn standing(job: &JobRow) -> Standing {
         JobState::Pending
         | JobState::Waiting
         | JobState::Blocked
-        | JobState::Unblocked
         | JobState::Limiting
         | JobState::Limited
         | JobState::Scheduled
@@ -35,14 +34,15 @@ pub(crate) const fn standing(job: &JobRow) -> Standing {
         | JobState::Running
         | JobState::Canceling
         | JobState::TimingOut => Standing::Open,
-        JobState::Passed | JobState::Skipped | JobState::Broken => Standing::Good,
+        JobState::Passed | JobState::Skipped | JobState::Broken | JobState::Unblocked | JobState::UnblockedFailed => {
+            Standing::Good
+        }
         JobState::Failed | JobState::TimedOut if job.soft_failed => Standing::Good,
         JobState::Failed
         | JobState::TimedOut
         | JobState::Expired
         | JobState::WaitingFailed
-        | JobState::BlockedFailed
-        | JobState::UnblockedFailed => Standing::Failed,
+        | JobState::BlockedFailed => Standing::Failed,
         JobState::Canceled => Standing::Canceled,
     }
 }
@@ -96,25 +96,36 @@ impl Core {
         }
         let slack = u32::from(self.policy.bugs.forget_dependency);
         match job.row.state {
-            JobState::Pending | JobState::Waiting | JobState::WaitingFailed => {
+            JobState::Pending | JobState::Waiting | JobState::WaitingFailed | JobState::BlockedFailed => {
                 if job.bad > 0 {
-                    self.set_state(id, JobState::WaitingFailed);
+                    self.fail_waiting(id);
                 } else if job.waits > slack {
-                    self.set_state(id, JobState::Waiting);
+                    self.change_job(id, |row| (row.state, row.cause) = (JobState::Waiting, None));
                 } else {
                     self.ready(id);
                 }
             }
-            JobState::Scheduled if job.row.attempts.is_empty() => {
-                // A dependency is being run again by hand before this one was leased.
+            // A dependency is being run again by hand before this one was leased, or opened.
+            JobState::Scheduled | JobState::Limited | JobState::Limiting | JobState::Blocked
+                if job.row.attempts.is_empty() =>
+            {
                 if job.bad > 0 {
-                    self.set_state(id, JobState::WaitingFailed);
+                    self.fail_waiting(id);
                 } else if job.waits > slack {
                     self.set_state(id, JobState::Waiting);
                 }
             }
             _ => {}
         }
+    }
+
+    /// A job's dependencies will not allow it.
+    pub(crate) fn fail_waiting(&mut self, id: JobId) {
+        let to = match self.jobs[&id].row.node.kind {
+            NodeKind::Block(_) | NodeKind::Input(_) => JobState::BlockedFailed,
+            NodeKind::Command(_) | NodeKind::Wait { .. } | NodeKind::Trigger(_) => JobState::WaitingFailed,
+        };
+        self.set_state(id, to);
     }
 
     /// Proves from the rows alone that a job's dependencies allow it, whatever has been counted.
@@ -134,12 +145,16 @@ impl Core {
         self.clear(id);
         let row = self.edit_job(id);
         row.runnable_at = Some(wall);
-        match row.node.kind {
+        row.cause = None;
+        match &row.node.kind {
+            NodeKind::Command(command) if command.concurrency.is_some() => self.set_state(id, JobState::Limiting),
             NodeKind::Command(_) => self.set_state(id, JobState::Scheduled),
             NodeKind::Wait { .. } => {
                 row.started_at = Some(wall);
                 self.set_state(id, JobState::Passed);
             }
+            NodeKind::Block(_) | NodeKind::Input(_) => self.set_state(id, JobState::Blocked),
+            NodeKind::Trigger(_) => self.set_state(id, JobState::Blocked),
         }
     }
 }

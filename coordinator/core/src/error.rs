@@ -30,6 +30,14 @@ pub enum Rejected {
         /// Why.
         why: JobRefused,
     },
+    /// An answer to a gate's question is not one that it takes.
+    #[error("field `{field}`: {why}")]
+    Answer {
+        /// Its key.
+        field: String,
+        /// Why, and what it takes.
+        why: String,
+    },
     /// The same idempotency key was used with another body.
     #[error("the idempotency key was used before with another body")]
     IdempotencyMismatch,

@@ -16,6 +16,19 @@ pub enum Why {
     NotWaiting(JobState),
     /// Steps that it depends on are not done; their labels.
     Dependencies(Vec<String>),
+    /// It waits for keys that no step has yet.
+    Unknown(Vec<String>),
+    /// It waits for a person.
+    Blocked,
+    /// It waits for its concurrency group.
+    Limited {
+        /// The group.
+        group: String,
+        /// Jobs that hold slots.
+        holding: usize,
+        /// Jobs that wait before it.
+        ahead: usize,
+    },
     /// It is held back until then: what ran of it before may still be ending.
     Fenced(WallMs),
     /// No pool serves its queue, zone and trust.
@@ -72,6 +85,13 @@ impl fmt::Display for Why {
         match self {
             Self::NotWaiting(_) => f.write_str("it does not wait"),
             Self::Dependencies(steps) => write!(f, "it waits for {}", steps.join(", ")),
+            Self::Unknown(keys) => {
+                write!(f, "it waits for a step with the key {}, which no step has yet", keys.join(", "))
+            }
+            Self::Blocked => f.write_str("it waits for somebody: `windlass build unblock` opens it"),
+            Self::Limited { group, holding, ahead } => {
+                write!(f, "concurrency group `{group}` is full: {holding} of its jobs run, {ahead} wait before it")
+            }
             Self::Fenced(_) => f.write_str("what ran of it before may still be ending"),
             Self::NoPool { queue, zone: None, trust } => {
                 write!(f, "no pool serves queue `{queue}` for {trust} builds")
@@ -108,9 +128,20 @@ impl Core {
                     let label = &self.jobs.get(id)?.row.node.label;
                     (standing != crate::deps::Standing::Good).then(|| label.clone())
                 });
-                return Some(Why::Dependencies(unmet.collect()));
+                let unmet: Vec<String> = unmet.collect();
+                if unmet.is_empty() && !job.row.node.unresolved.is_empty() {
+                    let keys = job.row.node.unresolved.iter();
+                    return Some(Why::Unknown(keys.map(|dependency| dependency.key.clone()).collect()));
+                }
+                return Some(Why::Dependencies(unmet));
             }
             JobState::Scheduled => {}
+            JobState::Blocked => return Some(Why::Blocked),
+            JobState::Limited => {
+                let (holding, ahead) = self.line_up(&job.row)?;
+                let (_, group) = self.group_of(&job.row)?;
+                return Some(Why::Limited { group, holding, ahead });
+            }
             state => return Some(Why::NotWaiting(state)),
         }
         if let Some(until) = job.row.not_before.filter(|_| job.queued.is_none()) {

@@ -7,6 +7,7 @@ use windlass_protocol::job::{Epoch, Phase as Told};
 use windlass_protocol::message::{CoordinatorMessage, Held, Hello, RefuseCode, Verdict};
 use windlass_protocol::{AgentId, AttemptId, CauseKind, Digest, limits};
 
+use crate::concurrency::runs_alone;
 use crate::drain::stopped;
 use crate::effect::Effect;
 use crate::error::Rejected;
@@ -143,7 +144,7 @@ impl Core {
 
     fn is_exclusive(&self, attempt: AttemptId) -> bool {
         let job = self.attempts.get(&attempt).map(|row| row.job);
-        job.and_then(|job| self.command(job)).is_some_and(|command| command.exclusive)
+        job.and_then(|job| self.command(job)).is_some_and(runs_alone)
     }
 
     /// Takes over what the agent says about a live attempt of its own.

@@ -4,7 +4,7 @@ use windlass_protocol::job::{Epoch, Outcome};
 use windlass_protocol::message::{Health, Hello};
 use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, TokenId};
 
-use crate::row::{Actor, BuildRows, Joining, NewToken, Submit};
+use crate::row::{Actor, BuildRows, Joining, NewToken, Submit, Upload};
 
 /// Whom to answer: the shell's own number for a waiting request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,6 +130,15 @@ pub enum Request {
         /// As in `RetryBuild`.
         rows: Option<Box<BuildRows>>,
     },
+    /// Open a gate.
+    Unblock {
+        /// Which.
+        job: JobId,
+        /// Answers by the fields' keys; several values for a choice of several.
+        answers: std::collections::BTreeMap<String, Vec<String>>,
+    },
+    /// Add steps to the build of a running job, right after its own (reference 7).
+    Upload(Box<Upload>),
     /// Make a token.
     CreateToken(Box<NewToken>),
     /// Take a token back; its agents stay unless `and_agents` (F5).

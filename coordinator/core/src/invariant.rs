@@ -7,6 +7,7 @@ use windlass_pipeline::graph::NodeKind;
 use windlass_protocol::{AgentId, AttemptId, Instant64, JobId, limits};
 
 use crate::build::is_hard_failure;
+use crate::concurrency::runs_alone;
 use crate::load::count_dependencies;
 use crate::place::{has_tags, pool_serves, shape_of};
 use crate::row::{AttemptState, JobState};
@@ -55,6 +56,9 @@ impl Core {
             self.check_agent(*id, agent)?;
         }
         self.check_holders()?;
+        if let Err((invariant, detail)) = self.check_groups() {
+            return broken(invariant, detail);
+        }
         let queued = self.jobs.values().filter(|job| job.queued.is_some()).count();
         hold!(queued == self.queue.len(), "I11", "{queued} jobs are queued, the queue counts {}", self.queue.len());
         hold!(self.jobs.len() <= limits::LIVE_JOBS_MAX, "I9", "{} jobs in memory", self.jobs.len());
@@ -141,18 +145,24 @@ impl Core {
                 hold!(waits > 0, "I10", "{id} waits for nothing");
                 hold!(expires, "I10", "{id} waits and never expires");
             }
+            JobState::Blocked => {
+                hold!(!build.row.cancel_requested, "I8", "{id} waits for a person in a canceled build");
+                hold!((waits, bad) == (0, 0), "I7", "{id} can be opened, and what it depends on is not over");
+                hold!(expires, "I10", "{id} waits for a person and never expires");
+            }
+            JobState::Limited => {
+                hold!(!build.row.cancel_requested, "I8", "{id} waits for a slot in a canceled build");
+                hold!((waits, bad) == (0, 0), "I7", "{id} is in its group, and what it depends on is not over");
+                hold!(expires, "I10", "{id} waits for a slot and never expires");
+            }
             JobState::Assigned | JobState::Canceling | JobState::TimingOut => {
                 hold!(lease.is_some(), "I10", "{id} is {:?} and nobody has it", job.row.state);
                 let ending = job.row.state != JobState::Assigned;
                 hold!(!build.row.cancel_requested || ending, "I8", "{id} goes on in a canceled build");
             }
-            JobState::Pending
-            | JobState::Accepted
-            | JobState::Running
-            | JobState::Blocked
-            | JobState::Unblocked
-            | JobState::Limiting
-            | JobState::Limited => return broken("I11", format!("{id} is stored as {:?}", job.row.state)),
+            JobState::Pending | JobState::Accepted | JobState::Running | JobState::Limiting => {
+                return broken("I11", format!("{id} is stored as {:?}", job.row.state));
+            }
             state => hold!(state.is_final(), "I10", "{id} is {state:?}"),
         }
         if job.row.state.is_final() {
@@ -175,6 +185,10 @@ impl Core {
         let id = build.row.id;
         hold!(tally == build.tally, "I11", "build {id} counts {:?}, it has {tally:?}", build.tally);
         hold!(build.row.state == tally.state(&build.row), "I11", "build {id} is {:?}", build.row.state);
+        let blocked = self.blocked_state(id);
+        hold!(build.row.blocked == blocked, "I11", "build {id} is shown as {:?}, not {blocked:?}", build.row.blocked);
+        let endless = tally.is_stuck() && (tally.blocked == 0 || tally.hard > 0) && !build.row.cancel_requested;
+        hold!(!endless, "I10", "build {id} waits, and nothing of it can run");
         hold!(!build.row.state.is_final(), "I9", "build {id} has ended and is in memory");
         let failing = build.jobs.iter().any(|job| is_hard_failure(&self.jobs[job].row));
         hold!(failing == (tally.hard > 0), "I11", "build {id} counts {} failures", tally.hard);
@@ -221,7 +235,7 @@ impl Core {
             }
         }
         for (id, lease) in &self.leases {
-            let exclusive = self.command(lease.job).is_some_and(|command| command.exclusive);
+            let exclusive = self.command(lease.job).is_some_and(runs_alone);
             let fenced = self.jobs[&lease.job].fence.is_some_and(|fence| lease.granted_at >= fence);
             if !exclusive || fenced {
                 continue;

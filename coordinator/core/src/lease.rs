@@ -4,6 +4,7 @@ use windlass_protocol::job::Epoch;
 use windlass_protocol::message::CoordinatorMessage;
 use windlass_protocol::{AgentId, AttemptId, CauseKind, JobId, limits};
 
+use crate::concurrency::runs_alone;
 use crate::effect::{Effect, Progress};
 use crate::error::Rejected;
 use crate::result::Decision;
@@ -59,6 +60,9 @@ impl Core {
         };
         self.attempts.insert(id, attempt);
         self.book.attempts.insert(id);
+        if fresh && number > 1 {
+            self.forget_uploads(job);
+        }
         self.change_job(job, |row| {
             row.state = JobState::Assigned;
             row.not_before = None;
@@ -313,14 +317,13 @@ impl Core {
         Some(lease)
     }
 
-    /// Holds an exclusive job back until what may still run of it has ended by its agent's own clock (I3): when the
+    /// Holds an exclusive job (or one of a concurrency group) back until what may still run of it has ended by its agent's own clock (I3): when the
     /// last beat's lease is over, and the kill's grace with it.
     pub(crate) fn fence(&mut self, job: JobId, agent: AgentId) {
-        if !self.command(job).is_some_and(|command| command.exclusive) {
+        if !self.command(job).is_some_and(runs_alone) {
             return;
         }
-        let heard_at = self.agents.get(&agent).map_or(self.now.mono, |agent| agent.heard_at);
-        let end = heard_at.plus_ms(self.lease_ms(agent)).max(self.now.mono).plus_ms(self.policy.grace_ms);
+        let end = self.fence_end(agent);
         if let Some(job) = self.jobs.get_mut(&job) {
             job.fence = Some(end);
         }
@@ -330,8 +333,15 @@ impl Core {
         }
     }
 
+    /// When what an agent may still run without a right has ended by its own clock.
+    pub(crate) fn fence_end(&self, agent: AgentId) -> windlass_protocol::Instant64 {
+        let heard_at = self.agents.get(&agent).map_or(self.now.mono, |agent| agent.heard_at);
+        heard_at.plus_ms(self.lease_ms(agent)).max(self.now.mono).plus_ms(self.policy.grace_ms)
+    }
+
     /// Nothing of the job runs any more: it need not wait for its fence.
     pub(crate) fn lift_fence(&mut self, id: JobId) {
+        self.end_hold(id);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if job.fence.take().is_none() && job.row.not_before.is_none() {
             return;

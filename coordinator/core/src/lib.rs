@@ -8,25 +8,29 @@
 //! | [`error`] | why it refuses |
 //! | [`policy`] | what an operator may choose |
 //! | [`explain`] | why a job waits |
+//! | [`served`] | what of the pipeline language it runs |
 //! | [`view`] | what pages and metrics see |
 //! | [`invariant`] | what must always hold |
 //! | `state`, `load` | the core's data, its face, and how it comes from rows |
-//! | `request`, `build`, `cancel`, `retry`, `token` | what clients ask for |
+//! | `request`, `build`, `upload`, `cancel`, `retry`, `token` | what clients ask for |
 //! | `hello`, `event`, `lease`, `result` | what agents say, and the rights that they hold |
 //! | `agent`, `slot`, `silence`, `zone`, `drain`, `absence` | who is here, what each takes, and how one stops taking |
-//! | `deps`, `queue`, `place`, `spec` | from a job whose dependencies are done to an offer |
+//! | `deps`, `gate`, `concurrency`, `settle` | from jobs that end to jobs that may run, and to ends of builds |
+//! | `queue`, `place`, `spec` | from a job that may run to an offer |
 //! | `timer`, `logbook` | deadlines, and the changes of one input |
 
 mod absence;
 mod agent;
 mod build;
 mod cancel;
+mod concurrency;
 mod deps;
 mod drain;
 pub mod effect;
 pub mod error;
 mod event;
 pub mod explain;
+mod gate;
 mod hello;
 pub mod input;
 pub mod invariant;
@@ -40,12 +44,15 @@ mod request;
 mod result;
 mod retry;
 pub mod row;
+pub mod served;
+mod settle;
 mod silence;
 mod slot;
 mod spec;
 mod state;
 mod timer;
 mod token;
+mod upload;
 pub mod view;
 mod zone;
 

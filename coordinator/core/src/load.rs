@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use windlass_protocol::{BuildId, IdSource, Now};
 
 use crate::agent::new_agent;
+use crate::concurrency::Groups;
 use crate::deps::verdict;
 use crate::logbook::Logbook;
 use crate::policy::Policy;
@@ -38,6 +39,8 @@ impl Core {
             open: BTreeMap::new(),
             freed: std::collections::BTreeSet::new(),
             queue: Queue::default(),
+            groups: Groups::default(),
+            holds: BTreeMap::new(),
             timers: Timers::default(),
             book: Logbook::default(),
             ripple: BTreeMap::new(),
@@ -48,6 +51,9 @@ impl Core {
             core.agents.insert(id, new_agent(row, now.mono));
             core.watch_drain(id);
             core.watch_return(id);
+        }
+        for (_, hold) in rows.holds {
+            core.restore_hold(hold);
         }
         let mut jobs: BTreeMap<BuildId, Vec<JobRow>> = BTreeMap::new();
         for (_, row) in rows.jobs {
@@ -69,14 +75,7 @@ impl Core {
     pub(crate) fn insert_build(&mut self, row: BuildRow, mut jobs: Vec<JobRow>, attempts: Vec<AttemptRow>) {
         jobs.sort_by_key(|job| job.index);
         let id = row.id;
-        let mut dependents = vec![Vec::new(); jobs.len()];
-        for job in &jobs {
-            for (place, edge) in (0_u32..).zip(&job.node.depends_on) {
-                if let Some(list) = usize::try_from(edge.node).ok().and_then(|node| dependents.get_mut(node)) {
-                    list.push((job.index, place));
-                }
-            }
-        }
+        let dependents = dependents_of(&jobs);
         let turn = attempts.iter().map(|attempt| attempt.epoch.0).max().unwrap_or(0);
         if !row.branch.is_empty() {
             self.branches.entry((row.pipeline.clone(), row.branch.clone())).or_default().insert(id);
@@ -95,6 +94,7 @@ impl Core {
         self.builds.insert(id, Build { row, jobs: ids.clone(), dependents, tally, turn });
         self.arm_expiry(id);
         for job in ids {
+            self.restore_seat(job);
             match self.jobs[&job].row.state {
                 JobState::Scheduled => self.enqueue(job),
                 JobState::Assigned | JobState::Canceling | JobState::TimingOut => self.restore_lease(job),
@@ -149,12 +149,29 @@ impl Core {
 
 /// Whether a job's rows say that its dependencies once allowed it to run.
 const fn is_begun(job: &JobRow) -> bool {
-    matches!(job.state, JobState::Scheduled | JobState::Assigned | JobState::Canceling | JobState::TimingOut)
+    matches!(
+        job.state,
+        JobState::Limited | JobState::Scheduled | JobState::Assigned | JobState::Canceling | JobState::TimingOut
+    )
+}
+
+/// For each job of a build, by index, the jobs that have an edge to it, with the edge's place among theirs.
+pub(crate) fn dependents_of(jobs: &[JobRow]) -> Vec<Vec<(u32, u32)>> {
+    let mut dependents = vec![Vec::new(); jobs.len()];
+    for job in jobs {
+        for (place, edge) in (0_u32..).zip(&job.node.depends_on) {
+            if let Some(list) = usize::try_from(edge.node).ok().and_then(|node| dependents.get_mut(node)) {
+                list.push((job.index, place));
+            }
+        }
+    }
+    dependents
 }
 
 /// How many of a job's dependencies are not over, and how many failed and are not forgiven; from scratch.
 pub(crate) fn count_dependencies<'a>(job: &JobRow, find: impl Fn(usize) -> Option<&'a JobRow>) -> (u32, u32) {
-    let (mut waits, mut bad) = (0, 0);
+    // A key that no step has is one more thing to wait for: an upload may bring it.
+    let (mut waits, mut bad) = (u32::from(!job.node.unresolved.is_empty()), 0);
     for edge in &job.node.depends_on {
         let Some(dependency) = usize::try_from(edge.node).ok().and_then(&find) else { continue };
         let (wait, fail) =

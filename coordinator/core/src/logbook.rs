@@ -19,6 +19,7 @@ pub(crate) struct Logbook {
     pub(crate) builds: BTreeSet<BuildId>,
     pub(crate) jobs: BTreeSet<JobId>,
     pub(crate) attempts: BTreeSet<AttemptId>,
+    pub(crate) holds: BTreeSet<JobId>,
     pub(crate) meta: bool,
     pub(crate) idempotency: Vec<IdempotencyRow>,
     pub(crate) audits: Vec<AuditRow>,
@@ -55,6 +56,10 @@ impl Core {
         changes.extend(jobs.map(|job| Change::Job(Box::new(job.row.clone()))));
         let attempts = book.attempts.iter().filter_map(|id| self.attempts.get(id));
         changes.extend(attempts.map(|row| Change::Attempt(Box::new(row.clone()))));
+        changes.extend(book.holds.iter().map(|id| match self.holds.get(id) {
+            Some(row) => Change::Hold(row.clone()),
+            None => Change::HoldOver(*id),
+        }));
         if book.meta {
             changes.push(Change::Meta(self.meta));
         }

@@ -32,6 +32,17 @@ impl Core {
                 self.retry_job(job, rows.map(|rows| *rows))?;
                 self.audit(actor, "job.retry", &job.to_string(), "");
             }
+            Request::Unblock { job, answers } => {
+                let detail = self.unblock(actor, job, &answers)?;
+                self.audit(actor, "job.unblock", &job.to_string(), &detail);
+            }
+            Request::Upload(upload) => {
+                let target = upload.attempt.to_string();
+                let detail = self.upload(*upload)?;
+                if !detail.is_empty() {
+                    self.audit(actor, "build.upload", &target, &detail);
+                }
+            }
             Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
             Request::DrainAgents { agents, deadline_ms } => {
                 self.known(&agents)?;

@@ -110,6 +110,9 @@ impl Core {
             row.agents_lost.clear();
             row.requeues = 0;
         });
+        self.take_up_again(build);
+        // What it depends on may wait again now.
+        self.settle_dependencies();
         self.reconsider(id);
         self.settle_dependencies();
         self.arm_expiry(build);

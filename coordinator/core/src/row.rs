@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use windlass_pipeline::graph::{Graph, Node, Supersede};
+use windlass_pipeline::graph::{BlockedState, Graph, Group, Node, Notify, Supersede};
 use windlass_protocol::job::{Epoch, Outcome, Resources, Source};
 use windlass_protocol::message::RefuseCode;
 use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, TokenId, Trust, WallMs};
@@ -148,7 +148,6 @@ impl JobState {
             Self::Pending
             | Self::Waiting
             | Self::Blocked
-            | Self::Unblocked
             | Self::Limiting
             | Self::Limited
             | Self::Scheduled
@@ -159,6 +158,7 @@ impl JobState {
             | Self::TimingOut => false,
             Self::WaitingFailed
             | Self::BlockedFailed
+            | Self::Unblocked
             | Self::UnblockedFailed
             | Self::Passed
             | Self::Failed
@@ -234,6 +234,21 @@ pub struct BuildRow {
     pub meta_data: BTreeMap<String, String>,
     /// What a newer build does to it.
     pub supersede: Supersede,
+    /// The groups of its steps; nodes name them by index.
+    #[serde(default)]
+    pub groups: Vec<Group>,
+    /// The top-level variables of its pipeline and of what was uploaded: beneath `env` (reference 17.1).
+    #[serde(default)]
+    pub pipeline_env: Vec<(String, String)>,
+    /// Who hears of it (reference 13).
+    #[serde(default)]
+    pub notify: Vec<Notify>,
+    /// Nothing of it can run until somebody opens a gate: what its state is shown as meanwhile (reference 16.3).
+    #[serde(default)]
+    pub blocked: Option<BlockedState>,
+    /// Who opened a gate of it last.
+    #[serde(default)]
+    pub unblocker: Option<Actor>,
     /// Keep failed jobs' workspaces.
     #[serde(default)]
     pub keep_workspace: bool,
@@ -295,6 +310,12 @@ pub struct JobRow {
     pub agents_lost: Vec<AgentId>,
     /// Its attempts, oldest first.
     pub attempts: Vec<AttemptId>,
+    /// Who opened it, where it is a gate that was opened.
+    #[serde(default)]
+    pub unblocked: Option<Unblocked>,
+    /// What it uploaded, oldest first.
+    #[serde(default)]
+    pub uploads: Vec<Uploaded>,
     /// Not to be leased before this time: a fence for an exclusive step, or a pause between retries.
     #[serde(default)]
     pub not_before: Option<WallMs>,
@@ -309,6 +330,30 @@ pub struct JobRow {
     /// When it ended.
     #[serde(default)]
     pub finished_at: Option<WallMs>,
+}
+
+/// An upload that a job made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uploaded {
+    /// As the client made it: the same again is the same upload.
+    pub id: String,
+    /// By which attempt.
+    pub attempt: AttemptId,
+    /// Of its text.
+    pub digest: Digest,
+    /// When.
+    pub at: WallMs,
+}
+
+/// How a gate was opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unblocked {
+    /// By whom.
+    pub by: Actor,
+    /// When.
+    pub at: WallMs,
+    /// What was answered, by the fields' keys in their order.
+    pub answers: Vec<(String, String)>,
 }
 
 /// An attempt, with the lease that it holds or held.
@@ -352,6 +397,23 @@ pub struct AttemptRow {
     /// When it ended, by the coordinator's clock.
     #[serde(default)]
     pub finished_at: Option<WallMs>,
+}
+
+/// A slot of a concurrency group that outlives its job: what ran of it may still run (I3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldRow {
+    /// The job; its build may have left memory.
+    pub job: JobId,
+    /// The attempt that may still run.
+    pub attempt: AttemptId,
+    /// The group's trust class.
+    pub trust: Trust,
+    /// The group.
+    pub group: String,
+    /// The job's own limit.
+    pub limit: u32,
+    /// When it has surely ended.
+    pub until: WallMs,
 }
 
 /// A pool: like agents in one zone and one trust class.
@@ -622,6 +684,10 @@ pub enum Change {
     Agent(Box<AgentRow>),
     /// Insert or replace.
     Token(Box<TokenRow>),
+    /// Insert or replace.
+    Hold(HoldRow),
+    /// Delete.
+    HoldOver(JobId),
     /// Insert.
     Idempotency(IdempotencyRow),
     /// Append.
@@ -667,6 +733,8 @@ pub struct Rows {
     pub agents: BTreeMap<AgentId, AgentRow>,
     /// All tokens.
     pub tokens: BTreeMap<TokenId, TokenRow>,
+    /// Slots of concurrency groups that outlive their jobs.
+    pub holds: BTreeMap<JobId, HoldRow>,
     /// Submits that are remembered.
     pub idempotency: BTreeMap<(TokenId, String), IdempotencyRow>,
 }
@@ -706,6 +774,23 @@ pub struct Submit {
     pub rebuilt_from: Option<BuildId>,
     /// Who and which key, with the body's digest, if the client gave a key.
     pub idempotency: Option<((TokenId, String), Digest)>,
+}
+
+/// What a job adds to its build. The shell has compiled the text and checked who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upload {
+    /// Which attempt uploads: it must hold a right.
+    pub attempt: AttemptId,
+    /// By which right, where an agent hands it on.
+    pub epoch: Option<Epoch>,
+    /// Made by the client, a UUID: the same again changes nothing.
+    pub id: String,
+    /// The text.
+    pub definition: String,
+    /// What it came to.
+    pub graph: Graph,
+    /// Steps after the job's own that have not started go first.
+    pub replace: bool,
 }
 
 /// A new token, and for a join token of a new pool the pool with it.
@@ -783,6 +868,24 @@ pub enum JobRefused {
     /// It is no command.
     #[error("only command steps can be retried")]
     NotACommand,
+    /// It is no gate.
+    #[error("only block and input steps can be unblocked")]
+    NotAGate,
+    /// What it depends on is not done.
+    #[error("it is not reached yet: what it depends on is not done")]
+    NotReached,
+    /// Somebody was there before.
+    #[error("it was unblocked already, by {by}")]
+    Unblocked {
+        /// Who.
+        by: String,
+    },
+    /// The gate is for others.
+    #[error("only {} may unblock it", .teams.join(", "))]
+    NotAllowedHere {
+        /// Who may.
+        teams: Vec<String>,
+    },
     /// Its build was canceled.
     #[error("its build was canceled")]
     BuildCanceled,

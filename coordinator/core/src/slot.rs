@@ -3,6 +3,7 @@
 use windlass_protocol::job::{Epoch, Resources};
 use windlass_protocol::{AgentId, AttemptId, JobId};
 
+use crate::concurrency::runs_alone;
 use crate::state::{Agent, Core, Slot};
 
 impl Core {
@@ -61,7 +62,7 @@ impl Core {
     /// An agent that lives and has not said that an earlier attempt of an exclusive job has ended.
     pub(crate) fn haunted_by(&self, job: JobId) -> Option<AgentId> {
         let attempted = self.jobs.get(&job).is_some_and(|job| !job.row.attempts.is_empty());
-        if !attempted || !self.command(job).is_some_and(|command| command.exclusive) {
+        if !attempted || !self.command(job).is_some_and(runs_alone) {
             return None;
         }
         let haunted = |agent: &Agent| agent.slots.values().any(|slot| slot.ghost.is_some() && slot.job == job);
@@ -70,6 +71,7 @@ impl Core {
 
     /// Lifts an exclusive job's fence if it was this attempt that it waited for.
     pub(crate) fn unfence(&mut self, job: JobId, attempt: AttemptId) {
+        self.end_hold_of(job, attempt);
         let last = self.jobs.get(&job).and_then(|job| job.row.attempts.last()).copied();
         if last == Some(attempt) && !self.leases.contains_key(&attempt) {
             self.lift_fence(job);

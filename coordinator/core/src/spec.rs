@@ -3,6 +3,7 @@
 use windlass_protocol::job::JobSpec;
 use windlass_protocol::{AttemptId, JobId};
 
+use crate::concurrency::runs_alone;
 use crate::row::{BuildRow, BuildSource, JobRow};
 use crate::state::Core;
 
@@ -14,7 +15,8 @@ impl Core {
         let build = &self.builds.get(&attempt.build)?.row;
         let command = self.command(attempt.job)?;
         let timeout_ms = self.timeout_ms(attempt.job);
-        let mut env = build.env.clone();
+        let mut env = build.pipeline_env.clone();
+        env.extend(build.env.iter().cloned());
         env.extend(command.env.iter().cloned());
         env.extend(standard_env(build, job, attempt.number, timeout_ms, id));
         env.extend(self.policy.env.iter().cloned());
@@ -36,7 +38,7 @@ impl Core {
             timeout_ms: Some(timeout_ms),
             grace_ms: self.policy.grace_ms,
             resources: command.resources,
-            exclusive: command.exclusive,
+            exclusive: runs_alone(command),
             interruptible: command.interruptible,
             tty: command.tty,
             keep_workspace: build.keep_workspace,
@@ -100,6 +102,19 @@ fn standard_env(
         ("WINDLASS_ATTEMPT", number.to_string()),
         ("WINDLASS_ATTEMPT_ID", attempt.to_string()),
     ];
+    if let Some(unblocker) = &build.unblocker {
+        env.push(("BUILDKITE_UNBLOCKER", unblocker.name.clone()));
+        env.push(("BUILDKITE_UNBLOCKER_ID", unblocker.name.clone()));
+        env.push(("BUILDKITE_UNBLOCKER_EMAIL", String::new()));
+        env.push(("BUILDKITE_UNBLOCKER_TEAMS", String::new()));
+    }
+    let group = job.node.place.group.and_then(|group| build.groups.get(usize::try_from(group).ok()?));
+    if let Some(group) = group {
+        let key = group.key.clone().unwrap_or_default();
+        env.push(("BUILDKITE_GROUP_ID", format!("{}/{}", build.id, job.node.place.group.unwrap_or_default())));
+        env.push(("BUILDKITE_GROUP_KEY", key));
+        env.push(("BUILDKITE_GROUP_LABEL", group.label.clone().unwrap_or_default()));
+    }
     if let windlass_pipeline::graph::NodeKind::Command(command) = &job.node.kind {
         env.push(("BUILDKITE_COMMAND", command.command.clone()));
         env.push(("BUILDKITE_IMAGE", command.image.clone().unwrap_or_default()));

@@ -6,6 +6,7 @@ use windlass_protocol::job::{Epoch, Outcome, Resources};
 use windlass_protocol::message::{Health, Hello};
 use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, IdSource, Instant64, JobId, Now, TokenId, WallMs};
 
+use crate::concurrency::Groups;
 use crate::deps::Standing;
 use crate::effect::{AgentState, Effect};
 use crate::error::Rejected;
@@ -13,7 +14,7 @@ use crate::input::{ConnId, Input};
 use crate::logbook::Logbook;
 use crate::policy::Policy;
 use crate::queue::{Queue, ShapeId, Ticket};
-use crate::row::{AgentRow, AttemptRow, BuildRow, IdempotencyRow, JobRow, MetaRow, PoolRow, Rows, TokenRow};
+use crate::row::{AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, MetaRow, PoolRow, Rows, TokenRow};
 use crate::timer::{Timer, Timers};
 use crate::zone::{Bearing, Zone};
 
@@ -44,6 +45,9 @@ pub struct Core {
     /// Agents whose room has grown since they were last offered work.
     pub(crate) freed: BTreeSet<AgentId>,
     pub(crate) queue: Queue,
+    pub(crate) groups: Groups,
+    /// Slots of groups that outlive their jobs.
+    pub(crate) holds: BTreeMap<JobId, HoldRow>,
     pub(crate) timers: Timers,
     pub(crate) book: Logbook,
     /// Jobs whose dependents are to be looked at, with what they were before.
@@ -68,9 +72,13 @@ pub(crate) struct Build {
 pub(crate) struct Tally {
     /// Jobs that have not ended.
     pub(crate) open: u32,
+    /// Of those, the ones whose dependencies are not over.
+    pub(crate) waiting: u32,
+    /// Of those, the gates that wait for a person.
+    pub(crate) blocked: u32,
     /// Hard failures.
     pub(crate) hard: u32,
-    /// Jobs that are no barriers.
+    /// Jobs that are no waits.
     pub(crate) steps: u32,
     /// Of those, the ones that were not to be run.
     pub(crate) idle: u32,
@@ -235,6 +243,7 @@ impl Core {
             pools: self.pools.clone(),
             agents: self.agents.iter().map(|(id, agent)| (*id, agent.row.clone())).collect(),
             tokens: self.tokens.clone(),
+            holds: self.holds.clone(),
             idempotency: self.idempotency.clone(),
         }
     }
@@ -245,8 +254,14 @@ impl Core {
 
     /// Follows every consequence of an input, then writes down what changed.
     pub(crate) fn conclude(&mut self) {
-        self.settle_dependencies();
-        self.dispatch();
+        loop {
+            self.settle();
+            self.dispatch();
+            // What is given out again may have taken back what it uploaded.
+            if self.ripple.is_empty() {
+                break;
+            }
+        }
         self.settle_builds();
         self.flush();
     }
@@ -262,11 +277,12 @@ impl Core {
             Timer::Timeout(attempt) => self.on_timeout(attempt),
             Timer::Close(attempt) => self.on_close_unanswered(attempt),
             Timer::Settle(attempt) => self.commit_result(attempt, false),
+            Timer::Hold(job) => self.on_hold_due(job),
             Timer::NotBefore(job) => self.on_not_before(job),
             Timer::Expiry(build) => self.on_expiry(build),
             Timer::Reserve => self.on_reserve(),
         }
-        self.settle_dependencies();
+        self.settle();
     }
 
     /// The row of a job in memory, to be changed and written.

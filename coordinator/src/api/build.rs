@@ -24,7 +24,8 @@ use crate::desk::DeskError;
 pub(crate) struct Filter {
     /// Of this pipeline.
     pipeline: Option<String>,
-    /// In this state; `blocked` is a filter too.
+    /// In this state. `blocked`: those that wait at a gate, whatever state they are shown in; each is also listed under
+    /// the state that it would be in without its gate (`running` or `scheduled`).
     state: Option<String>,
     /// Of this branch.
     branch: Option<String>,
@@ -35,13 +36,12 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// For the store, within what the token may see. `None`: nothing can match.
-    fn resolve(&self, caller: &Caller) -> Result<Option<BuildFilter>, Problem> {
-        let state = match self.state.as_deref() {
-            // No step that blocks exists yet.
-            Some("blocked") => return Ok(None),
-            Some(name) => Some(state(name)?),
-            None => None,
+    /// For the store, within what the token may see.
+    fn resolve(&self, caller: &Caller) -> Result<BuildFilter, Problem> {
+        let (state, blocked) = match self.state.as_deref() {
+            Some("blocked") => (None, true),
+            Some(name) => (Some(state(name)?), false),
+            None => (None, false),
         };
         let (pipeline, branch) = (self.pipeline.as_deref(), self.branch.as_deref());
         if let Some(pipeline) = pipeline.or(caller.pipeline.as_deref()) {
@@ -52,11 +52,12 @@ impl Filter {
         {
             return Err(Problem::new(Kind::Forbidden, format!("the token is only for branch `{only}`")));
         }
-        Ok(Some(BuildFilter {
+        Ok(BuildFilter {
             pipeline: caller.pipeline.clone().or_else(|| self.pipeline.clone()),
             state,
+            blocked,
             branch: caller.branch.clone().or_else(|| self.branch.clone()),
-        }))
+        })
     }
 }
 
@@ -72,7 +73,7 @@ fn state(name: &str) -> Result<BuildState, Problem> {
 pub(crate) async fn find(ground: &Ground, caller: &Caller, text: &str) -> Result<(Seq, BuildRows), Problem> {
     let id = match text {
         "latest" => {
-            let filter = Filter::default().resolve(caller)?.unwrap_or_default();
+            let filter = Filter::default().resolve(caller)?;
             let newest = ground.fleet.reader.builds(filter, None, 1).await?;
             newest.items.first().map(|build| build.id).ok_or_else(|| Problem::not_found("build", text))?
         }
@@ -111,9 +112,7 @@ pub(crate) async fn list(
     caller.need(&[Scope::BuildsRead])?;
     let limit = extract::limit(filter.limit)?;
     let cursor = extract::cursor(filter.cursor.as_deref())?;
-    let Some(filter) = filter.resolve(&caller)? else {
-        return Ok(Json(Page { items: Vec::new(), next_cursor: None }));
-    };
+    let filter = filter.resolve(&caller)?;
     let page = ground.fleet.reader.builds(filter, cursor, limit).await?;
     let items = page.items.iter().map(|row| Build::bare(row, &ground.url)).collect();
     Ok(Json(Page { items, next_cursor: page.next.map(|cursor| cursor.to_string()) }))

@@ -1,18 +1,21 @@
 //! Jobs: running one again, cancelling one, and why one waits. An attempt's id stands for its job.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Path, State};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use windlass_coordinator_core::explain::Why;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{BuildRows, JobState, Scope};
+use windlass_pipeline::graph::NodeKind;
 use windlass_protocol::{AttemptId, JobId};
 
 use super::Ground;
 use super::auth::Caller;
 use super::build::{by_id, with_rows};
-use super::extract;
+use super::extract::{self, JsonBody};
 use super::problem::Problem;
 use super::shape::{Attempts, Job};
 
@@ -24,7 +27,7 @@ pub(crate) struct Reason {
     job_id: JobId,
     #[schema(value_type = String)]
     state: JobState,
-    /// `not_waiting dependencies fenced no_pool no_agent soon ended`.
+    /// `not_waiting dependencies unknown_key blocked limited fenced no_pool no_agent soon ended`.
     kind: &'static str,
     /// One sentence for people.
     text: String,
@@ -107,6 +110,60 @@ pub(crate) async fn cancel(
     shown_now(&ground, job, &rows).await
 }
 
+/// Answers to a gate's questions.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Answers {
+    /// By the fields' keys: a string, or a list of them for a choice of several. What is left out takes its default.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    fields: BTreeMap<String, Given>,
+}
+
+/// One answer.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a string, or a list of strings")]
+enum Given {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// Opens a gate: a block or an input step. The answers become the build's meta-data.
+#[utoipa::path(
+    post,
+    path = "/api/v1/jobs/{id}/unblock",
+    tag = "jobs",
+    operation_id = "job_unblock",
+    params(("id" = String, Path, description = "A job's id")),
+    request_body = Answers,
+    responses((status = 200, description = "As it is now", body = Job)),
+)]
+pub(crate) async fn unblock(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: JsonBody<Answers>,
+) -> Result<Json<Job>, Problem> {
+    caller.need(&[Scope::BuildsRead])?;
+    let (job, rows) = find(&ground, &caller, &id).await?;
+    let row = rows.jobs.iter().find(|row| row.id == job);
+    // Where teams are named, membership takes the place of the right to write (reference 5.2); the core looks at that.
+    let teams = row.is_some_and(|row| match &row.node.kind {
+        NodeKind::Block(gate) | NodeKind::Input(gate) => !gate.allowed_teams.is_empty(),
+        NodeKind::Command(_) | NodeKind::Wait { .. } | NodeKind::Trigger(_) => false,
+    });
+    if !teams {
+        caller.need(&[Scope::BuildsWrite])?;
+    }
+    let answers = body.value.fields.into_iter().map(|(key, given)| match given {
+        Given::One(value) => (key, vec![value]),
+        Given::Several(values) => (key, values),
+    });
+    let request = Request::Unblock { job, answers: answers.collect() };
+    ground.fleet.desk.request(caller.actor(), request).await?;
+    shown_now(&ground, job, &rows).await
+}
+
 /// Why a job does not run.
 #[utoipa::path(
     get,
@@ -144,6 +201,12 @@ pub(crate) async fn why(
             reason.dependencies = labels;
             "dependencies"
         }
+        Why::Unknown(keys) => {
+            reason.dependencies = keys;
+            "unknown_key"
+        }
+        Why::Blocked => "blocked",
+        Why::Limited { .. } => "limited",
         Why::Fenced(_) => "fenced",
         Why::NoPool { .. } => "no_pool",
         Why::NoAgent(obstacles) => {

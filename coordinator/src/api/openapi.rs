@@ -27,6 +27,7 @@ use super::problem;
         super::event::stream,
         super::job::retry,
         super::job::cancel,
+        super::job::unblock,
         super::job::why,
         super::log::read,
         super::log::stream,

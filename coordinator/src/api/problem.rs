@@ -8,9 +8,10 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 use windlass_coordinator_core::Rejected;
+use windlass_coordinator_core::row::JobRefused;
 
 use crate::desk::DeskError;
 use crate::views::ReadError;
@@ -230,7 +231,12 @@ impl From<&Rejected> for Problem {
             Rejected::NotInMemory(_) | Rejected::JobNotInMemory(_) => {
                 return Self::new(Kind::Conflict, "it has already ended");
             }
+            Rejected::Job { why: JobRefused::NotAllowedHere { .. }, .. } => Kind::Forbidden,
             Rejected::BuildEnded { .. } | Rejected::Job { .. } => Kind::Conflict,
+            Rejected::Answer { field, why } => {
+                let error = json!({ "field": field, "message": why });
+                return Self::invalid(rejected.to_string()).with_errors(vec![error]);
+            }
             Rejected::IdempotencyMismatch => Kind::IdempotencyMismatch,
             Rejected::Limit { .. } => Kind::LimitReached,
             Rejected::Graph(_) => Kind::PipelineInvalid,

@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use windlass_coordinator_core::row::{
-    Actor, AttemptRow, AttemptState, BuildRow, BuildRows, BuildSource, BuildState, JobRow, JobState,
+    Actor, AttemptRow, AttemptState, BuildRow, BuildRows, BuildSource, BuildState, JobRow, JobState, Unblocked,
 };
-use windlass_pipeline::graph::NodeKind;
+use windlass_pipeline::graph::{BlockedState, Gate, NodeKind};
 use windlass_protocol::job::Source;
 use windlass_protocol::{AttemptId, BuildId, Cause, CauseKind, JobId, WallMs};
 
@@ -50,6 +50,7 @@ pub(crate) struct Build {
     /// From 1, per pipeline.
     number: u64,
     pipeline: String,
+    /// While it waits at a block, what the block's `blocked_state` says.
     #[schema(value_type = String)]
     pub(crate) state: BuildState,
     /// It waits at a block.
@@ -112,12 +113,36 @@ pub(crate) struct Job {
     waiting_for: Option<String>,
     queue: Option<String>,
     zone: Option<String>,
+    /// What a person is asked, where it is a gate.
+    #[schema(value_type = Option<Object>)]
+    gate: Option<Gate>,
+    /// Who opened the gate, when, and the answers.
+    unblocked: Option<UnblockedShape>,
+    /// Of the group that its step is in.
+    group_key: Option<String>,
     reused_from: Option<String>,
     artifacts_count: u32,
     created_at: String,
     runnable_at: Option<String>,
     started_at: Option<String>,
     finished_at: Option<String>,
+}
+
+/// How a gate was opened.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = Unblocked)]
+pub(crate) struct UnblockedShape {
+    #[schema(value_type = Object)]
+    by: Actor,
+    at: String,
+    fields: BTreeMap<String, String>,
+}
+
+impl From<&Unblocked> for UnblockedShape {
+    fn from(unblocked: &Unblocked) -> Self {
+        let fields = unblocked.answers.iter().cloned().collect();
+        Self { by: unblocked.by.clone(), at: time(unblocked.at), fields }
+    }
 }
 
 /// One run of a job's command.
@@ -160,8 +185,13 @@ impl Build {
             id: row.id,
             number: row.number,
             pipeline: row.pipeline.clone(),
-            state: row.state,
-            blocked: false,
+            state: match row.blocked {
+                None => row.state,
+                Some(BlockedState::Passed) => BuildState::Passed,
+                Some(BlockedState::Failed) => BuildState::Failed,
+                Some(BlockedState::Running) => BuildState::Running,
+            },
+            blocked: row.blocked.is_some(),
             branch: row.branch.clone(),
             commit: row.commit.clone(),
             tag: row.tag.clone(),
@@ -215,6 +245,9 @@ impl Job {
         let (kind, command) = match &row.node.kind {
             NodeKind::Command(command) => ("command", Some(command)),
             NodeKind::Wait { .. } => ("wait", None),
+            NodeKind::Block(_) => ("block", None),
+            NodeKind::Input(_) => ("input", None),
+            NodeKind::Trigger(_) => ("trigger", None),
         };
         let parallel = command.and_then(|command| command.parallel);
         let zone = own.last().map(|attempt| attempt.zone.clone());
@@ -232,11 +265,17 @@ impl Job {
             attempts: own.iter().map(|attempt| Attempt::of(attempt, row)).collect(),
             parallel_index: parallel.map(|(index, _)| index),
             parallel_total: parallel.map(|(_, total)| total),
-            matrix: None,
+            matrix: matrix(row),
             depends_on: dependencies(row, rows).map(|job| job.id).collect(),
             waiting_for: waiting_for(row, rows),
             queue: command.map(|command| command.queue.clone()),
             zone: zone.or_else(|| command.and_then(|command| command.zone.clone())),
+            gate: match &row.node.kind {
+                NodeKind::Block(gate) | NodeKind::Input(gate) => Some((**gate).clone()),
+                NodeKind::Command(_) | NodeKind::Wait { .. } | NodeKind::Trigger(_) => None,
+            },
+            unblocked: row.unblocked.as_ref().map(Into::into),
+            group_key: group_key(row, rows),
             reused_from: None,
             artifacts_count: 0,
             created_at: time(row.created_at),
@@ -250,6 +289,20 @@ impl Job {
 fn dependencies<'a>(row: &'a JobRow, rows: &'a BuildRows) -> impl Iterator<Item = &'a JobRow> {
     let edges = row.node.depends_on.iter();
     edges.filter_map(|edge| rows.jobs.get(usize::try_from(edge.node).ok()?))
+}
+
+/// The chosen values of a matrix by dimension; of an anonymous one the value alone.
+fn matrix(row: &JobRow) -> Option<Value> {
+    match row.node.matrix.as_slice() {
+        [] => None,
+        [(name, value)] if name.is_empty() => Some(Value::String(value.clone())),
+        values => Some(values.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect()),
+    }
+}
+
+fn group_key(row: &JobRow, rows: &BuildRows) -> Option<String> {
+    let group = usize::try_from(row.node.place.group?).ok()?;
+    rows.build.groups.get(group)?.key.clone()
 }
 
 /// Labels that are named before the rest is counted.
@@ -267,6 +320,11 @@ fn waiting_for(row: &JobRow, rows: &BuildRows) -> Option<String> {
                 (false, 0) => Some(named.join(", ")),
                 (false, rest) => Some(format!("{} and {rest} more", named.join(", "))),
             }
+        }
+        (JobState::Blocked, _) => Some("somebody who unblocks it".to_owned()),
+        (JobState::Limited, NodeKind::Command(command)) => {
+            let group = command.concurrency.as_ref()?;
+            Some(format!("a slot of concurrency group `{}`", group.group))
         }
         _ => None,
     }

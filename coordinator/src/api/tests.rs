@@ -3,6 +3,7 @@
 mod blobs;
 mod builds;
 mod document;
+mod gates;
 mod refusals;
 mod scopes;
 mod streams;

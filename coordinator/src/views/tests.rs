@@ -68,6 +68,11 @@ fn build() -> Change {
         env: vec![],
         meta_data: std::collections::BTreeMap::new(),
         supersede: Supersede::Never,
+        groups: Vec::new(),
+        pipeline_env: Vec::new(),
+        notify: Vec::new(),
+        blocked: None,
+        unblocker: None,
         keep_workspace: false,
         rebuilt_from: None,
         cause: None,
@@ -81,8 +86,7 @@ fn build() -> Change {
 
 fn job(state: JobState) -> Change {
     let kind = NodeKind::Wait { continue_on_failure: false };
-    let node =
-        Node { key: None, label: String::new(), depends_on: vec![], allow_dependency_failure: false, skip: None, kind };
+    let node = Node::new(kind);
     Change::Job(Box::new(JobRow {
         id: JOB,
         build: BUILD,
@@ -97,6 +101,8 @@ fn job(state: JobState) -> Change {
         requeues: 0,
         agents_lost: vec![],
         attempts: vec![ATTEMPT],
+        unblocked: None,
+        uploads: Vec::new(),
         not_before: None,
         created_at: WallMs(1),
         runnable_at: None,

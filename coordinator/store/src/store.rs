@@ -146,6 +146,8 @@ pub struct BuildFilter {
     pub state: Option<BuildState>,
     /// Of this branch.
     pub branch: Option<String>,
+    /// Only those that wait at a gate.
+    pub blocked: bool,
 }
 
 impl BuildFilter {
@@ -154,6 +156,7 @@ impl BuildFilter {
     pub fn matches(&self, build: &BuildRow) -> bool {
         self.pipeline.as_ref().is_none_or(|pipeline| *pipeline == build.pipeline)
             && self.state.is_none_or(|state| state == build.state)
+            && (!self.blocked || build.blocked.is_some())
             && self.branch.as_ref().is_none_or(|branch| *branch == build.branch)
     }
 }

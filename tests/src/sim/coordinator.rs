@@ -210,7 +210,7 @@ impl World {
     }
 
     fn make_durable(&mut self, batch: &[Effect]) {
-        self.oracle.begin_commit();
+        self.oracle.begin_commit(&self.store);
         for effect in batch {
             let Effect::Change(change) = effect else { continue };
             self.coverage.reach(coverage::change(change));
@@ -221,6 +221,9 @@ impl World {
             if let Change::Build(build) = change {
                 self.work.builds.insert(build.id);
             }
+        }
+        if let Err((invariant, detail)) = self.oracle.end_commit(&self.store) {
+            self.violate(invariant, detail);
         }
     }
 

@@ -262,6 +262,7 @@ impl World {
             }
             return;
         }
+        self.open_gates(true);
         for host in 0..self.hosts.len() {
             self.revive(host);
             self.sample_health(host, false);

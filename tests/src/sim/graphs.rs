@@ -1,7 +1,8 @@
 //! Random step graphs.
 
 use windlass_pipeline::graph::{
-    Command, Edge, Graph, ManualRetry, Node, NodeKind, RetryRule, SoftFail, StatusMatch, Supersede,
+    Broken, Command, Concurrency, Dependency, Edge, Field, FieldKind, Gate, Graph, ManualRetry, Method, Node, NodeKind,
+    RetryRule, SoftFail, StatusMatch, Supersede,
 };
 use windlass_protocol::CauseKind;
 use windlass_protocol::job::Resources;
@@ -21,21 +22,18 @@ pub fn graph(random: &mut Random, trusted: bool, hopeless: bool) -> Graph {
         1 => Supersede::Running,
         _ => Supersede::Never,
     };
-    Graph { nodes, supersede }
+    Graph { nodes, supersede, ..Graph::default() }
 }
 
 /// Two steps that depend on each other.
 #[must_use]
 pub fn circle() -> Graph {
     let node = |other| Node {
-        key: None,
         label: "circle".to_owned(),
         depends_on: vec![Edge { node: other, allow_failure: false }],
-        allow_dependency_failure: false,
-        skip: None,
-        kind: NodeKind::Wait { continue_on_failure: false },
+        ..Node::new(NodeKind::Wait { continue_on_failure: false })
     };
-    Graph { nodes: vec![node(1), node(0)], supersede: Supersede::Never }
+    Graph { nodes: vec![node(1), node(0)], ..Graph::default() }
 }
 
 fn node(random: &mut Random, index: u64, trusted: bool) -> Node {
@@ -48,7 +46,9 @@ fn node(random: &mut Random, index: u64, trusted: bool) -> Node {
     }
     let barrier = index > 0 && random.thousandth(120);
     let kind = if barrier {
-        NodeKind::Wait { continue_on_failure: false }
+        NodeKind::Wait { continue_on_failure: random.thousandth(300) }
+    } else if random.thousandth(100) {
+        gate(random)
     } else {
         NodeKind::Command(Box::new(command(random, trusted)))
     };
@@ -57,8 +57,10 @@ fn node(random: &mut Random, index: u64, trusted: bool) -> Node {
         label: format!("step {index}"),
         depends_on,
         allow_dependency_failure: random.thousandth(100),
+        broken: random.thousandth(40).then_some(Broken::If),
+        unresolved: if random.thousandth(15) { vec![later()] } else { Vec::new() },
         skip: random.thousandth(60).then(|| "not today".to_owned()),
-        kind,
+        ..Node::new(kind)
     }
 }
 
@@ -93,6 +95,8 @@ fn command(random: &mut Random, trusted: bool) -> Command {
             memory_bytes: if random.thousandth(200) { 1 << 30 } else { 0 },
         },
         exclusive,
+        concurrency: concurrency(random),
+        cancel_on_build_failing: random.thousandth(80),
         interruptible: random.thousandth(250),
         ..Command::default()
     }
@@ -102,7 +106,13 @@ fn retry(random: &mut Random, exclusive: bool) -> Vec<RetryRule> {
     let mut rules = Vec::new();
     if exclusive && random.thousandth(600) {
         let cause = Some(vec![CauseKind::AgentLost, CauseKind::LeaseLost]);
-        rules.push(RetryRule { exit_status: StatusMatch::AnyFailure, signal: None, cause, limit: 3 });
+        rules.push(RetryRule {
+            exit_status: StatusMatch::AnyFailure,
+            signal: None,
+            cause,
+            or_no_cause: false,
+            limit: 3,
+        });
     }
     if random.thousandth(350) {
         let cause = match random.below(3) {
@@ -115,7 +125,34 @@ fn retry(random: &mut Random, exclusive: bool) -> Vec<RetryRule> {
             _ => StatusMatch::OneOf(vec![-1, 1]),
         };
         let limit = u32::try_from(random.between(0, 3)).unwrap_or(1);
-        rules.push(RetryRule { exit_status, signal: None, cause, limit });
+        rules.push(RetryRule { exit_status, signal: None, cause, or_no_cause: false, limit });
     }
     rules
+}
+
+/// A block or an input; some ask something.
+fn gate(random: &mut Random) -> NodeKind {
+    let kind = FieldKind::Text { default: None, format: Some("v[0-9]+".to_owned()) };
+    let field = Field { key: "version".to_owned(), label: None, hint: None, required: true, kind };
+    let fields = if random.thousandth(400) { vec![field] } else { Vec::new() };
+    let gate = Box::new(Gate { fields, ..Gate::default() });
+    if random.thousandth(300) { NodeKind::Input(gate) } else { NodeKind::Block(gate) }
+}
+
+/// A key that no step has.
+fn later() -> Dependency {
+    Dependency { key: "later".to_owned(), allow_failure: false }
+}
+
+/// Groups that all builds share; each has one limit and one method.
+fn concurrency(random: &mut Random) -> Option<Concurrency> {
+    if !random.thousandth(250) {
+        return None;
+    }
+    let (group, limit, method) = match random.below(3) {
+        0 => ("deploy", 1, Method::Ordered),
+        1 => ("database", 2, Method::Ordered),
+        _ => ("device", 1, Method::Eager),
+    };
+    Some(Concurrency { group: group.to_owned(), limit, method })
 }

@@ -81,6 +81,7 @@ pub fn difference(left: &windlass_coordinator_core::row::Rows, right: &windlass_
         .or_else(|| first("agent", &left.agents, &right.agents))
         .or_else(|| first("pool", &left.pools, &right.pools))
         .or_else(|| first("token", &left.tokens, &right.tokens))
+        .or_else(|| first("hold", &left.holds, &right.holds))
         .or_else(|| first("idempotency", &left.idempotency, &right.idempotency))
         .or_else(|| first("number", &left.pipeline_numbers, &right.pipeline_numbers))
         .unwrap_or_else(|| "nothing".to_owned())

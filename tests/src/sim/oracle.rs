@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_coordinator_core::input::AgentEvent;
 use windlass_coordinator_core::row::{AttemptRow, AttemptState, BuildEvent, BuildRow, Change, JobRow, JobState};
 use windlass_coordinator_core::{Input, Reply};
-use windlass_pipeline::graph::NodeKind;
+use windlass_pipeline::graph::{Method, NodeKind};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome};
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage};
-use windlass_protocol::{AgentId, AttemptId, BuildId, JobId};
+use windlass_protocol::{AgentId, AttemptId, BuildId, JobId, Trust, WallMs};
 
 use super::coverage::{self, Coverage};
 use super::logs::Logs;
@@ -17,6 +17,25 @@ use super::store::Store;
 
 /// The number of an invariant, and what was seen.
 pub type Verdict = Result<(), (&'static str, String)>;
+
+/// A concurrency group: its trust class and its name.
+type Group = (Trust, String);
+
+/// A job's group, its method and its limit.
+fn group_of(job: &JobRow, store: &Store) -> Option<(Group, Method, u32)> {
+    let NodeKind::Command(command) = &job.node.kind else { return None };
+    let concurrency = command.concurrency.as_ref()?;
+    let trust = store.rows.builds.get(&job.build)?.namespace.trust();
+    Some(((trust, concurrency.group.clone()), concurrency.method, concurrency.limit))
+}
+
+/// Who was first: by what made it, then by place.
+fn turn_of(job: &JobRow, store: &Store) -> Option<(WallMs, BuildId, u32)> {
+    let build = store.rows.builds.get(&job.build)?;
+    let mut jobs = store.rows.jobs.values().filter(|other| other.build == job.build);
+    let uploader = job.node.uploaded_by.and_then(|index| jobs.find(|other| other.index == index));
+    Some((uploader.map_or(build.created_at, |job| job.created_at), job.build, job.index))
+}
 
 /// What the judge remembers.
 #[derive(Debug, Default)]
@@ -45,6 +64,10 @@ pub struct Oracle {
     heard: BTreeSet<(AttemptId, AgentId, Epoch)>,
     /// Ends of jobs by attempt, as events tell them.
     finished: BTreeSet<(JobId, AttemptId, JobState)>,
+    /// Jobs that waited for their concurrency group before the commit that is being made.
+    limited: BTreeSet<JobId>,
+    /// Those that were given a slot by it.
+    seated: BTreeSet<JobId>,
     /// Builds whose cancel was committed, and jobs that were canceled alone.
     canceled: BTreeSet<BuildId>,
 }
@@ -96,8 +119,32 @@ impl Oracle {
     }
 
     /// A commit begins.
-    pub fn begin_commit(&mut self) {
+    pub fn begin_commit(&mut self, store: &Store) {
         self.highest = self.granted.last().copied().unwrap_or_default();
+        let limited = store.rows.jobs.values().filter(|job| job.state == JobState::Limited);
+        self.limited = limited.map(|job| job.id).collect();
+        self.seated.clear();
+    }
+
+    /// A commit is made. I7: in an ordered group nobody is given a slot before one that came first and has waited all
+    /// the time.
+    ///
+    /// # Errors
+    /// Somebody was.
+    pub fn end_commit(&self, store: &Store) -> Verdict {
+        let rows = &store.rows;
+        for seated in self.seated.iter().filter_map(|job| rows.jobs.get(job)) {
+            let Some((group, Method::Ordered, _)) = group_of(seated, store) else { continue };
+            let before = self.limited.iter().filter_map(|job| rows.jobs.get(job)).find(|waits| {
+                waits.state == JobState::Limited
+                    && group_of(waits, store).is_some_and(|(other, ..)| other == group)
+                    && turn_of(waits, store) < turn_of(seated, store)
+            });
+            if let Some(before) = before {
+                return Err(("I7", format!("job {} has a slot of `{}` before {}", seated.id, group.1, before.id)));
+            }
+        }
+        Ok(())
     }
 
     /// A change is about to be durable.
@@ -115,7 +162,7 @@ impl Oracle {
                 if let Some(cause) = &row.cause {
                     coverage.reach(coverage::cause(cause.kind));
                 }
-                Self::commit_job(row, store)
+                self.commit_job(row, store)
             }
             Change::Build(row) => {
                 coverage.reach(coverage::build_state(row.state));
@@ -196,9 +243,24 @@ impl Oracle {
         }
     }
 
-    fn commit_job(row: &JobRow, store: &Store) -> Verdict {
-        let Some(old) = store.rows.jobs.get(&row.id) else { return Ok(()) };
-        if old.node != row.node {
+    fn commit_job(&mut self, row: &JobRow, store: &Store) -> Verdict {
+        let old = store.rows.jobs.get(&row.id);
+        let sat = old.is_some_and(|old| !old.state.is_final() && old.attempts.len() == row.attempts.len());
+        if row.state == JobState::Scheduled && sat && old.is_some_and(|old| old.state == JobState::Limited) {
+            self.seated.insert(row.id);
+        }
+        let ids: BTreeSet<_> = row.uploads.iter().map(|upload| &upload.id).collect();
+        if ids.len() < row.uploads.len() {
+            return Err(("I3", format!("job {}: one upload is inserted twice", row.id)));
+        }
+        let opened = matches!(row.state, JobState::Unblocked | JobState::UnblockedFailed);
+        if opened && row.unblocked.is_none() {
+            return Err(("I7", format!("job {}: a gate is open and nobody opened it", row.id)));
+        }
+        let Some(old) = old else { return Ok(()) };
+        // An upload moves the edges of what has not started, and may take it away.
+        let begun = !old.attempts.is_empty();
+        if old.node.kind != row.node.kind || old.node.place != row.node.place || (begun && old.node != row.node) {
             return Err(("I7", format!("job {}: its step changes", row.id)));
         }
         if !row.attempts.starts_with(&old.attempts) {
@@ -306,13 +368,16 @@ impl Oracle {
             };
             let forgiven = edge.allow_failure || job.node.allow_dependency_failure || dependency.soft_failed;
             let fine = match dependency.state {
-                JobState::Passed | JobState::Skipped | JobState::Broken => true,
+                JobState::Passed
+                | JobState::Skipped
+                | JobState::Broken
+                | JobState::Unblocked
+                | JobState::UnblockedFailed => true,
                 JobState::Failed
                 | JobState::TimedOut
                 | JobState::Expired
                 | JobState::WaitingFailed
-                | JobState::BlockedFailed
-                | JobState::UnblockedFailed => forgiven,
+                | JobState::BlockedFailed => forgiven,
                 _ => false,
             };
             if !fine {
@@ -335,6 +400,7 @@ impl Oracle {
             return Err(("I3", format!("the command of attempt {} starts a second time", job.attempt)));
         }
         self.exclusive_run_alone(store)?;
+        self.groups_are_kept(store)?;
         match agent.and_then(|agent| Some((agent, store.rows.attempts.get(&job.attempt)?))) {
             Some((agent, row)) if row.agent == agent => {
                 Self::may_run(agent, row, store).or_else(|(invariant, detail)| {
@@ -370,8 +436,8 @@ impl Oracle {
         for (job, attempt, host) in self.running.iter().filter(|(_, _, host)| !self.asleep.contains(host)) {
             let Some((other, there)) = seen.insert(job, (attempt, host)) else { continue };
             let exclusive = store.rows.jobs.get(job).is_some_and(|row| match &row.node.kind {
-                NodeKind::Command(command) => command.exclusive,
-                NodeKind::Wait { .. } => false,
+                NodeKind::Command(command) => command.exclusive || command.concurrency.is_some(),
+                NodeKind::Wait { .. } | NodeKind::Block(_) | NodeKind::Input(_) | NodeKind::Trigger(_) => false,
             });
             if exclusive {
                 let detail = format!("job {job}: attempt {attempt} runs on host {host} and {other} on host {there}");
@@ -379,6 +445,24 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// I3: of a concurrency group, never more commands at a time than its limit, frozen ones aside.
+    fn groups_are_kept(&self, store: &Store) -> Verdict {
+        let mut counts: BTreeMap<Group, (u32, u32)> = BTreeMap::new();
+        for (job, ..) in self.running.iter().filter(|(_, _, host)| !self.asleep.contains(host)) {
+            let Some((group, _, limit)) = store.rows.jobs.get(job).and_then(|row| group_of(row, store)) else {
+                continue;
+            };
+            let count = counts.entry(group).or_insert((0, limit));
+            *count = (count.0 + 1, count.1.max(limit));
+        }
+        match counts.iter().find(|(_, (count, limit))| count > limit) {
+            Some(((_, group), (count, limit))) => {
+                Err(("I3", format!("{count} jobs of concurrency group `{group}` run at once, at most {limit} may")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// A job wrote.

@@ -45,6 +45,12 @@ impl Store {
             Change::Token(row) => {
                 rows.tokens.insert(row.id, *row);
             }
+            Change::Hold(row) => {
+                rows.holds.insert(row.job, row);
+            }
+            Change::HoldOver(job) => {
+                rows.holds.remove(&job);
+            }
             Change::Idempotency(row) => {
                 rows.idempotency.insert(row.key.clone(), row);
             }

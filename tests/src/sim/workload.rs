@@ -343,7 +343,7 @@ impl World {
         let jobs: Vec<JobId> = self.store.rows.jobs.keys().copied().collect();
         let (build, job) = (self.random.pick(&builds), self.random.pick(&jobs));
         let of_job = job.and_then(|job| Some((self.store.rows.jobs.get(&job)?.build, Some(job))));
-        match (self.random.below(13), build, job) {
+        match (self.random.below(16), build, job) {
             (0, Some(build), _) => {
                 self.ask(Request::CancelBuild { build, detail: "why not".to_owned() }, Asked::Once(None));
             }
@@ -361,6 +361,7 @@ impl World {
                 self.ask(request, Asked::Once(None));
             }
             (12, ..) => self.ask_nonsense(),
+            (13 | 14, ..) => self.open_gates(false),
             _ => {}
         }
     }
@@ -370,6 +371,25 @@ impl World {
         let token = self.work.tokens[pool];
         let and_agents = self.random.thousandth(150);
         self.ask(Request::RevokeToken { token, and_agents }, Asked::Once(None));
+    }
+
+    /// Somebody opens some of the gates at which builds wait, or all; sometimes with an answer that is none.
+    pub(super) fn open_gates(&mut self, all: bool) {
+        let blocked = |job: &&JobRow| job.state == JobState::Blocked;
+        let gates: Vec<JobId> = self.store.rows.jobs.values().filter(blocked).map(|job| job.id).collect();
+        for job in gates {
+            if !all && !self.random.thousandth(600) {
+                continue;
+            }
+            let asks = match &self.store.rows.jobs[&job].node.kind {
+                NodeKind::Block(gate) | NodeKind::Input(gate) => !gate.fields.is_empty(),
+                NodeKind::Command(_) | NodeKind::Wait { .. } | NodeKind::Trigger(_) => false,
+            };
+            let wrong = !all && self.random.thousandth(200);
+            let value = if wrong { "seven" } else { "v7" };
+            let answers = if asks || wrong { vec![("version".to_owned(), vec![value.to_owned()])] } else { Vec::new() };
+            self.ask(Request::Unblock { job, answers: answers.into_iter().collect() }, Asked::Once(None));
+        }
     }
 
     fn drain_some(&mut self) {
@@ -466,7 +486,8 @@ impl World {
             && idle
             && open.all(|job| match &job.node.kind {
                 NodeKind::Command(command) => command.queue == "nobody" || job.state == JobState::Waiting,
-                NodeKind::Wait { .. } => true,
+                NodeKind::Block(_) | NodeKind::Input(_) => job.state != JobState::Blocked,
+                NodeKind::Wait { .. } | NodeKind::Trigger(_) => true,
             })
     }
 

@@ -6,7 +6,9 @@ use windlass_coordinator_core::effect::AgentState;
 use windlass_coordinator_core::input::{AgentEvent, ConnId, Input, ReplyTo, Request};
 use windlass_coordinator_core::row::*;
 use windlass_coordinator_core::{Broken, Bugs, Core, Effect, Policy, Rejected, Reply};
-use windlass_pipeline::graph::{Command, Edge, Graph, Node, NodeKind, RetryRule, StatusMatch, Supersede};
+use windlass_pipeline::graph::{
+    Command, Concurrency, Edge, Field, Gate, Graph, Method, Node, NodeKind, RetryRule, StatusMatch,
+};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::message::{CoordinatorMessage, Health, Held, Hello, Verdict};
 use windlass_protocol::{
@@ -132,6 +134,8 @@ impl Shell {
             Change::Agent(row) => drop(rows.agents.insert(row.id, *row)),
             Change::Token(row) => drop(rows.tokens.insert(row.id, *row)),
             Change::Idempotency(row) => drop(rows.idempotency.insert(row.key.clone(), row)),
+            Change::Hold(row) => drop(rows.holds.insert(row.job, row)),
+            Change::HoldOver(job) => drop(rows.holds.remove(&job)),
             Change::Audit(row) => self.audits.push(row.action),
             Change::Event(row) => self.events.push(row.event),
             Change::Definition { .. } => {}
@@ -365,6 +369,7 @@ pub(crate) fn same_rows(core: &Rows, store: &Rows) {
     differ(&core.attempts, &store.attempts);
     differ(&core.agents, &store.agents);
     differ(&core.tokens, &store.tokens);
+    differ(&core.holds, &store.holds);
     assert_eq!(core, store);
 }
 
@@ -449,7 +454,7 @@ pub(crate) fn submission(graph: Graph, change: impl FnOnce(&mut Submit)) -> Subm
 }
 
 pub(crate) fn graph(nodes: Vec<Node>) -> Graph {
-    Graph { nodes, supersede: Supersede::Never }
+    Graph { nodes, ..Graph::default() }
 }
 
 /// A command step on the default queue.
@@ -460,14 +465,7 @@ pub(crate) fn step(label: &str) -> Node {
 pub(crate) fn step_with(label: &str, change: impl FnOnce(&mut Command)) -> Node {
     let mut command = Command { command: label.to_owned(), queue: "default".to_owned(), ..Command::default() };
     change(&mut command);
-    Node {
-        key: Some(label.to_owned()),
-        label: label.to_owned(),
-        depends_on: Vec::new(),
-        allow_dependency_failure: false,
-        skip: None,
-        kind: NodeKind::Command(Box::new(command)),
-    }
+    Node { key: Some(label.to_owned()), label: label.to_owned(), ..Node::new(NodeKind::Command(Box::new(command))) }
 }
 
 pub(crate) fn wait() -> Node {
@@ -485,9 +483,23 @@ pub(crate) fn after_even_if(mut node: Node, before: &[u32]) -> Node {
 }
 
 pub(crate) fn retry_on(exit_status: StatusMatch, limit: u32) -> RetryRule {
-    RetryRule { exit_status, signal: None, cause: None, limit }
+    RetryRule { exit_status, signal: None, cause: None, or_no_cause: false, limit }
 }
 
 pub(crate) fn retry_cause(kind: CauseKind, limit: u32) -> RetryRule {
-    RetryRule { exit_status: StatusMatch::AnyFailure, signal: None, cause: Some(vec![kind]), limit }
+    RetryRule { exit_status: StatusMatch::AnyFailure, signal: None, cause: Some(vec![kind]), or_no_cause: false, limit }
+}
+
+/// A block with these questions.
+pub(crate) fn block(key: &str, fields: Vec<Field>) -> Node {
+    let gate = Gate { fields, ..Gate::default() };
+    Node { key: Some(key.to_owned()), label: key.to_owned(), ..Node::new(NodeKind::Block(Box::new(gate))) }
+}
+
+/// A command in a concurrency group.
+pub(crate) fn limited(label: &str, group: &str, limit: u32) -> Node {
+    step_with(label, |command| {
+        let method = Method::Ordered;
+        command.concurrency = Some(Concurrency { group: group.to_owned(), limit, method });
+    })
 }

@@ -4,9 +4,13 @@
 
 mod bugs;
 mod fleet;
+mod gates;
+mod groups;
 mod kit;
 mod layers;
 mod life;
 mod rules;
+mod states;
 mod tokens;
+mod uploads;
 mod walk;

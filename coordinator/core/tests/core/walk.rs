@@ -8,7 +8,7 @@ use proptest::test_runner::TestCaseError;
 use windlass_coordinator_core::input::{AgentEvent, ConnId, Input, ReplyTo, Request};
 use windlass_coordinator_core::row::{JobState, NewToken, TokenGrant};
 use windlass_coordinator_core::{Core, Effect, Rejected};
-use windlass_pipeline::graph::{Graph, SoftFail, StatusMatch, Supersede};
+use windlass_pipeline::graph::{Broken, Dependency, Graph, NodeKind, SoftFail, StatusMatch, Supersede};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources};
 use windlass_protocol::limits;
 use windlass_protocol::message::{CoordinatorMessage, Health, Held, Hello, Verdict};
@@ -67,7 +67,7 @@ impl World {
 
     fn step(&mut self, (what, a, b): Step) {
         let agent = self.agents[usize::from(a) % self.agents.len()];
-        match what % 24 {
+        match what % 26 {
             0 | 1 => self.submit(a, b),
             2 => self.cancel_something(a, b),
             3 => self.retry_something(a, b),
@@ -81,6 +81,7 @@ impl World {
             20 => self.operate(agent, b),
             21 => self.repeat_old(b),
             22 => self.nonsense(a, b),
+            23 | 24 => self.unblock_something(a),
             _ if b.is_multiple_of(4) => self.restart(),
             _ => self.all_is_well(),
         }
@@ -159,6 +160,24 @@ impl World {
                     command.resources = Resources { cpu_millis: 2_000, memory_bytes: 0 };
                 }
             });
+            if bits % 13 == 2 {
+                node =
+                    limited(&format!("s{index}"), ["g", "h"][usize::from(bits >> 5 & 1)], 1 + u32::from(bits >> 6 & 1));
+            }
+            if bits % 13 == 3
+                && let NodeKind::Command(command) = &mut node.kind
+            {
+                command.cancel_on_build_failing = true;
+            }
+            if bits % 13 == 4 {
+                node = block(&format!("s{index}"), Vec::new());
+            }
+            if bits % 29 == 5 {
+                node.unresolved = vec![Dependency { key: "later".to_owned(), allow_failure: false }];
+            }
+            if bits % 29 == 6 {
+                node.broken = Some(Broken::If);
+            }
             if bits.is_multiple_of(6) {
                 node = wait();
             }
@@ -175,7 +194,7 @@ impl World {
             [Supersede::Never, Supersede::Never, Supersede::Waiting, Supersede::Running][usize::from(b % 4)];
         let branch = ["main", "", "feature"][usize::from(a % 3)];
         let untrusted = b.is_multiple_of(31);
-        let build = self.shell.submit_with(Graph { nodes, supersede }, |submit| {
+        let build = self.shell.submit_with(Graph { nodes, supersede, ..Graph::default() }, |submit| {
             submit.branch = branch.to_owned();
             if untrusted {
                 submit.namespace = Namespace::overlay("app", "pr:1");
@@ -194,6 +213,13 @@ impl World {
             Request::CancelJob { job }
         };
         let _ = self.request(request);
+    }
+
+    fn unblock_something(&mut self, a: u16) {
+        let gates = self.shell.rows.jobs.values().filter(|job| job.state == JobState::Blocked);
+        let gates: Vec<JobId> = gates.map(|job| job.id).collect();
+        let Some(job) = pick(&gates, a).or_else(|| pick(&self.jobs, a)) else { return };
+        let _ = self.request(Request::Unblock { job, answers: BTreeMap::new() });
     }
 
     fn retry_something(&mut self, a: u16, b: u16) {
@@ -481,6 +507,7 @@ impl World {
         let left: Vec<_> = self.shell.rows.jobs.values().filter(|job| !job.state.is_final()).collect();
         assert!(self.shell.rows.builds.is_empty(), "these never ended: {left:#?}");
         assert_eq!(self.shell.core.queued_jobs(), 0);
+        assert!(self.shell.rows.holds.is_empty());
         assert!(self.shell.core.queues().is_empty());
     }
 }
@@ -536,6 +563,12 @@ fn a_long_walk_reaches_every_state_that_a_job_can_be_stored_in() -> Result<(), T
     let reachable = [
         JobState::Waiting,
         JobState::WaitingFailed,
+        JobState::Blocked,
+        JobState::BlockedFailed,
+        JobState::Unblocked,
+        JobState::UnblockedFailed,
+        JobState::Limited,
+        JobState::Broken,
         JobState::Scheduled,
         JobState::Assigned,
         JobState::Passed,

@@ -145,6 +145,9 @@ fn builds_query(filter: &BuildFilter, after: Option<Cursor>, limit: usize) -> Re
         sql.push_str(if state.is_final() { " AND live = 0 AND state = ?" } else { " AND live = 1 AND state = ?" });
         params.push(Value::Text(name_of(state)?));
     }
+    if filter.blocked {
+        sql.push_str(" AND blocked = 1");
+    }
     if let Some(branch) = &filter.branch {
         sql.push_str(" AND branch = ?");
         params.push(Value::Text(branch.clone()));

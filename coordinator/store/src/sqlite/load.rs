@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Params};
 use serde::de::DeserializeOwned;
-use windlass_coordinator_core::row::{AgentRow, AttemptRow, BuildRow, IdempotencyRow, JobRow, PoolRow, Rows, TokenRow};
+use windlass_coordinator_core::row::{
+    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, PoolRow, Rows, TokenRow,
+};
 
 use super::encode::{decode, fault_of, whole};
 use crate::fault::Fault;
@@ -30,6 +32,8 @@ pub(super) fn load(conn: &mut Connection) -> Result<Rows, Fault> {
     rows.agents = agents.into_iter().map(|row| (row.id, row)).collect();
     let tokens: Vec<TokenRow> = json_rows(&transaction, "token", "SELECT json FROM tokens", [])?;
     rows.tokens = tokens.into_iter().map(|row| (row.id, row)).collect();
+    let holds: Vec<HoldRow> = json_rows(&transaction, "hold", "SELECT json FROM holds", [])?;
+    rows.holds = holds.into_iter().map(|row| (row.job, row)).collect();
     let keys: Vec<IdempotencyRow> = json_rows(&transaction, "idempotency", "SELECT json FROM idempotency", [])?;
     rows.idempotency = keys.into_iter().map(|row| (row.key.clone(), row)).collect();
     Ok(rows)

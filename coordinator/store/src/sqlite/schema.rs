@@ -25,10 +25,11 @@ pub(super) struct Migration {
 }
 
 /// All steps, from nothing to [`SCHEMA_VERSION`].
-pub(super) const MIGRATIONS: &[Migration] = &[Migration { to: 1, up: |tx| tx.execute_batch(V1) }];
+pub(super) const MIGRATIONS: &[Migration] =
+    &[Migration { to: 1, up: |tx| tx.execute_batch(V1) }, Migration { to: 2, up: |tx| tx.execute_batch(V2) }];
 
 /// The version that this Windlass writes.
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 2;
 
 const V1: &str = "
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -63,6 +64,17 @@ CREATE TABLE idempotency (token BLOB NOT NULL, key TEXT NOT NULL, at INTEGER NOT
     PRIMARY KEY (token, key)) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_at ON idempotency (at);
 CREATE TABLE audit (key INTEGER PRIMARY KEY, at INTEGER NOT NULL, json TEXT NOT NULL) STRICT;
+";
+
+/// Builds that wait at a gate are listed by an index of their own; `holds` are slots of concurrency groups that outlive
+/// their jobs, `registered` are pipelines by name, `annotations` are what jobs say of their builds.
+const V2: &str = "
+ALTER TABLE builds ADD COLUMN blocked INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX builds_blocked ON builds (key) WHERE blocked = 1;
+CREATE TABLE holds (job BLOB PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE registered (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT;
+CREATE TABLE annotations (key INTEGER PRIMARY KEY, build BLOB NOT NULL, context TEXT NOT NULL, json TEXT NOT NULL,
+    UNIQUE (build, context)) STRICT;
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.
@@ -139,8 +151,11 @@ fn copy_into(conn: &Connection, path: &Path) -> rusqlite::Result<()> {
 mod tests {
     use super::*;
 
-    const NEXT: &[Migration] =
-        &[MIGRATIONS[0], Migration { to: 2, up: |tx| tx.execute_batch("ALTER TABLE pools ADD COLUMN extra TEXT") }];
+    const NEXT: &[Migration] = &[
+        MIGRATIONS[0],
+        MIGRATIONS[1],
+        Migration { to: 3, up: |tx| tx.execute_batch("ALTER TABLE pools ADD COLUMN extra TEXT") },
+    ];
 
     fn target(dir: &Path) -> Target {
         Target { path: dir.join("store.sqlite"), vfs: None }
@@ -159,8 +174,8 @@ mod tests {
         prepare(&target, MIGRATIONS).unwrap();
         Connection::open(&target.path).unwrap().execute_batch("INSERT INTO pools VALUES ('p', '{}')").unwrap();
         prepare(&target, NEXT).unwrap();
-        assert_eq!(pools(&target.path), (2, 1, true));
-        assert_eq!(pools(&dir.path().join("store.sqlite.v1.bak")), (1, 1, false));
+        assert_eq!(pools(&target.path), (3, 1, true));
+        assert_eq!(pools(&dir.path().join("store.sqlite.v2.bak")), (2, 1, false));
     }
 
     #[test]
@@ -170,7 +185,7 @@ mod tests {
         prepare(&target, NEXT).unwrap();
         let before = fs::read(&target.path).unwrap();
         match prepare(&target, MIGRATIONS) {
-            Err(OpenError::NewerSchema { found: 2, known: 1, .. }) => {}
+            Err(OpenError::NewerSchema { found: 3, known: 2, .. }) => {}
             other => panic!("{other:?}"),
         }
         assert_eq!(fs::read(&target.path).unwrap(), before);
@@ -183,10 +198,11 @@ mod tests {
         prepare(&target, MIGRATIONS).unwrap();
         let broken: &[Migration] = &[
             MIGRATIONS[0],
-            Migration { to: 2, up: |tx| tx.execute_batch("ALTER TABLE pools ADD COLUMN extra TEXT; SELECT nonsense") },
+            MIGRATIONS[1],
+            Migration { to: 3, up: |tx| tx.execute_batch("ALTER TABLE pools ADD COLUMN extra TEXT; SELECT nonsense") },
         ];
         assert!(prepare(&target, broken).is_err());
-        assert_eq!(pools(&target.path), (1, 0, false));
+        assert_eq!(pools(&target.path), (2, 0, false));
     }
 
     #[test]

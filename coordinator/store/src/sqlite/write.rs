@@ -75,6 +75,11 @@ fn apply(conn: &Connection, change: &Change) -> Result<(), Fault> {
             let sql = "INSERT INTO tokens VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET json = excluded.json";
             execute(conn, sql, params![row.id.as_bytes(), encode(row)?])
         }
+        Change::Hold(row) => {
+            let sql = "INSERT INTO holds VALUES (?1, ?2) ON CONFLICT (job) DO UPDATE SET json = excluded.json";
+            execute(conn, sql, params![row.job.as_bytes(), encode(row)?])
+        }
+        Change::HoldOver(job) => execute(conn, "DELETE FROM holds WHERE job = ?1", params![job.as_bytes()]),
         Change::Idempotency(row) => write_idempotency(conn, row),
         Change::Audit(row) => write_audit(conn, row),
         Change::Event(_) => Ok(()),
@@ -88,14 +93,16 @@ fn write_meta(conn: &Connection, row: &MetaRow) -> Result<(), Fault> {
 
 /// Only what changes is in the update, so that the indexes of what does not are left alone.
 fn write_build(conn: &Connection, row: &BuildRow) -> Result<(), Fault> {
-    const SQL: &str = "INSERT INTO builds (id, pipeline, number, branch, definition, state, live, finished_at, json)
-        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO UPDATE SET state = excluded.state,
-        live = excluded.live, finished_at = excluded.finished_at, json = excluded.json";
+    const SQL: &str = "INSERT INTO builds (id, pipeline, number, branch, definition, state, live, finished_at, json,
+        blocked) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO UPDATE SET state = excluded.state,
+        live = excluded.live, finished_at = excluded.finished_at, json = excluded.json, blocked = excluded.blocked";
     let live = !row.state.is_final();
     let finished_at = row.finished_at.map(|at| int(at.0));
     let (state, json) = (name_of(row.state)?, encode(row)?);
     let (id, number, definition) = (row.id.as_bytes(), int(row.number), row.definition.as_bytes());
-    execute(conn, SQL, params![id, row.pipeline, number, row.branch, definition, state, live, finished_at, json])
+    let blocked = row.blocked.is_some();
+    let (pipeline, branch) = (&row.pipeline, &row.branch);
+    execute(conn, SQL, params![id, pipeline, number, branch, definition, state, live, finished_at, json, blocked])
 }
 
 fn write_job(conn: &Connection, row: &JobRow) -> Result<(), Fault> {

@@ -1,0 +1,184 @@
+//! Gates: block and input steps that a person opens, and what the answers must be (reference 5.2, 5.3).
+
+use std::collections::BTreeMap;
+
+use fancy_regex::RegexBuilder;
+use windlass_pipeline::graph::{Choice, Field, FieldKind, Gate, NodeKind};
+use windlass_protocol::{JobId, limits};
+
+use crate::error::Rejected;
+use crate::row::{Actor, BuildState, JobRefused, JobState, Unblocked};
+use crate::state::Core;
+
+/// The gate that a step is.
+pub(crate) const fn gate_of(kind: &NodeKind) -> Option<&Gate> {
+    match kind {
+        NodeKind::Block(gate) | NodeKind::Input(gate) => Some(gate),
+        NodeKind::Command(_) | NodeKind::Wait { .. } | NodeKind::Trigger(_) => None,
+    }
+}
+
+impl Core {
+    /// Opens a gate: what waits behind it goes on, and the answers become the build's meta-data. Gives a line for the
+    /// audit trail.
+    pub(crate) fn unblock(
+        &mut self,
+        actor: &Actor,
+        id: JobId,
+        given: &BTreeMap<String, Vec<String>>,
+    ) -> Result<String, Rejected> {
+        let row = &self.jobs.get(&id).ok_or(Rejected::JobNotInMemory(id))?.row;
+        let refuse = |why| Err(Rejected::Job { job: id, why });
+        let Some(gate) = gate_of(&row.node.kind) else { return refuse(JobRefused::NotAGate) };
+        match (row.state, &row.unblocked) {
+            (JobState::Blocked, _) => {}
+            (_, Some(unblocked)) => return refuse(JobRefused::Unblocked { by: unblocked.by.name.clone() }),
+            (state, None) if state.is_final() => return refuse(JobRefused::Ended),
+            (_, None) => return refuse(JobRefused::NotReached),
+        }
+        if !gate.allowed_teams.is_empty() && !gate.allowed_teams.contains(&actor.name) {
+            return refuse(JobRefused::NotAllowedHere { teams: gate.allowed_teams.clone() });
+        }
+        let answers = answers(gate, given)?;
+        let build = row.build;
+        let mut meta_data = self.builds[&build].row.meta_data.clone();
+        meta_data.extend(answers.iter().cloned());
+        check_meta_data(&meta_data)?;
+        let detail = answers.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
+        let unblocked = Unblocked { by: actor.clone(), at: self.now.wall, answers };
+        let row = self.edit_build(build);
+        row.meta_data = meta_data;
+        row.unblocker = Some(actor.clone());
+        self.change_job(id, |row| {
+            row.started_at = Some(unblocked.at);
+            row.unblocked = Some(unblocked);
+            row.state = JobState::Unblocked;
+        });
+        Ok(detail)
+    }
+
+    /// Gates that were opened say so whether their build has failed since (reference 16.1).
+    pub(crate) fn mark_gates(&mut self, build: windlass_protocol::BuildId, state: BuildState) {
+        let (from, to) = match state {
+            BuildState::Failed => (JobState::Unblocked, JobState::UnblockedFailed),
+            _ => (JobState::UnblockedFailed, JobState::Unblocked),
+        };
+        for job in self.builds[&build].jobs.clone() {
+            let row = &self.jobs[&job].row;
+            if row.state == from && row.unblocked.is_some() {
+                self.set_state(job, to);
+            }
+        }
+    }
+}
+
+/// A build's meta-data within its limits.
+pub(crate) fn check_meta_data(meta_data: &BTreeMap<String, String>) -> Result<(), Rejected> {
+    let bytes: usize = meta_data.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let key = meta_data.keys().map(String::len).max().unwrap_or(0);
+    let value = meta_data.values().map(String::len).max().unwrap_or(0);
+    for (what, value, limit) in [
+        ("bytes of a meta-data key", key, limits::META_DATA_KEY_MAX_BYTES),
+        ("bytes of a meta-data value", value, limits::META_DATA_VALUE_MAX_BYTES),
+        ("meta-data keys of one build", meta_data.len(), limits::META_DATA_KEYS_MAX),
+        ("bytes of a build's meta-data", bytes, limits::META_DATA_MAX_BYTES),
+    ] {
+        if value > limit {
+            return Err(Rejected::Limit { what, limit: limit as u64 });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a gate whose questions nobody could answer.
+pub(crate) fn check_gate(gate: &Gate) -> Result<(), Rejected> {
+    for field in &gate.fields {
+        if let FieldKind::Text { format: Some(format), .. } = &field.kind
+            && let Err(why) = matches(format, "")
+        {
+            return Err(Rejected::Graph(format!("the format of field `{}` {why}", field.key)));
+        }
+    }
+    Ok(())
+}
+
+/// The answer to each question, as it is stored.
+fn answers(gate: &Gate, given: &BTreeMap<String, Vec<String>>) -> Result<Vec<(String, String)>, Rejected> {
+    let refuse = |field: &str, why: String| Err(Rejected::Answer { field: field.to_owned(), why });
+    if let Some(unknown) = given.keys().find(|key| gate.fields.iter().all(|field| field.key != **key)) {
+        let known: Vec<&str> = gate.fields.iter().map(|field| field.key.as_str()).collect();
+        let why = match known.as_slice() {
+            [] => "the step asks nothing".to_owned(),
+            known => format!("the step does not ask for it; it asks for {}", known.join(", ")),
+        };
+        return refuse(unknown, why);
+    }
+    let mut answers = Vec::with_capacity(gate.fields.len());
+    for field in &gate.fields {
+        let values = given.get(&field.key);
+        match answer(field, values.map(Vec::as_slice)) {
+            Ok(value) if value.len() > limits::META_DATA_VALUE_MAX_BYTES => {
+                let (what, limit) = ("bytes of a meta-data value", limits::META_DATA_VALUE_MAX_BYTES as u64);
+                return Err(Rejected::Limit { what, limit });
+            }
+            Ok(value) => answers.push((field.key.clone(), value)),
+            Err(why) => return refuse(&field.key, why),
+        }
+    }
+    Ok(answers)
+}
+
+/// One answer; a question that is left out is answered by its default.
+fn answer(field: &Field, given: Option<&[String]>) -> Result<String, String> {
+    let value = match &field.kind {
+        FieldKind::Text { default, format } => {
+            let value = match given {
+                Some([]) => String::new(),
+                Some([value]) => value.replace("\r\n", "\n").replace('\r', "\n"),
+                Some(_) => return Err("it takes one value".to_owned()),
+                None => default.clone().unwrap_or_default(),
+            };
+            if let Some(format) = format.as_deref().filter(|_| !value.is_empty())
+                && value.len() <= limits::META_DATA_VALUE_MAX_BYTES
+                && !matches(format, &value)?
+            {
+                return Err(format!("it does not match `{format}`"));
+            }
+            value
+        }
+        FieldKind::Select { options, multiple, default } => {
+            let values = given.unwrap_or(default);
+            chosen(options, *multiple, values)?
+        }
+    };
+    if field.required && value.is_empty() { Err("it needs a value".to_owned()) } else { Ok(value) }
+}
+
+/// The chosen values, in the order of the options.
+fn chosen(options: &[Choice], multiple: bool, values: &[String]) -> Result<String, String> {
+    let values: Vec<&String> = values.iter().filter(|value| !value.is_empty()).collect();
+    if let Some(unknown) = values.iter().find(|value| options.iter().all(|option| option.value != ***value)) {
+        let known: Vec<&str> = options.iter().map(|option| option.value.as_str()).collect();
+        let shown: String = unknown.chars().take(100).collect();
+        return Err(format!("`{shown}` is not one of {}", known.join(", ")));
+    }
+    let picked: Vec<&Choice> = options.iter().filter(|option| values.contains(&&option.value)).collect();
+    if !multiple && picked.len() > 1 {
+        return Err("it takes one value".to_owned());
+    }
+    if let Some(missing) = options.iter().find(|option| option.required && !values.contains(&&option.value)) {
+        return Err(format!("`{}` must be chosen", missing.value));
+    }
+    Ok(picked.iter().map(|option| option.value.as_str()).collect::<Vec<_>>().join("\n"))
+}
+
+/// Whether all of a text matches, as HTML's `pattern` has it; in bounded time.
+fn matches(format: &str, text: &str) -> Result<bool, String> {
+    let built = RegexBuilder::new(&format!(r"\A(?:{format})\z"))
+        .backtrack_limit(limits::FORMAT_STEPS_MAX)
+        .delegate_size_limit(limits::REGEX_MAX_BYTES)
+        .delegate_dfa_size_limit(limits::REGEX_MAX_BYTES)
+        .build();
+    let regex = built.map_err(|_| "is not a regular expression that can be used".to_owned())?;
+    regex.is_match(text).map_err(|_| "takes too long to match".to_owned())
+}
