@@ -8,8 +8,10 @@
 //! | `door` | an attempt's socket: where it lies and who may come |
 //! | `hands` | one command's program, as a client that is asked |
 //! | `changes` | the variables and the directory of a job's next phases |
+//! | `coordinator` | asking the coordinator on behalf of a job |
 //! | `masking` | values that a job has masked |
 //! | `lock` | locks between the jobs of this agent |
+//! | `artifact` | which files patterns mean |
 //! | `flags` | command lines, read as the reference's command reads them |
 //! | `command` | every command |
 //!
@@ -18,8 +20,10 @@
 //! pass, and `in` is mounted: whoever comes through is in that container. Else the socket is the slot's user's alone, and
 //! whoever comes is asked who it is. A restarted agent binds the socket anew in the same directory, which containers keep.
 
+mod artifact;
 mod changes;
 mod command;
+mod coordinator;
 mod door;
 mod flags;
 mod hands;
@@ -34,10 +38,13 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use quinn::Connection;
+use tokio::sync::watch;
 use windlass_hands::{NAMES, PROGRAM, SOCKET_VARIABLE};
 use windlass_protocol::AttemptId;
 
 pub(crate) use self::changes::Changes;
+use self::coordinator::Coordinator;
 use self::door::Places;
 pub(crate) use self::door::{Door, Party};
 use self::lock::Locks;
@@ -57,18 +64,20 @@ pub(crate) struct JobApi {
 #[derive(Debug)]
 struct Shared {
     locks: Locks,
+    coordinator: Coordinator,
 }
 
 impl JobApi {
-    /// Lays out the program and the place for doors.
-    pub(crate) fn new(home: &Home) -> io::Result<Self> {
+    /// Lays out the program and the place for doors. `link` is the connection that there is.
+    pub(crate) fn new(home: &Home, link: watch::Receiver<Option<Connection>>) -> io::Result<Self> {
         let (programs, doors) = (home.work().join(".bin"), home.work().join(".doors"));
         ensure_dir(&programs, 0o755)?;
         ensure_dir(&doors, 0o711)?;
         for name in NAMES {
             lay(&programs, name)?;
         }
-        Ok(Self { programs, doors, shared: Arc::new(Shared { locks: Locks::default() }) })
+        let shared = Shared { locks: Locks::default(), coordinator: Coordinator::new(link) };
+        Ok(Self { programs, doors, shared: Arc::new(shared) })
     }
 
     /// The directories that a container of this attempt is to see.

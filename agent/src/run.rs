@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::Endpoint;
-use tokio::sync::mpsc;
+use quinn::{Connection, Endpoint};
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use windlass_agent_core::{AgentConfig, AgentCore, Bugs, ConnId, Effect, Exit, Input, Signal};
 use windlass_agent_runner::docker::Engine;
@@ -105,6 +105,8 @@ struct Shell {
     endpoint: Endpoint,
     servers: Vec<String>,
     session: Option<Session>,
+    /// The session's connection, for what jobs ask.
+    link: watch::Sender<Option<Connection>>,
     dialling: Option<AbortHandle>,
     next_conn: u64,
     inputs: mpsc::Receiver<Input>,
@@ -149,7 +151,8 @@ impl Shell {
             boot_id().map_err(|source| Fault::System { doing: "this run of the machine is not known", source })?;
         let core_config = core_config(&config, &host, (machine, &boot), engine.is_some());
         watch_health(host, feed.clone());
-        let api = JobApi::new(&home)
+        let (link, jobs_link) = watch::channel(None);
+        let api = JobApi::new(&home, jobs_link)
             .map_err(|source| Fault::System { doing: "the jobs' command cannot be laid out", source })?;
         let ground = Arc::new(Ground {
             api,
@@ -172,6 +175,7 @@ impl Shell {
             endpoint,
             servers: config.servers,
             session: None,
+            link,
             dialling: None,
             next_conn: 0,
             inputs,
@@ -235,6 +239,7 @@ impl Shell {
             }
             Dialled::Session(session) => {
                 let conn = session.conn;
+                self.link.send_replace(Some(session.connection.clone()));
                 self.session = Some(session);
                 self.handle(Input::Connected { conn });
             }

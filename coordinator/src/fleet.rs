@@ -5,11 +5,13 @@
 //! | `conn` | one control connection and the rights that were given over it |
 //! | `control` | hello, messages, renewing certificates |
 //! | `intake` | log streams |
+//! | `ask` | what jobs ask |
 //! | `bulk` | fetching blobs, by the right to an attempt |
 //! | `enrol` | joining with a token |
 //!
 //! An agent's zone, queue and trust come from its row, which its certificate names; nothing that it says changes them.
 
+mod ask;
 mod bulk;
 mod conn;
 mod control;
@@ -36,6 +38,7 @@ use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
 use self::conn::Conn;
 use crate::authority::Authority;
 use crate::desk::{DeskHandle, Fleet};
+use crate::job_desk::JobDesk;
 use crate::views::{Reader, Views};
 
 /// What the fleet stands on.
@@ -53,6 +56,8 @@ pub struct Ground {
     pub store: Store,
     /// Certificates.
     pub authority: Arc<Authority>,
+    /// Who answers jobs.
+    pub jobs: Arc<dyn JobDesk>,
 }
 
 /// All agents' connections; clones share them.

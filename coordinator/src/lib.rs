@@ -20,6 +20,7 @@ pub mod config;
 pub mod desk;
 pub mod fleet;
 mod http;
+pub mod job_desk;
 pub mod logbook;
 mod retention;
 pub mod run;

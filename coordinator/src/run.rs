@@ -28,6 +28,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Http};
 use crate::desk::{self, Desk, DeskEnd, DeskError, DeskHandle, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
+use crate::job_desk::CoreJobDesk;
 use crate::logbook::{LeftOpen, Logbook};
 use crate::retention;
 use crate::views::reader::Offload;
@@ -140,6 +141,7 @@ impl Coordinator {
         let tls = tls(&config, &opened.authority).await?;
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
         let running = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
+        let jobs = Arc::new(CoreJobDesk::new(desk.clone(), reader.clone()));
         let ground = fleet::Ground {
             desk: desk.clone(),
             views,
@@ -147,6 +149,7 @@ impl Coordinator {
             logs: opened.logs,
             store: opened.store,
             authority: opened.authority,
+            jobs,
         };
         let token = first_token(&config.data, &ground).await?;
         let (views, authority) = (ground.views.clone(), Arc::clone(&ground.authority));

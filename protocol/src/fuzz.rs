@@ -17,7 +17,8 @@ use crate::job::{JobSpec, Outcome};
 use crate::limits::FRAME_MAX_BYTES;
 use crate::message::log::parse_chunk;
 use crate::message::{
-    AgentMessage, BlobHeader, CoordinatorMessage, Enrol, EnrolAnswer, FetchBlobs, LogHeader, Validate, decode, encode,
+    AgentMessage, Ask, BlobHeader, CoordinatorMessage, Enrol, EnrolAnswer, FetchBlobs, LogHeader, Told, Validate,
+    decode, encode,
 };
 
 /// What a decoder of foreign bytes is called, and the function that feeds it.
@@ -33,6 +34,8 @@ pub const ENTRIES: &[Entry] = &[
     ("enrol_answer", enrol_answer),
     ("fetch_blobs", fetch_blobs),
     ("blob_header", blob_header),
+    ("ask", ask),
+    ("told", told),
     ("log_header", log_header),
     ("job_spec", job_spec),
     ("outcome", outcome),
@@ -109,6 +112,16 @@ pub fn agent_message(bytes: &[u8]) -> bool {
 /// What a coordinator says.
 pub fn coordinator_message(bytes: &[u8]) -> bool {
     checked::<CoordinatorMessage>(bytes)
+}
+
+/// What a job asks.
+pub fn ask(bytes: &[u8]) -> bool {
+    checked::<Ask>(bytes)
+}
+
+/// What it is told.
+pub fn told(bytes: &[u8]) -> bool {
+    checked::<Told>(bytes)
 }
 
 /// A request to join.

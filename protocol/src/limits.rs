@@ -707,6 +707,39 @@ pub const UPLOADS_PER_BUILD_MAX: usize = 500;
 /// Steps back in matching the format of one field: a few milliseconds, within the coordinator's loop.
 pub const FORMAT_STEPS_MAX: usize = 100_000;
 
+/// The text of an annotation (buildkite.md 23).
+pub const ANNOTATION_MAX_BYTES: usize = 1 << 20;
+
+/// The name of an annotation, in characters (buildkite.md 23).
+pub const ANNOTATION_CONTEXT_MAX_CHARS: usize = 100;
+
+/// Artifacts of one job (buildkite.md 23).
+pub const ARTIFACTS_PER_JOB_MAX: usize = 5_000;
+
+/// Directory entries that are looked at for a job's artifacts: a large tree with its dependencies.
+pub const ARTIFACT_WALK_MAX: usize = 1_000_000;
+
+/// Artifacts in one request (buildkite.md 23).
+pub const ARTIFACTS_PER_ASK_MAX: usize = 30;
+
+/// A value that a job gives to an attribute of a step: a list of notifications at its largest.
+pub const STEP_VALUE_MAX_BYTES: usize = 64 << 10;
+
+/// A text that answers a job: a step with the largest command and environment, as JSON, in a frame.
+pub const ASK_TEXT_MAX_BYTES: usize = 768 << 10;
+
+/// Requests of jobs that one agent may have open at once: one for each of a job's commands, on a machine of many slots.
+pub const ASKS_PER_AGENT_MAX: usize = 64;
+
+/// From a request's stream to all of its body.
+pub const ASK_READ_MS: u64 = 20_000;
+
+/// How long an agent asks on behalf of a job while its coordinator is away: an upgrade costs nobody's work.
+pub const ASK_PATIENCE_MS: u64 = 600_000;
+
+/// How long an agent goes on asking by a right that its coordinator does not know: one of the two has just come back.
+pub const ASK_RIGHT_MS: u64 = 30_000;
+
 const _: () = assert!(BEAT_MS * 3 <= SUSPECT_MS, "three beats fit before an agent is suspected");
 const _: () = assert!(SUSPECT_MS < LEASE_DEFAULT_MS, "an agent is suspect before it is lost");
 const _: () = assert!(LEASE_MIN_MS <= LEASE_DEFAULT_MS && LEASE_DEFAULT_MS <= LEASE_MAX_MS);

@@ -17,10 +17,12 @@ use crate::id::{AgentId, AttemptId, BuildId, TokenId};
 use crate::job::{Epoch, JobSpec, Outcome, Phase, Resources};
 use crate::time::WallMs;
 
+pub mod ask;
 pub mod codec;
 pub mod log;
 pub mod validate;
 
+pub use ask::{Ask, AskRefused, Asked, NewArtifact, Scope, Style, Told};
 pub use codec::{BadMessage, decode, encode};
 pub use log::LogHeader;
 pub use validate::{Invalid, Validate};

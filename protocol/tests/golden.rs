@@ -23,8 +23,8 @@ use windlass_protocol::identity::{AgentName, ApiToken, JoinToken, secret_hash};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::message::log::{chunk_prefix, parse_chunk};
 use windlass_protocol::message::{
-    AgentMessage, BlobHeader, CoordinatorMessage, Enrol, EnrolAnswer, Evidence, FetchBlobs, Health, Held, Hello,
-    LogHeader, RefuseCode, Validate, Verdict, decode, encode,
+    AgentMessage, Ask, AskRefused, Asked, BlobHeader, CoordinatorMessage, Enrol, EnrolAnswer, Evidence, FetchBlobs,
+    Health, Held, Hello, LogHeader, NewArtifact, RefuseCode, Scope, Style, Told, Validate, Verdict, decode, encode,
 };
 use windlass_protocol::{Digest, Namespace, Secret, Trust, WallMs, frame};
 
@@ -106,6 +106,31 @@ names! { enrol_answer(EnrolAnswer)
 names! { blob_header(BlobHeader)
     BlobHeader::Found { .. } => "found",
     BlobHeader::Absent => "absent",
+}
+
+names! { ask(Ask)
+    Ask { what: Asked::SetMetaData { .. }, .. } => "set_meta_data",
+    Ask { what: Asked::GetMetaData { .. }, .. } => "get_meta_data",
+    Ask { what: Asked::MetaDataKeys { .. }, .. } => "meta_data_keys",
+    Ask { what: Asked::Annotate { .. }, .. } => "annotate",
+    Ask { what: Asked::RemoveAnnotation { .. }, .. } => "remove_annotation",
+    Ask { what: Asked::UploadPipeline { .. }, .. } => "upload_pipeline",
+    Ask { what: Asked::GetStep { .. }, .. } => "get_step",
+    Ask { what: Asked::UpdateStep { .. }, .. } => "update_step",
+    Ask { what: Asked::CancelStep { .. }, .. } => "cancel_step",
+    Ask { what: Asked::CancelBuild, .. } => "cancel_build",
+    Ask { what: Asked::AddArtifacts { .. }, .. } => "add_artifacts",
+    Ask { what: Asked::FindArtifacts { .. }, .. } => "find_artifacts",
+    Ask { what: Asked::GetSecrets { .. }, .. } => "get_secrets",
+    Ask { what: Asked::IssueToken { .. }, .. } => "issue_token",
+}
+
+names! { told(Told)
+    Told::Done => "done",
+    Told::Value(_) => "value",
+    Told::Keys(_) => "keys",
+    Told::Text(_) => "text",
+    Told::Refused { .. } => "refused",
 }
 
 names! { enrol(Enrol) _ => "enrol", }
@@ -374,6 +399,74 @@ fn what_an_agent_says_has_the_bytes_of_version_1_and_makes_sense() {
 fn what_a_coordinator_says_has_the_bytes_of_version_1_and_makes_sense() {
     check("coordinator", &coordinator_messages());
     for message in coordinator_messages() {
+        assert_eq!(message.validate(), Ok(()), "{message:?}");
+    }
+}
+
+fn asks() -> Vec<Ask> {
+    let text = |text: &str| text.to_owned();
+    let other = Some(BuildId::from_bytes([9; 16]));
+    let artifact = NewArtifact {
+        path: text("log/a.txt"),
+        bytes: 1 << 33,
+        digest: Digest::of(b"a"),
+        sha1: [1; 20],
+        sha256: [2; 32],
+        content_type: text("text/plain"),
+    };
+    let annotation = (text("default"), Scope::Build);
+    let whats = [
+        (Asked::SetMetaData { values: vec![(text("a-key-of-some-length"), text("a value"))] }, 0),
+        (Asked::GetMetaData { build: None, key: text("key") }, 0),
+        (Asked::MetaDataKeys { build: other }, 0),
+        (
+            Asked::Annotate {
+                context: annotation.0.clone(),
+                style: Some(Style::Warning),
+                append: true,
+                priority: 3,
+                scope: Scope::Job,
+            },
+            1 << 20,
+        ),
+        (Asked::RemoveAnnotation { context: annotation.0, scope: annotation.1 }, 0),
+        (
+            Asked::UploadPipeline {
+                replace: true,
+                variables: vec![(text("A"), text("1"))],
+                file: text("pipeline.yml"),
+            },
+            77,
+        ),
+        (Asked::GetStep { build: None, step: text("tests"), attribute: text("label"), json: true }, 0),
+        (Asked::UpdateStep { step: String::new(), attribute: text("label"), append: false }, 5),
+        (Asked::CancelStep { step: text("tests"), grace_ms: Some(15_000) }, 0),
+        (Asked::CancelBuild, 0),
+        (Asked::AddArtifacts { artifacts: vec![artifact] }, 0),
+        (Asked::FindArtifacts { build: other, query: text("log/*"), step: text("tests"), retried: true }, 0),
+        (Asked::GetSecrets { keys: vec![text("deploy_key")] }, 0),
+        (Asked::IssueToken { audience: text("sts.example"), lifetime_s: 300 }, 0),
+    ];
+    let (epoch, call) = (Epoch(7), [0x5A; 16]);
+    whats.map(|(what, body_bytes)| Ask { attempt: attempt(1), epoch, call, what, body_bytes }).into()
+}
+
+#[test]
+fn what_jobs_ask_and_are_told_has_the_bytes_of_version_1_and_makes_sense() {
+    check("ask", &asks());
+    let told = [
+        Told::Done,
+        Told::Value(None),
+        Told::Value(Some("a value that is not inline".to_owned())),
+        Told::Keys(vec!["a".to_owned(), "b".to_owned()]),
+        Told::Text("{}".to_owned()),
+        Told::Refused { code: AskRefused::NotServed, detail: "not by this version".to_owned() },
+    ];
+    check("told", &told);
+    for message in asks() {
+        assert_eq!(message.validate(), Ok(()), "{message:?}");
+    }
+    for message in told {
         assert_eq!(message.validate(), Ok(()), "{message:?}");
     }
 }

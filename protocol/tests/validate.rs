@@ -241,3 +241,21 @@ fn requests_to_join_and_for_blobs_keep_to_the_limits() {
     assert_eq!((fetch(0, 1), fetch(1, 0)), ("fetch.epoch", "fetch.digests"));
     assert_eq!(fetch(1, MISSING_MAX_DIGESTS + 1), "fetch.digests");
 }
+
+#[test]
+fn what_a_job_asks_stays_within_its_limits() {
+    use windlass_protocol::message::{Ask, Asked, Scope};
+    let ask = |what: Asked, body_bytes: u32| {
+        verdict(&Ask { attempt: attempt(1), epoch: Epoch(1), call: [0; 16], what, body_bytes })
+    };
+    let set = |key: &str, value: &str| ask(Asked::SetMetaData { values: vec![(key.to_owned(), value.to_owned())] }, 0);
+    assert_eq!(set("a", "1"), "ok");
+    assert_eq!(set(" ", "1"), "meta_data.key");
+    assert_eq!(set("a", " \n"), "meta_data.value");
+    assert_eq!(set("a", &"x".repeat((100 << 10) + 1)), "meta_data.value");
+    assert_eq!(ask(Asked::SetMetaData { values: Vec::new() }, 0), "meta_data.values");
+    assert_eq!(ask(Asked::CancelBuild, 1), "ask.body_bytes", "nothing follows it");
+    let remove = |context: String| ask(Asked::RemoveAnnotation { context, scope: Scope::Build }, 0);
+    assert_eq!(remove("x".repeat(100)), "ok");
+    assert_eq!(remove("x".repeat(101)), "annotation.context");
+}

@@ -13,9 +13,9 @@ use std::collections::HashMap;
 use std::fs::{DirBuilder, File, OpenOptions, ReadDir};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, ErrorKind, IsTerminal as _, Read as _, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -78,13 +78,20 @@ fn hello() -> Hello {
     });
     Hello {
         call,
-        terminals: u8::from(io::stdin().is_terminal())
+        streams: u8::from(io::stdin().is_terminal())
             | u8::from(io::stdout().is_terminal()) << 1
-            | u8::from(io::stderr().is_terminal()) << 2,
+            | u8::from(io::stderr().is_terminal()) << 2
+            | u8::from(is_given()) << 3,
         arguments: std::env::args_os().map(OsStringExt::into_vec).collect(),
         directory: std::env::current_dir().map(|path| path.into_os_string().into_vec()).unwrap_or_default(),
         environment: environment.collect(),
     }
+}
+
+/// Whether somebody gave it an input: a pipe or a file, and no device.
+fn is_given() -> bool {
+    let input = io::stdin().as_fd().try_clone_to_owned().and_then(|input| File::from(input).metadata());
+    input.is_ok_and(|input| !input.file_type().is_char_device())
 }
 
 /// Connects and obeys until it is told to end; the status to end with.

@@ -55,8 +55,8 @@ impl std::error::Error for Bad {}
 pub struct Hello {
     /// Made anew for each call, and the same when a call connects again: what it asks for is done once.
     pub call: [u8; 16],
-    /// Which of its streams are terminals: bit 0 the input, 1 the output, 2 the errors.
-    pub terminals: u8,
+    /// Its streams: bits 0 to 2 are set where input, output and errors are terminals, bit 3 where the input is no device.
+    pub streams: u8,
     /// The name and the arguments.
     pub arguments: Vec<Vec<u8>>,
     /// The working directory.
@@ -228,7 +228,7 @@ impl Hello {
     pub fn encode(&self) -> Result<Vec<u8>, Bad> {
         let mut out = Out::new(VERSION);
         out.raw(&self.call);
-        out.raw(&[self.terminals]);
+        out.raw(&[self.streams]);
         out.list(&self.arguments)?;
         out.bytes(&self.directory)?;
         out.list(&self.environment)?;
@@ -246,13 +246,13 @@ impl Hello {
             return Err(Bad::Version(version));
         }
         let call = of.array()?;
-        let terminals = of.byte()?;
-        if terminals > 7 {
+        let streams = of.byte()?;
+        if streams > 15 {
             return Err(Bad::Unknown);
         }
         let hello = Self {
             call,
-            terminals,
+            streams,
             arguments: of.list(HANDS_ARGUMENTS_MAX)?,
             directory: of.bytes(HANDS_PATH_MAX_BYTES)?,
             environment: of.list(HANDS_ARGUMENTS_MAX)?,

@@ -87,7 +87,7 @@ fn it_says_how_it_was_called_and_ends_as_it_is_told() {
     assert_eq!(words[1..], ["env", "get", "\u{e9} x"]);
     assert_eq!(agent.hello.directory, path(&world.dir.path().canonicalize().unwrap()));
     assert!(agent.hello.environment.contains(&b"A=b=c".to_vec()));
-    assert_eq!(agent.hello.terminals, 0);
+    assert_eq!(agent.hello.streams, 0, "nothing is a terminal, and the input is a device");
     let write = |to, text: &str| Op::Write { to, bytes: text.as_bytes().to_vec() };
     assert_eq!(agent.ask(&write(Stream::Output, "to the output\n")), Answer::Done);
     assert_eq!(agent.ask(&write(Stream::Errors, "to the errors\n")), Answer::Done);
@@ -101,6 +101,7 @@ fn it_reads_and_writes_what_it_is_told_to() {
     let mut child = world.command(&["x"]).stdin(Stdio::piped()).spawn().unwrap();
     let mut agent = world.accept();
     child.stdin.take().unwrap().write_all(b"given").unwrap();
+    assert_eq!(agent.hello.streams, 8, "the input is a pipe");
     assert_eq!(agent.ask(&Op::ReadInput), Answer::Bytes(b"given".to_vec()));
     assert_eq!(agent.ask(&Op::ReadInput), Answer::Bytes(Vec::new()));
 
@@ -195,7 +196,7 @@ fn good() -> Vec<Vec<u8>> {
     let bytes = |text: &str| text.as_bytes().to_vec();
     let hello = Hello {
         call: [7; 16],
-        terminals: 5,
+        streams: 13,
         arguments: vec![bytes("windlass"), bytes("env"), bytes("get")],
         directory: bytes("/a/b"),
         environment: vec![bytes("A=b"), bytes("PATH=/bin")],

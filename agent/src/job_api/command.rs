@@ -3,14 +3,23 @@
 //! Results go to its output, what is said about it to its errors; the status is 0, or 1 where nothing else is said
 //! (reference 19).
 
+mod annotate;
+mod artifact;
 mod env;
 mod locks;
+mod meta_data;
+mod pipeline;
 mod redact;
+mod step;
 mod table;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::net::UnixStream;
+use windlass_agent_runner::mask::{Masker, secrets_of};
+use windlass_protocol::BuildId;
+use windlass_protocol::message::{Asked, Told};
 
 use self::table::{COMMANDS, Command, GLOBAL, GROUPS};
 use super::Shared;
@@ -60,11 +69,92 @@ impl Call<'_> {
         Ok(self.hands.print(text).await?)
     }
 
+    /// Asks the coordinator. While it is away the command waits and says so; who is gone waits for nothing.
+    async fn ask(&mut self, what: Asked, body: &[u8]) -> Result<Told, Fail> {
+        let call = self.hands.call;
+        self.ask_as(call, what, body).await
+    }
+
+    /// [`Self::ask`] by another number than the call's.
+    async fn ask_as(&mut self, number: [u8; 16], what: Asked, body: &[u8]) -> Result<Told, Fail> {
+        let asking = self.shared.coordinator.ask(self.party, number, what, body);
+        tokio::pin!(asking);
+        let mut noted = false;
+        loop {
+            tokio::select! {
+                biased;
+                told = &mut asking => return Ok(told),
+                gone = self.hands.gone() => return Err(gone.into()),
+                () = tokio::time::sleep(NOTE_AFTER), if !noted => {}
+            }
+            noted = true;
+            self.hands.complain("warning: the coordinator does not answer; waiting for it\n").await?;
+        }
+    }
+
+    /// Asks for something that is only done.
+    async fn have(&mut self, doing: &str, what: Asked, body: &[u8]) -> Result<(), Fail> {
+        match self.ask(what, body).await? {
+            Told::Done => Ok(()),
+            other => Err(untold(doing, other)),
+        }
+    }
+
+    /// The build that a flag names.
+    fn build(&self) -> Result<Option<BuildId>, Fail> {
+        let text = self.line.text("build");
+        if text.is_empty() {
+            return Ok(None);
+        }
+        text.parse().map(Some).map_err(|_| fatal(format!("{text:?} is not the id of a build")))
+    }
+
+    /// That the job acts for itself: its attempt, or its own id.
+    fn own_job(&self) -> Result<(), Fail> {
+        let (spec, text) = (&self.party.spec, self.line.text("job"));
+        let own = text.is_empty() || text == spec.attempt.to_string() || text == spec.job.to_string();
+        if own { Ok(()) } else { Err(fatal("a job acts for itself only: --job names another one")) }
+    }
+
+    /// A text without the job's secrets, and whether there were any in it.
+    fn redacted(&self, text: &str) -> Result<(String, bool), Fail> {
+        let changed = self.party.changes.variables();
+        let all = self.hands.environment.iter().chain(&changed);
+        let (secrets, _) = secrets_of(all.map(|(name, value)| (name.as_str(), value.as_str())));
+        let mut masker = Masker::new(secrets).map_err(fatal)?;
+        let mut masked = Vec::with_capacity(text.len());
+        masker.push(text.as_bytes(), &mut masked);
+        masker.finish(&mut masked);
+        let is_other = masked != text.as_bytes();
+        Ok((String::from_utf8(masked).map_err(fatal)?, is_other))
+    }
+
+    /// The argument at this place, or else the whole input.
+    async fn text_at(&mut self, index: usize, max: usize) -> Result<String, Fail> {
+        if let Some(text) = self.argument(index) {
+            return Ok(text.to_owned());
+        }
+        String::from_utf8(self.hands.read_input(max).await?).map_err(|_| fatal("the input is no text"))
+    }
+
     /// Shows how the command is called, where it was called otherwise.
     async fn misused(&mut self) -> Fail {
         match self.hands.complain(&format!("{}\n", about(self.command, program(self.hands)))).await {
             Ok(()) => Fail::Silent(1),
             Err(error) => error.into(),
+        }
+    }
+}
+
+/// How long a command waits in silence.
+const NOTE_AFTER: Duration = Duration::from_secs(2);
+
+/// What is said of an answer that is none.
+fn untold(doing: &str, told: Told) -> Fail {
+    match told {
+        Told::Refused { code: _, detail } => fatal(format!("{doing}: {detail}")),
+        Told::Done | Told::Value(_) | Told::Keys(_) | Told::Text(_) => {
+            fatal(format!("{doing}: the coordinator answered something else"))
         }
     }
 }
@@ -145,8 +235,40 @@ async fn carry_out(call: &mut Call<'_>) -> Result<(), Fail> {
         ["lock", "do"] => locks::begin(call).await,
         ["lock", "done"] => locks::done(call).await,
         ["lock", "get"] => locks::get(call).await,
+        ["meta-data", "set"] => meta_data::set(call).await,
+        ["meta-data", "set-batch"] => meta_data::set_batch(call).await,
+        ["meta-data", "get"] => meta_data::get(call).await,
+        ["meta-data", "exists"] => meta_data::exists(call).await,
+        ["meta-data", "keys"] => meta_data::keys(call).await,
+        ["annotate"] => annotate::annotate(call).await,
+        ["annotation", "remove"] => annotate::remove(call).await,
+        ["pipeline", "upload"] => pipeline::upload(call).await,
+        ["step", "get"] => step::get(call).await,
+        ["step", "update"] => step::update(call).await,
+        ["step", "cancel"] => step::cancel(call).await,
+        ["artifact", "upload"] => artifact::upload(call).await,
+        ["artifact", "download" | "search" | "shasum"] => artifact::query(call).await,
+        ["secret", "get"] => secret(call).await,
+        ["oidc", "request-token"] => token(call).await,
+        ["build", "cancel"] => step::cancel_build(call).await,
         path => Err(fatal(format!("{} is not served yet by this version of Windlass", path.join(" ")))),
     }
+}
+
+async fn secret(call: &mut Call<'_>) -> Result<(), Fail> {
+    let keys = call.line.arguments.clone();
+    if keys.is_empty() {
+        return Err(call.misused().await);
+    }
+    let told = call.ask(Asked::GetSecrets { keys }, &[]).await?;
+    Err(untold("failed to get secrets", told))
+}
+
+async fn token(call: &mut Call<'_>) -> Result<(), Fail> {
+    let lifetime_s = u32::try_from(call.line.number("lifetime")).map_err(|_| fatal("lifetime must not be negative"))?;
+    let audience = call.line.text("audience").to_owned();
+    let told = call.ask(Asked::IssueToken { audience, lifetime_s }, &[]).await?;
+    Err(untold("failed to request a token", told))
 }
 
 /// The name by which the command was called.
@@ -165,7 +287,8 @@ async fn unknown(hands: &mut Hands, name: &str, group: &str, word: Option<&str>)
     match (in_group, word) {
         (true, None) => {}
         (true, Some(word)) => {
-            hands.complain(&format!("{name}: unknown subcommand {:?}\n", format!("{group} {word}"))).await?
+            let path = format!("{group} {word}");
+            hands.complain(&format!("{name}: unknown subcommand {path:?}\n")).await?;
         }
         (false, _) => hands.complain(&format!("{name}: unknown subcommand {group:?}\n")).await?,
     }

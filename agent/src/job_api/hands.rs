@@ -60,6 +60,8 @@ pub(super) struct Hands {
     pub(super) call: [u8; 16],
     /// The name it was called by, without its folders, then the arguments.
     pub(super) words: Vec<String>,
+    /// Its input is a pipe or a file, and no device.
+    pub(super) is_given: bool,
     /// Where it was called.
     pub(super) directory: Vec<u8>,
     /// The variables that it has.
@@ -88,7 +90,15 @@ impl Hands {
             let at = variable.iter().skip(1).position(|byte| *byte == b'=')? + 1;
             Some((text(variable.get(..at)?), text(variable.get(at + 1..)?)))
         });
-        Ok(Self { stream, call: hello.call, words, directory: hello.directory, environment: variables.collect() })
+        let is_given = hello.streams & 8 != 0;
+        Ok(Self {
+            stream,
+            call: hello.call,
+            words,
+            is_given,
+            directory: hello.directory,
+            environment: variables.collect(),
+        })
     }
 
     async fn ask(&mut self, op: &Op) -> Result<Answer, HandsError> {

@@ -70,7 +70,8 @@ impl World {
             chown(&work, Some(user.uid), Some(user.gid)).unwrap();
         }
         let home = Home::open(&dir.path().join("agent")).unwrap();
-        let api = JobApi::new(&home).unwrap();
+        let (_, link) = watch::channel(None);
+        let api = JobApi::new(&home, link).unwrap();
         let mut env = vec![("A".to_owned(), "1".to_owned()), ("MY_TOKEN".to_owned(), "hunter22".to_owned())];
         api.variables(spec().attempt, false, &mut env);
         let changes = Arc::new(Changes::load(dir.path(), env.clone()).unwrap());
@@ -316,4 +317,44 @@ async fn who_speaks_the_protocol_by_itself_gains_nothing_and_holds_nobody_up() {
     stream.write_all(b"\x01\0\0\0\x00").await.unwrap();
     assert_eq!(world.print(&["windlass", "env", "get", "A"]).await, "1\n");
     drop(hostile);
+}
+
+#[tokio::test]
+async fn patterns_mean_files_once_by_their_paths_in_the_build() {
+    let world = World::new();
+    let work = world.dir.path().join("checkout");
+    for (path, text) in [("log/a.txt", "1"), ("log/deep/b.txt", "22"), ("log/c.bin", ""), (".hidden.txt", "x")] {
+        fs::create_dir_all(work.join(path).parent().unwrap()).unwrap();
+        fs::write(work.join(path), text).unwrap();
+    }
+    std::os::unix::fs::symlink("deep", work.join("log/link")).unwrap();
+    std::os::unix::fs::symlink("nowhere", work.join("log/broken.txt")).unwrap();
+    for path in ["log", "log/deep"] {
+        fs::set_permissions(work.join(path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let upload = async |more: &[&str]| {
+        let line = [&["buildkite-agent", "artifact", "upload"], more].concat();
+        let (status, output, errors) = world.run(&line).await;
+        let found =
+            errors.lines().filter_map(|line| Some(line.strip_prefix("notice: ")?.split_once(" (")?.0.to_owned()));
+        (status, output, found.collect::<Vec<_>>(), errors)
+    };
+    let (status, output, found, errors) = upload(&["log/**/*.txt; *.txt ;log/a.txt"]).await;
+    // Nothing takes them yet, and nobody is told otherwise.
+    assert_eq!((status, output.as_str()), (Some(1), ""), "{errors}");
+    assert_eq!(found, [".hidden.txt", "log/a.txt", "log/deep/b.txt"]);
+    assert!(
+        errors.ends_with("3 files match; artifact upload is not served yet by this version of Windlass\n"),
+        "{errors}"
+    );
+    let (_, _, found, _) = upload(&["log/**.txt", "--glob-resolve-follow-symlinks"]).await;
+    assert_eq!(found, ["log/a.txt", "log/deep/b.txt", "log/link/b.txt"]);
+    let whole = format!("{}/log/c.bin", work.canonicalize().unwrap().display());
+    assert_eq!(upload(&[&whole]).await.2, ["log/c.bin"]);
+    assert_eq!(upload(&["log/[a].txt", "--literal"]).await.0, Some(0), "there is no file of this name");
+    let (status, _, _, errors) = upload(&["log/*.nothing"]).await;
+    assert_eq!((status, errors.as_str()), (Some(0), "notice: No files matched paths: log/*.nothing\n"));
+    let (status, _, _, errors) = upload(&["log/[a"]).await;
+    assert_eq!(status, Some(1));
+    assert!(errors.contains("invalid glob pattern"), "{errors}");
 }

@@ -139,6 +139,15 @@ pub enum Request {
     },
     /// Add steps to the build of a running job, right after its own (reference 7).
     Upload(Box<Upload>),
+    /// Set meta-data of the build of a running job: all of it, or none.
+    SetMetaData {
+        /// Which attempt sets it: it must hold this right.
+        attempt: AttemptId,
+        /// By which right.
+        epoch: Epoch,
+        /// Keys and values; the last write wins.
+        values: std::collections::BTreeMap<String, String>,
+    },
     /// Make a token.
     CreateToken(Box<NewToken>),
     /// Take a token back; its agents stay unless `and_agents` (F5).

@@ -37,6 +37,7 @@ pub mod invariant;
 mod lease;
 mod load;
 mod logbook;
+mod meta_data;
 mod place;
 pub mod policy;
 mod queue;

@@ -43,6 +43,7 @@ impl Core {
                     self.audit(actor, "build.upload", &target, &detail);
                 }
             }
+            Request::SetMetaData { attempt, epoch, values } => self.set_meta_data(attempt, epoch, values)?,
             Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
             Request::DrainAgents { agents, deadline_ms } => {
                 self.known(&agents)?;

@@ -14,7 +14,7 @@ use windlass_protocol::message::validate::Validate as _;
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage, Hello, RefuseCode};
 
 use super::conn::Conn;
-use super::{Ground, Switchboard, intake};
+use super::{Ground, Switchboard, ask, intake};
 
 /// Serves a control connection until it ends.
 pub(super) async fn serve(board: &Switchboard, connection: Connection, peer: AgentIdentity, ground: &Ground) {
@@ -126,11 +126,13 @@ async fn talk(
     let said =
         Input::AgentHello { agent: peer.agent, key: peer.public_key_digest, conn: conn.id, hello: Box::new(hello) };
     let logs = tokio::spawn(intake::serve(board.clone(), Arc::clone(&conn), ground.clone()));
+    let asks = tokio::spawn(ask::serve(board.clone(), Arc::clone(&conn), ground.clone()));
     let mut detail = "connection_closed";
     if ground.desk.agent_input(said).await.is_ok() {
         detail = listen(board, &conn, &peer, ground, recv).await;
     }
     logs.abort();
+    asks.abort();
     board.unregister(&conn);
     conn.connection.close(Code::Done.number(), b"");
     let gone = Input::AgentGone { agent: peer.agent, conn: conn.id, detail: detail.to_owned() };

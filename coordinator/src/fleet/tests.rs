@@ -46,13 +46,16 @@ impl World {
         views.reset(&rows(&key, revoked_at), Seq(0));
         let (desk, inbox) = channel();
         let vfs = Arc::new(RealFs);
+        let reader = Reader::new(views.clone(), Arc::new(MemoryStore::new().history()), Offload::Here);
+        let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone()));
         let ground = Ground {
             desk,
             views: views.clone(),
-            reader: Reader::new(views, Arc::new(MemoryStore::new().history()), Offload::Here),
+            reader,
             logs: LogStore::open(vfs.clone(), &dir.path().join("logs"), Options::default()).unwrap(),
             store: Store::open(vfs, &dir.path().join("cache"), StoreOptions::default()).unwrap(),
             authority: Arc::clone(&authority),
+            jobs,
         };
         let server = bind_server("127.0.0.1:0".parse().unwrap(), authority.quic().unwrap()).unwrap();
         let board = Switchboard::default();

@@ -38,7 +38,7 @@ pub trait Validate {
     fn validate(&self) -> Result<(), Invalid>;
 }
 
-fn require(holds: bool, field: &'static str, rule: &'static str) -> Result<(), Invalid> {
+pub(super) fn require(holds: bool, field: &'static str, rule: &'static str) -> Result<(), Invalid> {
     if holds { Ok(()) } else { Err(Invalid { field, rule }) }
 }
 

@@ -7,6 +7,7 @@ mod agents;
 mod builds;
 mod cli;
 mod isolation;
+mod jobs;
 mod logs;
 mod source;
 mod strangers;

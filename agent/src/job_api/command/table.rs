@@ -83,6 +83,34 @@ const LOCK_WAIT: Flag = flag(
 const LOCK: &[Flag] = &[LOCK_SCOPE, SOCKETS_PATH];
 const LOCK_THAT_WAITS: &[Flag] = &[LOCK_WAIT, LOCK_SCOPE, SOCKETS_PATH];
 
+const JOB: Flag =
+    flag("job", Takes::Text, "BUILDKITE_JOB_ID", "", "Which job it is for: the command's own, and no other");
+const BUILD: Flag = flag("build", Takes::Text, "", "", "Another build of the same pipeline");
+const STEP: Flag = flag("step", Takes::Text, "", "", "The step, by key or id; the job's own by default");
+const CONTEXT: Flag = flag(
+    "context",
+    Takes::Text,
+    "BUILDKITE_ANNOTATION_CONTEXT",
+    "default",
+    "Which annotation: one of the same context takes the place of an earlier one",
+);
+const SCOPE: Flag = flag("scope", Takes::Text, "BUILDKITE_ANNOTATION_SCOPE", "build", "What it is about: build or job");
+const RETRIED: Flag = flag(
+    "include-retried-jobs",
+    Takes::Nothing,
+    "BUILDKITE_AGENT_INCLUDE_RETRIED_JOBS",
+    "",
+    "Artifacts of earlier attempts too",
+);
+
+const CACHE: &[Flag] = &[
+    flag("name", Takes::Texts, "BUILDKITE_CACHE_NAME", "", "Which of the file's caches; all by default"),
+    flag("registry", Takes::Text, "BUILDKITE_CACHE_REGISTRY", "~", "Where it is kept"),
+    flag("cache-store-url", Takes::Text, "BUILDKITE_AGENT_CACHE_STORE_URL", "", "Where it is kept"),
+    flag("cache-config-file", Takes::Text, "BUILDKITE_CACHE_CONFIG_FILE", "", "The file that names the caches"),
+    flag("concurrency", Takes::Number, "BUILDKITE_CACHE_CONCURRENCY", "2", "Caches at once"),
+];
+
 /// All commands.
 pub(super) const COMMANDS: &[Command] = &[
     command(
@@ -219,5 +247,342 @@ pub(super) const COMMANDS: &[Command] = &[
         "Gets a lock value from the agent leader",
         "Prints the value of the lock with this key: a token, `doing`, `done`, or an empty line where it is free.",
         LOCK,
+    ),
+    command(
+        &["meta-data", "set"],
+        "<key> [value]",
+        "Set data on a build",
+        "Sets a value that other jobs of the build can read. Without an argument the value is the input. The last write wins.",
+        &[JOB],
+    ),
+    command(
+        &["meta-data", "set-batch"],
+        "<key=value>...",
+        "Set several values of data on a build",
+        "Sets several values at once: all of them, or none.",
+        &[JOB],
+    ),
+    command(
+        &["meta-data", "get"],
+        "<key>",
+        "Get data from a build",
+        "Prints the value of a key. Where there is none it fails, or prints the default.",
+        &[flag("default", Takes::Text, "", "", "What to print where there is no value"), JOB, BUILD],
+    ),
+    command(
+        &["meta-data", "exists"],
+        "<key>",
+        "Check to see if the meta data key exists for a build",
+        "Ends with status 0 where the key has a value, and with 100 where it has none.",
+        &[JOB, BUILD],
+    ),
+    command(
+        &["meta-data", "keys"],
+        "",
+        "Lists all meta-data keys that have been previously set",
+        "Prints all keys, one on each line.",
+        &[JOB, BUILD],
+    ),
+    command(
+        &["annotate"],
+        "[body]",
+        "Annotate the build page with information from within a Buildkite job",
+        "Puts a text in Markdown beside the build. Without an argument the text is the input; without a text, only the\n\
+         style changes.",
+        &[
+            CONTEXT,
+            flag(
+                "style",
+                Takes::Text,
+                "BUILDKITE_ANNOTATION_STYLE",
+                "",
+                "How it looks: success, info, warning or error",
+            ),
+            flag("append", Takes::Nothing, "BUILDKITE_ANNOTATION_APPEND", "", "Add to the annotation of this context"),
+            flag(
+                "priority",
+                Takes::Number,
+                "BUILDKITE_ANNOTATION_PRIORITY",
+                "3",
+                "Where it stands, 1 to 10; 10 is first",
+            ),
+            SCOPE,
+            JOB,
+            flag(
+                "redacted-vars",
+                Takes::Texts,
+                "BUILDKITE_REDACTED_VARS",
+                "",
+                "Patterns of names whose values are secret",
+            ),
+        ],
+    ),
+    command(
+        &["annotation", "remove"],
+        "",
+        "Remove an existing annotation from a Buildkite build",
+        "Takes the annotation of this context away.",
+        &[CONTEXT, SCOPE, JOB],
+    ),
+    command(
+        &["pipeline", "upload"],
+        "[file...]",
+        "Uploads a description of a build pipeline and adds it to the currently running build after the current job",
+        "Adds the steps of a pipeline to the build, right after the command's own job. Without a file it is the input, or\n\
+         the one file that is there of .windlass/pipeline.yml and buildkite.yml, .buildkite/pipeline.yml,\n\
+         buildkite/pipeline.yml and their like that end with yaml or json.",
+        &[
+            flag(
+                "replace",
+                Takes::Nothing,
+                "BUILDKITE_PIPELINE_REPLACE",
+                "",
+                "Steps after this job's that have not started go",
+            ),
+            JOB,
+            flag("dry-run", Takes::Nothing, "BUILDKITE_PIPELINE_UPLOAD_DRY_RUN", "", "Show what would be uploaded"),
+            flag(
+                "format",
+                Takes::Text,
+                "BUILDKITE_PIPELINE_UPLOAD_DRY_RUN_FORMAT",
+                "json",
+                "With --dry-run: json or yaml",
+            ),
+            flag("no-interpolation", Takes::Nothing, "BUILDKITE_PIPELINE_NO_INTERPOLATION", "", "Put no variables in"),
+            flag(
+                "allow-secrets",
+                Takes::Nothing,
+                "BUILDKITE_AGENT_PIPELINE_UPLOAD_ALLOW_SECRETS",
+                "",
+                "Upload what holds secrets",
+            ),
+            flag(
+                "reject-secrets",
+                Takes::Nothing,
+                "BUILDKITE_AGENT_PIPELINE_UPLOAD_REJECT_SECRETS",
+                "",
+                "Is so anyway",
+            ),
+            flag(
+                "reject-parse-warnings",
+                Takes::Nothing,
+                "BUILDKITE_AGENT_PIPELINE_UPLOAD_REJECT_PARSE_WARNINGS",
+                "",
+                "Warnings are errors",
+            ),
+            flag(
+                "apply-if-changed",
+                Takes::Nothing,
+                "BUILDKITE_AGENT_APPLY_IF_CHANGED",
+                "true",
+                "Decide if_changed; where files are not known, every step runs",
+            ),
+            flag("git-diff-base", Takes::Text, "BUILDKITE_GIT_DIFF_BASE", "", "What files are compared with"),
+            flag("fetch-diff-base", Takes::Nothing, "BUILDKITE_FETCH_DIFF_BASE", "", "Fetch it first"),
+            flag(
+                "changed-files-path",
+                Takes::Text,
+                "BUILDKITE_CHANGED_FILES_PATH",
+                "",
+                "A file that names the changed files",
+            ),
+            flag(
+                "redacted-vars",
+                Takes::Texts,
+                "BUILDKITE_REDACTED_VARS",
+                "",
+                "Patterns of names whose values are secret",
+            ),
+            flag("jwks-file", Takes::Text, "", "", "Signed pipelines are not served"),
+            flag("jwks-key-id", Takes::Text, "", "", "Signed pipelines are not served"),
+            flag("signing-aws-kms-key", Takes::Text, "", "", "Signed pipelines are not served"),
+            flag("signing-gcp-kms-key", Takes::Text, "", "", "Signed pipelines are not served"),
+            flag("debug-signing", Takes::Nothing, "", "", "Signed pipelines are not served"),
+        ],
+    ),
+    command(
+        &["step", "get"],
+        "[attribute]",
+        "Get the value of an attribute",
+        "Prints an attribute of a step: agents, command, concurrency_key, concurrency_limit, depends_on, env, id, key,\n\
+         label, notify, outcome, parallelism, priority, state, timeout or type. Lists and mappings, and the whole step, are\n\
+         printed as JSON only.",
+        &[STEP, BUILD, flag("format", Takes::Text, "BUILDKITE_STEP_GET_FORMAT", "", "json for any value")],
+    ),
+    command(
+        &["step", "update"],
+        "<attribute> [value]",
+        "Change the value of an attribute",
+        "Changes label, priority, notify or parallelism of a step. Without an argument the value is the input.",
+        &[STEP, flag("append", Takes::Nothing, "BUILDKITE_STEP_UPDATE_APPEND", "", "Add to what is there")],
+    ),
+    command(
+        &["step", "cancel"],
+        "",
+        "Cancel all unfinished jobs for a step",
+        "Cancels every job of a step that has not ended.",
+        &[
+            STEP,
+            flag(
+                "force",
+                Takes::Nothing,
+                "BUILDKITE_STEP_CANCEL_FORCE",
+                "",
+                "Do not wait for jobs to end by themselves",
+            ),
+            flag(
+                "force-grace-period-seconds",
+                Takes::Number,
+                "BUILDKITE_STEP_CANCEL_FORCE_GRACE_PERIOD_SECONDS",
+                "15",
+                "With --force: how long jobs may take",
+            ),
+        ],
+    ),
+    command(
+        &["build", "cancel"],
+        "",
+        "Cancel a build",
+        "Cancels the build that the command's job belongs to.",
+        &[flag("build", Takes::Text, "BUILDKITE_BUILD_ID", "", "The job's own build, and no other")],
+    ),
+    command(
+        &["artifact", "upload"],
+        "<paths> [destination]",
+        "Uploads files to a job as artifacts",
+        "Uploads the files that one of several patterns between semicolons describes.",
+        &[
+            JOB,
+            flag(
+                "content-type",
+                Takes::Text,
+                "BUILDKITE_ARTIFACT_CONTENT_TYPE",
+                "",
+                "Such as text/plain; by the name's end otherwise",
+            ),
+            flag("literal", Takes::Nothing, "BUILDKITE_AGENT_ARTIFACT_LITERAL", "", "The paths are no patterns"),
+            flag("delimiter", Takes::Text, "BUILDKITE_AGENT_ARTIFACT_DELIMITER", ";", "What stands between patterns"),
+            flag(
+                "glob-resolve-follow-symlinks",
+                Takes::Nothing,
+                "BUILDKITE_AGENT_ARTIFACT_GLOB_RESOLVE_FOLLOW_SYMLINKS",
+                "",
+                "Look into linked directories",
+            ),
+            flag(
+                "upload-skip-symlinks",
+                Takes::Nothing,
+                "BUILDKITE_ARTIFACT_UPLOAD_SKIP_SYMLINKS",
+                "",
+                "Leave links out",
+            ),
+            flag(
+                "no-multipart-artifact-upload",
+                Takes::Nothing,
+                "BUILDKITE_NO_MULTIPART_ARTIFACT_UPLOAD",
+                "",
+                "Has no meaning here",
+            ),
+            flag("concurrency", Takes::Number, "BUILDKITE_ARTIFACT_UPLOAD_CONCURRENCY", "", "Uploads at once"),
+        ],
+    ),
+    command(
+        &["artifact", "download"],
+        "<query> <destination>",
+        "Downloads artifacts from Buildkite to the local machine",
+        "Downloads artifacts of the build into a directory.",
+        &[STEP, BUILD, RETRIED],
+    ),
+    command(
+        &["artifact", "search"],
+        "<query>",
+        "Searches artifacts in Buildkite",
+        "Lists artifacts of the build.",
+        &[
+            STEP,
+            BUILD,
+            RETRIED,
+            flag(
+                "allow-empty-results",
+                Takes::Nothing,
+                "BUILDKITE_AGENT_ARTIFACT_ALLOW_EMPTY_RESULTS",
+                "",
+                "Nothing found is no failure",
+            ),
+            flag("format", Takes::Text, "", "%j %p %c\n", "How each is shown"),
+        ],
+    ),
+    command(
+        &["artifact", "shasum"],
+        "<query>",
+        "Prints the SHA-1 hash for a single artifact specified by a search query",
+        "Prints the SHA-1 of the one artifact that a query finds.",
+        &[
+            flag("sha256", Takes::Nothing, "BUILDKITE_ARTIFACT_SHASUM_SHA256", "", "SHA-256 in place of SHA-1"),
+            STEP,
+            BUILD,
+            RETRIED,
+        ],
+    ),
+    command(
+        &["secret", "get"],
+        "<key>...",
+        "Get a secret by its key",
+        "Prints secrets, and redacts them from the log.",
+        &[
+            flag("format", Takes::Text, "BUILDKITE_AGENT_SECRET_GET_FORMAT", "default", "default, json or env"),
+            flag(
+                "skip-redaction",
+                Takes::Nothing,
+                "BUILDKITE_AGENT_SECRET_GET_SKIP_SECRET_REDACTION",
+                "",
+                "Do not redact",
+            ),
+            JOB,
+        ],
+    ),
+    command(
+        &["oidc", "request-token"],
+        "",
+        "Requests and prints an OIDC token from Buildkite with the specified audience",
+        "Prints a signed token that says which job this is.",
+        &[
+            flag("audience", Takes::Text, "", "", "For whom it is"),
+            flag("lifetime", Takes::Number, "", "0", "For how many seconds"),
+            flag("subject-claim", Takes::Text, "", "", "What stands in its subject"),
+            flag("claim", Takes::Texts, "BUILDKITE_OIDC_TOKEN_CLAIMS", "", "Claims to add"),
+            flag(
+                "aws-session-tag",
+                Takes::Texts,
+                "BUILDKITE_OIDC_TOKEN_AWS_SESSION_TAGS",
+                "",
+                "Claims that become session tags",
+            ),
+            flag("format", Takes::Text, "", "jwt", "jwt or gcp"),
+            flag(
+                "skip-redaction",
+                Takes::Nothing,
+                "BUILDKITE_AGENT_OIDC_REQUEST_TOKEN_SKIP_TOKEN_REDACTION",
+                "",
+                "Do not redact",
+            ),
+            JOB,
+        ],
+    ),
+    command(&["cache", "save"], "", "Save directories under a key", "Saves directories.", CACHE),
+    command(&["cache", "restore"], "", "Restore directories by a key", "Restores directories.", CACHE),
+    command(
+        &["job", "update"],
+        "<attribute> <value>",
+        "Change the value of an attribute of a job",
+        "Changes the timeout of a job, in minutes.",
+        &[JOB],
+    ),
+    command(
+        &["job", "promise-failure"],
+        "<status>",
+        "Promise that the job will fail",
+        "Declares a status below which the job's outcome will not be.",
+        &[flag("reason", Takes::Text, "", "", "Why"), JOB],
     ),
 ];

@@ -9,6 +9,7 @@ mod groups;
 mod kit;
 mod layers;
 mod life;
+mod meta_data;
 mod rules;
 mod states;
 mod tokens;

@@ -1,0 +1,204 @@
+//! Which files a job means by its patterns, and by which paths its build knows them (reference 20.1, 20.2).
+
+use std::collections::BTreeSet;
+
+use windlass_hands::wire::Kind;
+use windlass_pipeline::glob::Glob;
+use windlass_protocol::limits::{ARTIFACT_WALK_MAX, ARTIFACTS_PER_JOB_MAX, TREE_DEPTH_MAX, TREE_DIR_MAX_ENTRIES};
+
+use super::hands::{Hands, HandsError};
+
+/// How patterns are read.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Options {
+    /// They are no patterns.
+    pub(super) literal: bool,
+    /// Linked directories are looked into.
+    pub(super) follow: bool,
+    /// Links are left out.
+    pub(super) skip_links: bool,
+}
+
+/// A file that is meant.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Chosen {
+    /// Its path in the build.
+    pub(super) path: String,
+    /// Where it is, as the job's hands reach it.
+    pub(super) file: String,
+    /// Its length when it was found.
+    pub(super) bytes: u64,
+}
+
+/// What was found, and what people should hear of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Each file once, in order.
+    pub(super) files: BTreeSet<Chosen>,
+    pub(super) notes: Vec<String>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FindError {
+    #[error(transparent)]
+    Hands(#[from] HandsError),
+    #[error("invalid glob pattern {pattern:?}: {why}")]
+    Pattern { pattern: String, why: String },
+    #[error("more than {0} files match")]
+    TooMany(usize),
+    #[error("more than {0} directory entries lie below the pattern's folders")]
+    TooLarge(usize),
+}
+
+/// The files that patterns, separated by `delimiter`, describe.
+pub(super) async fn find(
+    hands: &mut Hands,
+    patterns: &str,
+    delimiter: &str,
+    options: Options,
+) -> Result<Found, FindError> {
+    let mut search = Search { found: Found::default(), options, left: ARTIFACT_WALK_MAX };
+    let split: Vec<&str> = if delimiter.is_empty() { vec![patterns] } else { patterns.split(delimiter).collect() };
+    for pattern in split.into_iter().map(str::trim).filter(|pattern| !pattern.is_empty()) {
+        let pattern = at_home(hands, pattern);
+        if options.literal {
+            search.consider(hands, &pattern).await?;
+        } else {
+            search.walk(hands, &pattern).await?;
+        }
+    }
+    Ok(search.found)
+}
+
+/// A leading `~` is the job's home.
+fn at_home(hands: &Hands, pattern: &str) -> String {
+    match (pattern.strip_prefix('~'), hands.environment.get("HOME")) {
+        (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => format!("{home}{rest}"),
+        _ => pattern.to_owned(),
+    }
+}
+
+/// The folder below which everything lies that a pattern can mean.
+fn folder_of(pattern: &str) -> &str {
+    let plain = pattern.find(['*', '?', '[', '{', '\\']).unwrap_or(pattern.len());
+    let plain = pattern.get(..plain).unwrap_or_default();
+    match plain.rfind('/') {
+        Some(0) => "/",
+        Some(end) => plain.get(..end).unwrap_or_default(),
+        None => "",
+    }
+}
+
+struct Search {
+    found: Found,
+    options: Options,
+    left: usize,
+}
+
+impl Search {
+    async fn walk(&mut self, hands: &mut Hands, pattern: &str) -> Result<(), FindError> {
+        let bad = |why: String| FindError::Pattern { pattern: pattern.to_owned(), why };
+        // `./a` and `a` are the same to a person.
+        let pattern = pattern.strip_prefix("./").unwrap_or(pattern);
+        let glob = Glob::parse(pattern).map_err(|error| bad(error.message))?;
+        let mut folders = vec![(folder_of(pattern).to_owned(), 0_usize)];
+        while let Some((folder, depth)) = folders.pop() {
+            let shown = if folder.is_empty() { "." } else { &folder };
+            let Some(entries) = hands.list(shown, TREE_DIR_MAX_ENTRIES).await? else { continue };
+            self.left = self.left.checked_sub(entries.len()).ok_or(FindError::TooLarge(ARTIFACT_WALK_MAX))?;
+            for (name, kind) in entries {
+                let Ok(name) = String::from_utf8(name) else { continue };
+                let path = match folder.as_str() {
+                    "" => name,
+                    "/" => format!("/{name}"),
+                    folder => format!("{folder}/{name}"),
+                };
+                if glob.matches(&path) {
+                    self.consider(hands, &path).await?;
+                }
+                let descends = match kind {
+                    Kind::Directory => true,
+                    Kind::Link if self.options.follow => {
+                        hands.stat(&path, true).await?.is_some_and(|found| found.kind == Kind::Directory)
+                    }
+                    Kind::Link | Kind::File | Kind::Other => false,
+                };
+                if descends && depth < TREE_DEPTH_MAX {
+                    folders.push((path, depth + 1));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a path that is meant, if it is a file.
+    async fn consider(&mut self, hands: &mut Hands, path: &str) -> Result<(), FindError> {
+        let Some(itself) = hands.stat(path, false).await? else { return Ok(()) };
+        if itself.kind == Kind::Link && self.options.skip_links {
+            return Ok(());
+        }
+        // A link that leads nowhere is nothing.
+        let Some(found) = hands.stat(path, true).await? else { return Ok(()) };
+        match found.kind {
+            Kind::File => {
+                let directory = String::from_utf8_lossy(&hands.directory).into_owned();
+                let chosen =
+                    Chosen { path: path_in_build(path, &directory), file: path.to_owned(), bytes: found.bytes };
+                self.found.files.insert(chosen);
+                if self.found.files.len() > ARTIFACTS_PER_JOB_MAX {
+                    return Err(FindError::TooMany(ARTIFACTS_PER_JOB_MAX));
+                }
+            }
+            Kind::Directory if self.options.literal || !path.contains(['*', '?']) => {
+                self.found.notes.push(format!("{path:?} is a directory, and is not uploaded"));
+            }
+            Kind::Directory | Kind::Link | Kind::Other => {}
+        }
+        Ok(())
+    }
+}
+
+/// A file's path in the build: relative to the working directory, or where it lies outside, whole without the first `/`.
+/// No `.` and no `..` remain.
+fn path_in_build(path: &str, directory: &str) -> String {
+    let whole = if path.starts_with('/') { path.to_owned() } else { format!("{directory}/{path}") };
+    let parts = |text: &str| {
+        let mut parts: Vec<String> = Vec::new();
+        for part in text.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => drop(parts.pop()),
+                part => parts.push(part.to_owned()),
+            }
+        }
+        parts
+    };
+    let (whole, directory) = (parts(&whole), parts(directory));
+    whole.strip_prefix(directory.as_slice()).unwrap_or(&whole).join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_s_path_in_the_build_is_relative_or_whole_and_leads_nowhere() {
+        let of = |path| path_in_build(path, "/b/work");
+        assert_eq!(of("log/a.txt"), "log/a.txt");
+        assert_eq!(of("./log//a.txt"), "log/a.txt");
+        assert_eq!(of("/b/work/log/a.txt"), "log/a.txt");
+        assert_eq!(of("../other/a.txt"), "b/other/a.txt");
+        assert_eq!(of("log/../../../../a"), "a");
+        assert_eq!(of("/tmp/a"), "tmp/a");
+        assert_eq!(of("/b/workshop/a"), "b/workshop/a", "not below a directory of a longer name");
+    }
+
+    #[test]
+    fn only_the_folder_before_the_first_wildcard_is_looked_through() {
+        let pairs = [("log/*.txt", "log"), ("**/*.go", ""), ("/tmp/x/**", "/tmp/x"), ("/a*", "/"), ("a/b/c", "a/b")];
+        for (pattern, folder) in pairs {
+            assert_eq!(folder_of(pattern), folder, "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Asking the coordinator on behalf of a job: over whatever connection there is, for as long as it makes sense.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::Connection;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use windlass_protocol::limits::{ASK_PATIENCE_MS, ASK_RIGHT_MS, FRAME_HEADER_BYTES};
+use windlass_protocol::link::{FramedRecv, FramedSend, LinkError};
+use windlass_protocol::message::{Ask, AskRefused, Asked, Told};
+
+use super::door::Party;
+
+/// Between two tries; it doubles.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// The way to the coordinator.
+#[derive(Debug, Clone)]
+pub(super) struct Coordinator {
+    link: watch::Receiver<Option<Connection>>,
+}
+
+impl Coordinator {
+    pub(super) const fn new(link: watch::Receiver<Option<Connection>>) -> Self {
+        Self { link }
+    }
+
+    /// Asks until there is an answer. The same call is the same request, however often it is sent.
+    pub(super) async fn ask(&self, party: &Party, call: [u8; 16], what: Asked, body: &[u8]) -> Told {
+        let begun = Instant::now();
+        let (patience, right) = (Duration::from_millis(ASK_PATIENCE_MS), Duration::from_millis(ASK_RIGHT_MS));
+        let Ok(body_bytes) = u32::try_from(body.len()) else {
+            return Told::Refused { code: AskRefused::Invalid, detail: "the text is too long".to_owned() };
+        };
+        let mut ask = Ask { attempt: party.spec.attempt, epoch: party.right.epoch(), call, what, body_bytes };
+        let mut pause = PAUSE_MIN;
+        loop {
+            // A newer right may have been given meanwhile.
+            ask.epoch = party.right.epoch();
+            let told = match tokio::time::timeout_at(begun + patience, self.ask_once(&ask, body)).await {
+                Ok(Ok(told)) => told,
+                Ok(Err(error)) => {
+                    tracing::info!(attempt = %ask.attempt, %error, "job_request_cut_short");
+                    unavailable(&error.to_string())
+                }
+                Err(_) => return unavailable("the coordinator cannot be reached"),
+            };
+            let most = match &told {
+                Told::Refused { code: AskRefused::NotHeld, .. } => right,
+                Told::Refused { code, .. } if code.passes() => patience,
+                Told::Refused { .. } | Told::Done | Told::Value(_) | Told::Keys(_) | Told::Text(_) => return told,
+            };
+            if begun.elapsed() + pause >= most {
+                return told;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// One try, over the connection that there is or the next one.
+    async fn ask_once(&self, ask: &Ask, body: &[u8]) -> Result<Told, LinkError> {
+        let mut link = self.link.clone();
+        let connection = match link.wait_for(|open| open.as_ref().is_some_and(is_open)).await {
+            Ok(open) => open.clone(),
+            // The agent leaves.
+            Err(_) => return Ok(unavailable("the agent leaves")),
+        };
+        let Some(connection) = connection else { return Ok(unavailable("the coordinator cannot be reached")) };
+        let (send, recv) = connection.open_bi().await?;
+        let (mut send, mut recv) = (FramedSend::new(send), FramedRecv::new(recv));
+        send.send_message(ask).await?;
+        if !body.is_empty() {
+            send.send_raw(Bytes::copy_from_slice(body)).await?;
+        }
+        send.finish()?;
+        recv.recv_message().await?.ok_or(LinkError::Short { missing: FRAME_HEADER_BYTES as u64 })
+    }
+}
+
+fn is_open(connection: &Connection) -> bool {
+    connection.close_reason().is_none()
+}
+
+fn unavailable(detail: &str) -> Told {
+    Told::Refused { code: AskRefused::Unavailable, detail: detail.to_owned() }
+}

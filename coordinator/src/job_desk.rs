@@ -1,0 +1,218 @@
+//! What jobs ask of their coordinator: meta-data, uploads, steps and the end of builds.
+//!
+//! The asking attempt is held by a live right when a request comes here; what it changes is of its own build alone, and
+//! the core looks at the right again in the same commit. What it reads is its own build, or another one of its pipeline
+//! that lives in the same namespace: to it, others are not there (I12).
+
+mod step;
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+
+use windlass_coordinator_core::Rejected;
+use windlass_coordinator_core::input::Request;
+use windlass_coordinator_core::row::{Actor, ActorKind, AttemptRow, BuildRows, Upload};
+use windlass_coordinator_core::served::SERVED;
+use windlass_pipeline::{Inputs, Severity, compile_with};
+use windlass_protocol::BuildId;
+use windlass_protocol::limits::DETAIL_MAX_BYTES;
+use windlass_protocol::message::{Ask, AskRefused, Asked, Told};
+
+use crate::desk::{DeskError, DeskHandle};
+use crate::views::{ReadError, Reader};
+
+/// The answer to come.
+pub type Answering<'a> = Pin<Box<dyn Future<Output = Told> + Send + 'a>>;
+
+/// Answers jobs.
+pub trait JobDesk: Debug + Send + Sync {
+    /// Answers a valid request by whom the attempt is held.
+    fn ask(&self, ask: Ask, body: Vec<u8>) -> Answering<'_>;
+}
+
+/// A refusal.
+pub(crate) fn refuse(code: AskRefused, detail: impl Into<String>) -> Told {
+    let mut detail = detail.into();
+    if detail.len() > DETAIL_MAX_BYTES {
+        detail.truncate(detail.floor_char_boundary(DETAIL_MAX_BYTES - 3));
+        detail.push_str("...");
+    }
+    Told::Refused { code, detail }
+}
+
+/// Why there is no answer but a refusal.
+struct No(AskRefused, String);
+
+impl No {
+    fn not_served(what: &str) -> Self {
+        Self(AskRefused::NotServed, format!("{what} is not served yet by this version of Windlass"))
+    }
+}
+
+impl From<ReadError> for No {
+    fn from(error: ReadError) -> Self {
+        Self(AskRefused::Unavailable, error.to_string())
+    }
+}
+
+impl From<DeskError> for No {
+    fn from(error: DeskError) -> Self {
+        let code = match &error {
+            DeskError::Unavailable | DeskError::StorageFull | DeskError::ShuttingDown => AskRefused::Unavailable,
+            DeskError::Rejected(rejected) => match rejected {
+                Rejected::NoLease(_) | Rejected::StaleEpoch { .. } | Rejected::NotYours { .. } => AskRefused::NotHeld,
+                Rejected::NotInMemory(_) | Rejected::JobNotInMemory(_) => AskRefused::NotFound,
+                Rejected::BuildEnded { .. } | Rejected::Job { .. } | Rejected::IdempotencyMismatch => {
+                    AskRefused::Conflict
+                }
+                Rejected::Answer { .. }
+                | Rejected::Limit { .. }
+                | Rejected::Graph(_)
+                | Rejected::PoolConflict { .. }
+                | Rejected::NoSuchPool(_)
+                | Rejected::NoSuchToken(_)
+                | Rejected::NoSuchAgent(_)
+                | Rejected::Join(_)
+                | Rejected::VoidConnection(_) => AskRefused::Invalid,
+            },
+        };
+        Self(code, error.to_string())
+    }
+}
+
+/// Answers from the core and from what is stored.
+#[derive(Debug)]
+pub struct CoreJobDesk {
+    desk: DeskHandle,
+    reader: Reader,
+}
+
+impl JobDesk for CoreJobDesk {
+    fn ask(&self, ask: Ask, body: Vec<u8>) -> Answering<'_> {
+        Box::pin(async move {
+            match self.answer(ask, body).await {
+                Ok(told) => told,
+                Err(No(code, detail)) => refuse(code, detail),
+            }
+        })
+    }
+}
+
+impl CoreJobDesk {
+    /// One that asks this core and this store.
+    #[must_use]
+    pub const fn new(desk: DeskHandle, reader: Reader) -> Self {
+        Self { desk, reader }
+    }
+
+    async fn answer(&self, ask: Ask, body: Vec<u8>) -> Result<Told, No> {
+        let attempt = self.reader.attempt(ask.attempt).await?;
+        let attempt = attempt.ok_or_else(|| No(AskRefused::NotHeld, "the attempt is not known".to_owned()))?;
+        match ask.what {
+            Asked::SetMetaData { values } => {
+                let values = values.into_iter().collect();
+                let request = Request::SetMetaData { attempt: attempt.id, epoch: ask.epoch, values };
+                self.request(&attempt, request).await
+            }
+            Asked::GetMetaData { build, key } => {
+                let rows = self.readable(&attempt, build).await?;
+                Ok(Told::Value(rows.build.meta_data.get(&key).cloned()))
+            }
+            Asked::MetaDataKeys { build } => {
+                let rows = self.readable(&attempt, build).await?;
+                Ok(Told::Keys(rows.build.meta_data.into_keys().collect()))
+            }
+            Asked::UploadPipeline { replace, variables, file } => {
+                let text = String::from_utf8(body)
+                    .map_err(|_| No(AskRefused::Invalid, format!("{file} is no text in UTF-8")))?;
+                let rows = self.readable(&attempt, None).await?;
+                let upload = Upload {
+                    attempt: attempt.id,
+                    epoch: Some(ask.epoch),
+                    id: ask.call.iter().map(|byte| format!("{byte:02x}")).collect(),
+                    graph: compiled(&rows, &text, &variables, file).await?,
+                    definition: text,
+                    replace,
+                };
+                self.request(&attempt, Request::Upload(Box::new(upload))).await
+            }
+            Asked::GetStep { build, step, attribute, json } => {
+                let rows = self.readable(&attempt, build).await?;
+                step::get(&rows, &attempt, &step, &attribute, json)
+            }
+            Asked::CancelStep { step, grace_ms } => {
+                if grace_ms.is_some() {
+                    return Err(No::not_served("step cancel --force"));
+                }
+                self.cancel_step(&attempt, &step).await
+            }
+            Asked::CancelBuild => {
+                let detail = format!("by job {} of the build", attempt.job);
+                self.request(&attempt, Request::CancelBuild { build: attempt.build, detail }).await
+            }
+            Asked::Annotate { .. } | Asked::RemoveAnnotation { .. } => Err(No::not_served("annotations")),
+            Asked::UpdateStep { .. } => Err(No::not_served("step update")),
+            Asked::AddArtifacts { .. } | Asked::FindArtifacts { .. } => Err(No::not_served("the store of artifacts")),
+            Asked::GetSecrets { .. } => Err(No::not_served("secret get")),
+            Asked::IssueToken { .. } => Err(No::not_served("oidc request-token")),
+        }
+    }
+
+    async fn request(&self, attempt: &AttemptRow, request: Request) -> Result<Told, No> {
+        let actor = Actor { kind: ActorKind::Build, name: format!("job {}", attempt.job) };
+        self.desk.request(actor, request).await?;
+        Ok(Told::Done)
+    }
+
+    /// The attempt's build, or another that it may read.
+    async fn readable(&self, attempt: &AttemptRow, build: Option<BuildId>) -> Result<BuildRows, No> {
+        let absent =
+            |build: BuildId| No(AskRefused::NotFound, format!("there is no build {build} that this job may read"));
+        let (_, own) = self.reader.build(attempt.build).await?.ok_or_else(|| absent(attempt.build))?;
+        match build.filter(|build| *build != attempt.build) {
+            None => Ok(own),
+            Some(other) => {
+                let (_, rows) = self.reader.build(other).await?.ok_or_else(|| absent(other))?;
+                let same = rows.build.pipeline == own.build.pipeline && rows.build.namespace == own.build.namespace;
+                if same { Ok(rows) } else { Err(absent(other)) }
+            }
+        }
+    }
+
+    /// Cancels the jobs of a step that have not ended; one that ends meanwhile has ended.
+    async fn cancel_step(&self, attempt: &AttemptRow, step: &str) -> Result<Told, No> {
+        let rows = self.readable(attempt, None).await?;
+        let jobs = step::jobs(&rows, attempt, step)?;
+        for job in jobs.into_iter().filter(|job| !job.state.is_final()) {
+            match self.request(attempt, Request::CancelJob { job: job.id }).await {
+                Ok(_) | Err(No(AskRefused::Conflict, _)) => {}
+                Err(no) => return Err(no),
+            }
+        }
+        Ok(Told::Done)
+    }
+}
+
+/// What a text comes to in this build; errors say where they are.
+async fn compiled(
+    rows: &BuildRows,
+    text: &str,
+    variables: &[(String, String)],
+    file: String,
+) -> Result<windlass_pipeline::graph::Graph, No> {
+    let (text, variables, env) = (text.to_owned(), variables.to_vec(), rows.build.env.clone());
+    let compiled = tokio::task::spawn_blocking(move || {
+        let inputs = Inputs { build_env: &env, standard_env: &variables, served: Some(SERVED), ..Inputs::default() };
+        compile_with(&text, &file, &inputs)
+    });
+    let compiled = compiled.await.map_err(|error| No(AskRefused::Unavailable, error.to_string()))?;
+    let errors = compiled.diagnostics.iter().filter(|found| found.severity == Severity::Error);
+    let errors: Vec<String> = errors
+        .map(|found| format!("{}:{}:{}: {}", compiled.file, found.span.line, found.span.column, found.message))
+        .collect();
+    compiled.graph.ok_or_else(|| No(AskRefused::Invalid, errors.join("\n")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Steps as jobs ask for them: by key, by id, or their own (reference 19.5).
+
+use serde_json::{Value, json};
+use windlass_coordinator_core::row::{AttemptRow, BuildRows, JobRow};
+use windlass_pipeline::graph::{Command, NodeKind};
+use windlass_protocol::limits::ASK_TEXT_MAX_BYTES;
+use windlass_protocol::message::{AskRefused, Told};
+
+use super::No;
+
+/// The jobs of a step; empty names the asking job's own.
+pub(super) fn jobs<'a>(rows: &'a BuildRows, attempt: &AttemptRow, step: &str) -> Result<Vec<&'a JobRow>, No> {
+    let absent = || No(AskRefused::NotFound, format!("there is no step {step:?} in this build"));
+    let first = rows.jobs.iter().find(|job| {
+        let named = job.node.key.as_deref() == Some(step)
+            || job.id.to_string() == step
+            || job.attempts.iter().any(|attempt| attempt.to_string() == step);
+        if step.is_empty() { job.id == attempt.job } else { named }
+    });
+    let first = first.ok_or_else(absent)?;
+    // Elements of one step share its place.
+    Ok(rows.jobs.iter().filter(|job| job.node.place == first.node.place).collect())
+}
+
+/// A step, or one attribute of it.
+pub(super) fn get(
+    rows: &BuildRows,
+    attempt: &AttemptRow,
+    step: &str,
+    attribute: &str,
+    as_json: bool,
+) -> Result<Told, No> {
+    let jobs = jobs(rows, attempt, step)?;
+    let whole = describe(rows, &jobs);
+    let value = match attribute {
+        "" => whole,
+        name => {
+            let unknown = || No(AskRefused::Invalid, format!("a step has no attribute {name:?}"));
+            whole.get(name).cloned().ok_or_else(unknown)?
+        }
+    };
+    let text = match &value {
+        _ if as_json => value.to_string(),
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(_) | Value::Object(_) => {
+            let what = if attribute.is_empty() { "a whole step" } else { attribute };
+            return Err(No(AskRefused::Invalid, format!("{what} is no plain value: ask with --format json")));
+        }
+    };
+    if text.len() > ASK_TEXT_MAX_BYTES {
+        return Err(No(AskRefused::Invalid, format!("{attribute} is longer than {ASK_TEXT_MAX_BYTES} bytes")));
+    }
+    Ok(Told::Text(text))
+}
+
+/// Every attribute that can be asked for.
+fn describe(rows: &BuildRows, jobs: &[&JobRow]) -> Value {
+    let Some(first) = jobs.first() else { return Value::Null };
+    let node = &first.node;
+    let depends_on: Vec<String> = node
+        .depends_on
+        .iter()
+        .filter_map(|edge| {
+            let on = rows.jobs.get(usize::try_from(edge.node).ok()?)?;
+            Some(on.node.key.clone().unwrap_or_else(|| on.id.to_string()))
+        })
+        .collect();
+    let (kind, command) = match &node.kind {
+        NodeKind::Command(command) => ("command", Some(&**command)),
+        NodeKind::Wait { .. } => ("wait", None),
+        NodeKind::Block(_) => ("block", None),
+        NodeKind::Input(_) => ("input", None),
+        NodeKind::Trigger(_) => ("trigger", None),
+    };
+    let all_final = jobs.iter().all(|job| job.state.is_final());
+    let mut value = json!({
+        "id": first.id,
+        "key": node.key,
+        "label": node.label,
+        "type": kind,
+        "state": if all_final { "finished" } else { state(jobs) },
+        "outcome": if all_final { outcome(jobs) } else { Value::Null },
+        "depends_on": depends_on,
+        "notify": node.notify,
+    });
+    if let (Some(command), Some(map)) = (command, value.as_object_mut()) {
+        map.extend(of_command(command));
+    }
+    value
+}
+
+fn of_command(command: &Command) -> serde_json::Map<String, Value> {
+    let mut agents = vec![format!("queue={}", command.queue)];
+    agents.extend(command.tags.iter().map(|(key, value)| format!("{key}={value}")));
+    let env: serde_json::Map<_, _> = command.env.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let group = command.concurrency.as_ref();
+    let all = [
+        ("agents", json!(agents)),
+        ("command", json!(command.command)),
+        ("env", Value::Object(env)),
+        ("concurrency_key", json!(group.map(|group| &group.group))),
+        ("concurrency_limit", json!(group.map(|group| group.limit))),
+        ("parallelism", json!(command.parallel.map(|(_, total)| total))),
+        ("priority", json!(command.priority)),
+        ("timeout", json!(command.timeout_ms.map(|ms| ms / 60_000))),
+    ];
+    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// How far a step that has not ended is.
+fn state(jobs: &[&JobRow]) -> &'static str {
+    if jobs.iter().any(|job| job.started_at.is_some()) {
+        "running"
+    } else if jobs.iter().any(|job| job.runnable_at.is_some()) {
+        "ready"
+    } else {
+        "waiting_for_dependencies"
+    }
+}
+
+/// How a step that has ended did.
+fn outcome(jobs: &[&JobRow]) -> Value {
+    use windlass_coordinator_core::row::JobState;
+    let failed = |job: &&&JobRow| {
+        matches!(job.state, JobState::Failed | JobState::TimedOut | JobState::Canceled | JobState::Expired)
+    };
+    let hard = jobs.iter().any(|job| failed(&job) && !job.soft_failed);
+    let soft = jobs.iter().any(|job| job.soft_failed);
+    match (hard, soft) {
+        (true, _) => json!("hard_failed"),
+        (false, true) => json!("soft_failed"),
+        (false, false) => json!("passed"),
+    }
+}

@@ -1,0 +1,364 @@
+//! What a job asks of its coordinator, handed on by its agent: one request and one answer on each bidirectional stream
+//! of the agent's control connection.
+//!
+//! An [`Ask`] is one frame; where it has a body (a document, a text), so many raw bytes follow it. The answer is a
+//! [`Told`]. The right to the attempt is the capability: whoever asks by another one is told [`AskRefused::NotHeld`], and
+//! everything that is asked is about the attempt's own build, unless the request names another that it may read.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::validate::{Invalid, Validate, require};
+use crate::id::{AttemptId, BuildId};
+use crate::job::Epoch;
+use crate::limits::{
+    ANNOTATION_CONTEXT_MAX_CHARS, ANNOTATION_MAX_BYTES, ARTIFACTS_PER_ASK_MAX, ASK_TEXT_MAX_BYTES, DETAIL_MAX_BYTES,
+    ENV_MAX_BYTES, ENV_VARS_MAX, META_DATA_KEY_MAX_BYTES, META_DATA_KEYS_MAX, META_DATA_MAX_BYTES,
+    META_DATA_VALUE_MAX_BYTES, NAME_MAX_BYTES, PIPELINE_MAX_BYTES, STEP_VALUE_MAX_BYTES, TREE_NAME_MAX_BYTES,
+};
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct Ask {
+    /// The attempt whose job asks.
+    pub attempt: AttemptId,
+    /// By which right.
+    pub epoch: Epoch,
+    /// Made for one call of the command: the same again is the same request.
+    pub call: [u8; 16],
+    /// What is asked.
+    pub what: Asked,
+    /// Raw bytes that follow.
+    pub body_bytes: u32,
+}
+
+/// How an annotation looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub enum Style {
+    /// Green.
+    Success,
+    /// Blue.
+    Info,
+    /// Yellow.
+    Warning,
+    /// Red.
+    Error,
+}
+
+/// What an annotation is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub enum Scope {
+    /// The whole build.
+    Build,
+    /// The job that makes it.
+    Job,
+}
+
+/// An artifact whose bytes are in the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct NewArtifact {
+    /// Its path in the build, with `/`.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// BLAKE3 of its bytes.
+    pub digest: crate::digest::Digest,
+    /// SHA-1 of its bytes.
+    pub sha1: [u8; 20],
+    /// SHA-256 of its bytes.
+    pub sha256: [u8; 32],
+    /// Such as `text/plain`.
+    pub content_type: String,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub enum Asked {
+    /// Set meta-data of the build, all of it or none.
+    SetMetaData {
+        /// Keys and values.
+        values: Vec<(String, String)>,
+    },
+    /// A value of the meta-data; [`Told::Value`].
+    GetMetaData {
+        /// Another build than the attempt's.
+        build: Option<BuildId>,
+        /// Its key.
+        key: String,
+    },
+    /// All keys of the meta-data, in order; [`Told::Keys`].
+    MetaDataKeys {
+        /// Another build than the attempt's.
+        build: Option<BuildId>,
+    },
+    /// Annotate; the body is the text, which may be missing where only the style changes.
+    Annotate {
+        /// Which annotation.
+        context: String,
+        /// How it looks.
+        style: Option<Style>,
+        /// Add the text to what is there.
+        append: bool,
+        /// Where it stands among others, 10 first.
+        priority: u8,
+        /// What it is about.
+        scope: Scope,
+    },
+    /// Take an annotation away.
+    RemoveAnnotation {
+        /// Which.
+        context: String,
+        /// What it is about.
+        scope: Scope,
+    },
+    /// Add steps to the build; the body is the text.
+    UploadPipeline {
+        /// The steps after the job's own that have not started go first.
+        replace: bool,
+        /// The variables of the command's process that the text names: they are put into it.
+        variables: Vec<(String, String)>,
+        /// What people call the text.
+        file: String,
+    },
+    /// A step, or one attribute of it; [`Told::Text`].
+    GetStep {
+        /// Another build than the attempt's.
+        build: Option<BuildId>,
+        /// Its key or id; empty for the job's own.
+        step: String,
+        /// Which attribute; empty for the whole step.
+        attribute: String,
+        /// As JSON, where a plain value is not enough.
+        json: bool,
+    },
+    /// Change an attribute of a step; the body is the value.
+    UpdateStep {
+        /// Its key or id; empty for the job's own.
+        step: String,
+        /// Which attribute.
+        attribute: String,
+        /// Add to what is there.
+        append: bool,
+    },
+    /// Cancel what has not ended of a step.
+    CancelStep {
+        /// Its key or id; empty for the job's own.
+        step: String,
+        /// Between the polite signal and the kill, where it is to be less than the jobs' own.
+        grace_ms: Option<u64>,
+    },
+    /// Cancel the build.
+    CancelBuild,
+    /// Note artifacts whose bytes were uploaded.
+    AddArtifacts {
+        /// Which.
+        artifacts: Vec<NewArtifact>,
+    },
+    /// Artifacts that a query finds.
+    FindArtifacts {
+        /// Another build than the attempt's.
+        build: Option<BuildId>,
+        /// The query.
+        query: String,
+        /// Only of this step: key, label or job.
+        step: String,
+        /// Of earlier attempts too.
+        retried: bool,
+    },
+    /// Secrets.
+    GetSecrets {
+        /// Their keys.
+        keys: Vec<String>,
+    },
+    /// A token that says who the job is.
+    IssueToken {
+        /// For whom.
+        audience: String,
+        /// For how long; 0 is the default.
+        lifetime_s: u32,
+    },
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub enum AskRefused {
+    /// The agent does not hold the attempt by this right.
+    NotHeld,
+    /// This coordinator does not serve it.
+    NotServed,
+    /// What it names is not there, or not for this build.
+    NotFound,
+    /// It makes no sense.
+    Invalid,
+    /// It is not for this job.
+    Denied,
+    /// The state of things does not allow it.
+    Conflict,
+    /// Not now; come again.
+    Unavailable,
+}
+
+impl AskRefused {
+    /// Whether the same request may be taken later.
+    #[must_use]
+    pub const fn passes(self) -> bool {
+        match self {
+            Self::NotHeld | Self::Unavailable => true,
+            Self::NotServed | Self::NotFound | Self::Invalid | Self::Denied | Self::Conflict => false,
+        }
+    }
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub enum Told {
+    /// It is done, and durable.
+    Done,
+    /// A value, or that there is none.
+    Value(Option<String>),
+    /// Keys.
+    Keys(Vec<String>),
+    /// A text.
+    Text(String),
+    /// No.
+    Refused {
+        /// For programs.
+        code: AskRefused,
+        /// For people.
+        detail: String,
+    },
+}
+
+impl Asked {
+    /// The most bytes that may follow.
+    #[must_use]
+    pub const fn body_max(&self) -> usize {
+        match self {
+            Self::Annotate { .. } => ANNOTATION_MAX_BYTES,
+            Self::UploadPipeline { .. } => PIPELINE_MAX_BYTES,
+            Self::UpdateStep { .. } => STEP_VALUE_MAX_BYTES,
+            Self::SetMetaData { .. }
+            | Self::GetMetaData { .. }
+            | Self::MetaDataKeys { .. }
+            | Self::RemoveAnnotation { .. }
+            | Self::GetStep { .. }
+            | Self::CancelStep { .. }
+            | Self::CancelBuild
+            | Self::AddArtifacts { .. }
+            | Self::FindArtifacts { .. }
+            | Self::GetSecrets { .. }
+            | Self::IssueToken { .. } => 0,
+        }
+    }
+}
+
+fn at_most(field: &'static str, text: &str, max: usize, rule: &'static str) -> Result<(), Invalid> {
+    require(text.len() <= max, field, rule)
+}
+
+fn key(field: &'static str, key: &str) -> Result<(), Invalid> {
+    let good = (1..=META_DATA_KEY_MAX_BYTES).contains(&key.len()) && !key.trim().is_empty();
+    require(good, field, "a key has 1 to 1024 bytes and is not blank")
+}
+
+fn context(field: &'static str, context: &str) -> Result<(), Invalid> {
+    let good = (1..=ANNOTATION_CONTEXT_MAX_CHARS).contains(&context.chars().count());
+    require(good, field, "a context has 1 to 100 characters")
+}
+
+fn short(field: &'static str, text: &str) -> Result<(), Invalid> {
+    at_most(field, text, NAME_MAX_BYTES, "it has at most 200 bytes")
+}
+
+impl Validate for Ask {
+    fn validate(&self) -> Result<(), Invalid> {
+        require(self.epoch.0 > 0, "ask.epoch", "epoch 0 is never granted")?;
+        require(self.body_bytes as usize <= self.what.body_max(), "ask.body_bytes", "the body is too long")?;
+        self.what.validate()
+    }
+}
+
+impl Validate for Asked {
+    fn validate(&self) -> Result<(), Invalid> {
+        match self {
+            Self::SetMetaData { values } => {
+                let bytes: usize = values.iter().map(|(key, value)| key.len() + value.len()).sum();
+                let counted = (1..=META_DATA_KEYS_MAX).contains(&values.len()) && bytes <= META_DATA_MAX_BYTES;
+                require(counted, "meta_data.values", "there are 1 to 10000 of 1 MiB in all")?;
+                values.iter().try_for_each(|(name, value)| {
+                    key("meta_data.key", name)?;
+                    let good = !value.trim().is_empty() && value.len() <= META_DATA_VALUE_MAX_BYTES;
+                    require(good, "meta_data.value", "a value has at most 100 KiB and is not blank")
+                })
+            }
+            Self::GetMetaData { build: _, key: name } => key("meta_data.key", name),
+            Self::Annotate { context: name, style: _, append: _, priority, scope: _ } => {
+                context("annotation.context", name)?;
+                require((1..=10).contains(priority), "annotation.priority", "a priority is 1 to 10")
+            }
+            Self::RemoveAnnotation { context: name, scope: _ } => context("annotation.context", name),
+            Self::GetStep { build: _, step, attribute, json: _ } | Self::UpdateStep { step, attribute, append: _ } => {
+                short("step.step", step)?;
+                short("step.attribute", attribute)
+            }
+            Self::CancelStep { step, grace_ms: _ } => short("step.step", step),
+            Self::AddArtifacts { artifacts } => {
+                let counted = (1..=ARTIFACTS_PER_ASK_MAX).contains(&artifacts.len());
+                require(counted, "artifacts", "there are 1 to 30 in a request")?;
+                artifacts.iter().try_for_each(Validate::validate)
+            }
+            Self::FindArtifacts { build: _, query, step, retried: _ } => {
+                at_most("artifacts.query", query, TREE_NAME_MAX_BYTES, "a query has at most 4096 bytes")?;
+                short("artifacts.step", step)
+            }
+            Self::GetSecrets { keys } => {
+                require((1..=100).contains(&keys.len()), "secrets.keys", "there are 1 to 100 in a request")?;
+                keys.iter().try_for_each(|key| short("secrets.key", key))
+            }
+            Self::IssueToken { audience, lifetime_s: _ } => {
+                at_most("token.audience", audience, 1_024, "an audience has at most 1024 bytes")
+            }
+            Self::UploadPipeline { replace: _, variables, file } => {
+                let bytes: usize = variables.iter().map(|(name, value)| name.len() + value.len()).sum();
+                let counted = variables.len() <= ENV_VARS_MAX && bytes <= ENV_MAX_BYTES;
+                require(counted, "upload.variables", "they are an environment's at most")?;
+                at_most("upload.file", file, TREE_NAME_MAX_BYTES, "a name has at most 4096 bytes")
+            }
+            Self::MetaDataKeys { build: _ } | Self::CancelBuild => Ok(()),
+        }
+    }
+}
+
+impl Validate for NewArtifact {
+    fn validate(&self) -> Result<(), Invalid> {
+        let inside = !self.path.is_empty() && self.path.len() <= TREE_NAME_MAX_BYTES && !self.path.contains('\0');
+        let walks = self.path.split('/').any(|part| part.is_empty() || part == "." || part == "..");
+        require(inside && !walks, "artifact.path", "a path has 1 to 4096 bytes, and names no way up")?;
+        short("artifact.content_type", &self.content_type)
+    }
+}
+
+impl Validate for Told {
+    fn validate(&self) -> Result<(), Invalid> {
+        match self {
+            Self::Done | Self::Value(None) => Ok(()),
+            Self::Value(Some(value)) => {
+                at_most("told.value", value, META_DATA_VALUE_MAX_BYTES, "a value has at most 100 KiB")
+            }
+            Self::Keys(keys) => {
+                require(keys.len() <= META_DATA_KEYS_MAX, "told.keys", "there are at most 10000")?;
+                keys.iter().try_for_each(|name| key("told.keys", name))
+            }
+            Self::Text(text) => at_most("told.text", text, ASK_TEXT_MAX_BYTES, "a text has at most 768 KiB"),
+            Self::Refused { code: _, detail } => {
+                at_most("told.detail", detail, DETAIL_MAX_BYTES, "it is a sentence or two")
+            }
+        }
+    }
+}

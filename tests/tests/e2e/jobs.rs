@@ -1,0 +1,127 @@
+//! Jobs that talk back: to their agent, and through it to their coordinator.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use windlass_tests::kit::pipeline::{pipeline, step, with};
+use windlass_tests::kit::{DEADLINE, Fleet, test, until};
+
+#[test]
+fn what_a_job_sets_a_later_one_reads() -> Result<()> {
+    test(async |world| {
+        let fleet = Fleet::start(world).await?;
+        let first = "set -e; buildkite-agent meta-data set release v7; echo many words | windlass meta-data set note; \
+                     windlass meta-data set-batch a=1 b=2; ! windlass meta-data set blank ' '";
+        let second = "set -e; [ \"$(buildkite-agent meta-data get release)\" = v7 ]; \
+                      [ \"$(windlass meta-data keys | tr '\\n' ' ')\" = 'a b note release ' ]; \
+                      windlass meta-data exists a; s=0; windlass meta-data exists none || s=$?; [ $s = 100 ]; \
+                      [ \"$(windlass meta-data get none --default x)\" = x ]; ! windlass meta-data get none; \
+                      windlass step get label --step first";
+        let steps = [step("first", first), json!("wait"), step("second", second)];
+        let build = fleet.run_to("passed", pipeline(steps)).await?;
+        ensure!(build.0["meta_data"]["release"] == json!("v7"), "{}", build.0);
+        ensure!(build.0["meta_data"]["note"] == json!("many words\n"), "{}", build.0);
+        let log = fleet.client.log(build.attempt("second")?.id()).await?;
+        let log = String::from_utf8(log)?;
+        ensure!(log.contains("no meta-data value exists with key \"none\""), "{log}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_job_adds_four_hundred_steps_to_its_build() -> Result<()> {
+    test(async |world| {
+        let fleet = Fleet::start(world).await?;
+        let count = world.shared_file("count")?;
+        let make = format!(
+            "set -e; NAME=step; export NAME; {{ echo steps:; for i in $(seq 400); do \
+             printf -- '- {{ command: \"echo $NAME >> {0}\", key: \"made-%d\" }}\\n' $i; done; }} > generated.yml; \
+             buildkite-agent pipeline upload generated.yml; windlass meta-data set uploaded yes",
+            count.display()
+        );
+        let steps = [step("make", &make), json!("wait"), step("last", &format!("wc -l < {}", count.display()))];
+        let build = fleet.run_to("passed", pipeline(steps)).await?;
+        ensure!(build.jobs().len() == 403, "{} jobs", build.jobs().len());
+        let lines = fs::read_to_string(&count)?;
+        ensure!(
+            lines.lines().count() == 400 && lines.lines().all(|line| line == "step"),
+            "{} lines",
+            lines.lines().count()
+        );
+        let log = fleet.client.log(build.attempt("last")?.id()).await?;
+        ensure!(String::from_utf8(log)?.trim() == "400", "the barrier waited for what was uploaded");
+        Ok(())
+    })
+}
+
+#[test]
+fn what_cannot_be_uploaded_says_where_it_is_wrong_and_adds_nothing() -> Result<()> {
+    test(async |world| {
+        let fleet = Fleet::start(world).await?;
+        let script = "printf 'steps:\\n- command: a\\n  key: bad\\n' | buildkite-agent pipeline upload && exit 9; \
+                      printf 'steps:\\n- { command: a, depends_on: [nowhere] }\\n- {' | windlass pipeline upload && exit 9; \
+                      export MY_TOKEN=hunter2hunter2; echo 'steps: [{command: \"echo $MY_TOKEN\"}]' | windlass pipeline upload \
+                      && exit 9; windlass annotate hello && exit 9; windlass secret get a && exit 9; exit 0";
+        let build = fleet.run_to("passed", pipeline([step("bad", script)])).await?;
+        ensure!(build.jobs().len() == 1, "{}", build.0);
+        let log = String::from_utf8(fleet.client.log(build.attempt("bad")?.id()).await?)?;
+        for words in [
+            "bad",
+            "(stdin):3:",
+            "secret environment variables MY_TOKEN",
+            "annotations is not served yet",
+            "secret get is not served yet",
+        ] {
+            ensure!(log.contains(words), "{words} is not in {log}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_value_that_a_job_has_redacted_is_in_no_later_line() -> Result<()> {
+    test(async |world| {
+        let fleet = Fleet::start(world).await?;
+        // Many times, for the supervisor hears of it beside the output.
+        let script = "for i in $(seq 20); do echo -n value-$i-is-secret | buildkite-agent redactor add; \
+                      echo value-$i-is-secret; done";
+        let build = fleet.run_to("passed", pipeline([step("tell", script)])).await?;
+        let log = String::from_utf8(fleet.client.log(build.attempt("tell")?.id()).await?)?;
+        ensure!(log == "[REDACTED]\n".repeat(20), "{log}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_job_cancels_its_build() -> Result<()> {
+    test(async |world| {
+        let fleet = Fleet::start(world).await?;
+        let steps =
+            [step("end", "buildkite-agent build cancel; sleep 60"), with(step("on", "sleep 60"), "priority", json!(1))];
+        fleet.run_to("canceled", pipeline(steps)).await?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_job_goes_on_talking_to_an_agent_that_was_killed_and_started_again() -> Result<()> {
+    test(async |world| {
+        let mut fleet = Fleet::start(world).await?;
+        let (up, go) = (world.shared_file("up")?, world.path("go"));
+        let script = format!(
+            "windlass env set KEPT=1; echo x > {}; while ! [ -e {} ]; do sleep 0.05; done; \
+             [ \"$(windlass env get KEPT)\" = 1 ] && windlass meta-data set late yes",
+            up.display(),
+            go.display()
+        );
+        let build = fleet.running(pipeline([step("stay", &script)]), "stay").await?;
+        until("the variable is set", DEADLINE, async || Ok((fs::read_to_string(&up)? == "x\n").then_some(()))).await?;
+        fleet.agents[0].kill9().await?;
+        fleet.agents[0].restart().await?;
+        fs::write(&go, "")?;
+        let build = fleet.client.ends(build.id(), "passed", DEADLINE).await?;
+        ensure!(build.0["meta_data"]["late"] == json!("yes"), "{}", build.0);
+        Ok(())
+    })
+}
