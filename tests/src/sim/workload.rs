@@ -362,8 +362,17 @@ impl World {
             }
             (12, ..) => self.ask_nonsense(),
             (13 | 14, ..) => self.open_gates(false),
+            (15, ..) => self.set_meta_data(),
             _ => {}
         }
+    }
+
+    /// Some job says something about its build; its right may have ended.
+    fn set_meta_data(&mut self) {
+        let attempts: Vec<_> = self.store.rows.attempts.values().map(|row| (row.id, row.epoch)).collect();
+        let Some((attempt, epoch)) = self.random.pick(&attempts) else { return };
+        let values = [("said".to_owned(), self.random.below(3).to_string())].into();
+        self.ask(Request::SetMetaData { attempt, epoch, values }, Asked::Once(None));
     }
 
     fn meddle_with_tokens(&mut self) {

@@ -91,7 +91,7 @@ impl Pipeline {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-        let inputs = Inputs { build_env: env, standard_env: &standard, open: false };
+        let inputs = Inputs { build_env: env, standard_env: &standard, ..Inputs::default() };
         let compiled = compile_with(&self.text, &self.shown, &inputs);
         ui.tell(&compiled.render(&self.text));
         compiled.graph.ok_or_else(|| {
