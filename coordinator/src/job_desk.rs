@@ -151,7 +151,7 @@ impl CoreJobDesk {
                 let detail = format!("by job {} of the build", attempt.job);
                 self.request(&attempt, Request::CancelBuild { build: attempt.build, detail }).await
             }
-            Asked::Annotate { .. } | Asked::RemoveAnnotation { .. } => Err(No::not_served("annotations")),
+            Asked::Annotate { .. } | Asked::RemoveAnnotation { .. } => Err(No::not_served("annotate")),
             Asked::UpdateStep { .. } => Err(No::not_served("step update")),
             Asked::AddArtifacts { .. } | Asked::FindArtifacts { .. } => Err(No::not_served("the store of artifacts")),
             Asked::GetSecrets { .. } => Err(No::not_served("secret get")),

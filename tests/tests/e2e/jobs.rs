@@ -68,9 +68,9 @@ fn what_cannot_be_uploaded_says_where_it_is_wrong_and_adds_nothing() -> Result<(
         let log = String::from_utf8(fleet.client.log(build.attempt("bad")?.id()).await?)?;
         for words in [
             "bad",
-            "(stdin):3:",
+            "(stdin):4:1: ",
             "secret environment variables MY_TOKEN",
-            "annotations is not served yet",
+            "annotate is not served yet",
             "secret get is not served yet",
         ] {
             ensure!(log.contains(words), "{words} is not in {log}");

@@ -91,3 +91,44 @@ fn a_canceled_step_leaves_no_container() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn the_command_works_in_an_image_that_has_nothing_at_all() -> Result<()> {
+    if !engine() {
+        return skip("docker", "no Docker engine answers");
+    }
+    test(async |world| {
+        import(world).await?;
+        let scratch = "windlass-test/scratch:e2e";
+        let script = format!("mkdir empty; touch empty/nothing; tar -C empty -c nothing | docker import - {scratch}");
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &script]).current_dir(world.root());
+        run("docker import", bash, DEADLINE).await?.code(0)?;
+
+        let fleet = Fleet::start(world).await?;
+        let script = "set -e; buildkite-agent env set A=1; [ \"$(windlass env get A)\" = 1 ]; echo some-secret >s; \
+                      windlass redactor add s; cat s; windlass meta-data set busybox yes; \
+                      while ! windlass meta-data exists scratch; do sleep 0.1; done";
+        let stays = with(step("stays", script), "image", json!(IMAGE));
+        let build = fleet.running(pipeline([stays]), "stays").await?;
+        // The job's door and program, in a container of another image: beside them it has nothing.
+        let attempt = build.attempt("stays")?.id().to_owned();
+        let work = fleet.agents.first().context("an agent")?.data().join("work").canonicalize()?;
+        let (programs, door) = (work.join(".bin"), work.join(".doors").join(&attempt).join("in"));
+        let mount = |path: &std::path::Path| format!("{0}:{0}:ro", path.display());
+        let socket = format!("WINDLASS_JOB_SOCKET={}/job.sock", door.display());
+        let entry = format!("{}/windlass", programs.display());
+        let (programs, door) = (mount(&programs), mount(&door));
+        let bare = ["run", "--rm", "--network", "none", "-v", &programs, "-v", &door, "-e", &socket, "--user", "1234"];
+        let call = async |line: &[&str]| docker(&[&bare[..], &["--entrypoint", &entry, scratch], line].concat()).await;
+        let got = call(&["meta-data", "get", "busybox"]).await?.code(0)?;
+        ensure!(got.stdout == "yes\n", "{got:?}");
+        call(&["meta-data", "exists", "nothing"]).await?.code(100)?;
+        call(&["meta-data", "set", "scratch", "yes"]).await?.code(0)?;
+        let build = fleet.client.ends(build.id(), "passed", DEADLINE).await?;
+        let log = fleet.log_of(&build, "stays").await?;
+        ensure!(log.contains("[REDACTED]\n") && !log.contains("some-secret"), "{log}");
+        ensure!(build.0["meta_data"]["busybox"] == json!("yes"), "{}", build.0);
+        Ok(())
+    })
+}
