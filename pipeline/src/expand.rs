@@ -133,7 +133,9 @@ fn layout(reader: &mut Reader, steps: &[Step], linked: &Linked, below: &[(String
         format!("the pipeline has {jobs} jobs; {JOBS_PER_BUILD_MAX} are the most")
     } else if links > EDGES_PER_BUILD_MAX || linked.too_many {
         let links = if linked.too_many { format!("over {EDGES_PER_BUILD_MAX}") } else { links.to_string() };
-        format!("the jobs have {links} dependencies; {EDGES_PER_BUILD_MAX} are the most (a `wait` between them needs fewer)")
+        format!(
+            "the jobs have {links} dependencies; {EDGES_PER_BUILD_MAX} are the most (a `wait` between them needs fewer)"
+        )
     } else if bytes > GRAPH_MAX_BYTES {
         format!("the jobs have {bytes} bytes of commands, variables and settings; {GRAPH_MAX_BYTES} are the most")
     } else {
@@ -145,12 +147,8 @@ fn layout(reader: &mut Reader, steps: &[Step], linked: &Linked, below: &[(String
 
 fn element_nodes(element: Element, pattern: &Node, fate: Option<&String>, overrides: bool, nodes: &mut Vec<Node>) {
     let own = element.skip.filter(|_| !(overrides && fate.is_some()));
-    let pattern = Node {
-        skip: own.or_else(|| fate.cloned()),
-        notify: element.notify,
-        matrix: element.matrix,
-        ..pattern.clone()
-    };
+    let pattern =
+        Node { skip: own.or_else(|| fate.cloned()), notify: element.notify, matrix: element.matrix, ..pattern.clone() };
     let node = |label: String, kind: NodeKind| Node { label, kind, ..pattern.clone() };
     let label = element.label;
     let total = parallel(&element.kind);

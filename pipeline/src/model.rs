@@ -31,8 +31,8 @@ use crate::graph::{
 use crate::yaml::Node;
 
 pub(crate) use cache::CacheChoice;
-pub(crate) use command::parallelism;
 pub(crate) use changed::IfChanged;
+pub(crate) use command::parallelism;
 pub(crate) use document::read;
 pub(crate) use step::Kind as StepWord;
 pub(crate) use step::infer_quietly;

@@ -61,7 +61,8 @@ fn define(table: &'static Table, definitions: &mut BTreeMap<&'static str, Value>
             properties.insert((*name).to_owned(), property(row, definitions));
         }
     }
-    let required: Vec<&str> = table.rows.iter().filter(|row| row.required).filter_map(|row| row.names.first().copied()).collect();
+    let required: Vec<&str> =
+        table.rows.iter().filter(|row| row.required).filter_map(|row| row.names.first().copied()).collect();
     let mut definition = json!({
         "type": "object",
         "properties": properties,

@@ -9,8 +9,8 @@ use crate::deps::{Standing, standing};
 use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
 use crate::input::ReplyTo;
-use crate::served;
 use crate::row::{Actor, BuildEvent, BuildRow, BuildState, EventRow, IdempotencyRow, JobRow, JobState, Submit};
+use crate::served;
 use crate::state::{Core, Tally};
 use crate::timer::Timer;
 
@@ -102,6 +102,7 @@ impl Core {
             creator: submit.creator,
             namespace: submit.namespace,
             env: submit.env,
+            pipeline_env: submit.graph.env.clone(),
             meta_data: submit.meta_data,
             supersede: submit.graph.supersede,
             keep_workspace: submit.keep_workspace,
@@ -307,10 +308,11 @@ impl Core {
         if let Some(((_, key), _)) = &submit.idempotency {
             bound("bytes of an idempotency key", key.len(), limits::IDEMPOTENCY_KEY_MAX_BYTES)?;
         }
+        let common = env(&submit.graph.env) + env(&submit.env);
         for node in &submit.graph.nodes {
             let NodeKind::Command(command) = &node.kind else { continue };
             bound("bytes of a command", command.command.len(), limits::COMMAND_MAX_BYTES)?;
-            bound("bytes of an environment", env(&submit.env) + env(&command.env), limits::ENV_MAX_BYTES)?;
+            bound("bytes of an environment", common + env(&command.env), limits::ENV_MAX_BYTES)?;
             bound("tags of a step", command.tags.len(), limits::TAGS_MAX)?;
             bound("bytes of a name", command.queue.len(), limits::NAME_MAX_BYTES)?;
         }

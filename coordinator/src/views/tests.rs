@@ -66,6 +66,7 @@ fn build() -> Change {
         creator: Actor { kind: ActorKind::System, name: String::new() },
         namespace: Namespace::trusted("web"),
         env: vec![],
+        pipeline_env: vec![],
         meta_data: std::collections::BTreeMap::new(),
         supersede: Supersede::Never,
         keep_workspace: false,

@@ -15,7 +15,13 @@ pub fn expand_document(document: &mut Node) -> Vec<Diagnostic> {
     match &mut document.kind {
         Kind::List(_) => steps(&mut reader, document),
         Kind::Map(map) => nested_steps(&mut reader, map),
-        Kind::Null | Kind::Bool(_) | Kind::Int(_) | Kind::Unsigned(_) | Kind::Float(_) | Kind::Time(_) | Kind::Text(_) => {}
+        Kind::Null
+        | Kind::Bool(_)
+        | Kind::Int(_)
+        | Kind::Unsigned(_)
+        | Kind::Float(_)
+        | Kind::Time(_)
+        | Kind::Text(_) => {}
     }
     reader.findings.settle()
 }
@@ -62,7 +68,9 @@ fn command(reader: &mut Reader, map: &Map) -> Vec<Map> {
 
 fn parallel(reader: &mut Reader, map: &Map) -> Vec<Map> {
     let entry = map.get("parallelism").filter(|entry| !entry.value.is_null());
-    let Some(total) = entry.and_then(|entry| crate::model::parallelism(reader, entry)) else { return vec![map.clone()] };
+    let Some(total) = entry.and_then(|entry| crate::model::parallelism(reader, entry)) else {
+        return vec![map.clone()];
+    };
     let step = (0..total).map(|index| one(map, index, total));
     step.collect()
 }

@@ -41,8 +41,16 @@ pub(crate) fn read(reader: &mut Reader, entry: &Entry) -> Option<Vec<Combination
             };
             (dimensions(reader, setup)?, map.get("adjustments"))
         }
-        Kind::Null | Kind::Bool(_) | Kind::Int(_) | Kind::Unsigned(_) | Kind::Float(_) | Kind::Time(_) | Kind::Text(_) => {
-            reader.decode(|reader| reader.wrong_type("matrix", "a list of values, or a mapping with `setup`", &entry.value));
+        Kind::Null
+        | Kind::Bool(_)
+        | Kind::Int(_)
+        | Kind::Unsigned(_)
+        | Kind::Float(_)
+        | Kind::Time(_)
+        | Kind::Text(_) => {
+            reader.decode(|reader| {
+                reader.wrong_type("matrix", "a list of values, or a mapping with `setup`", &entry.value)
+            });
             return None;
         }
     };
@@ -191,9 +199,13 @@ fn with(reader: &mut Reader, item: &Node, map: &Map, dimensions: &[Dimension]) -
             [only] => Some(vec![(String::new(), value(reader, only)?)]),
             _ => mismatch(reader, entry, "the matrix has one dimension: `with` is one value"),
         },
-        Kind::Null | Kind::Bool(_) | Kind::Int(_) | Kind::Unsigned(_) | Kind::Float(_) | Kind::Time(_) | Kind::Text(_) => {
-            Some(vec![(String::new(), value(reader, &entry.value)?)])
-        }
+        Kind::Null
+        | Kind::Bool(_)
+        | Kind::Int(_)
+        | Kind::Unsigned(_)
+        | Kind::Float(_)
+        | Kind::Time(_)
+        | Kind::Text(_) => Some(vec![(String::new(), value(reader, &entry.value)?)]),
     }
 }
 
@@ -294,7 +306,10 @@ fn replace_text(reader: &mut Reader, text: &mut String, span: Span, choice: &[(S
             let names = choice.iter().map(|(name, _)| name.as_str()).filter(|name| !name.is_empty());
             let message = match choice {
                 [(name, _)] if name.is_empty() => {
-                    format!("`{}` names a dimension, and the matrix has one without a name: write `{{{{matrix}}}}`", shown(&bad))
+                    format!(
+                        "`{}` names a dimension, and the matrix has one without a name: write `{{{{matrix}}}}`",
+                        shown(&bad)
+                    )
                 }
                 _ => format!("`{}` is not a dimension of the matrix", shown(&bad)),
             };

@@ -45,7 +45,8 @@ pub(super) fn read(reader: &mut Reader, entry: &Entry) -> CacheChoice {
             paths => CacheChoice::Of(Cache { paths, ..Cache::default() }),
         },
         Kind::Int(_) | Kind::Unsigned(_) | Kind::Float(_) | Kind::Time(_) => {
-            reader.decode(|reader| reader.wrong_type("cache", "paths, a mapping with `paths`, or `false`", &entry.value));
+            reader
+                .decode(|reader| reader.wrong_type("cache", "paths, a mapping with `paths`, or `false`", &entry.value));
             CacheChoice::Default
         }
     }
@@ -58,7 +59,8 @@ fn mapping(reader: &mut Reader, entry: &Entry, map: &Map) -> Cache {
         reader.error("missing-attribute", entry.key_span, "the cache names no `paths`");
     }
     let key = text(reader, map, "key");
-    let restore_keys = map.get("restore_keys").map(|entry| reader.texts("restore_keys", &entry.value)).unwrap_or_default();
+    let restore_keys =
+        map.get("restore_keys").map(|entry| reader.texts("restore_keys", &entry.value)).unwrap_or_default();
     if let (None, Some(entry)) = (&key, map.get("restore_keys")) {
         let diagnostic = Diagnostic::error("missing-attribute", entry.key_span, "`restore_keys` needs `key`");
         reader.findings.push(diagnostic.hint("without `key` the cache is a volume, which is always restored"));

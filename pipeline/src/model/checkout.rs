@@ -14,7 +14,13 @@ pub(super) fn read(reader: &mut Reader, entry: &Entry) -> Checkout {
     let map = match &entry.value.kind {
         Kind::Map(map) => map,
         Kind::Null => return Checkout::default(),
-        Kind::Bool(_) | Kind::Int(_) | Kind::Unsigned(_) | Kind::Float(_) | Kind::Time(_) | Kind::Text(_) | Kind::List(_) => {
+        Kind::Bool(_)
+        | Kind::Int(_)
+        | Kind::Unsigned(_)
+        | Kind::Float(_)
+        | Kind::Time(_)
+        | Kind::Text(_)
+        | Kind::List(_) => {
             return not_a_mapping(reader, entry);
         }
     };

@@ -18,11 +18,7 @@ pub(super) fn read(reader: &mut Reader, map: &Map) -> Option<Concurrency> {
         (Some(limit), Some(group)) => {
             let limit = reader.integer("concurrency", &limit.value, 1, i64::from(u32::MAX));
             let group = name(reader, group);
-            Some(Concurrency {
-                group: group?,
-                limit: u32::try_from(limit?).ok()?,
-                method: value.unwrap_or_default(),
-            })
+            Some(Concurrency { group: group?, limit: u32::try_from(limit?).ok()?, method: value.unwrap_or_default() })
         }
         (Some(alone), None) => half(reader, alone, "concurrency_group"),
         (None, Some(alone)) => half(reader, alone, "concurrency"),
@@ -33,7 +29,9 @@ pub(super) fn read(reader: &mut Reader, map: &Map) -> Option<Concurrency> {
 fn half(reader: &mut Reader, alone: &Entry, missing: &str) -> Option<Concurrency> {
     let message = format!("`{}` needs `{missing}`", alone.key);
     let diagnostic = Diagnostic::error("concurrency-pair", alone.key_span, message);
-    reader.findings.push(diagnostic.hint("a group's name and the number of its jobs that may run at a time go together"));
+    reader
+        .findings
+        .push(diagnostic.hint("a group's name and the number of its jobs that may run at a time go together"));
     None
 }
 
@@ -41,7 +39,8 @@ fn name(reader: &mut Reader, entry: &Entry) -> Option<String> {
     let text = reader.text("concurrency_group", &entry.value)?;
     let length = text.chars().count();
     if length == 0 || length > CONCURRENCY_GROUP_MAX_CHARS {
-        let message = format!("a concurrency group's name has 1 to {CONCURRENCY_GROUP_MAX_CHARS} characters, not {length}");
+        let message =
+            format!("a concurrency group's name has 1 to {CONCURRENCY_GROUP_MAX_CHARS} characters, not {length}");
         reader.error("too-long", entry.value.span, message);
         return None;
     }

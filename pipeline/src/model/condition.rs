@@ -44,7 +44,8 @@ fn check(reader: &mut Reader, at: &Node, text: &str, point: EntryPoint) -> Optio
 /// An error of an expression at its place in the file.
 pub(crate) fn told(code: &'static str, at: &Node, text: &str, error: &Error) -> Diagnostic {
     let message = format!("the `if` cannot be decided: {error}");
-    Diagnostic::error(code, part(at.span, text, error.span.start, error.span.end), message).maybe_hint(error.hint.clone())
+    Diagnostic::error(code, part(at.span, text, error.span.start, error.span.end), message)
+        .maybe_hint(error.hint.clone())
 }
 
 /// Bytes of a text as a place in the file, where the text stands there as it is.
@@ -77,7 +78,11 @@ pub(super) fn branches(reader: &mut Reader, map: &Map) -> Option<Vec<String>> {
         return None;
     }
     if let Some(other) = map.get("if").filter(|other| !other.value.is_null()) {
-        let diagnostic = Diagnostic::warning("branches-and-if", entry.key_span, "`branches` and `if` stand together: both must hold");
+        let diagnostic = Diagnostic::warning(
+            "branches-and-if",
+            entry.key_span,
+            "`branches` and `if` stand together: both must hold",
+        );
         let line = other.key_span.line;
         reader.findings.push(diagnostic.hint(format!("write `build.branch` into the `if` on line {line} instead")));
     }

@@ -70,7 +70,10 @@ fn fields(reader: &mut Reader, node: &Node) -> Vec<Field> {
     let mut keys = BTreeSet::new();
     for (field, item) in fields.iter().zip(items) {
         if !keys.insert(field.key.as_str()) {
-            let message = format!("two fields have the key `{}`: the later answer takes the earlier one's place", shown(&field.key));
+            let message = format!(
+                "two fields have the key `{}`: the later answer takes the earlier one's place",
+                shown(&field.key)
+            );
             reader.warning("duplicate-field-key", item.span, message);
         }
     }

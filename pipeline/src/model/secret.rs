@@ -50,7 +50,13 @@ pub(super) fn read(reader: &mut Reader, entry: &Entry) -> Vec<Secret> {
                 secrets.extend(key.and_then(|key| secret(reader, key, given.key.clone(), &given.value)));
             }
         }
-        Kind::Null | Kind::Bool(_) | Kind::Int(_) | Kind::Unsigned(_) | Kind::Float(_) | Kind::Time(_) | Kind::Text(_) => {
+        Kind::Null
+        | Kind::Bool(_)
+        | Kind::Int(_)
+        | Kind::Unsigned(_)
+        | Kind::Float(_)
+        | Kind::Time(_)
+        | Kind::Text(_) => {
             reader.wrong_type("secrets", "a list of names, or a mapping of variables to names", &entry.value);
         }
     }

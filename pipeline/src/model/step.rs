@@ -4,7 +4,9 @@ use windlass_protocol::limits::{GRAPH_MAX_BYTES, NAME_MAX_BYTES, SKIP_REASON_MAX
 
 use super::attribute::{self, BLOCK, COMMAND, INPUT, TRIGGER, Table, WAIT};
 use super::notify::Level;
-use super::{Element, Key, Named, Pipeline, Step, StepKind, changed, command, condition, depends, gate, group, notify, trigger};
+use super::{
+    Element, Key, Named, Pipeline, Step, StepKind, changed, command, condition, depends, gate, group, notify, trigger,
+};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::expand::matrix;
 use crate::graph::{Feature, Place};
@@ -96,7 +98,13 @@ fn read(reader: &mut Reader, node: &Node, place: &Place, pipeline: &mut Pipeline
     match &node.kind {
         Value::Text(word) => pipeline.steps.extend(scalar(reader, node, word, place)),
         Value::Map(map) => mapping(reader, node, map, place, pipeline),
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Unsigned(_) | Value::Float(_) | Value::Time(_) | Value::List(_) => {
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Unsigned(_)
+        | Value::Float(_)
+        | Value::Time(_)
+        | Value::List(_) => {
             let message =
                 format!("a step is a mapping or one of the words `wait`, `block`, `input`, not {}", node.kind_name());
             reader.error("wrong-type", node.span, message);
@@ -175,6 +183,11 @@ fn mapping(reader: &mut Reader, node: &Node, outer: &Map, place: &Place, pipelin
         None => infer(reader, span, map),
     };
     let Some(kind) = kind else { return };
+    if let (Some(_), Kind::Command, Some(entry)) = (nested, kind, outer.iter().next()) {
+        let message = format!("the whole step stands under `{}`", shown(&entry.key));
+        let diagnostic = Diagnostic::warning("nested-step", entry.key_span, message);
+        reader.findings.push(diagnostic.hint("write its attributes beside each other"));
+    }
     note_kind(reader, kind, span);
     let table = match kind {
         Kind::Command => &COMMAND,

@@ -2,10 +2,10 @@
 
 use windlass_protocol::limits::NAME_MAX_BYTES;
 
+use super::TriggerStep;
 use super::attribute::{self, BUILD};
 use super::command::{parallelism, soft_fail, variables};
 use super::gate::text;
-use super::TriggerStep;
 use crate::diagnostic::Span;
 use crate::read::Reader;
 use crate::yaml::Map;
@@ -29,7 +29,8 @@ pub(super) fn read(reader: &mut Reader, span: Span, map: &Map) -> TriggerStep {
         step.commit = text(reader, build, "commit");
         step.message = text(reader, build, "message");
         step.env = build.get("env").map(|entry| variables(reader, "env", &entry.value)).unwrap_or_default();
-        step.meta_data = build.get("meta_data").map(|entry| variables(reader, "meta_data", &entry.value)).unwrap_or_default();
+        step.meta_data =
+            build.get("meta_data").map(|entry| variables(reader, "meta_data", &entry.value)).unwrap_or_default();
     }
     step
 }

@@ -21,7 +21,7 @@ pub fn graph(random: &mut Random, trusted: bool, hopeless: bool) -> Graph {
         1 => Supersede::Running,
         _ => Supersede::Never,
     };
-    Graph { nodes, supersede }
+    Graph { nodes, supersede, ..Graph::default() }
 }
 
 /// Two steps that depend on each other.

@@ -57,6 +57,7 @@ pub(crate) fn build(n: u64, state: BuildState) -> BuildRow {
         creator: actor(),
         namespace: Namespace::trusted("web"),
         env: vec![("CI".to_owned(), "true".to_owned())],
+        pipeline_env: vec![("LANG".to_owned(), "C".to_owned())],
         meta_data: std::collections::BTreeMap::new(),
         supersede: Supersede::Never,
         keep_workspace: false,

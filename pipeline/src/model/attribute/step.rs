@@ -1,8 +1,8 @@
 //! The attributes of pipelines and of each kind of step (reference 2, 4, 5).
 
 use super::value::{
-    AGENTS, BUILD, CACHE, CHECKOUT, DEPENDENCY, FIELD, IF_CHANGED, MATRIX, NOTIFY, PLUGINS, RESOURCES, RETRY, REUSE, SECRETS,
-    SOFT_FAIL,
+    AGENTS, BUILD, CACHE, CHECKOUT, DEPENDENCY, FIELD, IF_CHANGED, MATRIX, NOTIFY, PLUGINS, RESOURCES, RETRY, REUSE,
+    SECRETS, SOFT_FAIL,
 };
 use super::{Row, Shape, TEXTS, Table, Unknown, ours, required, row};
 
@@ -21,10 +21,8 @@ const DEPENDS_ON: Shape = Shape::Either(&[
 
 const CHANGED: Shape = Shape::Either(&[Shape::Text, Shape::List(&Shape::Text), Shape::Map(&IF_CHANGED)]);
 
-const SOFT: Shape = Shape::Either(&[
-    Shape::Flag,
-    Shape::List(&Shape::Either(&[Shape::Map(&SOFT_FAIL), Shape::Integer(-1, 255)])),
-]);
+const SOFT: Shape =
+    Shape::Either(&[Shape::Flag, Shape::List(&Shape::Either(&[Shape::Map(&SOFT_FAIL), Shape::Integer(-1, 255)]))]);
 
 const SKIP: Shape = Shape::Either(&[Shape::Flag, Shape::Text]);
 
@@ -34,7 +32,11 @@ const MATRICES: Shape = Shape::Either(&[Shape::List(&Shape::Text), Shape::Map(&M
 
 const KEY: Row = row(&["key", "id", "identifier"], Shape::Text, "A name of the step, unique in its build.");
 const LABEL: Row = row(&["label", "name"], Shape::Text, "What people see; emoji shortcodes are shown.");
-const DEPENDS: Row = row(&["depends_on"], DEPENDS_ON, "Keys of steps or groups that must be over first. Takes the place of the implicit order.");
+const DEPENDS: Row = row(
+    &["depends_on"],
+    DEPENDS_ON,
+    "Keys of steps or groups that must be over first. Takes the place of the implicit order.",
+);
 const ALLOW: Row = row(&["allow_dependency_failure"], Shape::Flag, "Run even if what the step depends on failed.");
 const IF: Row = row(&["if"], Shape::Text, "A condition, decided once when the pipeline is uploaded.");
 const BRANCHES: Row = row(&["branches"], TEXTS, "Patterns of branches, separated by spaces; `!` negates.");
@@ -43,9 +45,7 @@ const SKIP_ROW: Row = row(&["skip"], SKIP, "Do not run the step; a text says why
 const SOFT_ROW: Row = row(&["soft_fail"], SOFT, "Failures that do not fail the build.");
 const TYPE: Row = row(
     &["type"],
-    Shape::Word(&[
-        "command", "commands", "script", "wait", "waiter", "block", "input", "manual", "trigger", "group",
-    ]),
+    Shape::Word(&["command", "commands", "script", "wait", "waiter", "block", "input", "manual", "trigger", "group"]),
     "What kind of step it is, where its keys do not say so.",
 );
 
@@ -109,7 +109,11 @@ pub(crate) static COMMAND: Table = Table {
         SOFT_ROW,
         row(&["timeout_in_minutes", "timeout"], MINUTES, "How long a job may run."),
         TYPE,
-        ours(&["reuse"], Shape::Either(&[Shape::Flag, Shape::Map(&REUSE)]), "Take the result of an earlier run of the same."),
+        ours(
+            &["reuse"],
+            Shape::Either(&[Shape::Flag, Shape::Map(&REUSE)]),
+            "Take the result of an earlier run of the same.",
+        ),
         ours(&["resources"], Shape::Map(&RESOURCES), "What a job needs while it runs."),
         ours(&["zone"], Shape::Text, "Only agents of this zone."),
         ours(&["exclusive"], Shape::Flag, "Never two of its jobs at a time, whatever fails."),
@@ -139,8 +143,11 @@ pub(crate) static WAIT: Table = Table {
 const PROMPT: Row = row(&["prompt"], Shape::Text, "Text of the dialog.");
 const SUBMIT: Row = row(&["submit"], Shape::Text, "Text of the button.");
 const FIELDS: Row = row(&["fields"], Shape::List(&FIELD), "What is asked.");
-const STATE: Row =
-    row(&["blocked_state"], Shape::Word(&["passed", "failed", "running"]), "The state that the build shows while it waits.");
+const STATE: Row = row(
+    &["blocked_state"],
+    Shape::Word(&["passed", "failed", "running"]),
+    "The state that the build shows while it waits.",
+);
 const TEAMS: Row = row(&["allowed_teams"], TEXTS, "Teams of which only members may answer.");
 
 /// A block step.

@@ -5,7 +5,8 @@ use super::{Shape, TEXTS, Table, Unknown, ours, required, row};
 pub(super) const AGENTS: Shape = Shape::Either(&[Shape::Variables, Shape::List(&Shape::Text)]);
 
 /// A list of sources or of mappings from sources to settings; one mapping alone is the old form.
-pub(super) const PLUGINS: Shape = Shape::Either(&[Shape::List(&Shape::Either(&[Shape::Text, Shape::AnyMap])), Shape::AnyMap]);
+pub(super) const PLUGINS: Shape =
+    Shape::Either(&[Shape::List(&Shape::Either(&[Shape::Text, Shape::AnyMap])), Shape::AnyMap]);
 
 pub(super) const SECRETS: Shape =
     Shape::Either(&[Shape::List(&Shape::Either(&[Shape::Text, Shape::Map(&SECRET)])), Shape::Variables]);
@@ -106,7 +107,11 @@ pub(crate) static ADJUSTMENT: Table = Table {
     of: "an adjustment",
     unknown: Unknown::Refused,
     rows: &[
-        required(&["with"], Shape::Either(&[Shape::Text, Shape::List(&Shape::Text), Shape::Variables]), "The combination."),
+        required(
+            &["with"],
+            Shape::Either(&[Shape::Text, Shape::List(&Shape::Text), Shape::Variables]),
+            "The combination.",
+        ),
         row(&["skip"], Shape::Either(&[Shape::Flag, Shape::Text]), "Do not run it; a text says why."),
         row(
             &["soft_fail"],
@@ -220,7 +225,11 @@ pub(crate) static CHECKOUT: Table = Table {
         row(&["flags"], Shape::Map(&FLAGS), "Flags of git's commands."),
         row(&["sparse"], Shape::Map(&SPARSE), "Only some paths."),
         row(&["ssh_secret"], Shape::Text, "The secret that holds the key."),
-        row(&["commit_verification"], Shape::Word(&["strict", "warn", "off"]), "Whether the commit must be the build's."),
+        row(
+            &["commit_verification"],
+            Shape::Word(&["strict", "warn", "off"]),
+            "Whether the commit must be the build's.",
+        ),
     ],
 };
 
@@ -304,8 +313,5 @@ pub(crate) static SLACK: Table = Table {
     name: "slack",
     of: "`slack`",
     unknown: Unknown::Ignored,
-    rows: &[
-        required(&["channels"], TEXTS, "The channels."),
-        row(&["message"], Shape::Text, "The message."),
-    ],
+    rows: &[required(&["channels"], TEXTS, "The channels."), row(&["message"], Shape::Text, "The message.")],
 };
