@@ -448,7 +448,7 @@ pub(crate) fn submission(graph: Graph, change: impl FnOnce(&mut Submit)) -> Subm
 }
 
 pub(crate) fn graph(nodes: Vec<Node>) -> Graph {
-    Graph { nodes, supersede: Supersede::Never }
+    Graph { nodes, ..Graph::default() }
 }
 
 /// A command step on the default queue.
