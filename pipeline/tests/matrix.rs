@@ -225,7 +225,7 @@ fn in_circles(graph: &Graph) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn what_compiles_can_be_run_in_some_order_and_what_cannot_is_refused_as_a_circle(text in pipeline()) {
