@@ -2,12 +2,13 @@
 //!
 //! The way of a text, one module a stop:
 //! - [`yaml`]: documents as trees in which everything knows its place; aliases, merges and limits are dealt with here;
-//! - `interpolate`: variables in those trees;
+//! - `interpolate`: variables in those trees; [`render`] shows what comes of it, [`normal`] what an upload sends, and
+//!   [`secret`] finds what must not be in there;
 //! - `read` and `model`: the trees as typed steps;
 //! - `check`: what only all steps together show;
 //! - `expand`: the steps as nodes of a [`graph`].
 //!
-//! [`file`] names the files that a text is looked for in.
+//! [`condition`] reads and evaluates the expressions of `if`, [`glob`] matches paths and branches. [`file`] names the files that a text is looked for in.
 //!
 //! All stops report [`Diagnostic`]s and go on, so that one run tells everything that is wrong.
 
@@ -24,6 +25,8 @@ mod interpolate;
 mod model;
 pub mod normal;
 mod read;
+pub mod render;
+pub mod secret;
 mod suggest;
 pub mod yaml;
 

@@ -10,8 +10,8 @@ mod step;
 
 pub use json::{NotJson, to_json};
 
-use crate::diagnostic::{Diagnostic, Findings, Span};
-use crate::interpolate::tree::{Environment, Walk};
+use crate::diagnostic::{Diagnostic, Span};
+use crate::render::{Interpolation, interpolate};
 use crate::yaml::{self, Entry, Kind, Map, Node};
 
 pub(crate) use step::is_command;
@@ -77,35 +77,6 @@ fn top(map: &Map, span: Span, warnings: &mut Vec<Diagnostic>) -> Result<Map, Box
         out.entries_mut().push(Entry { key: "steps".to_owned(), key_span: Span::first_of(span), value: list });
     }
     Ok(out)
-}
-
-/// What is done to a document's variables.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Interpolation<'a> {
-    /// What expansions see.
-    pub variables: &'a [(String, String)],
-    /// A variable that is set already wins over the document's `env` block.
-    pub prefer_variables: bool,
-}
-
-/// Expands the variables of documents, in order: what one sets the next ones see. `source` is the text that they come from.
-///
-/// # Errors
-/// Everything that is wrong with them.
-pub fn interpolate(
-    source: &str,
-    documents: &mut [Node],
-    interpolation: &Interpolation<'_>,
-) -> Result<(), Vec<Diagnostic>> {
-    let mut environment = Environment::new(interpolation.variables, false);
-    environment.prefer_known(interpolation.prefer_variables);
-    let mut room = windlass_protocol::limits::PIPELINE_EXPANDED_MAX_BYTES;
-    let mut findings = Findings::default();
-    for document in documents {
-        let (environment, room, findings) = (&mut environment, &mut room, &mut findings);
-        Walk { source, environment, room, findings }.document(document);
-    }
-    if findings.has_errors() { Err(findings.settle()) } else { Ok(()) }
 }
 
 /// Rewrites the sources of plugins in a normal form to where they are found (reference 12.1). After interpolation.

@@ -10,7 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use windlass_pipeline::condition::{self, Context, EntryPoint, ErrorKind, Value};
-use windlass_pipeline::normal::{self, Interpolation};
+use windlass_pipeline::normal;
+use windlass_pipeline::render::Interpolation;
 use windlass_pipeline::{compile, yaml};
 
 /// The corpus, or a visible note that it is absent.

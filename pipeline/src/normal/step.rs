@@ -24,13 +24,12 @@ impl Refused {
 type Decoded<T> = Result<T, Refused>;
 
 /// Which kind a step is, as far as its normal form differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Command,
     Group,
     /// Wait, block, input, trigger: kept as they are written.
     Plain,
-    /// Said with a warning.
-    Unknown(String),
 }
 
 /// The value of `steps`.
@@ -83,10 +82,10 @@ fn step(node: &Node, warnings: &mut Vec<Diagnostic>) -> Result<Node, Box<Diagnos
         return fatal(entry.value.span, format!("`type` must be text, but {} stands here", entry.value.kind_name()));
     }
     let decoded = match shape(map) {
-        Shape::Command => command(map),
-        Shape::Group => return group(map, node.span, warnings),
-        Shape::Plain => return Ok(node.clone()),
-        Shape::Unknown(message) => Err(Refused { span: Span::first_of(node.span), message }),
+        Ok(Shape::Command) => command(map),
+        Ok(Shape::Group) => return group(map, node.span, warnings),
+        Ok(Shape::Plain) => return Ok(node.clone()),
+        Err(message) => Err(Refused { span: Span::first_of(node.span), message }),
     };
     match decoded {
         Ok(map) => Ok(Node { span: node.span, kind: Kind::Map(map) }),
@@ -100,33 +99,33 @@ fn step(node: &Node, warnings: &mut Vec<Diagnostic>) -> Result<Node, Box<Diagnos
 
 /// Whether a mapping is a command step, and decodes as one.
 pub(crate) fn is_command(map: &Map) -> bool {
-    matches!(shape(map), Shape::Command) && command(map).is_ok()
+    shape(map) == Ok(Shape::Command) && command(map).is_ok()
 }
 
-fn shape(map: &Map) -> Shape {
-    const NAMES: [(&str, fn() -> Shape); 10] = [
-        ("command", || Shape::Command),
-        ("commands", || Shape::Command),
-        ("plugins", || Shape::Command),
-        ("wait", || Shape::Plain),
-        ("waiter", || Shape::Plain),
-        ("block", || Shape::Plain),
-        ("input", || Shape::Plain),
-        ("manual", || Shape::Plain),
-        ("trigger", || Shape::Plain),
-        ("group", || Shape::Group),
+/// The kind by `type`, else by the first of these keys; what is wrong if there is none.
+fn shape(map: &Map) -> Result<Shape, String> {
+    const NAMES: [(&str, Shape); 10] = [
+        ("command", Shape::Command),
+        ("commands", Shape::Command),
+        ("plugins", Shape::Command),
+        ("wait", Shape::Plain),
+        ("waiter", Shape::Plain),
+        ("block", Shape::Plain),
+        ("input", Shape::Plain),
+        ("manual", Shape::Plain),
+        ("trigger", Shape::Plain),
+        ("group", Shape::Group),
     ];
-    let found = |wanted: &str| NAMES.iter().find(|(name, _)| *name == wanted).map(|(_, shape)| shape());
-    match map.get("type").and_then(|entry| entry.value.as_text()) {
-        Some("script") => Shape::Command,
-        Some(word) => found(word)
-            .filter(|_| !matches!(word, "commands" | "plugins"))
-            .unwrap_or_else(|| Shape::Unknown(format!("`{}` is not a kind of step", crate::read::shown(word)))),
-        None => NAMES
-            .iter()
-            .find(|(name, _)| map.get(name).is_some())
-            .map_or_else(|| Shape::Unknown("no kind of step has these keys".to_owned()), |(_, shape)| shape()),
-    }
+    let found = match map.get("type").and_then(|entry| entry.value.as_text()) {
+        Some("script") => Some(Shape::Command),
+        Some(word @ ("commands" | "plugins")) => return Err(format!("`{word}` is not a kind of step")),
+        Some(word) => {
+            let named = NAMES.iter().find(|(name, _)| *name == word).map(|(_, shape)| *shape);
+            return named.ok_or_else(|| format!("`{}` is not a kind of step", crate::read::shown(word)));
+        }
+        None => NAMES.iter().find(|(name, _)| map.get(name).is_some()).map(|(_, shape)| *shape),
+    };
+    found.ok_or_else(|| "no kind of step has these keys".to_owned())
 }
 
 /// The first of several names that is given.
