@@ -32,5 +32,5 @@ pub mod yaml;
 
 pub use compile::{Compiled, Inputs, check, compile, compile_with};
 pub use diagnostic::{Diagnostic, Severity, Span};
-pub use fuzz::fuzz;
+pub use fuzz::{fuzz, fuzz_condition, fuzz_document, fuzz_glob, fuzz_interpolation};
 pub use interpolate::{Error as InterpolationError, identifiers};
