@@ -26,7 +26,9 @@ pub(super) fn plain(text: &str) -> Kind {
 /// The number that a text writes, if it writes one.
 pub(super) fn number(text: &str) -> Option<Kind> {
     let digits: String = text.chars().filter(|c| *c != '_').collect();
-    integer(&digits).or_else(|| is_float(&digits).then(|| digits.parse().ok().map(Kind::Float)).flatten())
+    // What is too large for a float stays text.
+    let float = || digits.parse().ok().filter(|value: &f64| value.is_finite()).map(Kind::Float);
+    integer(&digits).or_else(|| is_float(&digits).then(float).flatten())
 }
 
 fn integer(text: &str) -> Option<Kind> {
@@ -185,6 +187,9 @@ mod tests {
             ("1:30", Kind::Text("1:30".into())),
             ("-9223372036854775808", Kind::Int(i64::MIN)),
             ("12345678901234567890", Kind::Unsigned(12_345_678_901_234_567_890)),
+            ("1e400", Kind::Text("1e400".into())),
+            ("-99999999999999999999", Kind::Float(-1e20)),
+            ("1_0.5", Kind::Float(10.5)),
             ("1.2.3", Kind::Text("1.2.3".into())),
             ("2002-08-15", Kind::Time("2002-08-15T00:00:00Z".into())),
             ("2002-13-15", Kind::Text("2002-13-15".into())),
