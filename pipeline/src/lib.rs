@@ -6,15 +6,18 @@
 //!   [`secret`] finds what must not be in there;
 //! - `read` and `model`: the trees as typed steps;
 //! - `check`: what only all steps together show;
+//! - `decide`: what conditions take away before anything runs;
 //! - `expand`: the steps as nodes of a [`graph`].
 //!
-//! [`condition`] reads and evaluates the expressions of `if`, [`glob`] matches paths and branches. [`file`] names the files that a text is looked for in.
+//! [`condition`] reads and evaluates the expressions of `if`, [`glob`] matches paths and branches. `schema` gives the
+//! language to editors. [`file`] names the files that a text is looked for in.
 //!
 //! All stops report [`Diagnostic`]s and go on, so that one run tells everything that is wrong.
 
 mod check;
 mod compile;
 pub mod condition;
+mod decide;
 pub mod diagnostic;
 mod expand;
 pub mod file;
@@ -26,11 +29,14 @@ mod model;
 pub mod normal;
 mod read;
 pub mod render;
+mod schema;
 pub mod secret;
 mod suggest;
 pub mod yaml;
 
 pub use compile::{Compiled, Inputs, check, compile, compile_with};
 pub use diagnostic::{Diagnostic, Severity, Span};
+pub use expand::expand_document;
 pub use fuzz::{fuzz, fuzz_condition, fuzz_document, fuzz_glob, fuzz_interpolation};
 pub use interpolate::{Error as InterpolationError, identifiers};
+pub use schema::json_schema;

@@ -305,6 +305,36 @@ pub const STEP_KEY_MAX_CHARS: usize = 100;
 /// The reason why a step is skipped, in characters (buildkite.md 23).
 pub const SKIP_REASON_MAX_CHARS: usize = 70;
 
+/// Dimensions of a matrix (buildkite.md 23).
+pub const MATRIX_DIMENSIONS_MAX: usize = 6;
+
+/// Values of one dimension of a matrix (buildkite.md 23).
+pub const MATRIX_VALUES_MAX: usize = 25;
+
+/// A value or a dimension's name of a matrix (buildkite.md 23).
+pub const MATRIX_VALUE_MAX_BYTES: usize = 128;
+
+/// Adjustments of a matrix (buildkite.md 23).
+pub const MATRIX_ADJUSTMENTS_MAX: usize = 12;
+
+/// Jobs of one matrix (buildkite.md 23).
+pub const MATRIX_JOBS_MAX: usize = 50;
+
+/// A concurrency group's name, in characters (buildkite.md 23).
+pub const CONCURRENCY_GROUP_MAX_CHARS: usize = 200;
+
+/// Teams that may open one gate (buildkite.md 23).
+pub const ALLOWED_TEAMS_MAX: usize = 100;
+
+/// Questions of one gate: more than anybody answers.
+pub const FIELDS_MAX: usize = 100;
+
+/// Entries of one `notify`: each may become a delivery with every event.
+pub const NOTIFICATIONS_MAX: usize = 100;
+
+/// Plugins of one step: each is fetched and has hooks that run.
+pub const PLUGINS_MAX: usize = 100;
+
 /// The least memory a step may ask for: less than this is a number whose unit was forgotten, and no process starts in it.
 pub const STEP_MEMORY_MIN_BYTES: u64 = 4 << 20;
 

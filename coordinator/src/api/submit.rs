@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{BuildSource, Scope, Submit};
+use windlass_coordinator_core::served::SERVED;
 use windlass_pipeline::graph::{Edge, Graph};
 use windlass_pipeline::{Inputs, compile_with};
 use windlass_protocol::job::Source;
@@ -380,7 +381,8 @@ fn compile(
         }
     };
     let standard_env = standard_env(&draft, creator);
-    let inputs = Inputs { build_env: &draft.env, standard_env: &standard_env, open: false };
+    let inputs =
+        Inputs { build_env: &draft.env, standard_env: &standard_env, served: Some(SERVED), ..Inputs::default() };
     let compiled = compile_with(&definition.text, &definition.file, &inputs);
     let Some(mut graph) = compiled.graph else {
         let errors = compiled.diagnostics.iter().filter_map(|found| serde_json::to_value(found).ok()).collect();

@@ -448,7 +448,7 @@ pub(crate) fn submission(graph: Graph, change: impl FnOnce(&mut Submit)) -> Subm
 }
 
 pub(crate) fn graph(nodes: Vec<Node>) -> Graph {
-    Graph { nodes, supersede: Supersede::Never }
+    Graph { nodes, ..Graph::default() }
 }
 
 /// A command step on the default queue.
@@ -459,14 +459,7 @@ pub(crate) fn step(label: &str) -> Node {
 pub(crate) fn step_with(label: &str, change: impl FnOnce(&mut Command)) -> Node {
     let mut command = Command { command: label.to_owned(), queue: "default".to_owned(), ..Command::default() };
     change(&mut command);
-    Node {
-        key: Some(label.to_owned()),
-        label: label.to_owned(),
-        depends_on: Vec::new(),
-        allow_dependency_failure: false,
-        skip: None,
-        kind: NodeKind::Command(Box::new(command)),
-    }
+    Node { key: Some(label.to_owned()), label: label.to_owned(), ..Node::new(NodeKind::Command(Box::new(command))) }
 }
 
 pub(crate) fn wait() -> Node {
@@ -484,9 +477,9 @@ pub(crate) fn after_even_if(mut node: Node, before: &[u32]) -> Node {
 }
 
 pub(crate) fn retry_on(exit_status: StatusMatch, limit: u32) -> RetryRule {
-    RetryRule { exit_status, signal: None, cause: None, limit }
+    RetryRule { exit_status, signal: None, cause: None, or_no_cause: false, limit }
 }
 
 pub(crate) fn retry_cause(kind: CauseKind, limit: u32) -> RetryRule {
-    RetryRule { exit_status: StatusMatch::AnyFailure, signal: None, cause: Some(vec![kind]), limit }
+    RetryRule { exit_status: StatusMatch::AnyFailure, signal: None, cause: Some(vec![kind]), or_no_cause: false, limit }
 }
