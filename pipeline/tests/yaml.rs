@@ -7,6 +7,9 @@
     reason = "the tests' own helpers fail by panicking, and print what they measured"
 )]
 
+#[path = "support/clock.rs"]
+mod clock;
+
 use std::time::{Duration, Instant};
 
 use windlass_pipeline::yaml::{Kind, Node, parse};
@@ -160,18 +163,8 @@ fn ten_thousand_steps_are_read_and_brought_into_their_normal_form_in_no_time() {
                 agents: {queue: default}\n";
     let steps: String = (0..10_000).map(|n| step.replace("NNNN", &n.to_string())).collect();
     let text = format!("env: {{X: y}}\nsteps:\n{steps}");
-    let best = |work: &dyn Fn()| {
-        (0..3)
-            .map(|_| {
-                let began = Instant::now();
-                work();
-                began.elapsed()
-            })
-            .min()
-            .unwrap()
-    };
-    let read = best(&|| assert_eq!(parse(&text).error, None));
-    let normal = best(&|| assert_eq!(windlass_pipeline::normal::upload(&text, None).unwrap().len(), 1));
+    let read = clock::best(|| assert_eq!(parse(&text).error, None));
+    let normal = clock::best(|| assert_eq!(windlass_pipeline::normal::upload(&text, None).unwrap().len(), 1));
     println!("10,000 steps, {} bytes: read in {read:?}, in normal form in {normal:?}", text.len());
     // An unoptimised build is slower by an order of magnitude.
     let limit = if cfg!(debug_assertions) { Duration::from_secs(5) } else { Duration::from_millis(100) };
