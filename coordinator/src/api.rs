@@ -7,6 +7,7 @@
 //! | `extract` | queries, JSON bodies and pages |
 //! | `shape` | what builds, jobs and attempts look like |
 //! | `submit`, `definition` | making builds, and where their pipelines come from |
+//! | `upload` | steps that a running job adds |
 //! | `build`, `job` | showing, listing, cancelling, running again |
 //! | `event`, `log` | live streams of builds and logs |
 //! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
@@ -32,6 +33,7 @@ mod problem;
 mod shape;
 mod submit;
 mod token;
+mod upload;
 
 use std::sync::Arc;
 
@@ -84,6 +86,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/jobs/{id}/unblock", post(job::unblock))
         .route("/jobs/{id}/why", get(job::why))
         .route("/attempts/{id}/log", get(log::read))
+        .route("/attempts/{id}/pipeline", post(upload::pipeline))
         .route("/attempts/{id}/log/stream", get(log::stream))
         .route("/agents", get(agent::list))
         .route("/agents/{id}", get(agent::show))

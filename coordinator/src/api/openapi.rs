@@ -29,6 +29,7 @@ use super::problem;
         super::job::cancel,
         super::job::unblock,
         super::job::why,
+        super::upload::pipeline,
         super::log::read,
         super::log::stream,
         super::agent::list,

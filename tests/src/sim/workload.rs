@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, BuildSource, JobRow, JobState, Joining, NewToken, PoolRow, Submit, TagPolicy, TokenGrant,
+    Actor, ActorKind, BuildSource, JobRow, JobState, Joining, NewToken, PoolRow, Submit, TagPolicy, TokenGrant, Upload,
 };
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
 use windlass_pipeline::graph::NodeKind;
@@ -343,7 +343,7 @@ impl World {
         let jobs: Vec<JobId> = self.store.rows.jobs.keys().copied().collect();
         let (build, job) = (self.random.pick(&builds), self.random.pick(&jobs));
         let of_job = job.and_then(|job| Some((self.store.rows.jobs.get(&job)?.build, Some(job))));
-        match (self.random.below(16), build, job) {
+        match (self.random.below(20), build, job) {
             (0, Some(build), _) => {
                 self.ask(Request::CancelBuild { build, detail: "why not".to_owned() }, Asked::Once(None));
             }
@@ -362,6 +362,7 @@ impl World {
             }
             (12, ..) => self.ask_nonsense(),
             (13 | 14, ..) => self.open_gates(false),
+            (15..=18, ..) => self.upload_something(),
             _ => {}
         }
     }
@@ -390,6 +391,27 @@ impl World {
             let answers = if asks || wrong { vec![("version".to_owned(), vec![value.to_owned()])] } else { Vec::new() };
             self.ask(Request::Unblock { job, answers: answers.into_iter().collect() }, Asked::Once(None));
         }
+    }
+
+    /// A job that runs adds steps to its build; now and then its request comes twice.
+    fn upload_something(&mut self) {
+        let live = self.store.rows.attempts.values().filter(|row| !row.state.is_final());
+        let live: Vec<_> = live.map(|row| (row.id, row.build, row.epoch)).collect();
+        let Some((attempt, build, epoch)) = self.random.pick(&live) else { return };
+        let trusted = self.store.rows.builds.get(&build).is_some_and(|row| row.namespace.trust() == Trust::Trusted);
+        let number = self.random.below(1 << 40);
+        let upload = Upload {
+            attempt,
+            epoch: self.random.thousandth(500).then_some(epoch),
+            id: format!("upload-{number}"),
+            definition: format!("steps: {number}"),
+            graph: graphs::upload(&mut self.random, trusted),
+            replace: self.random.thousandth(200),
+        };
+        if self.random.thousandth(400) {
+            self.ask(Request::Upload(Box::new(upload.clone())), Asked::Once(None));
+        }
+        self.ask(Request::Upload(Box::new(upload)), Asked::Once(None));
     }
 
     fn drain_some(&mut self) {
@@ -485,7 +507,10 @@ impl World {
         open.peek().is_some()
             && idle
             && open.all(|job| match &job.node.kind {
-                NodeKind::Command(command) => command.queue == "nobody" || job.state == JobState::Waiting,
+                NodeKind::Command(command) => {
+                    // Who waits for a slot waits for what holds it.
+                    command.queue == "nobody" || matches!(job.state, JobState::Waiting | JobState::Limited)
+                }
                 NodeKind::Block(_) | NodeKind::Input(_) => job.state != JobState::Blocked,
                 NodeKind::Wait { .. } | NodeKind::Trigger(_) => true,
             })
