@@ -139,6 +139,13 @@ pub enum Request {
     },
     /// Add steps to the build of a running job, right after its own (reference 7).
     Upload(Box<Upload>),
+    /// Set some of a build's meta-data, all or none; what is there under the same keys is replaced.
+    SetMetaData {
+        /// Which; it must not have ended.
+        build: BuildId,
+        /// Neither keys nor values may be blank (reference 19.2).
+        values: std::collections::BTreeMap<String, String>,
+    },
     /// Make a token.
     CreateToken(Box<NewToken>),
     /// Take a token back; its agents stay unless `and_agents` (F5).

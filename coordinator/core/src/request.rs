@@ -43,6 +43,11 @@ impl Core {
                     self.audit(actor, "build.upload", &target, &detail);
                 }
             }
+            Request::SetMetaData { build, values } => {
+                let keys = values.keys().cloned().collect::<Vec<_>>().join(" ");
+                self.set_meta_data(build, values)?;
+                self.audit(actor, "build.meta_data", &build.to_string(), &keys);
+            }
             Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
             Request::DrainAgents { agents, deadline_ms } => {
                 self.known(&agents)?;

@@ -63,6 +63,7 @@ names! {
         core::Input::Request { request: Request::CancelJob { .. }, .. } => "input.cancel_job",
         core::Input::Request { request: Request::RetryBuild { .. }, .. } => "input.retry_build",
         core::Input::Request { request: Request::RetryJob { .. }, .. } => "input.retry_job",
+        core::Input::Request { request: Request::SetMetaData { .. }, .. } => "input.set_meta_data",
         core::Input::Request { request: Request::Upload(_), .. } => "input.upload",
         core::Input::Request { request: Request::Unblock { .. }, .. } => "input.unblock",
         core::Input::Request { request: Request::CreateToken(_), .. } => "input.create_token",

@@ -343,7 +343,7 @@ impl World {
         let jobs: Vec<JobId> = self.store.rows.jobs.keys().copied().collect();
         let (build, job) = (self.random.pick(&builds), self.random.pick(&jobs));
         let of_job = job.and_then(|job| Some((self.store.rows.jobs.get(&job)?.build, Some(job))));
-        match (self.random.below(20), build, job) {
+        match (self.random.below(21), build, job) {
             (0, Some(build), _) => {
                 self.ask(Request::CancelBuild { build, detail: "why not".to_owned() }, Asked::Once(None));
             }
@@ -363,6 +363,11 @@ impl World {
             (12, ..) => self.ask_nonsense(),
             (13 | 14, ..) => self.open_gates(false),
             (15..=18, ..) => self.upload_something(),
+            (19, Some(build), _) => {
+                let value = if self.random.thousandth(300) { " " } else { "v" };
+                let values = [("key".to_owned(), value.to_owned())].into();
+                self.ask(Request::SetMetaData { build, values }, Asked::Once(None));
+            }
             _ => {}
         }
     }

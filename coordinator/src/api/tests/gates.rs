@@ -96,3 +96,27 @@ async fn a_running_job_adds_steps_whole_once_and_decides_conditions_by_its_build
     assert_eq!(job.command, "echo me");
     assert_eq!(job.build.to_string(), text(&build["id"]));
 }
+
+#[tokio::test]
+async fn meta_data_is_set_read_and_bounded_until_the_build_ends() {
+    let mut bench = Bench::new().await;
+    bench.agent().await;
+    let build = submitted(&bench, "steps:\n  - command: a\n").await;
+    let path = format!("/api/v1/builds/{}/meta-data", text(&build["id"]));
+    let put =
+        async |bench: &Bench, body: serde_json::Value| bench.call(&bench.admin, "PUT", &path, body.to_string()).await;
+    let all = put(&bench, json!({ "release/tag": "v1", "b": "2" })).await.is(200).json();
+    assert_eq!(all, json!({ "b": "2", "release/tag": "v1" }));
+    assert_eq!(put(&bench, json!({ "b": "3" })).await.is(200).json()["b"], "3", "the last one counts");
+    let one = bench.get(&format!("{path}/release/tag")).await.is(200).json();
+    assert_eq!(one, json!({ "key": "release/tag", "value": "v1" }));
+    bench.get(&format!("{path}/none")).await.is(404);
+    for refused in [json!({ "b": " " }), json!({ "": "x" }), json!({ "b": "x".repeat((100 << 10) + 1) })] {
+        put(&bench, refused).await.is(422);
+    }
+    assert_eq!(bench.get(&path).await.is(200).json(), json!({ "b": "3", "release/tag": "v1" }));
+    bench.run(0, b"").await;
+    bench.ended(text(&build["id"])).await;
+    put(&bench, json!({ "b": "4" })).await.is(409);
+    assert_eq!(bench.get(&path).await.is(200).json()["b"], "3", "what was set is kept with the build");
+}

@@ -210,8 +210,9 @@ fn slots_that_outlive_their_jobs_are_loaded_until_they_are_over(bench: &mut dyn 
     store.commit(epoch, &[Change::Hold(hold.clone())]).unwrap();
     let later = HoldRow { until: WallMs(100), ..hold };
     store.commit(epoch, &[Change::Hold(later.clone())]).unwrap();
-    assert_eq!(store.load().unwrap().holds.into_values().collect::<Vec<_>>(), [later.clone()]);
-    store.commit(epoch, &[Change::HoldOver(later.job)]).unwrap();
+    let job = later.job;
+    assert_eq!(store.load().unwrap().holds.into_values().collect::<Vec<_>>(), [later]);
+    store.commit(epoch, &[Change::HoldOver(job)]).unwrap();
     assert!(store.load().unwrap().holds.is_empty());
 }
 
