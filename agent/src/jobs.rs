@@ -1,10 +1,10 @@
 //! Attempts between the core and their runners: one task each, from preparing to outcome.
 //!
-//! On disk an attempt is `jobs/<attempt>/`: the runner's own files, and `job`, which is there before anything is prepared
-//! (which boot of the machine took the offer, in which place of this machine, and the offer as it came). None of it is
-//! synced: after the death of the agent all of it is there, and the control socket, which the spawner makes before it forks,
-//! tells what may have started. After one of the machine what is left of an attempt counts as started, and so does what is
-//! lost: the hello names the boot (docs/design/014).
+//! On disk an attempt is `jobs/<attempt>/`, the runner's own. It is there before anything is prepared, and holds a note of
+//! ours: which run of the machine took the offer, in which place, and the offer as it came. None of it is synced: after
+//! the death of the agent all of it is there, and the control socket, which the spawner makes before it forks, tells what
+//! may have started. After one of the machine what is left of an attempt counts as started, and so does what is lost: the
+//! hello names the boot (docs/design/014).
 
 mod follow;
 mod record;
@@ -33,7 +33,7 @@ use windlass_protocol::limits::JOB_REQUESTS_MAX;
 use windlass_protocol::{AttemptId, Cause, Instant64};
 
 use self::follow::{Watching, attach_to, ended, failed_outcome, nothing_ran, tell, watch_over};
-use self::record::{Record, read_record, record};
+use self::record::{Record, record};
 use crate::environment;
 use crate::home::Home;
 use crate::host::BootId;
@@ -138,7 +138,7 @@ impl Jobs {
     }
 
     fn adopt_one(&mut self, found: &FoundAttempt) -> io::Result<Option<Found>> {
-        let Some(Record { boot, place, spec }) = read_record(&found.dir, found.launched)? else { return Ok(None) };
+        let Some(Record { boot, place, spec }) = Record::parse(&found.note, found.launched)? else { return Ok(None) };
         let outcome = found.outcome.clone();
         if !found.launched && boot == self.ground.boot && attempts::discard_unlaunched(&found.dir)? {
             // The agent died before the launch: the command has not started and never will. The same attempt may be

@@ -7,6 +7,8 @@
 //! | `extract` | queries, JSON bodies and pages |
 //! | `shape` | what builds, jobs and attempts look like |
 //! | `submit`, `definition` | making builds, and where their pipelines come from |
+//! | `meta_data` | strings that jobs hand to later ones |
+//! | `upload` | steps that a running job adds |
 //! | `build`, `job` | showing, listing, cancelling, running again |
 //! | `event`, `log` | live streams of builds and logs |
 //! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
@@ -26,12 +28,14 @@ mod event;
 mod extract;
 mod job;
 mod log;
+mod meta_data;
 pub mod metric;
 mod openapi;
 mod problem;
 mod shape;
 mod submit;
 mod token;
+mod upload;
 
 use std::sync::Arc;
 
@@ -78,12 +82,15 @@ pub fn router(ground: Ground) -> Router {
         .route("/builds/{id}/rebuild", post(submit::rebuild))
         .route("/builds/{id}/events", get(event::stream))
         .route("/builds/{id}/artifacts", get(build::artifacts))
+        .route("/builds/{id}/meta-data", get(meta_data::list).put(meta_data::set))
+        .route("/builds/{id}/meta-data/{*key}", get(meta_data::show))
         .route("/pipelines/{name}/builds/{number}", get(build::show_by_number))
         .route("/jobs/{id}/retry", post(job::retry))
         .route("/jobs/{id}/cancel", post(job::cancel))
         .route("/jobs/{id}/unblock", post(job::unblock))
         .route("/jobs/{id}/why", get(job::why))
         .route("/attempts/{id}/log", get(log::read))
+        .route("/attempts/{id}/pipeline", post(upload::pipeline))
         .route("/attempts/{id}/log/stream", get(log::stream))
         .route("/agents", get(agent::list))
         .route("/agents/{id}", get(agent::show))

@@ -12,10 +12,12 @@ use std::pin::Pin;
 
 use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{Actor, ActorKind, AttemptRow, BuildRows, Upload};
+use windlass_coordinator_core::known::Known;
+use windlass_coordinator_core::row::{Actor, ActorKind, AttemptRow, BuildRow, BuildRows, Upload};
 use windlass_coordinator_core::served::SERVED;
-use windlass_pipeline::{Inputs, Severity, compile_with};
+use windlass_pipeline::{Compiled, Inputs, Severity, compile_with};
 use windlass_protocol::BuildId;
+use windlass_protocol::job::Source;
 use windlass_protocol::limits::DETAIL_MAX_BYTES;
 use windlass_protocol::message::{Ask, AskRefused, Asked, Told};
 
@@ -112,7 +114,8 @@ impl CoreJobDesk {
         match ask.what {
             Asked::SetMetaData { values } => {
                 let values = values.into_iter().collect();
-                let request = Request::SetMetaData { attempt: attempt.id, epoch: ask.epoch, values };
+                let by = Some((attempt.id, ask.epoch));
+                let request = Request::SetMetaData { build: attempt.build, by, values };
                 self.request(&attempt, request).await
             }
             Asked::GetMetaData { build, key } => {
@@ -201,12 +204,10 @@ async fn compiled(
     variables: &[(String, String)],
     file: String,
 ) -> Result<windlass_pipeline::graph::Graph, No> {
-    let (text, variables, env) = (text.to_owned(), variables.to_vec(), rows.build.env.clone());
-    let compiled = tokio::task::spawn_blocking(move || {
-        let inputs = Inputs { build_env: &env, standard_env: &variables, served: Some(SERVED), ..Inputs::default() };
-        compile_with(&text, &file, &inputs)
-    });
+    let (text, variables, build) = (text.to_owned(), variables.to_vec(), rows.build.clone());
+    let compiled = tokio::task::spawn_blocking(move || compile_in(&text, &file, &variables, &build));
     let compiled = compiled.await.map_err(|error| No(AskRefused::Unavailable, error.to_string()))?;
+    let compiled = compiled.map_err(|error| No(AskRefused::Invalid, error))?;
     let errors = compiled.diagnostics.iter().filter(|found| found.severity == Severity::Error);
     let errors: Vec<String> = errors
         .map(|found| format!("{}:{}:{}: {}", compiled.file, found.span.line, found.span.column, found.message))
@@ -214,5 +215,38 @@ async fn compiled(
     compiled.graph.ok_or_else(|| No(AskRefused::Invalid, errors.join("\n")))
 }
 
-#[cfg(test)]
-mod tests;
+/// Compiles an upload; conditions are decided by the build as it is now.
+pub(crate) fn compile_in(
+    text: &str,
+    file: &str,
+    variables: &[(String, String)],
+    build: &BuildRow,
+) -> Result<Compiled, String> {
+    let id = build.id.to_string();
+    let repository = match &build.origin {
+        Source::Git { repository, .. } => repository.as_str(),
+        Source::Tree { .. } | Source::Empty => "",
+    };
+    let known = Known {
+        id: &id,
+        number: Some(build.number),
+        branch: &build.branch,
+        commit: &build.commit,
+        tag: build.tag.as_deref().unwrap_or_default(),
+        message: &build.message,
+        source: "api",
+        creator: &build.creator.name,
+        pipeline: &build.pipeline,
+        repository,
+        env: &build.env,
+    };
+    let context = known.context().map_err(|error| error.to_string())?;
+    let inputs = Inputs {
+        build_env: &build.env,
+        standard_env: variables,
+        context: Some(&context),
+        served: Some(SERVED),
+        ..Inputs::default()
+    };
+    Ok(compile_with(text, file, &inputs))
+}

@@ -29,3 +29,5 @@ pub mod writer;
 
 pub use config::{Config, Http};
 pub use run::{Coordinator, StartError};
+pub use windlass_coordinator_core::known::Known;
+pub use windlass_coordinator_core::served::SERVED;

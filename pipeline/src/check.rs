@@ -5,23 +5,24 @@ mod cycle;
 mod key;
 
 use crate::decide::Fate;
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::graph::{Dependency, Feature, LinkGroup, LinkKind, LinkStep, Linked, link};
 use crate::model::{Dependency as Written, Pipeline, StepKind, StepWord};
 use crate::read::{Reader, shown};
 use crate::suggest::did_you_mean;
 
 /// Checks what steps say of each other, and gives each step's edges, the implicit ones written out.
-pub(crate) fn check(reader: &mut Reader, pipeline: &Pipeline, fates: &[Fate]) -> Linked {
+pub(crate) fn check(reader: &mut Reader, pipeline: &Pipeline, fates: &[Fate], served: Option<&[Feature]>) -> Linked {
+    let later = served.is_none_or(|served| served.contains(&Feature::UnresolvedDependency));
     let keys = key::check(reader, pipeline);
     let linked = edges(pipeline, fates);
     for step in &pipeline.steps {
         let own = step.key.as_ref().map_or("", |key| key.named.text.as_str());
-        unresolved(reader, &keys, own, step.depends_on.as_deref());
+        unresolved(reader, &keys, own, step.depends_on.as_deref(), later);
     }
     for group in &pipeline.groups {
         let own = group.key.as_ref().map_or("", |key| key.named.text.as_str());
-        unresolved(reader, &keys, own, group.depends_on.as_deref());
+        unresolved(reader, &keys, own, group.depends_on.as_deref(), later);
     }
     cycle::check(reader, pipeline, &linked.edges);
     artifact::check(reader, pipeline);
@@ -70,8 +71,8 @@ fn edges(pipeline: &Pipeline, fates: &[Fate]) -> Linked {
     link(&steps, &groups)
 }
 
-/// A key that nobody has is no error: a later upload may bring it (reference 6.2). It is more often a mistake.
-fn unresolved(reader: &mut Reader, keys: &key::Keys<'_>, own: &str, dependencies: Option<&[Written]>) {
+/// A key that nobody has is no error where a `later` upload may bring it (reference 6.2). It is more often a mistake.
+fn unresolved(reader: &mut Reader, keys: &key::Keys<'_>, own: &str, dependencies: Option<&[Written]>, later: bool) {
     for Written { step: name, .. } in dependencies.unwrap_or_default() {
         if keys.contains(name.text.as_str()) || (reader.open && name.text.contains('$')) {
             continue;
@@ -81,11 +82,12 @@ fn unresolved(reader: &mut Reader, keys: &key::Keys<'_>, own: &str, dependencies
             continue;
         }
         let others = keys.iter().copied().filter(|key| *key != own);
-        let hint = if reader.findings.wants_hints() { did_you_mean(&name.text, others) } else { None };
-        let hint = hint
-            .unwrap_or_else(|| "unless a later upload brings it, the step never runs and the build fails".to_owned());
+        let or_else = || Some("unless a later upload brings it, the step never runs and the build fails".to_owned());
+        let hint = reader.findings.wants_hints().then(|| did_you_mean(&name.text, others).or_else(or_else)).flatten();
         let who = if own.is_empty() { "the step".to_owned() } else { format!("step `{}`", shown(own)) };
         let message = format!("{who} depends on `{}`, which is not in this pipeline", shown(&name.text));
-        reader.findings.push(Diagnostic::warning("unknown-dependency", name.span, message).hint(hint));
+        let severity = if later { Severity::Warning } else { Severity::Error };
+        let diagnostic = Diagnostic::error("unknown-dependency", name.span, message).maybe_hint(hint);
+        reader.findings.push(Diagnostic { severity, ..diagnostic });
     }
 }

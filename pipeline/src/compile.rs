@@ -108,7 +108,7 @@ fn graph(
         model::read(&mut reader, document, &mut pipeline);
     }
     let fates = decide(&mut reader, &pipeline, inputs);
-    let linked = check_steps(&mut reader, &pipeline, &fates);
+    let linked = check_steps(&mut reader, &pipeline, &fates, inputs.served);
     *queues = queues_of(&pipeline);
     let uses = std::mem::take(&mut reader.uses);
     if let Some(served) = inputs.served {
@@ -167,9 +167,8 @@ fn tell_unserved(reader: &mut Reader, served: &[Feature], feature: Feature, span
         Feature::Block | Feature::Input | Feature::Trigger | Feature::Group => {
             (format!("steps of kind `{feature}` are not served yet"), "nothing runs: running past it could do harm")
         }
-        Feature::UnresolvedDependency => {
-            ("keys that a later upload brings are not served yet".to_owned(), "name a step of this pipeline")
-        }
+        // Told where keys are looked for, with the name that may be meant.
+        Feature::UnresolvedDependency => return,
         _ if feature.is_harmless() => {
             return reader.warning("not-served", span, format!("`{feature}` is not served yet: ignored"));
         }

@@ -20,6 +20,7 @@ use std::fmt;
 
 pub use context::{Context, ContextError, Environment, Value};
 pub use error::{Error, ErrorKind};
+pub(crate) use regex::characters;
 
 /// Where an expression stands: that decides which variables it may name and what an error means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -496,8 +496,12 @@ pub const CHECKPOINT_COMMITS: u64 = 256;
 /// How long a commit waits at most for the write-ahead log to be copied back.
 pub const CHECKPOINT_MS: u64 = 2_000;
 
-/// A write-ahead log past this size is started anew, at the price of one pause of the writer.
-pub const WAL_RESTART_BYTES: u64 = 64 << 20;
+/// A write-ahead log past this size is started anew, at the price of one short pause of the writer. It has this size from the
+/// beginning, zeroed: a sync of bytes that a file already has costs a third of one that makes it longer.
+pub const WAL_RESTART_BYTES: u64 = 8 << 20;
+
+/// A write-ahead log past this many times its restart size, which a reader kept from restarting, is cut.
+pub const WAL_CUT_FACTOR: u64 = 8;
 
 /// How long SQLite waits for a lock that another connection of ours holds: longer than any checkpoint takes.
 pub const STORE_BUSY_MS: u64 = 10_000;

@@ -181,10 +181,12 @@ bugs! {
         CoreBugs { forget_dependency: true, ..CoreBugs::default() }, AgentBugs::default();
     an_exclusive_job_without_a_fence_is_caught: "I3",
         CoreBugs { skip_exclusive_fence: true, ..CoreBugs::default() }, AgentBugs::default();
-    a_job_offered_again_after_a_power_cut_is_caught: "I3",
-        CoreBugs { forget_reboot: true, ..CoreBugs::default() }, AgentBugs::default();
     a_slot_of_a_group_before_its_fence_is_caught: "I3",
         CoreBugs { slot_before_fence: true, ..CoreBugs::default() }, AgentBugs::default();
+    a_job_offered_again_after_a_power_cut_is_caught: "I3",
+        CoreBugs { forget_reboot: true, ..CoreBugs::default() }, AgentBugs::default();
+    an_upload_that_is_inserted_twice_is_caught: "I3",
+        CoreBugs { upload_twice: true, ..CoreBugs::default() }, AgentBugs::default();
     a_lease_without_a_deadline_is_caught: "I10",
         CoreBugs { drop_deadline: true, ..CoreBugs::default() }, AgentBugs::default();
     an_agent_that_outlives_its_right_is_caught: "I3",

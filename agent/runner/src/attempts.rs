@@ -1,9 +1,9 @@
 //! The attempts' directories: what a starting agent finds of those that its predecessor ran.
 
 use std::fs::{self, DirBuilder};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +17,8 @@ use windlass_protocol::limits::UNKILLABLE_MS;
 use windlass_protocol::time::WallMs;
 
 use crate::cgroup::JobCgroup;
-use crate::launch::{CONTROL_SOCKET, LaunchRecord, Places, StartedRecord, write_whole};
+use crate::control::to_line;
+use crate::launch::{CONTROL_SOCKET, LaunchRecord, Places, StartedRecord, write_new, write_whole};
 use crate::spool::SpoolReader;
 use crate::supervisor::boot_now_ms;
 
@@ -30,6 +31,8 @@ pub struct FoundAttempt {
     pub epoch: Epoch,
     /// Its directory.
     pub dir: PathBuf,
+    /// What the agent noted of it in [`prepare`].
+    pub note: Vec<u8>,
     /// Its workspace.
     pub workspace: PathBuf,
     /// Its processes must end with its lease.
@@ -46,21 +49,15 @@ pub struct FoundAttempt {
     pub launched: bool,
 }
 
-/// Makes an attempt's directory, which nobody else can look into, and notes whose it is.
+/// Makes an attempt's directory, which nobody else can look into, and notes whose it is and what the agent wants to know
+/// of it after a restart.
 ///
 /// # Errors
 /// Those of the file system; the directory must not exist.
-pub fn prepare(jobs: &Path, record: &LaunchRecord) -> io::Result<PathBuf> {
+pub fn prepare(jobs: &Path, record: &LaunchRecord, note: &[u8]) -> io::Result<PathBuf> {
     let dir = jobs.join(record.attempt.to_string());
     DirBuilder::new().mode(0o700).create(&dir)?;
-    // In one write, which no death of this process cuts; after one of the machine an empty file says nothing.
-    let mut options = fs::OpenOptions::new();
-    options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(Places(&dir).launch())?
-        .write_all(&serde_json::to_vec(record)?)?;
+    write_new(&Places(&dir).launch(), &with_note(record, note)?)?;
     Ok(dir)
 }
 
@@ -69,10 +66,25 @@ pub fn prepare(jobs: &Path, record: &LaunchRecord) -> io::Result<PathBuf> {
 /// # Errors
 /// Those of the file system; the earlier note stands then.
 pub fn adopt(dir: &Path, epoch: Epoch) -> io::Result<()> {
-    let path = Places(dir).launch();
     let missing = || io::Error::new(io::ErrorKind::NotFound, "the attempt has no record");
-    let record = read_json::<LaunchRecord>(&path)?.ok_or_else(missing)?;
-    write_whole(&path, &serde_json::to_vec(&LaunchRecord { epoch, ..record })?)
+    let (record, note) = read_launch(dir)?.ok_or_else(missing)?;
+    write_whole(&Places(dir).launch(), &with_note(&LaunchRecord { epoch, ..record }, &note)?)
+}
+
+fn with_note(record: &LaunchRecord, note: &[u8]) -> io::Result<Vec<u8>> {
+    let mut bytes = to_line(record)?;
+    bytes.extend_from_slice(note);
+    Ok(bytes)
+}
+
+/// The record of an attempt and the agent's note; `None` where the directory says nothing of itself.
+fn read_launch(dir: &Path) -> io::Result<Option<(LaunchRecord, Vec<u8>)>> {
+    let bytes = match fs::read(Places(dir).launch()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+    Ok(Some((serde_json::from_slice(&bytes[..end])?, bytes[end + 1..].to_vec())))
 }
 
 /// All attempts below `jobs`. A directory that says nothing of itself was being made when its agent died: it is removed.
@@ -94,7 +106,7 @@ pub fn scan(jobs: &Path) -> io::Result<Vec<FoundAttempt>> {
 
 fn look(dir: &Path) -> io::Result<Option<FoundAttempt>> {
     let places = Places(dir);
-    let Some(record) = read_json::<LaunchRecord>(&places.launch())? else { return Ok(None) };
+    let Some((record, note)) = read_launch(dir)? else { return Ok(None) };
     // Asked before the outcome is read: one that ends in between has left its outcome.
     let (supervised, launched) = (connect(dir).is_ok(), was_launched(dir));
     let started = read_json::<StartedRecord>(&places.started())?;
@@ -108,6 +120,7 @@ fn look(dir: &Path) -> io::Result<Option<FoundAttempt>> {
         attempt: record.attempt,
         epoch: record.epoch,
         dir: dir.to_owned(),
+        note,
         workspace: record.workspace,
         exclusive: record.exclusive,
         phase,
@@ -262,7 +275,7 @@ mod tests {
     fn noted(jobs: &Path) -> PathBuf {
         let attempt = AttemptId::from_bytes([7; 16]);
         let workspace = jobs.join("workspace");
-        prepare(jobs, &LaunchRecord { attempt, epoch: Epoch(1), exclusive: false, workspace }).unwrap()
+        prepare(jobs, &LaunchRecord { attempt, epoch: Epoch(1), exclusive: false, workspace }, b"a\nnote").unwrap()
     }
 
     #[test]
@@ -278,10 +291,21 @@ mod tests {
     }
 
     #[test]
+    fn an_agents_note_is_kept_when_the_right_rises_and_an_empty_record_says_nothing() {
+        let jobs = tempfile::tempdir().unwrap();
+        let dir = noted(jobs.path());
+        adopt(&dir, Epoch(5)).unwrap();
+        let found = &scan(jobs.path()).unwrap()[0];
+        assert_eq!((found.epoch, found.note.as_slice(), found.launched), (Epoch(5), &b"a\nnote"[..], false));
+        fs::write(Places(&dir).launch(), "").unwrap();
+        assert!(scan(jobs.path()).unwrap().is_empty() && !dir.exists());
+    }
+
+    #[test]
     fn a_directory_that_is_half_removed_is_no_attempt() {
         let jobs = tempfile::tempdir().unwrap();
         let dir = noted(jobs.path());
-        fs::write(dir.join("job"), "").unwrap();
+        fs::write(Places(&dir).started(), "").unwrap();
         fs::remove_file(Places(&dir).launch()).unwrap();
         assert!(scan(jobs.path()).unwrap().is_empty());
         assert!(!dir.exists(), "the rest goes with the scan");

@@ -106,15 +106,15 @@ impl Runner {
         &self.jobs
     }
 
-    /// Notes that an attempt is being prepared, so that an agent that starts again knows of it. [`Self::start`] does
+    /// Notes that an attempt is being prepared, so that an agent that starts again knows of it, and finds its note. [`Self::start`] does
     /// so itself where this was not called.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn prepare(&self, job: &JobSpec, epoch: Epoch, workspace: &Path) -> io::Result<PathBuf> {
+    pub fn prepare(&self, job: &JobSpec, epoch: Epoch, workspace: &Path, note: &[u8]) -> io::Result<PathBuf> {
         let workspace = workspace.to_owned();
         let record = LaunchRecord { attempt: job.attempt, epoch, exclusive: job.exclusive, workspace };
-        attempts::prepare(&self.jobs, &record)
+        attempts::prepare(&self.jobs, &record, note)
     }
 
     /// Starts a job as a process.
@@ -141,7 +141,7 @@ impl Runner {
         let job = start.job;
         let dir = self.jobs.join(job.attempt.to_string());
         if !dir.exists() {
-            self.prepare(job, start.epoch, start.workspace).map_err(StartError::Directory)?;
+            self.prepare(job, start.epoch, start.workspace, &[]).map_err(StartError::Directory)?;
         }
         let launch = Launch {
             attempt: job.attempt,

@@ -1,4 +1,5 @@
-//! Gates: block and input steps that a person opens, and what the answers must be (reference 5.2, 5.3).
+//! Gates: block and input steps that a person opens, and what the answers must be (reference 5.2, 5.3); and the meta-data
+//! that the answers become.
 
 use std::collections::BTreeMap;
 
@@ -55,6 +56,24 @@ impl Core {
             row.state = JobState::Unblocked;
         });
         Ok(detail)
+    }
+
+    /// Sets meta-data of a build that goes on.
+    pub(crate) fn set_meta_data(
+        &mut self,
+        id: windlass_protocol::BuildId,
+        values: BTreeMap<String, String>,
+    ) -> Result<(), Rejected> {
+        let build = self.builds.get(&id).ok_or(Rejected::NotInMemory(id))?;
+        if let Some((key, _)) = values.iter().find(|(key, value)| key.trim().is_empty() || value.trim().is_empty()) {
+            let why = "neither a key nor a value may be blank".to_owned();
+            return Err(Rejected::Answer { field: key.clone(), why });
+        }
+        let mut meta_data = build.row.meta_data.clone();
+        meta_data.extend(values);
+        check_meta_data(&meta_data)?;
+        self.edit_build(id).meta_data = meta_data;
+        Ok(())
     }
 
     /// Gates that were opened say so whether their build has failed since (reference 16.1).

@@ -139,13 +139,13 @@ pub enum Request {
     },
     /// Add steps to the build of a running job, right after its own (reference 7).
     Upload(Box<Upload>),
-    /// Set meta-data of the build of a running job: all of it, or none.
+    /// Set some of a build's meta-data, all or none; what is there under the same keys is replaced.
     SetMetaData {
-        /// Which attempt sets it: it must hold this right.
-        attempt: AttemptId,
-        /// By which right.
-        epoch: Epoch,
-        /// Keys and values; the last write wins.
+        /// Which; it must not have ended.
+        build: BuildId,
+        /// The attempt of one of its jobs that says so, and by which right, where an agent hands it on.
+        by: Option<(AttemptId, Epoch)>,
+        /// Neither keys nor values may be blank (reference 19.2).
         values: std::collections::BTreeMap<String, String>,
     },
     /// Make a token.

@@ -9,6 +9,7 @@
 //! | [`policy`] | what an operator may choose |
 //! | [`explain`] | why a job waits |
 //! | [`served`] | what of the pipeline language it runs |
+//! | [`known`] | what of a build its pipeline's conditions see |
 //! | [`view`] | what pages and metrics see |
 //! | [`invariant`] | what must always hold |
 //! | `state`, `load` | the core's data, its face, and how it comes from rows |
@@ -34,6 +35,7 @@ mod gate;
 mod hello;
 pub mod input;
 pub mod invariant;
+pub mod known;
 mod lease;
 mod load;
 mod logbook;

@@ -1,40 +1,26 @@
-//! A build's meta-data, as its jobs set it (reference 19.2).
+//! Who may speak for a build: the jobs of it that hold a right (reference 19.2).
 
-use std::collections::BTreeMap;
-
-use windlass_protocol::AttemptId;
 use windlass_protocol::job::Epoch;
+use windlass_protocol::{AttemptId, BuildId};
 
 use crate::error::Rejected;
-use crate::gate::check_meta_data;
 use crate::row::JobRefused;
 use crate::state::Core;
 
 impl Core {
-    /// Sets meta-data of the build whose job holds the attempt by this right.
-    pub(crate) fn set_meta_data(
-        &mut self,
-        attempt: AttemptId,
-        epoch: Epoch,
-        values: BTreeMap<String, String>,
-    ) -> Result<(), Rejected> {
+    /// That the attempt is held by this right, and is of this build, which goes on.
+    pub(crate) fn check_own_build(&self, build: BuildId, attempt: AttemptId, epoch: Epoch) -> Result<(), Rejected> {
         let lease = self.leases.get(&attempt).ok_or(Rejected::NoLease(attempt))?;
         if epoch != lease.epoch {
             return Err(Rejected::StaleEpoch { attempt, held: lease.epoch, got: epoch });
         }
         let job = lease.job;
-        let build = self.jobs[&job].row.build;
-        let row = &self.builds[&build].row;
-        if row.cancel_requested {
+        if self.jobs[&job].row.build != build {
+            return Err(Rejected::NoLease(attempt));
+        }
+        if self.builds[&build].row.cancel_requested {
             return Err(Rejected::Job { job, why: JobRefused::BuildCanceled });
         }
-        if values.iter().all(|(key, value)| row.meta_data.get(key) == Some(value)) {
-            return Ok(());
-        }
-        let mut meta_data = row.meta_data.clone();
-        meta_data.extend(values);
-        check_meta_data(&meta_data)?;
-        self.edit_build(build).meta_data = meta_data;
         Ok(())
     }
 }

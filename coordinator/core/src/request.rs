@@ -43,7 +43,15 @@ impl Core {
                     self.audit(actor, "build.upload", &target, &detail);
                 }
             }
-            Request::SetMetaData { attempt, epoch, values } => self.set_meta_data(attempt, epoch, values)?,
+            Request::SetMetaData { build, by: Some((attempt, epoch)), values } => {
+                self.check_own_build(build, attempt, epoch)?;
+                self.set_meta_data(build, values)?;
+            }
+            Request::SetMetaData { build, by: None, values } => {
+                let keys = values.keys().cloned().collect::<Vec<_>>().join(" ");
+                self.set_meta_data(build, values)?;
+                self.audit(actor, "build.meta_data", &build.to_string(), &keys);
+            }
             Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
             Request::DrainAgents { agents, deadline_ms } => {
                 self.known(&agents)?;

@@ -230,6 +230,9 @@ pub struct BuildRow {
     pub namespace: Namespace,
     /// As submitted.
     pub env: Vec<(String, String)>,
+    /// The pipeline's own, which lie beneath those (reference 17.1).
+    #[serde(default)]
+    pub pipeline_env: Vec<(String, String)>,
     /// As submitted, and as jobs set it.
     pub meta_data: BTreeMap<String, String>,
     /// What a newer build does to it.
@@ -237,9 +240,6 @@ pub struct BuildRow {
     /// The groups of its steps; nodes name them by index.
     #[serde(default)]
     pub groups: Vec<Group>,
-    /// The top-level variables of its pipeline and of what was uploaded: beneath `env` (reference 17.1).
-    #[serde(default)]
-    pub pipeline_env: Vec<(String, String)>,
     /// Who hears of it (reference 13).
     #[serde(default)]
     pub notify: Vec<Notify>,

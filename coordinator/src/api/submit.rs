@@ -12,10 +12,11 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
+use windlass_coordinator_core::known::Known;
 use windlass_coordinator_core::row::{BuildSource, Scope, Submit};
 use windlass_coordinator_core::served::SERVED;
 use windlass_pipeline::graph::{Edge, Graph};
-use windlass_pipeline::{Inputs, compile_with};
+use windlass_pipeline::{Compiled, Inputs, compile_with};
 use windlass_protocol::job::Source;
 use windlass_protocol::limits::{ENV_VARS_MAX, IDEMPOTENCY_KEY_MAX_BYTES, NAME_MAX_BYTES, URL_MAX_BYTES};
 use windlass_protocol::{BuildId, Digest, Namespace, TokenId, Trust};
@@ -284,7 +285,7 @@ fn check_name(name: &str) -> Result<(), Problem> {
     Ok(())
 }
 
-fn variables(env: Map<String, Value>) -> Result<Vec<(String, String)>, Problem> {
+pub(crate) fn variables(env: Map<String, Value>) -> Result<Vec<(String, String)>, Problem> {
     if env.len() > ENV_VARS_MAX {
         return Err(Problem::new(Kind::LimitReached, format!("env: at most {ENV_VARS_MAX} variables")));
     }
@@ -381,18 +382,46 @@ fn compile(
         }
     };
     let standard_env = standard_env(&draft, creator);
-    let inputs =
-        Inputs { build_env: &draft.env, standard_env: &standard_env, served: Some(SERVED), ..Inputs::default() };
-    let compiled = compile_with(&definition.text, &definition.file, &inputs);
-    let Some(mut graph) = compiled.graph else {
-        let errors = compiled.diagnostics.iter().filter_map(|found| serde_json::to_value(found).ok()).collect();
-        let detail = format!("{} cannot run; errors[] says why", definition.file);
-        return Err(Problem::new(Kind::PipelineInvalid, detail).with_errors(errors));
+    let repository = match &draft.origin {
+        Source::Git { repository, .. } => repository.as_str(),
+        Source::Tree { .. } | Source::Empty => "",
     };
+    let known = Known {
+        branch: &draft.branch,
+        commit: &draft.commit,
+        tag: draft.tag.as_deref().unwrap_or_default(),
+        message: &draft.message,
+        source: "api",
+        creator,
+        pipeline: &draft.pipeline,
+        repository,
+        env: &draft.env,
+        ..Known::default()
+    };
+    let context = known.context().map_err(|error| Problem::internal(&error))?;
+    let inputs = Inputs {
+        build_env: &draft.env,
+        standard_env: &standard_env,
+        context: Some(&context),
+        served: Some(SERVED),
+        ..Inputs::default()
+    };
+    let compiled = compile_with(&definition.text, &definition.file, &inputs);
+    let mut graph = graph_of(compiled)?;
     if let Some(steps) = &draft.steps {
         graph = narrow(graph, steps)?;
     }
     Ok((draft, definition, graph))
+}
+
+/// The graph of a pipeline that can run, or all that is wrong with it.
+pub(crate) fn graph_of(compiled: Compiled) -> Result<Graph, Problem> {
+    let Some(graph) = compiled.graph else {
+        let errors = compiled.diagnostics.iter().filter_map(|found| serde_json::to_value(found).ok()).collect();
+        let detail = format!("{} cannot run; errors[] says why", compiled.file);
+        return Err(Problem::new(Kind::PipelineInvalid, detail).with_errors(errors));
+    };
+    Ok(graph)
 }
 
 /// Keeps some steps, with what they depend on or without. Edges to steps that are left out are left out.

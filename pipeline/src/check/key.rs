@@ -42,8 +42,9 @@ fn duplicate(reader: &mut Reader, key: &Key, first: &Key) {
 
 fn check_form(reader: &mut Reader, key: &Named) {
     let length = key.text.chars().count();
-    let awaited = reader.open && key.text.contains('$');
-    let fits = |c: char| c.is_ascii_alphanumeric() || "_-:.,".contains(c) || (awaited && "${}".contains(c));
+    let token = key.text.contains("{{");
+    let awaited = token || (reader.open && key.text.contains('$'));
+    let fits = |c: char| c.is_ascii_alphanumeric() || "_-:.,".contains(c) || (awaited && "${} ".contains(c));
     let foreign = key.text.chars().find(|c| !fits(*c));
     if key.text.is_empty() {
         reader.error("step-key", key.span, "a key is empty");
@@ -53,6 +54,9 @@ fn check_form(reader: &mut Reader, key: &Named) {
         let message = format!("`{foreign}` cannot stand in a key");
         let diagnostic = Diagnostic::error("step-key", key.span, message);
         reader.findings.push(diagnostic.hint("letters, digits and `_` `-` `:` `.` `,` can"));
+    } else if token {
+        let message = "tokens of a matrix are not replaced in a key: all jobs of the step share it as it is written";
+        reader.warning("step-key", key.span, message);
     } else if is_uuid(&key.text) {
         reader.error("step-key", key.span, "a key must not look like a UUID: those are the ids of steps");
     }

@@ -143,8 +143,8 @@ impl Context {
     pub fn value(&self, name: &str) -> Value {
         let stored = self.values.get(name).cloned().unwrap_or(Value::Null);
         match name {
-            "build.source_event" => self.from_webhook(stored, "BUILDKITE_GITHUB_EVENT"),
-            "build.source_action" => self.from_webhook(stored, "BUILDKITE_GITHUB_ACTION"),
+            "build.source_event" => self.told_by_webhook(stored, "BUILDKITE_GITHUB_EVENT"),
+            "build.source_action" => self.told_by_webhook(stored, "BUILDKITE_GITHUB_ACTION"),
             "build.pull_request.label"
                 if self.value("build.source_event") != Value::Text("pull_request".to_owned()) =>
             {
@@ -158,7 +158,7 @@ impl Context {
     }
 
     /// Only a webhook has an event, and tells it in the build's environment.
-    fn from_webhook(&self, stored: Value, name: &str) -> Value {
+    fn told_by_webhook(&self, stored: Value, name: &str) -> Value {
         if self.values.get("build.source") != Some(&Value::Text("webhook".to_owned())) {
             return Value::Null;
         }

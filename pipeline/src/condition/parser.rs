@@ -71,7 +71,11 @@ impl<'a> Parser<'a> {
 
     fn deeper(&mut self) -> Result<(), Error> {
         self.depth += 1;
-        if self.depth > CONDITION_DEPTH_MAX || self.chained > CONDITION_DEPTH_MAX {
+        self.within_limits()
+    }
+
+    fn within_limits(&self) -> Result<(), Error> {
+        if self.depth.max(self.chained) > CONDITION_DEPTH_MAX {
             let message = format!("the expression is nested deeper than {CONDITION_DEPTH_MAX}");
             return Err(Error::new(ErrorKind::Parse, message, self.next.span.clone()));
         }
@@ -118,6 +122,7 @@ impl<'a> Parser<'a> {
             self.advance()?;
             let right = self.unary()?;
             self.chained += usize::from(matches!(left.kind, Kind::Compare { .. }));
+            self.within_limits()?;
             let span = left.span.start..right.span.end;
             left = Expression { span, kind: Kind::Compare { operator, left: Box::new(left), right: Box::new(right) } };
         }

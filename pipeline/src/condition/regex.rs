@@ -80,7 +80,7 @@ fn build(pattern: &str, steps: usize) -> fancy_regex::Result<Regex> {
 }
 
 /// Bytes as characters: each that is none becomes the replacement character.
-pub(super) fn characters(mut bytes: &[u8]) -> String {
+pub(crate) fn characters(mut bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len());
     loop {
         match std::str::from_utf8(bytes) {

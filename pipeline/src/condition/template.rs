@@ -11,7 +11,7 @@ use super::error::{Error, ErrorKind};
 use super::escape;
 
 /// Part of a template.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Piece {
     Bytes(Vec<u8>),
     Variable(Variable),
@@ -19,8 +19,8 @@ pub(super) enum Piece {
     Broken(String),
 }
 
-/// `$NAME`, `${NAME}`, `${NAME…}`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// `$NAME`, `${NAME}`, `${NAME…}`. Two are equal if they say the same, wherever they stand.
+#[derive(Debug, Clone)]
 pub(super) struct Variable {
     pub(super) name: String,
     operator: Operator,
@@ -28,7 +28,13 @@ pub(super) struct Variable {
     span: Range<usize>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl PartialEq for Variable {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, &self.operator) == (&other.name, &other.operator)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
 enum Operator {
     Plain,
     /// `$A.b`: the text after the value; the whole is then never null.

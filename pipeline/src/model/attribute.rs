@@ -4,6 +4,8 @@
 //! that neither can drift from the other.
 
 mod step;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use crate::diagnostic::Diagnostic;

@@ -1,7 +1,7 @@
 //! `if_changed`: steps that run only for some files (reference 11.1).
 
 use super::attribute::{self, IF_CHANGED};
-use crate::diagnostic::Diagnostic;
+use crate::diagnostic::{Diagnostic, Span};
 use crate::glob::Glob;
 use crate::read::{Reader, shown};
 use crate::yaml::{Entry, Kind, Node};
@@ -9,6 +9,8 @@ use crate::yaml::{Entry, Kind, Node};
 /// Globs of which a changed file must match one, and none of the others.
 #[derive(Debug, Clone)]
 pub(crate) struct IfChanged {
+    /// Where the attribute stands.
+    pub(crate) span: Span,
     include: Vec<Glob>,
     exclude: Vec<Glob>,
 }
@@ -27,7 +29,7 @@ pub(super) fn read(reader: &mut Reader, entry: &Entry) -> Option<IfChanged> {
         Kind::Null => None,
         Kind::Text(_) | Kind::List(_) => {
             let include = globs(reader, "if_changed", &entry.value)?;
-            Some(IfChanged { include, exclude: Vec::new() })
+            Some(IfChanged { span: entry.key_span, include, exclude: Vec::new() })
         }
         Kind::Map(map) => {
             attribute::check(reader, map, &IF_CHANGED);
@@ -40,7 +42,7 @@ pub(super) fn read(reader: &mut Reader, entry: &Entry) -> Option<IfChanged> {
                 Some(exclude) => globs(reader, "exclude", &exclude.value),
                 None => Some(Vec::new()),
             };
-            Some(IfChanged { include: include?, exclude: exclude? })
+            Some(IfChanged { span: entry.key_span, include: include?, exclude: exclude? })
         }
         Kind::Bool(_) | Kind::Int(_) | Kind::Unsigned(_) | Kind::Float(_) | Kind::Time(_) => {
             reader.wrong_type("if_changed", "a glob, a list of them, or a mapping with `include`", &entry.value);

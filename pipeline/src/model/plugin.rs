@@ -3,6 +3,7 @@
 use serde_json::Value;
 use windlass_protocol::limits::PLUGINS_MAX;
 
+use crate::diagnostic::Diagnostic;
 use crate::graph::Plugin;
 use crate::read::{Reader, shown};
 use crate::yaml::{Entry, Kind, Node};
@@ -29,10 +30,11 @@ fn one(reader: &mut Reader, node: &Node, plugins: &mut Vec<Plugin>) {
         Kind::Text(source) => add(reader, source, Value::Null, node, plugins),
         Kind::Map(map) => {
             for entry in map {
-                if !entry.value.is_null() && entry.value.as_map().is_none() {
-                    let what = shown(&entry.key);
-                    reader.wrong_type(&what, "a mapping of the plugin's settings", &entry.value);
-                    continue;
+                if !entry.value.is_null() && entry.value.as_map().is_none() && !reader.is_awaited(&entry.value) {
+                    let message =
+                        format!("the settings of the plugin `{}` are no mapping: its job will fail", shown(&entry.key));
+                    let diagnostic = Diagnostic::warning("plugin-settings", entry.value.span, message);
+                    reader.findings.push(diagnostic.hint("settings stand deeper than the plugin's name"));
                 }
                 add(reader, &entry.key, json(&entry.value), node, plugins);
             }

@@ -211,12 +211,7 @@ fn reasons(reader: &mut Reader, entry: &Entry) -> Option<Reasons> {
     for (word, node) in &words {
         if word == "none" {
             reasons.or_none = true;
-            reasons.kinds.extend([
-                CauseKind::AgentLost,
-                CauseKind::LeaseLost,
-                CauseKind::OutOfMemory,
-                CauseKind::DiskFull,
-            ]);
+            reasons.kinds.extend([CauseKind::AgentLost, CauseKind::LeaseLost, CauseKind::OutOfMemory]);
         } else if let Some((_, causes)) = REASONS.iter().find(|(name, _)| name == word) {
             reasons.kinds.extend_from_slice(causes);
         } else if !reader.is_awaited(node) {

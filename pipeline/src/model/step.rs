@@ -183,6 +183,11 @@ fn mapping(reader: &mut Reader, node: &Node, outer: &Map, place: &Place, pipelin
         None => infer(reader, span, map),
     };
     let Some(kind) = kind else { return };
+    if let (Some(_), Kind::Command, Some(entry)) = (nested, kind, outer.iter().next()) {
+        let message = format!("the whole step stands under `{}`", shown(&entry.key));
+        let diagnostic = Diagnostic::warning("nested-step", entry.key_span, message);
+        reader.findings.push(diagnostic.hint("write its attributes beside each other"));
+    }
     note_kind(reader, kind, span);
     let table = match kind {
         Kind::Command => &COMMAND,

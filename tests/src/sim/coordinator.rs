@@ -245,7 +245,10 @@ impl World {
                 log.wanted = Some(Wanted { epoch, bytes, digest });
                 let generation = self.coordinator.generation;
                 self.sync_logs();
-                let patience = self.random.between(LOG_SETTLE_MS / 4, LOG_SETTLE_MS);
+                // A log that cannot be written is given up at once.
+                let broken = self.troubled && self.random.thousandth(10);
+                let least = if broken { 1 } else { LOG_SETTLE_MS / 4 };
+                let patience = self.random.between(least, if broken { 50 } else { LOG_SETTLE_MS });
                 self.after(patience, Event::SettleOver { generation, attempt });
             }
             Effect::FenceLog { attempt, epoch, sealed } => self.fence_log(attempt, epoch, sealed),

@@ -2,7 +2,7 @@
 
 use windlass_pipeline::graph::{
     Broken, Command, Concurrency, Dependency, Edge, Field, FieldKind, Gate, Graph, ManualRetry, Method, Node, NodeKind,
-    RetryRule, SoftFail, StatusMatch, Supersede,
+    Place, RetryRule, SoftFail, StatusMatch, Supersede,
 };
 use windlass_protocol::CauseKind;
 use windlass_protocol::job::Resources;
@@ -52,13 +52,20 @@ fn node(random: &mut Random, index: u64, trusted: bool) -> Node {
     } else {
         NodeKind::Command(Box::new(command(random, trusted)))
     };
+    let unresolved = if random.thousandth(15) { vec![later()] } else { Vec::new() };
+    let known = depends_on
+        .iter()
+        .map(|edge| Dependency { key: format!("step-{}", edge.node), allow_failure: edge.allow_failure });
+    let declared = Some(known.chain(unresolved.iter().cloned()).collect());
     Node {
         key: Some(format!("step-{index}")),
         label: format!("step {index}"),
         depends_on,
         allow_dependency_failure: random.thousandth(100),
         broken: random.thousandth(40).then_some(Broken::If),
-        unresolved: if random.thousandth(15) { vec![later()] } else { Vec::new() },
+        unresolved,
+        declared,
+        place: Place::of(None, u32::try_from(index).unwrap_or(0)),
         skip: random.thousandth(60).then(|| "not today".to_owned()),
         ..Node::new(kind)
     }
@@ -137,6 +144,28 @@ fn gate(random: &mut Random) -> NodeKind {
     let fields = if random.thousandth(400) { vec![field] } else { Vec::new() };
     let gate = Box::new(Gate { fields, ..Gate::default() });
     if random.thousandth(300) { NodeKind::Input(gate) } else { NodeKind::Block(gate) }
+}
+
+/// What a job uploads: a few steps that wait for it, and at times the key that others wait for, or one that is taken.
+#[must_use]
+pub fn upload(random: &mut Random, trusted: bool) -> Graph {
+    let count = random.between(1, 3);
+    let nodes = (0..count).map(|index| {
+        let barrier = index > 0 && random.thousandth(200);
+        let kind = if barrier {
+            NodeKind::Wait { continue_on_failure: false }
+        } else {
+            NodeKind::Command(Box::new(command(random, trusted)))
+        };
+        let key = match random.below(12) {
+            0 if index == 0 => Some("later".to_owned()),
+            1 if index == 0 => Some("step-0".to_owned()),
+            _ => None,
+        };
+        let place = Place::of(None, u32::try_from(index).unwrap_or(0));
+        Node { key, label: format!("uploaded {index}"), place, ..Node::new(kind) }
+    });
+    Graph { nodes: nodes.collect(), ..Graph::default() }
 }
 
 /// A key that no step has.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, BuildSource, JobRow, JobState, Joining, NewToken, PoolRow, Submit, TagPolicy, TokenGrant,
+    Actor, ActorKind, BuildSource, JobRow, JobState, Joining, NewToken, PoolRow, Submit, TagPolicy, TokenGrant, Upload,
 };
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
 use windlass_pipeline::graph::NodeKind;
@@ -343,7 +343,7 @@ impl World {
         let jobs: Vec<JobId> = self.store.rows.jobs.keys().copied().collect();
         let (build, job) = (self.random.pick(&builds), self.random.pick(&jobs));
         let of_job = job.and_then(|job| Some((self.store.rows.jobs.get(&job)?.build, Some(job))));
-        match (self.random.below(16), build, job) {
+        match (self.random.below(21), build, job) {
             (0, Some(build), _) => {
                 self.ask(Request::CancelBuild { build, detail: "why not".to_owned() }, Asked::Once(None));
             }
@@ -362,17 +362,23 @@ impl World {
             }
             (12, ..) => self.ask_nonsense(),
             (13 | 14, ..) => self.open_gates(false),
-            (15, ..) => self.set_meta_data(),
+            (15..=17, ..) => self.upload_something(),
+            (18, ..) => self.say_something(),
+            (19, Some(build), _) => {
+                let value = if self.random.thousandth(300) { " " } else { "v" };
+                let values = [("key".to_owned(), value.to_owned())].into();
+                self.ask(Request::SetMetaData { build, by: None, values }, Asked::Once(None));
+            }
             _ => {}
         }
     }
 
     /// Some job says something about its build; its right may have ended.
-    fn set_meta_data(&mut self) {
-        let attempts: Vec<_> = self.store.rows.attempts.values().map(|row| (row.id, row.epoch)).collect();
-        let Some((attempt, epoch)) = self.random.pick(&attempts) else { return };
-        let values = [("said".to_owned(), self.random.below(3).to_string())].into();
-        self.ask(Request::SetMetaData { attempt, epoch, values }, Asked::Once(None));
+    fn say_something(&mut self) {
+        let attempts: Vec<_> = self.store.rows.attempts.values().map(|row| (row.build, row.id, row.epoch)).collect();
+        let Some((build, attempt, epoch)) = self.random.pick(&attempts) else { return };
+        let values = [("said".to_owned(), "v".to_owned())].into();
+        self.ask(Request::SetMetaData { build, by: Some((attempt, epoch)), values }, Asked::Once(None));
     }
 
     fn meddle_with_tokens(&mut self) {
@@ -399,6 +405,27 @@ impl World {
             let answers = if asks || wrong { vec![("version".to_owned(), vec![value.to_owned()])] } else { Vec::new() };
             self.ask(Request::Unblock { job, answers: answers.into_iter().collect() }, Asked::Once(None));
         }
+    }
+
+    /// A job that runs adds steps to its build; now and then its request comes twice.
+    fn upload_something(&mut self) {
+        let live = self.store.rows.attempts.values().filter(|row| !row.state.is_final());
+        let live: Vec<_> = live.map(|row| (row.id, row.build, row.epoch)).collect();
+        let Some((attempt, build, epoch)) = self.random.pick(&live) else { return };
+        let trusted = self.store.rows.builds.get(&build).is_some_and(|row| row.namespace.trust() == Trust::Trusted);
+        let number = self.random.below(1 << 40);
+        let upload = Upload {
+            attempt,
+            epoch: self.random.thousandth(500).then_some(epoch),
+            id: format!("upload-{number}"),
+            definition: format!("steps: {number}"),
+            graph: graphs::upload(&mut self.random, trusted),
+            replace: self.random.thousandth(200),
+        };
+        if self.random.thousandth(400) {
+            self.ask(Request::Upload(Box::new(upload.clone())), Asked::Once(None));
+        }
+        self.ask(Request::Upload(Box::new(upload)), Asked::Once(None));
     }
 
     fn drain_some(&mut self) {
@@ -494,7 +521,10 @@ impl World {
         open.peek().is_some()
             && idle
             && open.all(|job| match &job.node.kind {
-                NodeKind::Command(command) => command.queue == "nobody" || job.state == JobState::Waiting,
+                NodeKind::Command(command) => {
+                    // Who waits for a slot waits for what holds it.
+                    command.queue == "nobody" || matches!(job.state, JobState::Waiting | JobState::Limited)
+                }
                 NodeKind::Block(_) | NodeKind::Input(_) => job.state != JobState::Blocked,
                 NodeKind::Wait { .. } | NodeKind::Trigger(_) => true,
             })

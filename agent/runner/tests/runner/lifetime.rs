@@ -115,7 +115,7 @@ fn launch(kit: &Kit, job: &JobSpec, lease: Option<u64>) -> Launch {
     Launch {
         attempt: job.attempt,
         epoch: Epoch(9),
-        dir: attempts::prepare(kit.runner.jobs(), &record).unwrap(),
+        dir: attempts::prepare(kit.runner.jobs(), &record, &[]).unwrap(),
         task: Task::Process(ProcessTask {
             argv: shell(&job.command),
             env: env.to_vec(),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use windlass_coordinator::{Known, SERVED};
 use windlass_pipeline::file::{BUILDKITE, OWN};
 use windlass_pipeline::graph::Graph;
 use windlass_pipeline::{Inputs, compile_with};
@@ -91,7 +92,18 @@ impl Pipeline {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-        let inputs = Inputs { build_env: env, standard_env: &standard, ..Inputs::default() };
+        let known = Known {
+            branch: &git.branch,
+            commit: &git.commit,
+            message: &git.message,
+            source: "api",
+            pipeline: &self.name,
+            env,
+            ..Known::default()
+        };
+        let context = known.context().map_err(|error| Failure::usage(error.to_string()))?;
+        let (build_env, standard_env, context) = (env, standard.as_slice(), Some(&context));
+        let inputs = Inputs { build_env, standard_env, context, served: Some(SERVED), ..Inputs::default() };
         let compiled = compile_with(&self.text, &self.shown, &inputs);
         ui.tell(&compiled.render(&self.text));
         compiled.graph.ok_or_else(|| {

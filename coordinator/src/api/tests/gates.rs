@@ -73,3 +73,50 @@ async fn a_gate_asks_for_the_right_to_write_or_for_membership() {
     let refused = bench.call(&bench.admin, "POST", &path, "{}").await.is(403).json();
     assert!(text(&refused["detail"]).contains("only nobody may"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_running_job_adds_steps_whole_once_and_decides_conditions_by_its_build() {
+    let mut bench = Bench::new().await;
+    bench.agent().await;
+    let build =
+        submitted(&bench, "steps:\n  - { command: up, key: up }\n  - wait\n  - { command: last, key: last }\n").await;
+    let (attempt, epoch) = bench.start().await;
+    let path = format!("/api/v1/attempts/{attempt}/pipeline");
+    let steps = "steps:\n  - { command: \"echo $WHO\", key: new }\n  - { command: b, if: build.branch == 'other' }\n";
+    let body = json!({ "id": "u1", "definition": steps, "env": { "WHO": "me" } });
+    let grown = bench.post(&path, body.clone()).await.is(200).json();
+    let states: Vec<_> = grown["jobs"].as_array().unwrap().iter().map(|job| text(&job["state"]).to_owned()).collect();
+    assert_eq!(states[3..], ["waiting", "broken"], "{grown}");
+    assert_eq!(bench.post(&path, body).await.is(200).json()["jobs"].as_array().unwrap().len(), 5);
+    let taken = json!({ "id": "u2", "definition": "steps:\n  - { command: c, key: last }\n" });
+    let refused = bench.post(&path, taken).await.is(422).json();
+    assert!(text(&refused["detail"]).contains("`last`"), "{refused}");
+    bench.finish((attempt, epoch), 0, b"").await;
+    let (_, job) = bench.offer().await;
+    assert_eq!(job.command, "echo me");
+    assert_eq!(job.build.to_string(), text(&build["id"]));
+}
+
+#[tokio::test]
+async fn meta_data_is_set_read_and_bounded_until_the_build_ends() {
+    let mut bench = Bench::new().await;
+    bench.agent().await;
+    let build = submitted(&bench, "steps:\n  - command: a\n").await;
+    let path = format!("/api/v1/builds/{}/meta-data", text(&build["id"]));
+    let put =
+        async |bench: &Bench, body: serde_json::Value| bench.call(&bench.admin, "PUT", &path, body.to_string()).await;
+    let all = put(&bench, json!({ "release/tag": "v1", "b": "2" })).await.is(200).json();
+    assert_eq!(all, json!({ "b": "2", "release/tag": "v1" }));
+    assert_eq!(put(&bench, json!({ "b": "3" })).await.is(200).json()["b"], "3", "the last one counts");
+    let one = bench.get(&format!("{path}/release/tag")).await.is(200).json();
+    assert_eq!(one, json!({ "key": "release/tag", "value": "v1" }));
+    bench.get(&format!("{path}/none")).await.is(404);
+    for refused in [json!({ "b": " " }), json!({ "": "x" }), json!({ "b": "x".repeat((100 << 10) + 1) })] {
+        put(&bench, refused).await.is(422);
+    }
+    assert_eq!(bench.get(&path).await.is(200).json(), json!({ "b": "3", "release/tag": "v1" }));
+    bench.run(0, b"").await;
+    bench.ended(text(&build["id"])).await;
+    put(&bench, json!({ "b": "4" })).await.is(409);
+    assert_eq!(bench.get(&path).await.is(200).json()["b"], "3", "what was set is kept with the build");
+}

@@ -30,7 +30,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 30] = [
+const TABLE: [(&str, &str, &[Scope], bool); 35] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -39,10 +39,15 @@ const TABLE: [(&str, &str, &[Scope], bool); 30] = [
     ("POST", "/api/v1/builds/{id}/rebuild", WRITE, true),
     ("GET", "/api/v1/builds/{id}/events", READ, true),
     ("GET", "/api/v1/builds/{id}/artifacts", READ, true),
+    ("GET", "/api/v1/builds/{id}/meta-data", READ, true),
+    ("GET", "/api/v1/builds/{id}/meta-data/{key}", READ, true),
+    ("PUT", "/api/v1/builds/{id}/meta-data", WRITE, true),
     ("GET", "/api/v1/pipelines/{name}/builds/{number}", READ, true),
     ("POST", "/api/v1/jobs/{id}/retry", WRITE, true),
     ("POST", "/api/v1/jobs/{id}/cancel", WRITE, true),
+    ("POST", "/api/v1/jobs/{id}/unblock", WRITE, true),
     ("GET", "/api/v1/jobs/{id}/why", READ, true),
+    ("POST", "/api/v1/attempts/{id}/pipeline", WRITE, true),
     ("GET", "/api/v1/attempts/{id}/log", READ, true),
     ("GET", "/api/v1/attempts/{id}/log/stream", READ, true),
     ("GET", "/api/v1/agents", AGENTS, false),
@@ -75,9 +80,15 @@ fn concrete(build: &serde_json::Value, token: &str, path: &str) -> (String, Stri
     };
     let place = if path.contains("blobs") { "?project=web" } else { "" };
     let hex = windlass_protocol::Digest::of(b"").to_hex();
-    let path = path.replace("{id}", id).replace("{name}", "web").replace("{number}", "1").replace("{hex}", &hex);
+    let path = path
+        .replace("{id}", id)
+        .replace("{name}", "web")
+        .replace("{number}", "1")
+        .replace("{hex}", &hex)
+        .replace("{key}", "a/b");
     let body = match path.as_str() {
         "/api/v1/builds" => json!({ "pipeline": "web", "branch": "main", "definition": ONE_STEP }).to_string(),
+        upload if upload.ends_with("/pipeline") => json!({ "id": "u", "definition": ONE_STEP }).to_string(),
         "/api/v1/tokens" => json!({ "kind": "api", "scopes": ["admin"] }).to_string(),
         "/api/v1/blobs/missing" => json!({ "digests": [] }).to_string(),
         "/api/v1/blobs/pack" => "WLPACK\u{1}\0\0".to_owned(),

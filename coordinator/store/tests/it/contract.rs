@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use windlass_coordinator_core::row::{BuildEvent, BuildState, Change};
+use windlass_coordinator_core::row::{BuildEvent, BuildRow, BuildState, Change, HoldRow};
 use windlass_coordinator_store::{
     BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Retention, Seq, SqliteStore, Store, WriterEpoch, open,
 };
-use windlass_protocol::{Digest, WallMs};
+use windlass_pipeline::graph::BlockedState;
+use windlass_protocol::{Digest, Trust, WallMs};
 
 use crate::rows::{
     agent, attempt_id, build, build_id, definition, event, finish, fleet, idempotency, job, job_id, submit,
@@ -50,6 +51,7 @@ suite! {
     commits_are_numbered_without_gaps_and_an_empty_one_takes_no_number
     history_gives_a_whole_build_by_id_number_job_and_attempt
     builds_are_listed_newest_first_by_filter_in_pages_without_gap_or_repetition
+    slots_that_outlive_their_jobs_are_loaded_until_they_are_over
     events_are_numbered_by_commit_and_place_and_can_be_resumed
     the_audit_trail_is_paged_newest_first
     retention_deletes_whole_finished_builds_in_pieces_and_nothing_else
@@ -173,6 +175,8 @@ fn builds_are_listed_newest_first_by_filter_in_pages_without_gap_or_repetition(b
     for n in [2, 3, 4, 9] {
         store.commit(epoch, &finish(n)).unwrap();
     }
+    let waits = BuildRow { blocked: Some(BlockedState::Passed), ..build(7, BuildState::Running) };
+    store.commit(epoch, &[Change::Build(Box::new(waits))]).unwrap();
     let web = || Some("web".to_owned());
     let main = || Some("main".to_owned());
     let cases = [
@@ -182,13 +186,34 @@ fn builds_are_listed_newest_first_by_filter_in_pages_without_gap_or_repetition(b
         (BuildFilter { branch: main(), ..BuildFilter::default() }, vec![10, 8, 6, 4, 2]),
         (BuildFilter { state: Some(BuildState::Passed), ..BuildFilter::default() }, vec![9, 4, 3, 2]),
         (BuildFilter { state: Some(BuildState::Running), ..BuildFilter::default() }, vec![10, 8, 7, 6, 5, 1]),
-        (BuildFilter { pipeline: web(), state: Some(BuildState::Passed), branch: main() }, vec![4, 2]),
+        (BuildFilter { blocked: true, ..BuildFilter::default() }, vec![7]),
+        (BuildFilter { blocked: true, branch: main(), ..BuildFilter::default() }, vec![]),
+        (BuildFilter { pipeline: web(), state: Some(BuildState::Passed), branch: main(), blocked: false }, vec![4, 2]),
     ];
     for (filter, expected) in cases {
         for limit in [1, 2, 3, 500] {
             assert_eq!(listed(&*history, &filter, limit), expected, "{filter:?} in pages of {limit}");
         }
     }
+}
+
+fn slots_that_outlive_their_jobs_are_loaded_until_they_are_over(bench: &mut dyn Bench) {
+    let (mut store, _, epoch) = claimed(bench);
+    let hold = HoldRow {
+        job: job_id(1),
+        attempt: attempt_id(1),
+        trust: Trust::Untrusted,
+        group: "deploy".to_owned(),
+        limit: 2,
+        until: WallMs(99),
+    };
+    store.commit(epoch, &[Change::Hold(hold.clone())]).unwrap();
+    let later = HoldRow { until: WallMs(100), ..hold };
+    store.commit(epoch, &[Change::Hold(later.clone())]).unwrap();
+    let job = later.job;
+    assert_eq!(store.load().unwrap().holds.into_values().collect::<Vec<_>>(), [later]);
+    store.commit(epoch, &[Change::HoldOver(job)]).unwrap();
+    assert!(store.load().unwrap().holds.is_empty());
 }
 
 fn events_are_numbered_by_commit_and_place_and_can_be_resumed(bench: &mut dyn Bench) {
