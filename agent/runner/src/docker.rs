@@ -33,8 +33,8 @@ const OUTPUT: &str = "/run/windlass-output";
 /// Seconds for one request; pulling an image is one, its progress comes meanwhile.
 const REQUEST_SECONDS: u64 = 120;
 
-/// Runs the job's command with the shell that the image has, into the attempt's FIFO.
-/// Where the image has its programs, only it knows: the job's command is put before them here.
+/// Runs the job's command with the shell that the image has, into the attempt's FIFO. Where the image has its programs,
+/// only it knows: the in-job command is put before them here.
 const WRAPPER: &str = "exec >/run/windlass-output 2>&1 </dev/null\n\
                        [ \"$BUILDKITE_BIN_PATH\" ] && export PATH=\"$BUILDKITE_BIN_PATH:$PATH\"\n\
                        [ -x /bin/bash ] && exec /bin/bash -e -c \"$1\"\nexec /bin/sh -e -c \"$1\"";

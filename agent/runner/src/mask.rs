@@ -93,12 +93,17 @@ impl Masker {
     /// Masks `value` too, from the bytes that are not yet written on. Says whether it is long enough to be masked.
     ///
     /// # Errors
-    /// [`MaskError`] where there are too many.
+    /// [`MaskError`] where there are too many; the others are masked as before.
     pub fn add(&mut self, value: &[u8]) -> Result<bool, MaskError> {
         let before = self.needles.len();
         self.take_forms(value);
-        if self.needles.len() > before {
+        if self.needles.len() > before
+            && let Err(error) = self.build()
+        {
+            // Else it would count as known when somebody asks again.
+            self.needles.truncate(before);
             self.build()?;
+            return Err(error);
         }
         Ok(value.len() >= SECRET_MIN_BYTES)
     }
@@ -311,5 +316,18 @@ mod tests {
             let needles: Vec<Vec<u8>> = needles.into_iter().map(String::into_bytes).collect();
             prop_assert_eq!(streamed(&mut masker, &bytes), whole(&needles, pieces.concat().as_bytes()));
         }
+    }
+
+    #[test]
+    fn a_value_that_is_refused_is_refused_again_and_the_others_stay_masked() {
+        let most: Vec<String> = (0..3 * SECRETS_PER_JOB_MAX).map(|index| format!("secret-{index:06}")).collect();
+        let mut masker = Masker::new(&most).unwrap();
+        for _ in 0..2 {
+            assert_eq!(masker.add(b"one-too-many"), Err(MaskError::TooMany));
+        }
+        let mut out = Vec::new();
+        masker.push(b"secret-000007 one-too-many\n", &mut out);
+        masker.finish(&mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "[REDACTED] one-too-many\n");
     }
 }

@@ -161,7 +161,7 @@ pub(crate) async fn outcome(running: &mut RunningJob) -> Outcome {
         match event(running).await {
             Event::Finished(outcome) => return outcome,
             Event::SupervisorLost => panic!("the supervisor is gone without an outcome"),
-            Event::Started { .. } | Event::Output { .. } | Event::Stuck { .. } => {}
+            Event::Started { .. } | Event::Output { .. } | Event::Masked { .. } | Event::Stuck { .. } => {}
         }
     }
 }
@@ -189,7 +189,7 @@ pub(crate) async fn until_logged(running: &mut RunningJob, text: &str) {
         match event(running).await {
             Event::Finished(outcome) => panic!("ended without saying {text:?}: {outcome:?}"),
             Event::SupervisorLost => panic!("lost without saying {text:?}"),
-            Event::Started { .. } | Event::Output { .. } | Event::Stuck { .. } => {}
+            Event::Started { .. } | Event::Output { .. } | Event::Masked { .. } | Event::Stuck { .. } => {}
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::io::Read;
 
-use windlass_agent_runner::attempts;
+use windlass_agent_runner::control::Request;
+use windlass_agent_runner::{Event, attempts};
 
 use crate::kit::{Kit, event, finish, job, outcome, until_logged};
 
@@ -74,6 +75,30 @@ async fn a_value_that_the_agent_adds_is_masked_from_then_on_and_its_notes_are_pa
 }
 
 #[tokio::test]
+async fn a_value_is_masked_as_soon_as_the_supervisor_has_said_so() {
+    let kit = Kit::new();
+    let job = job("echo up; for i in 1 2 3 4 5; do while ! [ -e go$i ]; do sleep 0.01; done; echo new-secret-$i; done");
+    let mut running = kit.start(&job).await;
+    until_logged(&mut running, "up").await;
+    for ticket in 1..=5 {
+        let value = format!("new-secret-{ticket}");
+        running.steering().send(&Request::Mask { ticket, value }).await.unwrap();
+        loop {
+            match event(&mut running).await {
+                Event::Masked { ticket: told, refused } => break assert_eq!((told, refused), (ticket, None)),
+                Event::Finished(outcome) => panic!("it ended: {outcome:?}"),
+                Event::SupervisorLost => panic!("its supervisor is gone"),
+                Event::Started { .. } | Event::Output { .. } | Event::Stuck { .. } => {}
+            }
+        }
+        std::fs::write(kit.workspace(&job).join(format!("go{ticket}")), "").unwrap();
+    }
+    let (outcome, log) = finish(&mut running).await;
+    let expected = format!("up\n{}", "[REDACTED]\n".repeat(5));
+    assert_eq!((outcome.exit_status, String::from_utf8(log).unwrap()), (Some(0), expected));
+}
+
+#[tokio::test]
 async fn a_log_is_cut_at_its_limit_and_the_job_goes_on() {
     let kit = Kit::new();
     let mut job = job("head -c 3000000 /dev/zero; exit 8");
@@ -93,7 +118,7 @@ async fn readers_that_come_and_go_and_acknowledge_see_every_byte_once() {
     let mut log = Vec::new();
     let mut ended = None;
     while ended.is_none() {
-        if let windlass_agent_runner::Event::Finished(outcome) = event(&mut running).await {
+        if let Event::Finished(outcome) = event(&mut running).await {
             ended = Some(outcome);
         }
         // A new reader each time, as after a crash, from what was acknowledged; and a new connection.
@@ -125,15 +150,14 @@ async fn a_job_whose_log_nobody_takes_waits_and_ends_complete_once_it_is_taken()
     let mut bytes = 0;
     while bytes < windlass_protocol::limits::SPOOL_MAX_BYTES {
         match event(&mut running).await {
-            windlass_agent_runner::Event::Started { log_bytes, .. }
-            | windlass_agent_runner::Event::Output { log_bytes } => bytes = log_bytes,
+            Event::Started { log_bytes, .. } | Event::Output { log_bytes } => bytes = log_bytes,
             other => panic!("{other:?}"),
         }
     }
     // Each greeting is a turn of the supervisor, in which it would read on if it did not wait.
     for _ in 0..500 {
         let mut again = windlass_agent_runner::RunningJob::attach(job.attempt, running.dir()).await.unwrap();
-        let windlass_agent_runner::Event::Started { log_bytes, .. } = event(&mut again).await else { panic!() };
+        let Event::Started { log_bytes, .. } = event(&mut again).await else { panic!() };
         let most = windlass_protocol::limits::SPOOL_MAX_BYTES + windlass_protocol::limits::LOG_CHUNK_MAX_BYTES as u64;
         assert!(log_bytes < most, "{log_bytes}");
     }
