@@ -78,6 +78,15 @@ pub(crate) fn machine_id() -> String {
     std::fs::read_to_string("/etc/machine-id").map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
+/// The kernel's word for one run of a machine, as text.
+pub(crate) type BootId = [u8; 36];
+
+/// Which run of the machine this is.
+pub(crate) fn boot_id() -> io::Result<BootId> {
+    let text = std::fs::read("/proc/sys/kernel/random/boot_id")?;
+    text.first_chunk().copied().ok_or_else(|| io::Error::other("the kernel tells no boot id"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,9 +1,10 @@
 //! Attempts between the core and their runners: one task each, from preparing to outcome.
 //!
-//! On disk an attempt is `jobs/<attempt>/`: the runner's own files, `job` (which boot of the machine took the offer, in
-//! which place of this machine, and the offer as it came; durable before anything is prepared) and `starting`, which stands there before anything is
-//! started. So a restarted agent never takes a started command for one that was not: after a crash of the agent
-//! `starting` tells, after one of the machine the boot does, and every attempt of an earlier boot counts as started.
+//! On disk an attempt is `jobs/<attempt>/`, the runner's own. It is there before anything is prepared, and holds a note of
+//! ours: which run of the machine took the offer, in which place, and the offer as it came. None of it is synced: after
+//! the death of the agent all of it is there, and the control socket, which the spawner makes before it forks, tells what
+//! may have started. After one of the machine what is left of an attempt counts as started, and so does what is lost: the
+//! hello names the boot (docs/design/014).
 
 mod follow;
 mod record;
@@ -32,13 +33,14 @@ use windlass_protocol::limits::JOB_REQUESTS_MAX;
 use windlass_protocol::{AttemptId, Cause, Instant64};
 
 use self::follow::{Watching, attach_to, ended, failed_outcome, nothing_ran, tell, watch_over};
-use self::record::{Record, boot_id, mark_starting, read_record, record};
+use self::record::{Record, record};
 use crate::environment;
 use crate::home::Home;
+use crate::host::BootId;
 use crate::logs::{self, Sending};
 use crate::preparing::{Busy, Preparing, Wish};
 use crate::right::Right;
-use crate::workspace::{Sources, Workspace, io_cause, start_failed, wipe};
+use crate::workspace::{Sources, Workspace, io_cause, start_failed, wipe, wipe_now};
 
 /// What every attempt's task stands on.
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub(crate) struct Ground {
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) agent: AgentIdentity,
     pub(crate) name: String,
+    /// Which run of the machine this is.
+    pub(crate) boot: BootId,
     pub(crate) slot_user_base: u32,
 }
 
@@ -130,26 +134,22 @@ impl Jobs {
     }
 
     fn adopt_one(&mut self, found: &FoundAttempt) -> io::Result<Option<Found>> {
-        let begun = found.supervised || found.dir.join("starting").exists();
-        let Some(Record { boot, place, spec }) = read_record(&found.dir, begun)? else { return Ok(None) };
+        let Some(Record { boot, place, spec }) = Record::parse(&found.note, found.launched)? else { return Ok(None) };
         let outcome = found.outcome.clone();
-        let rebooted = boot != boot_id()?;
-        let noted = begun && !found.supervised && outcome.is_none();
-        if noted && !rebooted && attempts::discard_unlaunched(&found.dir)? {
-            // The agent died between its note and the launch: the command has not started and never will. The same
-            // attempt may be offered again, once its workspace is gone.
+        if !found.launched && boot == self.ground.boot && attempts::discard_unlaunched(&found.dir)? {
+            // The agent died before the launch: the command has not started and never will. The same attempt may be
+            // offered again, once its workspace is gone.
             let leaving = tokio::spawn(wipe(self.ground.home.workspace_of(found.attempt)));
             self.leaving.insert(found.attempt, (place, leaving));
-            return Ok(None);
+            return Ok(Some(never_started(spec, found.epoch)));
         }
-        let started = begun || rebooted;
         let phase = match found.phase {
-            Phase::Preparing if started => Phase::Running,
+            Phase::Preparing => Phase::Running,
             phase => phase,
         };
         let mut job = Job::new(&self.ground, Arc::new(spec.clone()), place, Right::new(found.epoch, true));
         let mut spool = attempts::spool(&found.dir);
-        let spool_start = if started { spool.first()? } else { 0 };
+        let spool_start = spool.first()?;
         let spool_end = match &outcome {
             Some(outcome) => outcome.log_bytes,
             None => end_of(&mut spool, spool_start)?,
@@ -157,7 +157,7 @@ impl Jobs {
         job.end.send_replace(spool_end);
         job.acked.send_replace(spool_start);
         job.failed.store(outcome.as_ref().is_some_and(|outcome| !outcome.passed()), Ordering::Release);
-        if started && outcome.is_none() {
+        if outcome.is_none() {
             // Where its supervisor is gone, following it finds that out, and buries it.
             self.attach(&mut job, found.dir.clone());
         }
@@ -366,19 +366,32 @@ impl Jobs {
         let dir = self.ground.home.jobs().join(attempt.to_string());
         let keep = job.spec.keep_workspace && job.failed.load(Ordering::Acquire);
         let place = job.slot.index;
-        let leaving = tokio::spawn(async move {
+        let leaving = tokio::task::spawn_blocking(move || {
             if keep {
                 keep_from_jobs(&job.workspace.root);
             } else {
-                wipe(job.workspace.root).await;
+                wipe_now(&job.workspace.root);
             }
             // Last: what is still there after a crash is found again by it.
-            let removed = tokio::task::spawn_blocking(move || attempts::remove(&dir)).await;
-            if let Ok(Err(error)) = removed {
+            if let Err(error) = attempts::remove(&dir) {
                 tracing::error!(%attempt, %error, "attempt_not_removed");
             }
         });
         self.leaving.insert(attempt, (place, leaving));
+    }
+}
+
+/// An attempt whose command did not start before the agent's death, and never will.
+fn never_started(spec: JobSpec, epoch: Epoch) -> Found {
+    Found {
+        job: Box::new(spec),
+        epoch,
+        phase: Phase::Preparing,
+        started_at: None,
+        outcome: None,
+        deadline: None,
+        spool_start: 0,
+        spool_end: 0,
     }
 }
 
@@ -416,17 +429,20 @@ async fn ready(
     slot: Slot,
     busy: &Busy,
 ) -> Result<(), Cause> {
-    let recorded = {
+    let begun = {
         let (ground, spec, right) = (Arc::clone(ground), Arc::clone(spec), Arc::clone(right));
         let workspace = workspace.clone();
-        move || record(&ground, &spec, &right, slot.index, &workspace).map_err(|e| io_cause(&e, &ground.home.jobs()))
+        move || {
+            record(&ground, &spec, &right, slot.index, &workspace).map_err(|e| io_cause(&e, &ground.home.jobs()))?;
+            workspace.create(slot.user, &spec.source).map_err(|e| io_cause(&e, &workspace.root))
+        }
     };
-    busy.blocking(recorded).await?;
+    busy.blocking(begun).await?;
     if let Some(image) = &spec.image {
         let engine = ground.engine.as_ref().ok_or_else(no_engine)?;
         engine.ensure_image(image).await.map_err(|error| error.cause())?;
     }
-    ground.sources.prepare(spec, right, workspace, slot.user, busy).await
+    ground.sources.fill(spec, right, workspace, slot.user, busy).await
 }
 
 fn no_engine() -> Cause {
@@ -442,7 +458,6 @@ async fn start(
     start_before: Instant64,
 ) -> Result<RunningJob, Cause> {
     let dir = ground.home.jobs().join(spec.attempt.to_string());
-    mark_starting(&dir).map_err(|e| io_cause(&e, &dir))?;
     let env = environment::of(spec, &ground.agent, &ground.name, &workspace.checkout, &workspace.home);
     let start = Start {
         job: spec,

@@ -37,6 +37,12 @@ pub(crate) async fn send(connection: Connection, sending: Sending) {
 }
 
 async fn stream(connection: &Connection, mut sending: Sending) -> Result<(), LinkError> {
+    // A log that has nothing to say needs no stream: many never do.
+    while *sending.end.borrow_and_update() <= sending.from {
+        if sending.end.changed().await.is_err() {
+            return Ok(());
+        }
+    }
     let mut stream = FramedSend::new(connection.open_uni().await?);
     let header = LogHeader { attempt: sending.attempt, epoch: sending.epoch, offset: sending.from };
     stream.send_message(&header).await?;

@@ -21,7 +21,7 @@ use crate::bulk::Bulk;
 use crate::config::Config;
 use crate::error::Fault;
 use crate::home::Home;
-use crate::host::{Host, machine_id};
+use crate::host::{BootId, Host, boot_id, machine_id};
 use crate::identity::{Identity, usable};
 use crate::jobs::{Ground, Jobs};
 use crate::session::{Dial, Session};
@@ -144,7 +144,9 @@ impl Shell {
         let bulk = Bulk::new(dial, store.clone());
         let host = Host::new(home.root().to_owned())
             .map_err(|source| Fault::System { doing: "the machine does not tell its memory", source })?;
-        let core_config = core_config(&config, &host, machine, engine.is_some());
+        let boot =
+            boot_id().map_err(|source| Fault::System { doing: "this run of the machine is not known", source })?;
+        let core_config = core_config(&config, &host, (machine, &boot), engine.is_some());
         watch_health(host, feed.clone());
         let ground = Arc::new(Ground {
             runner: Runner::new(spawner, home.jobs()),
@@ -154,6 +156,7 @@ impl Shell {
             inputs: feed.clone(),
             agent: identity.named().clone(),
             name: config.name,
+            boot,
             slot_user_base: config.slot_user_base,
         });
         let mut jobs = Jobs::new(ground);
@@ -391,12 +394,13 @@ async fn dial_once(dial: &Dial, conn: ConnId, renew: Option<Vec<u8>>, inputs: mp
     }
 }
 
-fn core_config(config: &Config, host: &Host, machine_id: String, runs_images: bool) -> AgentConfig {
+fn core_config(config: &Config, host: &Host, (machine_id, boot): (String, &BootId), runs_images: bool) -> AgentConfig {
     let has = host.capacity();
     AgentConfig {
         name: config.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         machine_id,
+        boot_id: String::from_utf8_lossy(boot).into_owned(),
         slots: config.slots,
         capacity: Resources {
             cpu_millis: config.cpu_millis.unwrap_or(has.cpu_millis),

@@ -36,7 +36,7 @@ impl Workspace {
 
     /// Makes the directories, the job's alone. A checkout is the agent's while its git works there, which trusts no
     /// directory of another user; [`own`] gives it away.
-    fn create(&self, user: Option<User>, source: &Source) -> std::io::Result<()> {
+    pub(crate) fn create(&self, user: Option<User>, source: &Source) -> std::io::Result<()> {
         for dir in [&self.root, &self.checkout, &self.home] {
             DirBuilder::new().mode(0o700).create(dir)?;
             let later = matches!(source, Source::Git { .. }) && dir == &self.checkout;
@@ -56,8 +56,8 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Makes the workspace and fills it.
-    pub(crate) async fn prepare(
+    /// Fills a workspace.
+    pub(crate) async fn fill(
         &self,
         job: &JobSpec,
         right: &Right,
@@ -65,7 +65,6 @@ impl Sources {
         user: Option<User>,
         busy: &Busy,
     ) -> Result<(), Cause> {
-        workspace.create(user, &job.source).map_err(|e| io_cause(&e, &workspace.root))?;
         match &job.source {
             Source::Empty => Ok(()),
             Source::Tree { digest } => {
@@ -91,11 +90,15 @@ impl Sources {
 /// Removes a workspace with all that a job may have left there.
 pub(crate) async fn wipe(root: PathBuf) {
     let shown = root.clone();
-    let wiped = tokio::task::spawn_blocking(move || windlass_cache::wipe::wipe(&root)).await;
-    match wiped {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(path = %shown.display(), %error, "workspace_not_wiped"),
-        Err(error) => tracing::error!(path = %shown.display(), %error, "workspace_not_wiped"),
+    if let Err(error) = tokio::task::spawn_blocking(move || wipe_now(&root)).await {
+        tracing::error!(path = %shown.display(), %error, "workspace_not_wiped");
+    }
+}
+
+/// [`wipe`], for callers that may block.
+pub(crate) fn wipe_now(root: &Path) {
+    if let Err(error) = windlass_cache::wipe::wipe(root) {
+        tracing::error!(path = %root.display(), %error, "workspace_not_wiped");
     }
 }
 

@@ -129,6 +129,7 @@ mod tests {
             zone: String::new(),
             pool: String::new(),
             assigned_at: WallMs(1),
+            boot_id: String::new(),
             outcome: None,
             log_complete: false,
             cause: None,

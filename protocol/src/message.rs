@@ -35,6 +35,9 @@ pub struct Hello {
     pub version: String,
     /// What the operating system calls the machine (`/etc/machine-id`), to tell replaced agents (F9).
     pub machine_id: String,
+    /// Which run of the machine this is, in the operating system's words: of what an agent was given in an earlier one and
+    /// does not hold any more, nobody knows whether it started.
+    pub boot_id: String,
     /// Jobs at once.
     pub slots: u32,
     /// What it has to give to jobs, in all.

@@ -285,6 +285,7 @@ fn hello() -> Hello {
         name: "build-7.eu.example".to_owned(),
         version: "0.1.0".to_owned(),
         machine_id: "00112233445566778899aabbccddeeff".to_owned(),
+        boot_id: "4b1d6c9e-0a2f-4c55-8d7e-93a1f0b2c3d4".to_owned(),
         slots: 4,
         capacity: Resources { cpu_millis: 8_000, memory_bytes: 32 << 30 },
         tags: vec![("os".to_owned(), "linux".to_owned()), ("disk".to_owned(), "nvme".to_owned())],

@@ -37,6 +37,7 @@ fn hello() -> Hello {
         name: "a".to_owned(),
         version: "0.1.0".to_owned(),
         machine_id: String::new(),
+        boot_id: String::new(),
         slots: 1,
         capacity: Resources::default(),
         tags: Vec::new(),
@@ -64,6 +65,8 @@ fn a_hello_keeps_to_the_limits() {
     assert_eq!(with(&|h| h.name = "a\nb".to_owned()), "hello.name");
     assert_eq!(with(&|h| h.version.clear()), "hello.version");
     assert_eq!(with(&|h| h.machine_id = long(NAME_MAX_BYTES + 1)), "hello.machine_id");
+    assert_eq!(with(&|h| h.boot_id = long(NAME_MAX_BYTES + 1)), "hello.boot_id");
+    assert_eq!(with(&|h| h.boot_id = "one\ntwo".into()), "hello.boot_id");
     assert_eq!(with(&|h| h.slots = 0), "hello.slots");
     assert_eq!(with(&|h| h.slots = SLOTS_MAX), "ok");
     assert_eq!(with(&|h| h.slots = SLOTS_MAX + 1), "hello.slots");

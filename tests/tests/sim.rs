@@ -181,6 +181,8 @@ bugs! {
         CoreBugs { forget_dependency: true, ..CoreBugs::default() }, AgentBugs::default();
     an_exclusive_job_without_a_fence_is_caught: "I3",
         CoreBugs { skip_exclusive_fence: true, ..CoreBugs::default() }, AgentBugs::default();
+    a_job_offered_again_after_a_power_cut_is_caught: "I3",
+        CoreBugs { forget_reboot: true, ..CoreBugs::default() }, AgentBugs::default();
     a_lease_without_a_deadline_is_caught: "I10",
         CoreBugs { drop_deadline: true, ..CoreBugs::default() }, AgentBugs::default();
     an_agent_that_outlives_its_right_is_caught: "I3",

@@ -11,6 +11,8 @@ pub struct AgentConfig {
     pub version: String,
     /// What the operating system calls the machine.
     pub machine_id: String,
+    /// Which run of the machine this is.
+    pub boot_id: String,
     /// Jobs at once; at least 1.
     pub slots: u32,
     /// What it has to give to jobs, in all.

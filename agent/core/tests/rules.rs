@@ -27,6 +27,7 @@ fn config() -> AgentConfig {
         name: "a".to_owned(),
         version: "0".to_owned(),
         machine_id: "m".to_owned(),
+        boot_id: "boot".to_owned(),
         slots: 2,
         capacity: Resources { cpu_millis: 2_000, memory_bytes: 1 << 30 },
         tags: Vec::new(),

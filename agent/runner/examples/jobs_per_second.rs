@@ -27,7 +27,7 @@ fn launch(jobs: &Path, attempt: AttemptId, slot: Slot) -> Result<Launch, Failure
     Ok(Launch {
         attempt,
         epoch: Epoch(1),
-        dir: attempts::prepare(jobs, &record)?,
+        dir: attempts::prepare(jobs, &record, &[])?,
         task: Task::Process(ProcessTask {
             argv: vec!["/bin/true".into()],
             env,

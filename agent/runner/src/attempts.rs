@@ -17,7 +17,8 @@ use windlass_protocol::limits::UNKILLABLE_MS;
 use windlass_protocol::time::WallMs;
 
 use crate::cgroup::JobCgroup;
-use crate::launch::{CONTROL_SOCKET, LaunchRecord, Places, StartedRecord, write_whole};
+use crate::control::to_line;
+use crate::launch::{CONTROL_SOCKET, LaunchRecord, Places, StartedRecord, write_new, write_whole};
 use crate::spool::SpoolReader;
 use crate::supervisor::boot_now_ms;
 
@@ -30,6 +31,8 @@ pub struct FoundAttempt {
     pub epoch: Epoch,
     /// Its directory.
     pub dir: PathBuf,
+    /// What the agent noted of it in [`prepare`].
+    pub note: Vec<u8>,
     /// Its workspace.
     pub workspace: PathBuf,
     /// Its processes must end with its lease.
@@ -42,16 +45,19 @@ pub struct FoundAttempt {
     pub outcome: Option<Outcome>,
     /// Whether its supervisor lives: then it can be attached to. If not and there is no outcome, it is for [`bury`].
     pub supervised: bool,
+    /// Whether it was launched: its command may have started. If not, [`discard_unlaunched`] settles that it never will.
+    pub launched: bool,
 }
 
-/// Makes an attempt's directory, which nobody else can look into, and notes whose it is.
+/// Makes an attempt's directory, which nobody else can look into, and notes whose it is and what the agent wants to know
+/// of it after a restart.
 ///
 /// # Errors
 /// Those of the file system; the directory must not exist.
-pub fn prepare(jobs: &Path, record: &LaunchRecord) -> io::Result<PathBuf> {
+pub fn prepare(jobs: &Path, record: &LaunchRecord, note: &[u8]) -> io::Result<PathBuf> {
     let dir = jobs.join(record.attempt.to_string());
     DirBuilder::new().mode(0o700).create(&dir)?;
-    write_whole(&Places(&dir).launch(), &serde_json::to_vec(record)?)?;
+    write_new(&Places(&dir).launch(), &with_note(record, note)?)?;
     Ok(dir)
 }
 
@@ -60,10 +66,25 @@ pub fn prepare(jobs: &Path, record: &LaunchRecord) -> io::Result<PathBuf> {
 /// # Errors
 /// Those of the file system; the earlier note stands then.
 pub fn adopt(dir: &Path, epoch: Epoch) -> io::Result<()> {
-    let path = Places(dir).launch();
     let missing = || io::Error::new(io::ErrorKind::NotFound, "the attempt has no record");
-    let record = read_json::<LaunchRecord>(&path)?.ok_or_else(missing)?;
-    write_whole(&path, &serde_json::to_vec(&LaunchRecord { epoch, ..record })?)
+    let (record, note) = read_launch(dir)?.ok_or_else(missing)?;
+    write_whole(&Places(dir).launch(), &with_note(&LaunchRecord { epoch, ..record }, &note)?)
+}
+
+fn with_note(record: &LaunchRecord, note: &[u8]) -> io::Result<Vec<u8>> {
+    let mut bytes = to_line(record)?;
+    bytes.extend_from_slice(note);
+    Ok(bytes)
+}
+
+/// The record of an attempt and the agent's note; `None` where the directory says nothing of itself.
+fn read_launch(dir: &Path) -> io::Result<Option<(LaunchRecord, Vec<u8>)>> {
+    let bytes = match fs::read(Places(dir).launch()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
+    Ok(Some((serde_json::from_slice(&bytes[..end])?, bytes[end + 1..].to_vec())))
 }
 
 /// All attempts below `jobs`. A directory that says nothing of itself was being made when its agent died: it is removed.
@@ -85,9 +106,9 @@ pub fn scan(jobs: &Path) -> io::Result<Vec<FoundAttempt>> {
 
 fn look(dir: &Path) -> io::Result<Option<FoundAttempt>> {
     let places = Places(dir);
-    let Some(record) = read_json::<LaunchRecord>(&places.launch())? else { return Ok(None) };
+    let Some((record, note)) = read_launch(dir)? else { return Ok(None) };
     // Asked before the outcome is read: one that ends in between has left its outcome.
-    let supervised = connect(dir).is_ok();
+    let (supervised, launched) = (connect(dir).is_ok(), was_launched(dir));
     let started = read_json::<StartedRecord>(&places.started())?;
     let outcome = read_json::<Outcome>(&places.outcome())?;
     let phase = match (&outcome, &started) {
@@ -99,11 +120,13 @@ fn look(dir: &Path) -> io::Result<Option<FoundAttempt>> {
         attempt: record.attempt,
         epoch: record.epoch,
         dir: dir.to_owned(),
+        note,
         workspace: record.workspace,
         exclusive: record.exclusive,
         phase,
-        started_at: started.map(|started| started.at),
+        started_at: started.as_ref().map(|started| started.at),
         supervised: supervised && outcome.is_none(),
+        launched: supervised || launched || started.is_some() || outcome.is_some(),
         outcome,
     }))
 }
@@ -205,19 +228,23 @@ pub fn remove(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether nothing was ever launched for an attempt without a supervisor; its directory is gone then. The spawner makes
-/// the control socket before it forks anything, and one that outlived its agent does not find the directory any more.
+/// The spawner makes the control socket before it forks anything.
+fn was_launched(dir: &Path) -> bool {
+    dir.join(CONTROL_SOCKET).symlink_metadata().is_ok()
+}
+
+/// Whether nothing was ever launched for an attempt without a supervisor; its directory is gone then. A spawner that
+/// outlived its agent does not find it any more.
 ///
 /// # Errors
 /// Those of the file system.
 pub fn discard_unlaunched(dir: &Path) -> io::Result<bool> {
-    let launched = |dir: &Path| dir.join(CONTROL_SOCKET).symlink_metadata().is_ok();
-    let Some(name) = dir.file_name().filter(|_| !launched(dir)) else { return Ok(false) };
+    let Some(name) = dir.file_name().filter(|_| !was_launched(dir)) else { return Ok(false) };
     let mut aside = std::ffi::OsString::from(".gone-");
     aside.push(name);
     let aside = dir.with_file_name(aside);
     fs::rename(dir, &aside)?;
-    if launched(&aside) {
+    if was_launched(&aside) {
         fs::rename(&aside, dir)?;
         return Ok(false);
     }
@@ -236,6 +263,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<Option<T
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+        Ok(bytes) if bytes.is_empty() => Ok(None),
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
     }
 }
@@ -247,7 +275,7 @@ mod tests {
     fn noted(jobs: &Path) -> PathBuf {
         let attempt = AttemptId::from_bytes([7; 16]);
         let workspace = jobs.join("workspace");
-        prepare(jobs, &LaunchRecord { attempt, epoch: Epoch(1), exclusive: false, workspace }).unwrap()
+        prepare(jobs, &LaunchRecord { attempt, epoch: Epoch(1), exclusive: false, workspace }, b"a\nnote").unwrap()
     }
 
     #[test]
@@ -263,10 +291,21 @@ mod tests {
     }
 
     #[test]
+    fn an_agents_note_is_kept_when_the_right_rises_and_an_empty_record_says_nothing() {
+        let jobs = tempfile::tempdir().unwrap();
+        let dir = noted(jobs.path());
+        adopt(&dir, Epoch(5)).unwrap();
+        let found = &scan(jobs.path()).unwrap()[0];
+        assert_eq!((found.epoch, found.note.as_slice(), found.launched), (Epoch(5), &b"a\nnote"[..], false));
+        fs::write(Places(&dir).launch(), "").unwrap();
+        assert!(scan(jobs.path()).unwrap().is_empty() && !dir.exists());
+    }
+
+    #[test]
     fn a_directory_that_is_half_removed_is_no_attempt() {
         let jobs = tempfile::tempdir().unwrap();
         let dir = noted(jobs.path());
-        fs::write(dir.join("starting"), "").unwrap();
+        fs::write(Places(&dir).started(), "").unwrap();
         fs::remove_file(Places(&dir).launch()).unwrap();
         assert!(scan(jobs.path()).unwrap().is_empty());
         assert!(!dir.exists(), "the rest goes with the scan");

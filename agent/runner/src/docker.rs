@@ -150,7 +150,7 @@ impl Engine {
         self.ensure_image(&image).await?;
         let dir = runner.jobs().join(start.job.attempt.to_string());
         if !dir.exists() {
-            runner.prepare(start.job, start.epoch, start.workspace).map_err(StartError::Directory)?;
+            runner.prepare(start.job, start.epoch, start.workspace, &[]).map_err(StartError::Directory)?;
         }
         let fifo = Places(&dir).fifo();
         make_fifo(&fifo).map_err(ContainerError::Output)?;

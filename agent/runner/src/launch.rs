@@ -114,7 +114,7 @@ impl std::fmt::Debug for ContainerTask {
     }
 }
 
-/// `launch.json`: which attempt a directory belongs to, for an agent that starts again.
+/// First line of `launch`: which attempt a directory belongs to, for an agent that starts again. The agent's note follows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchRecord {
     /// The attempt.
@@ -146,7 +146,7 @@ pub(crate) struct Places<'a>(pub(crate) &'a Path);
 
 impl Places<'_> {
     pub(crate) fn launch(&self) -> PathBuf {
-        self.0.join("launch.json")
+        self.0.join("launch")
     }
 
     pub(crate) fn started(&self) -> PathBuf {
@@ -168,6 +168,14 @@ impl Places<'_> {
 
 /// The socket's name in an attempt's directory.
 pub(crate) const CONTROL_SOCKET: &str = "control.sock";
+
+/// Makes a file of `bytes` in one write, which no death of this process cuts. A reader may find it empty: until it is written,
+/// and after a crash of the machine.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes)
+}
 
 /// Writes `bytes` under `path` so that a reader sees all of them or none.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

@@ -5,6 +5,7 @@
 //! ([`attempts`]): who it is, its log as a [`spool`], its outcome.
 //!
 //! - [`runner`], [`docker`]: what the agent uses. [`launch`], [`control`]: what it says to spawner and supervisor.
+//! - [`shell`]: how a command becomes a program.
 //! - `supervisor`: the loop beside a job; `sys`: fork, exec and signals, the only unsafe code.
 //! - [`cgroup`]: limits and whole-job kills, where the machine has them. [`mask`]: secrets in a stream.
 
@@ -15,6 +16,7 @@ pub mod docker;
 pub mod launch;
 pub mod mask;
 pub mod runner;
+pub mod shell;
 pub mod spawner;
 pub mod spool;
 mod supervisor;

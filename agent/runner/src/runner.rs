@@ -17,6 +17,7 @@ use crate::attempts;
 use crate::control::{Report, Request, to_line};
 use crate::launch::{Launch, LaunchRecord, ProcessTask, Task, User};
 use crate::mask::secrets_of;
+use crate::shell::shell;
 use crate::spawner::{LaunchError, Spawner};
 use crate::spool::SpoolReader;
 
@@ -103,15 +104,15 @@ impl Runner {
         &self.jobs
     }
 
-    /// Notes that an attempt is being prepared, so that an agent that starts again knows of it. [`Self::start`] does
+    /// Notes that an attempt is being prepared, so that an agent that starts again knows of it, and finds its note. [`Self::start`] does
     /// so itself where this was not called.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn prepare(&self, job: &JobSpec, epoch: Epoch, workspace: &Path) -> io::Result<PathBuf> {
+    pub fn prepare(&self, job: &JobSpec, epoch: Epoch, workspace: &Path, note: &[u8]) -> io::Result<PathBuf> {
         let workspace = workspace.to_owned();
         let record = LaunchRecord { attempt: job.attempt, epoch, exclusive: job.exclusive, workspace };
-        attempts::prepare(&self.jobs, &record)
+        attempts::prepare(&self.jobs, &record, note)
     }
 
     /// Starts a job as a process.
@@ -138,7 +139,7 @@ impl Runner {
         let job = start.job;
         let dir = self.jobs.join(job.attempt.to_string());
         if !dir.exists() {
-            self.prepare(job, start.epoch, start.workspace).map_err(StartError::Directory)?;
+            self.prepare(job, start.epoch, start.workspace, &[]).map_err(StartError::Directory)?;
         }
         let launch = Launch {
             attempt: job.attempt,
@@ -155,13 +156,6 @@ impl Runner {
         self.spawner.launch(&launch).await?;
         RunningJob::attach(job.attempt, &dir).await.map_err(StartError::Supervisor)
     }
-}
-
-/// The shell that runs a command (buildkite.md 18.6).
-#[must_use]
-pub fn shell(command: &str) -> Vec<String> {
-    let shell = if Path::new("/bin/bash").exists() { "/bin/bash" } else { "/bin/sh" };
-    [shell, "-e", "-c", command].map(str::to_owned).to_vec()
 }
 
 /// Names of variables whose values are secret by name and too short to be masked; people should hear of them.

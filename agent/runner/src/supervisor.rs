@@ -27,7 +27,7 @@ use windlass_protocol::time::WallMs;
 
 use crate::cgroup::Cgroups;
 use crate::control::{CONTROL_VERSION, Report, Request};
-use crate::launch::{Launch, Places, StartedRecord, Task, write_whole};
+use crate::launch::{Launch, Places, StartedRecord, Task, write_new, write_whole};
 use crate::mask::{Masker, secrets_of};
 use crate::sys;
 use clients::Clients;
@@ -132,7 +132,7 @@ fn supervise(launch: Launch, listener: UnixListener, cgroups: &Cgroups) -> io::R
     listener.set_nonblocking(true)?;
     let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
     let masker = Masker::new(secrets(&launch)).map_err(io::Error::other)?;
-    let mut log = Log::create(&Places(&launch.dir).spool(), masker, launch.log_limit_bytes)?;
+    let mut log = Log::new(&Places(&launch.dir).spool(), masker, launch.log_limit_bytes);
     log.push(wall_now(), launch.preamble.as_bytes());
     let started = match &launch.task {
         Task::Process(task) => Process::start(launch.attempt, task, cgroups)
@@ -262,7 +262,7 @@ impl Supervisor {
             Task::Container(task) => Some(task.container.clone()),
         };
         let record = StartedRecord { at: self.started_at, cgroups: self.task.cgroups(), container };
-        write_whole(&Places(&self.launch.dir).started(), &serde_json::to_vec(&record)?)
+        write_new(&Places(&self.launch.dir).started(), &serde_json::to_vec(&record)?)
     }
 
     fn hello(&self) -> Report {

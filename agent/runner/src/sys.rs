@@ -13,6 +13,10 @@ use windlass_protocol::limits::{JOB_OPEN_FILES_MAX, JOB_PROCESSES_MAX};
 
 use crate::launch::User;
 
+mod birth;
+
+pub(crate) use birth::bear;
+
 /// Which side of a fork this is.
 #[derive(Debug)]
 pub(crate) enum Forked {
@@ -20,26 +24,11 @@ pub(crate) enum Forked {
     Parent(Pid),
 }
 
-/// Forks, into the control group (v2) if one is given.
-///
-/// Entering at birth matters: moving a process later waits for an RCU grace period, 5 to 20 ms on an idle machine.
-pub(crate) fn fork(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
-    let Some(cgroup) = cgroup else {
-        // SAFETY: this process has one thread, so the child has a consistent heap and no lock held by others.
-        return forked(i64::from(unsafe { libc::fork() }));
-    };
-    // SAFETY: all fields are integers, for which zero is valid and means "not used".
-    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = CLONE_INTO_CGROUP;
-    args.exit_signal = libc::SIGCHLD as u64;
-    args.cgroup = u64::try_from(cgroup.as_raw_fd()).map_err(io::Error::other)?;
-    // SAFETY: the structure outlives the call and its size is told; without CLONE_VM this is a fork, and the process
-    // has one thread.
-    forked(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) })
+/// Forks.
+pub(crate) fn fork() -> io::Result<Forked> {
+    // SAFETY: this process has one thread, so the child has a consistent heap and no lock held by others.
+    forked(i64::from(unsafe { libc::fork() }))
 }
-
-/// From `linux/sched.h`; the libc crate's own constant does not fit its type everywhere.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 fn forked(result: i64) -> io::Result<Forked> {
     match i32::try_from(result).map_err(io::Error::other)? {
@@ -107,11 +96,19 @@ fn reset_signals() {
     }
 }
 
+/// A program to become.
+#[derive(Debug)]
+pub(crate) struct Program {
+    /// Its path, then its arguments.
+    pub(crate) argv: Vec<CString>,
+    pub(crate) env: Vec<CString>,
+}
+
 /// Everything that a child needs between fork and exec, made before the fork.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) argv: Vec<CString>,
-    pub(crate) env: Vec<CString>,
+    /// Tried in order until one can be started: a plain program, then the shell that would have become it.
+    pub(crate) programs: Vec<Program>,
     pub(crate) workspace: PathBuf,
     pub(crate) user: Option<User>,
     pub(crate) stdin: OwnedFd,
@@ -174,7 +171,7 @@ impl Step {
 }
 
 /// Becomes the job. Only ever returns by leaving.
-pub(crate) fn become_job(plan: &Plan) -> ! {
+fn become_job(plan: &Plan) -> ! {
     let (step, error) = match prepare(plan) {
         Err(failed) => failed,
         Ok(()) => (Step::Program, exec(plan)),
@@ -273,14 +270,18 @@ fn close_on_exec_from(first: u32) {
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
-/// Replaces this program; returns only with an error.
+/// Replaces this program; returns only with the last one's error.
 fn exec(plan: &Plan) -> io::Error {
     let pointers = |strings: &[CString]| {
         strings.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect::<Vec<_>>()
     };
-    let (argv, env) = (pointers(&plan.argv), pointers(&plan.env));
-    let Some(program) = plan.argv.first() else { return io::Error::from_raw_os_error(libc::ENOENT) };
-    // SAFETY: both arrays end with null and point to strings that outlive the call.
-    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), env.as_ptr()) };
-    io::Error::last_os_error()
+    let mut error = io::Error::from_raw_os_error(libc::ENOENT);
+    for program in &plan.programs {
+        let (argv, env) = (pointers(&program.argv), pointers(&program.env));
+        let Some(path) = program.argv.first() else { continue };
+        // SAFETY: both arrays end with null and point to strings that outlive the call.
+        unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
+        error = io::Error::last_os_error();
+    }
+    error
 }

@@ -1,22 +1,16 @@
 //! What is written down of an attempt before anything of it is prepared.
 
-use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::io;
 
-use windlass_protocol::host::read_private;
 use windlass_protocol::job::JobSpec;
 use windlass_protocol::message::{decode, encode};
 
 use super::Ground;
+use crate::host::BootId;
 use crate::right::Right;
 use crate::workspace::Workspace;
 
-/// The kernel's boot id, as text.
-const BOOT_BYTES: usize = 36;
-
-/// Writes an offer down, durably, in its place.
+/// Writes an offer down, in its place. It outlives the agent, not the machine (see the module above).
 pub(super) fn record(
     ground: &Ground,
     spec: &JobSpec,
@@ -25,50 +19,34 @@ pub(super) fn record(
     workspace: &Workspace,
 ) -> io::Result<()> {
     right.record(|epoch| {
-        let dir = ground.runner.prepare(spec, epoch, &workspace.root)?;
-        let mut bytes = boot_id()?.to_vec();
-        bytes.extend_from_slice(&place.to_le_bytes());
-        bytes.extend_from_slice(&encode(spec).map_err(io::Error::other)?);
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.join("job"))?;
-        file.write_all(&bytes)?;
-        // One sync: ext4, XFS and btrfs persist the names that lead to a new file with the file. A record that is cut
-        // short was never started from, because `starting` comes after it.
-        file.sync_all()
+        let mut note = ground.boot.to_vec();
+        note.extend_from_slice(&place.to_le_bytes());
+        note.extend_from_slice(&encode(spec).map_err(io::Error::other)?);
+        ground.runner.prepare(spec, epoch, &workspace.root, &note).map(drop)
     })
 }
 
 /// What [`record`] wrote.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    pub(super) boot: [u8; BOOT_BYTES],
+    pub(super) boot: BootId,
     pub(super) place: u32,
     pub(super) spec: JobSpec,
 }
 
 impl Record {
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let (boot, rest) = bytes.split_first_chunk()?;
+    /// Reads the note of an attempt; `None` where a crash of the machine cut it short before anything was launched.
+    pub(super) fn parse(note: &[u8], launched: bool) -> io::Result<Option<Self>> {
+        let whole = Self::of(note);
+        if whole.is_none() && launched {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the record of a started attempt cannot be read"));
+        }
+        Ok(whole)
+    }
+
+    fn of(note: &[u8]) -> Option<Self> {
+        let (boot, rest) = note.split_first_chunk()?;
         let (place, offer) = rest.split_first_chunk()?;
         Some(Self { boot: *boot, place: u32::from_le_bytes(*place), spec: decode(offer).ok()? })
     }
-}
-
-/// The record of an attempt; `None` where it was cut short before anything began.
-pub(super) fn read_record(dir: &Path, begun: bool) -> io::Result<Option<Record>> {
-    let whole = Record::parse(&read_private(&dir.join("job"))?.unwrap_or_default());
-    if whole.is_none() && begun {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the record of a started attempt cannot be read"));
-    }
-    Ok(whole)
-}
-
-/// Notes that a command is about to be started.
-pub(super) fn mark_starting(dir: &Path) -> io::Result<()> {
-    fs::File::create(dir.join("starting")).map(drop)
-}
-
-/// Which boot of the machine this is.
-pub(super) fn boot_id() -> io::Result<[u8; BOOT_BYTES]> {
-    let text = fs::read("/proc/sys/kernel/random/boot_id")?;
-    text.first_chunk().copied().ok_or_else(|| io::Error::other("the kernel tells no boot id"))
 }

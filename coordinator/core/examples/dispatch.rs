@@ -122,6 +122,7 @@ impl World {
                 name: name.clone(),
                 version: String::new(),
                 machine_id: name,
+                boot_id: "first boot".to_owned(),
                 slots: 2,
                 capacity: Resources { cpu_millis: 2_000, memory_bytes: 1 << 32 },
                 tags: Vec::new(),

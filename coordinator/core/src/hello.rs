@@ -183,7 +183,9 @@ impl Core {
         self.meta.last_epoch += 1;
         self.book.meta = true;
         let epoch = Epoch(self.meta.last_epoch);
+        let boot_id = self.boot_of(id);
         let row = self.edit_attempt(held.attempt);
+        row.boot_id = boot_id;
         (row.state, row.epoch, row.cause, row.finished_at) = (AttemptState::Assigned, epoch, None, None);
         let rule = match &self.jobs[&job].row.node.kind {
             NodeKind::Command(command) if agent_lost => matching_rule(&command.retry, Some(-1), None, cause.as_ref()),
@@ -221,8 +223,15 @@ impl Core {
         let Some(lease) = self.leases.get(&attempt) else { return };
         let started = lease.started_at.is_some();
         let assigned = self.jobs[&lease.job].row.state == JobState::Assigned;
+        let given_in = &self.attempts[&attempt].boot_id;
+        let rebooted = !given_in.is_empty() && *given_in != self.boot_of(id) && !self.policy.bugs.forget_reboot;
         match lease.phase {
             Phase::Finishing(_) => {}
+            // What it wrote down may be lost with the machine's memory, and a started command with it.
+            _ if rebooted => {
+                let detail = "the agent's machine started anew and the job is lost";
+                self.lose(attempt, CauseKind::AgentLost, detail, Remains::Nothing);
+            }
             Phase::Accepted | Phase::Running => {
                 let detail = "the agent came back without the job";
                 self.lose(attempt, CauseKind::AgentLost, detail, Remains::Unknown);

@@ -51,6 +51,7 @@ impl Core {
             zone: self.pools.get(&holder.pool).map(|pool| pool.zone.clone()).unwrap_or_default(),
             pool: holder.pool.clone(),
             assigned_at: wall,
+            boot_id: self.boot_of(agent),
             outcome: None,
             log_complete: false,
             cause: None,
@@ -177,6 +178,12 @@ impl Core {
         if let Some(lease) = self.leases.get_mut(&id) {
             lease.timer = Some(timer);
         }
+    }
+
+    /// Which run of its machine an agent is in; empty while it is not here.
+    pub(crate) fn boot_of(&self, agent: AgentId) -> String {
+        let hello = self.agents.get(&agent).and_then(|agent| agent.hello.as_ref());
+        hello.map(|hello| hello.boot_id.clone()).unwrap_or_default()
     }
 
     /// Takes an offer back that the agent has not answered, or not begun.

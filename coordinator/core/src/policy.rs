@@ -60,6 +60,8 @@ pub struct Bugs {
     pub forget_dependency: bool,
     /// I3: a lost exclusive job is leased again without waiting for the old one's end.
     pub skip_exclusive_fence: bool,
+    /// I3: what an agent was given before its machine crashed is offered to it again, though it may have started.
+    pub forget_reboot: bool,
     /// I10: leases get no deadline.
     pub drop_deadline: bool,
 }

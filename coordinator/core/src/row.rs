@@ -339,6 +339,10 @@ pub struct AttemptRow {
     pub pool: String,
     /// When it was leased.
     pub assigned_at: WallMs,
+    /// Which run of the agent's machine it was given to ([`Hello::boot_id`](windlass_protocol::message::Hello::boot_id));
+    /// empty where an earlier version did not note it.
+    #[serde(default)]
+    pub boot_id: String,
     /// What came of it.
     #[serde(default)]
     pub outcome: Option<Outcome>,

@@ -160,12 +160,26 @@ impl Log {
 impl State {
     /// Whether nothing is known of it that anybody would miss.
     pub(crate) fn is_blank(&self) -> bool {
+        self.is_untouched() && self.watchers == 0
+    }
+
+    /// Whether it has no byte and no mark, neither on the disk nor on the way there.
+    fn is_untouched(&self) -> bool {
         self.phase == Phase::Open
             && self.end == 0
             && self.least == Epoch(0)
             && self.homes.is_empty()
             && self.incomplete.is_none()
-            && self.watchers == 0
+    }
+
+    /// Ends a log that has nothing for the disk; says whether it is one.
+    pub(crate) fn end_untouched(&mut self) -> bool {
+        let untouched = self.is_untouched();
+        if untouched {
+            self.phase = Phase::Ended { durable: true };
+            self.digest = Some(Digest::of(b""));
+        }
+        untouched
     }
 
     /// What is new of a piece, or why it is refused. Bytes that the log has are compared as far as memory holds them.

@@ -199,6 +199,7 @@ impl Bench {
             name: "worker".to_owned(),
             version: "1.2.3".to_owned(),
             machine_id: "machine".to_owned(),
+            boot_id: "boot".to_owned(),
             slots: 2,
             capacity: Resources { cpu_millis: 2_500, memory_bytes: 1 << 30 },
             tags: vec![],

@@ -113,6 +113,7 @@ fn hello() -> Hello {
         name: "a".to_owned(),
         version: "1".to_owned(),
         machine_id: String::new(),
+        boot_id: String::new(),
         slots: 1,
         capacity: Resources { cpu_millis: 1_000, memory_bytes: 1 << 30 },
         tags: vec![],

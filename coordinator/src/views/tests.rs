@@ -118,6 +118,7 @@ fn attempt(state: AttemptState) -> Change {
         zone: String::new(),
         pool: String::new(),
         assigned_at: WallMs(1),
+        boot_id: String::new(),
         outcome: None,
         log_complete: false,
         cause: None,

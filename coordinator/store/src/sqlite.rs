@@ -12,7 +12,9 @@ mod load;
 mod schema;
 mod write;
 
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -104,11 +106,34 @@ pub fn open(dir: &Path, options: &Options) -> Result<(SqliteStore, SqliteHistory
     let target = Target { path: dir.join("store.sqlite"), vfs: options.vfs.clone() };
     let reserve = Reserve::new(dir, options.reserve_bytes, options.low_bytes, options.free_bytes);
     schema::prepare(&target, schema::MIGRATIONS)?;
+    if options.vfs.is_none() {
+        preallocate_log(&target.path, options.wal_restart_bytes.saturating_mul(limits::WAL_BYTES_FACTOR))
+            .map_err(|e| OpenError::io("make the log of", dir, e))?;
+    }
     dir::sync_dir(dir).map_err(|e| OpenError::io("sync", dir, e))?;
     let conn = writer_connection(&target)?;
     let checkpointer = Checkpointer::start(&target, options)?;
     let history = SqliteHistory::new(target.clone());
     Ok((SqliteStore { conn: Some(conn), target, reserve, checkpointer, _data: data }, history))
+}
+
+/// Gives a store without a write-ahead log one of zeros, which SQLite takes for an empty one and writes over. Where there is
+/// no room for it there is none.
+fn preallocate_log(store: &Path, bytes: u64) -> io::Result<()> {
+    let mut path = store.as_os_str().to_owned();
+    path.push("-wal");
+    let path = PathBuf::from(path);
+    let mut file = match File::options().write(true).create_new(true).mode(0o600).open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        other => other?,
+    };
+    let written = io::copy(&mut io::repeat(0).take(bytes), &mut file).and_then(|_| file.sync_all());
+    match written {
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            fs::remove_file(&path)
+        }
+        other => other,
+    }
 }
 
 /// A connection that syncs every commit; refused where SQLite does not confirm that it will.

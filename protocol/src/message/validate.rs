@@ -96,6 +96,8 @@ impl Validate for Hello {
         name("hello.version", &self.version)?;
         at_most("hello.machine_id", &self.machine_id, NAME_MAX_BYTES)?;
         one_line("hello.machine_id", &self.machine_id)?;
+        at_most("hello.boot_id", &self.boot_id, NAME_MAX_BYTES)?;
+        one_line("hello.boot_id", &self.boot_id)?;
         require((1..=SLOTS_MAX).contains(&self.slots), "hello.slots", "an agent has 1 to 512 slots")?;
         tags("hello.tags", &self.tags)?;
         require(self.capabilities.len() <= CAPABILITIES_MAX, "hello.capabilities", "there are at most 64")?;

@@ -344,6 +344,7 @@ pub const FAULTS: &[&str] = &[
     "fault.coordinator_crash",
     "fault.agent_crash",
     "fault.host_wiped",
+    "fault.power_cut",
     "fault.partition",
     "fault.zone_partition",
     "fault.connection_broken",

@@ -19,7 +19,7 @@ impl World {
             return;
         }
         let host = self.random.place(self.hosts.len());
-        match self.random.below(29) {
+        match self.random.below(31) {
             0..=2 => self.trouble_coordinator(),
             3..=5 => self.trouble_agent(host),
             6 => self.trouble_wipe(host),
@@ -49,6 +49,7 @@ impl World {
             }
             25 => self.tell_host(host, Input::CertificateDue { csr: vec![1] }),
             26 => self.trouble_cut_off(host),
+            27..=28 => self.trouble_power(host),
             _ => self.trouble_forge(host),
         }
         let next = self.random.between(300, 14_000);
@@ -81,6 +82,16 @@ impl World {
             };
             self.after(down, Event::AgentStarts { host });
         }
+    }
+
+    fn trouble_power(&mut self, host: usize) {
+        if self.hosts[host].is_asleep(self.now) {
+            return;
+        }
+        self.coverage.reach("fault.power_cut");
+        self.cut_power(host);
+        let down = self.random.between(500, 40_000);
+        self.after(down, Event::AgentStarts { host });
     }
 
     fn trouble_wipe(&mut self, host: usize) {

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use windlass_agent_core::{AgentConfig, AgentCore, ConnId, Effect, Exit, Found, Input};
 use windlass_protocol::job::{Epoch, Resources};
 use windlass_protocol::message::AgentMessage;
-use windlass_protocol::{AgentId, AttemptId, Digest, Instant64, TokenId};
+use windlass_protocol::{AgentId, AttemptId, Cause, CauseKind, Digest, Instant64, TokenId, WallMs};
 
 use super::coverage;
 use super::network::Payload;
 use super::runner::{Process, Record};
-use super::world::{Event, JobStep, World};
+use super::world::{Event, JobStep, WALL_MS, World};
 
 /// Log bytes in flight for one attempt.
 const IN_FLIGHT: u64 = 600;
@@ -36,6 +36,8 @@ pub struct Host {
     pub core: Option<AgentCore>,
     /// Which process.
     pub boot: u64,
+    /// Which run of the machine.
+    pub power: u64,
     /// Which dial of the process.
     pub dial: u64,
     /// The current connection.
@@ -72,6 +74,7 @@ impl Host {
             identities: BTreeMap::new(),
             core: None,
             boot: 0,
+            power: 0,
             dial: 0,
             conn: None,
             clock_base,
@@ -142,6 +145,7 @@ impl World {
             name: format!("agent-{index}"),
             version: "0.1.0".to_owned(),
             machine_id: format!("machine-{index}"),
+            boot_id: format!("run {} of machine {index}", host.power),
             slots: host.slots,
             capacity: host.capacity,
             tags: Vec::new(),
@@ -180,6 +184,26 @@ impl World {
         self.hosts[index].boot += 1;
         if let Some(conn) = self.hosts[index].conn.take() {
             self.close_agent_side(conn);
+        }
+    }
+
+    /// The machine loses its power: everything on it ends, and of what was not synced anything may be gone.
+    pub fn cut_power(&mut self, index: usize) {
+        self.crash_agent(index);
+        self.hosts[index].power += 1;
+        let at = WallMs(WALL_MS + self.now + self.hosts[index].wall_ahead_ms);
+        let attempts: Vec<AttemptId> = self.hosts[index].records.keys().copied().collect();
+        for attempt in attempts {
+            self.oracle.process_ended(index, attempt);
+            let is_lost = self.random.thousandth(500);
+            let records = &mut self.hosts[index].records;
+            if is_lost {
+                records.remove(&attempt);
+            } else if let Some(record) = records.get_mut(&attempt).filter(|record| record.outcome.is_none()) {
+                // Whether its command had started is not known either: it is taken for one that had.
+                record.started_at = record.started_at.or(Some(at));
+                record.end(at, None, None, Some(Cause::new(CauseKind::Internal, "the machine started anew")));
+            }
         }
     }
 

@@ -94,6 +94,7 @@ fn hello() -> AgentMessage {
         name: "stranger".to_owned(),
         version: "0".to_owned(),
         machine_id: "m".to_owned(),
+        boot_id: String::new(),
         slots: 1,
         capacity: windlass_protocol::job::Resources { cpu_millis: 1_000, memory_bytes: 1 << 30 },
         tags: Vec::new(),

@@ -41,6 +41,7 @@ impl AgentCore {
             name: self.config.name.clone(),
             version: self.config.version.clone(),
             machine_id: self.config.machine_id.clone(),
+            boot_id: self.config.boot_id.clone(),
             slots: self.config.slots,
             capacity: self.config.capacity,
             tags: self.config.tags.clone(),

@@ -100,7 +100,7 @@ fn write_answer(stream: &mut UnixStream, answer: &Answer) -> io::Result<()> {
 
 fn start(launch: Launch, cgroups: &Cgroups, agent: &UnixStream) -> io::Result<u32> {
     let listener = listen(&launch.dir)?;
-    match sys::fork(None)? {
+    match sys::fork()? {
         Forked::Parent(pid) => Ok(pid.as_raw_nonzero().get().unsigned_abs()),
         Forked::Child => {
             // The agent must see the spawner's end close when the spawner ends, whatever jobs go on.

@@ -23,7 +23,7 @@ fn noise(length: usize) -> Vec<u8> {
 fn what_is_appended_is_read_from_any_offset_in_pieces_of_any_size() {
     let dir = tempfile::tempdir().unwrap();
     let spool = dir.path().join("spool");
-    let mut writer = SpoolWriter::create(&spool).unwrap();
+    let mut writer = SpoolWriter::new(&spool);
     let bytes = noise(1_000);
     for (index, piece) in bytes.chunks(7).enumerate() {
         assert_eq!(writer.append(WallMs(index as u64), piece).unwrap(), piece.len());
@@ -42,7 +42,7 @@ fn what_is_appended_is_read_from_any_offset_in_pieces_of_any_size() {
 fn a_record_that_is_still_being_written_is_not_visible_and_then_is() {
     let dir = tempfile::tempdir().unwrap();
     let spool = dir.path().join("spool");
-    let mut writer = SpoolWriter::create(&spool).unwrap();
+    let mut writer = SpoolWriter::new(&spool);
     let mut reader = SpoolReader::open(&spool);
     assert_eq!(reader.next(0, 100).unwrap(), None);
     writer.append(WallMs(1), b"whole").unwrap();
@@ -63,7 +63,7 @@ fn a_record_that_is_still_being_written_is_not_visible_and_then_is() {
 fn a_damaged_record_is_not_read_as_log() {
     let dir = tempfile::tempdir().unwrap();
     let spool = dir.path().join("spool");
-    let mut writer = SpoolWriter::create(&spool).unwrap();
+    let mut writer = SpoolWriter::new(&spool);
     writer.append(WallMs(1), b"whole").unwrap();
     let path = segment_path(&spool, 0);
     let complete = fs::read(&path).unwrap();
@@ -79,7 +79,7 @@ fn a_damaged_record_is_not_read_as_log() {
 fn acknowledged_segments_go_and_the_rest_stays_readable() {
     let dir = tempfile::tempdir().unwrap();
     let spool = dir.path().join("spool");
-    let mut writer = SpoolWriter::create(&spool).unwrap();
+    let mut writer = SpoolWriter::new(&spool);
     let mut reader = SpoolReader::open(&spool);
     let piece = noise(200_000);
     for _ in 0..100 {
@@ -100,7 +100,7 @@ fn acknowledged_segments_go_and_the_rest_stays_readable() {
 #[test]
 fn a_spool_without_acknowledgements_fills_up_and_has_room_again_after_one() {
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = SpoolWriter::create(&dir.path().join("spool")).unwrap();
+    let mut writer = SpoolWriter::new(&dir.path().join("spool"));
     let piece = vec![0; 256 << 10];
     let mut pieces = 0_u64;
     while writer.has_room() {

@@ -16,7 +16,8 @@ use super::{HEADER_BYTES, Header, segment_path};
 #[derive(Debug)]
 pub struct SpoolWriter {
     dir: PathBuf,
-    file: File,
+    /// The last segment; none before the first byte.
+    file: Option<File>,
     /// Bytes of whole records in the last segment; what an interrupted write left behind them is written over.
     file_bytes: u64,
     /// Starts of the segments that still exist, the last one being written.
@@ -28,22 +29,19 @@ pub struct SpoolWriter {
 }
 
 impl SpoolWriter {
-    /// An empty spool in `dir`, which is made.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub fn create(dir: &Path) -> io::Result<Self> {
-        fs::create_dir(dir)?;
-        Ok(Self {
+    /// An empty spool in `dir`, which is made with the first byte: many jobs write none.
+    #[must_use]
+    pub fn new(dir: &Path) -> Self {
+        Self {
             dir: dir.to_owned(),
-            file: new_segment(dir, 0)?,
+            file: None,
             file_bytes: 0,
-            starts: VecDeque::from([0]),
+            starts: VecDeque::new(),
             offset: 0,
             acked: 0,
             hasher: blake3::Hasher::new(),
             record: Vec::new(),
-        })
+        }
     }
 
     /// Appends at most [`LOG_CHUNK_MAX_BYTES`] of `bytes` as one record and says how many. After an error nothing of
@@ -56,17 +54,16 @@ impl SpoolWriter {
         if bytes.is_empty() {
             return Ok(0);
         }
-        if self.file_bytes >= SPOOL_SEGMENT_BYTES {
-            self.file = new_segment(&self.dir, self.offset)?;
-            self.file_bytes = 0;
-            self.starts.push_back(self.offset);
-            self.drop_acked()?;
-        }
+        let file = match self.file.take().filter(|_| self.file_bytes < SPOOL_SEGMENT_BYTES) {
+            Some(file) => file,
+            None => self.begin_segment()?,
+        };
+        let file = self.file.insert(file);
         let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         self.record.clear();
         self.record.extend_from_slice(&Header::of(self.offset, at, length, bytes).to_bytes());
         self.record.extend_from_slice(bytes);
-        self.file.write_all_at(&self.record, self.file_bytes)?;
+        file.write_all_at(&self.record, self.file_bytes)?;
         self.file_bytes += (HEADER_BYTES + bytes.len()) as u64;
         self.offset += u64::from(length);
         self.hasher.update(bytes);
@@ -80,6 +77,19 @@ impl SpoolWriter {
     pub fn acked(&mut self, offset: u64) -> io::Result<()> {
         self.acked = self.acked.max(offset.min(self.offset));
         self.drop_acked()
+    }
+
+    fn begin_segment(&mut self) -> io::Result<File> {
+        match fs::create_dir(&self.dir) {
+            // From a try that failed half-way, or an earlier segment.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other?,
+        }
+        self.drop_acked()?;
+        let file = new_segment(&self.dir, self.offset)?;
+        self.file_bytes = 0;
+        self.starts.push_back(self.offset);
+        Ok(file)
     }
 
     fn drop_acked(&mut self) -> io::Result<()> {

@@ -1,6 +1,5 @@
 //! A job's output on its way to the spool: masked, cut at its limit, and kept while the disk is full.
 
-use std::io;
 use std::path::Path;
 
 use windlass_protocol::digest::Digest;
@@ -22,9 +21,9 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn create(dir: &Path, masker: Masker, limit_bytes: u64) -> io::Result<Self> {
-        let spool = SpoolWriter::create(dir)?;
-        Ok(Self { masker, spool, limit_bytes, truncated: false, pending: Vec::new(), at: WallMs(0) })
+    pub(crate) fn new(dir: &Path, masker: Masker, limit_bytes: u64) -> Self {
+        let spool = SpoolWriter::new(dir);
+        Self { masker, spool, limit_bytes, truncated: false, pending: Vec::new(), at: WallMs(0) }
     }
 
     /// Whether more may be read: the spool has room and the disk takes it.
@@ -114,7 +113,7 @@ mod tests {
     fn a_log_past_its_limit_is_cut_exactly_there_and_ends_with_one_mark() {
         let dir = tempfile::tempdir().unwrap();
         let spool = dir.path().join("spool");
-        let mut log = Log::create(&spool, Masker::new(["secret-value"]).unwrap(), 20).unwrap();
+        let mut log = Log::new(&spool, Masker::new(["secret-value"]).unwrap(), 20);
         for piece in ["0123456789", "secret-", "valueXYZ", "more", "and more"] {
             log.push(WallMs(1), piece.as_bytes());
         }
@@ -132,7 +131,7 @@ mod tests {
     #[test]
     fn a_log_that_ends_exactly_at_its_limit_is_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = Log::create(&dir.path().join("spool"), Masker::new([""; 0]).unwrap(), 10).unwrap();
+        let mut log = Log::new(&dir.path().join("spool"), Masker::new([""; 0]).unwrap(), 10);
         log.push(WallMs(1), b"0123456789");
         log.finish();
         assert!(!log.truncated());

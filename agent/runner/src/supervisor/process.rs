@@ -14,7 +14,8 @@ use super::family::Family;
 use super::{End, Watched};
 use crate::cgroup::{Cgroups, JobCgroup, Limits};
 use crate::launch::ProcessTask;
-use crate::sys::{self, Forked, Plan, Step};
+use crate::shell;
+use crate::sys::{self, Plan, Program, Step};
 
 /// Room between a job and its supervisor (measured: 3,460 MB/s against 820 with the default of 64 KiB).
 pub(crate) const PIPE_BYTES: usize = 1 << 20;
@@ -60,15 +61,7 @@ impl Process {
         let (told, failure) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| ("could not make a pipe", e.into()))?;
         let plan = plan(task, cgroup, &stream, failure).map_err(at("could not prepare the job"))?;
         let birth = cgroup.birth();
-        let forked = match sys::fork(birth.as_ref().map(AsFd::as_fd)) {
-            // A kernel or a sandbox without it: the family is followed by its parents alone.
-            Err(_) if birth.is_some() => sys::fork(None),
-            other => other,
-        };
-        let main = match forked.map_err(at("could not fork"))? {
-            Forked::Child => sys::become_job(&plan),
-            Forked::Parent(main) => main,
-        };
+        let main = sys::bear(&plan, birth.as_ref().map(AsFd::as_fd)).map_err(at("could not fork"))?;
         drop((plan, stream.theirs));
         let mut failed = Vec::new();
         File::from(told).read_to_end(&mut failed).map_err(at("could not hear of the job's start"))?;
@@ -143,11 +136,8 @@ impl Watched for Process {
 
 fn plan(task: &ProcessTask, cgroup: &JobCgroup, stream: &Stream, failure: OwnedFd) -> io::Result<Plan> {
     let stdin = if task.tty { stream.theirs.try_clone()? } else { OwnedFd::from(File::open("/dev/null")?) };
-    let argv = task.argv.iter().map(|word| CString::new(word.as_str())).collect::<Result<_, _>>()?;
-    let pair = |(name, value): &(String, String)| CString::new(format!("{name}={value}"));
     Ok(Plan {
-        argv,
-        env: task.env.iter().map(pair).collect::<Result<_, _>>()?,
+        programs: programs(task)?,
         workspace: task.workspace.clone(),
         user: task.user,
         stdin,
@@ -158,6 +148,24 @@ fn plan(task: &ProcessTask, cgroup: &JobCgroup, stream: &Stream, failure: OwnedF
         failure,
         supervisor: rustix::process::getpid(),
     })
+}
+
+/// What the job becomes: its shell, and before that the program that the shell would only be replaced by.
+fn programs(task: &ProcessTask) -> io::Result<Vec<Program>> {
+    let program = |argv: &[String], more: &[(String, String)]| {
+        let pair = |(name, value): &(String, String)| CString::new(format!("{name}={value}"));
+        let argv = argv.iter().map(|word| CString::new(word.as_str())).collect::<Result<_, _>>()?;
+        let env = task.env.iter().chain(more).map(pair).collect::<Result<_, _>>()?;
+        Ok::<_, io::Error>(Program { argv, env })
+    };
+    let mut programs = Vec::new();
+    if let Some(argv) = shell::plain(&task.argv, &task.env)
+        && let (Some(path), Ok(directory)) = (argv.first(), task.workspace.canonicalize())
+    {
+        programs.push(program(&argv, &shell::variables(path, &directory))?);
+    }
+    programs.push(program(&task.argv, &[])?);
+    Ok(programs)
 }
 
 fn open_pipe() -> io::Result<Stream> {

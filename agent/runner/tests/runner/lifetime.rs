@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use windlass_agent_runner::control::Report;
 use windlass_agent_runner::launch::{Launch, LaunchRecord, ProcessTask, Task};
-use windlass_agent_runner::{Event, RunningJob, attempts, boot_now_ms, runner};
+use windlass_agent_runner::shell::shell;
+use windlass_agent_runner::{Event, RunningJob, attempts, boot_now_ms};
 use windlass_protocol::cause::{Cause, CauseKind};
 use windlass_protocol::job::{Epoch, JobSpec, Phase};
 
@@ -114,9 +115,9 @@ fn launch(kit: &Kit, job: &JobSpec, lease: Option<u64>) -> Launch {
     Launch {
         attempt: job.attempt,
         epoch: Epoch(9),
-        dir: attempts::prepare(kit.runner.jobs(), &record).unwrap(),
+        dir: attempts::prepare(kit.runner.jobs(), &record, &[]).unwrap(),
         task: Task::Process(ProcessTask {
-            argv: runner::shell(&job.command),
+            argv: shell(&job.command),
             env: env.to_vec(),
             workspace,
             user: kit.slot().user,

@@ -5,7 +5,7 @@ use windlass_coordinator_core::input::{AgentEvent, Request};
 use windlass_coordinator_core::row::{BuildState, Change, JobState};
 use windlass_coordinator_core::{Effect, Reply};
 use windlass_protocol::job::{Epoch, Phase};
-use windlass_protocol::message::{CoordinatorMessage, Verdict};
+use windlass_protocol::message::{CoordinatorMessage, Hello, Verdict};
 use windlass_protocol::{AgentId, AttemptId, CauseKind, limits};
 
 use crate::kit::*;
@@ -285,4 +285,61 @@ fn an_absence_goes_on_over_restarts_and_ends_when_the_agent_comes_back() {
     assert_eq!(shell.rows.agents.keys().collect::<Vec<_>>(), [&back], "{away} was away for a week");
     shell.pass(WEEK_MS);
     assert!(shell.rows.agents.is_empty());
+}
+
+/// An agent comes back and holds nothing of what it was given, in this run of its machine.
+fn comes_back_in(shell: &mut Shell, agent: AgentId, boot_id: &str) {
+    if shell.is_connected(agent) {
+        shell.disconnect(agent);
+    }
+    let name = shell.rows.agents[&agent].name.clone();
+    shell.hello_with(agent, Hello { boot_id: boot_id.to_owned(), ..greeting(&name, 1) });
+}
+
+#[test]
+fn what_an_agent_does_not_hold_after_a_crash_of_its_machine_may_have_started_and_is_not_offered_again() {
+    for restart in [false, true] {
+        let mut shell = Shell::new();
+        let agent = shell.agent("agent", 1);
+        let build = shell.submit(graph(vec![step("deploy")]));
+        let offer = shell.offer(agent);
+        if restart {
+            shell.restart();
+        }
+        comes_back_in(&mut shell, agent, "second boot");
+        let job = shell.job(build, 0);
+        assert_eq!((job.state, job.cause.as_ref().unwrap().kind), (JobState::Failed, CauseKind::AgentLost));
+        assert_eq!(shell.attempts(job.id).last().unwrap().id, offer.0);
+        assert!(shell.offers(agent).is_empty());
+    }
+}
+
+#[test]
+fn what_an_agent_does_not_hold_in_the_same_run_of_its_machine_never_started_and_is_offered_again() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("agent", 1);
+    let build = shell.submit(graph(vec![step("deploy")]));
+    let (attempt, epoch) = shell.offer(agent);
+    shell.restart();
+    comes_back_in(&mut shell, agent, "first boot");
+    assert_eq!(shell.offer(agent), (attempt, epoch), "by the same right");
+    assert_eq!(shell.states(build), [JobState::Assigned]);
+}
+
+#[test]
+fn an_exclusive_job_waits_for_no_fence_where_its_machine_has_crashed() {
+    let mut shell = Shell::new();
+    let (one, build) = (
+        shell.agent("one", 1),
+        shell.submit(graph(vec![step_with("deploy", |command| {
+            command.exclusive = true;
+            command.retry = vec![retry_cause(CauseKind::AgentLost, 1)];
+        })])),
+    );
+    let offer = shell.offer(one);
+    shell.start(one, offer);
+    comes_back_in(&mut shell, one, "second boot");
+    let (_, epoch) = shell.offer(one);
+    assert!(epoch > offer.1, "nothing of it can run any more");
+    assert_eq!(shell.states(build), [JobState::Assigned]);
 }

@@ -415,6 +415,7 @@ pub(crate) fn greeting(name: &str, slots: u32) -> Hello {
         name: name.to_owned(),
         version: "0.1.0".to_owned(),
         machine_id: format!("machine of {name}"),
+        boot_id: "first boot".to_owned(),
         slots,
         capacity: Resources { cpu_millis: u64::from(slots) * 1_000, memory_bytes: u64::from(slots) << 30 },
         tags: Vec::new(),

@@ -284,3 +284,18 @@ async fn closing_makes_durable_what_was_accepted() {
     }
     assert_eq!(read(&open(&fs).unwrap(), 1, 0, 999).await, text(1, 0, 700));
 }
+
+#[tokio::test]
+async fn a_log_that_ends_without_a_byte_leaves_nothing_on_the_disk_and_takes_nothing_more() {
+    let fs = RecordingFs::new();
+    let store = open(&fs).unwrap();
+    store.settle(attempt(1), 0, Digest::of(b"")).await.unwrap();
+    let mut watcher = store.follow(attempt(2), 0).await.unwrap();
+    for id in [1, 2] {
+        store.fence(attempt(id), Epoch(2), true).await.unwrap();
+        assert_eq!(append(&store, id, 0, 5).await, Err(Refused::Ended));
+        assert_eq!(store.len(attempt(id)).await.unwrap(), None);
+    }
+    assert_eq!(within(watcher.next()).await.unwrap(), Event::End { bytes: 0, digest: Digest::of(b"") });
+    assert_eq!((store.stats().commits, store.stats().live_logs, store.stats().segments), (0, 0, 0));
+}

@@ -112,8 +112,12 @@ impl Drop for Checkpointer {
 /// A checkpoint that disturbs nobody; one that starts the log anew where it has grown too large.
 fn checkpoint(conn: &Connection, restart_bytes: u64) {
     let Some(frames) = run_pragma(conn, "PRAGMA wal_checkpoint(PASSIVE)") else { return };
-    if frames.saturating_mul(FRAME_BYTES) > restart_bytes {
+    let bytes = frames.saturating_mul(FRAME_BYTES);
+    if bytes > restart_bytes.saturating_mul(limits::WAL_CUT_FACTOR) {
         run_pragma(conn, "PRAGMA wal_checkpoint(TRUNCATE)");
+    } else if bytes > restart_bytes {
+        // Kept as long as it is: what comes next is written over it.
+        run_pragma(conn, "PRAGMA wal_checkpoint(RESTART)");
     }
 }
 

@@ -88,7 +88,7 @@ fn at_any_moment_and_with_any_part_of_the_loose_writes_the_store_opens_sound_and
 
 #[test]
 fn a_crash_amid_checkpoints_and_restarts_of_the_log_loses_nothing() {
-    for (name, wal_restart_bytes) in [("crash-checkpoint", u64::MAX), ("crash-restart", 0)] {
+    for (name, wal_restart_bytes) in [("crash-checkpoint", u64::MAX), ("crash-cut", 0), ("crash-restart", 16 << 10)] {
         let recording = record_with(name, Options { checkpoint_commits: 1, wal_restart_bytes, ..Options::default() });
         let in_store = |op: &Op| matches!(op, Op::Write { path, .. } if path.ends_with("store.sqlite"));
         let last = acknowledgements(&recording).pop().unwrap();

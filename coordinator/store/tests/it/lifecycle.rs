@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use windlass_coordinator_core::row::{AttemptState, Change};
 use windlass_coordinator_store::{Fault, OpenError, Options, Space, Store, check, open};
 
+use windlass_protocol::limits;
+
 use crate::rows::{attempt, attempt_id, build_id, finish, fleet, job, submit};
 use crate::shim::Shim;
 
@@ -38,6 +40,32 @@ fn a_second_store_on_one_directory_is_refused_while_the_first_lives() {
     assert!(matches!(check(dir.path()), Err(OpenError::InUse { .. })));
     drop(first);
     open(dir.path(), &small()).unwrap();
+}
+
+/// What a crash of the process would leave: copies of the files of an open store.
+fn crash_image(of: &Path) -> tempfile::TempDir {
+    let image = tempfile::tempdir().unwrap();
+    for name in ["store.sqlite", "store.sqlite-wal"] {
+        std::fs::copy(of.join(name), image.path().join(name)).unwrap();
+    }
+    image
+}
+
+#[test]
+fn the_log_has_its_size_from_the_beginning_and_a_crash_at_any_fill_of_it_loses_nothing() {
+    const LOG_BYTES: u64 = 64 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { wal_restart_bytes: LOG_BYTES / limits::WAL_BYTES_FACTOR, checkpoint_commits: 2, ..small() };
+    let (mut store, _history) = open(dir.path(), &options).unwrap();
+    let log_bytes = || std::fs::metadata(dir.path().join("store.sqlite-wal")).unwrap().len();
+    assert_eq!(log_bytes(), LOG_BYTES, "before the first commit");
+    let epoch = store.claim().unwrap();
+    store.commit(epoch, &fleet()).unwrap();
+    for n in 1..=40 {
+        store.commit(epoch, &submit(n)).unwrap();
+        assert_eq!(check(crash_image(dir.path()).path()).unwrap().builds, n, "after {n} commits");
+    }
+    assert!(log_bytes() >= LOG_BYTES, "it is written over, not cut");
 }
 
 #[test]

@@ -113,6 +113,7 @@ pub(crate) fn attempt(n: u64, job: u64, build: u64, state: AttemptState) -> Atte
         zone: "local".to_owned(),
         pool: "default".to_owned(),
         assigned_at: WallMs(n),
+        boot_id: "boot".to_owned(),
         outcome: None,
         log_complete: false,
         cause: None,
