@@ -2,6 +2,7 @@
 
 mod check;
 mod eval;
+mod graph;
 mod render;
 
 use clap::Subcommand;
@@ -14,6 +15,8 @@ use crate::ui::Ui;
 pub(crate) enum PipelineCommand {
     /// Check files; exit 1 if one of them has errors.
     Check(check::CheckArguments),
+    /// Show what waits for what.
+    Graph(graph::GraphArguments),
     /// Print a file's document with its variables put in.
     Render(render::RenderArguments),
     /// Evaluate the expression of an `if`.
@@ -21,9 +24,10 @@ pub(crate) enum PipelineCommand {
 }
 
 /// Runs one of them.
-pub(crate) fn run(command: &PipelineCommand, ui: &Ui) -> Result<Code, Failure> {
+pub(crate) async fn run(command: &PipelineCommand, ui: &Ui) -> Result<Code, Failure> {
     match command {
-        PipelineCommand::Check(arguments) => check::check(arguments, ui),
+        PipelineCommand::Check(arguments) => check::check(arguments, ui).await,
+        PipelineCommand::Graph(arguments) => graph::graph(arguments, ui),
         PipelineCommand::Render(arguments) => render::render(arguments, ui),
         PipelineCommand::Eval(arguments) => eval::eval(arguments, ui),
     }

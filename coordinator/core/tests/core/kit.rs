@@ -6,7 +6,7 @@ use windlass_coordinator_core::effect::AgentState;
 use windlass_coordinator_core::input::{AgentEvent, ConnId, Input, ReplyTo, Request};
 use windlass_coordinator_core::row::*;
 use windlass_coordinator_core::{Broken, Bugs, Core, Effect, Policy, Rejected, Reply};
-use windlass_pipeline::graph::{Command, Edge, Graph, Node, NodeKind, RetryRule, StatusMatch, Supersede};
+use windlass_pipeline::graph::{Command, Edge, Graph, Node, NodeKind, RetryRule, StatusMatch};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::message::{CoordinatorMessage, Health, Held, Hello, Verdict};
 use windlass_protocol::{
