@@ -491,17 +491,20 @@ pub const STORE_RESERVE_BYTES: u64 = 64 << 20;
 pub const STORE_LOW_BYTES: u64 = 32 << 20;
 
 /// Commits after which the write-ahead log is copied back: a few megabytes, so that it stays in the page cache.
-pub const CHECKPOINT_COMMITS: u64 = 256;
+pub const CHECKPOINT_COMMITS: u64 = 128;
 
 /// How long a commit waits at most for the write-ahead log to be copied back.
 pub const CHECKPOINT_MS: u64 = 2_000;
 
-/// A write-ahead log past this size is started anew, at the price of one short pause of the writer. It has this size from the
-/// beginning, zeroed: a sync of bytes that a file already has costs a third of one that makes it longer.
-pub const WAL_RESTART_BYTES: u64 = 8 << 20;
+/// A write-ahead log past this size is started anew, at the price of one short pause of the writer.
+pub const WAL_RESTART_BYTES: u64 = 4 << 20;
+
+/// A write-ahead log has this many times its restart size from the beginning, zeroed: a sync of bytes that a file has already
+/// costs a third of one that makes it longer. It grows by some 40 KB a commit at most until the next look at it.
+pub const WAL_BYTES_FACTOR: u64 = 4;
 
 /// A write-ahead log past this many times its restart size, which a reader kept from restarting, is cut.
-pub const WAL_CUT_FACTOR: u64 = 8;
+pub const WAL_CUT_FACTOR: u64 = 16;
 
 /// How long SQLite waits for a lock that another connection of ours holds: longer than any checkpoint takes.
 pub const STORE_BUSY_MS: u64 = 10_000;
