@@ -91,6 +91,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/agents/{id}/revoke", post(agent::revoke))
         .route("/pools", get(agent::pools))
         .route("/tokens", get(token::list).post(token::create))
+        .route("/tokens/{id}", get(token::show))
         .route("/tokens/{id}/revoke", post(token::revoke))
         .route("/audit", get(audit::list))
         .route("/blobs/b3/{hex}", get(blob::get).head(blob::head).put(blob::put))

@@ -15,6 +15,7 @@
 
 pub mod api;
 pub mod authority;
+mod certificates;
 pub mod clock;
 pub mod config;
 pub mod desk;

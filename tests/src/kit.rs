@@ -9,6 +9,8 @@
 //! | [`client`] | the HTTP API |
 //! | [`build`] | what builds, jobs and attempts look like in answers |
 //! | [`fleet`] | a coordinator and agents of one pool |
+//! | [`net`] | networks of a test's own |
+//! | [`git`] | a git server that asks for a password |
 //! | [`pipeline`] | pipelines as values |
 //! | [`sse`] | Server-Sent Events |
 //! | [`chaos`] | killing things again and again |
@@ -21,6 +23,8 @@ pub mod chaos;
 pub mod client;
 pub mod coordinator;
 pub mod fleet;
+pub mod git;
+pub mod net;
 pub mod pipeline;
 pub mod process;
 pub mod skip;

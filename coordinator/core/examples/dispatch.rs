@@ -111,14 +111,14 @@ impl World {
             created_at: self.now.wall,
         };
         let id = IdSource::from_seed([2; 32]).token(self.now.wall);
-        let grant = TokenGrant::Join { pool: "main".to_owned(), max_uses: None, used: 0 };
+        let grant = TokenGrant::join("main".to_owned(), None);
         let (secret_hash, note) = (Digest::of(b""), String::new());
         let token = NewToken { id, secret_hash, grant, pool: Some(pool), note, expires_at: None };
         self.request(Request::CreateToken(Box::new(token)));
         for number in 0..AGENTS {
             let (name, key) = (format!("agent-{number}"), Digest::of(&number.to_le_bytes()));
             let (machine_id, tags) = (name.clone(), Vec::new());
-            let joining = Joining { token: id, secret_hash, key, name: name.clone(), machine_id, tags };
+            let joining = Joining { token: id, secret_hash, key, name: name.clone(), machine_id, tags, address: None };
             self.request(Request::Join(Box::new(joining)));
             let agent = self.joined.unwrap();
             let hello = Hello {

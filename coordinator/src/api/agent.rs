@@ -57,7 +57,7 @@ pub(crate) struct Pool {
     queues: Vec<String>,
     #[schema(value_type = String)]
     trust: Trust,
-    /// `fixed` or `free`.
+    /// `fixed`, `allowed` or `free`.
     tag_policy: &'static str,
     #[schema(value_type = Object)]
     tags: serde_json::Map<String, Value>,
@@ -269,13 +269,14 @@ pub(crate) async fn pools(
         *counts.entry(agent.row.pool).or_default() += 1;
     }
     let pools = ground.fleet.views.pools().into_iter().map(|row| {
-        let (tag_policy, own) = match &row.tags {
-            TagPolicy::Fixed(own) => ("fixed", own),
-            TagPolicy::Free(own) => ("free", own),
+        let tag_policy = match &row.tags {
+            TagPolicy::Fixed(_) => "fixed",
+            TagPolicy::Allowed(_) => "allowed",
+            TagPolicy::Free(_) => "free",
         };
         let key = format!("{:016}-{}", row.created_at.0, row.name);
         let pool = Pool {
-            tags: tags(own),
+            tags: tags(row.tags.tags()),
             agents: counts.get(&row.name).copied().unwrap_or(0),
             name: row.name,
             zone: row.zone,

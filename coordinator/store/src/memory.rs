@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use windlass_coordinator_core::row::{AttemptRow, AuditRow, BuildRow, BuildRows, Change, Rows};
-use windlass_protocol::{AttemptId, BuildId, Digest, JobId, limits};
+use windlass_coordinator_core::row::{AgentRow, AttemptRow, AuditRow, BuildRow, BuildRows, Change, Rows};
+use windlass_protocol::{AttemptId, BuildId, Digest, JobId, TokenId, limits};
 
 use crate::fault::Fault;
 use crate::store::{
@@ -264,6 +264,12 @@ impl History for MemoryHistory {
         let memory = self.lock();
         let numbered: Vec<_> = (1_u64..).zip(memory.audit.iter().cloned()).collect();
         Ok(page(numbered.into_iter().rev(), after, limit))
+    }
+
+    fn agents_of(&self, token: TokenId, limit: usize) -> Result<Vec<AgentRow>, Fault> {
+        let memory = self.lock();
+        let found = memory.rows.agents.values().rev().filter(|agent| agent.token == token).cloned();
+        Ok(found.take(limit.clamp(1, limits::AGENTS_OF_TOKEN_MAX)).collect())
     }
 
     fn definition(&self, digest: Digest) -> Result<Option<String>, Fault> {

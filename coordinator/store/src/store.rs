@@ -6,8 +6,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use windlass_coordinator_core::row::{AttemptRow, AuditRow, BuildRow, BuildRows, BuildState, Change, EventRow, Rows};
-use windlass_protocol::{AttemptId, BuildId, Digest, JobId, WallMs, limits};
+use windlass_coordinator_core::row::{
+    AgentRow, AttemptRow, AuditRow, BuildRow, BuildRows, BuildState, Change, EventRow, Rows,
+};
+use windlass_protocol::{AttemptId, BuildId, Digest, JobId, TokenId, WallMs, limits};
 
 use crate::fault::Fault;
 
@@ -243,6 +245,12 @@ pub trait History: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Fault`].
     fn audit(&self, after: Option<Cursor>, limit: usize) -> Result<Page<AuditRow>, Fault>;
+
+    /// Agents that a token admitted, newest first, those that are gone among them.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    fn agents_of(&self, token: TokenId, limit: usize) -> Result<Vec<AgentRow>, Fault>;
 
     /// A pipeline's text by its digest.
     ///

@@ -29,6 +29,10 @@ pub struct AgentOptions {
     pub join_token: String,
     /// Jobs at once.
     pub slots: u32,
+    /// What it calls itself, if not by its name here.
+    pub called: Option<String>,
+    /// More of its environment.
+    pub env: Vec<(String, String)>,
     /// In this network namespace.
     pub netns: Option<String>,
     /// More arguments.
@@ -163,7 +167,8 @@ fn launch(world: &World, options: &AgentOptions, data: &Path) -> Result<Process>
             command
         }
     };
-    command.args(["agent", "--name", &options.name, "--slots", &options.slots.to_string()]);
+    let called = options.called.as_ref().unwrap_or(&options.name);
+    command.args(["agent", "--name", called, "--slots", &options.slots.to_string()]);
     if let Some(server) = options.server {
         command.args(["--server", &server.to_string()]);
     }
@@ -172,5 +177,6 @@ fn launch(world: &World, options: &AgentOptions, data: &Path) -> Result<Process>
     command.arg("--config").arg(world.path(&format!("{}.toml", options.name)));
     command.args(&options.more);
     world.dress(&mut command);
+    command.envs(options.env.iter().map(|(name, value)| (name, value)));
     Process::start(command, &world.logs(), &options.name)
 }

@@ -140,10 +140,22 @@ impl World {
     /// # Errors
     /// It cannot be mounted.
     pub async fn small_disk(&self, name: &str, mebibytes: u32) -> Result<PathBuf> {
+        self.mount_tmpfs(name, &format!("size={mebibytes}m,mode=0711")).await
+    }
+
+    /// A directory that nobody can write to, root neither.
+    ///
+    /// # Errors
+    /// It cannot be mounted.
+    pub async fn read_only(&self, name: &str) -> Result<PathBuf> {
+        self.mount_tmpfs(name, "ro,mode=0711").await
+    }
+
+    async fn mount_tmpfs(&self, name: &str, options: &str) -> Result<PathBuf> {
         let path = self.path(name);
         fs::create_dir(&path)?;
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m,mode=0711"), "tmpfs"]).arg(&path);
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&path);
         run("mount", mount, Duration::from_secs(10)).await?.code(0)?;
         self.mounts.borrow_mut().push(path.clone());
         Ok(path)

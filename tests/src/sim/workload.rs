@@ -230,7 +230,7 @@ impl World {
             return;
         }
         let row = pools().swap_remove(pool);
-        let grant = TokenGrant::Join { pool: row.name.clone(), max_uses: None, used: 0 };
+        let grant = TokenGrant::join(row.name.clone(), None);
         let token =
             NewToken { id, secret_hash: secret(id), grant, pool: Some(row), note: "join".to_owned(), expires_at: None };
         self.ask(Request::CreateToken(Box::new(token)), Asked::Again(Action::MakeToken(pool)));
@@ -248,6 +248,7 @@ impl World {
             name: format!("agent-{index}"),
             machine_id: format!("machine-{index}"),
             tags: Vec::new(),
+            address: None,
         };
         self.ask(Request::Join(Box::new(joining)), Asked::Again(Action::Join(index)));
     }
@@ -435,7 +436,7 @@ impl World {
         let token = NewToken {
             id,
             secret_hash: secret(id),
-            grant: TokenGrant::Join { pool: name, max_uses: Some(1), used: 0 },
+            grant: TokenGrant::join(name, Some(1)),
             pool: (!missing).then_some(pool),
             note: String::new(),
             expires_at: None,

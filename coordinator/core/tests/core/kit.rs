@@ -176,7 +176,7 @@ impl Shell {
         self.next += 1;
         let mut ids = IdSource::from_seed([9; 32]);
         let id = ids.token(WallMs(self.next));
-        let grant = TokenGrant::Join { pool: pool.name.clone(), max_uses: None, used: 0 };
+        let grant = TokenGrant::join(pool.name.clone(), None);
         let (note, expires_at, pool) = (String::new(), None, Some(pool));
         let new = NewToken { id, secret_hash: Digest::of(b"secret"), grant, pool, note, expires_at };
         self.request(Request::CreateToken(Box::new(new))).unwrap();
@@ -215,6 +215,19 @@ impl Shell {
             Some(CoordinatorMessage::Welcome { verdicts, .. }) => verdicts.clone(),
             _ => panic!("no welcome"),
         }
+    }
+
+    /// An agent that calls itself so, on a new connection.
+    pub(crate) fn hello_as(&mut self, agent: AgentId, name: &str) -> Result<(), Rejected> {
+        self.next += 1;
+        let conn = ConnId(self.next);
+        let key = self.rows.agents[&agent].key;
+        let before = self.conns.insert(agent, conn);
+        let said = self.input(Input::AgentHello { agent, key, conn, hello: Box::new(greeting(name, 1)) });
+        if let (Err(_), Some(before)) = (&said, before) {
+            self.conns.insert(agent, before);
+        }
+        said
     }
 
     pub(crate) fn says(&mut self, agent: AgentId, event: AgentEvent) -> Result<(), Rejected> {
@@ -407,6 +420,7 @@ pub(crate) fn joining(token: TokenId, name: &str) -> Joining {
         name: name.to_owned(),
         machine_id: format!("machine of {name}"),
         tags: Vec::new(),
+        address: None,
     }
 }
 

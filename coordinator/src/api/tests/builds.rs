@@ -229,3 +229,23 @@ async fn a_tree_that_the_token_cannot_see_is_missing() {
     tree(&bench, &Namespace::trusted("web"), &[(".windlass/pipeline.yml", ONE_STEP)]);
     assert_eq!(bench.post("/api/v1/builds", body).await.is(201).json()["origin"], json!({ "tree": root }));
 }
+
+#[tokio::test]
+async fn a_repository_with_a_password_in_its_url_is_refused_and_the_password_not_repeated() {
+    let bench = Bench::new().await;
+    let submit = async |repository: &str| {
+        let origin = json!({ "repository": repository, "commit": "HEAD", "branch": "main" });
+        let body = json!({ "pipeline": "web", "definition": ONE_STEP, "origin": origin });
+        bench.post("/api/v1/builds", body).await
+    };
+    for url in ["https://ci:hunter2@git.example.org/a.git", "ssh://ci:hunter2@git.example.org/a.git"] {
+        let refused = submit(url).await;
+        assert_eq!(refused.status, 422, "{url}");
+        assert!(!String::from_utf8_lossy(&refused.body).contains("hunter2"), "{url}");
+    }
+    for url in
+        ["https://ci@git.example.org/a:b@c.git", "git@git.example.org:a.git", "ssh://git@h:22/a.git", "/srv/a:b@c"]
+    {
+        assert_eq!(submit(url).await.status, 201, "{url}");
+    }
+}

@@ -4,8 +4,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
-use windlass_coordinator_core::row::{AttemptRow, AuditRow, BuildRow, BuildRows};
-use windlass_protocol::{AttemptId, BuildId, Digest, JobId, limits};
+use windlass_coordinator_core::row::{AgentRow, AttemptRow, AuditRow, BuildRow, BuildRows};
+use windlass_protocol::{AttemptId, BuildId, Digest, JobId, TokenId, limits};
 
 use super::encode::{decode, fault_of, int, name_of, whole};
 use super::load::json_rows;
@@ -212,6 +212,13 @@ impl History for SqliteHistory {
         let from = after.map_or(i64::MAX, |cursor| int(cursor.0));
         let params = [Value::Integer(from), Value::Integer(int(limit as u64 + 1))];
         self.read(|conn| Ok(page(keyed_rows(conn, "audit", sql, &params)?, limit)))
+    }
+
+    fn agents_of(&self, token: TokenId, limit: usize) -> Result<Vec<AgentRow>, Fault> {
+        // Ids are in the order of their making.
+        let sql = "SELECT json FROM agents WHERE json_extract(json, '$.token') = ?1 ORDER BY id DESC LIMIT ?2";
+        let limit = limit.clamp(1, limits::AGENTS_OF_TOKEN_MAX);
+        self.read(|conn| json_rows(conn, "agent", sql, params![token.to_string(), int(limit as u64)]))
     }
 
     fn definition(&self, digest: Digest) -> Result<Option<String>, Fault> {

@@ -25,10 +25,11 @@ pub(super) struct Migration {
 }
 
 /// All steps, from nothing to [`SCHEMA_VERSION`].
-pub(super) const MIGRATIONS: &[Migration] = &[Migration { to: 1, up: |tx| tx.execute_batch(V1) }];
+pub(super) const MIGRATIONS: &[Migration] =
+    &[Migration { to: 1, up: |tx| tx.execute_batch(V1) }, Migration { to: 2, up: |tx| tx.execute_batch(V2) }];
 
 /// The version that this Windlass writes.
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 2;
 
 const V1: &str = "
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -63,6 +64,11 @@ CREATE TABLE idempotency (token BLOB NOT NULL, key TEXT NOT NULL, at INTEGER NOT
     PRIMARY KEY (token, key)) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_at ON idempotency (at);
 CREATE TABLE audit (key INTEGER PRIMARY KEY, at INTEGER NOT NULL, json TEXT NOT NULL) STRICT;
+";
+
+/// The agents that a token admitted are found without reading those of all others.
+const V2: &str = "
+CREATE INDEX agents_token ON agents (json_extract(json, '$.token'));
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.
@@ -139,6 +145,7 @@ fn copy_into(conn: &Connection, path: &Path) -> rusqlite::Result<()> {
 mod tests {
     use super::*;
 
+    const FIRST: &[Migration] = &[MIGRATIONS[0]];
     const NEXT: &[Migration] =
         &[MIGRATIONS[0], Migration { to: 2, up: |tx| tx.execute_batch("ALTER TABLE pools ADD COLUMN extra TEXT") }];
 
@@ -156,10 +163,22 @@ mod tests {
     fn an_older_schema_is_backed_up_and_then_migrated_with_its_rows() {
         let dir = tempfile::tempdir().unwrap();
         let target = target(dir.path());
-        prepare(&target, MIGRATIONS).unwrap();
+        prepare(&target, FIRST).unwrap();
         Connection::open(&target.path).unwrap().execute_batch("INSERT INTO pools VALUES ('p', '{}')").unwrap();
         prepare(&target, NEXT).unwrap();
         assert_eq!(pools(&target.path), (2, 1, true));
+        assert_eq!(pools(&dir.path().join("store.sqlite.v1.bak")), (1, 1, false));
+    }
+
+    #[test]
+    fn a_store_of_the_first_schema_comes_to_the_newest_with_its_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = target(dir.path());
+        prepare(&target, FIRST).unwrap();
+        Connection::open(&target.path).unwrap().execute_batch("INSERT INTO pools VALUES ('p', '{}')").unwrap();
+        prepare(&target, MIGRATIONS).unwrap();
+        let (version, rows, _) = pools(&target.path);
+        assert_eq!((version, rows), (SCHEMA_VERSION, 1));
         assert_eq!(pools(&dir.path().join("store.sqlite.v1.bak")), (1, 1, false));
     }
 
@@ -169,7 +188,7 @@ mod tests {
         let target = target(dir.path());
         prepare(&target, NEXT).unwrap();
         let before = fs::read(&target.path).unwrap();
-        match prepare(&target, MIGRATIONS) {
+        match prepare(&target, FIRST) {
             Err(OpenError::NewerSchema { found: 2, known: 1, .. }) => {}
             other => panic!("{other:?}"),
         }
@@ -180,7 +199,7 @@ mod tests {
     fn a_migration_that_fails_leaves_the_older_schema_whole() {
         let dir = tempfile::tempdir().unwrap();
         let target = target(dir.path());
-        prepare(&target, MIGRATIONS).unwrap();
+        prepare(&target, FIRST).unwrap();
         let broken: &[Migration] = &[
             MIGRATIONS[0],
             Migration { to: 2, up: |tx| tx.execute_batch("ALTER TABLE pools ADD COLUMN extra TEXT; SELECT nonsense") },
@@ -194,7 +213,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = target(dir.path());
         Connection::open(&target.path).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
-        assert!(matches!(prepare(&target, MIGRATIONS), Err(OpenError::Foreign { .. })));
+        assert!(matches!(prepare(&target, FIRST), Err(OpenError::Foreign { .. })));
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use windlass_coordinator_core::row::{BuildEvent, BuildState, Change};
+use windlass_coordinator_core::row::{AgentRow, BuildEvent, BuildState, Change};
 use windlass_coordinator_store::{
     BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Retention, Seq, SqliteStore, Store, WriterEpoch, open,
 };
 use windlass_protocol::{Digest, WallMs};
 
 use crate::rows::{
-    agent, attempt_id, build, build_id, definition, event, finish, fleet, idempotency, job, job_id, submit,
+    agent, attempt_id, build, build_id, definition, event, finish, fleet, idempotency, job, job_id, submit, token_id,
 };
 
 /// One store that can be closed and opened again, with its history.
@@ -52,6 +52,7 @@ suite! {
     builds_are_listed_newest_first_by_filter_in_pages_without_gap_or_repetition
     events_are_numbered_by_commit_and_place_and_can_be_resumed
     the_audit_trail_is_paged_newest_first
+    a_token_s_agents_are_found_newest_first_those_that_are_gone_among_them
     retention_deletes_whole_finished_builds_in_pieces_and_nothing_else
     the_last_of_several_changes_of_a_row_counts
 }
@@ -61,6 +62,19 @@ fn claimed(bench: &mut dyn Bench) -> (Box<dyn Store>, Arc<dyn History>, WriterEp
     let (mut store, history) = bench.open();
     let epoch = store.claim().unwrap();
     (store, history, epoch)
+}
+
+fn a_token_s_agents_are_found_newest_first_those_that_are_gone_among_them(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    store.commit(epoch, &fleet()).unwrap();
+    let other = AgentRow { token: token_id(2), ..agent(4, None) };
+    let rows = [agent(2, Some("replaced")), agent(3, None), other.clone()];
+    store.commit(epoch, &rows.clone().map(|row| Change::Agent(Box::new(row)))).unwrap();
+    let [gone, third, _] = rows;
+    assert_eq!(history.agents_of(token_id(1), 10).unwrap(), [third.clone(), gone, agent(1, None)]);
+    assert_eq!(history.agents_of(token_id(1), 1).unwrap(), [third]);
+    assert_eq!(history.agents_of(token_id(2), 10).unwrap(), [other]);
+    assert_eq!(history.agents_of(token_id(9), 10).unwrap(), []);
 }
 
 fn what_was_committed_is_loaded_after_opening_again(bench: &mut dyn Bench) {
