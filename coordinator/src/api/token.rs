@@ -1,7 +1,5 @@
 //! Tokens of both kinds: made once with their secret, listed without, taken back.
 
-use std::sync::{Mutex, PoisonError};
-
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -14,7 +12,7 @@ use windlass_coordinator_core::row::{Actor, NewToken, PoolRow, Scope, TagPolicy,
 use windlass_protocol::host::now;
 use windlass_protocol::identity::{ApiToken, IdentityError, JoinToken, secret_hash};
 use windlass_protocol::limits::{BEAT_MS, DETAIL_MAX_BYTES, JOIN_TOKEN_MS, LEASE_DEFAULT_MS, NAME_MAX_BYTES};
-use windlass_protocol::{IdSource, TokenId, Trust, WallMs};
+use windlass_protocol::{TokenId, Trust, WallMs};
 
 use super::Ground;
 use super::auth::{Caller, scope_name};
@@ -43,7 +41,7 @@ pub(crate) struct Token {
     expires_at: Option<String>,
     /// Null where there is no limit.
     uses_left: Option<u32>,
-    /// Since the coordinator started.
+    /// Coarsely: a crash of the coordinator may forget some minutes of it.
     last_used_at: Option<String>,
     revoked_at: Option<String>,
 }
@@ -145,7 +143,7 @@ fn shape(row: TokenRow, last_used: Option<WallMs>) -> Token {
         created_at: time(row.created_at),
         expires_at: row.expires_at.map(time),
         uses_left,
-        last_used_at: last_used.map(time),
+        last_used_at: last_used.max(row.last_used_at).map(time),
         revoked_at: row.revoked_at.map(time),
     }
 }
@@ -204,21 +202,9 @@ pub(crate) async fn make(desk: &DeskHandle, actor: Actor, new: NewToken) -> Resu
     }
 }
 
-/// Ids of tokens made here, in order also within a millisecond.
-static IDS: Mutex<Option<IdSource>> = Mutex::new(None);
-
 /// A new token's public id.
 pub(crate) fn new_id() -> Result<TokenId, Problem> {
-    let mut ids = IDS.lock().unwrap_or_else(PoisonError::into_inner);
-    let source = match &mut *ids {
-        Some(source) => source,
-        none => {
-            let mut seed = [0; 32];
-            getrandom::fill(&mut seed).map_err(|error| Problem::internal(&error))?;
-            none.insert(IdSource::from_seed(seed))
-        }
-    };
-    Ok(source.token(now().wall))
+    super::id::make(|ids| ids.token(now().wall))
 }
 
 fn random(error: IdentityError) -> Problem {
