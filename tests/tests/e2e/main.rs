@@ -8,5 +8,7 @@ mod builds;
 mod cli;
 mod isolation;
 mod logs;
+mod metrics;
 mod source;
 mod strangers;
+mod unprivileged;
