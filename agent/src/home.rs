@@ -188,7 +188,11 @@ fn lock(root: &Path) -> Result<File, Fault> {
         file.read_to_string(&mut holder).map_err(failed)?;
         return Err(Fault::Locked { path: root.to_owned(), holder: holder.trim().to_owned() });
     }
-    file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+    match noted {
+        // The lock is what counts, and an agent whose disk is full still has results to hand in.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => tracing::warn!(%error, "process_id_not_noted"),
+        other => other.map_err(failed)?,
+    }
     Ok(file)
 }

@@ -130,3 +130,6 @@ pub(crate) fn own(path: &Path, user: Option<User>) -> std::io::Result<()> {
 pub(crate) fn start_failed(error: &impl std::fmt::Display) -> Cause {
     internal(&format!("the job could not be started: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,7 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Http};
 use crate::desk::{self, Desk, DeskEnd, DeskError, DeskHandle, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
+use crate::last_use::{self, LastUse};
 use crate::logbook::{LeftOpen, Logbook};
 use crate::retention;
 use crate::views::reader::Offload;
@@ -106,6 +107,7 @@ pub struct Coordinator {
     desk: DeskHandle,
     views: Views,
     authority: Arc<Authority>,
+    uses: LastUse,
     running: Option<JoinHandle<DeskEnd>>,
     end: DeskEnd,
     logs: LogStore,
@@ -155,7 +157,9 @@ impl Coordinator {
         let token = first_token(&config.data, &ground).await?;
         let (views, authority) = (ground.views.clone(), Arc::clone(&ground.authority));
         let (stop, stopped) = watch::channel(false);
-        let router = api::router(api::Ground::new(ground.clone(), board.clone(), url.clone(), metrics));
+        let api = api::Ground::new(ground.clone(), board.clone(), url.clone(), metrics);
+        let uses = api.last_use.clone();
+        let router = api::router(api);
         let http = tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone()));
         let logs = ground.logs.clone();
         let serving = vec![
@@ -164,6 +168,7 @@ impl Coordinator {
                 async move { board.serve(endpoint, ground).await }
             }),
             tokio::spawn(certificates::run(Arc::clone(&authority), files, Arc::clone(&reload), stopped.clone())),
+            tokio::spawn(last_use::run(uses.clone(), desk.clone(), stopped.clone())),
             tokio::spawn(retention::run(ground, config.retention_ms, stopped)),
         ];
         tracing::info!(%address, url, data = %config.data.display(), "coordinator_ready");
@@ -175,6 +180,7 @@ impl Coordinator {
             desk,
             views,
             authority,
+            uses,
             running,
             end,
             logs,
@@ -252,6 +258,9 @@ impl Coordinator {
 
     /// Takes nothing more, makes durable what was taken, says goodbye to everyone.
     pub async fn stop(mut self) -> DeskEnd {
+        if let Err(error) = self.uses.write(&self.desk).await {
+            tracing::warn!(%error, "last_uses_lost");
+        }
         self.desk.stop();
         let end = self.desk_end().await;
         self.stop.send_replace(true);
@@ -374,7 +383,8 @@ async fn first_token(data: &Path, ground: &fleet::Ground) -> Result<Secret<Strin
         secret_hash: secret_hash(&token.secret),
         grant: TokenGrant::Api { scopes: vec![Scope::Admin], pipeline: None, branch: None },
         pool: None,
-        note: "made at the first start".to_owned(),
+        // What it does is done in this name: builds and the audit trail show it.
+        note: "admin".to_owned(),
         expires_at: None,
     };
     match ground.desk.request(actor, Request::CreateToken(Box::new(new))).await {

@@ -56,6 +56,10 @@ pub const ENGINE_ANSWER_MS: u64 = 30_000;
 /// Free space below which an agent takes no work, however large its disk (F49: 5 % or 2 GiB).
 pub const DISK_REFUSE_BYTES: u64 = 2 << 30;
 
+/// Files that can still be made on an agent's disk below which it takes no work, however many it has: two large source
+/// trees.
+pub const DISK_REFUSE_FILES: u64 = 50_000;
+
 /// Between two looks at how an agent's machine does.
 pub const HEALTH_MS: u64 = 2_000;
 
@@ -454,6 +458,22 @@ pub const HTTP_BLOB_PIECE_BYTES: usize = 256 << 10;
 /// Between two looks for builds past their retention.
 pub const RETENTION_EVERY_MS: u64 = 60_000;
 
+/// How long the row of an agent that is gone is kept after it was last seen: a quarter, as builds are, which name it.
+pub const GONE_AGENTS_MS: u64 = 90 * 86_400_000;
+
+/// How long a line of the audit trail is kept: auditors ask for a year, and come some weeks after its end.
+pub const AUDIT_MS: u64 = 400 * 86_400_000;
+
+/// Between two writes of when tokens were last used: one small commit, and all that a crash forgets of it.
+pub const LAST_USE_EVERY_MS: u64 = 300_000;
+
+/// How often a submit is compiled again because another build got its number first; each time, one other went through.
+pub const NUMBER_TRIES_MAX: u32 = 32;
+
+/// Queues that metrics name, those that wait longest first; the rest is one series. Names come from pipelines, so that a
+/// client could make as many as it has jobs.
+pub const METRIC_QUEUES_MAX: usize = 500;
+
 /// Events that a watcher may lag behind before it is served from the store or the file.
 pub const WATCHER_BUFFER_MAX: usize = 1_024;
 
@@ -627,6 +647,7 @@ const _: () = assert!(LEASE_MIN_MS <= LEASE_DEFAULT_MS && LEASE_DEFAULT_MS <= LE
 const _: () = assert!(COMMAND_MAX_BYTES + ENV_MAX_BYTES < FRAME_MAX_BYTES as usize / 2 * 2, "an offer fits in a frame");
 const _: () = assert!(LOG_CHUNK_MAX_BYTES < FRAME_MAX_BYTES as usize, "a log chunk fits in a frame");
 const _: () = assert!(JOBS_PER_BUILD_MAX * 3 < COMMIT_MAX_CHANGES, "a submit fits in a commit");
+const _: () = assert!(TOKENS_MAX * 2 < COMMIT_MAX_CHANGES, "the uses of all tokens fit in a commit");
 const _: () = assert!(LOG_QUEUE_PER_LOG_MAX_BYTES as usize >= LOG_CHUNK_MAX_BYTES, "a chunk fits in its log's share");
 const _: () = assert!(LOG_QUEUE_PER_LOG_MAX_BYTES < LOG_QUEUE_MAX_BYTES, "no log fills the queue alone");
 const _: () = assert!(LOG_COMMIT_MAX_BYTES as u64 * 2 <= LOG_SEGMENT_BYTES, "a commit fits in a segment");

@@ -32,13 +32,22 @@ struct World {
     offers: Vec<(AgentId, ConnId, AttemptId, Epoch)>,
     settle: Vec<(AttemptId, Epoch)>,
     joined: Option<AgentId>,
+    ids: IdSource,
 }
 
 impl World {
     fn new() -> Self {
         let now = Now { mono: Instant64(1), wall: WallMs(1_800_000_000_000) };
         let core = Core::load(now, Rows::default(), IdSource::from_seed([1; 32]), Policy::default());
-        Self { core, now, next: 1, offers: Vec::new(), settle: Vec::new(), joined: None }
+        Self {
+            core,
+            now,
+            next: 1,
+            offers: Vec::new(),
+            settle: Vec::new(),
+            joined: None,
+            ids: IdSource::from_seed([3; 32]),
+        }
     }
 
     fn input(&mut self, input: Input) {
@@ -78,6 +87,8 @@ impl World {
         };
         let graph = Graph { nodes: (0..steps).map(node).collect(), supersede: Supersede::Never };
         let submit = Submit {
+            id: self.ids.build(self.now.wall),
+            number: None,
             pipeline: "app".to_owned(),
             definition: String::new(),
             graph,

@@ -439,6 +439,14 @@ pub struct AgentRow {
     pub gone: Option<String>,
 }
 
+impl AgentRow {
+    /// When one that is gone was last seen, as far as its row says.
+    #[must_use]
+    pub fn gone_since(&self) -> WallMs {
+        self.last_seen_at.or(self.revoked_at).unwrap_or(self.joined_at)
+    }
+}
+
 /// A token, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRow {
@@ -459,6 +467,9 @@ pub struct TokenRow {
     /// It was taken back.
     #[serde(default)]
     pub revoked_at: Option<WallMs>,
+    /// When it was last used, coarsely: a use is written some minutes later, so that no request costs a commit.
+    #[serde(default)]
+    pub last_used_at: Option<WallMs>,
 }
 
 /// What a token lets one do. The two kinds never mix.
@@ -700,6 +711,11 @@ pub struct Rows {
 /// What a submit asks for. The shell has compiled the pipeline, checked scopes and made the namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submit {
+    /// Made by the shell, because a pipeline may say it.
+    pub id: BuildId,
+    /// The number that the pipeline was compiled with, if it says it: it is the build's, or the submit is refused with
+    /// [`crate::Rejected::NumberTaken`].
+    pub number: Option<u64>,
     /// The pipeline's name.
     pub pipeline: String,
     /// Its text.

@@ -122,6 +122,7 @@ impl Core {
             created_at: wall,
             expires_at: new.expires_at,
             revoked_at: None,
+            last_used_at: None,
         };
         self.tokens.insert(new.id, row);
         self.book.tokens.insert(new.id);
@@ -196,8 +197,11 @@ impl Core {
 
     fn admit(&mut self, to: ReplyTo, joining: Joining, pool: String, tags: Vec<(String, String)>) {
         let wall = self.now.wall;
-        if let Some(TokenGrant::Join { used, .. }) = self.tokens.get_mut(&joining.token).map(|token| &mut token.grant) {
-            *used += 1;
+        if let Some(token) = self.tokens.get_mut(&joining.token) {
+            token.last_used_at = Some(wall);
+            if let TokenGrant::Join { used, .. } = &mut token.grant {
+                *used += 1;
+            }
         }
         self.book.tokens.insert(joining.token);
         let id = self.ids.agent(wall);
@@ -277,8 +281,10 @@ impl Core {
         for id in older.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.lose_all(id, CauseKind::AgentLost, "replaced", Remains::Unknown);
             if self.agents[&id].slots.is_empty() {
+                let wall = self.now.wall;
                 if let Some(agent) = self.agents.get_mut(&id) {
                     agent.row.gone = Some("replaced".to_owned());
+                    agent.row.last_seen_at.get_or_insert(agent.heard_wall.unwrap_or(wall));
                 }
                 self.book.agents.insert(id);
                 self.book.departed.insert(id);

@@ -41,6 +41,10 @@ pub(crate) struct Agent {
     cpus: f64,
     memory_bytes: u64,
     disk_free_bytes: u64,
+    /// It takes no jobs for want of disk space, or of files that can be made; `quarantined` while so.
+    disk_full: bool,
+    /// It takes no jobs because processes of an earlier one do not end; `quarantined` while so.
+    cannot_kill: bool,
     /// Ids of the attempts that it holds.
     #[schema(value_type = Vec<String>)]
     running: Vec<AttemptId>,
@@ -127,6 +131,8 @@ fn shape(view: &AgentView, live: Live, pool: Option<&PoolRow>) -> Agent {
         cpus: f64::from(cpu_millis) / 1_000.0,
         memory_bytes: live.usage.capacity.memory_bytes,
         disk_free_bytes: live.health.disk_free_bytes,
+        disk_full: live.health.disk_full,
+        cannot_kill: live.health.cannot_kill,
         running: live.running,
         last_seen_at: live.last_seen.map(time),
         joined_at: time(row.joined_at),

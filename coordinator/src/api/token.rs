@@ -1,6 +1,5 @@
 //! Tokens of both kinds: made once with their secret, listed without, taken back.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use axum::Json;
@@ -19,7 +18,7 @@ use windlass_protocol::limits::{
     AGENTS_OF_TOKEN_MAX, BEAT_MS, CIDRS_PER_TOKEN_MAX, DETAIL_MAX_BYTES, JOIN_TOKEN_MS, LEASE_DEFAULT_MS,
     NAME_MAX_BYTES,
 };
-use windlass_protocol::{AgentId, IdSource, TokenId, Trust, WallMs};
+use windlass_protocol::{AgentId, TokenId, Trust, WallMs};
 
 use super::Ground;
 use super::auth::{Caller, scope_name};
@@ -56,7 +55,7 @@ pub(crate) struct Token {
     allowed_cidrs: Vec<String>,
     /// How its agents may be called: `*` is any characters, `?` one.
     name_pattern: Option<String>,
-    /// Since the coordinator started.
+    /// Coarsely: a crash of the coordinator may forget some minutes of it.
     last_used_at: Option<String>,
     revoked_at: Option<String>,
 }
@@ -195,7 +194,7 @@ fn shape(row: TokenRow, last_used: Option<WallMs>) -> Token {
         not_before: None,
         allowed_cidrs: Vec::new(),
         name_pattern: None,
-        last_used_at: last_used.map(time),
+        last_used_at: last_used.max(row.last_used_at).map(time),
         revoked_at: row.revoked_at.map(time),
     };
     match row.grant {
@@ -317,21 +316,9 @@ pub(crate) async fn make(desk: &DeskHandle, actor: Actor, new: NewToken) -> Resu
     }
 }
 
-/// Ids of tokens made here, in order also within a millisecond.
-static IDS: Mutex<Option<IdSource>> = Mutex::new(None);
-
 /// A new token's public id.
 pub(crate) fn new_id() -> Result<TokenId, Problem> {
-    let mut ids = IDS.lock().unwrap_or_else(PoisonError::into_inner);
-    let source = match &mut *ids {
-        Some(source) => source,
-        none => {
-            let mut seed = [0; 32];
-            getrandom::fill(&mut seed).map_err(|error| Problem::internal(&error))?;
-            none.insert(IdSource::from_seed(seed))
-        }
-    };
-    Ok(source.token(now().wall))
+    super::id::make(|ids| ids.token(now().wall))
 }
 
 fn random(error: IdentityError) -> Problem {

@@ -65,6 +65,19 @@ impl Reader {
         Ok(found.map(|rows| (seq, rows)))
     }
 
+    /// Some jobs of a build, with what they depend on and their own attempts; without any, the build alone. What it costs
+    /// does not grow with the build.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn some_jobs(&self, id: BuildId, jobs: Vec<JobId>) -> Result<Option<BuildRows>, ReadError> {
+        let (_, mut found) = self.read(move |history| history.some_jobs(id, &jobs)).await?;
+        if let Some(rows) = &mut found {
+            self.views.read().overlay.lay_over(rows);
+        }
+        Ok(found)
+    }
+
     /// A build as it is stored, without volatile progress: what a retry of a build that has left memory needs.
     ///
     /// # Errors

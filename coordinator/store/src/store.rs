@@ -86,6 +86,10 @@ pub struct Retention {
     pub builds_before: WallMs,
     /// Idempotency keys made before this.
     pub idempotency_before: WallMs,
+    /// Agents that have been gone since before this.
+    pub agents_before: WallMs,
+    /// Lines of the audit trail written before this.
+    pub audit_before: WallMs,
     /// Builds in one piece, at most.
     pub max_builds: usize,
 }
@@ -99,6 +103,10 @@ pub struct Expired {
     pub attempts: Vec<AttemptId>,
     /// Pipeline texts that no build names any more.
     pub definitions: Vec<Digest>,
+    /// How many rows of agents that are gone.
+    pub agents: usize,
+    /// How many lines of the audit trail.
+    pub audit_lines: usize,
     /// There is more to delete: call again.
     pub more: bool,
 }
@@ -209,6 +217,14 @@ pub trait History: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Fault`].
     fn build(&self, id: BuildId) -> Result<Option<BuildRows>, Fault>;
+
+    /// Some jobs of a build, with what they depend on and their own attempts (oldest first), all as of one commit. The jobs
+    /// are in the order of their indexes and have gaps between them; ids of no job of the build are passed over, and
+    /// without any id the build comes alone. What a job costs here does not grow with its build.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    fn some_jobs(&self, id: BuildId, jobs: &[JobId]) -> Result<Option<BuildRows>, Fault>;
 
     /// Which build of a pipeline has this number.
     ///

@@ -175,6 +175,8 @@ impl World {
         let hopeless = self.work.hopeless && index == 0;
         let key = (TokenId::from_bytes([1; 16]), format!("submit-{index}"));
         Submit {
+            id: BuildId::from_bytes(self.sixteen()),
+            number: None,
             pipeline: pipeline.to_owned(),
             definition: format!("steps: {index}"),
             graph: graphs::graph(&mut self.random, trusted, hopeless),
@@ -344,7 +346,7 @@ impl World {
         let jobs: Vec<JobId> = self.store.rows.jobs.keys().copied().collect();
         let (build, job) = (self.random.pick(&builds), self.random.pick(&jobs));
         let of_job = job.and_then(|job| Some((self.store.rows.jobs.get(&job)?.build, Some(job))));
-        match (self.random.below(13), build, job) {
+        match (self.random.below(14), build, job) {
             (0, Some(build), _) => {
                 self.ask(Request::CancelBuild { build, detail: "why not".to_owned() }, Asked::Once(None));
             }
@@ -362,6 +364,10 @@ impl World {
                 self.ask(request, Asked::Once(None));
             }
             (12, ..) => self.ask_nonsense(),
+            (13, ..) => {
+                let uses = self.work.tokens.iter().map(|token| (*token, WallMs(WALL_MS + self.now))).collect();
+                self.ask(Request::NoteUses(uses), Asked::Once(None));
+            }
             _ => {}
         }
     }
@@ -396,7 +402,21 @@ impl World {
 
     /// Requests that a sound core refuses.
     fn ask_nonsense(&mut self) {
-        match self.random.below(6) {
+        match self.random.below(8) {
+            6 => {
+                let mut submit = self.work.intents[0].submit.clone();
+                (submit.idempotency, submit.number) = (None, Some(1_000_000));
+                self.ask(Request::Submit(Box::new(submit)), Asked::Once(None));
+            }
+            7 => {
+                // One that has left memory cannot be told from a new one: ids are made once, by their makers' promise.
+                let id = self.work.intents[0].submit.id;
+                if self.coordinator.core.as_ref().is_some_and(|core| core.rows().builds.contains_key(&id)) {
+                    let mut submit = self.work.intents[0].submit.clone();
+                    submit.idempotency = None;
+                    self.ask(Request::Submit(Box::new(submit)), Asked::Once(None));
+                }
+            }
             0 => {
                 let mut submit = self.work.intents[0].submit.clone();
                 submit.idempotency = submit.idempotency.map(|(key, _)| (key, Digest::of(&[9])));

@@ -1,6 +1,7 @@
 //! The fake shell: it applies changes to rows of its own, keeps what was said, and checks every invariant each time.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use windlass_coordinator_core::effect::AgentState;
 use windlass_coordinator_core::input::{AgentEvent, ConnId, Input, ReplyTo, Request};
@@ -95,7 +96,10 @@ impl Shell {
                     }
                 }
                 Effect::Retired(build) => self.retire(*build),
-                Effect::SettleLog { .. } | Effect::FenceLog { .. } | Effect::Progress(_) => {}
+                Effect::SettleLog { .. }
+                | Effect::FenceLog { .. }
+                | Effect::Dispatched { .. }
+                | Effect::Progress(_) => {}
             }
             self.effects.push(effect);
         }
@@ -439,8 +443,18 @@ pub(crate) fn greeting(name: &str, slots: u32) -> Hello {
     }
 }
 
+/// Ids that rise, as a shell's do.
+fn next_build() -> BuildId {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&LAST.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    BuildId::from_bytes(bytes)
+}
+
 pub(crate) fn submission(graph: Graph, change: impl FnOnce(&mut Submit)) -> Submit {
     let mut submit = Submit {
+        id: next_build(),
+        number: None,
         pipeline: "app".to_owned(),
         definition: "steps: []".to_owned(),
         graph,

@@ -1,10 +1,9 @@
 //! Tokens, pools, joining, and requests that are made twice.
 
-use windlass_coordinator_core::Rejected;
-use windlass_coordinator_core::Reply;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::*;
 use windlass_coordinator_core::terms::{JoinTerms, cidr};
+use windlass_coordinator_core::{Effect, Rejected, Reply};
 use windlass_protocol::message::RefuseCode;
 use windlass_protocol::{Digest, IdSource, TokenId, WallMs, limits};
 
@@ -258,4 +257,54 @@ fn what_people_do_is_in_the_audit_trail() {
     let expected =
         ["token.create", "agent.join", "build.submit", "build.cancel", "agent.drain", "agent.resume", "agent.revoke"];
     assert_eq!(shell.audits, expected);
+}
+
+#[test]
+fn a_submit_for_a_number_that_another_build_got_is_refused_with_the_next_one() {
+    let mut shell = Shell::new();
+    let ask = |shell: &mut Shell, number| {
+        let submit = submission(graph(vec![step("a")]), |submit| submit.number = number);
+        shell.request(Request::Submit(Box::new(submit)))
+    };
+    assert_eq!(shell.core.next_number("app"), 1);
+    ask(&mut shell, None).unwrap();
+    assert_eq!(ask(&mut shell, Some(1)), Err(Rejected::NumberTaken { next: 2 }));
+    assert_eq!(ask(&mut shell, Some(3)), Err(Rejected::NumberTaken { next: 2 }), "nor one that would leave a gap");
+    let Ok(Reply::Submitted { build, .. }) = ask(&mut shell, Some(2)) else { panic!() };
+    assert_eq!((shell.build(build).number, shell.rows.pipeline_numbers["app"]), (2, 2));
+    assert_eq!(shell.core.next_number("other"), 1);
+}
+
+#[test]
+fn a_build_has_the_id_that_its_submit_names_and_a_known_key_gives_the_first_ones() {
+    let mut shell = Shell::new();
+    let key = ((IdSource::from_seed([5; 32]).token(WallMs(1)), "k".to_owned()), Digest::of(b"body"));
+    let first = submission(graph(vec![step("a")]), |submit| submit.idempotency = Some(key.clone()));
+    let again = submission(graph(vec![step("a")]), |submit| (submit.idempotency, submit.number) = (Some(key), Some(1)));
+    let taken = submission(graph(vec![step("a")]), |submit| submit.id = first.id);
+    let id = first.id;
+    assert_eq!(shell.submit_with(graph(vec![step("a")]), |submit| *submit = first), id);
+    let known = shell.request(Request::Submit(Box::new(again)));
+    assert_eq!(known, Ok(Reply::Submitted { build: id, existing: true }), "whatever number it was compiled for");
+    assert_eq!(shell.request(Request::Submit(Box::new(taken))), Err(Rejected::IdTaken(id)));
+}
+
+#[test]
+fn a_later_use_of_a_token_is_written_an_earlier_one_and_one_of_no_token_are_not() {
+    let mut shell = Shell::new();
+    let token = shell.pool(pool("main"));
+    let nobody = IdSource::from_seed([5; 32]).token(WallMs(1));
+    let mut note = |uses: &[(TokenId, u64)]| {
+        shell.take_effects();
+        let uses = uses.iter().map(|(token, at)| (*token, WallMs(*at))).collect();
+        shell.request(Request::NoteUses(uses)).unwrap();
+        let changes = shell.take_effects().into_iter().filter(|effect| matches!(effect, Effect::Change(_))).count();
+        (changes, shell.rows.tokens[&token].last_used_at)
+    };
+    assert_eq!(note(&[(token, 7), (nobody, 8)]), (1, Some(WallMs(7))));
+    assert_eq!(note(&[(token, 6), (token, 7)]), (0, Some(WallMs(7))));
+    assert_eq!(note(&[(token, 9)]), (1, Some(WallMs(9))));
+    let at = shell.now.wall;
+    shell.join(token, "one");
+    assert_eq!(shell.rows.tokens[&token].last_used_at, Some(at), "joining is a use");
 }

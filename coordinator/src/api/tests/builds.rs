@@ -249,3 +249,46 @@ async fn a_repository_with_a_password_in_its_url_is_refused_and_the_password_not
         assert_eq!(submit(url).await.status, 201, "{url}");
     }
 }
+
+/// The steps' labels say what interpolation knew of the build.
+const SAYS_ITSELF: &str = "steps:\n  - command: a\n    label: number $BUILDKITE_BUILD_NUMBER\n  - command: b\n    \
+                           label: id ${BUILDKITE_BUILD_ID} $WINDLASS_BUILD_ID\n";
+
+#[track_caller]
+fn says_itself(build: &serde_json::Value) {
+    assert_eq!(text(&build["jobs"][0]["label"]), format!("number {}", build["number"]));
+    assert_eq!(text(&build["jobs"][1]["label"]), format!("id {0} {0}", text(&build["id"])));
+}
+
+#[tokio::test]
+async fn a_pipeline_knows_its_builds_number_and_id_when_it_is_compiled() {
+    let bench = Bench::new().await;
+    let body = json!({ "pipeline": "web", "definition": SAYS_ITSELF });
+    bench.build().await;
+    let second = bench.post("/api/v1/builds", body.clone()).await.is(201).json();
+    assert_eq!(second["number"], 2);
+    says_itself(&second);
+    let again = bench.post(&format!("/api/v1/builds/{}/rebuild", text(&second["id"])), json!({})).await.is(201).json();
+    assert_eq!(again["number"], 3);
+    says_itself(&again);
+    let refused =
+        json!({ "pipeline": "web", "definition": "steps:\n  - command: ${BUILDKITE_BUILD_NUMBER?} ${NOPE?}\n" });
+    bench.post("/api/v1/builds", refused).await.is(422);
+    let fourth = bench.post("/api/v1/builds", body).await.is(201).json();
+    assert_eq!(fourth["number"], 4, "one that is refused leaves no gap");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_submits_at_once_each_is_compiled_with_the_number_that_it_gets() {
+    let bench = Bench::new().await;
+    let body = json!({ "pipeline": "web", "definition": SAYS_ITSELF });
+    let submits = (0..24).map(|_| bench.post("/api/v1/builds", body.clone()));
+    let mut numbers = Vec::new();
+    for answer in futures_util::future::join_all(submits).await {
+        let build = answer.is(201).json();
+        says_itself(&build);
+        numbers.push(build["number"].as_u64().unwrap());
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=24).collect::<Vec<_>>());
+}

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use windlass_coordinator_core::row::Scope;
+use windlass_coordinator_store::Fault;
 use windlass_protocol::identity::{ApiToken, JoinToken};
 
 use super::{Bench, text};
@@ -191,4 +192,35 @@ async fn pages_of_tokens_show_each_once_newest_first() {
     }
     assert_eq!(sizes, [3, 3, 1], "the admin's is the seventh");
     assert!(seen.is_sorted_by(|newer, older| newer > older), "{seen:?}");
+}
+
+#[tokio::test]
+async fn however_often_a_token_is_used_its_last_use_is_one_small_commit_now_and_then() {
+    let bench = Bench::new().await;
+    let user = bench.token(&[Scope::BuildsRead], None, None).await;
+    let before = bench.memory.commits().len();
+    for _ in 0..50 {
+        bench.call(&user, "GET", "/api/v1/builds", "").await.is(200);
+    }
+    assert_eq!(bench.memory.commits().len(), before, "no request costs a commit");
+    let (uses, desk) = (&bench.ground.last_use, &bench.ground.fleet.desk);
+    uses.write(desk).await.unwrap();
+    uses.write(desk).await.unwrap();
+    assert_eq!(bench.memory.commits()[before..], [1], "one row, once");
+    let row = bench.ground.fleet.views.token(super::id_of(&user)).unwrap();
+    assert!(row.last_used_at.is_some() && row.last_used_at == uses.of(row.id));
+    // What was not written is written the next time.
+    while uses.of(row.id) == row.last_used_at {
+        bench.call(&user, "GET", "/api/v1/builds", "").await.is(200);
+    }
+    bench.memory.fail_next(Fault::Io { doing: "commit", detail: "no".to_owned() });
+    uses.write(desk).await.unwrap_err();
+    let again = async {
+        while uses.write(desk).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::DEADLINE, again).await.unwrap();
+    let row = bench.ground.fleet.views.token(super::id_of(&user)).unwrap();
+    assert_eq!(row.last_used_at, uses.of(row.id));
 }

@@ -66,9 +66,14 @@ CREATE INDEX idempotency_at ON idempotency (at);
 CREATE TABLE audit (key INTEGER PRIMARY KEY, at INTEGER NOT NULL, json TEXT NOT NULL) STRICT;
 ";
 
-/// The agents that a token admitted are found without reading those of all others.
+/// The agents that a token admitted are found without reading those of all others; and since when an agent is gone is known,
+/// so that its row can be deleted some day.
 const V2: &str = "
 CREATE INDEX agents_token ON agents (json_extract(json, '$.token'));
+ALTER TABLE agents ADD COLUMN gone_at INTEGER;
+UPDATE agents SET gone_at = coalesce(json_extract(json, '$.last_seen_at'), json_extract(json, '$.revoked_at'),
+    json_extract(json, '$.joined_at')) WHERE gone = 1;
+CREATE INDEX agents_gone ON agents (gone_at) WHERE gone_at IS NOT NULL;
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.
@@ -206,6 +211,26 @@ mod tests {
         ];
         assert!(prepare(&target, broken).is_err());
         assert_eq!(pools(&target.path), (1, 0, false));
+    }
+
+    #[test]
+    fn agents_that_left_before_their_time_of_leaving_was_kept_get_the_best_that_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = target(dir.path());
+        prepare(&target, FIRST).unwrap();
+        let conn = Connection::open(&target.path).unwrap();
+        conn.execute_batch(
+            r#"INSERT INTO agents VALUES (x'01', 1, '{"joined_at":1,"last_seen_at":7,"revoked_at":5}'),
+                (x'02', 1, '{"joined_at":2,"last_seen_at":null}'), (x'03', 0, '{"joined_at":3,"last_seen_at":9}')"#,
+        )
+        .unwrap();
+        drop(conn);
+        prepare(&target, MIGRATIONS).unwrap();
+        let conn = Connection::open(&target.path).unwrap();
+        let mut statement = conn.prepare("SELECT gone_at FROM agents ORDER BY id").unwrap();
+        let times =
+            statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<Vec<Option<i64>>, _>>().unwrap();
+        assert_eq!(times, [Some(7), Some(2), None]);
     }
 
     #[test]

@@ -194,6 +194,7 @@ pub(crate) fn fleet() -> Vec<Change> {
         created_at: WallMs(1),
         expires_at: None,
         revoked_at: None,
+        last_used_at: None,
     };
     vec![Change::Pool(Box::new(pool)), Change::Token(Box::new(token)), Change::Agent(Box::new(agent(1, None)))]
 }
