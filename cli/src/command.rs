@@ -69,7 +69,7 @@ pub(crate) async fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Code, Fail
         Command::Build(command) => build::run(command, ui).await,
         Command::Logs(arguments) => logs::run(arguments, ui).await,
         Command::Shell(arguments) => shell::run(&arguments, ui).await,
-        Command::Pipeline(command) => pipeline::run(&command, ui),
+        Command::Pipeline(command) => pipeline::run(&command, ui).await,
         Command::Up(arguments) => Box::pin(up::run(arguments, ui)).await,
         Command::Coordinator(arguments) => Box::pin(coordinator::run(arguments, ui)).await,
         Command::Agent(arguments) => Box::pin(agent::run(arguments, ui)).await,

@@ -31,3 +31,4 @@ pub mod writer;
 
 pub use config::{Config, Http};
 pub use run::{Coordinator, StartError};
+pub use windlass_coordinator_core::served::SERVED;

@@ -1,31 +1,38 @@
-//! Checked steps to the graph's nodes: defaults, variables, parallel jobs.
-//!
-//! A matrix, once served, is expanded here too.
+//! Checked steps to the graph's nodes: defaults, matrix, parallel jobs.
+
+mod document;
+mod label;
+pub(crate) mod matrix;
+mod token;
 
 use std::collections::BTreeMap;
 
 use windlass_protocol::limits::{EDGES_PER_BUILD_MAX, ENV_MAX_BYTES, GRAPH_MAX_BYTES, JOBS_PER_BUILD_MAX};
 
-use crate::check::StepEdge;
+use crate::decide::Fate;
 use crate::diagnostic::Span;
-use crate::graph::{Command, Edge, Node, NodeKind};
-use crate::model::{CommandStep, Defaults, Step, StepKind};
+use crate::graph::{Broken, Command, Edge, Linked, Node, NodeKind, Trigger};
+use crate::model::{Agents, CommandStep, Defaults, Element, Step, StepKind, TriggerStep, checkout, secret};
 use crate::read::Reader;
 
-/// Characters of a label that is made from a command.
-const LABEL_MAX_CHARS: usize = 100;
+pub use document::expand_document;
+use label::{from_command, numbered};
 
 /// A queue that no step names.
-const DEFAULT_QUEUE: &str = "default";
+pub(crate) const DEFAULT_QUEUE: &str = "default";
 
 /// Gives a command step what its document says for all.
 pub(crate) fn apply(defaults: &Defaults, step: &mut Step) {
-    if let StepKind::Command(command) = &mut step.kind {
+    for element in &mut step.elements {
+        let StepKind::Command(command) = &mut element.kind else { continue };
         // A step's own agents take the place of the document's as a whole (reference 2).
         command.agents = command.agents.take().or_else(|| defaults.agents.clone());
         command.image = command.image.take().or_else(|| defaults.image.clone());
         command.priority = command.priority.or(defaults.priority);
         command.timeout_ms = command.timeout_ms.or(defaults.timeout_ms);
+        command.secrets = secret::merge([std::mem::take(&mut command.secrets), defaults.secrets.clone()]);
+        command.checkout = checkout::merge(std::mem::take(&mut command.checkout), &defaults.checkout);
+        command.cache.or(&defaults.cache);
     }
 }
 
@@ -45,51 +52,72 @@ pub(crate) fn merge<'a>(layers: impl IntoIterator<Item = &'a [(String, String)]>
     merged
 }
 
-/// Makes the nodes. `env` holds the pipeline's and the build's variables (reference 17.1).
+/// Makes the nodes. `below` holds the variables of the pipeline and of the build, which lie beneath each step's.
 pub(crate) fn expand(
     reader: &mut Reader,
     steps: Vec<Step>,
-    edges: &[Vec<StepEdge>],
-    env: &[(String, String)],
+    fates: Vec<Fate>,
+    mut linked: Linked,
+    below: &[(String, String)],
 ) -> Option<Vec<Node>> {
-    let firsts = layout(reader, &steps, edges, env)?;
+    let firsts = layout(reader, &steps, &linked, below)?;
     let mut nodes = Vec::new();
-    for (step, edges) in steps.into_iter().zip(edges) {
-        let depends_on: Vec<Edge> = edges
+    for (index, (step, fate)) in steps.into_iter().zip(fates).enumerate() {
+        let depends_on: Vec<Edge> = linked.edges[index]
             .iter()
             .flat_map(|edge| {
                 let allow_failure = edge.allow_failure;
                 (firsts[edge.step]..firsts[edge.step + 1]).map(move |node| Edge { node, allow_failure })
             })
             .collect();
-        element_nodes(step, &depends_on, env, &mut nodes);
+        let merged = linked.merged[index].then_some(Broken::Merged);
+        let pattern = Node {
+            key: step.key.map(|key| key.named.text),
+            depends_on,
+            allow_dependency_failure: step.allow_dependency_failure,
+            broken: fate.broken.or(merged),
+            place: step.place,
+            declared: step.depends_on.map(|all| all.iter().map(crate::model::Dependency::to_graph).collect()),
+            unresolved: std::mem::take(&mut linked.unresolved[index]),
+            conditional: step.condition.is_some() || step.branches.is_some(),
+            ..Node::new(NodeKind::Wait { continue_on_failure: false })
+        };
+        for element in step.elements {
+            element_nodes(element, &pattern, fate.skip.as_ref(), fate.overrides, &mut nodes);
+        }
     }
     Some(nodes)
 }
 
 /// How many jobs a step becomes.
 fn count(step: &Step) -> usize {
-    match &step.kind {
-        StepKind::Command(command) => {
-            command.parallelism.map_or(1, |count| usize::try_from(count).unwrap_or(usize::MAX))
-        }
-        StepKind::Wait { .. } | StepKind::Unserved => 1,
+    step.elements.iter().map(|element| parallel(&element.kind).map_or(1, to_usize)).fold(0, usize::saturating_add)
+}
+
+fn parallel(kind: &StepKind) -> Option<u32> {
+    match kind {
+        StepKind::Command(command) => command.parallelism,
+        StepKind::Trigger(trigger) => trigger.parallelism,
+        StepKind::Wait { .. } | StepKind::Block(_) | StepKind::Input(_) => None,
     }
 }
 
 /// The index of each step's first node, and one more for the end; `None` if there would be too much of something.
-fn layout(reader: &mut Reader, steps: &[Step], edges: &[Vec<StepEdge>], env: &[(String, String)]) -> Option<Vec<u32>> {
+fn layout(reader: &mut Reader, steps: &[Step], linked: &Linked, below: &[(String, String)]) -> Option<Vec<u32>> {
     let bytes_of = |env: &[(String, String)]| env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-    let common = bytes_of(env);
+    let common = bytes_of(below);
     let (mut jobs, mut links, mut bytes) = (0_usize, 0_usize, 0_usize);
     let mut firsts = Vec::with_capacity(steps.len() + 1);
-    for (step, edges) in steps.iter().zip(edges) {
+    let counts: Vec<usize> = steps.iter().map(count).collect();
+    for (index, step) in steps.iter().enumerate() {
         firsts.push(u32::try_from(jobs).ok()?);
-        let own = count(step);
-        jobs = jobs.saturating_add(own);
-        let targets: usize = edges.iter().map(|edge| count(&steps[edge.step])).sum();
-        links = links.saturating_add(own.saturating_mul(targets));
-        if let StepKind::Command(command) = &step.kind {
+        jobs = jobs.saturating_add(counts[index]);
+        let targets = linked.edges[index].iter().map(|edge| counts[edge.step]).fold(0, usize::saturating_add);
+        links = links.saturating_add(counts[index].saturating_mul(targets));
+        for element in &step.elements {
+            let own = parallel(&element.kind).map_or(1, to_usize);
+            bytes = bytes.saturating_add(own.saturating_mul(element.bytes));
+            let StepKind::Command(command) = &element.kind else { continue };
             let env_bytes = common + bytes_of(&command.env);
             if env_bytes > ENV_MAX_BYTES {
                 let message = format!(
@@ -98,18 +126,18 @@ fn layout(reader: &mut Reader, steps: &[Step], edges: &[Vec<StepEdge>], env: &[(
                 reader.error("too-long", step.span, message);
                 return None;
             }
-            bytes = bytes.saturating_add(own.saturating_mul(env_bytes + command.command.len()));
         }
     }
     firsts.push(u32::try_from(jobs).ok()?);
     let too_much = if jobs > JOBS_PER_BUILD_MAX {
         format!("the pipeline has {jobs} jobs; {JOBS_PER_BUILD_MAX} are the most")
-    } else if links > EDGES_PER_BUILD_MAX {
+    } else if links > EDGES_PER_BUILD_MAX || linked.too_many {
+        let links = if linked.too_many { format!("over {EDGES_PER_BUILD_MAX}") } else { links.to_string() };
         format!(
             "the jobs have {links} dependencies; {EDGES_PER_BUILD_MAX} are the most (a `wait` between them needs fewer)"
         )
     } else if bytes > GRAPH_MAX_BYTES {
-        format!("the jobs have {bytes} bytes of commands and variables; {GRAPH_MAX_BYTES} are the most")
+        format!("the jobs have {bytes} bytes of commands, variables and settings; {GRAPH_MAX_BYTES} are the most")
     } else {
         return Some(firsts);
     };
@@ -117,45 +145,64 @@ fn layout(reader: &mut Reader, steps: &[Step], edges: &[Vec<StepEdge>], env: &[(
     None
 }
 
-fn element_nodes(step: Step, depends_on: &[Edge], env: &[(String, String)], nodes: &mut Vec<Node>) {
-    let count = count(&step);
-    let Step { key, label, allow_dependency_failure, skip, kind, .. } = step;
-    let key = key.map(|key| key.text);
-    let node = |label: String, kind: NodeKind| Node {
-        key: key.clone(),
-        label,
-        depends_on: depends_on.to_vec(),
-        allow_dependency_failure,
-        skip: skip.clone(),
-        kind,
-    };
-    match kind {
+fn element_nodes(element: Element, pattern: &Node, fate: Option<&String>, overrides: bool, nodes: &mut Vec<Node>) {
+    let own = element.skip.filter(|_| !(overrides && fate.is_some()));
+    let pattern =
+        Node { skip: own.or_else(|| fate.cloned()), notify: element.notify, matrix: element.matrix, ..pattern.clone() };
+    let node = |label: String, kind: NodeKind| Node { label, kind, ..pattern.clone() };
+    let label = element.label;
+    let total = parallel(&element.kind);
+    let places = (0..total.unwrap_or(1)).map(|index| total.map(|total| (index, total)));
+    match element.kind {
         StepKind::Command(command) => {
-            let parallel = command.parallelism;
-            let label = label.unwrap_or_else(|| label_from(&command.command));
-            let command = resolved(*command, env);
-            for index in 0..u32::try_from(count).unwrap_or(u32::MAX) {
-                let place = parallel.map(|total| (index, total));
-                let label = place.map_or_else(|| label.clone(), |(index, total)| numbered(&label, index, total));
-                nodes.push(node(label, NodeKind::Command(Box::new(Command { parallel: place, ..command.clone() }))));
+            let label = label.unwrap_or_else(|| from_command(&command.command));
+            let command = resolved(*command);
+            for parallel in places {
+                let kind = NodeKind::Command(Box::new(Command { parallel, ..command.clone() }));
+                nodes.push(node(numbered(&label, parallel), kind));
+            }
+        }
+        StepKind::Trigger(step) => {
+            let label = label.unwrap_or_else(|| step.pipeline.clone());
+            let trigger = triggered(*step, &label);
+            for parallel in places {
+                let kind = NodeKind::Trigger(Box::new(Trigger { parallel, ..trigger.clone() }));
+                nodes.push(node(numbered(&label, parallel), kind));
             }
         }
         StepKind::Wait { continue_on_failure } => {
-            let label = label.unwrap_or_else(|| "wait".to_owned());
-            nodes.push(node(label, NodeKind::Wait { continue_on_failure }));
+            nodes.push(node(label.unwrap_or_else(|| "wait".to_owned()), NodeKind::Wait { continue_on_failure }));
         }
-        // Refused with an error: there is no graph then.
-        StepKind::Unserved => {}
+        StepKind::Block(gate) => {
+            nodes.push(node(label.unwrap_or_else(|| "block".to_owned()), NodeKind::Block(gate)));
+        }
+        StepKind::Input(gate) => {
+            nodes.push(node(label.unwrap_or_else(|| "input".to_owned()), NodeKind::Input(gate)));
+        }
     }
 }
 
-fn resolved(step: CommandStep, env: &[(String, String)]) -> Command {
-    let agents = step.agents.unwrap_or_default();
+fn triggered(step: TriggerStep, label: &str) -> Trigger {
+    Trigger {
+        pipeline: step.pipeline,
+        branch: step.branch,
+        commit: step.commit.unwrap_or_else(|| "HEAD".to_owned()),
+        message: step.message.unwrap_or_else(|| label.to_owned()),
+        env: step.env,
+        meta_data: step.meta_data,
+        r#async: step.r#async,
+        soft_fail: step.soft_fail,
+        parallel: None,
+    }
+}
+
+fn resolved(step: CommandStep) -> Command {
+    let Agents { queue, tags } = step.agents.unwrap_or_default();
     Command {
-        env: merge([env, &step.env]),
         command: step.command,
-        queue: agents.queue.unwrap_or_else(|| DEFAULT_QUEUE.to_owned()),
-        tags: agents.tags,
+        env: step.env,
+        queue: queue.map_or_else(|| DEFAULT_QUEUE.to_owned(), |queue| queue.text),
+        tags,
         zone: step.zone,
         image: step.image,
         timeout_ms: step.timeout_ms,
@@ -163,6 +210,14 @@ fn resolved(step: CommandStep, env: &[(String, String)]) -> Command {
         manual_retry: step.manual_retry,
         soft_fail: step.soft_fail,
         priority: step.priority.unwrap_or(0),
+        concurrency: step.concurrency,
+        cancel_on_build_failing: step.cancel_on_build_failing,
+        artifact_paths: step.artifact_paths,
+        plugins: step.plugins,
+        secrets: step.secrets,
+        checkout: step.checkout,
+        cache: step.cache.into_cache(),
+        reuse: step.reuse,
         resources: step.resources,
         exclusive: step.exclusive,
         interruptible: step.interruptible,
@@ -171,30 +226,6 @@ fn resolved(step: CommandStep, env: &[(String, String)]) -> Command {
     }
 }
 
-/// A command's first line that says something.
-fn label_from(command: &str) -> String {
-    let line = command.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("command");
-    line.chars().take(LABEL_MAX_CHARS).collect()
-}
-
-/// `%n` from 0, `%N` from 1, `%t` and `%T` the number of jobs; any other `%` stays (reference 8.3).
-fn numbered(label: &str, index: u32, total: u32) -> String {
-    let mut out = String::with_capacity(label.len());
-    let mut characters = label.chars().peekable();
-    while let Some(character) = characters.next() {
-        let number = match (character, characters.peek()) {
-            ('%', Some('n')) => Some(index),
-            ('%', Some('N')) => Some(index.saturating_add(1)),
-            ('%', Some('t' | 'T')) => Some(total),
-            _ => None,
-        };
-        match number {
-            Some(number) => {
-                characters.next();
-                out.push_str(&number.to_string());
-            }
-            None => out.push(character),
-        }
-    }
-    out
+fn to_usize(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }

@@ -1,20 +1,52 @@
 //! The step graph: what a checked pipeline comes to, and all that the coordinator knows of it.
 //!
-//! A graph is plain data, stored with its build. Nodes stand in the document's order, edges point to earlier or later
-//! nodes by index and never form a cycle (the checker's promise). Implicit edges (reference 6.1) are already written out.
+//! A graph is plain data, stored with its build. Edges point to earlier or later nodes by index and never form a cycle (the
+//! checker's promise). Implicit edges (reference 6.1) are already written out, defaults are resolved, conditions decided: a
+//! step that its `if` or `branches` takes away is here as [`Broken`], since its job exists in that state. Graphs that
+//! were stored by earlier versions still load. Why it is made so: `docs/design/008-the-graph-of-gates.md`.
+
+mod command;
+mod feature;
+mod gate;
+mod insert;
+mod link;
+mod notify;
+mod place;
+mod retry;
+mod trigger;
 
 use serde::{Deserialize, Serialize};
-use windlass_protocol::cause::CauseKind;
-use windlass_protocol::job::Resources;
 
-/// A pipeline as the coordinator runs it.
+pub use command::{
+    Cache, Checkout, CheckoutFlags, Command, CommitVerification, Concurrency, Method, Plugin, Reuse, Secret,
+};
+pub use feature::Feature;
+pub use gate::{BlockedState, Choice, Field, FieldKind, Gate};
+pub use insert::InsertError;
+pub(crate) use link::{LinkGroup, LinkKind, LinkStep, Linked, StepEdge, link};
+pub use notify::{Notify, SERVICES, Service};
+pub use place::Place;
+pub use retry::{ManualRetry, RetryRule, SignalMatch, SoftFail, StatusMatch};
+pub use trigger::Trigger;
+
+/// A pipeline, or one upload, as the coordinator runs it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Graph {
-    /// One for each job that will exist, in the document's order; at most `limits::JOBS_PER_BUILD_MAX`.
+    /// One for each job that will exist, in the document's order; at most `limits::JOBS_PER_BUILD_MAX`. What is uploaded
+    /// later is appended: an index never changes.
     pub nodes: Vec<Node>,
     /// What a newer build of the same pipeline and branch does to this one.
     #[serde(default)]
     pub supersede: Supersede,
+    /// The groups, in the document's order; nodes name them by index.
+    #[serde(default)]
+    pub groups: Vec<Group>,
+    /// The top-level `env`: variables of the whole build, beneath the build's own and the steps' (reference 2, 17.1).
+    #[serde(default)]
+    pub env: Vec<(String, String)>,
+    /// Who hears of the build (reference 13).
+    #[serde(default)]
+    pub notify: Vec<Notify>,
 }
 
 /// What a newer build of the same pipeline and branch does to older ones.
@@ -37,16 +69,87 @@ pub struct Node {
     pub key: Option<String>,
     /// For people; the command's first line where the step has no label.
     pub label: String,
-    /// What it waits for.
+    /// What it waits for, implicit edges and those of its group included.
     pub depends_on: Vec<Edge>,
     /// All failed dependencies count as passed; canceled ones do not (reference 6.4).
     #[serde(default)]
     pub allow_dependency_failure: bool,
-    /// Not to be run, and why.
+    /// Not to be run, and why: its job is `skipped`.
     #[serde(default)]
     pub skip: Option<String>,
+    /// Taken away, and why: its job is `broken`. It outranks `skip` (reference 6.5).
+    #[serde(default)]
+    pub broken: Option<Broken>,
+    /// Where its step stands; the elements of one step share it.
+    #[serde(default)]
+    pub place: Place,
+    /// The node whose job uploaded it.
+    #[serde(default)]
+    pub uploaded_by: Option<u32>,
+    /// `depends_on` as declared, by key; `None`: the implicit edges. What later uploads need to find its edges anew.
+    #[serde(default)]
+    pub declared: Option<Vec<Dependency>>,
+    /// Those of `declared` that no step has yet: it waits as long as an upload may still bring them (reference 6.2).
+    #[serde(default)]
+    pub unresolved: Vec<Dependency>,
+    /// It has an `if` or `branches` of its own: such a wait is kept beside a block (reference 5.1).
+    #[serde(default)]
+    pub conditional: bool,
+    /// The chosen values of its matrix, in the order of its dimensions; an anonymous dimension has the empty name.
+    #[serde(default)]
+    pub matrix: Vec<(String, String)>,
+    /// Who hears of the step (reference 13).
+    #[serde(default)]
+    pub notify: Vec<Notify>,
     /// What it is.
     pub kind: NodeKind,
+}
+
+impl Node {
+    /// A node that waits for nothing, without key, label or place.
+    #[must_use]
+    pub fn new(kind: NodeKind) -> Self {
+        Self {
+            key: None,
+            label: String::new(),
+            depends_on: Vec::new(),
+            allow_dependency_failure: false,
+            skip: None,
+            broken: None,
+            place: Place::default(),
+            uploaded_by: None,
+            declared: None,
+            unresolved: Vec::new(),
+            conditional: false,
+            matrix: Vec::new(),
+            notify: Vec::new(),
+            kind,
+        }
+    }
+}
+
+/// Why a step is not part of its build although it stands in the pipeline. Dependents go on as if it had passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Broken {
+    /// Its `if`, or its group's, is false.
+    If,
+    /// Its `branches` leave the build's branch out.
+    Branches,
+    /// A wait right beside a block, which acts alone (reference 5.1).
+    Merged,
+}
+
+impl Broken {
+    /// For people.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::If => "its `if` is false",
+            Self::Branches => "its `branches` leave this branch out",
+            Self::Merged => "the block beside it waits in its place",
+        }
+    }
 }
 
 /// One dependency.
@@ -59,7 +162,42 @@ pub struct Edge {
     pub allow_failure: bool,
 }
 
-/// The kinds of step that exist so far. Gates (block, input, trigger, group) come with the rest of the language.
+/// A dependency by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    /// A step's or a group's key, or the id of a step.
+    pub key: String,
+    /// Its failure counts as passing; its cancellation does not.
+    #[serde(default)]
+    pub allow_failure: bool,
+}
+
+/// A group of steps: no job of its own; it passes when all of its steps do (reference 5.5).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Group {
+    /// Unique among the keys of steps too: who depends on it waits for all of its steps.
+    pub key: Option<String>,
+    /// For people.
+    #[serde(default)]
+    pub label: Option<String>,
+    /// Where it stands in the top level's scope.
+    #[serde(default)]
+    pub place: Place,
+    /// The node whose job uploaded it.
+    #[serde(default)]
+    pub uploaded_by: Option<u32>,
+    /// `depends_on` as declared, by key; already part of its steps' edges.
+    #[serde(default)]
+    pub declared: Option<Vec<Dependency>>,
+    /// Already part of its steps' edges.
+    #[serde(default)]
+    pub allow_dependency_failure: bool,
+    /// Who hears of the group.
+    #[serde(default)]
+    pub notify: Vec<Notify>,
+}
+
+/// The kinds of step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeKind {
@@ -67,138 +205,21 @@ pub enum NodeKind {
     Command(Box<Command>),
     /// A barrier; no agent runs it. Which failures it forgives is written on its edges (reference 6.3).
     Wait {
-        /// As written, for people.
+        /// As written, for people and for finding its edges anew.
         continue_on_failure: bool,
     },
+    /// A barrier that a person opens.
+    Block(Box<Gate>),
+    /// Questions to a person; no barrier.
+    Input(Box<Gate>),
+    /// A build of another pipeline.
+    Trigger(Box<Trigger>),
 }
 
-/// A command step's attributes, with every default resolved.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Command {
-    /// Lines joined by newlines.
-    pub command: String,
-    /// Pipeline and step variables, merged in the reference's order (17.1); names are unique.
-    #[serde(default)]
-    pub env: Vec<(String, String)>,
-    /// The queue's name; `default` where none is given.
-    pub queue: String,
-    /// Tags that the agent must have, beside the queue; `*` as value is any.
-    #[serde(default)]
-    pub tags: Vec<(String, String)>,
-    /// Only agents of this zone.
-    #[serde(default)]
-    pub zone: Option<String>,
-    /// A container image by reference.
-    #[serde(default)]
-    pub image: Option<String>,
-    /// The step's timeout, else the pipeline's; `None` is the coordinator's default.
-    #[serde(default)]
-    pub timeout_ms: Option<u64>,
-    /// In order; the first that matches decides (reference 10.1).
-    #[serde(default)]
-    pub retry: Vec<RetryRule>,
-    /// Whether `build retry` may run it again (reference 10.2).
-    #[serde(default)]
-    pub manual_retry: ManualRetry,
-    /// Which failures do not fail the build (reference 10.3).
-    #[serde(default)]
-    pub soft_fail: SoftFail,
-    /// Higher first.
-    #[serde(default)]
-    pub priority: i64,
-    /// What it needs while it runs.
-    #[serde(default)]
-    pub resources: Resources,
-    /// Never two at a time: its processes end with its lease (I3).
-    #[serde(default)]
-    pub exclusive: bool,
-    /// May be stopped and run again at any time.
-    #[serde(default)]
-    pub interruptible: bool,
-    /// Output through a pseudo-terminal.
-    #[serde(default)]
-    pub tty: bool,
-    /// Position among the elements of the step, from 0, and their number.
-    #[serde(default)]
-    pub parallel: Option<(u32, u32)>,
-}
-
-/// One rule of `retry.automatic`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RetryRule {
-    /// Which exit statuses; -1 is an agent that was lost.
-    pub exit_status: StatusMatch,
-    /// Which signals, by number; `None` is any or none.
-    #[serde(default)]
-    pub signal: Option<SignalMatch>,
-    /// Which causes; `None` is any or none. Ours.
-    #[serde(default)]
-    pub cause: Option<Vec<CauseKind>>,
-    /// How often this rule may retry a job, 0 to 10.
-    pub limit: u32,
-}
-
-/// Which exit statuses a rule matches.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StatusMatch {
-    /// Written `"*"`: 1 to 255.
-    Any,
-    /// Left out: every status but 0, -1 included, and ends without a status.
-    AnyFailure,
-    /// One of these.
-    OneOf(Vec<i32>),
-}
-
-/// Which signals a rule matches.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SignalMatch {
-    /// Ended by no signal.
-    None,
-    /// One of these numbers.
-    OneOf(Vec<i32>),
-}
-
-/// Whether a person may retry a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ManualRetry {
-    /// At all.
-    pub allowed: bool,
-    /// Also when it passed.
-    pub permit_on_passed: bool,
-    /// Shown if not allowed.
-    #[serde(default)]
-    pub reason: Option<String>,
-}
-
-impl Default for ManualRetry {
-    fn default() -> Self {
-        Self { allowed: true, permit_on_passed: true, reason: None }
-    }
-}
-
-/// Which failures do not fail the build.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SoftFail {
-    /// None.
-    #[default]
-    Never,
-    /// Every failure, signals and lost agents included.
-    Always,
-    /// These exit statuses.
-    OneOf(Vec<i32>),
-}
-
-impl SoftFail {
-    /// Whether an end with this status (`None`: no status of its own) is forgiven.
+impl Graph {
+    /// The group that a node is in.
     #[must_use]
-    pub fn forgives(&self, exit_status: Option<i32>) -> bool {
-        match self {
-            Self::Never => false,
-            Self::Always => true,
-            Self::OneOf(statuses) => exit_status.is_some_and(|status| statuses.contains(&status)),
-        }
+    pub fn group_of(&self, node: &Node) -> Option<&Group> {
+        usize::try_from(node.place.group?).ok().and_then(|index| self.groups.get(index))
     }
 }

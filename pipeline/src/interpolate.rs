@@ -27,7 +27,7 @@ pub(crate) trait Variables {
 
 /// Why a text cannot be expanded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// `${NAME?…}` without a value.
     #[error("${name}: {message}")]
     Required {
@@ -64,14 +64,59 @@ pub(crate) struct Expanded {
 pub(crate) fn expand(text: &str, variables: &dyn Variables, room: usize) -> Result<Expanded, Error> {
     let pieces = Parser { text, at: 0, pieces: 0 }.pieces(0)?;
     let mut evaluation = Evaluation { source: text, variables, room, awaited: Vec::new() };
-    let text = evaluation.text(&pieces)?;
+    let text = readable(evaluation.text(&pieces)?);
     Ok(Expanded { text, awaited: evaluation.awaited })
+}
+
+/// The names that a text refers to, in order; those that are escaped have a `$` before them.
+///
+/// # Errors
+/// It has an expansion that is none.
+pub fn identifiers(text: &str) -> Result<Vec<String>, Error> {
+    let pieces = Parser { text, at: 0, pieces: 0 }.pieces(0)?;
+    let mut names = Vec::new();
+    name_all(&pieces, &mut names);
+    Ok(names)
+}
+
+/// Recursion ends at `NESTING_MAX`.
+fn name_all(pieces: &[Piece<'_>], names: &mut Vec<String>) {
+    for (index, piece) in pieces.iter().enumerate() {
+        match piece {
+            Piece::Variable { name, operator, .. } => {
+                names.push((*name).to_owned());
+                match operator {
+                    Operator::DefaultIfEmpty(inner) | Operator::DefaultIfUnset(inner) | Operator::Required(inner) => {
+                        name_all(inner, names);
+                    }
+                    Operator::Plain | Operator::Substring { .. } => {}
+                }
+            }
+            Piece::Escaped => {
+                if let Some(Piece::Text(text)) = pieces.get(index + 1) {
+                    let mut parser = Parser { text, at: 0, pieces: 0 };
+                    let name = parser.name();
+                    if !name.is_empty() {
+                        names.push(format!("${name}"));
+                    }
+                }
+            }
+            Piece::Text(_) => {}
+        }
+    }
 }
 
 /// Part of a text.
 enum Piece<'a> {
     Text(&'a str),
-    Variable { name: &'a str, operator: Operator<'a>, start: usize, end: usize },
+    /// A `$` that was escaped.
+    Escaped,
+    Variable {
+        name: &'a str,
+        operator: Operator<'a>,
+        start: usize,
+        end: usize,
+    },
 }
 
 /// What a variable's expansion does with its value.
@@ -123,7 +168,7 @@ impl<'a> Parser<'a> {
             if self.skip("\\\\") {
                 pieces.push(Piece::Text("\\\\"));
             } else if self.skip("\\$") || self.skip("$$") {
-                pieces.push(Piece::Text("$"));
+                pieces.push(Piece::Escaped);
             } else if self.skip("${") {
                 let (name, operator) = self.braces(start, depth)?;
                 pieces.push(Piece::Variable { name, operator, start, end: self.at });
@@ -218,36 +263,37 @@ struct Evaluation<'a> {
 }
 
 impl<'a> Evaluation<'a> {
-    fn text(&mut self, pieces: &[Piece<'_>]) -> Result<String, Error> {
-        let mut out = String::new();
+    fn text(&mut self, pieces: &[Piece<'_>]) -> Result<Vec<u8>, Error> {
+        let mut out = Vec::new();
         for piece in pieces {
             let value = match piece {
-                Piece::Text(text) => Cow::Borrowed(*text),
+                Piece::Text(text) => Cow::Borrowed(text.as_bytes()),
+                Piece::Escaped => Cow::Borrowed(b"$".as_slice()),
                 Piece::Variable { name, operator, start, end } => self.variable(name, operator, *start..*end)?,
             };
             if out.len() + value.len() > self.room {
                 return Err(Error::TooLarge);
             }
-            out.push_str(&value);
+            out.extend_from_slice(&value);
         }
         Ok(out)
     }
 
-    fn variable(&mut self, name: &str, operator: &Operator<'_>, place: Range<usize>) -> Result<Cow<'a, str>, Error> {
+    fn variable(&mut self, name: &str, operator: &Operator<'_>, place: Range<usize>) -> Result<Cow<'a, [u8]>, Error> {
         let variables = self.variables;
         match (variables.value(name), operator) {
             (None, operator) if variables.may_come_later() => self.later(name, operator, place),
-            (value, Operator::Plain) => Ok(Cow::Borrowed(value.unwrap_or_default())),
-            (Some(value), Operator::DefaultIfEmpty(_)) if !value.is_empty() => Ok(Cow::Borrowed(value)),
-            (Some(value), Operator::DefaultIfUnset(_) | Operator::Required(_)) => Ok(Cow::Borrowed(value)),
+            (value, Operator::Plain) => Ok(Cow::Borrowed(value.unwrap_or_default().as_bytes())),
+            (Some(value), Operator::DefaultIfEmpty(_)) if !value.is_empty() => Ok(Cow::Borrowed(value.as_bytes())),
+            (Some(value), Operator::DefaultIfUnset(_) | Operator::Required(_)) => Ok(Cow::Borrowed(value.as_bytes())),
             (_, Operator::DefaultIfEmpty(default)) | (None, Operator::DefaultIfUnset(default)) => {
                 Ok(Cow::Owned(self.text(default)?))
             }
             (value, Operator::Substring { offset, length }) => {
-                Ok(Cow::Owned(substring(value.unwrap_or_default(), *offset, *length)))
+                Ok(Cow::Borrowed(substring(value.unwrap_or_default(), *offset, *length)))
             }
             (None, Operator::Required(message)) => {
-                let message = self.text(message)?;
+                let message = readable(self.text(message)?);
                 let message = if message.is_empty() { "not set".to_owned() } else { message };
                 Err(Error::Required { name: name.to_owned(), message, at: place.start })
             }
@@ -255,7 +301,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// A default tells what the value will be like; without one the expansion stays as it is written.
-    fn later(&mut self, name: &str, operator: &Operator<'_>, place: Range<usize>) -> Result<Cow<'a, str>, Error> {
+    fn later(&mut self, name: &str, operator: &Operator<'_>, place: Range<usize>) -> Result<Cow<'a, [u8]>, Error> {
         match operator {
             Operator::DefaultIfEmpty(default) | Operator::DefaultIfUnset(default) if !default.is_empty() => {
                 return Ok(Cow::Owned(self.text(default)?));
@@ -266,12 +312,12 @@ impl<'a> Evaluation<'a> {
             | Operator::DefaultIfUnset(_)
             | Operator::Substring { .. } => {}
         }
-        Ok(Cow::Borrowed(self.source.get(place).unwrap_or_default()))
+        Ok(Cow::Borrowed(self.source.as_bytes().get(place).unwrap_or_default()))
     }
 }
 
-/// Counted in bytes; what would cut a character in two leaves a replacement character, since text stays text.
-fn substring(value: &str, offset: i64, length: Option<i64>) -> String {
+/// Counted in bytes. Two parts of one character make it whole again where they meet.
+fn substring(value: &str, offset: i64, length: Option<i64>) -> &[u8] {
     let whole = i64::try_from(value.len()).unwrap_or(i64::MAX);
     let start = if offset < 0 { whole.saturating_add(offset).max(0) } else { offset.min(whole) };
     let end = match length {
@@ -280,7 +326,12 @@ fn substring(value: &str, offset: i64, length: Option<i64>) -> String {
         Some(length) => start.saturating_add(length).min(whole),
     };
     let index = |at: i64| usize::try_from(at).unwrap_or(0);
-    String::from_utf8_lossy(&value.as_bytes()[index(start)..index(end)]).into_owned()
+    value.as_bytes().get(index(start)..index(end)).unwrap_or_default()
+}
+
+/// Text stays text: each byte that is part of no character becomes the replacement character.
+fn readable(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| crate::condition::characters(error.as_bytes()))
 }
 
 #[cfg(test)]
@@ -323,6 +374,7 @@ mod tests {
             ("$(echo $A) ${NOPE:-a}b}", "$(echo alpha) ab}"),
             ("${A:-${NOPE?never asked}}", "alpha"),
             ("${UNI:0:2}", "h\u{fffd}"),
+            ("${UNI:0:2}${UNI:2}", "héllo"),
         ] {
             assert_eq!(text(input, &values).as_deref(), Ok(expected), "{input}");
         }

@@ -2,28 +2,41 @@
 //!
 //! The way of a text, one module a stop:
 //! - [`yaml`]: documents as trees in which everything knows its place; aliases, merges and limits are dealt with here;
-//! - `interpolate`: variables in those trees;
+//! - `interpolate`: variables in those trees; [`render`] shows what comes of it, [`normal`] what an upload sends, and
+//!   [`secret`] finds what must not be in there;
 //! - `read` and `model`: the trees as typed steps;
 //! - `check`: what only all steps together show;
+//! - `decide`: what conditions take away before anything runs;
 //! - `expand`: the steps as nodes of a [`graph`].
 //!
-//! [`file`] names the files that a text is looked for in.
+//! [`condition`] reads and evaluates the expressions of `if`, [`glob`] matches paths and branches. `schema` gives the
+//! language to editors. [`file`] names the files that a text is looked for in.
 //!
 //! All stops report [`Diagnostic`]s and go on, so that one run tells everything that is wrong.
 
 mod check;
 mod compile;
+pub mod condition;
+mod decide;
 pub mod diagnostic;
 mod expand;
 pub mod file;
 mod fuzz;
+pub mod glob;
 pub mod graph;
 mod interpolate;
 mod model;
+pub mod normal;
 mod read;
+pub mod render;
+mod schema;
+pub mod secret;
 mod suggest;
 pub mod yaml;
 
 pub use compile::{Compiled, Inputs, check, compile, compile_with};
 pub use diagnostic::{Diagnostic, Severity, Span};
-pub use fuzz::fuzz;
+pub use expand::expand_document;
+pub use fuzz::{fuzz, fuzz_condition, fuzz_document, fuzz_glob, fuzz_interpolation};
+pub use interpolate::{Error as InterpolationError, identifiers};
+pub use schema::json_schema;

@@ -1,8 +1,8 @@
 //! Values of a document as Rust values; what does not fit is a finding.
 
-use crate::diagnostic::{Diagnostic, Findings, Span};
-use crate::suggest::did_you_mean;
-use crate::yaml::{Entry, Kind, Node, NotText};
+use crate::diagnostic::{Diagnostic, Findings, Severity, Span};
+use crate::graph::Feature;
+use crate::yaml::{Entry, Kind, Map, Node, NotText};
 
 /// Reads values and keeps what is wrong with them.
 #[derive(Debug, Default)]
@@ -11,9 +11,40 @@ pub(crate) struct Reader {
     pub(crate) findings: Findings,
     /// Texts may still hold variables that nobody knows yet: such a text fits everywhere.
     pub(crate) open: bool,
+    /// What is read is decoded by upstream's agent: if it does not fit, the whole step is passed on as it is, with a warning.
+    decoding: bool,
+    /// Parts of the language that were met, and where.
+    pub(crate) uses: Vec<(Feature, Span)>,
 }
 
 impl Reader {
+    pub(crate) fn new(findings: Findings, open: bool) -> Self {
+        Self { findings, open, decoding: false, uses: Vec::new() }
+    }
+
+    /// Notes that the pipeline needs a part of the language served.
+    pub(crate) fn uses(&mut self, feature: Feature, span: Span) {
+        self.uses.push((feature, span));
+    }
+
+    /// Reads what upstream's agent decodes itself (reference 1.4, 3.2).
+    pub(crate) fn decode<T>(&mut self, read: impl FnOnce(&mut Self) -> T) -> T {
+        let outer = std::mem::replace(&mut self.decoding, true);
+        let value = read(self);
+        self.decoding = outer;
+        value
+    }
+
+    pub(crate) const fn is_decoding(&self) -> bool {
+        self.decoding
+    }
+
+    /// Something that makes a step an unknown one: it may be passed on, as a check of a file does, and it cannot run.
+    pub(crate) fn unrunnable(&mut self, diagnostic: Diagnostic) {
+        let severity = if self.open { Severity::Warning } else { Severity::Error };
+        self.findings.push(Diagnostic { severity, ..diagnostic });
+    }
+
     pub(crate) fn error(&mut self, code: &'static str, span: Span, message: impl Into<String>) {
         self.findings.push(Diagnostic::error(code, span, message));
     }
@@ -29,12 +60,48 @@ impl Reader {
         }
         let message = format!("`{what}` must be {expected}, but {} stands here", node.kind_name());
         let hint = matches!(node.kind, Kind::Time(_)).then(|| "put it in quotes to make it text".to_owned());
-        self.findings.push(Diagnostic::error("wrong-type", node.span, message).maybe_hint(hint));
+        let diagnostic = Diagnostic::error("wrong-type", node.span, message).maybe_hint(hint);
+        if self.decoding {
+            self.unrunnable(diagnostic);
+        } else {
+            self.findings.push(diagnostic);
+        }
     }
 
     /// Whether the value will be known only when the pipeline runs.
     pub(crate) fn is_awaited(&self, node: &Node) -> bool {
         self.open && node.as_text().is_some_and(|text| text.contains('$'))
+    }
+
+    /// A text, or several. Nothing is none.
+    pub(crate) fn texts(&mut self, what: &str, node: &Node) -> Vec<String> {
+        match &node.kind {
+            Kind::Null => Vec::new(),
+            Kind::List(items) => items.iter().filter_map(|item| self.text(what, item)).collect(),
+            Kind::Map(_) => {
+                self.wrong_type(what, "text, or a list of texts", node);
+                Vec::new()
+            }
+            Kind::Bool(_) | Kind::Int(_) | Kind::Unsigned(_) | Kind::Float(_) | Kind::Time(_) | Kind::Text(_) => {
+                self.text(what, node).into_iter().collect()
+            }
+        }
+    }
+
+    /// A mapping; anything else but nothing is told.
+    pub(crate) fn map<'a>(&mut self, what: &str, expected: &str, node: &'a Node) -> Option<&'a Map> {
+        if node.as_map().is_none() && !node.is_null() {
+            self.wrong_type(what, expected, node);
+        }
+        node.as_map()
+    }
+
+    /// A list; anything else but nothing is told.
+    pub(crate) fn list<'a>(&mut self, what: &str, expected: &str, node: &'a Node) -> &'a [Node] {
+        if node.as_list().is_none() && !node.is_null() {
+            self.wrong_type(what, expected, node);
+        }
+        node.as_list().unwrap_or_default()
     }
 
     /// A scalar in its natural form.
@@ -46,14 +113,14 @@ impl Reader {
                 None
             }
             Err(NotText::TooLarge) => {
-                self.findings.push(
-                    Diagnostic::error(
-                        "wrong-type",
-                        node.span,
-                        format!("`{what}` is an integer that 63 bits cannot hold"),
-                    )
-                    .hint("put it in quotes to make it text"),
-                );
+                let message = format!("`{what}` is an integer that 63 bits cannot hold");
+                let diagnostic = Diagnostic::error("wrong-type", node.span, message);
+                let diagnostic = diagnostic.hint("put it in quotes to make it text");
+                if self.decoding {
+                    self.unrunnable(diagnostic);
+                } else {
+                    self.findings.push(diagnostic);
+                }
                 None
             }
         }
@@ -116,17 +183,6 @@ impl Reader {
             return None;
         }
         Some(value)
-    }
-
-    /// Says of each entry that none of `known` names it.
-    pub(crate) fn unknown_keys<'a>(&mut self, of: &str, entries: impl IntoIterator<Item = &'a Entry>, known: &[&str]) {
-        for entry in entries {
-            if !known.contains(&entry.key.as_str()) {
-                let hint = did_you_mean(&entry.key, known.iter().copied());
-                let message = format!("`{}` is not known in {of}; it is ignored", shown(&entry.key));
-                self.findings.push(Diagnostic::warning("unknown-key", entry.key_span, message).maybe_hint(hint));
-            }
-        }
     }
 }
 

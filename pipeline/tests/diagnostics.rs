@@ -1,10 +1,11 @@
 //! What people read when a pipeline is wrong.
 
-use windlass_pipeline::{check, compile};
+use windlass_pipeline::{Inputs, check, compile, compile_with};
 
 /// Everything that is said about a text, and whether it would run.
 fn said(text: &str) -> String {
-    let compiled = compile(text, "pipeline.yml", &[]);
+    let inputs = Inputs { served: Some(&[]), ..Inputs::default() };
+    let compiled = compile_with(text, "pipeline.yml", &inputs);
     let errors = compiled.diagnostics.iter().any(windlass_pipeline::Diagnostic::is_error);
     assert_eq!(compiled.graph.is_none(), errors, "a graph exists just if there is no error");
     compiled.render(text)
@@ -116,19 +117,18 @@ steps:
      7 |     concurrency: 1
        |     ^^^^^^^^^^^
       hint: the step would run otherwise than it says; take the attribute out to run it regardless
-    pipeline.yml:8:5: error: `concurrency_group` is not served yet [not-served]
+    pipeline.yml:8:5: error: `concurrency` is not served yet [not-served]
      8 |     concurrency_group: g
        |     ^^^^^^^^^^^^^^^^^
       hint: the step would run otherwise than it says; take the attribute out to run it regardless
-    pipeline.yml:9:5: error: `if_changed` is not served yet [not-served]
+    pipeline.yml:9:5: warning: it is not known here which files have changed: the step runs [if-changed-unknown]
      9 |     if_changed: a
        |     ^^^^^^^^^^
-      hint: the step would run otherwise than it says; take the attribute out to run it regardless
     pipeline.yml:10:5: error: `secrets` is not served yet [not-served]
      10 |     secrets: [S]
         |     ^^^^^^^
       hint: the step would run otherwise than it says; take the attribute out to run it regardless
-    pipeline.yml:11:23: error: a step is one thing: this one has a command and `block` [two-kinds]
+    pipeline.yml:11:23: warning: a step is one thing: this is a command step, and its `block` is ignored [two-kinds]
      11 |   - {command: deploy, block: sure?}
         |                       ^^^^^
       hint: make two steps of it
@@ -147,9 +147,9 @@ steps:
   - {command: x, artifact_paths: 'a/*', cache: node_modules, cancel_on_build_failing: true, reuse: true}
   - {command: x, artifact_paths: [], cache: false, plugins: [], if: ~, branches: ''}
 "), @"
-    pipeline.yml:2:1: warning: `notify` is not served yet: ignored [not-served]
+    pipeline.yml:2:11: warning: Windlass does not deliver to `email` yet [service-not-served]
      2 | notify: [{email: a@b.c}]
-       | ^^^^^^
+       |           ^^^^^
     pipeline.yml:4:18: warning: `artifact_paths` is not served yet: ignored [not-served]
      4 |   - {command: x, artifact_paths: 'a/*', cache: node_modules, cancel_on_build_failing: true, reuse: true}
        |                  ^^^^^^^^^^^^^^
@@ -202,7 +202,7 @@ steps:
      6 |   - {command: x, exclusiv: true, pty: true, zones: a}
        |                                             ^^^^^
       hint: did you mean `zone`?
-    pipeline.yml:7:30: error: `cpu` is no resource; there are `cpus` and `memory` [unknown-key]
+    pipeline.yml:7:30: error: `cpu` is not an attribute of `resources` [unknown-key]
      7 |   - {command: x, resources: {cpu: 1}}
        |                              ^^^
       hint: did you mean `cpus`?
@@ -296,10 +296,10 @@ steps:
      6 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
        |                                                           ^^^^^^^^^^
       hint: did you mean `agent_lost`?
-    pipeline.yml:6:71: error: `status` is not known in a rule of `automatic` [unknown-key]
+    pipeline.yml:6:71: error: `status` is not an attribute of a rule of `automatic` [unknown-key]
      6 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
        |                                                                       ^^^^^^
-    pipeline.yml:6:92: error: `allow` is not known in `retry.manual` [unknown-key]
+    pipeline.yml:6:92: error: `allow` is not an attribute of `retry.manual` [unknown-key]
      6 |     retry: {automatic: {limit: 11, signal: SIGTRM, cause: agent-lost, status: 1}, manual: {allow: true}}
        |                                                                                            ^^^^^
       hint: did you mean `allowed`?

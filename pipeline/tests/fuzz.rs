@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "the tests' own helpers fail by panicking")]
 
-use windlass_pipeline::fuzz;
+use windlass_pipeline::{fuzz, fuzz_condition, fuzz_document, fuzz_glob, fuzz_interpolation};
 
 const SEEDS: [&str; 8] = [
     "env: {A: 1, B: $A}\nsteps:\n  - key: a\n    command: [x, y]\n  - wait: ~\n  - {command: z, depends_on: [{step: a}]}\n",
@@ -58,8 +58,28 @@ impl Random {
     }
 }
 
-fn mutated(random: &mut Random) -> Vec<u8> {
-    let mut bytes = SEEDS[random.below(SEEDS.len())].as_bytes().to_vec();
+/// Expressions, with pieces of their own.
+const EXPRESSIONS: [&str; 8] = [
+    "build.branch == \"main\" || !build.fixed && env(\"A\") =~ /^a(b|c)+$/i",
+    "build.creator.teams includes /x{1,3}?/ ? \"a$A\" == '${A}' : ${A:-\"x}\"} != null",
+    "[\"a\", $A.b, \"\\x41\\101\\s\"] includes \"${A: -2:${B:-1}}\" // c",
+    "build.state == \"passed\" == (step.outcome != null)",
+    "\"\" =~ /(a)(?=b)[^]a-c-[b]]\\1(?#x)(?i-s:\\d)[[:alpha:]]\\p{L}/",
+    "a ? b : c ? d : e",
+    "${A:1:2} == 010 && ${A?} == build.env(\"${A+x}\")",
+    "!(!(!(true))) != false",
+];
+const EXPRESSION_PIECES: [&str; 24] = [
+    "${", "}", "$$", "\"", "'", "/", "\\", "(", ")", "[", "]", " && ", " || ", " == ", " =~ ", " ? ", " : ", "!",
+    "null", "*", "{2}", "(?=", "[^", "é",
+];
+
+const GLOBS: [&str; 5] =
+    ["**/*.{go,rs}\na/b/c.rs", "{a,b/**/{c,}}d?[^x]\nb/y/cdzz", "src/**\nsrc/x", "!a* b*c\nbxc", "\\*[a-]~\n*-~"];
+const GLOB_PIECES: [&str; 12] = ["*", "**", "/**/", "?", "{", "}", ",", "[", "]", "\\", "\n", "é"];
+
+fn mutated(random: &mut Random, seeds: &[&str], pieces: &[&str]) -> Vec<u8> {
+    let mut bytes = seeds[random.below(seeds.len())].as_bytes().to_vec();
     for _ in 0..=random.below(6) {
         let at = random.below(bytes.len() + 1);
         match random.below(5) {
@@ -71,19 +91,43 @@ fn mutated(random: &mut Random) -> Vec<u8> {
                 let to = random.below(bytes.len() + 1);
                 bytes.splice(to..to, copied);
             }
-            _ => drop(bytes.splice(at..at, PIECES[random.below(PIECES.len())].bytes())),
+            _ => drop(bytes.splice(at..at, pieces[random.below(pieces.len())].bytes())),
         }
     }
     bytes
 }
 
-#[test]
-fn no_mutation_of_a_pipeline_makes_the_reader_panic() {
+fn run(seeds: &[&str], pieces: &[&str], entry: fn(&[u8])) {
     let runs = std::env::var("WINDLASS_FUZZ_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3_000_u64);
     for seed in 0..runs {
-        let bytes = mutated(&mut Random(seed));
-        if std::panic::catch_unwind(|| fuzz(&bytes)).is_err() {
+        let bytes = mutated(&mut Random(seed), seeds, pieces);
+        if std::panic::catch_unwind(|| entry(&bytes)).is_err() {
             panic!("seed {seed}: {:?}", String::from_utf8_lossy(&bytes));
         }
     }
+}
+
+#[test]
+fn no_mutation_of_a_pipeline_makes_the_reader_panic() {
+    run(&SEEDS, &PIECES, fuzz);
+}
+
+#[test]
+fn no_mutation_of_a_document_upsets_rendering_and_its_normal_form() {
+    run(&SEEDS, &PIECES, fuzz_document);
+}
+
+#[test]
+fn no_mutation_of_a_text_upsets_interpolation() {
+    run(&["${A:-${B:-$$C}} ${D:1:-2} $A\\$", "$$${A?x} $é ${A: 1 : 2}"], &EXPRESSION_PIECES, fuzz_interpolation);
+}
+
+#[test]
+fn no_mutation_of_an_expression_upsets_conditions() {
+    run(&EXPRESSIONS, &EXPRESSION_PIECES, fuzz_condition);
+}
+
+#[test]
+fn no_mutation_of_a_glob_upsets_matching() {
+    run(&GLOBS, &GLOB_PIECES, fuzz_glob);
 }

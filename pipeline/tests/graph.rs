@@ -20,7 +20,7 @@ fn sound(compiled: Compiled, text: &str) -> Graph {
 fn command(graph: &Graph, index: usize) -> &Command {
     match &graph.nodes[index].kind {
         NodeKind::Command(command) => command,
-        NodeKind::Wait { .. } => panic!("node {index} is a wait"),
+        other => panic!("node {index} is {other:?}"),
     }
 }
 
@@ -119,17 +119,17 @@ steps:
 }
 
 #[test]
-fn environments_are_merged_pipeline_then_build_then_step() {
+fn the_layers_of_the_environment_are_kept_apart() {
     let text = "
 env: {A: pipeline, B: pipeline, C: pipeline, N: 0777}
 steps: [{command: 'echo $A $X $BRANCH', env: {C: step, D: $A}}]
 ";
     let (build, standard) = (pairs(&[("B", "build"), ("X", "x")]), pairs(&[("BRANCH", "main")]));
-    let inputs = Inputs { build_env: &build, standard_env: &standard, open: false };
+    let inputs = Inputs { build_env: &build, standard_env: &standard, ..Inputs::default() };
     let graph = sound(compile_with(text, "p.yml", &inputs), text);
     let step = command(&graph, 0);
-    let expected = [("A", "pipeline"), ("B", "build"), ("C", "step"), ("N", "511"), ("X", "x"), ("D", "pipeline")];
-    assert_eq!(step.env, pairs(&expected));
+    assert_eq!(step.env, pairs(&[("C", "step"), ("D", "pipeline")]));
+    assert_eq!(graph.env, pairs(&[("A", "pipeline"), ("B", "pipeline"), ("C", "pipeline"), ("N", "511")]));
     assert_eq!(step.command, "echo pipeline x main");
 }
 
@@ -241,7 +241,12 @@ fn retry_rules_keep_their_order_and_conditions() {
         ),
         (
             "{exit_status: -1, signal_reason: none}",
-            vec![(StatusMatch::OneOf(vec![-1]), None, Some(vec![CauseKind::AgentLost, CauseKind::LeaseLost]), 2)],
+            vec![(
+                StatusMatch::OneOf(vec![-1]),
+                None,
+                Some(vec![CauseKind::AgentLost, CauseKind::LeaseLost, CauseKind::OutOfMemory]),
+                2,
+            )],
         ),
     ];
     for (written, expected) in cases {
@@ -320,7 +325,7 @@ fn pipelines_that_multiply_beyond_the_limits_are_refused_before_they_are_built()
     let wide = "steps: [{key: a, command: x, parallelism: 5000}, {command: y, depends_on: a, parallelism: 5000}]";
     assert_eq!(codes(wide), ["too-large"]);
     assert_eq!(codes(&"- {command: x, parallelism: 6000}\n".repeat(2)), ["too-large"]);
-    let heavy = format!("env: {{A: {}}}\nsteps: [{{command: x, parallelism: 1000}}]", "x".repeat(200_000));
+    let heavy = format!("steps: [{{command: x, parallelism: 1000, env: {{A: {}}}}}]", "x".repeat(200_000));
     assert_eq!(codes(&heavy), ["too-large"]);
     let doubling: String =
         (1..40).fold("env:\n  A0: xxxxxxxx\n".to_owned(), |text, n| format!("{text}  A{n}: $A{m}$A{m}\n", m = n - 1));

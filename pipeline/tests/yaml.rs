@@ -1,6 +1,16 @@
 //! Documents as trees: what merges, aliases and repetitions come to, and what is refused.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "the tests' own helpers fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "the tests' own helpers fail by panicking, and print what they measured"
+)]
+
+#[path = "support/clock.rs"]
+mod clock;
+
+use std::time::{Duration, Instant};
 
 use windlass_pipeline::yaml::{Kind, Node, parse};
 
@@ -107,4 +117,58 @@ fn a_repeated_key_is_a_warning_at_the_second_place() {
     let parsed = parse("a: 1\nb: 2\na: 3\n");
     assert_eq!(parsed.warnings.len(), 1);
     assert_eq!((parsed.warnings[0].code, parsed.warnings[0].span.line), ("duplicate-key", 3));
+}
+
+#[test]
+fn json_is_read_with_its_white_space_and_a_mapping_in_a_key_is_refused() {
+    let parsed = parse("\n \t \n{\n\t\"steps\" :\t[\n\t\t{\"command\":\"a\\tb\"},\t\"wait\"]\n}\n");
+    assert_eq!(parsed.error, None);
+    assert_eq!(written(&parsed.documents[0]), "{steps:[{command:a\tb} wait]}");
+    let parsed = parse("{\"a\":\t\"x\\\\\\\"\ty\",\t\"b\": \"\t\"}");
+    assert_eq!(written(&parsed.documents[0]), "{a:x\\\"\ty b:\t}", "a tab in a string stays one");
+    for (text, code) in [
+        ("{[a]: b}", "complex-key"),
+        ("? {a: b}\n: c\n", "complex-key"),
+        ("a: &a [x]\n*a : y\n", "complex-key"),
+        ("<<: 1\n", "wrong-merge"),
+        ("<<: [{a: b}, 1]\n", "wrong-merge"),
+        ("a:\n\t- b\n", "yaml-syntax"),
+        ("a: b: c\n", "yaml-syntax"),
+        ("%x", "yaml-syntax"),
+    ] {
+        assert_eq!(parse(text).error.map(|error| error.code), Some(code), "{text}");
+    }
+}
+
+#[test]
+fn alias_bombs_end_before_they_are_built() {
+    let bombs = [
+        // Depth by merges, width by lists, and keys that each are an alias.
+        (1..25).fold("a0: &a0 {k: [x, x, x, x, x, x, x, x]}\n".to_owned(), |text, n| {
+            let inner: Vec<String> = (0..8).map(|k| format!("k{k}: *a{}", n - 1)).collect();
+            format!("{text}a{n}: &a{n} {{{}}}\n", inner.join(", "))
+        }),
+        format!("k: &k {}\nsteps:\n{}", "y".repeat(60_000), "- {command: *k, label: *k}\n".repeat(2_000)),
+        format!("k: &k {}\nsteps:\n{}", "y".repeat(60_000), "- {*k : *k}\n".repeat(2_000)),
+    ];
+    for bomb in bombs {
+        let began = Instant::now();
+        let error = parse(&bomb).error.unwrap_or_else(|| panic!("accepted: {bomb:.60}"));
+        assert_eq!(error.code, "too-large", "{bomb:.60}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn ten_thousand_steps_are_read_and_brought_into_their_normal_form_in_no_time() {
+    let step = "  - command: make test\n    label: \":hammer: test\"\n    key: step-NNNN\n    env: {A: b, C: 1}\n    \
+                agents: {queue: default}\n";
+    let steps: String = (0..10_000).map(|n| step.replace("NNNN", &n.to_string())).collect();
+    let text = format!("env: {{X: y}}\nsteps:\n{steps}");
+    let read = clock::best(|| assert_eq!(parse(&text).error, None));
+    let normal = clock::best(|| assert_eq!(windlass_pipeline::normal::upload(&text, None).unwrap().len(), 1));
+    println!("10,000 steps, {} bytes: read in {read:?}, in normal form in {normal:?}", text.len());
+    // An unoptimised build is slower by an order of magnitude.
+    let limit = if cfg!(debug_assertions) { Duration::from_secs(5) } else { Duration::from_millis(100) };
+    assert!(read < limit, "{read:?}");
 }

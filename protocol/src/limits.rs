@@ -274,6 +274,33 @@ pub const PIPELINE_DOCUMENTS_MAX: usize = 500;
 /// What is said about one pipeline; more helps nobody.
 pub const PIPELINE_DIAGNOSTICS_MAX: usize = 500;
 
+/// The expression of one `if`: the longest that people write are a tenth of it, and ten thousand must be read quickly.
+pub const CONDITION_MAX_BYTES: usize = 16 << 10;
+
+/// Operators, brackets, templates and groups of a regular expression within each other; readers walk them by recursion.
+pub const CONDITION_DEPTH_MAX: usize = 48;
+
+/// Text that one expansion within an expression may make: the largest message of a build many times over.
+pub const CONDITION_TEXT_MAX_BYTES: usize = 1 << 20;
+
+/// Bytes that are looked at to find where templates end, over one expression; nested and broken ones are looked at again.
+pub const CONDITION_SCAN_MAX_BYTES: usize = 1 << 20;
+
+/// How often a regular expression repeats something by number, repetitions within each other multiplied (as RE2 has it).
+pub const REGEX_REPEATS_MAX: u32 = 1_000;
+
+/// A regular expression's program in memory.
+pub const REGEX_MAX_BYTES: usize = 1 << 20;
+
+/// Steps back in one match, times the bytes that each may look at again: under a second (buildkite.md 15.5).
+pub const REGEX_EFFORT_MAX: usize = 1 << 28;
+
+/// A pattern of paths or branches, its alternatives written out.
+pub const GLOB_MAX_BYTES: usize = 4 << 10;
+
+/// Braces of a pattern of paths within each other; readers walk them by recursion.
+pub const GLOB_DEPTH_MAX: usize = 16;
+
 /// Dependencies of all jobs of one build: wide steps that wait for each other multiply.
 pub const EDGES_PER_BUILD_MAX: usize = 50 * JOBS_PER_BUILD_MAX;
 
@@ -285,6 +312,36 @@ pub const STEP_KEY_MAX_CHARS: usize = 100;
 
 /// The reason why a step is skipped, in characters (buildkite.md 23).
 pub const SKIP_REASON_MAX_CHARS: usize = 70;
+
+/// Dimensions of a matrix (buildkite.md 23).
+pub const MATRIX_DIMENSIONS_MAX: usize = 6;
+
+/// Values of one dimension of a matrix (buildkite.md 23).
+pub const MATRIX_VALUES_MAX: usize = 25;
+
+/// A value or a dimension's name of a matrix (buildkite.md 23).
+pub const MATRIX_VALUE_MAX_BYTES: usize = 128;
+
+/// Adjustments of a matrix (buildkite.md 23).
+pub const MATRIX_ADJUSTMENTS_MAX: usize = 12;
+
+/// Jobs of one matrix (buildkite.md 23).
+pub const MATRIX_JOBS_MAX: usize = 50;
+
+/// A concurrency group's name, in characters (buildkite.md 23).
+pub const CONCURRENCY_GROUP_MAX_CHARS: usize = 200;
+
+/// Teams that may open one gate (buildkite.md 23).
+pub const ALLOWED_TEAMS_MAX: usize = 100;
+
+/// Questions of one gate: more than anybody answers.
+pub const FIELDS_MAX: usize = 100;
+
+/// Entries of one `notify`: each may become a delivery with every event.
+pub const NOTIFICATIONS_MAX: usize = 100;
+
+/// Plugins of one step: each is fetched and has hooks that run.
+pub const PLUGINS_MAX: usize = 100;
 
 /// The least memory a step may ask for: less than this is a number whose unit was forgotten, and no process starts in it.
 pub const STEP_MEMORY_MIN_BYTES: u64 = 4 << 20;

@@ -1,10 +1,11 @@
-//! `windlass pipeline`: checking without a build.
+//! `windlass pipeline`: what can be known without a build.
 
-use std::path::PathBuf;
+mod check;
+mod eval;
+mod graph;
+mod render;
 
-use clap::{Args, Subcommand};
-use serde_json::json;
-use windlass_pipeline::Diagnostic;
+use clap::Subcommand;
 
 use crate::error::{Code, Failure};
 use crate::ui::Ui;
@@ -13,60 +14,21 @@ use crate::ui::Ui;
 #[derive(Debug, Subcommand)]
 pub(crate) enum PipelineCommand {
     /// Check files; exit 1 if one of them has errors.
-    Check(CheckArguments),
-}
-
-/// A variable that is required and not known here is a warning; at a run it is an error.
-#[derive(Debug, Args)]
-pub(crate) struct CheckArguments {
-    /// The files.
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    Check(check::CheckArguments),
+    /// Show what waits for what.
+    Graph(graph::GraphArguments),
+    /// Print a file's document with its variables put in.
+    Render(render::RenderArguments),
+    /// Evaluate the expression of an `if`.
+    Eval(eval::EvalArguments),
 }
 
 /// Runs one of them.
-pub(crate) fn run(command: &PipelineCommand, ui: &Ui) -> Result<Code, Failure> {
+pub(crate) async fn run(command: &PipelineCommand, ui: &Ui) -> Result<Code, Failure> {
     match command {
-        PipelineCommand::Check(arguments) => check(arguments, ui),
+        PipelineCommand::Check(arguments) => check::check(arguments, ui).await,
+        PipelineCommand::Graph(arguments) => graph::graph(arguments, ui),
+        PipelineCommand::Render(arguments) => render::render(arguments, ui),
+        PipelineCommand::Eval(arguments) => eval::eval(arguments, ui),
     }
-}
-
-fn check(arguments: &CheckArguments, ui: &Ui) -> Result<Code, Failure> {
-    let (mut files, mut errors, mut warnings) = (Vec::new(), 0, 0);
-    for path in &arguments.files {
-        let text = super::run::read_pipeline(path)?;
-        let shown = path.display().to_string();
-        let compiled = windlass_pipeline::check(&text, &shown);
-        let wrong = compiled.diagnostics.iter().filter(|found| found.is_error()).count();
-        errors += wrong;
-        warnings += compiled.diagnostics.len() - wrong;
-        if arguments.json {
-            files.push(json!({ "path": shown, "ok": wrong == 0, "diagnostics": shapes(&compiled.diagnostics) }));
-        } else {
-            ui.tell(&compiled.render(&text));
-        }
-    }
-    if arguments.json {
-        ui.data(&json!({ "files": files }).to_string());
-    } else {
-        ui.say(&format!(
-            "{} checked: {}, {}",
-            count(arguments.files.len(), "file"),
-            count(errors, "error"),
-            count(warnings, "warning")
-        ));
-    }
-    Ok(if errors > 0 { Code::Failed } else { Code::Done })
-}
-
-/// A diagnostic's own JSON is the interface's.
-fn shapes(diagnostics: &[Diagnostic]) -> Vec<serde_json::Value> {
-    diagnostics.iter().filter_map(|found| serde_json::to_value(found).ok()).collect()
-}
-
-fn count(n: usize, noun: &str) -> String {
-    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }

@@ -16,7 +16,7 @@ use std::time::Instant;
 use windlass_coordinator_core::input::{AgentEvent, ConnId, Input, ReplyTo, Request};
 use windlass_coordinator_core::row::*;
 use windlass_coordinator_core::{Core, Effect, Policy, Reply};
-use windlass_pipeline::graph::{Command, Graph, Node, NodeKind, Supersede};
+use windlass_pipeline::graph::{Command, Graph, Node, NodeKind};
 use windlass_protocol::job::{Epoch, Outcome, Resources, Source};
 use windlass_protocol::message::{CoordinatorMessage, Hello};
 use windlass_protocol::{AgentId, AttemptId, Digest, IdSource, Instant64, Namespace, Now, Trust, WallMs};
@@ -76,16 +76,13 @@ impl World {
         let node = |index: usize| Node {
             key: Some(format!("step-{index}")),
             label: format!("Step {index}"),
-            depends_on: Vec::new(),
-            allow_dependency_failure: false,
-            skip: None,
-            kind: NodeKind::Command(Box::new(Command {
+            ..Node::new(NodeKind::Command(Box::new(Command {
                 command: "make test".to_owned(),
                 queue: format!("queue-{}", index % 4),
                 ..Command::default()
-            })),
+            })))
         };
-        let graph = Graph { nodes: (0..steps).map(node).collect(), supersede: Supersede::Never };
+        let graph = Graph { nodes: (0..steps).map(node).collect(), ..Graph::default() };
         let submit = Submit {
             id: self.ids.build(self.now.wall),
             number: None,

@@ -10,6 +10,7 @@ use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
 use crate::input::ReplyTo;
 use crate::row::{Actor, BuildEvent, BuildRow, BuildState, EventRow, IdempotencyRow, JobRow, JobState, Submit};
+use crate::served;
 use crate::state::{Core, Tally};
 use crate::timer::Timer;
 
@@ -107,6 +108,7 @@ impl Core {
             creator: submit.creator,
             namespace: submit.namespace,
             env: submit.env,
+            pipeline_env: submit.graph.env.clone(),
             meta_data: submit.meta_data,
             supersede: submit.graph.supersede,
             keep_workspace: submit.keep_workspace,
@@ -132,7 +134,7 @@ impl Core {
             let state = if node.skip.is_some() { JobState::Skipped } else { JobState::Pending };
             let rules = match &node.kind {
                 NodeKind::Command(command) => command.retry.len(),
-                NodeKind::Wait { .. } => 0,
+                NodeKind::Wait { .. } | NodeKind::Block(_) | NodeKind::Input(_) | NodeKind::Trigger(_) => 0,
             };
             jobs.push(JobRow {
                 id: self.ids.job(wall),
@@ -312,13 +314,15 @@ impl Core {
         if let Some(((_, key), _)) = &submit.idempotency {
             bound("bytes of an idempotency key", key.len(), limits::IDEMPOTENCY_KEY_MAX_BYTES)?;
         }
+        let common = env(&submit.graph.env) + env(&submit.env);
         for node in &submit.graph.nodes {
             let NodeKind::Command(command) = &node.kind else { continue };
             bound("bytes of a command", command.command.len(), limits::COMMAND_MAX_BYTES)?;
-            bound("bytes of an environment", env(&submit.env) + env(&command.env), limits::ENV_MAX_BYTES)?;
+            bound("bytes of an environment", common + env(&command.env), limits::ENV_MAX_BYTES)?;
             bound("tags of a step", command.tags.len(), limits::TAGS_MAX)?;
             bound("bytes of a name", command.queue.len(), limits::NAME_MAX_BYTES)?;
         }
+        served::check(&submit.graph)?;
         check_graph(&submit.graph)
     }
 

@@ -140,6 +140,8 @@ impl Core {
                 row.started_at = Some(wall);
                 self.set_state(id, JobState::Passed);
             }
+            // Nobody can open one yet: graphs that hold any are refused at the door (`served.rs`).
+            NodeKind::Block(_) | NodeKind::Input(_) | NodeKind::Trigger(_) => self.set_state(id, JobState::Blocked),
         }
     }
 }

@@ -41,6 +41,7 @@ mod request;
 mod result;
 mod retry;
 pub mod row;
+pub mod served;
 mod silence;
 mod slot;
 mod spec;

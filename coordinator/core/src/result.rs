@@ -34,11 +34,12 @@ impl RuleInput<'_> {
             None => true,
             Some(SignalMatch::None) => self.signal.is_none(),
             Some(SignalMatch::OneOf(signals)) => self.signal.is_some_and(|signal| signals.contains(&signal)),
+            Some(SignalMatch::NoneOr(signals)) => self.signal.is_none_or(|signal| signals.contains(&signal)),
         };
         let cause = match (&rule.cause, self.cause) {
             (None, _) => true,
             (Some(kinds), Some(cause)) => kinds.contains(&cause.kind),
-            (Some(_), None) => false,
+            (Some(_), None) => rule.or_no_cause,
         };
         status && signal && cause
     }
@@ -230,7 +231,7 @@ impl Core {
     pub(crate) fn command(&self, id: JobId) -> Option<&Command> {
         match &self.jobs.get(&id)?.row.node.kind {
             NodeKind::Command(command) => Some(command),
-            NodeKind::Wait { .. } => None,
+            NodeKind::Wait { .. } | NodeKind::Block(_) | NodeKind::Input(_) | NodeKind::Trigger(_) => None,
         }
     }
 }

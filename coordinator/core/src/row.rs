@@ -233,6 +233,9 @@ pub struct BuildRow {
     pub namespace: Namespace,
     /// As submitted.
     pub env: Vec<(String, String)>,
+    /// The pipeline's own, which lie beneath those (reference 17.1).
+    #[serde(default)]
+    pub pipeline_env: Vec<(String, String)>,
     /// As submitted, and as jobs set it.
     pub meta_data: BTreeMap<String, String>,
     /// What a newer build does to it.

@@ -14,7 +14,8 @@ impl Core {
         let build = &self.builds.get(&attempt.build)?.row;
         let command = self.command(attempt.job)?;
         let timeout_ms = self.timeout_ms(attempt.job);
-        let mut env = build.env.clone();
+        let mut env = build.pipeline_env.clone();
+        env.extend(build.env.iter().cloned());
         env.extend(command.env.iter().cloned());
         env.extend(standard_env(build, job, attempt.number, timeout_ms, id));
         env.extend(self.policy.env.iter().cloned());

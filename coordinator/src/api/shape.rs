@@ -215,6 +215,9 @@ impl Job {
         let (kind, command) = match &row.node.kind {
             NodeKind::Command(command) => ("command", Some(command)),
             NodeKind::Wait { .. } => ("wait", None),
+            NodeKind::Block(_) => ("block", None),
+            NodeKind::Input(_) => ("input", None),
+            NodeKind::Trigger(_) => ("trigger", None),
         };
         let parallel = command.and_then(|command| command.parallel);
         let zone = own.last().map(|attempt| attempt.zone.clone());

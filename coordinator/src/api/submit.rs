@@ -15,6 +15,7 @@ use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{BuildSource, Scope, Submit};
+use windlass_coordinator_core::served::SERVED;
 use windlass_pipeline::graph::{Edge, Graph};
 use windlass_pipeline::{Inputs, compile_with};
 use windlass_protocol::host::now;
@@ -447,7 +448,8 @@ fn compile(found: &Found, creator: &str, id: BuildId, number: Option<u64>) -> Re
     let mut standard_env = standard_env(draft, creator);
     standard_env.extend(["BUILDKITE_BUILD_ID", "WINDLASS_BUILD_ID"].map(|name| (name.to_owned(), id.to_string())));
     standard_env.extend(number.map(|number| (NUMBER.to_owned(), number.to_string())));
-    let inputs = Inputs { build_env: &draft.env, standard_env: &standard_env, open: false };
+    let inputs =
+        Inputs { build_env: &draft.env, standard_env: &standard_env, served: Some(SERVED), ..Inputs::default() };
     let compiled = compile_with(&definition.text, &definition.file, &inputs);
     let Some(mut graph) = compiled.graph else {
         let errors = compiled.diagnostics.iter().filter_map(|found| serde_json::to_value(found).ok()).collect();

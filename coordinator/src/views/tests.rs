@@ -66,6 +66,7 @@ fn build() -> Change {
         creator: Actor { kind: ActorKind::System, name: String::new() },
         namespace: Namespace::trusted("web"),
         env: vec![],
+        pipeline_env: vec![],
         meta_data: std::collections::BTreeMap::new(),
         supersede: Supersede::Never,
         keep_workspace: false,
@@ -81,8 +82,7 @@ fn build() -> Change {
 
 fn job(state: JobState) -> Change {
     let kind = NodeKind::Wait { continue_on_failure: false };
-    let node =
-        Node { key: None, label: String::new(), depends_on: vec![], allow_dependency_failure: false, skip: None, kind };
+    let node = Node::new(kind);
     Change::Job(Box::new(JobRow {
         id: JOB,
         build: BUILD,

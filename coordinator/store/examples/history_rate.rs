@@ -37,6 +37,7 @@ fn build(id: BuildId) -> BuildRow {
         creator: Actor { kind: ActorKind::Token, name: "ci".to_owned() },
         namespace: Namespace::trusted("web"),
         env: vec![("CI".to_owned(), "true".to_owned())],
+        pipeline_env: Vec::new(),
         meta_data: BTreeMap::new(),
         supersede: Supersede::Never,
         keep_workspace: false,
@@ -62,9 +63,7 @@ fn job(build: BuildId, id: JobId, index: u32, attempt: AttemptId) -> JobRow {
             key: Some(format!("step-{index}")),
             label: format!("Step {index}"),
             depends_on: if index == 0 { vec![] } else { vec![first] },
-            allow_dependency_failure: false,
-            skip: None,
-            kind: NodeKind::Command(Box::new(command)),
+            ..Node::new(NodeKind::Command(Box::new(command)))
         }),
         state: JobState::Assigned,
         exit_status: None,

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Error, Variables, expand};
 use crate::diagnostic::{Diagnostic, Findings, Span, locate};
+use crate::normal::is_command;
 use crate::yaml::{Entry, Kind, Map, Node};
 
-/// Keys of a step whose values are left as they are written.
-const UNTOUCHED: [&str; 3] = ["signature", "secrets", "checkout"];
+/// What `checkout` knows by name, and leaves as it is written (reference 11.7).
+const CHECKOUT: [&str; 8] =
+    ["skip", "submodules", "lfs", "depth", "flags", "sparse", "ssh_secret", "commit_verification"];
 
 /// What expansions see: the build's variables, then those of the `env` blocks so far.
 #[derive(Debug, Default)]
@@ -15,15 +17,27 @@ pub(crate) struct Environment {
     values: BTreeMap<String, String>,
     /// More variables may be set when the pipeline runs.
     open: bool,
+    /// What is known already wins over an `env` block.
+    prefer_known: bool,
 }
 
 impl Environment {
     pub(crate) fn new<'a>(values: impl IntoIterator<Item = &'a (String, String)>, open: bool) -> Self {
-        Self { values: values.into_iter().cloned().collect(), open }
+        Self { values: values.into_iter().cloned().collect(), open, prefer_known: false }
     }
 
     pub(crate) const fn is_open(&self) -> bool {
         self.open
+    }
+
+    pub(crate) const fn prefer_known(&mut self, prefer: bool) {
+        self.prefer_known = prefer;
+    }
+
+    fn set(&mut self, name: &str, value: String) {
+        if !(self.prefer_known && self.values.contains_key(name)) {
+            self.values.insert(name.to_owned(), value);
+        }
     }
 }
 
@@ -59,8 +73,9 @@ impl Walk<'_> {
                 for entry in map.entries_mut() {
                     match entry.key.as_str() {
                         "env" => {}
+                        "secrets" | "signature" => {}
                         "steps" => self.steps(&mut entry.value),
-                        key if UNTOUCHED.contains(&key) => {}
+                        "checkout" => self.checkout(&mut entry.value),
                         _ => self.everything(&mut entry.value),
                     }
                 }
@@ -82,12 +97,16 @@ impl Walk<'_> {
         let Kind::Map(variables) = &mut env.value.kind else { return };
         let mut renamed = Renames::default();
         for (index, entry) in variables.entries_mut().iter_mut().enumerate() {
+            if renamed.taken.contains_key(&entry.key) {
+                // An earlier one has become equal to it, and taken its place.
+                continue;
+            }
             let before = entry.key.clone();
             self.text(&mut entry.key, entry.key_span);
             renamed.note(index, &before, &entry.key);
             self.everything(&mut entry.value);
             if let Ok(value) = entry.value.natural() {
-                self.environment.values.insert(entry.key.clone(), value);
+                self.environment.set(&entry.key, value);
             }
         }
         renamed.settle(variables);
@@ -100,14 +119,26 @@ impl Walk<'_> {
                 self.everything(item);
                 continue;
             };
+            // Asked before its keys are expanded: that is when a step gets its kind.
+            let excepted = ["secrets", "signature", "checkout"].iter().any(|key| step.get(key).is_some());
+            let is_command = excepted && is_command(step);
             self.keys(step, &[]);
             for entry in step.entries_mut() {
                 match entry.key.as_str() {
+                    "secrets" | "signature" if is_command => {}
+                    "checkout" if is_command => self.checkout(&mut entry.value),
                     "steps" => self.steps(&mut entry.value),
-                    key if UNTOUCHED.contains(&key) => {}
                     _ => self.everything(&mut entry.value),
                 }
             }
+        }
+    }
+
+    fn checkout(&mut self, node: &mut Node) {
+        let Kind::Map(map) = &mut node.kind else { return };
+        self.keys(map, &CHECKOUT);
+        for entry in map.entries_mut().iter_mut().filter(|entry| !CHECKOUT.contains(&entry.key.as_str())) {
+            self.everything(&mut entry.value);
         }
     }
 

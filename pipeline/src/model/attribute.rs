@@ -1,147 +1,153 @@
-//! Which attributes there are, and what is said about those that are not served, not known or misspelt.
+//! Which attributes there are, of what shape, and what is said about those that are not known or misspelt.
+//!
+//! One table for each mapping of the language. Readers take their known keys from here, and the JSON Schema is made of it, so
+//! that neither can drift from the other.
+
+mod step;
+#[cfg(test)]
+mod tests;
+mod value;
 
 use crate::diagnostic::Diagnostic;
 use crate::read::{Reader, shown};
 use crate::suggest::nearest;
-use crate::yaml::{Entry, Kind, Map, Node};
+use crate::yaml::{Entry, Map};
 
-/// Served on command steps.
-pub(super) const COMMAND: &[&str] = &[
-    "agent_query_rules",
-    "agents",
-    "allow_dependency_failure",
-    "command",
-    "commands",
-    "depends_on",
-    "env",
-    "exclusive",
-    "id",
-    "identifier",
-    "image",
-    "interruptible",
-    "key",
-    "label",
-    "name",
-    "parallelism",
-    "priority",
-    "resources",
-    "retry",
-    "script",
-    "signature",
-    "skip",
-    "soft_fail",
-    "timeout",
-    "timeout_in_minutes",
-    "tty",
-    "type",
-    "zone",
-];
+pub(crate) use step::{BLOCK, COMMAND, GROUP, INPUT, TOP, TRIGGER, WAIT};
+pub(crate) use value::{
+    ADJUSTMENT, AUTOMATIC, BUILD, CACHE, CHECKOUT, DEPENDENCY, FLAGS, IF_CHANGED, MANUAL, MATRIX, NOTIFY, OPTION,
+    RESOURCES, RETRY, REUSE, SECRET, SELECT_FIELD, SLACK, SOFT_FAIL, SPARSE, TEXT_FIELD,
+};
 
-/// Served on wait steps.
-pub(super) const WAIT: &[&str] = &[
-    "allow_dependency_failure",
-    "continue_on_failure",
-    "depends_on",
-    "id",
-    "identifier",
-    "key",
-    "label",
-    "name",
-    "type",
-    "wait",
-    "waiter",
-];
+/// The attributes of one kind of mapping.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// Its name in the schema.
+    pub(crate) name: &'static str,
+    /// For messages, with its article.
+    pub(crate) of: &'static str,
+    /// What an unknown key is.
+    pub(crate) unknown: Unknown,
+    /// In the reference's order.
+    pub(crate) rows: &'static [Row],
+}
 
-/// Served at the top level.
-pub(super) const TOP: &[&str] =
-    &["agents", "env", "image", "priority", "steps", "supersede", "timeout", "timeout_in_minutes"];
+/// What becomes of a key that a table does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// Told, and ignored, as upstream does.
+    Ignored,
+    /// Refused: left out it would change what the rest says, or upstream refuses it.
+    Refused,
+    /// Kept: it may mean something to somebody else.
+    Kept,
+}
 
-/// Words that make a step another kind: what is wrong with them beside a command is said elsewhere.
-const KINDS: &[&str] = &["block", "group", "input", "manual", "trigger", "wait", "waiter"];
+/// One attribute.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// Its name, then its other names; the first that is given wins.
+    pub(crate) names: &'static [&'static str],
+    /// What may stand there.
+    pub(crate) shape: Shape,
+    /// For editors.
+    pub(crate) doc: &'static str,
+    /// Windlass's own.
+    pub(crate) ours: bool,
+    /// The mapping makes no sense without it.
+    pub(crate) required: bool,
+}
 
-/// Known, not served yet, and dangerous to ignore: the step would run where or when it should not.
-const REFUSED: &[&str] = &[
-    "branches",
-    "concurrency",
-    "concurrency_group",
-    "concurrency_method",
-    "if",
-    "if_changed",
-    "matrix",
-    "plugins",
-    "secrets",
-];
+/// What may stand as a value. Null may stand anywhere but where the attribute is required.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Shape {
+    /// A scalar, taken as text.
+    Text,
+    /// A boolean, or either in quotes.
+    Flag,
+    /// An integer within bounds, or one in quotes.
+    Integer(i64, i64),
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A mapping of names to scalars.
+    Variables,
+    /// A mapping of names to anything.
+    AnyMap,
+    /// A list.
+    List(&'static Self),
+    /// A list that has something in it.
+    Some(&'static Self),
+    /// A mapping of names to values of one shape.
+    MapOf(&'static Self),
+    /// A mapping with its own table.
+    Map(&'static Table),
+    /// One of several shapes.
+    Either(&'static [Self]),
+    /// The steps of a pipeline, or of a group.
+    Steps { groups: bool },
+}
 
-/// Known, not served yet; the step does its work without.
-const IGNORED: &[&str] =
-    &["artifact_paths", "artifacts", "cache", "cancel_on_build_failing", "checkout", "notify", "reuse"];
+/// A text, or several.
+pub(crate) const TEXTS: Shape = Shape::Either(&[Shape::Text, Shape::List(&Shape::Text)]);
+
+impl Table {
+    /// Every name, other names too.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.rows.iter().flat_map(|row| row.names.iter().copied())
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.rows.iter().any(|row| row.names.contains(&key))
+    }
+}
 
 /// What Buildkite does not have: no other system's file has these names by chance, so a near miss is a mistake.
-const OURS: &[&str] = &["exclusive", "interruptible", "resources", "reuse", "supersede", "tty", "zone"];
+fn is_ours(name: &str) -> bool {
+    [&TOP, &COMMAND].iter().any(|table| table.rows.iter().any(|row| row.ours && row.names.contains(&name)))
+}
 
-/// Says what there is to say about every attribute of a step that is not in `served`.
-pub(super) fn check_step(reader: &mut Reader, of: &str, map: &Map, served: &[&str]) {
-    for entry in map {
-        let key = entry.key.as_str();
-        if served.contains(&key) || KINDS.contains(&key) || unserved(reader, entry) {
-            continue;
-        }
-        let known = served.iter().chain(REFUSED).chain(IGNORED).copied();
-        unknown(reader, of, entry, known, true);
+/// Says what there is to say about every key of a mapping that its table does not have.
+pub(crate) fn check(reader: &mut Reader, map: &Map, table: &Table) {
+    check_but(reader, map, table, |_| false);
+}
+
+/// The same, but for keys of which more is said elsewhere.
+pub(crate) fn check_but(reader: &mut Reader, map: &Map, table: &Table, told: impl Fn(&str) -> bool) {
+    for entry in map.iter().filter(|entry| !table.has(&entry.key) && !told(&entry.key)) {
+        unknown(reader, entry, table);
     }
 }
 
-/// The same for the top level, where any other key may hold anchors (reference 2).
-pub(super) fn check_top(reader: &mut Reader, map: &Map) {
-    for entry in map {
-        let key = entry.key.as_str();
-        let step_only = ["branches", "if", "if_changed", "matrix", "plugins"].contains(&key);
-        if TOP.contains(&key) || step_only || unserved(reader, entry) {
-            continue;
-        }
-        let known = TOP.iter().copied().chain(["cache", "checkout", "notify", "secrets"]);
-        unknown(reader, "a pipeline", entry, known, false);
-    }
-}
-
-fn unserved(reader: &mut Reader, entry: &Entry) -> bool {
-    let key = entry.key.as_str();
-    let (refused, ignored) = (REFUSED.contains(&key), IGNORED.contains(&key));
-    if (refused || ignored) && !says_nothing(&entry.value) {
-        if refused {
-            reader.findings.push(
-                Diagnostic::error("not-served", entry.key_span, format!("`{key}` is not served yet"))
-                    .hint("the step would run otherwise than it says; take the attribute out to run it regardless"),
-            );
-        } else {
-            reader.warning("not-served", entry.key_span, format!("`{key}` is not served yet: ignored"));
-        }
-    }
-    refused || ignored
-}
-
-fn says_nothing(node: &Node) -> bool {
-    match &node.kind {
-        Kind::Null => true,
-        Kind::Bool(value) => !value,
-        Kind::Text(text) => text.is_empty(),
-        Kind::List(items) => items.is_empty(),
-        Kind::Map(map) => map.is_empty(),
-        Kind::Int(_) | Kind::Unsigned(_) | Kind::Float(_) | Kind::Time(_) => false,
-    }
-}
-
-fn unknown<'a>(reader: &mut Reader, of: &str, entry: &Entry, known: impl Iterator<Item = &'a str>, strict: bool) {
+fn unknown(reader: &mut Reader, entry: &Entry, table: &Table) {
     let looked_at = if reader.findings.wants_hints() { usize::MAX } else { 0 };
     // Ours are always looked for: a near miss of them is an error, not only advice.
-    let near = nearest(&entry.key, known.take(looked_at).chain(OURS.iter().copied()));
-    let key = shown(&entry.key);
+    let ours = [&TOP, &COMMAND].into_iter().flat_map(|table| table.rows.iter().filter(|row| row.ours));
+    let ours = ours.flat_map(|row| row.names.iter().copied());
+    let step = table.unknown == Unknown::Ignored || std::ptr::eq(table, &TOP);
+    let near = nearest(&entry.key, table.names().take(looked_at).chain(ours.filter(|_| step)));
+    let (key, of) = (shown(&entry.key), table.of);
     let hint = near.map(|name| format!("did you mean `{name}`?"));
-    if near.is_some_and(|name| OURS.contains(&name)) {
+    let missed = near.is_some_and(is_ours) && step;
+    if is_ours(&entry.key) || missed || table.unknown == Unknown::Refused {
         let message = format!("`{key}` is not an attribute of {of}");
         reader.findings.push(Diagnostic::error("unknown-key", entry.key_span, message).maybe_hint(hint));
-    } else if strict || near.is_some() {
+    } else if table.unknown == Unknown::Ignored || near.is_some() {
         let message = format!("`{key}` is not an attribute of {of}; it is ignored");
         reader.findings.push(Diagnostic::warning("unknown-key", entry.key_span, message).maybe_hint(hint));
     }
+}
+
+/// Shorthand for the tables.
+const fn row(names: &'static [&'static str], shape: Shape, doc: &'static str) -> Row {
+    Row { names, shape, doc, ours: false, required: false }
+}
+
+/// One that a mapping makes no sense without.
+const fn required(names: &'static [&'static str], shape: Shape, doc: &'static str) -> Row {
+    Row { names, shape, doc, ours: false, required: true }
+}
+
+/// One of Windlass's own.
+const fn ours(names: &'static [&'static str], shape: Shape, doc: &'static str) -> Row {
+    Row { names, shape, doc, ours: true, required: false }
 }

@@ -5,9 +5,9 @@ use windlass_protocol::limits::{
 };
 
 use super::step::{first, name};
-use super::{Agents, CommandStep, resource, retry};
+use super::{Agents, CommandStep, Named, attribute, cache, checkout, concurrency, plugin, resource, retry, secret};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::graph::SoftFail;
+use crate::graph::{Checkout, SoftFail};
 use crate::read::{Reader, shown};
 use crate::yaml::{Entry, Kind, Map, Node};
 
@@ -19,8 +19,11 @@ pub(super) const STATUS_RANGE: (i64, i64) = (-1, 255);
 pub(super) fn read(reader: &mut Reader, span: Span, map: &Map) -> CommandStep {
     let retry = map.get("retry").map(|entry| retry::read(reader, &entry.value)).unwrap_or_default();
     CommandStep {
-        command: command(reader, span, map),
-        env: map.get("env").map(|entry| variables(reader, "env", &entry.value)).unwrap_or_default(),
+        command: reader.decode(|reader| command(reader, span, map)),
+        env: match map.get("env") {
+            Some(entry) => reader.decode(|reader| variables(reader, "env", &entry.value)),
+            None => Vec::new(),
+        },
         agents: agents(reader, map, &["agents", "agent_query_rules"]),
         image: map.get("image").and_then(|entry| image(reader, entry)),
         timeout_ms: timeout(reader, map),
@@ -28,6 +31,20 @@ pub(super) fn read(reader: &mut Reader, span: Span, map: &Map) -> CommandStep {
         manual_retry: retry.manual,
         soft_fail: map.get("soft_fail").and_then(|entry| soft_fail(reader, &entry.value)).unwrap_or_default(),
         priority: map.get("priority").and_then(|entry| priority(reader, entry)),
+        concurrency: concurrency::read(reader, map),
+        cancel_on_build_failing: flag(reader, map, "cancel_on_build_failing"),
+        artifact_paths: artifact_paths(reader, map),
+        plugins: map.get("plugins").map(|entry| plugin::read(reader, entry)).unwrap_or_default(),
+        secrets: match map.get("secrets") {
+            Some(entry) => reader.decode(|reader| secret::read(reader, entry)),
+            None => Vec::new(),
+        },
+        checkout: match map.get("checkout") {
+            Some(entry) => reader.decode(|reader| checkout::read(reader, entry)),
+            None => Checkout::default(),
+        },
+        cache: map.get("cache").map(|entry| cache::read(reader, entry)).unwrap_or_default(),
+        reuse: map.get("reuse").and_then(|entry| cache::reuse(reader, entry)),
         resources: map.get("resources").map(|entry| resource::read(reader, &entry.value)).unwrap_or_default(),
         exclusive: flag(reader, map, "exclusive"),
         interruptible: flag(reader, map, "interruptible"),
@@ -38,6 +55,14 @@ pub(super) fn read(reader: &mut Reader, span: Span, map: &Map) -> CommandStep {
             .and_then(|entry| name(reader, "zone", &entry.value)),
         parallelism: map.get("parallelism").and_then(|entry| parallelism(reader, entry)),
     }
+}
+
+/// Globs, in a list or separated by `;`.
+fn artifact_paths(reader: &mut Reader, map: &Map) -> Vec<String> {
+    let Some(entry) = first(reader, map, &["artifact_paths", "artifacts"]) else { return Vec::new() };
+    let given = reader.texts(&entry.key, &entry.value);
+    let paths = given.iter().flat_map(|text| text.split(';')).map(str::trim).filter(|path| !path.is_empty());
+    paths.map(str::to_owned).collect()
 }
 
 fn flag(reader: &mut Reader, map: &Map, key: &str) -> bool {
@@ -174,7 +199,7 @@ fn add_rule(reader: &mut Reader, agents: &mut Agents, tag: &str, value: Option<&
             let message = "a queue is named exactly; without `queue` the step goes to `default`";
             return reader.error("empty-value", at.span, message);
         }
-        agents.queue = Some(value.to_owned());
+        agents.queue = Some(Named { text: value.to_owned(), span: at.span });
         return;
     }
     let value = if value.is_empty() { "*" } else { value };
@@ -212,7 +237,7 @@ pub(super) fn timeout(reader: &mut Reader, map: &Map) -> Option<u64> {
 }
 
 /// 0 takes the step away (reference 4).
-fn parallelism(reader: &mut Reader, entry: &Entry) -> Option<u32> {
+pub(crate) fn parallelism(reader: &mut Reader, entry: &Entry) -> Option<u32> {
     if entry.value.is_null() {
         return None;
     }
@@ -221,7 +246,7 @@ fn parallelism(reader: &mut Reader, entry: &Entry) -> Option<u32> {
 }
 
 /// Reference 10.3; lists of statuses are taken too.
-fn soft_fail(reader: &mut Reader, node: &Node) -> Option<SoftFail> {
+pub(super) fn soft_fail(reader: &mut Reader, node: &Node) -> Option<SoftFail> {
     let items = match &node.kind {
         Kind::Null | Kind::Bool(false) => return Some(SoftFail::Never),
         Kind::Bool(true) => return Some(SoftFail::Always),
@@ -237,7 +262,7 @@ fn soft_fail(reader: &mut Reader, node: &Node) -> Option<SoftFail> {
     for item in items {
         let status = match &item.kind {
             Kind::Map(map) => {
-                reader.unknown_keys("`soft_fail`", map, &["exit_status"]);
+                attribute::check(reader, map, &attribute::SOFT_FAIL);
                 map.get("exit_status").map(|entry| &entry.value)
             }
             Kind::Int(_) => Some(item),

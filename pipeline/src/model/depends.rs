@@ -1,10 +1,8 @@
 //! `depends_on` in all its forms (reference 6.2).
 
-use super::{Dependency, Named};
+use super::{Dependency, Named, attribute};
 use crate::read::Reader;
 use crate::yaml::{Entry, Kind, Map, Node};
-
-const KEYS: [&str; 2] = ["step", "allow_failure"];
 
 /// Even empty it takes the place of the implicit ones.
 pub(super) fn read(reader: &mut Reader, entry: &Entry) -> Option<Vec<Dependency>> {
@@ -32,7 +30,7 @@ fn one(reader: &mut Reader, node: &Node) -> Option<Dependency> {
 }
 
 fn detailed(reader: &mut Reader, node: &Node, map: &Map) -> Option<Dependency> {
-    reader.unknown_keys("a dependency", map, &KEYS);
+    attribute::check(reader, map, &attribute::DEPENDENCY);
     let Some(step) = map.get("step") else {
         reader.error("wrong-type", node.span, "a dependency names its `step`");
         return None;

@@ -2,17 +2,19 @@
 
 use windlass_protocol::limits::NAME_MAX_BYTES;
 
-use super::{Defaults, Document, attribute, command, step};
-use crate::diagnostic::Diagnostic;
-use crate::graph::Supersede;
+use super::notify::Level;
+use super::{Defaults, Pipeline, attribute, cache, checkout, command, notify, secret, step};
+use crate::diagnostic::{Diagnostic, Span};
+use crate::expand;
+use crate::graph::{Checkout, Supersede};
 use crate::read::Reader;
 use crate::yaml::{Entry, Kind, Map, Node};
 
-/// Reads one document, interpolated already.
-pub(crate) fn read(reader: &mut Reader, document: &Node) -> Document {
+/// Reads one document, interpolated already, and adds it to what came before.
+pub(crate) fn read(reader: &mut Reader, document: &Node, pipeline: &mut Pipeline) {
     match &document.kind {
-        Kind::Map(map) => mapping(reader, document, map),
-        Kind::List(items) => Document { steps: step::read_all(reader, items), ..Document::default() },
+        Kind::Map(map) => mapping(reader, document, map, pipeline),
+        Kind::List(items) => step::read_all(reader, items, None, pipeline),
         Kind::Null
         | Kind::Bool(_)
         | Kind::Int(_)
@@ -23,60 +25,65 @@ pub(crate) fn read(reader: &mut Reader, document: &Node) -> Document {
             let message =
                 format!("a pipeline is a mapping with `steps`, or a list of steps, not {}", document.kind_name());
             reader.error("unsupported-document", document.span, message);
-            Document::default()
         }
     }
 }
 
-fn mapping(reader: &mut Reader, document: &Node, map: &Map) -> Document {
-    attribute::check_top(reader, map);
-    if let Some(checkout) = map.get("checkout").filter(|entry| entry.value.as_map().is_none() && !entry.value.is_null())
-    {
-        reader.wrong_type("checkout", "a mapping", &checkout.value);
-    }
-    let steps = match map.get("steps") {
-        Some(entry) => steps(reader, entry),
+fn mapping(reader: &mut Reader, document: &Node, map: &Map, pipeline: &mut Pipeline) {
+    attribute::check(reader, map, &attribute::TOP);
+    step::note_attributes(reader, &of_commands(map));
+    let env = map.get("env").map(|entry| command::variables(reader, "env", &entry.value)).unwrap_or_default();
+    pipeline.env = expand::merge([pipeline.env.as_slice(), &env]);
+    let notify = map.get("notify").map(|entry| notify::read(reader, entry, Level::Build));
+    pipeline.notify.extend(notify.unwrap_or_default());
+    pipeline.supersede = map.get("supersede").and_then(|entry| supersede(reader, entry)).or(pipeline.supersede);
+    let defaults = Defaults {
+        agents: command::agents(reader, map, &["agents"]),
+        image: map.get("image").and_then(|entry| command::image(reader, entry)),
+        priority: map.get("priority").and_then(|entry| command::priority(reader, entry)),
+        timeout_ms: command::timeout(reader, map),
+        secrets: map.get("secrets").map(|entry| secret::read(reader, entry)).unwrap_or_default(),
+        checkout: map.get("checkout").map_or_else(Checkout::default, |entry| checkout::read(reader, entry)),
+        cache: map.get("cache").map(|entry| cache::read(reader, entry)).unwrap_or_default(),
+    };
+    let first = pipeline.steps.len();
+    match map.get("steps") {
+        Some(entry) => steps(reader, entry, pipeline),
         None => {
-            let message = "the pipeline has no `steps`";
             reader.findings.push(
-                Diagnostic::error("no-steps", crate::diagnostic::Span::first_of(document.span), message)
+                Diagnostic::error("no-steps", Span::first_of(document.span), "the pipeline has no `steps`")
                     .hint("write `steps:` with a list of steps"),
             );
-            Vec::new()
         }
-    };
-    Document {
-        env: map.get("env").map(|entry| command::variables(reader, "env", &entry.value)).unwrap_or_default(),
-        defaults: Defaults {
-            agents: command::agents(reader, map, &["agents"]),
-            image: map.get("image").and_then(|entry| command::image(reader, entry)),
-            priority: map.get("priority").and_then(|entry| command::priority(reader, entry)),
-            timeout_ms: command::timeout(reader, map),
-        },
-        supersede: map.get("supersede").and_then(|entry| supersede(reader, entry)),
-        steps,
+    }
+    for step in &mut pipeline.steps[first..] {
+        expand::apply(&defaults, step);
     }
 }
 
-fn steps(reader: &mut Reader, entry: &Entry) -> Vec<super::Step> {
-    let steps = match &entry.value.kind {
-        Kind::List(items) => step::read_all(reader, items),
-        Kind::Null => Vec::new(),
+/// What of the top level goes to every command step.
+fn of_commands(map: &Map) -> Map {
+    let mut rest = Map::default();
+    rest.entries_mut().extend(["secrets", "checkout", "cache"].iter().filter_map(|key| map.get(key)).cloned());
+    rest
+}
+
+fn steps(reader: &mut Reader, entry: &Entry, pipeline: &mut Pipeline) {
+    let items = match &entry.value.kind {
+        Kind::List(items) => items.as_slice(),
+        Kind::Null => &[],
         Kind::Bool(_)
         | Kind::Int(_)
         | Kind::Unsigned(_)
         | Kind::Float(_)
         | Kind::Time(_)
         | Kind::Text(_)
-        | Kind::Map(_) => {
-            reader.wrong_type("steps", "a list", &entry.value);
-            return Vec::new();
-        }
+        | Kind::Map(_) => return reader.wrong_type("steps", "a list", &entry.value),
     };
-    if steps.is_empty() && !reader.findings.has_errors() {
+    if items.is_empty() {
         reader.warning("no-steps", entry.key_span, "the pipeline has no steps");
     }
-    steps
+    step::read_all(reader, items, None, pipeline);
 }
 
 fn supersede(reader: &mut Reader, entry: &Entry) -> Option<Supersede> {

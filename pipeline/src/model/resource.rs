@@ -3,12 +3,10 @@
 use windlass_protocol::job::Resources;
 use windlass_protocol::limits::{STEP_CPU_MAX_MILLIS, STEP_MEMORY_MAX_BYTES, STEP_MEMORY_MIN_BYTES};
 
+use super::attribute;
 use crate::diagnostic::Diagnostic;
 use crate::read::Reader;
-use crate::suggest::did_you_mean;
 use crate::yaml::{Kind, Node};
-
-const KEYS: [&str; 2] = ["cpus", "memory"];
 
 /// Names of units, lower case, and their bytes.
 const UNITS: [(&str, u64); 14] = [
@@ -43,12 +41,7 @@ pub(super) fn read(reader: &mut Reader, node: &Node) -> Resources {
             return Resources::default();
         }
     };
-    for entry in map.iter().filter(|entry| !KEYS.contains(&entry.key.as_str())) {
-        // A limit that is asked for and not set would show only when a machine runs out.
-        let message = format!("`{}` is no resource; there are `cpus` and `memory`", crate::read::shown(&entry.key));
-        let hint = did_you_mean(&entry.key, KEYS);
-        reader.findings.push(Diagnostic::error("unknown-key", entry.key_span, message).maybe_hint(hint));
-    }
+    attribute::check(reader, map, &attribute::RESOURCES);
     Resources {
         cpu_millis: map.get("cpus").and_then(|entry| cpus(reader, &entry.value)).unwrap_or(0),
         memory_bytes: map.get("memory").and_then(|entry| memory(reader, &entry.value)).unwrap_or(0),

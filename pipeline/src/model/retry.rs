@@ -3,6 +3,7 @@
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::limits::RETRY_RULE_LIMIT_MAX;
 
+use super::attribute;
 use super::command::exit_statuses;
 use crate::diagnostic::Diagnostic;
 use crate::graph::{ManualRetry, RetryRule, SignalMatch, StatusMatch};
@@ -12,8 +13,6 @@ use crate::yaml::{Entry, Kind, Map, Node};
 
 /// How often a rule retries that does not say.
 const LIMIT_DEFAULT: u32 = 2;
-
-const RULE_KEYS: [&str; 5] = ["exit_status", "signal", "signal_reason", "limit", "cause"];
 
 /// Signals by name, with Linux's numbers.
 const SIGNALS: [(&str, i32); 31] = [
@@ -86,7 +85,7 @@ pub(super) fn read(reader: &mut Reader, node: &Node) -> Retry {
             return Retry::default();
         }
     };
-    reader.unknown_keys("`retry`", map, &["automatic", "manual"]);
+    attribute::check(reader, map, &attribute::RETRY);
     Retry {
         automatic: map.get("automatic").map(|entry| automatic(reader, &entry.value)).unwrap_or_default(),
         manual: map.get("manual").map(|entry| manual(reader, entry)).unwrap_or_default(),
@@ -118,16 +117,17 @@ fn automatic(reader: &mut Reader, node: &Node) -> Vec<RetryRule> {
 }
 
 fn default_rule() -> RetryRule {
-    RetryRule { exit_status: StatusMatch::AnyFailure, signal: None, cause: None, limit: LIMIT_DEFAULT }
+    RetryRule {
+        exit_status: StatusMatch::AnyFailure,
+        signal: None,
+        cause: None,
+        or_no_cause: false,
+        limit: LIMIT_DEFAULT,
+    }
 }
 
 fn rule(reader: &mut Reader, map: &Map) -> RetryRule {
-    for entry in map.iter().filter(|entry| !RULE_KEYS.contains(&entry.key.as_str())) {
-        // An unknown condition that is dropped would make the rule match more than it says.
-        let message = format!("`{}` is not known in a rule of `automatic`", shown(&entry.key));
-        let hint = did_you_mean(&entry.key, RULE_KEYS);
-        reader.findings.push(Diagnostic::error("unknown-key", entry.key_span, message).maybe_hint(hint));
-    }
+    attribute::check(reader, map, &attribute::AUTOMATIC);
     let exit_status = match map.get("exit_status").filter(|entry| !entry.value.is_null()) {
         None => StatusMatch::AnyFailure,
         Some(entry) => match exit_statuses(reader, &entry.value) {
@@ -140,11 +140,14 @@ fn rule(reader: &mut Reader, map: &Map) -> RetryRule {
         .get("limit")
         .and_then(|entry| reader.integer("limit", &entry.value, 0, most))
         .and_then(|limit| u32::try_from(limit).ok());
-    let reasons = map.get("signal_reason").and_then(|entry| reasons(reader, entry, &exit_status));
+    let reasons = map.get("signal_reason").and_then(|entry| reasons(reader, entry));
+    let or_no_cause = reasons.as_ref().is_some_and(|reasons| reasons.or_none);
     let causes = map.get("cause").and_then(|entry| causes(reader, entry));
     RetryRule {
         signal: map.get("signal").and_then(|entry| signals(reader, entry)),
-        cause: both(reasons, causes),
+        // A cause that is asked for is not met by an end that has none.
+        or_no_cause: or_no_cause && causes.is_none(),
+        cause: both(reasons.map(|reasons| reasons.kinds), causes),
         exit_status,
         limit: limit.unwrap_or(LIMIT_DEFAULT),
     }
@@ -172,54 +175,52 @@ fn words(reader: &mut Reader, entry: &Entry) -> Option<Vec<(String, Node)>> {
 
 fn signals(reader: &mut Reader, entry: &Entry) -> Option<SignalMatch> {
     let words = words(reader, entry)?;
-    let is_none = |word: &str| word.eq_ignore_ascii_case("none");
-    if words.iter().all(|(word, _)| is_none(word)) {
-        return Some(SignalMatch::None);
-    }
-    let mut numbers = Vec::new();
+    let (mut numbers, mut none) = (Vec::new(), false);
     for (word, node) in &words {
         let upper = word.to_ascii_uppercase();
         let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
-        match SIGNALS.iter().find(|(name, _)| *name == bare) {
-            Some((_, number)) => numbers.push(*number),
-            None if is_none(word) => {
-                reader.error(
-                    "not-served",
-                    node.span,
-                    "`none` beside names of signals is not served yet: write two rules",
-                );
-            }
-            None => {
-                let hint = did_you_mean(bare, SIGNALS.iter().map(|(name, _)| *name));
-                let message = format!("`{}` is not the name of a signal", shown(word));
-                reader.findings.push(Diagnostic::error("unknown-signal", node.span, message).maybe_hint(hint));
-            }
+        if word.eq_ignore_ascii_case("none") {
+            none = true;
+        } else if let Some((_, number)) = SIGNALS.iter().find(|(name, _)| *name == bare) {
+            numbers.push(*number);
+        } else if !reader.is_awaited(node) {
+            let hint = did_you_mean(bare, SIGNALS.iter().map(|(name, _)| *name));
+            let message = format!("`{}` is not the name of a signal", shown(word));
+            reader.findings.push(Diagnostic::error("unknown-signal", node.span, message).maybe_hint(hint));
         }
     }
-    Some(SignalMatch::OneOf(numbers))
+    Some(match (none, numbers.is_empty()) {
+        (true, true) => SignalMatch::None,
+        (true, false) => SignalMatch::NoneOr(numbers),
+        (false, _) => SignalMatch::OneOf(numbers),
+    })
 }
 
-/// Reasons as causes. `none` is an end with no reason: a lost agent where only -1 is asked for, else any cause will do,
-/// since what ends with a status of its own has none.
-fn reasons(reader: &mut Reader, entry: &Entry, status: &StatusMatch) -> Option<Vec<CauseKind>> {
+/// What `signal_reason` comes to.
+struct Reasons {
+    kinds: Vec<CauseKind>,
+    /// An end without any reason will do too.
+    or_none: bool,
+}
+
+/// Reasons as causes. `none` is an end with no reason: of its own accord, by a lost agent (reference 10.4), or by what the
+/// machine did to the process.
+fn reasons(reader: &mut Reader, entry: &Entry) -> Option<Reasons> {
     let words = words(reader, entry)?;
-    let mut kinds = Vec::new();
-    let mut any = false;
+    let mut reasons = Reasons { kinds: Vec::new(), or_none: false };
     for (word, node) in &words {
         if word == "none" {
-            let only_lost =
-                matches!(status, StatusMatch::OneOf(statuses) if statuses.iter().all(|status| *status == -1));
-            any |= !only_lost;
-            kinds.extend([CauseKind::AgentLost, CauseKind::LeaseLost]);
+            reasons.or_none = true;
+            reasons.kinds.extend([CauseKind::AgentLost, CauseKind::LeaseLost, CauseKind::OutOfMemory]);
         } else if let Some((_, causes)) = REASONS.iter().find(|(name, _)| name == word) {
-            kinds.extend_from_slice(causes);
-        } else {
+            reasons.kinds.extend_from_slice(causes);
+        } else if !reader.is_awaited(node) {
             let hint = did_you_mean(word, REASONS.iter().map(|(name, _)| *name).chain(["none"]));
             let message = format!("`{}` is not a `signal_reason`", shown(word));
             reader.findings.push(Diagnostic::error("unknown-reason", node.span, message).maybe_hint(hint));
         }
     }
-    (!any).then_some(kinds)
+    Some(reasons)
 }
 
 fn causes(reader: &mut Reader, entry: &Entry) -> Option<Vec<CauseKind>> {
@@ -242,12 +243,7 @@ fn manual(reader: &mut Reader, entry: &Entry) -> ManualRetry {
         let allowed = if entry.value.is_null() { Some(true) } else { reader.flag(entry) };
         return ManualRetry { allowed: allowed.unwrap_or(true), ..ManualRetry::default() };
     };
-    let keys = ["allowed", "permit_on_passed", "reason"];
-    for entry in map.iter().filter(|entry| !keys.contains(&entry.key.as_str())) {
-        let message = format!("`{}` is not known in `retry.manual`", shown(&entry.key));
-        let hint = did_you_mean(&entry.key, keys);
-        reader.findings.push(Diagnostic::error("unknown-key", entry.key_span, message).maybe_hint(hint));
-    }
+    attribute::check(reader, map, &attribute::MANUAL);
     ManualRetry {
         allowed: map.get("allowed").and_then(|entry| reader.flag(entry)).unwrap_or(true),
         permit_on_passed: map.get("permit_on_passed").and_then(|entry| reader.flag(entry)).unwrap_or(true),

@@ -12,6 +12,9 @@ use super::cursor::Cursor;
 use super::{Entry, Kind, Map, Node, Parsed, scalar};
 use crate::diagnostic::{Diagnostic, Span};
 
+/// Entries of a mapping that are looked through one by one to find a repeated key.
+const SEARCHED_MAX: usize = 16;
+
 /// What a subtree costs when it is copied.
 #[derive(Debug, Clone, Copy)]
 struct Weight {
@@ -81,7 +84,7 @@ pub(super) fn compose(text: &str) -> Parsed {
     let tabless;
     let text = if is_json(text) {
         // Tabs are white space in JSON; the scanner knows them as an indentation error. One for one keeps the columns.
-        tabless = text.replace('\t', " ");
+        tabless = without_tabs(text);
         tabless.as_str()
     } else {
         text
@@ -103,6 +106,21 @@ pub(super) fn compose(text: &str) -> Parsed {
         }
     }
     composer.parsed
+}
+
+/// Spaces for tabs, but for those in strings.
+fn without_tabs(text: &str) -> String {
+    let (mut quoted, mut escaped) = (false, false);
+    text.chars()
+        .map(|character| {
+            let tab = character == '\t' && !quoted;
+            if character == '"' && !escaped {
+                quoted = !quoted;
+            }
+            escaped = character == '\\' && quoted && !escaped;
+            if tab { ' ' } else { character }
+        })
+        .collect()
 }
 
 fn is_json(text: &str) -> bool {
@@ -268,6 +286,9 @@ impl Composer<'_> {
     /// Merges and duplicate keys: what stands in the mapping wins over what is merged, an earlier merge over a later one,
     /// of equal keys the last one at the first one's position.
     fn resolve(&mut self, pairs: Vec<Pair>) -> Result<Map, Box<Diagnostic>> {
+        if pairs.len() <= SEARCHED_MAX && pairs.iter().all(|pair| matches!(pair, Pair::Entry(_))) {
+            return Ok(self.small(pairs));
+        }
         let mut own: BTreeMap<String, usize> = BTreeMap::new();
         for pair in &pairs {
             if let Pair::Entry(entry) = pair {
@@ -280,9 +301,7 @@ impl Composer<'_> {
             match pair {
                 Pair::Entry(entry) => match at.get(&entry.key) {
                     Some(&index) => {
-                        if self.parsed.warnings.len() < PIPELINE_DIAGNOSTICS_MAX {
-                            self.parsed.warnings.push(duplicate(&entry, &entries[index]));
-                        }
+                        self.warn_of(&entry, &entries[index]);
                         entries[index] = entry;
                     }
                     None => {
@@ -301,6 +320,30 @@ impl Composer<'_> {
             }
         }
         Ok(Map { entries })
+    }
+}
+
+impl Composer<'_> {
+    /// A mapping without merges, small enough to look through: nearly all are.
+    fn small(&mut self, pairs: Vec<Pair>) -> Map {
+        let mut entries: Vec<Entry> = Vec::with_capacity(pairs.len());
+        for pair in pairs {
+            let Pair::Entry(entry) = pair else { continue };
+            match entries.iter().position(|earlier| earlier.key == entry.key) {
+                Some(index) => {
+                    self.warn_of(&entry, &entries[index]);
+                    entries[index] = entry;
+                }
+                None => entries.push(entry),
+            }
+        }
+        Map { entries }
+    }
+
+    fn warn_of(&mut self, later: &Entry, earlier: &Entry) {
+        if self.parsed.warnings.len() < PIPELINE_DIAGNOSTICS_MAX {
+            self.parsed.warnings.push(duplicate(later, earlier));
+        }
     }
 }
 
@@ -372,7 +415,7 @@ fn typed(text: String, style: ScalarStyle, tag: Option<&Tag>) -> Kind {
     let core = tag.filter(|tag| tag.is_yaml_core_schema()).map(|tag| tag.suffix.as_str());
     match (core, tag, style) {
         (Some("int" | "float" | "bool" | "null" | "timestamp"), ..) | (None, None, ScalarStyle::Plain) => {
-            scalar::plain(&text)
+            scalar::special(&text).unwrap_or(Kind::Text(text))
         }
         _ => Kind::Text(text),
     }

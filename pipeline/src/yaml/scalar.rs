@@ -2,31 +2,26 @@
 
 use super::Kind;
 
-/// The type of a plain scalar: YAML 1.2 with the number forms that Buildkite's agent knows.
-pub(super) fn plain(text: &str) -> Kind {
-    match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Kind::Null,
-        "true" | "True" | "TRUE" => return Kind::Bool(true),
-        "false" | "False" | "FALSE" => return Kind::Bool(false),
-        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Kind::Float(f64::INFINITY),
-        "-.inf" | "-.Inf" | "-.INF" => return Kind::Float(f64::NEG_INFINITY),
-        ".nan" | ".NaN" | ".NAN" => return Kind::Float(f64::NAN),
-        _ => {}
-    }
-    let starts_like_number = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'));
-    if !starts_like_number {
-        return Kind::Text(text.to_owned());
-    }
-    if let Some(time) = time(text) {
-        return Kind::Time(time);
-    }
-    number(text).unwrap_or_else(|| Kind::Text(text.to_owned()))
+/// What a plain scalar is beside text: YAML 1.2 with the number forms that Buildkite's agent knows.
+pub(super) fn special(text: &str) -> Option<Kind> {
+    Some(match text {
+        "" | "~" | "null" | "Null" | "NULL" => Kind::Null,
+        "true" | "True" | "TRUE" => Kind::Bool(true),
+        "false" | "False" | "FALSE" => Kind::Bool(false),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => Kind::Float(f64::INFINITY),
+        "-.inf" | "-.Inf" | "-.INF" => Kind::Float(f64::NEG_INFINITY),
+        ".nan" | ".NaN" | ".NAN" => Kind::Float(f64::NAN),
+        _ if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) => return None,
+        _ => return time(text).map(Kind::Time).or_else(|| number(text)),
+    })
 }
 
 /// The number that a text writes, if it writes one.
 pub(super) fn number(text: &str) -> Option<Kind> {
     let digits: String = text.chars().filter(|c| *c != '_').collect();
-    integer(&digits).or_else(|| is_float(&digits).then(|| digits.parse().ok().map(Kind::Float)).flatten())
+    // What is too large for a float stays text.
+    let float = || digits.parse().ok().filter(|value: &f64| value.is_finite()).map(Kind::Float);
+    integer(&digits).or_else(|| is_float(&digits).then(float).flatten())
 }
 
 fn integer(text: &str) -> Option<Kind> {
@@ -185,6 +180,9 @@ mod tests {
             ("1:30", Kind::Text("1:30".into())),
             ("-9223372036854775808", Kind::Int(i64::MIN)),
             ("12345678901234567890", Kind::Unsigned(12_345_678_901_234_567_890)),
+            ("1e400", Kind::Text("1e400".into())),
+            ("-99999999999999999999", Kind::Float(-1e20)),
+            ("1_0.5", Kind::Float(10.5)),
             ("1.2.3", Kind::Text("1.2.3".into())),
             ("2002-08-15", Kind::Time("2002-08-15T00:00:00Z".into())),
             ("2002-13-15", Kind::Text("2002-13-15".into())),
@@ -195,6 +193,10 @@ mod tests {
         ] {
             assert_eq!(plain(text), expected, "{text}");
         }
+    }
+
+    fn plain(text: &str) -> Kind {
+        special(text).unwrap_or_else(|| Kind::Text(text.to_owned()))
     }
 
     proptest! {

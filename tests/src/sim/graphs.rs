@@ -21,21 +21,18 @@ pub fn graph(random: &mut Random, trusted: bool, hopeless: bool) -> Graph {
         1 => Supersede::Running,
         _ => Supersede::Never,
     };
-    Graph { nodes, supersede }
+    Graph { nodes, supersede, ..Graph::default() }
 }
 
 /// Two steps that depend on each other.
 #[must_use]
 pub fn circle() -> Graph {
     let node = |other| Node {
-        key: None,
         label: "circle".to_owned(),
         depends_on: vec![Edge { node: other, allow_failure: false }],
-        allow_dependency_failure: false,
-        skip: None,
-        kind: NodeKind::Wait { continue_on_failure: false },
+        ..Node::new(NodeKind::Wait { continue_on_failure: false })
     };
-    Graph { nodes: vec![node(1), node(0)], supersede: Supersede::Never }
+    Graph { nodes: vec![node(1), node(0)], ..Graph::default() }
 }
 
 fn node(random: &mut Random, index: u64, trusted: bool) -> Node {
@@ -58,7 +55,7 @@ fn node(random: &mut Random, index: u64, trusted: bool) -> Node {
         depends_on,
         allow_dependency_failure: random.thousandth(100),
         skip: random.thousandth(60).then(|| "not today".to_owned()),
-        kind,
+        ..Node::new(kind)
     }
 }
 
@@ -102,7 +99,13 @@ fn retry(random: &mut Random, exclusive: bool) -> Vec<RetryRule> {
     let mut rules = Vec::new();
     if exclusive && random.thousandth(600) {
         let cause = Some(vec![CauseKind::AgentLost, CauseKind::LeaseLost]);
-        rules.push(RetryRule { exit_status: StatusMatch::AnyFailure, signal: None, cause, limit: 3 });
+        rules.push(RetryRule {
+            exit_status: StatusMatch::AnyFailure,
+            signal: None,
+            cause,
+            or_no_cause: false,
+            limit: 3,
+        });
     }
     if random.thousandth(350) {
         let cause = match random.below(3) {
@@ -115,7 +118,7 @@ fn retry(random: &mut Random, exclusive: bool) -> Vec<RetryRule> {
             _ => StatusMatch::OneOf(vec![-1, 1]),
         };
         let limit = u32::try_from(random.between(0, 3)).unwrap_or(1);
-        rules.push(RetryRule { exit_status, signal: None, cause, limit });
+        rules.push(RetryRule { exit_status, signal: None, cause, or_no_cause: false, limit });
     }
     rules
 }

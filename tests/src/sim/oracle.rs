@@ -371,7 +371,7 @@ impl Oracle {
             let Some((other, there)) = seen.insert(job, (attempt, host)) else { continue };
             let exclusive = store.rows.jobs.get(job).is_some_and(|row| match &row.node.kind {
                 NodeKind::Command(command) => command.exclusive,
-                NodeKind::Wait { .. } => false,
+                NodeKind::Wait { .. } | NodeKind::Block(_) | NodeKind::Input(_) | NodeKind::Trigger(_) => false,
             });
             if exclusive {
                 let detail = format!("job {job}: attempt {attempt} runs on host {host} and {other} on host {there}");

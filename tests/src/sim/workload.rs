@@ -487,7 +487,7 @@ impl World {
             && idle
             && open.all(|job| match &job.node.kind {
                 NodeKind::Command(command) => command.queue == "nobody" || job.state == JobState::Waiting,
-                NodeKind::Wait { .. } => true,
+                NodeKind::Wait { .. } | NodeKind::Block(_) | NodeKind::Input(_) | NodeKind::Trigger(_) => true,
             })
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use windlass_coordinator::SERVED;
 use windlass_pipeline::file::{BUILDKITE, OWN};
 use windlass_pipeline::graph::Graph;
 use windlass_pipeline::{Inputs, compile_with};
@@ -91,7 +92,7 @@ impl Pipeline {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-        let inputs = Inputs { build_env: env, standard_env: &standard, open: false };
+        let inputs = Inputs { build_env: env, standard_env: &standard, served: Some(SERVED), ..Inputs::default() };
         let compiled = compile_with(&self.text, &self.shown, &inputs);
         ui.tell(&compiled.render(&self.text));
         compiled.graph.ok_or_else(|| {

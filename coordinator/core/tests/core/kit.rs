@@ -7,7 +7,7 @@ use windlass_coordinator_core::effect::AgentState;
 use windlass_coordinator_core::input::{AgentEvent, ConnId, Input, ReplyTo, Request};
 use windlass_coordinator_core::row::*;
 use windlass_coordinator_core::{Broken, Bugs, Core, Effect, Policy, Rejected, Reply};
-use windlass_pipeline::graph::{Command, Edge, Graph, Node, NodeKind, RetryRule, StatusMatch, Supersede};
+use windlass_pipeline::graph::{Command, Edge, Graph, Node, NodeKind, RetryRule, StatusMatch};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::message::{CoordinatorMessage, Health, Held, Hello, Verdict};
 use windlass_protocol::{
@@ -477,7 +477,7 @@ pub(crate) fn submission(graph: Graph, change: impl FnOnce(&mut Submit)) -> Subm
 }
 
 pub(crate) fn graph(nodes: Vec<Node>) -> Graph {
-    Graph { nodes, supersede: Supersede::Never }
+    Graph { nodes, ..Graph::default() }
 }
 
 /// A command step on the default queue.
@@ -488,14 +488,7 @@ pub(crate) fn step(label: &str) -> Node {
 pub(crate) fn step_with(label: &str, change: impl FnOnce(&mut Command)) -> Node {
     let mut command = Command { command: label.to_owned(), queue: "default".to_owned(), ..Command::default() };
     change(&mut command);
-    Node {
-        key: Some(label.to_owned()),
-        label: label.to_owned(),
-        depends_on: Vec::new(),
-        allow_dependency_failure: false,
-        skip: None,
-        kind: NodeKind::Command(Box::new(command)),
-    }
+    Node { key: Some(label.to_owned()), label: label.to_owned(), ..Node::new(NodeKind::Command(Box::new(command))) }
 }
 
 pub(crate) fn wait() -> Node {
@@ -513,9 +506,9 @@ pub(crate) fn after_even_if(mut node: Node, before: &[u32]) -> Node {
 }
 
 pub(crate) fn retry_on(exit_status: StatusMatch, limit: u32) -> RetryRule {
-    RetryRule { exit_status, signal: None, cause: None, limit }
+    RetryRule { exit_status, signal: None, cause: None, or_no_cause: false, limit }
 }
 
 pub(crate) fn retry_cause(kind: CauseKind, limit: u32) -> RetryRule {
-    RetryRule { exit_status: StatusMatch::AnyFailure, signal: None, cause: Some(vec![kind]), limit }
+    RetryRule { exit_status: StatusMatch::AnyFailure, signal: None, cause: Some(vec![kind]), or_no_cause: false, limit }
 }

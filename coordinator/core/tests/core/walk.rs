@@ -175,7 +175,7 @@ impl World {
             [Supersede::Never, Supersede::Never, Supersede::Waiting, Supersede::Running][usize::from(b % 4)];
         let branch = ["main", "", "feature"][usize::from(a % 3)];
         let untrusted = b.is_multiple_of(31);
-        let build = self.shell.submit_with(Graph { nodes, supersede }, |submit| {
+        let build = self.shell.submit_with(Graph { nodes, supersede, ..Graph::default() }, |submit| {
             submit.branch = branch.to_owned();
             if untrusted {
                 submit.namespace = Namespace::overlay("app", "pr:1");

@@ -1,0 +1,99 @@
+//! Regular expressions of conditions (reference 15.2 and 15.5).
+//!
+//! The dialect is read and checked here, and written anew for the engine: what the dialect does not know is refused with
+//! its place, and what the engine alone knows cannot slip through. Patterns without look-ahead and back-references run in
+//! linear time; the others within [`REGEX_EFFORT_MAX`].
+
+mod class;
+mod translate;
+
+use std::fmt;
+use std::ops::Range;
+
+use fancy_regex::{Regex, RegexBuilder};
+use windlass_protocol::limits::{REGEX_EFFORT_MAX, REGEX_MAX_BYTES};
+
+use super::error::{Error, ErrorKind};
+
+/// A regular expression as it is written, checked.
+#[derive(Debug, Clone)]
+pub(super) struct Pattern {
+    source: String,
+    flags: String,
+    /// For the engine.
+    translated: String,
+    /// Ready, if it runs in linear time. The others are made for the text that they meet.
+    linear: Option<Regex>,
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.source, &self.flags) == (&other.source, &other.flags)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/{}/{}", self.source, self.flags)
+    }
+}
+
+impl Pattern {
+    /// Reads what stands between the slashes, and the flags after them.
+    pub(super) fn parse(source: &str, flags: &str, span: &Range<usize>) -> Result<Self, Error> {
+        if let Some(unknown) = flags.chars().find(|flag| *flag != 'i') {
+            let message = format!("`{unknown}` is no flag of a regular expression; `i` is the only one");
+            return Err(Error::new(ErrorKind::Parse, message, span.clone()));
+        }
+        let translated = translate::translate(source, flags.contains('i')).map_err(|refused| {
+            let at = span.start + 1 + refused.at;
+            Error::new(ErrorKind::Parse, refused.message, at..(at + 1).min(span.end))
+        })?;
+        // Also for those that are made again: what cannot be made is refused now.
+        let made = build(&translated.pattern, 1)
+            .map_err(|_| Error::new(ErrorKind::Parse, "the regular expression is too large", span.clone()))?;
+        let linear = translated.linear.then_some(made);
+        Ok(Self { source: source.to_owned(), flags: flags.to_owned(), translated: translated.pattern, linear })
+    }
+
+    /// Whether it matches anywhere in the text.
+    pub(super) fn is_match(&self, text: &[u8], span: &Range<usize>) -> Result<bool, Error> {
+        let text = characters(text);
+        let matched = match &self.linear {
+            Some(regex) => regex.is_match(text.as_str()),
+            None => {
+                let steps = (REGEX_EFFORT_MAX / text.len().max(64)).min(1_000_000);
+                build(&self.translated, steps).and_then(|regex| regex.is_match(text.as_str()))
+            }
+        };
+        matched.map_err(|_| Error::new(ErrorKind::Evaluation, "the match takes too long", span.clone()))
+    }
+}
+
+fn build(pattern: &str, steps: usize) -> fancy_regex::Result<Regex> {
+    RegexBuilder::new(pattern)
+        .backtrack_limit(steps)
+        .delegate_size_limit(REGEX_MAX_BYTES)
+        .delegate_dfa_size_limit(REGEX_MAX_BYTES)
+        .max_prog_size(REGEX_MAX_BYTES / 64)
+        .build()
+}
+
+/// Bytes as characters: each that is none becomes the replacement character.
+pub(crate) fn characters(mut bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    loop {
+        match std::str::from_utf8(bytes) {
+            Ok(rest) => {
+                out.push_str(rest);
+                return out;
+            }
+            Err(error) => {
+                let (valid, rest) = bytes.split_at(error.valid_up_to());
+                out.push_str(&String::from_utf8_lossy(valid));
+                out.push('\u{fffd}');
+                bytes = &rest[1..];
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! `notify` of pipelines, groups and steps (reference 13).
+
+use windlass_protocol::limits::NOTIFICATIONS_MAX;
+
+use super::attribute::{self, NOTIFY, SLACK};
+use super::condition;
+use super::plugin::json;
+use crate::condition::EntryPoint;
+use crate::diagnostic::{Diagnostic, Span};
+use crate::graph::{Feature, Notify, SERVICES};
+use crate::read::{Reader, shown};
+use crate::suggest::did_you_mean;
+use crate::yaml::{Entry, Node};
+
+/// Where a list of notifications stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    Build,
+    Step,
+}
+
+pub(super) fn read(reader: &mut Reader, entry: &Entry, level: Level) -> Vec<Notify> {
+    let items = reader.list("notify", "a list", &entry.value);
+    if items.len() > NOTIFICATIONS_MAX {
+        let message = format!("`notify` has {} entries; {NOTIFICATIONS_MAX} are the most", items.len());
+        reader.error("too-many", entry.value.span, message);
+        return Vec::new();
+    }
+    let mut all = Vec::new();
+    for item in items {
+        one(reader, item, level, &mut all);
+    }
+    all
+}
+
+fn one(reader: &mut Reader, node: &Node, level: Level, all: &mut Vec<Notify>) {
+    if let Some(name) = node.as_text() {
+        service(reader, name, node.span, level);
+        let known = SERVICES.iter().find(|service| service.name == name);
+        if known.is_some_and(|service| !service.bare) {
+            reader.error("missing-attribute", node.span, format!("`{name}` does not say whom to tell"));
+        }
+        return all.push(Notify { service: name.to_owned(), config: serde_json::Value::Null, condition: None });
+    }
+    let Some(map) = node.as_map() else {
+        return reader.wrong_type("notify", "a list of services", node);
+    };
+    let entry = match level {
+        Level::Build => EntryPoint::BuildNotification,
+        Level::Step => EntryPoint::StepNotification,
+    };
+    let condition = map.get("if").and_then(|given| condition::of_notification(reader, given, entry));
+    let before = all.len();
+    for given in map.iter().filter(|given| given.key != "if") {
+        service(reader, &given.key, given.key_span, level);
+        if given.key == "slack"
+            && let Some(slack) = given.value.as_map()
+        {
+            attribute::check(reader, slack, &SLACK);
+            if slack.get("channels").is_none() {
+                reader.error("missing-attribute", given.key_span, "`slack` names no `channels`");
+            }
+        }
+        all.push(Notify { service: given.key.clone(), config: json(&given.value), condition: condition.clone() });
+    }
+    if all.len() == before {
+        reader.error("missing-attribute", node.span, "the entry of `notify` names no service");
+    }
+}
+
+fn service(reader: &mut Reader, name: &str, span: Span, level: Level) {
+    let place = match level {
+        Level::Build => "a build",
+        Level::Step => "a step",
+    };
+    let Some(known) = SERVICES.iter().find(|service| service.name == name) else {
+        let hint = did_you_mean(name, NOTIFY.names().filter(|known| *known != "if"));
+        let message = format!("`{}` is not a service that can be notified; nothing will be delivered", shown(name));
+        return reader.findings.push(Diagnostic::warning("unknown-service", span, message).maybe_hint(hint));
+    };
+    let fits = match level {
+        Level::Build => known.build,
+        Level::Step => known.step,
+    };
+    if !fits {
+        reader.warning("service-level", span, format!("`{name}` is not told of {place}; nothing will be delivered"));
+    } else if known.served {
+        reader.uses(Feature::Notify, span);
+    } else {
+        reader.warning("service-not-served", span, format!("Windlass does not deliver to `{name}` yet"));
+    }
+}

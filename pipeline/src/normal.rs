@@ -1,0 +1,111 @@
+//! The normal form of a document: what an upload sends (reference 1.4 and 3.2).
+//!
+//! Steps get their kind, aliases their one name, commands become one text, plugins and secrets lists, environments strings.
+//! A step that does not decode, or has no kind, stays as it is written, with a warning. The tree keeps its places, so that
+//! interpolation (which comes after) can still point into the file.
+
+mod json;
+mod plugin;
+mod step;
+
+pub use json::{NotJson, to_json};
+
+use crate::diagnostic::{Diagnostic, Span};
+use crate::render::{Interpolation, interpolate};
+use crate::yaml::{self, Entry, Kind, Map, Node};
+
+pub(crate) use step::is_command;
+
+/// A document in its normal form.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Normal {
+    /// A mapping with `steps`, and `env` if there is any.
+    pub document: Node,
+    /// What was not understood and is sent as it is written.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Brings one document into its normal form.
+///
+/// # Errors
+/// It is neither a mapping nor a list, a step is neither a mapping nor text, its `type` is no text, or a part of the top
+/// level does not decode.
+pub fn normalize(document: &Node) -> Result<Normal, Box<Diagnostic>> {
+    let mut warnings = Vec::new();
+    let map = match &document.kind {
+        Kind::Map(map) => top(map, document.span, &mut warnings)?,
+        Kind::List(items) => {
+            let mut map = Map::default();
+            let list = step::list(items, document.span, &mut warnings)?;
+            map.entries_mut().push(Entry { key: "steps".to_owned(), key_span: document.span, value: list });
+            map
+        }
+        Kind::Null
+        | Kind::Bool(_)
+        | Kind::Int(_)
+        | Kind::Unsigned(_)
+        | Kind::Float(_)
+        | Kind::Time(_)
+        | Kind::Text(_) => {
+            let message =
+                format!("a pipeline is a mapping with `steps`, or a list of steps, not {}", document.kind_name());
+            return Err(Box::new(Diagnostic::error("unsupported-document", document.span, message)));
+        }
+    };
+    Ok(Normal { document: Node { span: document.span, kind: Kind::Map(map) }, warnings })
+}
+
+fn top(map: &Map, span: Span, warnings: &mut Vec<Diagnostic>) -> Result<Map, Box<Diagnostic>> {
+    let mut out = Map::default();
+    let mut has_steps = false;
+    for entry in map {
+        let value = match entry.key.as_str() {
+            "steps" => {
+                has_steps = true;
+                Some(step::steps(&entry.value, warnings)?)
+            }
+            "env" => step::environment(&entry.value).map_err(|refused| refused.fatal("env"))?,
+            "secrets" => step::secrets(&entry.value).map_err(|refused| refused.fatal("secrets"))?,
+            "checkout" => step::checkout(&entry.value).map_err(|refused| refused.fatal("checkout"))?,
+            _ => Some(entry.value.clone()),
+        };
+        out.entries_mut().extend(value.map(|value| Entry { value, ..entry.clone() }));
+    }
+    if !has_steps {
+        warnings.push(Diagnostic::warning("no-steps", Span::first_of(span), "the pipeline contains no steps"));
+        let list = Node { span: Span::first_of(span), kind: Kind::List(Vec::new()) };
+        out.entries_mut().push(Entry { key: "steps".to_owned(), key_span: Span::first_of(span), value: list });
+    }
+    Ok(out)
+}
+
+/// Rewrites the sources of plugins in a normal form to where they are found (reference 12.1). After interpolation.
+pub fn resolve_plugins(document: &mut Node) {
+    plugin::resolve(document);
+}
+
+/// Reads, normalises and interpolates all documents of a text, as an upload does.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn upload(text: &str, interpolation: Option<&Interpolation<'_>>) -> Result<Vec<Normal>, Vec<Diagnostic>> {
+    let parsed = yaml::parse(text);
+    if let Some(error) = parsed.error {
+        return Err(vec![error]);
+    }
+    if parsed.documents.is_empty() {
+        return Err(vec![Diagnostic::error("no-document", Span::START, "the file is empty")]);
+    }
+    let normalized: Result<Vec<Normal>, Box<Diagnostic>> = parsed.documents.iter().map(normalize).collect();
+    let mut normalized = normalized.map_err(|error| vec![*error])?;
+    if let Some(interpolation) = interpolation {
+        let mut documents: Vec<Node> = normalized
+            .iter_mut()
+            .map(|normal| std::mem::replace(&mut normal.document, Node { span: Span::START, kind: Kind::Null }))
+            .collect();
+        interpolate(text, &mut documents, interpolation)?;
+        normalized.iter_mut().zip(documents).for_each(|(normal, document)| normal.document = document);
+    }
+    normalized.iter_mut().for_each(|normal| resolve_plugins(&mut normal.document));
+    Ok(normalized)
+}
