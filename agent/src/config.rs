@@ -31,6 +31,10 @@ pub struct ConfigFile {
     pub slot_user_base: Option<u32>,
     /// Bytes of the agent's cache.
     pub cache: Option<String>,
+    /// The key stays in memory: each start is a new agent.
+    pub ephemeral_identity: Option<bool>,
+    /// Credentials for private repositories over HTTPS.
+    pub git_credentials: Option<PathBuf>,
 }
 
 /// What an agent starts with.
@@ -52,6 +56,10 @@ pub struct Config {
     pub tags: Vec<(String, String)>,
     /// The join token, needed until it has joined.
     pub join_token: Option<Secret<String>>,
+    /// The key stays in memory, and nothing of the identity is written: each start is a new agent.
+    pub ephemeral_identity: bool,
+    /// Credentials for private repositories, a line each: `https://USER:PASSWORD@HOST`, mode 0600.
+    pub git_credentials: Option<PathBuf>,
     /// One job, then leave.
     pub once: bool,
     /// The first slot's user id where the agent is root.

@@ -28,6 +28,8 @@ pub mod home;
 mod host;
 pub mod identity;
 mod jobs;
+#[cfg(test)]
+mod link_kit;
 mod logs;
 mod preparing;
 mod right;

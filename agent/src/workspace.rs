@@ -14,7 +14,7 @@ use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::{JobSpec, Source};
 
 use crate::bulk::{Bulk, internal, stored};
-use crate::git;
+use crate::git::{self, Git};
 use crate::preparing::Busy;
 use crate::right::Right;
 
@@ -53,6 +53,7 @@ impl Workspace {
 pub(crate) struct Sources {
     pub(crate) store: Store,
     pub(crate) bulk: std::sync::Arc<Bulk>,
+    pub(crate) git: Git,
 }
 
 impl Sources {
@@ -78,7 +79,7 @@ impl Sources {
                 Ok(())
             }
             Source::Git { repository, commit, branch } => {
-                let target = git::fetch(&workspace.checkout, repository, commit, branch).await?;
+                let target = self.git.fetch(&workspace.checkout, repository, commit, branch).await?;
                 let checkout = workspace.checkout.clone();
                 busy.blocking(move || own(&checkout, user).map_err(|e| io_cause(&e, &checkout))).await?;
                 git::check_out(workspace, user, &target).await
@@ -129,3 +130,6 @@ pub(crate) fn own(path: &Path, user: Option<User>) -> std::io::Result<()> {
 pub(crate) fn start_failed(error: &impl std::fmt::Display) -> Cause {
     internal(&format!("the job could not be started: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

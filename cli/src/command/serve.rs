@@ -79,6 +79,8 @@ pub(crate) fn embedded_agent(
         memory_bytes: None,
         tags: Vec::new(),
         join_token,
+        ephemeral_identity: false,
+        git_credentials: None,
         once: false,
         slot_user_base: SLOT_USER_BASE,
         cache_bytes: windlass_agent::config::CACHE_DEFAULT_BYTES,
@@ -104,7 +106,7 @@ pub(crate) fn agent_end(ended: Result<Ended, windlass_agent::Fault>) -> Result<C
         Ok(Ended::Refused(code)) => {
             let name = serde_json::to_value(code).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
             Err(Failure::new(Code::Refused, format!("the coordinator will not serve this agent: {name}"))
-                .hint("join again with a new token and an empty data directory, if it should be served"))
+                .hint(code.advice()))
         }
         Err(fault) => {
             let code = match &fault {

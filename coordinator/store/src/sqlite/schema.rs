@@ -25,10 +25,11 @@ pub(super) struct Migration {
 }
 
 /// All steps, from nothing to [`SCHEMA_VERSION`].
-pub(super) const MIGRATIONS: &[Migration] = &[Migration { to: 1, up: |tx| tx.execute_batch(V1) }];
+pub(super) const MIGRATIONS: &[Migration] =
+    &[Migration { to: 1, up: |tx| tx.execute_batch(V1) }, Migration { to: 2, up: |tx| tx.execute_batch(V2) }];
 
 /// The version that this Windlass writes.
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 2;
 
 const V1: &str = "
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -63,6 +64,16 @@ CREATE TABLE idempotency (token BLOB NOT NULL, key TEXT NOT NULL, at INTEGER NOT
     PRIMARY KEY (token, key)) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_at ON idempotency (at);
 CREATE TABLE audit (key INTEGER PRIMARY KEY, at INTEGER NOT NULL, json TEXT NOT NULL) STRICT;
+";
+
+/// The agents that a token admitted are found without reading those of all others; and since when an agent is gone is known,
+/// so that its row can be deleted some day.
+const V2: &str = "
+CREATE INDEX agents_token ON agents (json_extract(json, '$.token'));
+ALTER TABLE agents ADD COLUMN gone_at INTEGER;
+UPDATE agents SET gone_at = coalesce(json_extract(json, '$.last_seen_at'), json_extract(json, '$.revoked_at'),
+    json_extract(json, '$.joined_at')) WHERE gone = 1;
+CREATE INDEX agents_gone ON agents (gone_at) WHERE gone_at IS NOT NULL;
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.
@@ -139,6 +150,7 @@ fn copy_into(conn: &Connection, path: &Path) -> rusqlite::Result<()> {
 mod tests {
     use super::*;
 
+    const FIRST: &[Migration] = &[MIGRATIONS[0]];
     const NEXT: &[Migration] =
         &[MIGRATIONS[0], Migration { to: 2, up: |tx| tx.execute_batch("ALTER TABLE pools ADD COLUMN extra TEXT") }];
 
@@ -156,10 +168,22 @@ mod tests {
     fn an_older_schema_is_backed_up_and_then_migrated_with_its_rows() {
         let dir = tempfile::tempdir().unwrap();
         let target = target(dir.path());
-        prepare(&target, MIGRATIONS).unwrap();
+        prepare(&target, FIRST).unwrap();
         Connection::open(&target.path).unwrap().execute_batch("INSERT INTO pools VALUES ('p', '{}')").unwrap();
         prepare(&target, NEXT).unwrap();
         assert_eq!(pools(&target.path), (2, 1, true));
+        assert_eq!(pools(&dir.path().join("store.sqlite.v1.bak")), (1, 1, false));
+    }
+
+    #[test]
+    fn a_store_of_the_first_schema_comes_to_the_newest_with_its_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = target(dir.path());
+        prepare(&target, FIRST).unwrap();
+        Connection::open(&target.path).unwrap().execute_batch("INSERT INTO pools VALUES ('p', '{}')").unwrap();
+        prepare(&target, MIGRATIONS).unwrap();
+        let (version, rows, _) = pools(&target.path);
+        assert_eq!((version, rows), (SCHEMA_VERSION, 1));
         assert_eq!(pools(&dir.path().join("store.sqlite.v1.bak")), (1, 1, false));
     }
 
@@ -169,7 +193,7 @@ mod tests {
         let target = target(dir.path());
         prepare(&target, NEXT).unwrap();
         let before = fs::read(&target.path).unwrap();
-        match prepare(&target, MIGRATIONS) {
+        match prepare(&target, FIRST) {
             Err(OpenError::NewerSchema { found: 2, known: 1, .. }) => {}
             other => panic!("{other:?}"),
         }
@@ -180,7 +204,7 @@ mod tests {
     fn a_migration_that_fails_leaves_the_older_schema_whole() {
         let dir = tempfile::tempdir().unwrap();
         let target = target(dir.path());
-        prepare(&target, MIGRATIONS).unwrap();
+        prepare(&target, FIRST).unwrap();
         let broken: &[Migration] = &[
             MIGRATIONS[0],
             Migration { to: 2, up: |tx| tx.execute_batch("ALTER TABLE pools ADD COLUMN extra TEXT; SELECT nonsense") },
@@ -190,11 +214,31 @@ mod tests {
     }
 
     #[test]
+    fn agents_that_left_before_their_time_of_leaving_was_kept_get_the_best_that_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = target(dir.path());
+        prepare(&target, FIRST).unwrap();
+        let conn = Connection::open(&target.path).unwrap();
+        conn.execute_batch(
+            r#"INSERT INTO agents VALUES (x'01', 1, '{"joined_at":1,"last_seen_at":7,"revoked_at":5}'),
+                (x'02', 1, '{"joined_at":2,"last_seen_at":null}'), (x'03', 0, '{"joined_at":3,"last_seen_at":9}')"#,
+        )
+        .unwrap();
+        drop(conn);
+        prepare(&target, MIGRATIONS).unwrap();
+        let conn = Connection::open(&target.path).unwrap();
+        let mut statement = conn.prepare("SELECT gone_at FROM agents ORDER BY id").unwrap();
+        let times =
+            statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<Vec<Option<i64>>, _>>().unwrap();
+        assert_eq!(times, [Some(7), Some(2), None]);
+    }
+
+    #[test]
     fn somebody_elses_database_is_not_touched() {
         let dir = tempfile::tempdir().unwrap();
         let target = target(dir.path());
         Connection::open(&target.path).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
-        assert!(matches!(prepare(&target, MIGRATIONS), Err(OpenError::Foreign { .. })));
+        assert!(matches!(prepare(&target, FIRST), Err(OpenError::Foreign { .. })));
     }
 
     #[test]
