@@ -28,6 +28,7 @@ pub mod home;
 mod host;
 pub mod identity;
 mod jobs;
+mod leftovers;
 #[cfg(test)]
 mod link_kit;
 mod logs;

@@ -18,13 +18,11 @@ fn agent() -> AgentId {
 
 /// The engine with the test's image, or `None` and a record of why not.
 async fn engine() -> Option<Engine> {
-    let engine = match Engine::connect(ENGINE_SOCKET.as_ref(), agent()).await {
-        Ok(engine) => engine,
-        Err(error) => {
-            skipped(&format!("no container engine: {error}"));
-            return None;
-        }
-    };
+    let engine = Engine::new(ENGINE_SOCKET.as_ref(), agent());
+    if let Err(error) = engine.connect().await {
+        skipped(&format!("no container engine: {error}"));
+        return None;
+    }
     if engine.ensure_image(IMAGE).await.is_err() && !import_busybox() {
         skipped("no image could be made: busybox-static is not installed");
         return None;
@@ -70,7 +68,7 @@ async fn a_job_in_a_container_sees_its_workspace_at_the_same_path_and_reports_it
     assert_eq!(String::from_utf8(log).unwrap(), expected);
     assert_eq!((outcome.exit_status, outcome.signal, outcome.cause), (Some(7), None, None));
     assert!(workspace.join("made").exists());
-    assert_eq!(engine.reap_leftovers(&[]).await.unwrap(), 0, "container and network are gone");
+    assert_eq!(engine.reap_leftovers(|_| false).await.unwrap(), 0, "container and network are gone");
 }
 
 #[tokio::test]
@@ -95,7 +93,7 @@ async fn an_image_that_is_not_there_is_a_cause_and_leaves_nothing() {
     // Nothing listens at that registry, so nobody can say that the image does not exist.
     assert!(matches!(error, ContainerError::ImagePull { .. }), "{error}");
     assert_eq!(error.cause().kind, CauseKind::ImagePullFailed);
-    assert_eq!(engine.reap_leftovers(&[]).await.unwrap(), 0);
+    assert_eq!(engine.reap_leftovers(|_| false).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -115,7 +113,7 @@ async fn a_canceled_container_has_its_grace_and_is_then_killed_and_removed() {
         let outcome = outcome(&mut running).await;
         assert_eq!((outcome.exit_status, outcome.signal, outcome.cause), (status, signal, Some(canceled.clone())));
     }
-    assert_eq!(engine.reap_leftovers(&[]).await.unwrap(), 0);
+    assert_eq!(engine.reap_leftovers(|_| false).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -130,14 +128,14 @@ async fn what_a_crash_leaves_is_found_by_its_labels_and_what_is_kept_stays() {
         until_logged(&mut running, "up").await;
         jobs.push(running);
     }
-    let other = Engine::connect(ENGINE_SOCKET.as_ref(), agent()).await.unwrap();
-    assert_eq!(other.reap_leftovers(&[]).await.unwrap(), 0, "another agent's are not touched");
-    let removed = engine.reap_leftovers(&[kept.attempt]).await.unwrap();
+    let other = Engine::new(ENGINE_SOCKET.as_ref(), agent());
+    assert_eq!(other.reap_leftovers(|_| false).await.unwrap(), 0, "another agent's are not touched");
+    let removed = engine.reap_leftovers(|attempt| attempt == kept.attempt).await.unwrap();
     assert!((1..=2).contains(&removed), "its network may be removed by its own supervisor: {removed}");
     assert!(!outcome(&mut jobs[1]).await.passed());
     jobs[0].steering().kill(Cause::new(CauseKind::Canceled, "by the test")).await.unwrap();
     assert_eq!(outcome(&mut jobs[0]).await.signal, Some(9));
-    assert_eq!(engine.reap_leftovers(&[]).await.unwrap(), 0);
+    assert_eq!(engine.reap_leftovers(|_| false).await.unwrap(), 0);
 }
 
 #[tokio::test]
