@@ -200,7 +200,8 @@ impl Engine {
             runner.prepare(start.job, start.epoch, start.workspace, &[]).map_err(StartError::Directory)?;
         }
         let name = name_of(start.job.attempt);
-        make_files(&Places(&dir), &ContainerRecord { engine: self.socket.clone(), name }).map_err(ContainerError::Files)?;
+        make_files(&Places(&dir), &ContainerRecord { engine: self.socket.clone(), name })
+            .map_err(ContainerError::Files)?;
         let launched = match self.make(&image, &start, &dir).await {
             Err(error) => Err(error),
             Ok((container, network)) => {
@@ -236,7 +237,8 @@ impl Engine {
         let network = docker.create_network(request).await.map_err(self.fault("make the job's network"))?.id;
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let body = body(image, start, dir, &network, self.labels(attempt));
-        let made = docker.create_container(Some(options), body).await.map_err(self.fault("make the job's container"))?;
+        let made =
+            docker.create_container(Some(options), body).await.map_err(self.fault("make the job's container"))?;
         Ok((made.id, network))
     }
 

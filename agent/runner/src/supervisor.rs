@@ -116,7 +116,8 @@ enum Stage {
 const KILL_PAUSE_MS: u64 = 2;
 const KILL_PAUSE_MAX_MS: u64 = 250;
 /// Written where a terminal's output broke off and goes on.
-const OUTPUT_BROKE: &str = "\n[windlass: the container engine broke off; what the terminal showed meanwhile is missing]\n";
+const OUTPUT_BROKE: &str =
+    "\n[windlass: the container engine broke off; what the terminal showed meanwhile is missing]\n";
 /// Between two tries to write to a disk that refuses.
 const DISK_RETRY_MS: u64 = 200;
 /// Tries to remove a control group whose last process is only just leaving, a millisecond apart.

@@ -8,6 +8,10 @@
 //! An engine may die, come back or hang at any time. The end of the container is its first process's end (see `init`);
 //! only where that process cannot be seen is it the engine's word. Until then the job has not ended.
 
+mod removal;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -19,11 +23,13 @@ use windlass_protocol::limits::{
     ENGINE_ANSWER_MS, ENGINE_GONE_MS, ENGINE_NOTICE_MS, ENGINE_REMOVE_MS, ENGINE_REMOVE_UNWELL_MS, ENGINE_RETRY_MAX_MS,
 };
 
+pub(crate) use self::removal::bury;
+use self::removal::remove;
 use super::engine::{Answer, Engine, Exchange};
 use super::init::Init;
 use super::process::PIPE_BYTES;
 use super::{End, Watched, boot_now_ms};
-use crate::launch::{ContainerRecord, ContainerTask, InitRecord, Places};
+use crate::launch::{ContainerTask, InitRecord, Places};
 
 /// The first pause before an engine that went away is asked again.
 const RETRY_MS: u64 = 50;
@@ -128,7 +134,8 @@ impl Container {
             .begin("POST", &path("wait?condition=next-exit"), ENGINE_ANSWER_MS)
             .map_err(fault("the container engine does not answer"))?;
         let output = if task.tty {
-            attach(engine, task, ENGINE_ANSWER_MS).map_err(fault("the container engine does not hand over the terminal"))?
+            attach(engine, task, ENGINE_ANSWER_MS)
+                .map_err(fault("the container engine does not hand over the terminal"))?
         } else {
             open_output(places).map_err(fault("could not open the job's output"))?
         };
@@ -272,7 +279,9 @@ impl Container {
             _ if out_of_memory => Some(self.out_of_memory()),
             _ if engines_doing && !self.killed => {
                 let status = status.map_or_else(|| "no status".to_owned(), |status| format!("status {status}"));
-                Some(internal(format!("the container engine stopped while the job ran, and its container with {status}")))
+                Some(internal(format!(
+                    "the container engine stopped while the job ran, and its container with {status}"
+                )))
             }
             _ => None,
         };
@@ -281,9 +290,8 @@ impl Container {
     }
 }
 
-impl Watched for Container {
-    fn collect(&mut self) {
-        let now = boot_now_ms();
+impl Container {
+    fn collect_at(&mut self, now: u64) {
         if self.order.as_mut().is_some_and(|order| order.advance(now).is_some()) {
             self.order = None;
         }
@@ -295,6 +303,12 @@ impl Watched for Container {
             }
         }
         while self.hear(now) {}
+    }
+}
+
+impl Watched for Container {
+    fn collect(&mut self) {
+        self.collect_at(boot_now_ms());
     }
 
     fn main_ended(&self) -> bool {
@@ -384,42 +398,6 @@ impl Watched for Container {
     fn output_ends(&self) -> bool {
         self.task.tty
     }
-}
-
-/// Ends and removes what an attempt without a supervisor left; says whether it is certain that nothing of it runs.
-pub(crate) fn bury(record: &ContainerRecord, init: Option<&InitRecord>) -> bool {
-    let seen = init.map(Init::again);
-    if let Some(Some(init)) = &seen {
-        // Not being allowed to leaves it to the engine.
-        init.signal(Signal::KILL);
-    }
-    let engine = Engine::new(&record.engine);
-    let container = removed(&engine, &format!("/containers/{}?force=1&v=1", record.name), ENGINE_REMOVE_MS);
-    if container == Some(true) {
-        // What is left of it is found by its labels.
-        removed(&engine, &format!("/networks/{}", record.name), ENGINE_REMOVE_UNWELL_MS);
-    }
-    match &seen {
-        None => container == Some(true),
-        Some(None) => true,
-        Some(Some(init)) => init.ends_within(ENGINE_NOTICE_MS),
-    }
-}
-
-/// Removes container and network; says whether that is done, or cannot be: what an engine that does not answer still
-/// holds is found by its labels later.
-fn remove(engine: &Engine, task: &ContainerTask, limit_ms: u64) -> bool {
-    let container = removed(engine, &format!("/containers/{}?force=1&v=1", task.container), limit_ms);
-    match (&task.network, container) {
-        (Some(network), Some(true)) => removed(engine, &format!("/networks/{network}"), limit_ms).unwrap_or(true),
-        (_, container) => container.unwrap_or(true),
-    }
-}
-
-/// Whether it is gone; `None` where the engine does not say.
-fn removed(engine: &Engine, path: &str, limit_ms: u64) -> Option<bool> {
-    let answer = engine.call("DELETE", path, limit_ms).ok()?;
-    Some(answer.status < 300 || answer.status == 404)
 }
 
 fn attach(engine: &Engine, task: &ContainerTask, limit_ms: u64) -> io::Result<OwnedFd> {

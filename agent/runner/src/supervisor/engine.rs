@@ -145,7 +145,8 @@ impl Engine {
         rustix::net::connect(&socket, &SocketAddrUnix::new(self.0.as_path())?)?;
         let mut stream = UnixStream::from(socket);
         // A fresh socket's buffer takes far more than this.
-        write!(stream, "{method} {path} HTTP/1.0\r\nHost: engine\r\nContent-Length: 0\r\n\r\n")?;
+        let request = format!("{method} {path} HTTP/1.0\r\nHost: engine\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
         Ok(Exchange { stream, answer: Vec::new(), until })
     }
 
@@ -209,6 +210,7 @@ mod tests {
         let door = UnixListener::bind(&path).unwrap();
         let serving = std::thread::spawn(move || {
             let mut stream = door.accept().unwrap().0;
+            assert!(stream.read(&mut [0; 4_096]).unwrap() > 0);
             stream.write_all(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nfirst").unwrap();
         });
         let stream = Engine::new(&path).stream("POST", "/attach", 20_000).unwrap();

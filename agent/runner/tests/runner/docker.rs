@@ -9,10 +9,11 @@ use windlass_protocol::job::{JobSpec, Outcome, Resources};
 
 use crate::kit::{Kit, finish, job, outcome, skipped, start, until_logged};
 
-const IMAGE: &str = "windlass-runner-test:busybox";
+/// Busybox and nothing else.
+pub(crate) const IMAGE: &str = "windlass-runner-test:busybox-2";
 
 /// An agent of this test process alone, so that tests beside each other do not remove each other's containers.
-fn agent() -> AgentId {
+pub(crate) fn agent() -> AgentId {
     AgentId::from_bytes(*crate::kit::attempt_id().as_bytes())
 }
 
@@ -23,26 +24,26 @@ async fn engine() -> Option<Engine> {
         skipped(&format!("no container engine: {error}"));
         return None;
     }
-    if engine.ensure_image(IMAGE).await.is_err() && !import_busybox() {
+    if engine.ensure_image(IMAGE).await.is_err() && !import_busybox(Command::new("docker")) {
         skipped("no image could be made: busybox-static is not installed");
         return None;
     }
     Some(engine)
 }
 
-fn import_busybox() -> bool {
+pub(crate) fn import_busybox(mut docker: Command) -> bool {
     let root = tempfile::tempdir().unwrap();
     let bin = root.path().join("bin");
     std::fs::create_dir_all(&bin).unwrap();
     std::fs::create_dir_all(root.path().join("tmp")).unwrap();
     let copied =
         ["/bin/busybox", "/usr/bin/busybox"].iter().any(|from| std::fs::copy(from, bin.join("busybox")).is_ok());
-    for name in ["sh", "cat", "echo", "ls", "sleep", "touch", "tail", "head", "pwd", "ps", "env", "dd"] {
+    for name in ["sh", "cat", "echo", "ls", "sleep", "touch", "tail", "head", "pwd", "ps", "env", "dd", "test", "id"] {
         std::os::unix::fs::symlink("busybox", bin.join(name)).unwrap();
     }
     let mut tar =
         Command::new("tar").arg("-C").arg(root.path()).args(["-c", "."]).stdout(Stdio::piped()).spawn().unwrap();
-    let import = Command::new("docker").args(["import", "-", IMAGE]).stdin(tar.stdout.take().unwrap()).status();
+    let import = docker.args(["import", "-", IMAGE]).stdin(tar.stdout.take().unwrap()).stdout(Stdio::null()).status();
     copied && tar.wait().unwrap().success() && import.is_ok_and(|status| status.success())
 }
 
@@ -146,4 +147,73 @@ async fn a_container_that_needs_more_memory_than_its_limit_is_out_of_memory() {
     job.resources = Resources { cpu_millis: 1_000, memory_bytes: 32 << 20 };
     let (outcome, _) = run(&engine, &kit, &job, &[]).await;
     assert_eq!(outcome.cause.map(|cause| cause.kind), Some(CauseKind::OutOfMemory));
+}
+
+#[tokio::test]
+async fn a_job_with_a_terminal_has_one_on_all_its_streams_and_its_output_is_exact() {
+    let Some(engine) = engine().await else { return };
+    let kit = Kit::new();
+    let command = "test -t 0 && test -t 1 && test -t 2 && echo three; : >/dev/tty && echo own; cat noise; exit 3";
+    let job = JobSpec { tty: true, ..in_image(command) };
+    // Every byte, line feeds among them: a terminal as an engine makes it would add a carriage return to each.
+    let noise: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
+    std::fs::write(kit.workspace(&job).join("noise"), &noise).unwrap();
+    let (outcome, log) = run(&engine, &kit, &job, &[]).await;
+    assert_eq!((outcome.exit_status, outcome.cause), (Some(3), None));
+    assert_eq!(log, [b"three\nown\n".as_slice(), &noise].concat());
+    let (_, log) = run(&engine, &kit, &in_image("test -t 1 || echo none"), &[]).await;
+    assert_eq!(log, b"none\n", "nobody asked for it");
+}
+
+#[tokio::test]
+async fn a_command_does_not_start_once_its_lease_is_over() {
+    let Some(engine) = engine().await else { return };
+    let kit = Kit::new();
+    let job = JobSpec { exclusive: true, ..in_image("touch made") };
+    let workspace = kit.workspace(&job);
+    let over = windlass_agent_runner::boot_now_ms() - 1;
+    let mut running = engine.start(&kit.runner, start(&job, kit.slot(), &workspace, &[], over)).await.unwrap();
+    let (outcome, log) = finish(&mut running).await;
+    assert_eq!(outcome.cause.map(|cause| cause.kind), Some(CauseKind::LeaseLost));
+    assert!(!workspace.join("made").exists() && log.is_empty());
+    assert_eq!(engine.reap_leftovers(|_| false).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn orphans_of_a_job_are_reaped_although_it_never_waits_for_them() {
+    let Some(engine) = engine().await else { return };
+    let kit = Kit::new();
+    // Only words of the shell itself behind the fork, so that the shell has no child to wait for. A zombie would be there.
+    let command = "sh -c '(sleep 0.1 & echo $! >pid)'; read -r orphan <pid; while kill -0 $orphan 2>/dev/null; do :; done; \
+                   echo reaped";
+    let (outcome, log) = run(&engine, &kit, &JobSpec { timeout_ms: Some(10_000), ..in_image(command) }, &[]).await;
+    assert_eq!((outcome.exit_status, String::from_utf8(log).unwrap().as_str()), (Some(0), "reaped\n"));
+}
+
+#[tokio::test]
+async fn each_job_has_a_network_of_its_own_while_it_runs() {
+    let Some(engine) = engine().await else { return };
+    let kit = Kit::new();
+    let mut seen = Vec::new();
+    let mut jobs = Vec::new();
+    for _ in 0..2 {
+        let job = in_image("echo up; sleep 1000");
+        let workspace = kit.workspace(&job);
+        let mut running = engine.start(&kit.runner, start(&job, kit.slot(), &workspace, &[], 0)).await.unwrap();
+        until_logged(&mut running, "up").await;
+        let name = format!("windlass-{}", job.attempt);
+        let format = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}";
+        let output = Command::new("docker").args(["inspect", "--format", format, &name]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), name, "in its own network and no other");
+        seen.push(name);
+        jobs.push(running);
+    }
+    for running in &mut jobs {
+        running.steering().kill(Cause::new(CauseKind::Canceled, "by the test")).await.unwrap();
+        assert_eq!(outcome(running).await.signal, Some(9));
+    }
+    for name in seen {
+        let gone = !Command::new("docker").args(["network", "inspect", &name]).output().unwrap().status.success();
+        assert!(gone, "{name} is left");
+    }
 }
