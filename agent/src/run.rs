@@ -27,8 +27,8 @@ use crate::git::Git;
 use crate::home::Home;
 use crate::host::{BootId, Host, boot_id, machine_id};
 use crate::identity::{Identity, JoinKey, usable};
-use crate::leftovers::Leftovers;
 use crate::jobs::{Ground, Jobs};
+use crate::leftovers::Leftovers;
 use crate::session::{Dial, Session};
 use crate::workspace::Sources;
 

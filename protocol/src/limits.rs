@@ -56,6 +56,9 @@ pub const ENGINE_ANSWER_MS: u64 = 30_000;
 /// The longest pause before a container engine that went away is asked again: a person would look about as often.
 pub const ENGINE_RETRY_MAX_MS: u64 = 5_000;
 
+/// An image's `/etc/passwd`, in its archive: thousands of users.
+pub const PASSWD_MAX_BYTES: usize = 1 << 20;
+
 /// The longest pause before an agent tries again to remove containers that it no longer has: they take space, no more.
 pub const LEFTOVERS_RETRY_MAX_MS: u64 = 60_000;
 

@@ -1,6 +1,8 @@
 //! Runs jobs in containers: makes network and container, and hands them to a supervisor that starts, watches, ends and
 //! removes them. What a crash leaves behind is found by its labels.
 
+mod user;
+
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use windlass_protocol::limits::JOB_PROCESSES_MAX;
 
 use crate::launch::{ContainerRecord, ContainerTask, Places, Task, write_whole};
 use crate::mask::secrets_of;
+use crate::owner;
 use crate::runner::{Runner, RunningJob, Start, StartError};
 
 /// The engine's usual socket.
@@ -54,10 +57,12 @@ pub enum ContainerError {
         source: EngineError,
     },
     /// The image exists neither here nor where it would be pulled from.
-    #[error("the image {image} does not exist")]
+    #[error("the image {image} does not exist: {what}")]
     ImageMissing {
         /// The reference.
         image: String,
+        /// In the engine's words: to who may not see it, a registry says the same.
+        what: String,
     },
     /// The image could not be pulled.
     #[error("the image {image} could not be pulled: {what}")]
@@ -174,10 +179,8 @@ impl Engine {
     /// That it is missing, or cannot be pulled.
     pub async fn ensure_image(&self, image: &str) -> Result<(), ContainerError> {
         let docker = self.docker().await?;
-        match docker.inspect_image(image).await {
-            Ok(_) => return Ok(()),
-            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => {}
-            Err(source) => return Err(self.fault("look for the image")(source)),
+        if self.user_of(image).await?.is_some() {
+            return Ok(());
         }
         let mut options = CreateImageOptionsBuilder::default().from_image(image);
         if !has_tag(image) {
@@ -185,6 +188,15 @@ impl Engine {
         }
         let pulled = docker.create_image(Some(options.build()), None, None).try_for_each(|_| async { Ok(()) }).await;
         pulled.map_err(|error| pull_error(image, &error))
+    }
+
+    /// Who an image's commands run as, in the image's own words; `None` where the image is not here.
+    async fn user_of(&self, image: &str) -> Result<Option<String>, ContainerError> {
+        match self.docker().await?.inspect_image(image).await {
+            Ok(found) => Ok(Some(found.config.and_then(|config| config.user).unwrap_or_default())),
+            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(source) => Err(self.fault("look for the image")(source)),
+        }
     }
 
     /// Starts a job in a container of its image. The workspace has the same path within as without.
@@ -239,7 +251,20 @@ impl Engine {
         let body = body(image, start, dir, &network, self.labels(attempt));
         let made =
             docker.create_container(Some(options), body).await.map_err(self.fault("make the job's container"))?;
+        if rustix::process::geteuid().is_root() {
+            self.give_workspace(image, &made.id, start.workspace).await?;
+        }
         Ok((made.id, network))
+    }
+
+    /// Gives the workspace to who works in it.
+    async fn give_workspace(&self, image: &str, container: &str, workspace: &Path) -> Result<(), ContainerError> {
+        let configured = self.user_of(image).await?.unwrap_or_default();
+        let user = user::of(self.docker().await?, container, &configured).await;
+        let Some(user) = user.map_err(self.fault("look for the image's user"))? else { return Ok(()) };
+        let workspace = workspace.to_owned();
+        let given = tokio::task::spawn_blocking(move || owner::give(&workspace, user)).await;
+        given.map_err(io::Error::other).flatten().map_err(ContainerError::Files)
     }
 
     fn labels(&self, attempt: AttemptId) -> HashMap<String, String> {
@@ -359,7 +384,7 @@ fn pull_error(image: &str, error: &EngineError) -> ContainerError {
         other => (says_missing(&other.to_string()), other.to_string()),
     };
     let image = image.to_owned();
-    if missing { ContainerError::ImageMissing { image } } else { ContainerError::ImagePull { image, what } }
+    if missing { ContainerError::ImageMissing { image, what } } else { ContainerError::ImagePull { image, what } }
 }
 
 fn says_missing(message: &str) -> bool {

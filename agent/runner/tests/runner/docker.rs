@@ -1,5 +1,6 @@
 //! Jobs in containers of a real engine.
 
+use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
 use windlass_agent_runner::docker::{ContainerError, ENGINE_SOCKET, Engine};
@@ -188,6 +189,97 @@ async fn orphans_of_a_job_are_reaped_although_it_never_waits_for_them() {
                    echo reaped";
     let (outcome, log) = run(&engine, &kit, &JobSpec { timeout_ms: Some(10_000), ..in_image(command) }, &[]).await;
     assert_eq!((outcome.exit_status, String::from_utf8(log).unwrap().as_str()), (Some(0), "reaped\n"));
+}
+
+/// The test's image with another user.
+fn image_of(user: &str) -> String {
+    let name = format!("windlass-runner-test:user-{}", user.replace(':', "-"));
+    let script = format!(
+        "set -e; c=$(docker create {IMAGE} true); d=$(mktemp -d); mkdir $d/etc; \
+         printf 'root:x:0:0::/:/bin/sh\\nbuilder:x:4321:4322::/:/bin/sh\\n' >$d/etc/passwd; \
+         docker cp $d/etc $c:/ >/dev/null 2>&1; \
+         docker commit -c 'USER {user}' $c {name} >/dev/null; docker rm $c >/dev/null; rm -r $d"
+    );
+    assert!(Command::new("bash").args(["-c", &script]).status().unwrap().success());
+    name
+}
+
+#[tokio::test]
+async fn a_job_runs_as_its_images_user_and_the_workspace_is_that_users() {
+    let Some(engine) = engine().await else { return };
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root can give a workspace away");
+    }
+    let kit = Kit::new();
+    for (user, ids) in [("builder", (4_321, 4_322)), ("2345", (2_345, 0)), ("2345:99", (2_345, 99)), ("root", (0, 0))] {
+        let image = image_of(user);
+        let job = JobSpec { image: Some(image), ..in_image("id -u; id -g; echo more >>old/file; touch made") };
+        let workspace = kit.workspace(&job);
+        std::fs::create_dir(workspace.join("old")).unwrap();
+        std::fs::write(workspace.join("old/file"), "one\n").unwrap();
+        let (outcome, log) = run(&engine, &kit, &job, &[]).await;
+        assert_eq!(String::from_utf8(log).unwrap(), format!("{}\n{}\n", ids.0, ids.1), "{user}: {outcome:?}");
+        assert!(outcome.passed(), "{user}: {outcome:?}");
+        for name in ["", "old", "old/file", "made"] {
+            let found = std::fs::metadata(workspace.join(name)).unwrap();
+            assert_eq!((found.uid(), found.gid()), ids, "{user}: {name}");
+        }
+    }
+}
+
+/// A registry that knows of no image, or is ill; says where it listens.
+fn registry(status: &'static str, code: &'static str) -> std::net::SocketAddr {
+    use std::io::{BufRead, BufReader, Write};
+    let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = door.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in door.incoming().flatten() {
+            let request: Vec<_> = BufReader::new(stream.try_clone().unwrap())
+                .lines()
+                .map_while(Result::ok)
+                .take_while(|l| !l.is_empty())
+                .collect();
+            let known = request.first().is_some_and(|line| line.contains(" /v2/ "));
+            let body = format!("{{\"errors\":[{{\"code\":\"{code}\",\"message\":\"of the test\"}}]}}");
+            let (status, body) = if known { ("200 OK", "{}") } else { (status, body.as_str()) };
+            let length = body.len();
+            let head = "Content-Type: application/json\r\nConnection: close";
+            // A client that went away has heard enough.
+            let _ = write!(stream, "HTTP/1.1 {status}\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}");
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_image_that_its_registry_does_not_have_is_missing_and_one_that_it_cannot_give_is_not() {
+    let Some(engine) = engine().await else { return };
+    for (status, code, kind) in [
+        ("404 Not Found", "MANIFEST_UNKNOWN", CauseKind::ImageMissing),
+        ("404 Not Found", "NAME_UNKNOWN", CauseKind::ImageMissing),
+        // A registry says this of what it hides as well as of what it does not have; the detail keeps the words.
+        ("403 Forbidden", "DENIED", CauseKind::ImageMissing),
+        ("503 Service Unavailable", "UNAVAILABLE", CauseKind::ImagePullFailed),
+    ] {
+        let image = format!("{}/team/tool:1", registry(status, code));
+        let error = engine.ensure_image(&image).await.unwrap_err();
+        assert_eq!(error.cause().kind, kind, "{code}: {}", error.cause());
+        assert!(code != "DENIED" || error.cause().detail.contains("may require 'docker login'"), "{}", error.cause());
+    }
+}
+
+#[tokio::test]
+async fn without_an_engine_the_cause_says_where_it_was_looked_for_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::new(&dir.path().join("no-docker.sock"), agent());
+    let kit = Kit::new();
+    let job = in_image("touch made");
+    let workspace = kit.workspace(&job);
+    let error = engine.start(&kit.runner, start(&job, kit.slot(), &workspace, &[], 0)).await.unwrap_err();
+    let cause = error.cause();
+    assert_eq!(cause.kind, CauseKind::Internal);
+    assert!(cause.detail.contains("no-docker.sock") && cause.detail.contains("start it there"), "{cause}");
+    assert!(!engine.is_connected() && !workspace.join("made").exists());
 }
 
 #[tokio::test]
