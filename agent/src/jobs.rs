@@ -37,6 +37,7 @@ use self::record::{Record, record};
 use crate::environment;
 use crate::home::Home;
 use crate::host::BootId;
+use crate::kept::Kept;
 use crate::leftovers::{Leftovers, strangers};
 use crate::logs::{self, Sending};
 use crate::preparing::{Busy, Preparing, Wish};
@@ -359,17 +360,20 @@ impl Jobs {
 
     /// Drops everything of it but a workspace that its build wants kept.
     pub(crate) fn forget(&mut self, attempt: AttemptId) {
-        let Some(job) = self.table.remove(&attempt) else { return };
-        if let Some(sending) = job.sending {
+        let Some(mut job) = self.table.remove(&attempt) else { return };
+        if let Some(sending) = job.sending.take() {
             sending.abort();
         }
         let dir = self.ground.home.jobs().join(attempt.to_string());
-        let keep = job.spec.keep_workspace && job.failed.load(Ordering::Acquire);
+        let wanted = job.spec.keep_workspace && job.failed.load(Ordering::Acquire);
         let place = job.slot.index;
         let ground = Arc::clone(&self.ground);
         let leaving = tokio::task::spawn_blocking(move || {
-            if keep {
-                keep_from_jobs(&job.workspace.root);
+            if wanted {
+                let kept = keep(&ground, &job);
+                if let Err(error) = kept {
+                    tracing::warn!(%attempt, %error, "kept_workspace_not_described");
+                }
             } else {
                 wipe_now(&job.workspace.root);
             }
@@ -398,6 +402,15 @@ fn never_started(spec: JobSpec, epoch: Epoch) -> Found {
         spool_start: 0,
         spool_end: 0,
     }
+}
+
+/// Keeps a workspace, with what leads into its image.
+fn keep(ground: &Ground, job: &Job) -> io::Result<()> {
+    keep_from_jobs(&job.workspace.root);
+    let Some(image) = job.spec.image.clone() else { return Ok(()) };
+    let (checkout, home) = (&job.workspace.checkout, &job.workspace.home);
+    let env = environment::of(&job.spec, &ground.agent, &ground.name, checkout, home);
+    Kept { image, env }.write(&job.workspace.root)
 }
 
 /// The place's next user is the same one: what stays is the agent's from now on.

@@ -1,26 +1,25 @@
 //! Runs jobs in containers: makes network and container, and hands them to a supervisor that starts, watches, ends and
 //! removes them. What a crash leaves behind is found by its labels.
 
+mod connection;
+pub mod shell;
 mod user;
 
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use bollard::errors::Error as EngineError;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, NetworkCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
     RemoveContainerOptionsBuilder,
 };
-use bollard::{API_DEFAULT_VERSION, Docker};
-use futures_util::TryStreamExt;
-use tokio::sync::OnceCell;
 use windlass_protocol::cause::{Cause, CauseKind};
 use windlass_protocol::id::{AgentId, AttemptId};
 use windlass_protocol::limits::JOB_PROCESSES_MAX;
 
+pub use self::connection::Connection;
 use crate::launch::{ContainerRecord, ContainerTask, Places, Task, write_whole};
 use crate::mask::secrets_of;
 use crate::owner;
@@ -35,9 +34,6 @@ const AGENT_LABEL: &str = "windlass.agent";
 const ATTEMPT_LABEL: &str = "windlass.attempt";
 /// Where a container finds the attempt's FIFOs.
 const SHARED: &str = "/run/windlass";
-/// Seconds for one request; pulling an image is one, its progress comes meanwhile.
-const REQUEST_SECONDS: u64 = 120;
-
 /// Waits for the supervisor's word, then runs the job's command with the shell that the image has: into the attempt's
 /// FIFO, or in the terminal.
 const WRAPPER: &str = "read -r go </run/windlass/go && [ \"$go\" ] || exit 1\n\
@@ -123,12 +119,10 @@ impl ContainerError {
     }
 }
 
-/// The machine's container engine, as one agent uses it. It may come, go and come again.
+/// The machine's container engine, as one agent uses it.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    /// Once one has answered.
-    docker: Arc<OnceCell<Docker>>,
-    socket: PathBuf,
+    connection: Connection,
     agent: String,
 }
 
@@ -136,7 +130,7 @@ impl Engine {
     /// The engine that listens at `socket`, if one does.
     #[must_use]
     pub fn new(socket: &Path, agent: AgentId) -> Self {
-        Self { docker: Arc::default(), socket: socket.to_owned(), agent: agent.to_string() }
+        Self { connection: Connection::new(socket), agent: agent.to_string() }
     }
 
     /// Connects, and agrees on a version of the API; says which.
@@ -144,33 +138,13 @@ impl Engine {
     /// # Errors
     /// [`ContainerError::NoEngine`].
     pub async fn connect(&self) -> Result<String, ContainerError> {
-        Ok(self.docker().await?.client_version().to_string())
+        Ok(self.connection.docker().await?.client_version().to_string())
     }
 
     /// Whether one has ever answered.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.docker.initialized()
-    }
-
-    async fn docker(&self) -> Result<&Docker, ContainerError> {
-        let connect = async || {
-            let path = self.socket.to_string_lossy();
-            Docker::connect_with_socket(&path, REQUEST_SECONDS, API_DEFAULT_VERSION)?.negotiate_version().await
-        };
-        let none = |source| ContainerError::NoEngine { socket: self.socket.clone(), source };
-        self.docker.get_or_try_init(connect).await.map_err(none)
-    }
-
-    /// What a request came to that an engine did not grant, or did not hear.
-    fn fault(&self, what: &'static str) -> impl Fn(EngineError) -> ContainerError {
-        let socket = self.socket.clone();
-        move |source| match source {
-            EngineError::DockerResponseServerError { .. } | EngineError::RequestTimeoutError => {
-                ContainerError::Engine { what, source }
-            }
-            source => ContainerError::NoEngine { socket: socket.clone(), source },
-        }
+        self.connection.is_made()
     }
 
     /// Makes the image present.
@@ -178,25 +152,7 @@ impl Engine {
     /// # Errors
     /// That it is missing, or cannot be pulled.
     pub async fn ensure_image(&self, image: &str) -> Result<(), ContainerError> {
-        let docker = self.docker().await?;
-        if self.user_of(image).await?.is_some() {
-            return Ok(());
-        }
-        let mut options = CreateImageOptionsBuilder::default().from_image(image);
-        if !has_tag(image) {
-            options = options.tag("latest");
-        }
-        let pulled = docker.create_image(Some(options.build()), None, None).try_for_each(|_| async { Ok(()) }).await;
-        pulled.map_err(|error| pull_error(image, &error))
-    }
-
-    /// Who an image's commands run as, in the image's own words; `None` where the image is not here.
-    async fn user_of(&self, image: &str) -> Result<Option<String>, ContainerError> {
-        match self.docker().await?.inspect_image(image).await {
-            Ok(found) => Ok(Some(found.config.and_then(|config| config.user).unwrap_or_default())),
-            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-            Err(source) => Err(self.fault("look for the image")(source)),
-        }
+        self.connection.ensure_image(image).await
     }
 
     /// Starts a job in a container of its image. The workspace has the same path within as without.
@@ -212,7 +168,7 @@ impl Engine {
             runner.prepare(start.job, start.epoch, start.workspace, &[]).map_err(StartError::Directory)?;
         }
         let name = name_of(start.job.attempt);
-        make_files(&Places(&dir), &ContainerRecord { engine: self.socket.clone(), name })
+        make_files(&Places(&dir), &ContainerRecord { engine: self.connection.socket().to_owned(), name })
             .map_err(ContainerError::Files)?;
         let launched = match self.make(&image, &start, &dir).await {
             Err(error) => Err(error),
@@ -221,7 +177,7 @@ impl Engine {
                 let task = Task::Container(ContainerTask {
                     container,
                     network: Some(network),
-                    engine: self.socket.clone(),
+                    engine: self.connection.socket().to_owned(),
                     secrets: secrets_of(env).0.into_iter().map(str::to_owned).collect(),
                     memory_bytes: start.job.resources.memory_bytes,
                     tty: start.job.tty,
@@ -239,18 +195,20 @@ impl Engine {
 
     /// Makes network and container; says their ids.
     async fn make(&self, image: &str, start: &Start<'_>, dir: &Path) -> Result<(String, String), ContainerError> {
-        let docker = self.docker().await?;
+        let docker = self.connection.docker().await?;
         let (attempt, name) = (start.job.attempt, name_of(start.job.attempt));
         let request = NetworkCreateRequest {
             name: name.clone(),
             labels: Some(self.labels(attempt)),
             ..NetworkCreateRequest::default()
         };
-        let network = docker.create_network(request).await.map_err(self.fault("make the job's network"))?.id;
+        let network = docker.create_network(request).await.map_err(self.connection.fault("make the job's network"))?.id;
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let body = body(image, start, dir, &network, self.labels(attempt));
-        let made =
-            docker.create_container(Some(options), body).await.map_err(self.fault("make the job's container"))?;
+        let made = docker
+            .create_container(Some(options), body)
+            .await
+            .map_err(self.connection.fault("make the job's container"))?;
         if rustix::process::geteuid().is_root() {
             self.give_workspace(image, &made.id, start.workspace).await?;
         }
@@ -259,9 +217,9 @@ impl Engine {
 
     /// Gives the workspace to who works in it.
     async fn give_workspace(&self, image: &str, container: &str, workspace: &Path) -> Result<(), ContainerError> {
-        let configured = self.user_of(image).await?.unwrap_or_default();
-        let user = user::of(self.docker().await?, container, &configured).await;
-        let Some(user) = user.map_err(self.fault("look for the image's user"))? else { return Ok(()) };
+        let configured = self.connection.user_of(image).await?.unwrap_or_default();
+        let user = user::of(self.connection.docker().await?, container, &configured).await;
+        let Some(user) = user.map_err(self.connection.fault("look for the image's user"))? else { return Ok(()) };
         let workspace = workspace.to_owned();
         let given = tokio::task::spawn_blocking(move || owner::give(&workspace, user)).await;
         given.map_err(io::Error::other).flatten().map_err(ContainerError::Files)
@@ -277,27 +235,27 @@ impl Engine {
     /// # Errors
     /// The engine's; what could be removed is.
     pub async fn reap_leftovers(&self, keep: impl Fn(AttemptId) -> bool) -> Result<usize, ContainerError> {
-        let docker = self.docker().await?;
+        let docker = self.connection.docker().await?;
         let filters: HashMap<_, _> = [("label".to_owned(), vec![format!("{AGENT_LABEL}={}", self.agent)])].into();
         let chosen = |labels: Option<&HashMap<String, String>>| {
             let attempt = labels.and_then(|labels| labels.get(ATTEMPT_LABEL)).and_then(|text| text.parse().ok());
             attempt.is_some_and(|attempt| !keep(attempt))
         };
         let list = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let containers = docker.list_containers(Some(list)).await.map_err(self.fault("list containers"))?;
+        let containers = docker.list_containers(Some(list)).await.map_err(self.connection.fault("list containers"))?;
         let mut removed = 0;
         for container in containers.into_iter().filter(|container| chosen(container.labels.as_ref())) {
             let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
             let id = container.id.unwrap_or_default();
             tolerate_missing(docker.remove_container(&id, Some(options)).await)
-                .map_err(self.fault("remove a container"))?;
+                .map_err(self.connection.fault("remove a container"))?;
             removed += 1;
         }
         let list = ListNetworksOptionsBuilder::default().filters(&filters).build();
-        let networks = docker.list_networks(Some(list)).await.map_err(self.fault("list networks"))?;
+        let networks = docker.list_networks(Some(list)).await.map_err(self.connection.fault("list networks"))?;
         for network in networks.into_iter().filter(|network| chosen(network.labels.as_ref())) {
             let id = network.id.unwrap_or_default();
-            tolerate_missing(docker.remove_network(&id).await).map_err(self.fault("remove a network"))?;
+            tolerate_missing(docker.remove_network(&id).await).map_err(self.connection.fault("remove a network"))?;
             removed += 1;
         }
         Ok(removed)
@@ -317,12 +275,6 @@ fn body(
     labels: HashMap<String, String>,
 ) -> ContainerCreateBody {
     let (job, workspace) = (start.job, start.workspace.to_string_lossy().into_owned());
-    let bind = |source: String, target: String| Mount {
-        source: Some(source),
-        target: Some(target),
-        typ: Some(MountType::BIND),
-        ..Mount::default()
-    };
     let limit = |value: u64| (value > 0).then(|| i64::try_from(value).unwrap_or(i64::MAX));
     let memory = limit(job.resources.memory_bytes);
     ContainerCreateBody {
@@ -355,6 +307,10 @@ fn body(
         }),
         ..ContainerCreateBody::default()
     }
+}
+
+fn bind(source: String, target: String) -> Mount {
+    Mount { source: Some(source), target: Some(target), typ: Some(MountType::BIND), ..Mount::default() }
 }
 
 /// Makes what the container sees of the attempt's directory, and notes that there will be a container.
