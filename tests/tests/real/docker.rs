@@ -281,7 +281,8 @@ fn without_an_engine_a_run_says_so_only_where_a_step_needs_one_and_that_step_is_
         for (name, steps, code) in [("plain", vec![here.clone()], 0), ("images", vec![here, within], 1)] {
             let dir = project(world, name, &pipeline(steps))?;
             let mut command = world.windlass(["run".as_ref(), dir.as_os_str()])?;
-            command.env("DOCKER_HOST", &socket);
+            // As people run it: what an operator follows names the socket in any case.
+            command.env("DOCKER_HOST", &socket).env_remove("WINDLASS_LOG");
             let ran = run("windlass run", command, Duration::from_secs(60)).await?.code(code)?;
             let all = format!("{}{}", ran.stdout, ran.stderr);
             let said = all.contains("no Docker answers") || all.contains("no-docker.sock");

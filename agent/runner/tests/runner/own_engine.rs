@@ -1,4 +1,5 @@
-//! A Docker engine of one test's own, which may be stopped, killed and started again without harm to anybody else's.
+//! A Docker engine of one test's own, which may be stopped, killed and started again without harm to anybody else's. It
+//! has a network namespace of its own: engines make, and remove, bridges under names that they share.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -25,6 +26,10 @@ impl OwnEngine {
             return None;
         }
         let dir = tempfile::Builder::new().prefix("wl-dockerd-").tempdir().unwrap();
+        let named = Command::new("ip").args(["netns", "add", &netns(dir.path())]).status();
+        if !named.is_ok_and(|status| status.success()) {
+            return None;
+        }
         let process = launch(dir.path(), live_restore);
         let engine = Self { dir, live_restore, process };
         engine.until_answers();
@@ -104,7 +109,7 @@ impl OwnEngine {
 }
 
 impl Drop for OwnEngine {
-    /// Everything of it goes: containers, their networks' bridges, processes, mounts.
+    /// Everything of it goes: containers, processes, mounts, networks.
     fn drop(&mut self) {
         let _ = kill_process(Pid::from_child(&self.process), Signal::CONT);
         if !matches!(self.process.try_wait(), Ok(None)) {
@@ -116,7 +121,6 @@ impl Drop for OwnEngine {
         for id in String::from_utf8_lossy(&ids).lines() {
             let _ = self.docker().args(["rm", "-f", id]).stdout(Stdio::null()).status();
         }
-        let _ = self.docker().args(["network", "prune", "-f"]).stdout(Stdio::null()).status();
         let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
         let _ = self.process.wait();
         let root = self.dir.path().display().to_string();
@@ -127,17 +131,26 @@ impl Drop for OwnEngine {
         for mount in mounts.lines().rev().filter_map(|line| line.split(' ').nth(1)).filter(|at| at.starts_with(&root)) {
             let _ = Command::new("umount").args(["-l", mount]).status();
         }
+        // With its bridges.
+        let _ = Command::new("ip").args(["netns", "del", &netns(self.dir.path())]).status();
     }
+}
+
+/// The name of its network namespace.
+fn netns(dir: &Path) -> String {
+    dir.file_name().unwrap().to_string_lossy().into_owned()
 }
 
 fn launch(dir: &Path, live_restore: bool) -> Child {
     let log = File::options().create(true).append(true).open(dir.join("log")).unwrap();
     let at = |name: &str| dir.join(name).display().to_string();
-    let mut dockerd = Command::new("dockerd");
+    // Of all namespaces only this one: `ip netns exec` would hide the engine's mounts from the next one.
+    let mut dockerd = Command::new("nsenter");
+    dockerd.arg(format!("--net=/run/netns/{}", netns(dir))).arg("dockerd");
     dockerd.args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")]);
-    dockerd.args(["-H", &format!("unix://{}", at("sock")), "--bridge=none", "--iptables=false", "--ip-forward=false"]);
+    dockerd.args(["-H", &format!("unix://{}", at("sock")), "--iptables=false", "--ip-forward=false"]);
     // Where a containerd of the machine serves both engines, each has names of its own.
-    let namespace = dir.file_name().unwrap().to_string_lossy().into_owned();
+    let namespace = netns(dir);
     dockerd.args(["--containerd-namespace", &namespace, "--containerd-plugins-namespace", &format!("{namespace}-p")]);
     dockerd.arg(format!("--live-restore={live_restore}"));
     dockerd.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
