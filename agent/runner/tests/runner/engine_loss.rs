@@ -39,7 +39,10 @@ impl Scene {
         job.command = COMMAND.replace("MARK", &mark);
         let workspace = kit.workspace(&job);
         let lease = boot_now_ms() + lease_ms;
-        let mut running = engine.start(&kit.runner, start(&job, kit.slot(), &workspace, &[], lease)).await.unwrap();
+        let mut begin = start(&job, kit.slot(), &workspace, &[], lease);
+        // By it processes are found for whose end the engine and their first process are to answer here.
+        begin.env.retain(|(name, _)| name != "WINDLASS_ATTEMPT_ID");
+        let mut running = engine.start(&kit.runner, begin).await.unwrap();
         until_logged(&mut running, "up").await;
         Some(Self { own, engine, kit, job, running, mark })
     }
