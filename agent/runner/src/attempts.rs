@@ -341,7 +341,7 @@ mod tests {
     }
 
     fn started(dir: &Path, cgroups: Vec<PathBuf>) {
-        let record = StartedRecord { at: WallMs(1), cgroups, container: None };
+        let record = StartedRecord { at: WallMs(1), cgroups, init: None };
         write_whole(&Places(dir).started(), &serde_json::to_vec(&record).unwrap()).unwrap();
     }
 
