@@ -35,6 +35,8 @@ pub struct ConfigFile {
     pub ephemeral_identity: Option<bool>,
     /// Credentials for private repositories over HTTPS.
     pub git_credentials: Option<PathBuf>,
+    /// Where the machine's container engine listens.
+    pub docker_socket: Option<PathBuf>,
 }
 
 /// What an agent starts with.
@@ -68,6 +70,9 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Where the machine's container engine listens.
     pub docker_socket: PathBuf,
+    /// No other agent will come: a step with an image is taken whether there is an engine or not, and is refused with its
+    /// cause rather than left to wait.
+    pub alone: bool,
     /// The program and arguments that become the spawner: they call `windlass_agent_runner::spawner_from_stdin`.
     pub spawner: (PathBuf, Vec<String>),
 }

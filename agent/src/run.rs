@@ -28,6 +28,7 @@ use crate::home::Home;
 use crate::host::{BootId, Host, boot_id, machine_id};
 use crate::identity::{Identity, JoinKey, usable};
 use crate::jobs::{Ground, Jobs};
+use crate::leftovers::Leftovers;
 use crate::session::{Dial, Session};
 use crate::workspace::Sources;
 
@@ -62,24 +63,15 @@ pub async fn run(config: Config, mut signals: mpsc::Receiver<Signal>) -> Result<
             _ = signals.recv() => return Ok(Ended::Quit),
         },
     };
-    let engine = engine(&config, &identity).await;
-    let shell = Shell::new(config, home, identity, endpoint, Tools { spawner, engine, git }, machine)?;
-    shell.jobs.reap().await;
-    shell.run(signals).await
-}
-
-/// The machine's container engine; steps with an image go elsewhere where there is none.
-async fn engine(config: &Config, identity: &Identity) -> Option<Engine> {
-    match Engine::connect(&config.docker_socket, identity.named().agent).await {
-        Ok(engine) => {
-            tracing::info!(api = engine.version(), "container_engine_found");
-            Some(engine)
-        }
-        Err(error) => {
-            tracing::info!(%error, "no_container_engine");
-            None
-        }
+    let engine = Engine::new(&config.docker_socket, identity.named().agent);
+    match engine.connect().await {
+        Ok(api) => tracing::info!(api, "container_engine_found"),
+        Err(error) => tracing::info!(%error, "no_container_engine"),
     }
+    let shell = Shell::new(config, home, identity, endpoint, Tools { spawner, engine, git }, machine)?;
+    let unread = |source| Fault::System { doing: "earlier jobs cannot be read", source };
+    shell.jobs.remove_leftovers().map_err(unread)?;
+    shell.run(signals).await
 }
 
 /// The identity of the data directory, if there is one that is still good for something. One whose certificate can not
@@ -115,7 +107,7 @@ async fn join(home: &Home, config: &Config, endpoint: &Endpoint, machine: &str) 
 /// What jobs are prepared and run with.
 struct Tools {
     spawner: Spawner,
-    engine: Option<Engine>,
+    engine: Engine,
     git: Git,
 }
 
@@ -169,11 +161,12 @@ impl Shell {
             .map_err(|source| Fault::System { doing: "the machine does not tell its memory", source })?;
         let boot =
             boot_id().map_err(|source| Fault::System { doing: "this run of the machine is not known", source })?;
-        let core_config = core_config(&config, &host, (machine, &boot), engine.is_some());
+        let core_config = core_config(&config, &host, (machine, &boot), config.alone || engine.is_connected());
         watch_health(host, feed.clone());
         let ground = Arc::new(Ground {
             runner: Runner::new(spawner, home.jobs()),
             engine,
+            leftovers: Leftovers::default(),
             home,
             sources: Sources { store, bulk: Arc::clone(&bulk), git },
             inputs: feed.clone(),

@@ -3,7 +3,7 @@
 //! `work/<attempt>/checkout` is the workspace, `work/<attempt>/home` the job's home; both belong to the slot's user, and
 //! the directory above lets nobody else in.
 
-use std::fs::{self, DirBuilder};
+use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
 
@@ -111,19 +111,9 @@ pub(crate) fn io_cause(error: &std::io::Error, path: &Path) -> Cause {
     Cause::new(kind, format!("{}: {error}", path.display()))
 }
 
-/// Gives a checkout to the slot's user; links are not followed.
+/// Gives a checkout to the slot's user.
 pub(crate) fn own(path: &Path, user: Option<User>) -> std::io::Result<()> {
-    let Some(user) = user else { return Ok(()) };
-    let mut left = vec![path.to_owned()];
-    while let Some(path) = left.pop() {
-        std::os::unix::fs::lchown(&path, Some(user.uid), Some(user.gid))?;
-        if fs::symlink_metadata(&path)?.is_dir() {
-            for entry in fs::read_dir(&path)? {
-                left.push(entry?.path());
-            }
-        }
-    }
-    Ok(())
+    user.map_or(Ok(()), |user| windlass_agent_runner::owner::give(path, user))
 }
 
 /// A cause for what the runner could not do.

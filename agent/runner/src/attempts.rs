@@ -18,9 +18,9 @@ use windlass_protocol::time::WallMs;
 
 use crate::cgroup::{Cgroups, JobCgroup};
 use crate::control::to_line;
-use crate::launch::{CONTROL_SOCKET, LaunchRecord, Places, StartedRecord, write_new, write_whole};
+use crate::launch::{CONTROL_SOCKET, ContainerRecord, LaunchRecord, Places, StartedRecord, write_new, write_whole};
 use crate::spool::SpoolReader;
-use crate::supervisor::boot_now_ms;
+use crate::supervisor::{boot_now_ms, bury_container};
 
 /// What is found of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,10 +146,12 @@ pub fn spool(dir: &Path) -> SpoolReader {
 }
 
 /// Ends what an attempt without a supervisor left running, and writes the outcome that its supervisor did not:
-/// `why` becomes its cause. (The main process died with the supervisor; what it had started may live.)
+/// `why` becomes its cause. (The main process died with the supervisor; what it had started may live, and a container
+/// does.)
 ///
 /// # Errors
-/// Those of the file system; `TimedOut` where its processes do not end.
+/// Those of the file system; `TimedOut` where its processes do not end, or an engine does not say that its container
+/// has.
 pub fn bury(found: &FoundAttempt, why: &str) -> io::Result<Outcome> {
     let started = read_json::<StartedRecord>(&Places(&found.dir).started())?;
     // Those that the supervisor noted, and those of the attempt's name: it may have died before it noted any.
@@ -172,6 +174,13 @@ pub fn bury(found: &FoundAttempt, why: &str) -> io::Result<Outcome> {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "killed processes of the attempt are still there"));
         }
         std::thread::sleep(Duration::from_millis(2));
+    }
+    let container = read_json::<ContainerRecord>(&Places(&found.dir).container())?;
+    if let Some(container) = container {
+        let init = started.as_ref().and_then(|started| started.init.as_ref());
+        if !bury_container(&container, init) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the attempt's container is not known to have ended"));
+        }
     }
     let (log_bytes, log_digest) = log_of(&found.dir)?;
     let outcome = Outcome {
@@ -332,7 +341,7 @@ mod tests {
     }
 
     fn started(dir: &Path, cgroups: Vec<PathBuf>) {
-        let record = StartedRecord { at: WallMs(1), cgroups, container: None };
+        let record = StartedRecord { at: WallMs(1), cgroups, init: None };
         write_whole(&Places(dir).started(), &serde_json::to_vec(&record).unwrap()).unwrap();
     }
 

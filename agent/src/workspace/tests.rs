@@ -1,5 +1,6 @@
 //! What a workspace is made of, and what is left of it.
 
+use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use rustix::process::{getegid, geteuid};

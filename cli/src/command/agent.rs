@@ -110,7 +110,8 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
         slot_user_base: file.slot_user_base.unwrap_or(SLOT_USER_BASE),
         cache_bytes: file.cache.as_deref().map_or(Ok(CACHE_DEFAULT_BYTES), size::bytes)?,
         spawner: serve::spawner()?,
-        docker_socket: windlass_agent::config::DOCKER_SOCKET.into(),
+        docker_socket: place::engine_socket(file.docker_socket),
+        alone: false,
     })
 }
 

@@ -55,12 +55,13 @@ pub(crate) fn check_reachable(data: &Path) -> Result<(), Failure> {
     }
 }
 
-/// An agent for a coordinator in the same process.
+/// An agent for a coordinator in the same process, `alone` where it is the only one that there will be.
 pub(crate) fn embedded_agent(
     coordinator: &Coordinator,
     data: &Path,
     slots: u32,
     join_token: Option<Secret<String>>,
+    alone: bool,
 ) -> Result<AgentConfig, Failure> {
     check_reachable(data)?;
     let port = coordinator.address.port();
@@ -85,7 +86,8 @@ pub(crate) fn embedded_agent(
         slot_user_base: SLOT_USER_BASE,
         cache_bytes: windlass_agent::config::CACHE_DEFAULT_BYTES,
         spawner: spawner()?,
-        docker_socket: windlass_agent::config::DOCKER_SOCKET.into(),
+        docker_socket: place::engine_socket(None),
+        alone,
     })
 }
 
