@@ -28,6 +28,10 @@ pub mod home;
 mod host;
 pub mod identity;
 mod jobs;
+pub mod kept;
+mod leftovers;
+#[cfg(test)]
+mod link_kit;
 mod logs;
 mod preparing;
 mod right;

@@ -32,13 +32,22 @@ struct World {
     offers: Vec<(AgentId, ConnId, AttemptId, Epoch)>,
     settle: Vec<(AttemptId, Epoch)>,
     joined: Option<AgentId>,
+    ids: IdSource,
 }
 
 impl World {
     fn new() -> Self {
         let now = Now { mono: Instant64(1), wall: WallMs(1_800_000_000_000) };
         let core = Core::load(now, Rows::default(), IdSource::from_seed([1; 32]), Policy::default());
-        Self { core, now, next: 1, offers: Vec::new(), settle: Vec::new(), joined: None }
+        Self {
+            core,
+            now,
+            next: 1,
+            offers: Vec::new(),
+            settle: Vec::new(),
+            joined: None,
+            ids: IdSource::from_seed([3; 32]),
+        }
     }
 
     fn input(&mut self, input: Input) {
@@ -75,6 +84,8 @@ impl World {
         };
         let graph = Graph { nodes: (0..steps).map(node).collect(), ..Graph::default() };
         let submit = Submit {
+            id: self.ids.build(self.now.wall),
+            number: None,
             pipeline: "app".to_owned(),
             definition: String::new(),
             graph,
@@ -108,14 +119,14 @@ impl World {
             created_at: self.now.wall,
         };
         let id = IdSource::from_seed([2; 32]).token(self.now.wall);
-        let grant = TokenGrant::Join { pool: "main".to_owned(), max_uses: None, used: 0 };
+        let grant = TokenGrant::join("main".to_owned(), None);
         let (secret_hash, note) = (Digest::of(b""), String::new());
         let token = NewToken { id, secret_hash, grant, pool: Some(pool), note, expires_at: None };
         self.request(Request::CreateToken(Box::new(token)));
         for number in 0..AGENTS {
             let (name, key) = (format!("agent-{number}"), Digest::of(&number.to_le_bytes()));
             let (machine_id, tags) = (name.clone(), Vec::new());
-            let joining = Joining { token: id, secret_hash, key, name: name.clone(), machine_id, tags };
+            let joining = Joining { token: id, secret_hash, key, name: name.clone(), machine_id, tags, address: None };
             self.request(Request::Join(Box::new(joining)));
             let agent = self.joined.unwrap();
             let hello = Hello {
