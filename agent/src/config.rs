@@ -31,6 +31,12 @@ pub struct ConfigFile {
     pub slot_user_base: Option<u32>,
     /// Bytes of the agent's cache.
     pub cache: Option<String>,
+    /// The key stays in memory: each start is a new agent.
+    pub ephemeral_identity: Option<bool>,
+    /// Credentials for private repositories over HTTPS.
+    pub git_credentials: Option<PathBuf>,
+    /// Where the machine's container engine listens.
+    pub docker_socket: Option<PathBuf>,
 }
 
 /// What an agent starts with.
@@ -52,6 +58,10 @@ pub struct Config {
     pub tags: Vec<(String, String)>,
     /// The join token, needed until it has joined.
     pub join_token: Option<Secret<String>>,
+    /// The key stays in memory, and nothing of the identity is written: each start is a new agent.
+    pub ephemeral_identity: bool,
+    /// Credentials for private repositories, a line each: `https://USER:PASSWORD@HOST`, mode 0600.
+    pub git_credentials: Option<PathBuf>,
     /// One job, then leave.
     pub once: bool,
     /// The first slot's user id where the agent is root.
@@ -60,6 +70,9 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Where the machine's container engine listens.
     pub docker_socket: PathBuf,
+    /// No other agent will come: a step with an image is taken whether there is an engine or not, and is refused with its
+    /// cause rather than left to wait.
+    pub alone: bool,
     /// The program and arguments that become the spawner: they call `windlass_agent_runner::spawner_from_stdin`.
     pub spawner: (PathBuf, Vec<String>),
 }

@@ -82,11 +82,8 @@ impl Fault {
                     .to_owned(),
             ),
             Self::Locked { .. } => Some("give each agent of a machine a --data directory of its own".to_owned()),
-            Self::Refused { code, .. } if code.permanent() => {
-                Some("trying again with the same token will not help".to_owned())
-            }
+            Self::Refused { code, .. } => Some(code.advice().to_owned()),
             Self::File { .. }
-            | Self::Refused { .. }
             | Self::Identity(_)
             | Self::Unreachable { .. }
             | Self::Address { .. }

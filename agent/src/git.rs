@@ -1,42 +1,156 @@
 //! A commit from a repository, in two parts that trust each other in nothing but the objects between them.
 //!
-//! *Fetching* runs as the agent, with the credentials that its own git has (helpers, keys), and touches no file of the
-//! tree. *Checking out* runs as the slot's user with a clean environment: filters, submodules and whatever else a hostile
+//! *Fetching* runs as the agent, with the credentials of the file that it was given, else with what its own git has
+//! (helpers, keys), and touches no file of the tree. No secret of them is in what it says, nor in the checkout. *Checking out* runs as the slot's user with a clean environment: filters, submodules and whatever else a hostile
 //! tree brings into play have the job's rights and no credentials, so a submodule that needs any is refused, and so is one
 //! that names a path of this machine. Hooks never run.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::process::Command;
 use windlass_agent_runner::launch::User;
 use windlass_protocol::Cause;
 use windlass_protocol::cause::CauseKind;
+use windlass_protocol::host::read_private;
 
 use crate::environment::PATH;
+use crate::error::Fault;
 use crate::workspace::Workspace;
 
-/// Fetches one commit into `dest`, an empty directory of the agent's own. Gives what to check out.
-pub(crate) async fn fetch(dest: &Path, repository: &str, commit: &str, branch: &str) -> Result<String, Cause> {
-    if [repository, commit, branch].iter().any(|text| text.starts_with('-') || text.contains('\0')) {
-        return Err(fail("the repository, commit or branch is not one".to_owned()));
+/// Answers git's questions from the file, and does nothing else: git's own `store` would take an entry out of the file
+/// when a server refuses it, be it for a moment.
+const HELPER: &str = r#"!f() { test "$1" = get && git credential-store --file "$WINDLASS_GIT_CREDENTIALS" get; }; f"#;
+
+/// The agent's git.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Git {
+    credentials: Option<PathBuf>,
+}
+
+impl Git {
+    /// With the credentials of a file.
+    ///
+    /// # Errors
+    /// [`Fault::File`] where there is none, or others may read it.
+    pub(crate) fn new(credentials: Option<PathBuf>) -> Result<Self, Fault> {
+        let git = Self { credentials };
+        let path = git.credentials.clone().unwrap_or_default();
+        git.secrets().map_err(|source| Fault::File { doing: "git credentials cannot be used:", path, source })?;
+        Ok(git)
     }
-    let git = async |arguments: &[&str]| run(agents(dest), arguments).await;
-    git(&["init", "--quiet", "--template="]).await?;
-    git(&["remote", "add", "origin", repository]).await?;
-    let get = ["fetch", "--quiet", "--no-recurse-submodules"];
-    let is_commit = commit.len() >= 40 && commit.bytes().all(|b| b.is_ascii_hexdigit());
-    if is_commit {
-        let alone = [&get[..], &["--depth=1", "origin", commit]].concat();
-        if git(&alone).await.is_err() {
-            // Servers that serve no single commits: all branches with their history.
-            git(&[&get[..], &["--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"]].concat()).await?;
+
+    /// The secrets of the file, as they stand there and as they are meant; the file may have changed since the last time.
+    fn secrets(&self) -> io::Result<Vec<String>> {
+        let Some(path) = &self.credentials else { return Ok(Vec::new()) };
+        let bytes = read_private(path)?.ok_or(io::ErrorKind::NotFound)?;
+        Ok(String::from_utf8_lossy(&bytes).lines().flat_map(secrets_of).collect())
+    }
+
+    /// Fetches one commit into `dest`, an empty directory of the agent's own. Gives what to check out.
+    pub(crate) async fn fetch(
+        &self,
+        dest: &Path,
+        repository: &str,
+        commit: &str,
+        branch: &str,
+    ) -> Result<String, Cause> {
+        let secrets = self.secrets().map_err(|e| fail(format!("the agent's git credentials cannot be read: {e}")))?;
+        let fetched = self.fetch_told(dest, repository, commit, branch).await;
+        fetched.map_err(|cause| Cause::new(cause.kind, without_secrets(&cause.detail, &secrets)))
+    }
+
+    async fn fetch_told(&self, dest: &Path, repository: &str, commit: &str, branch: &str) -> Result<String, Cause> {
+        if [repository, commit, branch].iter().any(|text| text.starts_with('-') || text.contains('\0')) {
+            return Err(fail("the repository, commit or branch is not one".to_owned()));
         }
-        return Ok(commit.to_owned());
+        let git = async |arguments: &[&str]| run(self.command(dest), arguments).await;
+        git(&["init", "--quiet", "--template="]).await?;
+        git(&["remote", "add", "origin", repository]).await?;
+        let get = ["fetch", "--quiet", "--no-recurse-submodules"];
+        let is_commit = commit.len() >= 40 && commit.bytes().all(|b| b.is_ascii_hexdigit());
+        if is_commit {
+            let alone = [&get[..], &["--depth=1", "origin", commit]].concat();
+            if git(&alone).await.is_err() {
+                // Servers that serve no single commits: all branches with their history.
+                git(&[&get[..], &["--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"]].concat()).await?;
+            }
+            return Ok(commit.to_owned());
+        }
+        let wanted = if branch.is_empty() { "HEAD" } else { branch };
+        git(&[&get[..], &["--depth=1", "origin", wanted]].concat()).await?;
+        Ok("FETCH_HEAD".to_owned())
     }
-    let wanted = if branch.is_empty() { "HEAD" } else { branch };
-    git(&[&get[..], &["--depth=1", "origin", wanted]].concat()).await?;
-    Ok("FETCH_HEAD".to_owned())
+
+    fn command(&self, dest: &Path) -> Command {
+        let mut command = agents(dest);
+        if let Some(path) = &self.credentials {
+            // The empty one takes back the helpers of the user's own configuration.
+            command.args(["-c", "credential.helper=", "-c", &format!("credential.helper={HELPER}")]);
+            command.env("WINDLASS_GIT_CREDENTIALS", path);
+        }
+        command
+    }
+}
+
+/// The password of a line of the file, as it stands there and percent-decoded.
+fn secrets_of(line: &str) -> Vec<String> {
+    let userinfo =
+        line.trim().split_once("://").and_then(|(_, rest)| rest.split_once('@')).map(|(userinfo, _)| userinfo);
+    let Some((_, password)) = userinfo.and_then(|userinfo| userinfo.split_once(':')) else { return Vec::new() };
+    let mut both = vec![password.to_owned(), percent_decoded(password)];
+    both.dedup();
+    both.retain(|secret| !secret.is_empty());
+    both
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        let digits = after.split_first_chunk::<2>().and_then(|(digits, after)| {
+            let value = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+            Some((value, after))
+        });
+        match digits {
+            Some((value, after)) if *byte == b'%' => {
+                bytes.push(value);
+                rest = after;
+            }
+            Some(_) | None => {
+                bytes.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What git says without the secrets that it was given, and without what stands before the host in any URL.
+fn without_secrets(said: &str, secrets: &[String]) -> String {
+    let mut text = said.to_owned();
+    for secret in secrets {
+        text = text.replace(secret.as_str(), "***");
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text.as_str();
+    while let Some((before, after)) = rest.split_once("://") {
+        out.push_str(before);
+        out.push_str("://");
+        let end = after.find(|c: char| c == '/' || c == '\'' || c == '"' || c.is_whitespace()).unwrap_or(after.len());
+        let (authority, tail) = after.split_at(end);
+        match authority.rsplit_once('@') {
+            Some((_, host)) => {
+                out.push_str("***@");
+                out.push_str(host);
+            }
+            None => out.push_str(authority),
+        }
+        rest = tail;
+    }
+    out.push_str(rest);
+    out
 }
 
 /// Lays out what was fetched, which belongs to the slot's user by now.
@@ -135,7 +249,7 @@ mod tests {
 
         async fn lay_out(&self, repository: &Path) -> Result<(), Cause> {
             let Workspace { checkout, .. } = &self.workspace;
-            let target = fetch(checkout, &repository.display().to_string(), "", "main").await?;
+            let target = Git::default().fetch(checkout, &repository.display().to_string(), "", "main").await?;
             own(checkout, self.user).unwrap();
             check_out(&self.workspace, self.user, &target).await
         }
@@ -170,10 +284,35 @@ mod tests {
         assert!(!world.workspace.checkout.join("sub/file").exists());
     }
 
+    #[test]
+    fn what_is_said_holds_no_secret() {
+        let secrets: Vec<_> = secrets_of("https://ci:p%40ss%2Fword@git.example.org\n");
+        assert_eq!(secrets, ["p%40ss%2Fword", "p@ss/word"]);
+        let said =
+            "fatal: p@ss/word: 'https://ci:p%40ss%2Fword@git.example.org/a.git' and http://x:y@h z@w ssh://g@h:1/p";
+        let wanted = "fatal: ***: 'https://***@git.example.org/a.git' and http://***@h z@w ssh://***@h:1/p";
+        assert_eq!(without_secrets(said, &secrets), wanted);
+        for plain in ["", "# comment", "https://host", "https://user@host", "https://user:@host"] {
+            assert_eq!(secrets_of(plain), Vec::<String>::new(), "{plain}");
+        }
+    }
+
+    #[test]
+    fn credentials_that_others_may_read_are_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials");
+        assert!(Git::new(Some(path.clone())).is_err(), "there is none");
+        fs::write(&path, "https://a:b@c\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(Git::new(Some(path.clone())).is_err());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(Git::new(Some(path)).unwrap().secrets().unwrap(), ["b"]);
+    }
+
     #[tokio::test]
     async fn what_looks_like_an_option_is_no_repository() {
         let dir = tempfile::tempdir().unwrap();
-        let refused = fetch(dir.path(), "--upload-pack=touch x", "", "").await.unwrap_err();
+        let refused = Git::default().fetch(dir.path(), "--upload-pack=touch x", "", "").await.unwrap_err();
         assert_eq!(refused.kind, CauseKind::CheckoutFailed);
     }
 }

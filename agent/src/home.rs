@@ -23,6 +23,20 @@ pub struct Home {
     root: PathBuf,
     work: PathBuf,
     _lock: File,
+    /// For its end alone.
+    temporary: Option<Temporary>,
+}
+
+/// A directory that goes with the agent.
+#[derive(Debug)]
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Err(error) = windlass_cache::wipe::wipe(&self.0) {
+            tracing::error!(path = %self.0.display(), %error, "temporary_directory_not_removed");
+        }
+    }
 }
 
 impl Home {
@@ -44,7 +58,30 @@ impl Home {
         }
         let path = root.join("work");
         let work = ensure_work(&root, &path).map_err(failed(&path))?;
-        Ok(Self { root, work, _lock: lock })
+        Ok(Self { root, work, _lock: lock, temporary: None })
+    }
+
+    /// The directory, or one in the system's place for temporary files where it cannot be written: for an agent that
+    /// keeps nothing beyond its own life anyway. It is removed with the agent.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_anywhere(root: &Path) -> Result<Self, Fault> {
+        match Self::open(root) {
+            Err(Fault::File { source, .. }) if is_unwritable(&source) => {}
+            other => return other,
+        }
+        let elsewhere = make_elsewhere(&std::env::temp_dir());
+        let elsewhere = elsewhere.map_err(|source| Fault::File {
+            doing: "cannot be written, nor can a directory be made in",
+            path: std::env::temp_dir(),
+            source,
+        })?;
+        tracing::warn!(data = %root.display(), using = %elsewhere.display(), "data_directory_read_only");
+        let temporary = Temporary(elsewhere);
+        let mut home = Self::open(&temporary.0)?;
+        home.temporary = Some(temporary);
+        Ok(home)
     }
 
     /// The directory itself.
@@ -107,7 +144,7 @@ fn ensure_work(root: &Path, path: &Path) -> io::Result<PathBuf> {
         Err(error) if error.kind() == io::ErrorKind::InvalidInput => fs::remove_dir(path)?,
         Err(error) => return Err(error),
     }
-    let elsewhere = make_elsewhere()?;
+    let elsewhere = make_elsewhere(Path::new("/var/tmp"))?;
     symlink(&elsewhere, path)?;
     Ok(elsewhere)
 }
@@ -121,11 +158,15 @@ fn is_roots_own(dir: &Path) -> bool {
     fs::symlink_metadata(dir).is_ok_and(|found| found.is_dir() && found.uid() == 0)
 }
 
-/// A new directory of a name that nobody can have guessed, in the place for what outlives a boot.
-fn make_elsewhere() -> io::Result<PathBuf> {
+fn is_unwritable(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+}
+
+/// A new directory of a name that nobody can have guessed.
+fn make_elsewhere(parent: &Path) -> io::Result<PathBuf> {
     let mut bytes = [0_u8; 8];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    let path = Path::new("/var/tmp").join(format!("windlass-{:016x}", u64::from_le_bytes(bytes)));
+    let path = parent.join(format!("windlass-{:016x}", u64::from_le_bytes(bytes)));
     DirBuilder::new().mode(0o711).create(&path)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o711))?;
     Ok(path)
@@ -147,7 +188,11 @@ fn lock(root: &Path) -> Result<File, Fault> {
         file.read_to_string(&mut holder).map_err(failed)?;
         return Err(Fault::Locked { path: root.to_owned(), holder: holder.trim().to_owned() });
     }
-    file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+    match noted {
+        // The lock is what counts, and an agent whose disk is full still has results to hand in.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => tracing::warn!(%error, "process_id_not_noted"),
+        other => other.map_err(failed)?,
+    }
     Ok(file)
 }

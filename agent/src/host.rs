@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use rustix::fs::statvfs;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 use windlass_protocol::job::Resources;
-use windlass_protocol::limits::DISK_REFUSE_BYTES;
+use windlass_protocol::limits::{DISK_REFUSE_BYTES, DISK_REFUSE_FILES};
 use windlass_protocol::message::Health;
 
 /// Reads the machine's state, for one data directory.
@@ -38,14 +38,21 @@ impl Host {
     /// How it does now. Blocks for as long as the file system takes to answer.
     pub(crate) fn sample(&mut self) -> Health {
         self.system.refresh_memory();
-        let (free, total) = match statvfs(&self.data) {
-            Ok(fs) => (fs.f_bavail.saturating_mul(fs.f_frsize), fs.f_blocks.saturating_mul(fs.f_frsize)),
+        let (free, total, files_full) = match statvfs(&self.data) {
+            Ok(fs) => {
+                let bytes = |blocks: u64| blocks.saturating_mul(fs.f_frsize);
+                (bytes(fs.f_bavail), bytes(fs.f_blocks), files_full(self.disk_full, fs.f_favail, fs.f_files))
+            }
             Err(error) => {
                 tracing::warn!(%error, "disk_unreadable");
-                (0, 0)
+                (0, 0, false)
             }
         };
-        self.disk_full = disk_full(self.disk_full, free, total);
+        let was = self.disk_full;
+        self.disk_full = disk_full(was, free, total) || files_full;
+        if self.disk_full != was {
+            tracing::warn!(free, total, files_full, full = self.disk_full, "disk_full_changed");
+        }
         Health {
             disk_free_bytes: free,
             disk_total_bytes: total,
@@ -65,6 +72,14 @@ fn disk_full(was: bool, free: u64, total: u64) -> bool {
     let percent = if was { 8 } else { 5 };
     let floor = (total / 100 * percent).min(DISK_REFUSE_BYTES);
     free < if was { floor + floor / 2 } else { floor }
+}
+
+/// The same for files, of which a disk may run out before its bytes: below 5 % of them or [`DISK_REFUSE_FILES`]. File
+/// systems that make them as they go say 0 in all.
+fn files_full(was: bool, free: u64, total: u64) -> bool {
+    let percent = if was { 8 } else { 5 };
+    let floor = (total / 100 * percent).min(DISK_REFUSE_FILES);
+    total > 0 && free < if was { floor + floor / 2 } else { floor }
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a load is small and not negative")]
@@ -101,5 +116,16 @@ mod tests {
         assert!(disk_full(true, 2 * GIB + GIB / 2, total), "hysteresis");
         assert!(!disk_full(true, 4 * GIB, total));
         assert!(disk_full(false, 0, 0), "a disk that cannot be read takes nothing");
+        assert!(disk_full(false, 2 << 20, 56 << 20) && !disk_full(false, 3 << 20, 56 << 20), "5 % of a small one");
+    }
+
+    #[test]
+    fn a_disk_that_runs_out_of_files_is_full_and_one_that_does_not_count_them_is_not() {
+        assert!(!files_full(false, 60_000, 1_000_000));
+        assert!(files_full(false, 49_999, 1_000_000));
+        assert!(files_full(true, 70_000, 1_000_000), "hysteresis");
+        assert!(!files_full(true, 80_000, 1_000_000));
+        assert!(files_full(false, 0, 14_000) && !files_full(false, 701, 14_000));
+        assert!(!files_full(false, 0, 0));
     }
 }

@@ -1,4 +1,5 @@
-//! The agent's key and certificate: made at the first start, kept in its data directory, renewed in time.
+//! The agent's key and certificate: made at the first start, kept in its data directory or in memory alone, renewed in
+//! time.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,17 +9,22 @@ use rustls::pki_types::CertificateDer;
 use windlass_protocol::host::{now, read_private, write_private};
 use windlass_protocol::identity::tls::{agent_client_config, enrol_client_config};
 use windlass_protocol::identity::{AgentIdentity, AgentKey, IdentityError, JoinToken, Standing, fingerprint};
+use windlass_protocol::link::error::ALERT_CERTIFICATE_EXPIRED;
 use windlass_protocol::link::transport::client_config;
-use windlass_protocol::link::{Protocol, ask, connect};
-use windlass_protocol::message::{Enrol, EnrolAnswer, Evidence};
-use windlass_protocol::{Digest, WallMs};
+use windlass_protocol::link::{LinkError, Protocol, ask, connect};
+use windlass_protocol::message::{Enrol, EnrolAnswer, Evidence, RefuseCode};
+use windlass_protocol::{Digest, Secret, WallMs};
 
 use crate::config::Config;
 use crate::error::Fault;
 use crate::home::Home;
 
-/// Two thirds of a certificate's life, less up to a tenth so that a fleet does not renew at once (F4).
-const RENEW_AT_PERCENT: u64 = 66;
+/// Where within a certificate's life it is renewed: at two thirds, a tenth of that more or less, so that agents that
+/// joined together do not renew together (F4). Thousandths of two thirds.
+const RENEW_SPREAD: std::ops::RangeInclusive<u64> = 900..=1_100;
+
+/// Between two requests for the same certificate: a tenth of its life, within these.
+const ASK_AGAIN_MS: (u64, u64) = (1_000, 60_000);
 
 /// Who this agent is.
 #[derive(Debug)]
@@ -27,7 +33,29 @@ pub struct Identity {
     chain: Vec<Vec<u8>>,
     ca: CertificateDer<'static>,
     named: AgentIdentity,
-    dir: PathBuf,
+    /// Where it is kept; `None` is in memory alone.
+    dir: Option<PathBuf>,
+}
+
+/// The key that an agent joins with. It is there before it is used and the same at every try, so that an answer that
+/// was lost takes no second use of the token.
+#[derive(Debug)]
+pub struct JoinKey {
+    pem: Secret<String>,
+    dir: Option<PathBuf>,
+}
+
+impl JoinKey {
+    /// The key of the data directory, made if there is none; with `ephemeral` a new one in memory alone.
+    ///
+    /// # Errors
+    /// [`Fault`] where the system gives no randomness, or the file cannot be read or written.
+    pub fn of(home: &Home, ephemeral: bool) -> Result<Self, Fault> {
+        if ephemeral {
+            return Ok(Self { pem: AgentKey::generate()?.to_pem(), dir: None });
+        }
+        Ok(Self { pem: own_key(home)?.to_pem(), dir: Some(home.identity()) })
+    }
 }
 
 impl Identity {
@@ -45,10 +73,10 @@ impl Identity {
         let key = AgentKey::from_pem(&String::from_utf8_lossy(&key))?;
         let chain = split_chain(&chain)
             .ok_or(IdentityError::Certificate { rule: "chain.der holds two certificates".to_owned() })?;
-        Self::new(key, chain, dir).map(Some)
+        Self::new(key, chain, Some(dir)).map(Some)
     }
 
-    fn new(key: AgentKey, chain: Vec<Vec<u8>>, dir: PathBuf) -> Result<Self, Fault> {
+    fn new(key: AgentKey, chain: Vec<Vec<u8>>, dir: Option<PathBuf>) -> Result<Self, Fault> {
         let rule = |rule: &str| IdentityError::Certificate { rule: rule.to_owned() };
         let [leaf, ca] = chain.as_slice() else { return Err(rule("a chain is a certificate and its CA's").into()) };
         let named = AgentIdentity::from_certificate(leaf)?;
@@ -59,17 +87,18 @@ impl Identity {
         Ok(Self { key, chain, ca, named, dir })
     }
 
-    /// Joins a fleet: makes a key (or takes the one of an earlier try), asks, and keeps the answer.
+    /// Joins a fleet: asks with a key, and keeps the answer where the key is kept.
     ///
     /// # Errors
     /// [`Fault::Refused`] with the coordinator's reason; [`Fault::Unreachable`] is worth another try.
-    pub async fn join(home: &Home, config: &Config, endpoint: &Endpoint, machine_id: &str) -> Result<Self, Fault> {
+    pub async fn join(key: &JoinKey, config: &Config, endpoint: &Endpoint, machine_id: &str) -> Result<Self, Fault> {
         let text = config.join_token.as_ref().ok_or(Fault::NoToken)?;
         let token: JoinToken = text.expose().trim().parse().map_err(|error| Fault::Refused {
-            code: windlass_protocol::message::RefuseCode::Malformed,
+            code: RefuseCode::Malformed,
             detail: format!("the join token cannot be read: {error}"),
         })?;
-        let key = own_key(home)?;
+        let dir = key.dir.clone();
+        let key = AgentKey::from_pem(key.pem.expose())?;
         let enrol = Enrol {
             token: token.id,
             secret: *token.secret.expose(),
@@ -83,7 +112,7 @@ impl Identity {
         match ask_to_join(config, endpoint, token.ca, &enrol).await? {
             EnrolAnswer::Refused { code, detail } => Err(Fault::Refused { code, detail }),
             EnrolAnswer::Enrolled { agent, chain, pool, zone } => {
-                let identity = Self::new(key, chain, home.identity())?;
+                let identity = Self::new(key, chain, dir)?;
                 if fingerprint(&identity.ca) != token.ca {
                     let rule = "the chain ends at the CA that the token names".to_owned();
                     return Err(IdentityError::Certificate { rule }.into());
@@ -96,7 +125,8 @@ impl Identity {
     }
 
     fn save(&self) -> Result<(), Fault> {
-        let path = self.dir.join("chain.der");
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let path = dir.join("chain.der");
         write_private(&path, &join_chain(&self.chain)).map_err(|source| Fault::File {
             doing: "cannot write",
             path,
@@ -135,9 +165,14 @@ impl Identity {
     /// When to ask for the next certificate.
     #[must_use]
     pub fn renew_at(&self) -> WallMs {
-        let life = self.named.not_after.0.saturating_sub(self.named.not_before.0);
-        let spread = u64::from(self.named.agent.as_bytes()[15]) % 10;
-        WallMs(self.named.not_before.0 + life / 100 * (RENEW_AT_PERCENT - spread))
+        renew_at(&self.named)
+    }
+
+    /// How long to wait for an answer before asking again.
+    #[must_use]
+    pub fn ask_again_ms(&self) -> u64 {
+        let life_ms = self.named.not_after.0.saturating_sub(self.named.not_before.0);
+        (life_ms / 10).clamp(ASK_AGAIN_MS.0, ASK_AGAIN_MS.1)
     }
 
     /// A request for the next certificate.
@@ -155,6 +190,15 @@ impl Identity {
     pub fn client_config(&self, protocol: Protocol) -> Result<quinn::ClientConfig, IdentityError> {
         client_config(agent_client_config(&self.ca, &self.chain, &self.key, protocol.alpn())?)
     }
+}
+
+fn renew_at(named: &AgentIdentity) -> WallMs {
+    let life_ms = named.not_after.0.saturating_sub(named.not_before.0);
+    // Serial numbers are random: each certificate has a spread of its own.
+    let [a, b, c, d, e, f, g, h, ..] = *Digest::of(named.serial.as_bytes()).as_bytes();
+    let steps = RENEW_SPREAD.end() - RENEW_SPREAD.start() + 1;
+    let spread = RENEW_SPREAD.start() + u64::from_le_bytes([a, b, c, d, e, f, g, h]) % steps;
+    WallMs(named.not_before.0.saturating_add(life_ms / 3_000 * 2 * spread))
 }
 
 fn own_key(home: &Home) -> Result<AgentKey, Fault> {
@@ -182,11 +226,27 @@ async fn ask_to_join(config: &Config, endpoint: &Endpoint, ca: Digest, enrol: &E
             };
             match answer {
                 Ok(answer) => return Ok(answer),
+                Err(source) if refused_by_tls(&source).is_some() => last = typed(&source),
                 Err(source) => last = Fault::Unreachable { address: server.clone(), source },
             }
         }
     }
     Err(last)
+}
+
+/// What a failed handshake says that a coordinator could not say in words, because there was no connection yet.
+const fn refused_by_tls(error: &LinkError) -> Option<RefuseCode> {
+    match error {
+        // This is the oldest version that there is: who does not speak it is newer.
+        LinkError::NoCommonVersion => Some(RefuseCode::VersionTooOld),
+        LinkError::Handshake { by_peer: false, alert: ALERT_CERTIFICATE_EXPIRED, .. } => Some(RefuseCode::ClockSkew),
+        _ => None,
+    }
+}
+
+fn typed(error: &LinkError) -> Fault {
+    let code = refused_by_tls(error).unwrap_or(RefuseCode::Unavailable);
+    Fault::Refused { code, detail: format!("{error}: {}", code.advice()) }
 }
 
 /// All addresses of `HOST:PORT`.
@@ -222,4 +282,53 @@ fn split_chain(mut bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
         bytes = rest;
     }
     bytes.is_empty().then_some(chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_protocol::identity::{AgentName, Ca};
+    use windlass_protocol::{AgentId, Trust};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_renewed_about_two_thirds_into_its_life_and_each_at_a_time_of_its_own() {
+        let begin = WallMs(1_790_000_000_000);
+        let ca = Ca::create(begin).unwrap();
+        let name = AgentName {
+            agent: AgentId::from_bytes([1; 16]),
+            pool: "p".to_owned(),
+            zone: "z".to_owned(),
+            trust: Trust::Trusted,
+        };
+        let csr = AgentKey::generate().unwrap().csr().unwrap();
+        let parts = (0..200).map(|_| {
+            let chain = ca.issue_agent(&csr, &name, begin, 90_000).unwrap();
+            renew_at(&AgentIdentity::from_certificate(&chain[0]).unwrap()).0 - begin.0
+        });
+        let parts: Vec<u64> = parts.collect();
+        assert!(parts.iter().all(|ms| (54_000..=66_000).contains(ms)), "{parts:?}");
+        assert!(parts.iter().any(|ms| *ms < 57_000) && parts.iter().any(|ms| *ms > 63_000), "{parts:?}");
+    }
+
+    #[test]
+    fn a_key_in_memory_leaves_nothing_on_the_disk_and_is_another_each_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        let made = [JoinKey::of(&home, true).unwrap(), JoinKey::of(&home, true).unwrap()];
+        assert_ne!(made[0].pem.expose(), made[1].pem.expose());
+        assert_eq!(std::fs::read_dir(home.identity()).unwrap().count(), 0);
+        let kept = [JoinKey::of(&home, false).unwrap(), JoinKey::of(&home, false).unwrap()];
+        assert_eq!(kept[0].pem.expose(), kept[1].pem.expose());
+    }
+
+    #[test]
+    fn what_a_handshake_cannot_say_in_words_is_typed_all_the_same() {
+        let expired =
+            |by_peer| LinkError::Handshake { by_peer, alert: ALERT_CERTIFICATE_EXPIRED, detail: String::new() };
+        assert_eq!(refused_by_tls(&expired(false)), Some(RefuseCode::ClockSkew));
+        assert_eq!(refused_by_tls(&expired(true)), None);
+        assert_eq!(refused_by_tls(&LinkError::NoCommonVersion), Some(RefuseCode::VersionTooOld));
+        assert_eq!(refused_by_tls(&LinkError::TimedOut), None);
+    }
 }

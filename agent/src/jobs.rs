@@ -21,7 +21,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use windlass_agent_core::{Found, Input};
 use windlass_agent_runner::attempts::{self, FoundAttempt};
 use windlass_agent_runner::control::Request;
-use windlass_agent_runner::docker::Engine;
+use windlass_agent_runner::docker::{ContainerError, Engine};
 use windlass_agent_runner::spawner::LaunchError;
 use windlass_agent_runner::spool::SpoolReader;
 use windlass_agent_runner::{Runner, RunningJob, Slot, Start, StartError};
@@ -38,6 +38,8 @@ use crate::environment;
 use crate::home::Home;
 use crate::host::BootId;
 use crate::job_api::{Answers, Changes, Door, JobApi, Masking, Party};
+use crate::kept::Kept;
+use crate::leftovers::{Leftovers, strangers};
 use crate::logs::{self, Sending};
 use crate::preparing::{Busy, Preparing, Wish};
 use crate::right::Right;
@@ -48,8 +50,9 @@ use crate::workspace::{Sources, Workspace, io_cause, start_failed, wipe, wipe_no
 pub(crate) struct Ground {
     pub(crate) home: Home,
     pub(crate) runner: Runner,
-    /// The machine's container engine, if one answered when the agent started.
-    pub(crate) engine: Option<Engine>,
+    /// The machine's container engine, which may be there or not.
+    pub(crate) engine: Engine,
+    pub(crate) leftovers: Leftovers,
     pub(crate) sources: Sources,
     /// What jobs ask.
     pub(crate) api: JobApi,
@@ -109,15 +112,13 @@ impl Jobs {
         Self { ground, table: BTreeMap::new(), leaving: BTreeMap::new() }
     }
 
-    /// Removes containers and networks of attempts that this agent no longer has.
-    pub(crate) async fn reap(&self) {
-        let Some(engine) = &self.ground.engine else { return };
-        let keep: Vec<AttemptId> = self.table.keys().copied().collect();
-        match engine.reap_leftovers(&keep).await {
-            Ok(0) => {}
-            Ok(count) => tracing::info!(count, "leftover_containers_removed"),
-            Err(error) => tracing::warn!(%error, "leftover_containers_not_removed"),
-        }
+    /// From here on removes containers and networks of attempts that this agent no longer has.
+    pub(crate) fn remove_leftovers(&self) -> io::Result<()> {
+        let jobs = self.ground.home.jobs();
+        let strangers = strangers(&jobs, |attempt| self.table.contains_key(&attempt))?;
+        let ground = Arc::clone(&self.ground);
+        tokio::spawn(async move { ground.leftovers.remove(&ground.engine, jobs, strangers).await });
+        Ok(())
     }
 
     /// Takes up what an earlier run of this agent left: attaches to what runs, buries what has no supervisor any more.
@@ -389,22 +390,30 @@ impl Jobs {
 
     /// Drops everything of it but a workspace that its build wants kept.
     pub(crate) fn forget(&mut self, attempt: AttemptId) {
-        let Some(job) = self.table.remove(&attempt) else { return };
-        if let Some(sending) = job.sending {
+        let Some(mut job) = self.table.remove(&attempt) else { return };
+        if let Some(sending) = job.sending.take() {
             sending.abort();
         }
         let dir = self.ground.home.jobs().join(attempt.to_string());
-        let keep = job.spec.keep_workspace && job.failed.load(Ordering::Acquire);
+        let wanted = job.spec.keep_workspace && job.failed.load(Ordering::Acquire);
         let place = job.slot.index;
+        let ground = Arc::clone(&self.ground);
         let leaving = tokio::task::spawn_blocking(move || {
-            if keep {
-                keep_from_jobs(&job.workspace.root);
+            if wanted {
+                let kept = keep(&ground, &job);
+                if let Err(error) = kept {
+                    tracing::warn!(%attempt, %error, "kept_workspace_not_described");
+                }
             } else {
                 wipe_now(&job.workspace.root);
             }
             // Last: what is still there after a crash is found again by it.
             if let Err(error) = attempts::remove(&dir) {
                 tracing::error!(%attempt, %error, "attempt_not_removed");
+            }
+            if job.spec.image.is_some() {
+                // Its supervisor removed its container, unless the engine was away.
+                ground.leftovers.suspected();
             }
         });
         self.leaving.insert(attempt, (place, leaving));
@@ -423,6 +432,15 @@ fn never_started(spec: JobSpec, epoch: Epoch) -> Found {
         spool_start: 0,
         spool_end: 0,
     }
+}
+
+/// Keeps a workspace, with what leads into its image.
+fn keep(ground: &Ground, job: &Job) -> io::Result<()> {
+    keep_from_jobs(&job.workspace.root);
+    let Some(image) = job.spec.image.clone() else { return Ok(()) };
+    let (checkout, home) = (&job.workspace.checkout, &job.workspace.home);
+    let env = environment::of(&job.spec, &ground.agent, &ground.name, checkout, home);
+    Kept { image, env }.write(&job.workspace.root)
 }
 
 /// The place's next user is the same one: what stays is the agent's from now on.
@@ -469,14 +487,9 @@ async fn ready(
     };
     busy.blocking(begun).await?;
     if let Some(image) = &spec.image {
-        let engine = ground.engine.as_ref().ok_or_else(no_engine)?;
-        engine.ensure_image(image).await.map_err(|error| error.cause())?;
+        ground.engine.ensure_image(image).await.map_err(|error| error.cause())?;
     }
     ground.sources.fill(spec, right, workspace, slot.user, busy).await
-}
-
-fn no_engine() -> Cause {
-    Cause::new(CauseKind::Internal, "the step needs an image, and no container engine answers on this agent")
 }
 
 /// The whole environment of a job, the way to its agent included.
@@ -522,8 +535,10 @@ async fn start(
         lease_deadline_boot_ms: start_before.0,
     };
     if spec.image.is_some() {
-        let engine = ground.engine.as_ref().ok_or_else(no_engine)?;
-        return engine.start(&ground.runner, start).await.map_err(|error| error.cause());
+        return match ground.engine.start(&ground.runner, start).await {
+            Err(ContainerError::Start(error)) if error.is_doubtful() => Ok(attach_to(spec.attempt, &dir).await),
+            other => other.map_err(|error| error.cause()),
+        };
     }
     match ground.runner.start(start).await {
         Ok(running) => Ok(running),

@@ -30,6 +30,10 @@ mod host;
 pub mod identity;
 mod job_api;
 mod jobs;
+pub mod kept;
+mod leftovers;
+#[cfg(test)]
+mod link_kit;
 mod logs;
 mod preparing;
 mod right;

@@ -31,7 +31,12 @@ pub(crate) struct Sending {
 /// Sends until the connection or the caller ends it.
 pub(crate) async fn send(connection: Connection, sending: Sending) {
     let attempt = sending.attempt;
-    if let Err(error) = stream(&connection, sending).await {
+    let ended = tokio::select! {
+        ended = stream(&connection, sending) => ended,
+        // A sender that waits for news, or for acknowledgements, would not hear of it.
+        lost = connection.closed() => Err(lost.into()),
+    };
+    if let Err(error) = ended {
         tracing::debug!(%attempt, %error, "log_stream_ended");
     }
 }
@@ -79,3 +84,6 @@ async fn stream(connection: &Connection, mut sending: Sending) -> Result<(), Lin
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

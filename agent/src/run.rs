@@ -12,24 +12,26 @@ use windlass_agent_runner::{Runner, Spawner};
 use windlass_cache::{RealFs, Store, StoreOptions};
 use windlass_protocol::Instant64;
 use windlass_protocol::host::now;
+use windlass_protocol::identity::Standing;
 use windlass_protocol::job::Resources;
-use windlass_protocol::limits::{AGENT_INPUTS_MAX, HEALTH_MS, KILL_VERIFY_MS, TURN_MAX_INPUTS};
+use windlass_protocol::limits::{
+    AGENT_INPUTS_MAX, HEALTH_MS, JOIN_PAUSE_MAX_MS, JOIN_PAUSE_MIN_MS, KILL_VERIFY_MS, TURN_MAX_INPUTS,
+};
 use windlass_protocol::link::{Code, Protocol, bind_client};
 use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
 
 use crate::bulk::Bulk;
 use crate::config::Config;
 use crate::error::Fault;
+use crate::git::Git;
 use crate::home::Home;
 use crate::host::{BootId, Host, boot_id, machine_id};
-use crate::identity::{Identity, usable};
+use crate::identity::{Identity, JoinKey, usable};
 use crate::job_api::JobApi;
 use crate::jobs::{Ground, Jobs};
+use crate::leftovers::Leftovers;
 use crate::session::{Dial, Session};
 use crate::workspace::Sources;
-
-/// Between two tries to join, where the coordinator cannot be reached.
-const JOIN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why the agent ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,40 +53,44 @@ pub async fn run(config: Config, mut signals: mpsc::Receiver<Signal>) -> Result<
     let arguments: Vec<&str> = config.spawner.1.iter().map(String::as_str).collect();
     let spawner = Spawner::start(&config.spawner.0, &arguments)
         .map_err(|source| Fault::System { doing: "the spawner cannot be started", source })?;
-    let home = Home::open(&config.data)?;
+    let home = if config.ephemeral_identity { Home::open_anywhere(&config.data)? } else { Home::open(&config.data)? };
+    let git = Git::new(config.git_credentials.clone())?;
     let endpoint = bind_client().map_err(|source| Fault::System { doing: "no UDP socket can be had", source })?;
     let machine = machine_id();
-    let identity = match Identity::load(&home)? {
+    let identity = match kept(&home, &config)? {
         Some(identity) => identity,
         None => tokio::select! {
             joined = join(&home, &config, &endpoint, &machine) => joined?,
             _ = signals.recv() => return Ok(Ended::Quit),
         },
     };
-    let engine = engine(&config, &identity).await;
-    let shell = Shell::new(config, home, identity, endpoint, spawner, machine, engine)?;
-    shell.jobs.reap().await;
+    let engine = Engine::new(&config.docker_socket, identity.named().agent);
+    match engine.connect().await {
+        Ok(api) => tracing::info!(api, "container_engine_found"),
+        Err(error) => tracing::info!(%error, "no_container_engine"),
+    }
+    let shell = Shell::new(config, home, identity, endpoint, Tools { spawner, engine, git }, machine)?;
+    let unread = |source| Fault::System { doing: "earlier jobs cannot be read", source };
+    shell.jobs.remove_leftovers().map_err(unread)?;
     shell.run(signals).await
 }
 
-/// The machine's container engine; steps with an image go elsewhere where there is none.
-async fn engine(config: &Config, identity: &Identity) -> Option<Engine> {
-    match Engine::connect(&config.docker_socket, identity.named().agent).await {
-        Ok(engine) => {
-            tracing::info!(api = engine.version(), "container_engine_found");
-            Some(engine)
-        }
-        Err(error) => {
-            tracing::info!(%error, "no_container_engine");
-            None
-        }
+/// The identity of the data directory, if there is one that is still good for something. One whose certificate can not
+/// even be renewed joins again with its key, and is the same agent.
+fn kept(home: &Home, config: &Config) -> Result<Option<Identity>, Fault> {
+    if config.ephemeral_identity {
+        return Ok(None);
     }
+    let identity = Identity::load(home)?;
+    Ok(identity.filter(|identity| identity.standing(now().wall) != Standing::Past))
 }
 
-/// Joins, waiting for a coordinator that cannot be reached yet.
+/// Joins, waiting for a coordinator that cannot be reached yet or says that it will be otherwise later.
 async fn join(home: &Home, config: &Config, endpoint: &Endpoint, machine: &str) -> Result<Identity, Fault> {
+    let key = JoinKey::of(home, config.ephemeral_identity)?;
+    let mut longest = JOIN_PAUSE_MIN_MS;
     loop {
-        match Identity::join(home, config, endpoint, machine).await {
+        match Identity::join(&key, config, endpoint, machine).await {
             Err(fault @ (Fault::Unreachable { .. } | Fault::Address { .. })) => {
                 tracing::warn!(error = %fault, "not_joined_yet");
             }
@@ -93,8 +99,17 @@ async fn join(home: &Home, config: &Config, endpoint: &Endpoint, machine: &str) 
             }
             other => return other,
         }
-        tokio::time::sleep(JOIN_AGAIN).await;
+        let pause = JOIN_PAUSE_MIN_MS + seed() % longest;
+        longest = (longest * 2).min(JOIN_PAUSE_MAX_MS);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
     }
+}
+
+/// What jobs are prepared and run with.
+struct Tools {
+    spawner: Spawner,
+    engine: Engine,
+    git: Git,
 }
 
 /// The core with everything that it speaks to.
@@ -131,10 +146,10 @@ impl Shell {
         home: Home,
         identity: Identity,
         endpoint: Endpoint,
-        spawner: Spawner,
+        tools: Tools,
         machine: String,
-        engine: Option<Engine>,
     ) -> Result<Self, Fault> {
+        let Tools { spawner, engine, git } = tools;
         let (feed, inputs) = mpsc::channel(AGENT_INPUTS_MAX);
         let (dials, dialled) = mpsc::channel(4);
         let store = Store::open(Arc::new(RealFs), &home.cache(), StoreOptions::lazy(config.cache_bytes))
@@ -149,7 +164,7 @@ impl Shell {
             .map_err(|source| Fault::System { doing: "the machine does not tell its memory", source })?;
         let boot =
             boot_id().map_err(|source| Fault::System { doing: "this run of the machine is not known", source })?;
-        let core_config = core_config(&config, &host, (machine, &boot), engine.is_some());
+        let core_config = core_config(&config, &host, (machine, &boot), config.alone || engine.is_connected());
         watch_health(host, feed.clone());
         let (link, jobs_link) = watch::channel(None);
         let api = JobApi::new(&home, jobs_link)
@@ -158,8 +173,9 @@ impl Shell {
             api,
             runner: Runner::new(spawner, home.jobs()),
             engine,
+            leftovers: Leftovers::default(),
             home,
-            sources: Sources { store, bulk: Arc::clone(&bulk) },
+            sources: Sources { store, bulk: Arc::clone(&bulk), git },
             inputs: feed.clone(),
             agent: identity.named().clone(),
             name: config.name,
@@ -198,7 +214,7 @@ impl Shell {
                 return Ok(self.leave(exit).await);
             }
             let due = self.core.poll_timeout().unwrap_or(Instant64(u64::MAX));
-            let wait = Duration::from_millis(due.since_ms(now().mono).min(HEALTH_MS));
+            let wait = Duration::from_millis(due.since_ms(now().mono).min(HEALTH_MS).min(self.certificate_due_ms()));
             tokio::select! {
                 biased;
                 Some(signal) = signals.recv() => self.handle(Input::Signal(signal)),
@@ -340,13 +356,21 @@ impl Shell {
         }
     }
 
-    /// At two thirds of the certificate's life, and every minute after that until there is a new one.
-    fn ask_for_certificate(&mut self) {
+    /// Until [`Self::ask_for_certificate`] has something to do.
+    fn certificate_due_ms(&self) -> u64 {
         let at = now();
-        let asked_lately = self.renew_asked.is_some_and(|asked| at.mono < asked.plus_ms(60_000));
-        if at.wall < self.identity.renew_at() || asked_lately {
+        match self.renew_asked {
+            Some(asked) => asked.plus_ms(self.identity.ask_again_ms()).since_ms(at.mono),
+            None => self.identity.renew_at().0.saturating_sub(at.wall.0),
+        }
+    }
+
+    /// At two thirds of the certificate's life, and again after a while until there is a new one.
+    fn ask_for_certificate(&mut self) {
+        if self.certificate_due_ms() > 0 {
             return;
         }
+        let at = now();
         self.renew_asked = Some(at.mono);
         match self.identity.csr() {
             Ok(csr) => self.handle(Input::CertificateDue { csr }),

@@ -134,3 +134,6 @@ async fn read(conn: ConnId, connection: Connection, mut recv: FramedRecv, inputs
     // The loop is gone only when the agent leaves.
     let _ = inputs.send(Input::ConnectionLost { conn }).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //! `work/<attempt>/checkout` is the workspace, `work/<attempt>/home` the job's home; both belong to the slot's user, and
 //! the directory above lets nobody else in.
 
-use std::fs::{self, DirBuilder};
+use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::{JobSpec, Source};
 
 use crate::bulk::{Bulk, internal, stored};
-use crate::git;
+use crate::git::{self, Git};
 use crate::preparing::Busy;
 use crate::right::Right;
 
@@ -53,6 +53,7 @@ impl Workspace {
 pub(crate) struct Sources {
     pub(crate) store: Store,
     pub(crate) bulk: std::sync::Arc<Bulk>,
+    pub(crate) git: Git,
 }
 
 impl Sources {
@@ -78,7 +79,7 @@ impl Sources {
                 Ok(())
             }
             Source::Git { repository, commit, branch } => {
-                let target = git::fetch(&workspace.checkout, repository, commit, branch).await?;
+                let target = self.git.fetch(&workspace.checkout, repository, commit, branch).await?;
                 let checkout = workspace.checkout.clone();
                 busy.blocking(move || own(&checkout, user).map_err(|e| io_cause(&e, &checkout))).await?;
                 git::check_out(workspace, user, &target).await
@@ -110,22 +111,15 @@ pub(crate) fn io_cause(error: &std::io::Error, path: &Path) -> Cause {
     Cause::new(kind, format!("{}: {error}", path.display()))
 }
 
-/// Gives a checkout to the slot's user; links are not followed.
+/// Gives a checkout to the slot's user.
 pub(crate) fn own(path: &Path, user: Option<User>) -> std::io::Result<()> {
-    let Some(user) = user else { return Ok(()) };
-    let mut left = vec![path.to_owned()];
-    while let Some(path) = left.pop() {
-        std::os::unix::fs::lchown(&path, Some(user.uid), Some(user.gid))?;
-        if fs::symlink_metadata(&path)?.is_dir() {
-            for entry in fs::read_dir(&path)? {
-                left.push(entry?.path());
-            }
-        }
-    }
-    Ok(())
+    user.map_or(Ok(()), |user| windlass_agent_runner::owner::give(path, user))
 }
 
 /// A cause for what the runner could not do.
 pub(crate) fn start_failed(error: &impl std::fmt::Display) -> Cause {
     internal(&format!("the job could not be started: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

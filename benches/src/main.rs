@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, reason = "a table is what this program is for")]
 
+mod assignment;
 mod emit;
 mod limit;
 mod log;
@@ -38,6 +39,7 @@ async fn run() -> anyhow::Result<()> {
     log::latency(&server, &mut table).await?;
     log::throughput(&server, &mut table).await?;
     server.stop()?;
+    assignment::cost(&mut table)?;
     println!("{table}");
     Ok(())
 }

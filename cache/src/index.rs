@@ -49,6 +49,8 @@ pub(crate) struct Entry {
     pub(crate) place: Place,
     /// Sorted.
     seen_by: Vec<NamespaceNo>,
+    /// One of them is a project's trusted content.
+    trusted: bool,
     used: AtomicU64,
     /// Used since it was written, or since eviction passed by.
     pub(crate) hot: AtomicBool,
@@ -80,10 +82,14 @@ impl Entry {
         &self.seen_by
     }
 
-    fn grant(&mut self, namespace: NamespaceNo) {
+    /// Says whether it became trusted content by this.
+    fn grant(&mut self, namespace: NamespaceNo, trusted: bool) -> bool {
+        let fresh = trusted && !self.trusted;
+        self.trusted |= trusted;
         if let Err(at) = self.seen_by.binary_search(&namespace) {
             self.seen_by.insert(at, namespace);
         }
+        fresh
     }
 }
 
@@ -102,6 +108,7 @@ pub(crate) struct Index {
     numbers: HashMap<Namespace, NamespaceNo>,
     names: Vec<Namespace>,
     bytes: u64,
+    trusted_bytes: u64,
     large_bytes: u64,
     clock: AtomicU64,
 }
@@ -158,20 +165,31 @@ impl Index {
     }
 
     pub(crate) fn apply(&mut self, change: Change) {
+        let trusted = match change {
+            Change::Put { namespace, .. } | Change::Grant { namespace, .. } => {
+                self.name(namespace).is_some_and(|name| name.overlay.is_none())
+            }
+            Change::Void { .. } => false,
+        };
         match change {
             Change::Put { digest, namespace, place } => {
                 let used = AtomicU64::new(self.tick());
                 let entry = self.entries.entry(digest).or_insert_with(|| {
                     self.bytes += place.bytes();
                     self.large_bytes += place.large_bytes();
-                    Entry { place, seen_by: Vec::new(), used, hot: AtomicBool::new(false), pin: Pin::default() }
+                    let (seen_by, hot, pin) = (Vec::new(), AtomicBool::new(false), Pin::default());
+                    Entry { place, seen_by, trusted: false, used, hot, pin }
                 });
                 entry.place = place;
-                entry.grant(namespace);
+                if entry.grant(namespace, trusted) {
+                    self.trusted_bytes += entry.place.bytes();
+                }
             }
             Change::Grant { digest, namespace } => {
-                if let Some(entry) = self.entries.get_mut(&digest) {
-                    entry.grant(namespace);
+                if let Some(entry) = self.entries.get_mut(&digest)
+                    && entry.grant(namespace, trusted)
+                {
+                    self.trusted_bytes += entry.place.bytes();
                 }
             }
             Change::Void { digest } => {
@@ -184,12 +202,20 @@ impl Index {
         let entry = self.entries.remove(digest)?;
         self.bytes -= entry.place.bytes();
         self.large_bytes -= entry.place.large_bytes();
+        if entry.trusted {
+            self.trusted_bytes -= entry.place.bytes();
+        }
         Some(entry)
     }
 
     /// Bytes of blobs that have files of their own.
     pub(crate) const fn large_bytes(&self) -> u64 {
         self.large_bytes
+    }
+
+    /// Bytes of blobs that are trusted content.
+    pub(crate) const fn trusted_bytes(&self) -> u64 {
+        self.trusted_bytes
     }
 
     /// How many blobs, how many bytes of them, and how many namespaces.

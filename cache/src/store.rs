@@ -86,6 +86,12 @@ pub struct Stats {
     pub damaged_bytes: u64,
     /// Blobs that were evicted since the store was opened.
     pub evicted: u64,
+    /// Bytes of the blobs that are trusted content of some project, each once; the rest is seen by overlays only.
+    pub trusted_bytes: u64,
+    /// Blobs that were asked for since the store was opened, by name, and were there for who asked.
+    pub hits: u64,
+    /// Those that were not.
+    pub misses: u64,
 }
 
 /// The blob store. Clones share it.
@@ -114,6 +120,16 @@ pub(crate) struct Counters {
     pub(crate) damaged: AtomicU64,
     pub(crate) damaged_bytes: AtomicU64,
     pub(crate) evicted: AtomicU64,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl Counters {
+    /// A blob was asked for by name.
+    fn asked(&self, found: bool) {
+        let counter = if found { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Blobs that stay for as long as this lives.
@@ -217,7 +233,9 @@ impl Store {
     pub fn get(&self, namespace: &Namespace, digest: &Digest) -> Result<Option<Blob>, Fault> {
         let (place, pin) = {
             let index = self.shared.index();
-            let Some(entry) = index.visible(namespace, digest) else { return Ok(None) };
+            let found = index.visible(namespace, digest);
+            self.shared.counters.asked(found.is_some());
+            let Some(entry) = found else { return Ok(None) };
             index.touch(entry);
             (entry.place, entry.pin.clone())
         };
@@ -227,7 +245,9 @@ impl Store {
     /// Whether the namespace sees the blob.
     #[must_use]
     pub fn contains(&self, namespace: &Namespace, digest: &Digest) -> bool {
-        self.shared.index().visible(namespace, digest).is_some()
+        let found = self.shared.index().visible(namespace, digest).is_some();
+        self.shared.counters.asked(found);
+        found
     }
 
     /// Those that the namespace does not see, in the order given, each once.
@@ -235,12 +255,16 @@ impl Store {
     pub fn missing(&self, namespace: &Namespace, digests: &[Digest]) -> Vec<Digest> {
         let index = self.shared.index();
         let mut seen = BTreeSet::new();
-        let missing = |digest: &&Digest| match index.visible(namespace, digest) {
-            Some(entry) => {
-                index.touch(entry);
-                false
+        let missing = |digest: &&Digest| {
+            let found = index.visible(namespace, digest);
+            self.shared.counters.asked(found.is_some());
+            match found {
+                Some(entry) => {
+                    index.touch(entry);
+                    false
+                }
+                None => seen.insert(**digest),
             }
-            None => seen.insert(**digest),
         };
         digests.iter().filter(missing).copied().collect()
     }
@@ -267,7 +291,11 @@ impl Store {
     /// What the store holds.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let (blobs, blob_bytes, namespaces) = self.shared.index().totals();
+        let (blobs, blob_bytes, namespaces, trusted_bytes) = {
+            let index = self.shared.index();
+            let (blobs, bytes, namespaces) = index.totals();
+            (blobs, bytes, namespaces, index.trusted_bytes())
+        };
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             blobs,
@@ -278,6 +306,9 @@ impl Store {
             damaged: count(&self.shared.counters.damaged),
             damaged_bytes: count(&self.shared.counters.damaged_bytes),
             evicted: count(&self.shared.counters.evicted),
+            trusted_bytes,
+            hits: count(&self.shared.counters.hits),
+            misses: count(&self.shared.counters.misses),
         }
     }
 }

@@ -18,6 +18,8 @@ pub(crate) enum Code {
     Refused,
     /// Ended by the user.
     Interrupted,
+    /// What a shell ended with that stood in for this program.
+    Shell(u8),
 }
 
 impl Code {
@@ -30,6 +32,7 @@ impl Code {
             Self::Unreachable => 3,
             Self::Refused => 4,
             Self::Interrupted => 130,
+            Self::Shell(status) => status,
         }
     }
 }

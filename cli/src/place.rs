@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, geteuid, test_kill_process};
 use serde::{Deserialize, Serialize};
+use windlass_agent::config::DOCKER_SOCKET;
 use windlass_protocol::host::write_private;
 
 /// A server of this user.
@@ -34,6 +35,14 @@ pub(crate) fn data_dir(role: &str) -> PathBuf {
 pub(crate) fn closed_directory(path: &Path) -> Option<PathBuf> {
     let closed = |dir: &&Path| fs::metadata(dir).is_ok_and(|found| found.is_dir() && found.mode() & 0o001 == 0);
     path.ancestors().collect::<Vec<_>>().into_iter().rev().find(closed).map(Path::to_owned)
+}
+
+/// The socket of the machine's container engine: `DOCKER_HOST` where it names one, as Docker's own tools do, then the
+/// configuration. An engine on another machine is of no use to an agent, which shares files with its containers.
+pub(crate) fn engine_socket(configured: Option<PathBuf>) -> PathBuf {
+    let named = std::env::var("DOCKER_HOST").ok();
+    let named = named.as_deref().and_then(|host| host.strip_prefix("unix://")).map(PathBuf::from);
+    named.or(configured).unwrap_or_else(|| DOCKER_SOCKET.into())
 }
 
 /// The cache directory of this program.

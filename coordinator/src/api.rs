@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `auth` | who asks, and what they may do |
 //! | `problem` | every error as problem+json |
+//! | `id` | ids that are made here |
 //! | `extract` | queries, JSON bodies and pages |
 //! | `shape` | what builds, jobs and attempts look like |
 //! | `submit`, `definition` | making builds, and where their pipelines come from |
@@ -26,6 +27,7 @@ mod build;
 mod definition;
 mod event;
 mod extract;
+mod id;
 mod job;
 mod log;
 mod meta_data;
@@ -44,9 +46,9 @@ use axum::{Router, middleware};
 use tokio::sync::Semaphore;
 use windlass_protocol::limits::HTTP_UPLOADS_MAX;
 
-use self::auth::LastUse;
 use self::metric::Metrics;
 use crate::fleet::{self, Switchboard};
+use crate::last_use::LastUse;
 
 /// What the API stands on.
 #[derive(Debug, Clone)]
@@ -59,7 +61,7 @@ pub struct Ground {
     pub url: String,
     /// What is counted.
     pub metrics: Metrics,
-    last_use: LastUse,
+    pub(crate) last_use: LastUse,
     uploads: Arc<Semaphore>,
 }
 
@@ -99,6 +101,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/agents/{id}/revoke", post(agent::revoke))
         .route("/pools", get(agent::pools))
         .route("/tokens", get(token::list).post(token::create))
+        .route("/tokens/{id}", get(token::show))
         .route("/tokens/{id}/revoke", post(token::revoke))
         .route("/audit", get(audit::list))
         .route("/blobs/b3/{hex}", get(blob::get).head(blob::head).put(blob::put))

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use windlass_coordinator_core::policy::Policy;
 use windlass_protocol::limits::RETENTION_MS;
 
+use crate::authority::Lives;
+
 /// The coordinator's TOML file. Every key is optional; unknown ones are errors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +34,10 @@ pub struct ConfigFile {
     pub timeout_default_minutes: Option<u64>,
     /// Minutes that no step may exceed.
     pub timeout_max_minutes: Option<u64>,
+    /// Seconds that an agent's certificate lasts, at most a day; agents renew theirs at two thirds of it.
+    pub agent_certificate_seconds: Option<u64>,
+    /// Seconds that the certificates of the coordinator's own servers last; it renews them at two thirds of it.
+    pub server_certificate_seconds: Option<u64>,
 }
 
 /// How HTTP is served.
@@ -63,6 +69,8 @@ pub struct Config {
     pub advertise: Vec<String>,
     /// How long finished builds and their logs are kept.
     pub retention_ms: u64,
+    /// How long certificates last.
+    pub lives: Lives,
     /// The core's settings.
     pub policy: Policy,
 }
@@ -77,6 +85,7 @@ impl Config {
             http: if listen.ip().is_loopback() { Http::Plain } else { Http::OwnCa },
             advertise: Vec::new(),
             retention_ms: RETENTION_MS,
+            lives: Lives::default(),
             policy: Policy::default(),
         }
     }

@@ -91,6 +91,8 @@ pub trait Meter: Debug + Send + Sync {
     fn commit_failed(&self, fault: &Fault);
     /// Space got low, or enough again.
     fn space(&self, space: Space);
+    /// A job waited so long from being ready to being leased, durably.
+    fn dispatched(&self, waited: Duration);
 }
 
 /// Counts nothing.
@@ -101,6 +103,7 @@ impl Meter for NoMeter {
     fn committed(&self, _changes: usize, _took: Duration) {}
     fn commit_failed(&self, _fault: &Fault) {}
     fn space(&self, _space: Space) {}
+    fn dispatched(&self, _waited: Duration) {}
 }
 
 /// How the desk ended.
@@ -404,6 +407,10 @@ impl<C: Decide, M: FnMut(Now, Rows) -> C> Desk<C, M> {
                 self.ports.logs.settle(attempt, epoch, bytes, digest);
             }
             Effect::FenceLog { attempt, epoch, sealed } => self.ports.logs.fence(attempt, epoch, sealed),
+            Effect::Dispatched { runnable_at } => {
+                let waited_ms = self.ports.clock.now().wall.0.saturating_sub(runnable_at.0);
+                self.ports.meter.dispatched(Duration::from_millis(waited_ms));
+            }
             Effect::Progress(progress) => self.ports.views.progress(&progress),
             Effect::Retired(build) => self.ports.views.retire(build),
             // Taken by `absorb`, which is the only one that hands effects on.

@@ -8,6 +8,7 @@
 //! | `ask` | what jobs ask |
 //! | `bulk` | fetching blobs, by the right to an attempt |
 //! | `enrol` | joining with a token |
+//! | `traffic` | bytes of each zone |
 //!
 //! An agent's zone, queue and trust come from its row, which its certificate names; nothing that it says changes them.
 
@@ -19,6 +20,7 @@ mod enrol;
 mod intake;
 #[cfg(test)]
 mod tests;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +38,8 @@ use windlass_protocol::link::{Accepted, Code, Protocol, accept};
 use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
 
 use self::conn::Conn;
+use self::traffic::Traffic;
+pub use self::traffic::ZoneBytes;
 use crate::authority::Authority;
 use crate::desk::{DeskHandle, Fleet};
 use crate::job_desk::JobDesk;
@@ -72,6 +76,7 @@ struct Shared {
     next: AtomicU64,
     refused: AtomicU64,
     rooms: Rooms,
+    traffic: Traffic,
 }
 
 /// What all agents together may ask for at once.
@@ -118,6 +123,7 @@ impl Switchboard {
 
     async fn welcome(&self, accepted: Accepted, ground: &Ground) {
         let Accepted { connection, protocol, peer } = accepted;
+        let _counted = peer.as_ref().map(|peer| self.shared.traffic.meter(&peer.zone, &connection));
         match (protocol, peer) {
             (Protocol::Enrol, _) => match self.shared.rooms.enrolling.try_acquire() {
                 Ok(_permit) => enrol::serve(self, &connection, ground).await,
@@ -207,6 +213,12 @@ impl Switchboard {
         self.shared.refused.load(Ordering::Relaxed)
     }
 
+    /// Bytes of each zone that an agent has connected from.
+    #[must_use]
+    pub fn zone_bytes(&self) -> BTreeMap<String, ZoneBytes> {
+        self.shared.traffic.totals()
+    }
+
     /// Connections that are open.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -263,6 +275,8 @@ const fn unwelcome(rejected: &Rejected) -> Option<RefuseCode> {
         | Rejected::Job { .. }
         | Rejected::Answer { .. }
         | Rejected::IdempotencyMismatch
+        | Rejected::NumberTaken { .. }
+        | Rejected::IdTaken(_)
         | Rejected::Graph(_)
         | Rejected::PoolConflict { .. }
         | Rejected::NoSuchToken(_)

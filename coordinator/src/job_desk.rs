@@ -65,9 +65,11 @@ impl From<DeskError> for No {
             DeskError::Rejected(rejected) => match rejected {
                 Rejected::NoLease(_) | Rejected::StaleEpoch { .. } | Rejected::NotYours { .. } => AskRefused::NotHeld,
                 Rejected::NotInMemory(_) | Rejected::JobNotInMemory(_) => AskRefused::NotFound,
-                Rejected::BuildEnded { .. } | Rejected::Job { .. } | Rejected::IdempotencyMismatch => {
-                    AskRefused::Conflict
-                }
+                Rejected::BuildEnded { .. }
+                | Rejected::Job { .. }
+                | Rejected::IdempotencyMismatch
+                | Rejected::NumberTaken { .. }
+                | Rejected::IdTaken(_) => AskRefused::Conflict,
                 Rejected::Answer { .. }
                 | Rejected::Limit { .. }
                 | Rejected::Graph(_)

@@ -10,17 +10,20 @@
 //! | [`logbook`] | the desk's port to the log store |
 //! | [`authority`] | the CA and what it signs |
 //! | [`api`], `http` | what clients speak |
+//! | `last_use` | when tokens were last used |
 //! | `retention` | deleting what is past its time |
 //! | [`config`], [`run`] | a whole coordinator |
 
 pub mod api;
 pub mod authority;
+mod certificates;
 pub mod clock;
 pub mod config;
 pub mod desk;
 pub mod fleet;
 mod http;
 pub mod job_desk;
+mod last_use;
 pub mod logbook;
 mod retention;
 pub mod run;

@@ -1,4 +1,5 @@
-//! Deletes what is past its retention, a bounded piece at a time: builds, their logs, idempotency keys.
+//! Deletes what is past its retention, a bounded piece at a time: builds, their logs, idempotency keys, rows of agents that
+//! are gone, the audit trail.
 
 use std::time::Duration;
 
@@ -8,12 +9,23 @@ use windlass_coordinator_core::row::{Actor, ActorKind};
 use windlass_coordinator_store::Retention;
 use windlass_protocol::WallMs;
 use windlass_protocol::host::now;
-use windlass_protocol::limits::{IDEMPOTENCY_MS, RETENTION_EVERY_MS};
+use windlass_protocol::limits::{AUDIT_MS, GONE_AGENTS_MS, IDEMPOTENCY_MS, RETENTION_EVERY_MS};
 
 use crate::fleet::Ground;
 
 /// Builds of one piece: a commit of this many is short.
 const BUILDS_AT_ONCE: usize = 64;
+
+fn retention(at: WallMs, builds_ms: u64) -> Retention {
+    let before = |kept_ms| WallMs(at.0.saturating_sub(kept_ms));
+    Retention {
+        builds_before: before(builds_ms),
+        idempotency_before: before(IDEMPOTENCY_MS),
+        agents_before: before(GONE_AGENTS_MS),
+        audit_before: before(AUDIT_MS),
+        max_builds: BUILDS_AT_ONCE,
+    }
+}
 
 /// Runs until `stop` turns true.
 pub(crate) async fn run(ground: Ground, retention_ms: u64, mut stop: watch::Receiver<bool>) {
@@ -23,18 +35,16 @@ pub(crate) async fn run(ground: Ground, retention_ms: u64, mut stop: watch::Rece
             () = rest => {}
             () = crate::http::stopped(&mut stop) => return,
         }
-        let at = now().wall;
-        let builds_before = WallMs(at.0.saturating_sub(retention_ms));
-        let idempotency_before = WallMs(at.0.saturating_sub(IDEMPOTENCY_MS));
+        let retention = retention(now().wall, retention_ms);
+        let idempotency_before = retention.idempotency_before;
         let actor = Actor { kind: ActorKind::System, name: "retention".to_owned() };
         if let Err(error) = ground.desk.request(actor, Request::Retain { idempotency_before }).await {
             tracing::warn!(%error, "retention_put_off");
             continue;
         }
-        while let Ok(expired) =
-            ground.desk.expire(Retention { builds_before, idempotency_before, max_builds: BUILDS_AT_ONCE }).await
-        {
-            tracing::info!(builds = expired.builds.len(), "builds_expired");
+        while let Ok(expired) = ground.desk.expire(retention).await {
+            let (builds, agents, audit_lines) = (expired.builds.len(), expired.agents, expired.audit_lines);
+            tracing::info!(builds, agents, audit_lines, "rows_expired");
             if let Err(error) = ground.logs.delete(expired.attempts).await {
                 tracing::error!(%error, "logs_not_deleted");
             }
@@ -42,5 +52,19 @@ pub(crate) async fn run(ground: Ground, retention_ms: u64, mut stop: watch::Rece
                 break;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_kept_for_as_long_as_its_limit_says() {
+        let at = WallMs(AUDIT_MS + 5);
+        let retention = retention(at, 7);
+        assert_eq!((retention.builds_before, retention.audit_before), (WallMs(AUDIT_MS - 2), WallMs(5)));
+        assert_eq!(retention.agents_before, WallMs(AUDIT_MS + 5 - GONE_AGENTS_MS));
+        assert_eq!(retention.idempotency_before, WallMs(AUDIT_MS + 5 - IDEMPOTENCY_MS));
     }
 }

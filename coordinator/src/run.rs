@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quinn::Endpoint;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use windlass_cache::{RealFs, Store, StoreOptions};
 use windlass_coordinator_core::effect::Reply;
@@ -17,6 +17,7 @@ use windlass_coordinator_core::row::{Actor, ActorKind, NewToken, PoolRow, Scope,
 use windlass_coordinator_logs::{LogStore, Options as LogOptions};
 use windlass_coordinator_store::{OpenError, sqlite};
 use windlass_protocol::host::{now, read_private, write_private};
+use windlass_protocol::identity::tls::https_config;
 use windlass_protocol::identity::{ApiToken, IdentityError, JoinToken, secret_hash};
 use windlass_protocol::limits::{BEAT_MS, LEASE_DEFAULT_MS};
 use windlass_protocol::link::bind_known_server;
@@ -24,11 +25,13 @@ use windlass_protocol::{IdSource, Secret, Trust};
 
 use crate::api::{self, metric::Metrics};
 use crate::authority::{Authority, AuthorityError};
+use crate::certificates::{self, Files};
 use crate::clock::SystemClock;
 use crate::config::{Config, Http};
 use crate::desk::{self, Desk, DeskEnd, DeskError, DeskHandle, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
 use crate::job_desk::CoreJobDesk;
+use crate::last_use::{self, LastUse};
 use crate::logbook::{LeftOpen, Logbook};
 use crate::retention;
 use crate::views::reader::Offload;
@@ -105,10 +108,12 @@ pub struct Coordinator {
     desk: DeskHandle,
     views: Views,
     authority: Arc<Authority>,
+    uses: LastUse,
     running: Option<JoinHandle<DeskEnd>>,
     end: DeskEnd,
     logs: LogStore,
     endpoint: Endpoint,
+    reload: Arc<Notify>,
     stop: watch::Sender<bool>,
     http: JoinHandle<()>,
     serving: Vec<JoinHandle<()>>,
@@ -138,7 +143,8 @@ impl Coordinator {
             views: views.clone(),
             meter: Arc::new(metrics.clone()),
         };
-        let tls = tls(&config, &opened.authority).await?;
+        let (tls, files) = tls(&config, &opened.authority).await?;
+        let reload = Arc::new(Notify::new());
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
         let running = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
         let jobs = Arc::new(CoreJobDesk::new(desk.clone(), reader.clone()));
@@ -154,7 +160,9 @@ impl Coordinator {
         let token = first_token(&config.data, &ground).await?;
         let (views, authority) = (ground.views.clone(), Arc::clone(&ground.authority));
         let (stop, stopped) = watch::channel(false);
-        let router = api::router(api::Ground::new(ground.clone(), board.clone(), url.clone(), metrics));
+        let api = api::Ground::new(ground.clone(), board.clone(), url.clone(), metrics);
+        let uses = api.last_use.clone();
+        let router = api::router(api);
         let http = tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone()));
         let logs = ground.logs.clone();
         let serving = vec![
@@ -162,11 +170,29 @@ impl Coordinator {
                 let (board, endpoint, ground) = (board.clone(), endpoint.clone(), ground.clone());
                 async move { board.serve(endpoint, ground).await }
             }),
+            tokio::spawn(certificates::run(Arc::clone(&authority), files, Arc::clone(&reload), stopped.clone())),
+            tokio::spawn(last_use::run(uses.clone(), desk.clone(), stopped.clone())),
             tokio::spawn(retention::run(ground, config.retention_ms, stopped)),
         ];
         tracing::info!(%address, url, data = %config.data.display(), "coordinator_ready");
         let (running, end) = (Some(running), DeskEnd::WriterGone);
-        Ok(Self { url, address, token, desk, views, authority, running, end, logs, endpoint, stop, http, serving })
+        Ok(Self {
+            url,
+            address,
+            token,
+            desk,
+            views,
+            authority,
+            uses,
+            running,
+            end,
+            logs,
+            endpoint,
+            reload,
+            stop,
+            http,
+            serving,
+        })
     }
 
     /// A join token for the agent of the same process: pool `local`, zone `local`, queue `default`, trusted, good for one
@@ -197,7 +223,7 @@ impl Coordinator {
         let new = NewToken {
             id,
             secret_hash: secret_hash(&token.secret),
-            grant: TokenGrant::Join { pool: name, max_uses: Some(1), used: 0 },
+            grant: TokenGrant::join(name, Some(1)),
             pool: Some(pool),
             note: "for the agent of this process".to_owned(),
             expires_at: Some(at.plus_ms(LOCAL_TOKEN_MS)),
@@ -207,6 +233,11 @@ impl Coordinator {
             Reply::Token { .. } => Ok(token.expose()),
             Reply::Done | Reply::Submitted { .. } | Reply::Joined { .. } => Err(DeskError::Unavailable),
         }
+    }
+
+    /// Reads the operator's certificate files again now, changed or not.
+    pub fn reload_certificates(&self) {
+        self.reload.notify_one();
     }
 
     /// Waits until an agent is online.
@@ -230,6 +261,9 @@ impl Coordinator {
 
     /// Takes nothing more, makes durable what was taken, says goodbye to everyone.
     pub async fn stop(mut self) -> DeskEnd {
+        if let Err(error) = self.uses.write(&self.desk).await {
+            tracing::warn!(%error, "last_uses_lost");
+        }
         self.desk.stop();
         let end = self.desk_end().await;
         self.stop.send_replace(true);
@@ -280,7 +314,7 @@ impl Opened {
         let left_open = LeftOpen::find(&logs, &history).map_err(StartError::Load)?;
         let store = Store::open(vfs, &config.data.join("cache"), StoreOptions::default()).map_err(StartError::Cache)?;
         let (names, addresses) = config.names();
-        let authority = Arc::new(Authority::open(&config.data, &names, &addresses)?);
+        let authority = Arc::new(Authority::open(&config.data, &names, &addresses, config.lives)?);
         Ok(Self { writer, loaded, history, logs, left_open, store, authority })
     }
 }
@@ -316,19 +350,20 @@ fn url(config: &Config, address: SocketAddr) -> String {
     format!("{scheme}://{place}")
 }
 
-async fn tls(config: &Config, authority: &Authority) -> Result<Option<Arc<rustls::ServerConfig>>, StartError> {
-    let (cert, key) = match &config.http {
-        Http::Plain => return Ok(None),
-        Http::OwnCa => return Ok(Some(Arc::new(authority.https()?))),
-        Http::Files { cert, key } => (cert, key),
+/// HTTPS as the operator wants it, and the files that it comes from, if any.
+async fn tls(
+    config: &Config,
+    authority: &Authority,
+) -> Result<(Option<Arc<rustls::ServerConfig>>, Option<Files>), StartError> {
+    let (shown, files) = match &config.http {
+        Http::Plain => return Ok((None, None)),
+        Http::OwnCa => (authority.web(), None),
+        Http::Files { cert, key } => {
+            let files = Files::open(cert, key).await?;
+            (files.shown(), Some(files))
+        }
     };
-    let read = async |path: &Path| {
-        let failed = |source| StartError::File { doing: "cannot read", path: path.to_owned(), source };
-        tokio::fs::read_to_string(path).await.map_err(failed)
-    };
-    let (chain, key) = (read(cert).await?, Secret::new(read(key).await?));
-    let config = windlass_protocol::identity::tls::https_config_from_pem(&chain, &key)?;
-    Ok(Some(Arc::new(config)))
+    Ok((Some(Arc::new(https_config(shown)?)), files))
 }
 
 /// The admin token of `DATA/api-token`, made at the first start: committed, then written, so that what the file holds
@@ -351,7 +386,8 @@ async fn first_token(data: &Path, ground: &fleet::Ground) -> Result<Secret<Strin
         secret_hash: secret_hash(&token.secret),
         grant: TokenGrant::Api { scopes: vec![Scope::Admin], pipeline: None, branch: None },
         pool: None,
-        note: "made at the first start".to_owned(),
+        // What it does is done in this name: builds and the audit trail show it.
+        note: "admin".to_owned(),
         expires_at: None,
     };
     match ground.desk.request(actor, Request::CreateToken(Box::new(new))).await {

@@ -244,10 +244,10 @@ steps:
   - {command: c, depends_on: later}
 ");
     assert_eq!(graph.requires(), Feature::ALL.iter().copied().collect());
-    assert_eq!(super_simple().requires(), std::collections::BTreeSet::new());
+    assert_eq!(simple().requires(), std::collections::BTreeSet::new());
 }
 
-fn super_simple() -> Graph {
+fn simple() -> Graph {
     graph(
         "
 env: {A: b}

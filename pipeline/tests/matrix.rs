@@ -14,8 +14,8 @@ fn graph(text: &str) -> Graph {
 }
 
 fn commands(graph: &Graph) -> Vec<&Command> {
-    let command = |kind| if let &NodeKind::Command(ref command) = kind { Some(command.as_ref()) } else { None };
-    graph.nodes.iter().filter_map(|node| command(&node.kind)).collect()
+    let kinds = graph.nodes.iter().map(|node| &node.kind);
+    kinds.filter_map(|kind| if let NodeKind::Command(command) = kind { Some(command.as_ref()) } else { None }).collect()
 }
 
 fn codes(text: &str) -> Vec<&'static str> {

@@ -1,6 +1,7 @@
 //! The JSON Schema is checked in, is the one that the tables make, and takes what is sound.
 
 #![allow(
+    clippy::panic,
     clippy::unwrap_used,
     clippy::print_stdout,
     reason = "the tests' own helpers fail by panicking and say what is skipped"

@@ -124,6 +124,8 @@ fn json_is_read_with_its_white_space_and_a_mapping_in_a_key_is_refused() {
     let parsed = parse("\n \t \n{\n\t\"steps\" :\t[\n\t\t{\"command\":\"a\\tb\"},\t\"wait\"]\n}\n");
     assert_eq!(parsed.error, None);
     assert_eq!(written(&parsed.documents[0]), "{steps:[{command:a\tb} wait]}");
+    let parsed = parse("{\"a\":\t\"x\\\\\\\"\ty\",\t\"b\": \"\t\"}");
+    assert_eq!(written(&parsed.documents[0]), "{a:x\\\"\ty b:\t}", "a tab in a string stays one");
     for (text, code) in [
         ("{[a]: b}", "complex-key"),
         ("? {a: b}\n: c\n", "complex-key"),

@@ -8,6 +8,7 @@
 //! | [`AgentIdentity`] | a certificate read back, strictly |
 //! | [`JoinToken`], [`ApiToken`] | what people hand out |
 //! | [`verify`] | who is believed in a handshake |
+//! | [`Shown`] | the certificate that a server shows, which is replaced while it serves |
 //! | [`tls`] | rustls configurations for QUIC and HTTPS |
 //!
 //! Nothing here reads a file or a clock: callers bring bytes and times. Randomness for keys, serial numbers and secrets
@@ -17,6 +18,7 @@ mod ca;
 mod certificate;
 mod key;
 mod name;
+mod shown;
 pub mod tls;
 mod token;
 pub mod verify;
@@ -25,6 +27,7 @@ pub use ca::{Ca, Chain, ServerCertificate};
 pub use certificate::{AgentIdentity, Standing};
 pub use key::{AgentKey, Csr};
 pub use name::{AgentName, BadName};
+pub use shown::Shown;
 pub use token::{ApiToken, BadToken, JoinToken, TokenSecret, secret_hash, secret_matches};
 
 use crate::digest::Digest;

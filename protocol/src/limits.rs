@@ -48,13 +48,39 @@ pub const UNKILLABLE_MS: u64 = 60_000;
 pub const SPOOL_STUCK_MS: u64 = 60_000;
 
 /// One answer of the container engine to a supervisor; an inspected container is a few KiB.
-pub const ENGINE_ANSWER_MAX_BYTES: u64 = 4 << 20;
+pub const ENGINE_ANSWER_MAX_BYTES: usize = 4 << 20;
 
 /// How long a supervisor waits for one answer of the container engine.
 pub const ENGINE_ANSWER_MS: u64 = 30_000;
 
+/// The longest pause before a container engine that went away is asked again: a person would look about as often.
+pub const ENGINE_RETRY_MAX_MS: u64 = 5_000;
+
+/// An image's `/etc/passwd`, in its archive: thousands of users.
+pub const PASSWD_MAX_BYTES: usize = 1 << 20;
+
+/// The longest pause before an agent tries again to remove containers that it no longer has: they take space, no more.
+pub const LEFTOVERS_RETRY_MAX_MS: u64 = 60_000;
+
+/// How long a container that is known to have ended waits for its engine to tell with what status. An engine that is
+/// upgraded stops for 15 s and takes some more to start; below [`UNKILLABLE_MS`], for nothing is left to be killed.
+pub const ENGINE_GONE_MS: u64 = 50_000;
+
+/// How long an engine may take to notice that a container has ended, before it is asked.
+pub const ENGINE_NOTICE_MS: u64 = 2_000;
+
+/// How long removing a container may take: deleting what a job wrote outside of its workspace is part of it.
+pub const ENGINE_REMOVE_MS: u64 = 20_000;
+
+/// The same where the engine did not answer before: enough for one that is well again, and little for one that hangs.
+pub const ENGINE_REMOVE_UNWELL_MS: u64 = 1_000;
+
 /// Free space below which an agent takes no work, however large its disk (F49: 5 % or 2 GiB).
 pub const DISK_REFUSE_BYTES: u64 = 2 << 30;
+
+/// Files that can still be made on an agent's disk below which it takes no work, however many it has: two large source
+/// trees.
+pub const DISK_REFUSE_FILES: u64 = 50_000;
 
 /// Between two looks at how an agent's machine does.
 pub const HEALTH_MS: u64 = 2_000;
@@ -372,6 +398,9 @@ pub const CERT_SKEW_MS: u64 = 5 * 60_000;
 /// A CA's certificate: longer than any fleet keeps its tokens, for the fingerprint in them never changes.
 pub const CA_LIFE_MS: u64 = 20 * 365 * 86_400_000;
 
+/// The longest life of a server's certificate that may be asked for: clients refuse longer ones.
+pub const SERVER_CERT_LIFE_MAX_MS: u64 = 398 * 86_400_000;
+
 /// The certificate of the coordinator's own servers; it makes a new one at each start and at two thirds of it.
 pub const SERVER_CERT_LIFE_MS: u64 = 90 * 86_400_000;
 
@@ -386,6 +415,34 @@ pub const CHAIN_MAX: usize = 4;
 
 /// A document that proves where an agent runs; those of clouds have 2 to 6 KiB (F7).
 pub const EVIDENCE_MAX_BYTES: usize = 16 << 10;
+
+/// Agents that a token's page shows, newest first: a token of an image admits any number over the years.
+pub const AGENTS_OF_TOKEN_MAX: usize = 10_000;
+
+/// Networks that one join token names: sites and offices, not machines.
+pub const CIDRS_PER_TOKEN_MAX: usize = 64;
+
+/// The shortest life of an agent's certificate that may be asked for: renewing takes a moment, and times in certificates
+/// are whole seconds.
+pub const CERT_LIFE_MIN_MS: u64 = 10_000;
+
+/// The longest pause between two looks at whether a certificate of the coordinator's own servers is due: a machine that
+/// slept is on time again after it, and it costs nothing.
+pub const SERVER_CERT_CHECK_MS: u64 = 30_000;
+
+/// Between two looks at the operator's certificate files: programs that renew them need not know of us, and wait no
+/// longer than for a reload by hand.
+pub const TLS_FILES_CHECK_MS: u64 = 10_000;
+
+/// How long a peer that is refused may take to acknowledge why; after it the connection is closed in any case, so that a
+/// revoked agent is gone within a second.
+pub const REFUSAL_DELIVERY_MS: u64 = 500;
+
+/// The longest pause between two tries to join a fleet (F12).
+pub const JOIN_PAUSE_MAX_MS: u64 = 30_000;
+
+/// The first pause between two tries to join; it doubles.
+pub const JOIN_PAUSE_MIN_MS: u64 = 250;
 
 /// A join token's default life (F2).
 pub const JOIN_TOKEN_MS: u64 = 24 * 3_600_000;
@@ -480,6 +537,22 @@ pub const HTTP_BLOB_PIECE_BYTES: usize = 256 << 10;
 /// Between two looks for builds past their retention.
 pub const RETENTION_EVERY_MS: u64 = 60_000;
 
+/// How long the row of an agent that is gone is kept after it was last seen: a quarter, as builds are, which name it.
+pub const GONE_AGENTS_MS: u64 = 90 * 86_400_000;
+
+/// How long a line of the audit trail is kept: auditors ask for a year, and come some weeks after its end.
+pub const AUDIT_MS: u64 = 400 * 86_400_000;
+
+/// Between two writes of when tokens were last used: one small commit, and all that a crash forgets of it.
+pub const LAST_USE_EVERY_MS: u64 = 300_000;
+
+/// How often a submit is compiled again because another build got its number first; each time, one other went through.
+pub const NUMBER_TRIES_MAX: u32 = 32;
+
+/// Queues that metrics name, those that wait longest first; the rest is one series. Names come from pipelines, so that a
+/// client could make as many as it has jobs.
+pub const METRIC_QUEUES_MAX: usize = 500;
+
 /// Events that a watcher may lag behind before it is served from the store or the file.
 pub const WATCHER_BUFFER_MAX: usize = 1_024;
 
@@ -491,17 +564,20 @@ pub const STORE_RESERVE_BYTES: u64 = 64 << 20;
 pub const STORE_LOW_BYTES: u64 = 32 << 20;
 
 /// Commits after which the write-ahead log is copied back: a few megabytes, so that it stays in the page cache.
-pub const CHECKPOINT_COMMITS: u64 = 256;
+pub const CHECKPOINT_COMMITS: u64 = 128;
 
 /// How long a commit waits at most for the write-ahead log to be copied back.
 pub const CHECKPOINT_MS: u64 = 2_000;
 
-/// A write-ahead log past this size is started anew, at the price of one short pause of the writer. It has this size from the
-/// beginning, zeroed: a sync of bytes that a file already has costs a third of one that makes it longer.
-pub const WAL_RESTART_BYTES: u64 = 8 << 20;
+/// A write-ahead log past this size is started anew, at the price of one short pause of the writer.
+pub const WAL_RESTART_BYTES: u64 = 4 << 20;
+
+/// A write-ahead log has this many times its restart size from the beginning, zeroed: a sync of bytes that a file has already
+/// costs a third of one that makes it longer. It grows by some 40 KB a commit at most until the next look at it.
+pub const WAL_BYTES_FACTOR: u64 = 4;
 
 /// A write-ahead log past this many times its restart size, which a reader kept from restarting, is cut.
-pub const WAL_CUT_FACTOR: u64 = 8;
+pub const WAL_CUT_FACTOR: u64 = 16;
 
 /// How long SQLite waits for a lock that another connection of ours holds: longer than any checkpoint takes.
 pub const STORE_BUSY_MS: u64 = 10_000;
@@ -750,6 +826,7 @@ const _: () = assert!(LEASE_MIN_MS <= LEASE_DEFAULT_MS && LEASE_DEFAULT_MS <= LE
 const _: () = assert!(COMMAND_MAX_BYTES + ENV_MAX_BYTES < FRAME_MAX_BYTES as usize / 2 * 2, "an offer fits in a frame");
 const _: () = assert!(LOG_CHUNK_MAX_BYTES < FRAME_MAX_BYTES as usize, "a log chunk fits in a frame");
 const _: () = assert!(JOBS_PER_BUILD_MAX * 3 < COMMIT_MAX_CHANGES, "a submit fits in a commit");
+const _: () = assert!(TOKENS_MAX * 2 < COMMIT_MAX_CHANGES, "the uses of all tokens fit in a commit");
 const _: () = assert!(LOG_QUEUE_PER_LOG_MAX_BYTES as usize >= LOG_CHUNK_MAX_BYTES, "a chunk fits in its log's share");
 const _: () = assert!(LOG_QUEUE_PER_LOG_MAX_BYTES < LOG_QUEUE_MAX_BYTES, "no log fills the queue alone");
 const _: () = assert!(LOG_COMMIT_MAX_BYTES as u64 * 2 <= LOG_SEGMENT_BYTES, "a commit fits in a segment");

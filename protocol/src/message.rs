@@ -213,9 +213,60 @@ pub enum RefuseCode {
     Malformed,
     /// The coordinator cannot now; come again.
     Unavailable,
+    /// The token's time has not come.
+    TokenNotYetValid,
+    /// The token does not admit agents of this name.
+    NameNotAllowed,
 }
 
 impl RefuseCode {
+    /// Every code, in the order of its number.
+    pub const ALL: &'static [Self] = &[
+        Self::TokenUnknown,
+        Self::TokenExpired,
+        Self::TokenUsedUp,
+        Self::TokenRevoked,
+        Self::Cidr,
+        Self::NameTaken,
+        Self::TagNotAllowed,
+        Self::VersionTooOld,
+        Self::VersionTooNew,
+        Self::ClockSkew,
+        Self::PoolFull,
+        Self::PoolPaused,
+        Self::AgentRevoked,
+        Self::CertificateExpired,
+        Self::Malformed,
+        Self::Unavailable,
+        Self::TokenNotYetValid,
+        Self::NameNotAllowed,
+    ];
+
+    /// One sentence that says what to do (F8).
+    #[must_use]
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::TokenUnknown => "check that the token is whole and of this coordinator, or make a new one",
+            Self::TokenExpired | Self::TokenUsedUp | Self::TokenRevoked => {
+                "make a new join token with `windlass token create --pool POOL`"
+            }
+            Self::Cidr => "join from a network that the token allows, or make a token that allows this one",
+            Self::NameTaken => "give this agent another --name, or stop the agent that has it; it is tried again",
+            Self::TagNotAllowed => "leave the tag out, or have the pool allow it",
+            Self::VersionTooOld => "install the coordinator's version of windlass on this machine",
+            Self::VersionTooNew => "upgrade the coordinator first, or install its version of windlass here",
+            Self::ClockSkew => "set this machine's clock and the coordinator's by NTP; it is tried again",
+            Self::PoolFull => "revoke agents that are gone for good, or use another coordinator; it is tried again",
+            Self::PoolPaused => "resume the pool; it is tried again",
+            Self::AgentRevoked => "join again with a new token and an empty data directory, if it should be served",
+            Self::CertificateExpired => "the agent renews it by itself",
+            Self::Malformed => "use the same version of windlass on both sides",
+            Self::Unavailable => "look at the coordinator's log; it is tried again",
+            Self::TokenNotYetValid => "wait until the token's time has come; it is tried again",
+            Self::NameNotAllowed => "give this agent a --name that the token's pattern allows",
+        }
+    }
+
     /// Whether trying again with the same credentials can never help: the agent leaves with a code of its own.
     #[must_use]
     pub const fn permanent(self) -> bool {
@@ -228,14 +279,16 @@ impl RefuseCode {
             | Self::TagNotAllowed
             | Self::VersionTooOld
             | Self::AgentRevoked
-            | Self::Malformed => true,
+            | Self::Malformed
+            | Self::NameNotAllowed => true,
             Self::NameTaken
             | Self::VersionTooNew
             | Self::ClockSkew
             | Self::PoolFull
             | Self::PoolPaused
             | Self::CertificateExpired
-            | Self::Unavailable => false,
+            | Self::Unavailable
+            | Self::TokenNotYetValid => false,
         }
     }
 }

@@ -154,6 +154,8 @@ names! { refuse_code(RefuseCode)
     RefuseCode::CertificateExpired => "certificate_expired",
     RefuseCode::Malformed => "malformed",
     RefuseCode::Unavailable => "unavailable",
+    RefuseCode::TokenNotYetValid => "token_not_yet_valid",
+    RefuseCode::NameNotAllowed => "name_not_allowed",
 }
 
 names! { cause_kind(CauseKind)
@@ -507,32 +509,11 @@ fn the_parts_of_messages_have_the_bytes_of_version_1() {
     check("verdict", &[Verdict::Keep { epoch: Epoch(9), log_offset: 5 }, Verdict::Committed, Verdict::Stop]);
     check("source", &[Source::Empty, job().source, plain_job().source]);
     check("cause", CauseKind::ALL);
-    let mut codes = Vec::new();
-    for name in RefuseCode::ALL {
-        let quoted = format!("\"{name}\"");
-        codes.extend(ALL_CODES.iter().copied().filter(|code| serde_json::to_string(code).unwrap() == quoted));
+    check("refuse_code", RefuseCode::ALL);
+    for (number, code) in RefuseCode::ALL.iter().enumerate() {
+        assert_eq!(*code as usize, number, "{code:?} is not at its place in the list");
     }
-    check("refuse_code", &codes);
 }
-
-const ALL_CODES: &[RefuseCode] = &[
-    RefuseCode::TokenUnknown,
-    RefuseCode::TokenExpired,
-    RefuseCode::TokenUsedUp,
-    RefuseCode::TokenRevoked,
-    RefuseCode::Cidr,
-    RefuseCode::NameTaken,
-    RefuseCode::TagNotAllowed,
-    RefuseCode::VersionTooOld,
-    RefuseCode::VersionTooNew,
-    RefuseCode::ClockSkew,
-    RefuseCode::PoolFull,
-    RefuseCode::PoolPaused,
-    RefuseCode::AgentRevoked,
-    RefuseCode::CertificateExpired,
-    RefuseCode::Malformed,
-    RefuseCode::Unavailable,
-];
 
 #[test]
 fn tokens_names_and_stored_hashes_keep_their_form() {

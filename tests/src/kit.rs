@@ -8,7 +8,10 @@
 //! | [`agent`] | an agent that can be killed, stopped and continued |
 //! | [`client`] | the HTTP API |
 //! | [`build`] | what builds, jobs and attempts look like in answers |
+//! | [`exposition`] | metrics, read strictly |
 //! | [`fleet`] | a coordinator and agents of one pool |
+//! | [`net`] | networks of a test's own |
+//! | [`git`] | a git server that asks for a password |
 //! | [`pipeline`] | pipelines as values |
 //! | [`sse`] | Server-Sent Events |
 //! | [`chaos`] | killing things again and again |
@@ -20,7 +23,10 @@ pub mod build;
 pub mod chaos;
 pub mod client;
 pub mod coordinator;
+pub mod exposition;
 pub mod fleet;
+pub mod git;
+pub mod net;
 pub mod pipeline;
 pub mod process;
 pub mod skip;

@@ -16,11 +16,11 @@ use windlass_protocol::job::{Epoch, Outcome, Phase};
 use windlass_protocol::limits::UNKILLABLE_MS;
 use windlass_protocol::time::WallMs;
 
-use crate::cgroup::JobCgroup;
+use crate::cgroup::{Cgroups, JobCgroup};
 use crate::control::to_line;
-use crate::launch::{CONTROL_SOCKET, LaunchRecord, Places, StartedRecord, write_new, write_whole};
+use crate::launch::{CONTROL_SOCKET, ContainerRecord, LaunchRecord, Places, StartedRecord, write_new, write_whole};
 use crate::spool::SpoolReader;
-use crate::supervisor::boot_now_ms;
+use crate::supervisor::{boot_now_ms, bury_container};
 
 /// What is found of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,28 +146,41 @@ pub fn spool(dir: &Path) -> SpoolReader {
 }
 
 /// Ends what an attempt without a supervisor left running, and writes the outcome that its supervisor did not:
-/// `why` becomes its cause. (The main process died with the supervisor; what it had started may live.)
+/// `why` becomes its cause. (The main process died with the supervisor; what it had started may live, and a container
+/// does.)
 ///
 /// # Errors
-/// Those of the file system; `TimedOut` where its processes do not end.
+/// Those of the file system; `TimedOut` where its processes do not end, or an engine does not say that its container
+/// has.
 pub fn bury(found: &FoundAttempt, why: &str) -> io::Result<Outcome> {
     let started = read_json::<StartedRecord>(&Places(&found.dir).started())?;
-    let mut cgroup = JobCgroup::from_dirs(started.as_ref().map_or(&[], |started| &started.cgroups));
+    // Those that the supervisor noted, and those of the attempt's name: it may have died before it noted any.
+    let noted = JobCgroup::from_dirs(started.as_ref().map_or(&[], |started| &started.cgroups));
+    let mut groups = [noted, Cgroups::detect().left_by(found.attempt)];
     let give_up_at = boot_now_ms() + UNKILLABLE_MS;
     loop {
-        cgroup.kill();
+        groups.iter().for_each(JobCgroup::kill);
         let marked = marked_processes(found.attempt);
         for pid in &marked {
             // One that ended meanwhile is what was wanted.
             let _ = kill_process(*pid, Signal::KILL);
         }
-        if marked.is_empty() && cgroup.remove_now() {
+        // Each is tried, whatever becomes of the other.
+        let left = groups.iter_mut().map(JobCgroup::remove_now).filter(|removed| !removed).count();
+        if marked.is_empty() && left == 0 {
             break;
         }
         if boot_now_ms() >= give_up_at {
             return Err(io::Error::new(io::ErrorKind::TimedOut, "killed processes of the attempt are still there"));
         }
         std::thread::sleep(Duration::from_millis(2));
+    }
+    let container = read_json::<ContainerRecord>(&Places(&found.dir).container())?;
+    if let Some(container) = container {
+        let init = started.as_ref().and_then(|started| started.init.as_ref());
+        if !bury_container(&container, init) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the attempt's container is not known to have ended"));
+        }
     }
     let (log_bytes, log_digest) = log_of(&found.dir)?;
     let outcome = Outcome {
@@ -213,18 +226,33 @@ fn marked_processes(attempt: AttemptId) -> Vec<Pid> {
         .collect()
 }
 
-/// Removes an attempt's directory. Only for one whose supervisor is gone.
+/// Removes an attempt's directory, and control groups that its supervisor could not. Only for one whose supervisor is
+/// gone.
 ///
 /// # Errors
 /// Those of the file system.
 pub fn remove(dir: &Path) -> io::Result<()> {
     // Whose it is goes first: a directory that is left half removed says nothing of itself, and [`scan`] removes it.
-    match fs::remove_file(Places(dir).launch()).and_then(|()| fs::remove_dir_all(dir)) {
+    let disowned = fs::remove_file(Places(dir).launch());
+    if !remove_groups(dir) {
+        // The note of them stays for the agent's next start: by then what holds them is gone.
+        return Ok(());
+    }
+    match disowned.and_then(|()| fs::remove_dir_all(dir)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::remove_dir_all(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         },
         other => other,
+    }
+}
+
+/// Removes the control groups that an attempt's supervisor noted, if they are there; says whether none is left.
+fn remove_groups(dir: &Path) -> bool {
+    match read_json::<StartedRecord>(&Places(dir).started()) {
+        Ok(Some(started)) => JobCgroup::from_dirs(&started.cgroups).remove_now(),
+        // A note that cannot be read names nothing that could be removed.
+        Ok(None) | Err(_) => true,
     }
 }
 
@@ -310,5 +338,28 @@ mod tests {
         assert!(scan(jobs.path()).unwrap().is_empty());
         assert!(!dir.exists(), "the rest goes with the scan");
         remove(&dir).unwrap();
+    }
+
+    fn started(dir: &Path, cgroups: Vec<PathBuf>) {
+        let record = StartedRecord { at: WallMs(1), cgroups, init: None };
+        write_whole(&Places(dir).started(), &serde_json::to_vec(&record).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_group_that_cannot_be_removed_yet_keeps_its_note_for_the_next_scan() {
+        let jobs = tempfile::tempdir().unwrap();
+        let group = jobs.path().join("not-jobs/group");
+        fs::create_dir_all(group.join("busy")).unwrap();
+        let dir = noted(&{
+            let inner = jobs.path().join("jobs");
+            fs::create_dir(&inner).unwrap();
+            inner
+        });
+        started(&dir, vec![group.clone()]);
+        remove(&dir).unwrap();
+        assert!(group.exists() && dir.join("started").exists());
+        fs::remove_dir(group.join("busy")).unwrap();
+        assert!(scan(dir.parent().unwrap()).unwrap().is_empty(), "it is no attempt any more");
+        assert!(!group.exists() && !dir.exists());
     }
 }

@@ -72,6 +72,12 @@ impl Cgroups {
     pub fn detect() -> Self {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        Self::of(&mounts, &own)
+    }
+
+    /// The same for a machine with these mounts (as `/proc/self/mounts` has them) and for a process of these groups (as
+    /// `/proc/self/cgroup` has them).
+    fn of(mounts: &str, own: &str) -> Self {
         let mut found = Self::default();
         for line in mounts.lines() {
             let mut fields = line.split(' ').skip(1);
@@ -79,8 +85,8 @@ impl Cgroups {
                 continue;
             };
             match kind {
-                "cgroup2" => found.use_unified(Path::new(mount), &own),
-                "cgroup" => found.use_v1(Path::new(mount), options, &own),
+                "cgroup2" => found.use_unified(Path::new(mount), own),
+                "cgroup" => found.use_v1(Path::new(mount), options, own),
                 _ => {}
             }
         }
@@ -151,6 +157,17 @@ impl Cgroups {
             job.remove_now();
         }
         made.map(|()| job)
+    }
+
+    /// The groups that are there under an attempt's name, whoever made them; none where there are none.
+    pub(crate) fn left_by(&self, attempt: AttemptId) -> JobCgroup {
+        let name = attempt.to_string();
+        let there = |base: &PathBuf| Some(base.join(&name)).filter(|dir| dir.is_dir());
+        JobCgroup {
+            unified: self.unified.as_ref().and_then(there),
+            v1: self.v1.iter().filter_map(|(_, base)| there(base)).collect(),
+            ..JobCgroup::default()
+        }
     }
 
     fn make(&self, attempt: AttemptId, limits: &Limits, job: &mut JobCgroup) -> io::Result<()> {
@@ -344,3 +361,6 @@ fn step_aside(parent: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,10 @@
 //! Runs jobs in containers: makes network and container, and hands them to a supervisor that starts, watches, ends and
 //! removes them. What a crash leaves behind is found by its labels.
 
+mod connection;
+pub mod shell;
+mod user;
+
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,17 +12,17 @@ use std::path::{Path, PathBuf};
 use bollard::errors::Error as EngineError;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, NetworkCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
     RemoveContainerOptionsBuilder,
 };
-use bollard::{API_DEFAULT_VERSION, Docker};
-use futures_util::TryStreamExt;
 use windlass_protocol::cause::{Cause, CauseKind};
 use windlass_protocol::id::{AgentId, AttemptId};
 use windlass_protocol::limits::JOB_PROCESSES_MAX;
 
-use crate::launch::{ContainerTask, Places, Task};
+pub use self::connection::Connection;
+use crate::launch::{ContainerRecord, ContainerTask, Places, Task, write_whole};
 use crate::mask::secrets_of;
+use crate::owner;
 use crate::runner::{Runner, RunningJob, Start, StartError};
 
 /// The engine's usual socket.
@@ -28,14 +32,13 @@ pub const ENGINE_SOCKET: &str = "/var/run/docker.sock";
 const AGENT_LABEL: &str = "windlass.agent";
 /// Which attempt's it is.
 const ATTEMPT_LABEL: &str = "windlass.attempt";
-/// Where a container finds its output.
-const OUTPUT: &str = "/run/windlass-output";
-/// Seconds for one request; pulling an image is one, its progress comes meanwhile.
-const REQUEST_SECONDS: u64 = 120;
-
-/// Runs the job's command with the shell that the image has, into the attempt's FIFO. Where the image has its programs,
-/// only it knows: the in-job command is put before them here.
-const WRAPPER: &str = "exec >/run/windlass-output 2>&1 </dev/null\n\
+/// Where a container finds the attempt's FIFOs.
+const SHARED: &str = "/run/windlass";
+/// Waits for the supervisor's word, then runs the job's command with the shell that the image has: into the attempt's
+/// FIFO, or in the terminal. Where the image has its programs, only it knows: the in-job command is put before them here.
+const WRAPPER: &str = "read -r go </run/windlass/go && [ \"$go\" ] || exit 1\n\
+                       [ $go = pipe ] && exec >/run/windlass/output 2>&1 </dev/null\n\
+                       [ $go = stty ] && stty -opost rows 40 cols 160 2>/dev/null\n\
                        [ \"$BUILDKITE_BIN_PATH\" ] && export PATH=\"$BUILDKITE_BIN_PATH:$PATH\"\n\
                        [ -x /bin/bash ] && exec /bin/bash -e -c \"$1\"\nexec /bin/sh -e -c \"$1\"";
 
@@ -51,10 +54,12 @@ pub enum ContainerError {
         source: EngineError,
     },
     /// The image exists neither here nor where it would be pulled from.
-    #[error("the image {image} does not exist")]
+    #[error("the image {image} does not exist: {what}")]
     ImageMissing {
         /// The reference.
         image: String,
+        /// In the engine's words: to who may not see it, a registry says the same.
+        what: String,
     },
     /// The image could not be pulled.
     #[error("the image {image} could not be pulled: {what}")]
@@ -72,9 +77,9 @@ pub enum ContainerError {
         /// What it answered.
         source: EngineError,
     },
-    /// The FIFO for the output could not be made.
-    #[error("the job's output could not be made")]
-    Output(#[source] io::Error),
+    /// The attempt's FIFOs could not be made, or its files not be given to the image's user.
+    #[error("the job's files could not be made ready")]
+    Files(#[source] io::Error),
     /// The supervisor could not be started.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -87,41 +92,60 @@ impl ContainerError {
         let kind = match self {
             Self::ImageMissing { .. } => CauseKind::ImageMissing,
             Self::ImagePull { .. } => CauseKind::ImagePullFailed,
-            Self::NoEngine { .. } | Self::Engine { .. } | Self::Output(_) | Self::Start(_) => CauseKind::Internal,
+            Self::NoEngine { .. } | Self::Engine { .. } | Self::Files(_) | Self::Start(_) => CauseKind::Internal,
         };
-        let detail = match std::error::Error::source(self) {
+        let mut detail = match std::error::Error::source(self) {
             Some(source) => format!("{self}: {source}"),
             None => self.to_string(),
         };
+        if let Some(hint) = self.hint() {
+            detail = format!("{detail}; {hint}");
+        }
         Cause::new(kind, detail)
+    }
+
+    /// What people can do about it.
+    #[must_use]
+    pub const fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoEngine { .. } => Some(
+                "a step with an image needs Docker on its agent: start it there, or send the step to agents that have it",
+            ),
+            Self::ImageMissing { .. }
+            | Self::ImagePull { .. }
+            | Self::Engine { .. }
+            | Self::Files(_)
+            | Self::Start(_) => None,
+        }
     }
 }
 
 /// The machine's container engine, as one agent uses it.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    docker: Docker,
-    socket: PathBuf,
+    connection: Connection,
     agent: String,
 }
 
 impl Engine {
-    /// Connects, and agrees on a version of the API.
+    /// The engine that listens at `socket`, if one does.
+    #[must_use]
+    pub fn new(socket: &Path, agent: AgentId) -> Self {
+        Self { connection: Connection::new(socket), agent: agent.to_string() }
+    }
+
+    /// Connects, and agrees on a version of the API; says which.
     ///
     /// # Errors
     /// [`ContainerError::NoEngine`].
-    pub async fn connect(socket: &Path, agent: AgentId) -> Result<Self, ContainerError> {
-        let none = |source| ContainerError::NoEngine { socket: socket.to_owned(), source };
-        let path = socket.to_string_lossy();
-        let docker = Docker::connect_with_socket(&path, REQUEST_SECONDS, API_DEFAULT_VERSION).map_err(none)?;
-        let docker = docker.negotiate_version().await.map_err(none)?;
-        Ok(Self { docker, socket: socket.to_owned(), agent: agent.to_string() })
+    pub async fn connect(&self) -> Result<String, ContainerError> {
+        Ok(self.connection.docker().await?.client_version().to_string())
     }
 
-    /// The API version in use.
+    /// Whether one has ever answered.
     #[must_use]
-    pub fn version(&self) -> String {
-        self.docker.client_version().to_string()
+    pub fn is_connected(&self) -> bool {
+        self.connection.is_made()
     }
 
     /// Makes the image present.
@@ -129,24 +153,14 @@ impl Engine {
     /// # Errors
     /// That it is missing, or cannot be pulled.
     pub async fn ensure_image(&self, image: &str) -> Result<(), ContainerError> {
-        match self.docker.inspect_image(image).await {
-            Ok(_) => return Ok(()),
-            Err(EngineError::DockerResponseServerError { status_code: 404, .. }) => {}
-            Err(source) => return Err(ContainerError::Engine { what: "look for the image", source }),
-        }
-        let mut options = CreateImageOptionsBuilder::default().from_image(image);
-        if !has_tag(image) {
-            options = options.tag("latest");
-        }
-        let pulled =
-            self.docker.create_image(Some(options.build()), None, None).try_for_each(|_| async { Ok(()) }).await;
-        pulled.map_err(|error| pull_error(image, &error))
+        self.connection.ensure_image(image).await
     }
 
     /// Starts a job in a container of its image. The workspace has the same path within as without.
     ///
     /// # Errors
-    /// [`ContainerError`], with the cause that it stands for; nothing runs then, and nothing is left.
+    /// [`ContainerError`], with the cause that it stands for; nothing runs then, and nothing is left, unless the error
+    /// [is doubtful](StartError::is_doubtful).
     pub async fn start(&self, runner: &Runner, start: Start<'_>) -> Result<RunningJob, ContainerError> {
         let image = start.job.image.clone().unwrap_or_default();
         self.ensure_image(&image).await?;
@@ -154,119 +168,119 @@ impl Engine {
         if !dir.exists() {
             runner.prepare(start.job, start.epoch, start.workspace, &[]).map_err(StartError::Directory)?;
         }
-        let fifo = Places(&dir).fifo();
-        make_fifo(&fifo).map_err(ContainerError::Output)?;
-        let network = self.make_network(start.job.attempt).await?;
-        let made = self.make_container(&image, &start, &fifo, &network).await;
-        let launched = match made {
+        let name = name_of(start.job.attempt);
+        make_files(&Places(&dir), &ContainerRecord { engine: self.connection.socket().to_owned(), name })
+            .map_err(ContainerError::Files)?;
+        let launched = match self.make(&image, &start, &dir).await {
             Err(error) => Err(error),
-            Ok(container) => {
+            Ok((container, network)) => {
                 let env = start.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
                 let task = Task::Container(ContainerTask {
                     container,
                     network: Some(network),
-                    engine: self.socket.clone(),
+                    engine: self.connection.socket().to_owned(),
                     secrets: secrets_of(env).0.into_iter().map(str::to_owned).collect(),
                     memory_bytes: start.job.resources.memory_bytes,
+                    tty: start.job.tty,
                 });
                 runner.launch(&start, task).await.map_err(ContainerError::from)
             }
         };
-        if launched.is_err() {
+        let doubtful = matches!(&launched, Err(ContainerError::Start(error)) if error.is_doubtful());
+        if launched.is_err() && !doubtful {
             // The first error is what people need; what this one leaves is found by its labels.
-            drop(self.remove_all(|attempt| attempt == start.job.attempt.to_string()).await);
+            drop(self.reap_leftovers(|attempt| attempt != start.job.attempt).await);
         }
         launched
     }
 
-    async fn make_network(&self, attempt: AttemptId) -> Result<String, ContainerError> {
+    /// Makes network and container; says their ids.
+    async fn make(&self, image: &str, start: &Start<'_>, dir: &Path) -> Result<(String, String), ContainerError> {
+        let docker = self.connection.docker().await?;
+        let (attempt, name) = (start.job.attempt, name_of(start.job.attempt));
         let request = NetworkCreateRequest {
-            name: format!("windlass-{attempt}"),
+            name: name.clone(),
             labels: Some(self.labels(attempt)),
             ..NetworkCreateRequest::default()
         };
-        let what = "make the job's network";
-        self.docker
-            .create_network(request)
+        let network = docker.create_network(request).await.map_err(self.connection.fault("make the job's network"))?.id;
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let body = body(image, start, dir, &network, self.labels(attempt));
+        let made = docker
+            .create_container(Some(options), body)
             .await
-            .map(|made| made.id)
-            .map_err(|source| ContainerError::Engine { what, source })
+            .map_err(self.connection.fault("make the job's container"))?;
+        if rustix::process::geteuid().is_root() {
+            self.give_workspace(image, &made.id, start.workspace).await?;
+        }
+        Ok((made.id, network))
     }
 
-    async fn make_container(
-        &self,
-        image: &str,
-        start: &Start<'_>,
-        fifo: &Path,
-        network: &str,
-    ) -> Result<String, ContainerError> {
-        let options = CreateContainerOptionsBuilder::default().name(&format!("windlass-{}", start.job.attempt)).build();
-        let body = body(image, start, fifo, network, self.labels(start.job.attempt));
-        match self.docker.create_container(Some(options), body).await {
-            Ok(made) => Ok(made.id),
-            Err(source) => Err(ContainerError::Engine { what: "make the job's container", source }),
-        }
+    /// Gives the workspace to who works in it.
+    async fn give_workspace(&self, image: &str, container: &str, workspace: &Path) -> Result<(), ContainerError> {
+        let configured = self.connection.user_of(image).await?.unwrap_or_default();
+        let user = user::of(self.connection.docker().await?, container, &configured).await;
+        let Some(user) = user.map_err(self.connection.fault("look for the image's user"))? else { return Ok(()) };
+        let workspace = workspace.to_owned();
+        let given = tokio::task::spawn_blocking(move || owner::give(&workspace, user)).await;
+        given.map_err(io::Error::other).flatten().map_err(ContainerError::Files)
     }
 
     fn labels(&self, attempt: AttemptId) -> HashMap<String, String> {
         [(AGENT_LABEL.to_owned(), self.agent.clone()), (ATTEMPT_LABEL.to_owned(), attempt.to_string())].into()
     }
 
-    /// Ends and removes this agent's containers and networks, but for those of the attempts in `keep`; says how many
-    /// there were. For an agent that starts, after it has found its attempts.
+    /// Ends and removes this agent's containers and networks, but for those of attempts that it keeps; says how many
+    /// there were. `keep` is asked after they were listed.
     ///
     /// # Errors
     /// The engine's; what could be removed is.
-    pub async fn reap_leftovers(&self, keep: &[AttemptId]) -> Result<usize, ContainerError> {
-        let keep: Vec<String> = keep.iter().map(AttemptId::to_string).collect();
-        self.remove_all(|attempt| !keep.iter().any(|kept| kept == attempt)).await
-    }
-
-    async fn remove_all(&self, which: impl Fn(&str) -> bool) -> Result<usize, ContainerError> {
-        let fault = |what| move |source| ContainerError::Engine { what, source };
+    pub async fn reap_leftovers(&self, keep: impl Fn(AttemptId) -> bool) -> Result<usize, ContainerError> {
+        let docker = self.connection.docker().await?;
         let filters: HashMap<_, _> = [("label".to_owned(), vec![format!("{AGENT_LABEL}={}", self.agent)])].into();
         let chosen = |labels: Option<&HashMap<String, String>>| {
-            labels.and_then(|labels| labels.get(ATTEMPT_LABEL)).is_some_and(|attempt| which(attempt))
+            let attempt = labels.and_then(|labels| labels.get(ATTEMPT_LABEL)).and_then(|text| text.parse().ok());
+            attempt.is_some_and(|attempt| !keep(attempt))
         };
         let list = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let containers = self.docker.list_containers(Some(list)).await.map_err(fault("list containers"))?;
+        let containers = docker.list_containers(Some(list)).await.map_err(self.connection.fault("list containers"))?;
         let mut removed = 0;
         for container in containers.into_iter().filter(|container| chosen(container.labels.as_ref())) {
             let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
             let id = container.id.unwrap_or_default();
-            tolerate_missing(self.docker.remove_container(&id, Some(options)).await)
-                .map_err(fault("remove a container"))?;
+            tolerate_missing(docker.remove_container(&id, Some(options)).await)
+                .map_err(self.connection.fault("remove a container"))?;
             removed += 1;
         }
         let list = ListNetworksOptionsBuilder::default().filters(&filters).build();
-        let networks = self.docker.list_networks(Some(list)).await.map_err(fault("list networks"))?;
+        let networks = docker.list_networks(Some(list)).await.map_err(self.connection.fault("list networks"))?;
         for network in networks.into_iter().filter(|network| chosen(network.labels.as_ref())) {
             let id = network.id.unwrap_or_default();
-            tolerate_missing(self.docker.remove_network(&id).await).map_err(fault("remove a network"))?;
+            tolerate_missing(docker.remove_network(&id).await).map_err(self.connection.fault("remove a network"))?;
             removed += 1;
         }
         Ok(removed)
     }
 }
 
+/// An attempt's container, and its network.
+fn name_of(attempt: AttemptId) -> String {
+    format!("windlass-{attempt}")
+}
+
 fn body(
     image: &str,
     start: &Start<'_>,
-    fifo: &Path,
+    dir: &Path,
     network: &str,
     labels: HashMap<String, String>,
 ) -> ContainerCreateBody {
     let (job, workspace) = (start.job, start.workspace.to_string_lossy().into_owned());
-    let bind = |source: String, target: String| Mount {
-        source: Some(source),
-        target: Some(target),
-        typ: Some(MountType::BIND),
-        ..Mount::default()
-    };
     let limit = |value: u64| (value > 0).then(|| i64::try_from(value).unwrap_or(i64::MAX));
     let memory = limit(job.resources.memory_bytes);
-    let mut mounts =
-        vec![bind(workspace.clone(), workspace.clone()), bind(fifo.to_string_lossy().into_owned(), OUTPUT.to_owned())];
+    // A FIFO can be written to all the same.
+    let shared = bind(Places(dir).shared().to_string_lossy().into_owned(), SHARED.to_owned());
+    let mut mounts = vec![bind(workspace.clone(), workspace.clone()), Mount { read_only: Some(true), ..shared }];
     for shown in start.shown.iter().map(|path| path.to_string_lossy().into_owned()) {
         mounts.push(Mount { read_only: Some(true), ..bind(shown.clone(), shown) });
     }
@@ -277,6 +291,7 @@ fn body(
         env: Some(start.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
         working_dir: Some(workspace.clone()),
         labels: Some(labels),
+        tty: Some(job.tty),
         host_config: Some(HostConfig {
             memory,
             // The same as memory: no swap beside it.
@@ -286,7 +301,7 @@ fn body(
             init: Some(true),
             mounts: Some(mounts),
             network_mode: Some(network.to_owned()),
-            // Output goes through the FIFO; the engine keeps none.
+            // Output goes through the FIFO, or to who attached; the engine keeps none.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             ..HostConfig::default()
         }),
@@ -294,12 +309,21 @@ fn body(
     }
 }
 
-fn make_fifo(path: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, FileType, Mode, chmod, mknodat};
-    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o666), 0)?;
-    // Whatever the umask: an image may run as any user, and the directory around it is closed to all.
-    chmod(path, Mode::from_raw_mode(0o666))?;
-    Ok(())
+fn bind(source: String, target: String) -> Mount {
+    Mount { source: Some(source), target: Some(target), typ: Some(MountType::BIND), ..Mount::default() }
+}
+
+/// Makes what the container sees of the attempt's directory, and notes that there will be a container.
+fn make_files(places: &Places<'_>, record: &ContainerRecord) -> io::Result<()> {
+    use rustix::fs::{CWD, FileType, Mode, chmod, mkdirat, mknodat};
+    mkdirat(CWD, places.shared(), Mode::from_raw_mode(0o755))?;
+    for fifo in [places.output(), places.go()] {
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o666), 0)?;
+        // Whatever the umask: an image may run as any user, and the directory around it is closed to all.
+        chmod(&fifo, Mode::from_raw_mode(0o666))?;
+    }
+    chmod(places.shared(), Mode::from_raw_mode(0o755))?;
+    write_whole(&places.container(), &serde_json::to_vec(record)?)
 }
 
 /// Whether a reference names a tag or a digest; a colon before the last slash is a port.
@@ -316,7 +340,7 @@ fn pull_error(image: &str, error: &EngineError) -> ContainerError {
         other => (says_missing(&other.to_string()), other.to_string()),
     };
     let image = image.to_owned();
-    if missing { ContainerError::ImageMissing { image } } else { ContainerError::ImagePull { image, what } }
+    if missing { ContainerError::ImageMissing { image, what } } else { ContainerError::ImagePull { image, what } }
 }
 
 fn says_missing(message: &str) -> bool {

@@ -93,7 +93,8 @@ impl std::fmt::Debug for ProcessTask {
     }
 }
 
-/// A container that exists and is not started. Its output comes through a FIFO in the attempt's directory.
+/// A container that exists and is not started. Its command waits for a word in the attempt's FIFO `go`, and without a
+/// terminal writes into the FIFO `output`.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct ContainerTask {
     /// Its id.
@@ -106,6 +107,8 @@ pub struct ContainerTask {
     pub secrets: Vec<String>,
     /// The memory limit, for the cause.
     pub memory_bytes: u64,
+    /// It has a terminal, and its output comes from the engine.
+    pub tty: bool,
 }
 
 impl std::fmt::Debug for ContainerTask {
@@ -135,9 +138,27 @@ pub struct StartedRecord {
     /// The control groups that hold its processes.
     #[serde(default)]
     pub cgroups: Vec<PathBuf>,
-    /// Its container.
+    /// Its container's first process, where it can be seen from here.
     #[serde(default)]
-    pub container: Option<String>,
+    pub init: Option<InitRecord>,
+}
+
+/// A process that can be told from a later one of the same number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InitRecord {
+    /// Its number.
+    pub pid: i32,
+    /// When it started, in the kernel's ticks since boot.
+    pub started_ticks: u64,
+}
+
+/// `container.json`: there stands, or will stand, a container of this attempt. Written before it is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// The engine's socket.
+    pub engine: PathBuf,
+    /// The name of the container and of its network.
+    pub name: String,
 }
 
 /// The names in an attempt's directory.
@@ -161,8 +182,21 @@ impl Places<'_> {
         self.0.join("spool")
     }
 
-    pub(crate) fn fifo(&self) -> PathBuf {
-        self.0.join("output")
+    pub(crate) fn container(&self) -> PathBuf {
+        self.0.join("container.json")
+    }
+
+    /// What a container sees of the attempt's directory.
+    pub(crate) fn shared(&self) -> PathBuf {
+        self.0.join("io")
+    }
+
+    pub(crate) fn output(&self) -> PathBuf {
+        self.shared().join("output")
+    }
+
+    pub(crate) fn go(&self) -> PathBuf {
+        self.shared().join("go")
     }
 }
 

@@ -15,6 +15,7 @@ pub mod control;
 pub mod docker;
 pub mod launch;
 pub mod mask;
+pub mod owner;
 pub mod runner;
 pub mod shell;
 pub mod spawner;

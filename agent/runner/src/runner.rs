@@ -86,6 +86,17 @@ pub enum StartError {
     Supervisor(#[source] io::Error),
 }
 
+impl StartError {
+    /// Whether the job may run all the same: then only its supervisor, or the absence of one, can tell.
+    #[must_use]
+    pub const fn is_doubtful(&self) -> bool {
+        match self {
+            Self::Supervisor(_) | Self::Launch(LaunchError::Spawner(_)) => true,
+            Self::Directory(_) | Self::Launch(LaunchError::TooLarge | LaunchError::Refused { .. }) => false,
+        }
+    }
+}
+
 /// Starts jobs as processes of this machine.
 #[derive(Debug)]
 pub struct Runner {

@@ -6,6 +6,7 @@ mod clients;
 mod container;
 mod engine;
 mod family;
+mod init;
 mod log;
 mod process;
 
@@ -27,11 +28,12 @@ use windlass_protocol::time::WallMs;
 
 use crate::cgroup::Cgroups;
 use crate::control::{CONTROL_VERSION, Report, Request};
-use crate::launch::{Launch, Places, StartedRecord, Task, write_new, write_whole};
+use crate::launch::{InitRecord, Launch, Places, StartedRecord, Task, write_new, write_whole};
 use crate::mask::{Masker, secrets_of};
 use crate::sys;
 use clients::Clients;
 use container::Container;
+pub(crate) use container::bury as bury_container;
 use log::Log;
 use process::Process;
 
@@ -57,9 +59,27 @@ trait Watched {
     fn cgroups(&self) -> Vec<PathBuf> {
         Vec::new()
     }
-    /// Something beside signals that wakes the supervisor when the job changes.
-    fn wake(&self) -> Option<BorrowedFd<'_>> {
+    /// Lets a command start that waits for it; called while its lease allows it.
+    fn go(&mut self) {}
+    /// A container's first process.
+    fn init(&self) -> Option<InitRecord> {
         None
+    }
+    /// What wakes the supervisor, beside signals, when the job changes.
+    fn wakes(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+    /// When it is to be looked at whatever happens, by `CLOCK_BOOTTIME`.
+    fn wake_at(&self) -> Option<u64> {
+        None
+    }
+    /// Where output goes on that had broken off.
+    fn output_again(&mut self) -> Option<OwnedFd> {
+        None
+    }
+    /// Whether its output has an end of its own, which comes after the job's.
+    fn output_ends(&self) -> bool {
+        false
     }
 }
 
@@ -95,6 +115,9 @@ enum Stage {
 /// First wait for killed processes to be gone, and the longest one.
 const KILL_PAUSE_MS: u64 = 2;
 const KILL_PAUSE_MAX_MS: u64 = 250;
+/// Written where a terminal's output broke off and goes on.
+const OUTPUT_BROKE: &str =
+    "\n[windlass: the container engine broke off; what the terminal showed meanwhile is missing]\n";
 /// Between two tries to write to a disk that refuses.
 const DISK_RETRY_MS: u64 = 200;
 /// Tries to remove a control group whose last process is only just leaving, a millisecond apart.
@@ -137,7 +160,7 @@ fn supervise(launch: Launch, listener: UnixListener, cgroups: &Cgroups) -> io::R
     let started = match &launch.task {
         Task::Process(task) => Process::start(launch.attempt, task, cgroups)
             .map(|(process, output)| (Box::new(process) as Box<dyn Watched>, output)),
-        Task::Container(task) => Container::start(task, &Places(&launch.dir).fifo())
+        Task::Container(task) => Container::start(task, &Places(&launch.dir))
             .map(|(container, output)| (Box::new(container) as Box<dyn Watched>, output)),
     };
     let (task, output) = match started {
@@ -237,6 +260,9 @@ struct Ready {
 impl Supervisor {
     fn watch(mut self) -> io::Result<()> {
         self.record_start()?;
+        if !self.lease_is_over(boot_now_ms()) {
+            self.task.go();
+        }
         self.clients.accept(&self.listener, &self.hello());
         loop {
             let now = boot_now_ms();
@@ -247,6 +273,7 @@ impl Supervisor {
             }
             self.clear(&ready)?;
             self.task.collect();
+            self.resume_output();
             self.serve(&ready);
             if self.advance(boot_now_ms())? {
                 break;
@@ -257,11 +284,7 @@ impl Supervisor {
     }
 
     fn record_start(&self) -> io::Result<()> {
-        let container = match &self.launch.task {
-            Task::Process(_) => None,
-            Task::Container(task) => Some(task.container.clone()),
-        };
-        let record = StartedRecord { at: self.started_at, cgroups: self.task.cgroups(), container };
+        let record = StartedRecord { at: self.started_at, cgroups: self.task.cgroups(), init: self.task.init() };
         write_new(&Places(&self.launch.dir).started(), &serde_json::to_vec(&record)?)
     }
 
@@ -286,7 +309,7 @@ impl Supervisor {
         };
         let lease = self.lease.filter(|_| !self.is_ending());
         let disk = self.log.is_stuck().then_some(now + DISK_RETRY_MS);
-        by_stage.into_iter().chain(lease).chain(disk).min()
+        by_stage.into_iter().chain(lease).chain(disk).chain(self.task.wake_at()).min()
     }
 
     fn set_timer(&self, now: u64) -> io::Result<()> {
@@ -313,8 +336,8 @@ impl Supervisor {
         let clients_end = fds.len();
         let output = self.output.as_ref().filter(|_| self.log.has_room());
         fds.extend(output.map(|output| PollFd::new(output, PollFlags::IN)));
-        let wake = self.task.wake();
-        fds.extend(wake.as_ref().map(|wake| PollFd::new(wake, PollFlags::IN)));
+        let wakes = self.task.wakes();
+        fds.extend(wakes.iter().map(|wake| PollFd::new(wake, PollFlags::IN)));
         loop {
             match poll(&mut fds, None) {
                 Err(rustix::io::Errno::INTR) => {}
@@ -434,6 +457,20 @@ impl Supervisor {
         }
     }
 
+    fn lease_is_over(&self, now: u64) -> bool {
+        self.lease.is_some_and(|lease| now >= lease)
+    }
+
+    /// Goes on with output that broke off, and says so where it may lack something.
+    fn resume_output(&mut self) {
+        if self.output.is_none()
+            && let Some(output) = self.task.output_again()
+        {
+            self.log.push(wall_now(), OUTPUT_BROKE.as_bytes());
+            self.output = Some(output);
+        }
+    }
+
     /// Whether it is past being asked.
     const fn is_ending(&self) -> bool {
         matches!(self.stage, Stage::Killing { .. } | Stage::Draining { .. })
@@ -459,7 +496,10 @@ impl Supervisor {
         if self.task.main_ended() {
             self.start_killing();
         }
-        if self.lease.is_some_and(|lease| now >= lease) && !self.is_ending() {
+        if !self.lease_is_over(now) && self.stage == Stage::Running {
+            self.task.go();
+        }
+        if self.lease_is_over(now) && !self.is_ending() {
             let detail = "the lease was not renewed in time, so the job's processes were ended";
             self.verdict.get_or_insert_with(|| Cause::new(CauseKind::LeaseLost, detail));
             self.start_killing();
@@ -511,10 +551,15 @@ impl Supervisor {
     }
 
     /// All processes are gone. What they left in their pipe is taken, whatever the spool's bound says: it is at most
-    /// the pipe's size. Says whether all is written, or the disk refused for too long.
+    /// the pipe's size, or what an engine keeps. Says whether all is written, or the disk refused for too long.
     fn drain(&mut self, now: u64, give_up_at: u64) -> io::Result<bool> {
         while !self.log.is_stuck() {
-            if self.read_output()? != Drained::More {
+            let drained = self.read_output()?;
+            if drained == Drained::Empty && self.task.output_ends() && now < give_up_at {
+                // Its end wakes us.
+                return Ok(false);
+            }
+            if drained != Drained::More {
                 self.output = None;
                 self.log.finish();
                 return Ok(!self.log.is_stuck() || now >= give_up_at);

@@ -404,3 +404,35 @@ fn a_group_that_found_the_disk_full_is_not_there_after_a_restart_either() {
     store.put_many(&namespace, &blobs).unwrap();
     assert_eq!(store.stats().blobs, 6);
 }
+
+#[test]
+fn stats_tell_trusted_bytes_from_overlays_and_what_was_found_from_what_was_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (trusted, pr) = (Namespace::trusted("p"), Namespace::overlay("p", "pr:1"));
+    let (small, large) = (bytes(1, 1_000), bytes(2, 100_000));
+    let (one, two) = (Digest::of(&small), Digest::of(&large));
+    let store = durable(dir.path());
+    store.put(&pr, &small).unwrap();
+    store.put(&pr, &large).unwrap();
+    assert_eq!((store.stats().blob_bytes, store.stats().trusted_bytes), (101_000, 0));
+    store.put(&trusted, &small).unwrap();
+    assert_eq!(store.stats().trusted_bytes, 1_000, "by an upload of what was there");
+    store.grant(&trusted, &[one, two]).unwrap();
+    store.grant(&Namespace::trusted("q"), &[two]).unwrap();
+    assert_eq!((store.stats().blob_bytes, store.stats().trusted_bytes), (101_000, 101_000), "each once");
+    let count = |store: &Store| (store.stats().hits, store.stats().misses);
+    assert_eq!(count(&store), (0, 0), "putting and granting is no asking");
+    let unknown = Digest::of(b"never stored");
+    assert!(store.get(&trusted, &one).unwrap().is_some() && store.get(&trusted, &unknown).unwrap().is_none());
+    assert_eq!(count(&store), (1, 1));
+    assert!(store.contains(&trusted, &two) && !store.contains(&Namespace::trusted("r"), &two));
+    assert_eq!(count(&store), (2, 2), "what one may not see is not there");
+    assert_eq!(store.missing(&trusted, &[one, two, unknown]), [unknown]);
+    assert_eq!(count(&store), (4, 3));
+    drop(store);
+    let store = durable(dir.path());
+    assert_eq!((store.stats().trusted_bytes, count(&store)), (101_000, (0, 0)), "bytes last, counts begin anew");
+    flip(&dir.path().join("segments/00000000.seg"), &small);
+    assert!(store.get(&trusted, &one).unwrap().is_none());
+    assert_eq!(store.stats().trusted_bytes, 100_000, "what is put aside counts no more");
+}

@@ -117,7 +117,23 @@ pub(crate) struct Token {
     pub(crate) note: String,
     pub(crate) expires_at: Option<String>,
     pub(crate) uses_left: Option<u64>,
+    pub(crate) not_before: Option<String>,
+    pub(crate) allowed_cidrs: Vec<String>,
+    pub(crate) name_pattern: Option<String>,
     pub(crate) revoked_at: Option<String>,
+    pub(crate) agents: Vec<Admitted>,
+    pub(crate) agents_cut: bool,
+}
+
+/// An agent that a token admitted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Admitted {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) state: String,
+    pub(crate) joined_at: String,
+    pub(crate) gone: Option<String>,
 }
 
 /// A piece of a log.

@@ -14,8 +14,18 @@ use crate::ui::Ui;
 use crate::{place, size};
 
 /// Signals: the first SIGTERM or SIGINT drains (no new jobs, finish, leave; exit 0). A second one within ten minutes
-/// cancels what runs, with its grace. A third, or SIGQUIT, ends at once. Exit 4: the coordinator will never serve this
-/// agent, restarting it does not help.
+/// cancels what runs, with its grace. A third, or SIGQUIT, ends at once.
+///
+/// Exit 4: the coordinator will never serve this agent so (its token has ended, its address, name or tags are not
+/// admitted, it was revoked, its version is not spoken any more); restarting it does not help, and a service manager
+/// should not (systemd: RestartPreventExitStatus=4). What may change by itself (a token whose time has not come, a name
+/// that is still taken, a full or paused pool, clocks that differ, no coordinator) the agent waits for.
+///
+/// Private repositories: --git-credentials names a file of the agent's with one line for each server, such as
+/// https://USER:TOKEN@git.example.org (mode 0600, in the form of git's credential-store, special characters
+/// percent-encoded). Without it the agent's git uses what its user has: credential helpers, ~/.netrc, ssh keys. Jobs
+/// get the checkout and never the credential, provided that the agent runs as root: then jobs run as users of their
+/// own. An agent that is not root shares its user with its jobs, and they can read what it can.
 #[derive(Debug, Args)]
 pub(crate) struct AgentArguments {
     /// A file with the join token; needed until the agent has joined.
@@ -27,6 +37,14 @@ pub(crate) struct AgentArguments {
     /// The data directory.
     #[arg(long, value_name = "DIR", env = "WINDLASS_DATA")]
     data: Option<PathBuf>,
+    /// Keep the agent's key in memory alone: every start joins anew and is another agent, which takes the place of the
+    /// one that had this name on this machine. Needs a token of unlimited uses. A data directory that cannot be written
+    /// is replaced by one for temporary files.
+    #[arg(long)]
+    ephemeral_identity: bool,
+    /// A file with the credentials for private repositories over HTTPS.
+    #[arg(long, value_name = "FILE")]
+    git_credentials: Option<PathBuf>,
     /// The agent's name; the host's by default.
     #[arg(long)]
     name: Option<String>,
@@ -86,11 +104,14 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
         memory_bytes: arguments.memory.or(file.memory).as_deref().map(size::bytes).transpose()?,
         tags: tags.iter().map(|tag| key_value(tag)).collect::<Result<_, _>>()?,
         join_token: token,
+        ephemeral_identity: arguments.ephemeral_identity || file.ephemeral_identity.unwrap_or(false),
+        git_credentials: arguments.git_credentials.or(file.git_credentials),
         once: arguments.once,
         slot_user_base: file.slot_user_base.unwrap_or(SLOT_USER_BASE),
         cache_bytes: file.cache.as_deref().map_or(Ok(CACHE_DEFAULT_BYTES), size::bytes)?,
         spawner: serve::spawner()?,
-        docker_socket: windlass_agent::config::DOCKER_SOCKET.into(),
+        docker_socket: place::engine_socket(file.docker_socket),
+        alone: false,
     })
 }
 

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::de::DeserializeOwned;
+use tokio::signal::unix::{SignalKind, signal};
 use windlass_coordinator::config::ConfigFile;
 use windlass_coordinator::{Config, Coordinator, Http, StartError};
 use windlass_coordinator_store::StoreUrl;
+use windlass_protocol::limits::{CERT_LIFE_MIN_MS, CERT_LIFE_MS, SERVER_CERT_LIFE_MAX_MS};
 
 use super::serve;
 use crate::error::{Code, Failure};
@@ -17,7 +19,8 @@ use crate::ui::Ui;
 /// The port of UDP and TCP where nobody says.
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
 
-/// The first SIGTERM or SIGINT stops it: agents keep their jobs and come back when it does.
+/// The first SIGTERM or SIGINT stops it: agents keep their jobs and come back when it does. SIGHUP reads the files of
+/// --tls-cert and --tls-key again at once; changed ones are noticed by themselves within ten seconds.
 #[derive(Debug, Args)]
 pub(crate) struct CoordinatorArguments {
     /// Where agents (UDP) and clients (TCP) reach it. [default: 127.0.0.1:7070]
@@ -65,17 +68,32 @@ pub(crate) async fn run(arguments: CoordinatorArguments, ui: &Ui) -> Result<Code
         return check_data(&config.data, ui);
     }
     let mut signals = serve::signals()?;
+    let mut hangups = signal(SignalKind::hangup()).map_err(|e| Failure::system("signals cannot be listened to", &e))?;
     let mut coordinator = start(config.clone()).await?;
     let _announced = announce(&coordinator, &config.data, ui);
     ui.data(&format!("ready {}", coordinator.url));
-    tokio::select! {
-        _ = signals.recv() => {
-            let end = coordinator.stop().await;
-            tracing::info!(?end, "coordinator_stopped");
-            Ok(Code::Done)
+    loop {
+        tokio::select! {
+            _ = signals.recv() => {
+                let end = coordinator.stop().await;
+                tracing::info!(?end, "coordinator_stopped");
+                return Ok(Code::Done);
+            }
+            Some(()) = hangups.recv() => coordinator.reload_certificates(),
+            end = coordinator.failed() => {
+                return Err(Failure::new(Code::Failed, format!("the coordinator had to stop: {end:?}")));
+            }
         }
-        end = coordinator.failed() => Err(Failure::new(Code::Failed, format!("the coordinator had to stop: {end:?}"))),
     }
+}
+
+/// A certificate's life as the file says it, if it is one that can be.
+fn life_ms(key: &str, seconds: u64, most_ms: u64) -> Result<u64, Failure> {
+    let life_ms = seconds.saturating_mul(1_000);
+    if (CERT_LIFE_MIN_MS..=most_ms).contains(&life_ms) {
+        return Ok(life_ms);
+    }
+    Err(Failure::usage(format!("{key} is between {} and {}", CERT_LIFE_MIN_MS / 1_000, most_ms / 1_000)))
 }
 
 /// Starts a coordinator, with what to do if it does not start.
@@ -150,6 +168,12 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
     config.advertise = if arguments.advertise.is_empty() { file.advertise } else { arguments.advertise };
     if let Some(days) = file.retention_days {
         config.retention_ms = days.saturating_mul(86_400_000);
+    }
+    if let Some(seconds) = file.agent_certificate_seconds {
+        config.lives.agent_ms = life_ms("agent_certificate_seconds", seconds, CERT_LIFE_MS)?;
+    }
+    if let Some(seconds) = file.server_certificate_seconds {
+        config.lives.server_ms = life_ms("server_certificate_seconds", seconds, SERVER_CERT_LIFE_MAX_MS)?;
     }
     let minutes = |minutes: u64| minutes.saturating_mul(60_000);
     if let Some(default) = file.timeout_default_minutes {

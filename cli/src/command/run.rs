@@ -151,8 +151,9 @@ fn check_steps(graph: &Graph, wanted: &[String]) -> Result<(), Failure> {
 fn warn_of_images(graph: &Graph, ui: &Ui) {
     let needs = graph.nodes.iter().find(|node| matches!(&node.kind, NodeKind::Command(step) if step.image.is_some()));
     let Some(node) = needs else { return };
-    let socket = windlass_agent_runner::docker::ENGINE_SOCKET;
-    if let Err(error) = std::os::unix::net::UnixStream::connect(socket) {
+    let socket = crate::place::engine_socket(None);
+    if let Err(error) = std::os::unix::net::UnixStream::connect(&socket) {
+        let socket = socket.display();
         ui.warn(&format!("step `{}` needs an image, and no Docker answers at {socket}: {error}", node.label));
     }
 }

@@ -55,12 +55,13 @@ pub(crate) fn check_reachable(data: &Path) -> Result<(), Failure> {
     }
 }
 
-/// An agent for a coordinator in the same process.
+/// An agent for a coordinator in the same process, `alone` where it is the only one that there will be.
 pub(crate) fn embedded_agent(
     coordinator: &Coordinator,
     data: &Path,
     slots: u32,
     join_token: Option<Secret<String>>,
+    alone: bool,
 ) -> Result<AgentConfig, Failure> {
     check_reachable(data)?;
     let port = coordinator.address.port();
@@ -79,11 +80,14 @@ pub(crate) fn embedded_agent(
         memory_bytes: None,
         tags: Vec::new(),
         join_token,
+        ephemeral_identity: false,
+        git_credentials: None,
         once: false,
         slot_user_base: SLOT_USER_BASE,
         cache_bytes: windlass_agent::config::CACHE_DEFAULT_BYTES,
         spawner: spawner()?,
-        docker_socket: windlass_agent::config::DOCKER_SOCKET.into(),
+        docker_socket: place::engine_socket(None),
+        alone,
     })
 }
 
@@ -104,7 +108,7 @@ pub(crate) fn agent_end(ended: Result<Ended, windlass_agent::Fault>) -> Result<C
         Ok(Ended::Refused(code)) => {
             let name = serde_json::to_value(code).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
             Err(Failure::new(Code::Refused, format!("the coordinator will not serve this agent: {name}"))
-                .hint("join again with a new token and an empty data directory, if it should be served"))
+                .hint(code.advice()))
         }
         Err(fault) => {
             let code = match &fault {

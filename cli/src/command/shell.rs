@@ -1,10 +1,13 @@
-//! `windlass shell`: into the workspace that a failed job left on this machine.
+//! `windlass shell`: into the workspace that a failed job left on this machine, and into its image where it had one.
+
+mod container;
 
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
 use clap::Args;
+use windlass_agent::kept::Kept;
 
 use super::{find_build, find_job, reach};
 use crate::client::ServerArguments;
@@ -25,20 +28,32 @@ pub(crate) struct ShellArguments {
     server: ServerArguments,
 }
 
-/// Becomes a shell in the workspace.
+/// A workspace that was kept.
+struct Workspace {
+    checkout: PathBuf,
+    what: String,
+    attempt: String,
+    variables: Vec<(&'static str, String)>,
+    /// `None` for a job that ran in no image.
+    kept: Option<Kept>,
+}
+
+/// Becomes a shell in the workspace, or stands before one in a container.
 pub(crate) async fn run(arguments: &ShellArguments, ui: &Ui) -> Result<Code, Failure> {
     let reached = reach::to_read(&arguments.server).await?;
     let found = workspace(arguments, &reached).await;
     // The shell may live for long: nothing of ours stays open beside it.
     reached.end().await;
-    let (checkout, what, variables) = found?;
+    let Workspace { checkout, what, attempt, variables, kept } = found?;
+    if let Some(kept) = kept {
+        ui.say(&format!("the workspace of {what} in {}: {}", kept.image, checkout.display()));
+        return container::enter(&kept, &attempt, &checkout).await;
+    }
     let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty()).unwrap_or_else(|| "/bin/sh".into());
     ui.say(&format!("the workspace of {what}: {}", checkout.display()));
     let error = Command::new(&shell).current_dir(&checkout).envs(variables).exec();
     Err(Failure::system(format!("{} cannot be started in {}", shell.display(), checkout.display()), &error))
 }
-
-type Workspace = (PathBuf, String, Vec<(&'static str, String)>);
 
 async fn workspace(arguments: &ShellArguments, reached: &reach::Reached) -> Result<Workspace, Failure> {
     let (build, _) = find_build(reached.client(), &arguments.build).await?;
@@ -53,7 +68,8 @@ async fn workspace(arguments: &ShellArguments, reached: &reach::Reached) -> Resu
         return Err(Failure::usage("the server runs elsewhere: workspaces are kept on the agent's machine")
             .hint("run the build here with `windlass run --keep`"));
     };
-    let checkout = data.join("agent/work").join(&attempt.id).join("checkout");
+    let root = data.join("agent/work").join(&attempt.id);
+    let checkout = root.join("checkout");
     match std::fs::metadata(&checkout) {
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -72,5 +88,7 @@ async fn workspace(arguments: &ShellArguments, reached: &reach::Reached) -> Resu
         ("WINDLASS_JOB_ID", job.id.clone()),
         ("WINDLASS_ATTEMPT_ID", attempt.id.clone()),
     ];
-    Ok((checkout, what, variables))
+    let unread = |e| Failure::system(format!("what {} says of its job cannot be read", root.display()), &e);
+    let kept = Kept::read(&root).map_err(unread)?;
+    Ok(Workspace { checkout, what, attempt: attempt.id.clone(), variables, kept })
 }

@@ -71,11 +71,16 @@ impl Pair {
     /// Starts both, and waits until the agent can take jobs.
     pub(crate) async fn start(config: Config, slots: u32) -> Result<Self, Failure> {
         let data = config.data.clone();
-        Self::with(coordinator::start(config).await?, data, slots).await
+        Self::with(coordinator::start(config).await?, data, slots, false).await
     }
 
-    /// Gives a coordinator its agent, and waits until that can take jobs.
-    pub(crate) async fn with(coordinator: Coordinator, data: PathBuf, slots: u32) -> Result<Self, Failure> {
+    /// Gives a coordinator its agent, and waits until that can take jobs. `alone` where no other one will come.
+    pub(crate) async fn with(
+        coordinator: Coordinator,
+        data: PathBuf,
+        slots: u32,
+        alone: bool,
+    ) -> Result<Self, Failure> {
         // One that has joined needs no token, and none is left lying about.
         let token = match data.join("agent/identity/chain.der").exists() {
             true => None,
@@ -84,7 +89,7 @@ impl Pair {
                 Some(Secret::new(token))
             }
         };
-        let agent_config = serve::embedded_agent(&coordinator, &data, slots, token)?;
+        let agent_config = serve::embedded_agent(&coordinator, &data, slots, token, alone)?;
         let (agent_signals, signals) = mpsc::channel(8);
         let agent = tokio::spawn(windlass_agent::run(agent_config, signals));
         let mut pair = Self { coordinator, data, agent, agent_signals };

@@ -90,9 +90,15 @@ impl Core {
             return Ok(());
         }
         self.check_submit(&submit)?;
+        let next = self.next_number(&submit.pipeline);
+        if submit.number.is_some_and(|number| number != next) {
+            return Err(Rejected::NumberTaken { next });
+        }
+        if self.builds.contains_key(&submit.id) {
+            return Err(Rejected::IdTaken(submit.id));
+        }
         let wall = self.now.wall;
-        let id = self.ids.build(wall);
-        let number = self.numbers.get(&submit.pipeline).copied().unwrap_or(0) + 1;
+        let (id, number) = (submit.id, self.next_number(&submit.pipeline));
         self.numbers.insert(submit.pipeline.clone(), number);
         self.book.numbers.insert(submit.pipeline.clone());
         let definition = Digest::of(submit.definition.as_bytes());

@@ -61,6 +61,11 @@ pub enum Effect {
         /// It is over.
         sealed: bool,
     },
+    /// A job that was ready since then is leased, durably, for the first time in this attempt; for metrics.
+    Dispatched {
+        /// When its dependencies were done, or its retry was decided.
+        runnable_at: WallMs,
+    },
     /// Volatile progress, for views and watchers; may step back after a restart.
     Progress(Progress),
     /// The build has ended, is durable, and is in memory no more.

@@ -41,6 +41,15 @@ pub enum Rejected {
     /// The same idempotency key was used with another body.
     #[error("the idempotency key was used before with another body")]
     IdempotencyMismatch,
+    /// Another build of the pipeline got the number that the submit was made for: compile with the next one.
+    #[error("another build of the pipeline was given the number first; the next one is {next}")]
+    NumberTaken {
+        /// The number that is next now.
+        next: u64,
+    },
+    /// A build has this id already.
+    #[error("build {0} exists already")]
+    IdTaken(BuildId),
     /// A limit was reached.
     #[error("{what}: at most {limit}")]
     Limit {

@@ -107,11 +107,13 @@ impl Core {
         Ok(())
     }
 
-    fn on_refused(&mut self, id: AgentId, attempt: AttemptId, epoch: Epoch, _cause: &Cause) -> Result<(), Rejected> {
+    fn on_refused(&mut self, id: AgentId, attempt: AttemptId, epoch: Epoch, cause: &Cause) -> Result<(), Rejected> {
         self.check_right(id, attempt, epoch)?;
         let until = self.now.mono.plus_ms(self.beat_ms(id));
         if let Some(agent) = self.agents.get_mut(&id) {
             agent.backoff_until = Some(until);
+            // Known before its next beat says it, or takes it back.
+            agent.health.disk_full |= cause.kind == CauseKind::DiskFull;
         }
         self.timers.set(Timer::Backoff(id), until);
         self.requeue(attempt);

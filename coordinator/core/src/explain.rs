@@ -51,6 +51,8 @@ pub enum Why {
 pub enum Obstacle {
     /// It is not online.
     Agent(AgentState),
+    /// Its disk is full.
+    DiskFull,
     /// It lacks a tag.
     Tags,
     /// It runs no images.
@@ -72,6 +74,7 @@ impl fmt::Display for Obstacle {
             Self::Agent(AgentState::Paused) => f.write_str("paused"),
             Self::Agent(AgentState::Quarantined) => f.write_str("quarantined"),
             Self::Agent(AgentState::Gone) => f.write_str("gone"),
+            Self::DiskFull => f.write_str("out of disk space"),
             Self::Tags => f.write_str("without its tags"),
             Self::Images => f.write_str("unable to run images"),
             Self::TooSmall => f.write_str("too small"),
@@ -157,6 +160,7 @@ impl Core {
             let Some(pool) = pools.iter().find(|pool| pool.name == agent.row.pool) else { continue };
             let state = agent.state(Some(pool));
             let obstacle = match &agent.hello {
+                _ if state == AgentState::Quarantined && agent.health.disk_full => Obstacle::DiskFull,
                 _ if !agent.is_eligible(Some(pool)) => Obstacle::Agent(state),
                 None => Obstacle::Agent(state),
                 Some(_) if !has_tags(agent, &shape.tags) => Obstacle::Tags,

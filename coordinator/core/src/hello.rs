@@ -14,7 +14,7 @@ use crate::error::Rejected;
 use crate::input::ConnId;
 use crate::lease::Remains;
 use crate::result::matching_rule;
-use crate::row::{AttemptState, JobState, JoinRefused};
+use crate::row::{AttemptState, JobState, JoinRefused, TokenGrant};
 use crate::state::{Core, Lease, Phase, Slot};
 use crate::token::effective_tags;
 
@@ -43,6 +43,9 @@ impl Core {
         }
         let pool = self.pools.get(&agent.row.pool).ok_or_else(|| Rejected::NoSuchPool(agent.row.pool.clone()))?;
         let tags = effective_tags(&pool.tags, &hello.tags).map_err(Rejected::Join)?;
+        if agent.row.name != hello.name {
+            self.check_new_name(id, &hello.name).map_err(Rejected::Join)?;
+        }
         let (lease_ms, beat_ms) = (pool.lease_ms, pool.beat_ms);
         if (&agent.row.name, &agent.row.tags) != (&hello.name, &tags) {
             self.book.agents.insert(id);
@@ -65,6 +68,17 @@ impl Core {
         self.reconcile(id, &held, |verdicts| CoordinatorMessage::Welcome { session, lease_ms, beat_ms, verdicts });
         self.repeat_drain(id);
         Ok(())
+    }
+
+    /// Whether an agent that has joined may be called otherwise from now on. Its old name it keeps in any case: work is
+    /// not lost because somebody took it meanwhile.
+    fn check_new_name(&self, id: AgentId, name: &str) -> Result<(), JoinRefused> {
+        let Some(agent) = self.agents.get(&id) else { return Ok(()) };
+        match self.tokens.get(&agent.row.token).map(|token| &token.grant) {
+            Some(TokenGrant::Join { terms, .. }) => terms.admit_name(name)?,
+            Some(TokenGrant::Api { .. }) | None => {}
+        }
+        self.check_name_free(&agent.row.pool, name, Some(id))
     }
 
     fn reconcile(

@@ -176,6 +176,8 @@ pub enum Request {
         /// Which.
         agent: AgentId,
     },
+    /// Tokens were used, each last at this time.
+    NoteUses(Vec<(TokenId, windlass_protocol::WallMs)>),
     /// Builds, idempotency keys and gone agents older than this may be forgotten by the core (the store's rows are the
     /// shell's to delete).
     Retain {

@@ -71,6 +71,11 @@ impl Core {
                 row.attempts.push(id);
             }
         });
+        if fresh {
+            let row = &self.jobs[&job].row;
+            let runnable_at = row.runnable_at.unwrap_or(row.created_at);
+            self.book.out.push(Effect::Dispatched { runnable_at });
+        }
         if self.builds[&build].row.started_at.is_none() {
             self.edit_build(build).started_at = Some(wall);
         }

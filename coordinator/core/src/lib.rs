@@ -6,6 +6,7 @@
 //! | [`input`] | everything that can happen |
 //! | [`effect`] | everything that it wants done |
 //! | [`error`] | why it refuses |
+//! | [`terms`] | what a join token asks of an agent beside its secret |
 //! | [`policy`] | what an operator may choose |
 //! | [`explain`] | why a job waits |
 //! | [`served`] | what of the pipeline language it runs |
@@ -53,6 +54,7 @@ mod silence;
 mod slot;
 mod spec;
 mod state;
+pub mod terms;
 mod timer;
 mod token;
 mod upload;

@@ -1,6 +1,6 @@
 //! What clients ask for: each request is checked whole, then done, noted in the audit trail and answered.
 
-use windlass_protocol::{AgentId, CauseKind, WallMs, limits};
+use windlass_protocol::{AgentId, CauseKind, TokenId, WallMs, limits};
 
 use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
@@ -71,6 +71,7 @@ impl Core {
                 self.revoke_agent(agent);
                 self.audit(actor, "agent.revoke", &agent.to_string(), "");
             }
+            Request::NoteUses(uses) => self.note_uses(&uses),
             Request::Retain { idempotency_before } => self.retain(idempotency_before),
         }
         self.book.out.push(Effect::Reply { to, reply: Reply::Done });
@@ -81,6 +82,15 @@ impl Core {
         match agents.iter().find(|agent| !self.agents.contains_key(agent)) {
             Some(unknown) => Err(Rejected::NoSuchAgent(*unknown)),
             None => Ok(()),
+        }
+    }
+
+    /// A later use than the one that is known is written down; a token that is no more has none.
+    fn note_uses(&mut self, uses: &[(TokenId, WallMs)]) {
+        for (id, at) in uses {
+            let Some(token) = self.tokens.get_mut(id).filter(|token| token.last_used_at < Some(*at)) else { continue };
+            token.last_used_at = Some(*at);
+            self.book.tokens.insert(*id);
         }
     }
 

@@ -121,7 +121,10 @@ impl Core {
         self.judge(lease.job, &outcome);
         if let Some(agent) = self.agents.get_mut(&lease.agent) {
             agent.committed.insert(id, lease.epoch);
+            // Known before its next beat says it, or takes it back.
+            agent.health.disk_full |= outcome.cause.as_ref().is_some_and(|cause| cause.kind == CauseKind::DiskFull);
         }
+        self.refresh(lease.agent);
         self.send(lease.agent, CoordinatorMessage::Committed { attempt: id, epoch: lease.epoch });
         self.seal(id);
     }
@@ -145,8 +148,9 @@ impl Core {
             (_, Some(CauseKind::Canceled)) => JobState::Canceled,
             _ => JobState::Failed,
         };
-        let taken_away = matches!(kind, Some(CauseKind::AgentStopped | CauseKind::SpotNotice));
-        let unstarted = taken_away && outcome.started_at.is_none();
+        // What its agent had no room for may find it on another one.
+        let elsewhere = matches!(kind, Some(CauseKind::AgentStopped | CauseKind::SpotNotice | CauseKind::DiskFull));
+        let unstarted = elsewhere && outcome.started_at.is_none();
         let decision = match to {
             JobState::Failed if unstarted && self.may_move(id) => Decision::Free,
             JobState::Failed | JobState::TimedOut => {

@@ -4,6 +4,7 @@
 //! not in a row is volatile by design: connections, beats, and progress that agents tell anew after a restart.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,8 @@ use windlass_pipeline::graph::{BlockedState, Graph, Group, Node, Notify, Superse
 use windlass_protocol::job::{Epoch, Outcome, Resources, Source};
 use windlass_protocol::message::RefuseCode;
 use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, TokenId, Trust, WallMs};
+
+use crate::terms::JoinTerms;
 
 /// Who asked for something, as written in rows and in the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -446,8 +449,20 @@ pub struct PoolRow {
 pub enum TagPolicy {
     /// Exactly these; claiming another is refused.
     Fixed(Vec<(String, String)>),
+    /// Those of these that an agent claims, and no others; a value `*` allows any value of that name.
+    Allowed(Vec<(String, String)>),
     /// These for all, and any that an agent claims beside them.
     Free(Vec<(String, String)>),
+}
+
+impl TagPolicy {
+    /// The tags that it names, whatever it says of them.
+    #[must_use]
+    pub fn tags(&self) -> &[(String, String)] {
+        match self {
+            Self::Fixed(tags) | Self::Allowed(tags) | Self::Free(tags) => tags,
+        }
+    }
 }
 
 /// An agent that has joined, whether it is here or not.
@@ -486,6 +501,14 @@ pub struct AgentRow {
     pub gone: Option<String>,
 }
 
+impl AgentRow {
+    /// When one that is gone was last seen, as far as its row says.
+    #[must_use]
+    pub fn gone_since(&self) -> WallMs {
+        self.last_seen_at.or(self.revoked_at).unwrap_or(self.joined_at)
+    }
+}
+
 /// A token, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRow {
@@ -506,6 +529,9 @@ pub struct TokenRow {
     /// It was taken back.
     #[serde(default)]
     pub revoked_at: Option<WallMs>,
+    /// When it was last used, coarsely: a use is written some minutes later, so that no request costs a commit.
+    #[serde(default)]
+    pub last_used_at: Option<WallMs>,
 }
 
 /// What a token lets one do. The two kinds never mix.
@@ -520,6 +546,9 @@ pub enum TokenGrant {
         max_uses: Option<u32>,
         /// How many it has admitted.
         used: u32,
+        /// What it asks of an agent beside its secret.
+        #[serde(default)]
+        terms: JoinTerms,
     },
     /// Lets a client use the API.
     Api {
@@ -532,6 +561,14 @@ pub enum TokenGrant {
         #[serde(default)]
         branch: Option<String>,
     },
+}
+
+impl TokenGrant {
+    /// A grant for agents of a pool that asks nothing but its secret.
+    #[must_use]
+    pub fn join(pool: impl Into<String>, max_uses: Option<u32>) -> Self {
+        Self::Join { pool: pool.into(), max_uses, used: 0, terms: JoinTerms::default() }
+    }
 }
 
 /// What an API token may do; names are fixed by the interface.
@@ -742,6 +779,11 @@ pub struct Rows {
 /// What a submit asks for. The shell has compiled the pipeline, checked scopes and made the namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submit {
+    /// Made by the shell, because a pipeline may say it.
+    pub id: BuildId,
+    /// The number that the pipeline was compiled with, if it says it: it is the build's, or the submit is refused with
+    /// [`crate::Rejected::NumberTaken`].
+    pub number: Option<u64>,
     /// The pipeline's name.
     pub pipeline: String,
     /// Its text.
@@ -826,6 +868,8 @@ pub struct Joining {
     pub machine_id: String,
     /// As the agent claims.
     pub tags: Vec<(String, String)>,
+    /// Where it asks from, as the link sees it.
+    pub address: Option<IpAddr>,
 }
 
 /// Why a request to join was refused.

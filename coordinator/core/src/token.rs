@@ -9,21 +9,24 @@ use crate::error::Rejected;
 use crate::input::ReplyTo;
 use crate::lease::Remains;
 use crate::row::{Actor, AgentRow, JoinRefused, Joining, NewToken, PoolRow, TagPolicy, TokenGrant, TokenRow};
-use crate::state::Core;
+use crate::state::{Agent, Core};
 
 /// The tags that an agent has by its pool's policy and its own claim; one that it may not claim is named (F6).
 pub(crate) fn effective_tags(
     policy: &TagPolicy,
     claimed: &[(String, String)],
 ) -> Result<Vec<(String, String)>, JoinRefused> {
+    let refuse = |(name, value): &(String, String)| {
+        let detail = format!("the pool does not allow the tag `{name}={value}`: leave it out, or change the pool");
+        Err(JoinRefused { code: RefuseCode::TagNotAllowed, detail })
+    };
     match policy {
-        TagPolicy::Fixed(tags) => {
-            if let Some((name, value)) = claimed.iter().find(|tag| !tags.contains(tag)) {
-                let detail =
-                    format!("the pool does not allow the tag `{name}={value}`: leave it out, or change the pool");
-                return Err(JoinRefused { code: RefuseCode::TagNotAllowed, detail });
-            }
-            Ok(tags.clone())
+        TagPolicy::Fixed(tags) => claimed.iter().find(|tag| !tags.contains(tag)).map_or(Ok(tags.clone()), refuse),
+        TagPolicy::Allowed(tags) => {
+            let allows = |(name, value): &(String, String)| {
+                tags.iter().any(|(allowed, any)| allowed == name && (any == "*" || any == value))
+            };
+            claimed.iter().find(|tag| !allows(tag)).map_or(Ok(claimed.to_vec()), refuse)
         }
         TagPolicy::Free(tags) => {
             let mut all = tags.clone();
@@ -39,7 +42,7 @@ fn limit(what: &'static str, limit: usize) -> Rejected {
 
 /// Whether a pool's description stays within bounds.
 fn check_pool(pool: &PoolRow) -> Result<(), Rejected> {
-    let (TagPolicy::Fixed(tags) | TagPolicy::Free(tags)) = &pool.tags;
+    let tags = pool.tags.tags();
     if pool.queues.len() > limits::QUEUES_PER_POOL_MAX {
         return Err(limit("queues of a pool", limits::QUEUES_PER_POOL_MAX));
     }
@@ -86,7 +89,10 @@ impl Core {
         if live >= limits::TOKENS_MAX {
             return Err(limit("tokens that are not past", limits::TOKENS_MAX));
         }
-        if let TokenGrant::Join { pool, .. } = &new.grant {
+        if let TokenGrant::Join { pool, terms, .. } = &new.grant {
+            if terms.allowed_cidrs.len() > limits::CIDRS_PER_TOKEN_MAX {
+                return Err(limit("networks of a token", limits::CIDRS_PER_TOKEN_MAX));
+            }
             match (self.pools.get(pool), &new.pool) {
                 (Some(held), Some(asked)) => {
                     if let Some(field) = contradiction(held, asked) {
@@ -116,6 +122,7 @@ impl Core {
             created_at: wall,
             expires_at: new.expires_at,
             revoked_at: None,
+            last_used_at: None,
         };
         self.tokens.insert(new.id, row);
         self.book.tokens.insert(new.id);
@@ -150,7 +157,7 @@ impl Core {
         else {
             return refuse(RefuseCode::TokenUnknown, "there is no such token: ask for a new one");
         };
-        let TokenGrant::Join { pool, max_uses, used } = token.grant.clone() else {
+        let TokenGrant::Join { pool, max_uses, used, terms } = token.grant.clone() else {
             return refuse(RefuseCode::TokenUnknown, "this is no join token: make one with `token create --pool`");
         };
         if let Some(known) = self.keys.get(&joining.key).copied() {
@@ -166,12 +173,14 @@ impl Core {
         if max_uses.is_some_and(|max| used >= max) {
             return refuse(RefuseCode::TokenUsedUp, "all uses of the token are taken: ask for a new one");
         }
+        terms.admit(wall, joining.address, &joining.name).map_err(Rejected::Join)?;
         let Some(home) = self.pools.get(&pool) else { return Err(Rejected::NoSuchPool(pool)) };
         if home.paused {
             return refuse(RefuseCode::PoolPaused, "the pool takes nobody now: try again later");
         }
         if self.agents.len() >= limits::AGENTS_MAX {
-            return refuse(RefuseCode::PoolFull, "there are as many agents as one coordinator serves");
+            let detail = "there are as many agents as one coordinator serves: revoke some that are gone for good";
+            return refuse(RefuseCode::PoolFull, detail);
         }
         if joining.name.len() > limits::NAME_MAX_BYTES || joining.machine_id.len() > limits::NAME_MAX_BYTES {
             return Err(limit("bytes of a name", limits::NAME_MAX_BYTES));
@@ -180,6 +189,7 @@ impl Core {
             return Err(limit("tags of an agent", limits::TAGS_MAX));
         }
         let tags = effective_tags(&home.tags, &joining.tags).map_err(Rejected::Join)?;
+        self.check_name_free(&pool, &joining.name, None).map_err(Rejected::Join)?;
         self.replace_older(&pool, &joining);
         self.admit(to, joining, pool, tags);
         Ok(())
@@ -187,8 +197,11 @@ impl Core {
 
     fn admit(&mut self, to: ReplyTo, joining: Joining, pool: String, tags: Vec<(String, String)>) {
         let wall = self.now.wall;
-        if let Some(TokenGrant::Join { used, .. }) = self.tokens.get_mut(&joining.token).map(|token| &mut token.grant) {
-            *used += 1;
+        if let Some(token) = self.tokens.get_mut(&joining.token) {
+            token.last_used_at = Some(wall);
+            if let TokenGrant::Join { used, .. } = &mut token.grant {
+                *used += 1;
+            }
         }
         self.book.tokens.insert(joining.token);
         let id = self.ids.agent(wall);
@@ -237,7 +250,22 @@ impl Core {
         self.book.out.push(Effect::Reply { to, reply: Reply::Joined { agent, pool, zone, trust } });
     }
 
-    /// The same machine comes with a new key: the agent that lost its state is gone (F9).
+    /// Whether no other agent of the pool that is connected has this name.
+    pub(crate) fn check_name_free(&self, pool: &str, name: &str, but: Option<AgentId>) -> Result<(), JoinRefused> {
+        let taken = |(id, agent): (&AgentId, &Agent)| {
+            agent.conn.is_some() && Some(*id) != but && agent.row.name == name && agent.row.pool == pool
+        };
+        if !self.agents.iter().any(taken) {
+            return Ok(());
+        }
+        let detail = format!(
+            "an agent of pool `{pool}` that is online is called `{name}`: give this one another --name, or stop that one"
+        );
+        Err(JoinRefused { code: RefuseCode::NameTaken, detail })
+    }
+
+    /// The same machine comes with a new key: the agent that lost its state is gone (F9). Agents of one machine are told
+    /// apart by their names, and machines that were copied from one image may share an id: both have to agree.
     fn replace_older(&mut self, pool: &str, joining: &Joining) {
         if joining.machine_id.is_empty() {
             return;
@@ -253,8 +281,10 @@ impl Core {
         for id in older.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.lose_all(id, CauseKind::AgentLost, "replaced", Remains::Unknown);
             if self.agents[&id].slots.is_empty() {
+                let wall = self.now.wall;
                 if let Some(agent) = self.agents.get_mut(&id) {
                     agent.row.gone = Some("replaced".to_owned());
+                    agent.row.last_seen_at.get_or_insert(agent.heard_wall.unwrap_or(wall));
                 }
                 self.book.agents.insert(id);
                 self.book.departed.insert(id);

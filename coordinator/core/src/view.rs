@@ -81,6 +81,13 @@ impl Core {
         held.map(|(name, _)| name.as_str())
     }
 
+    /// The number that the pipeline's next build gets. Whoever acts on it names it in the submit, since another may come
+    /// first.
+    #[must_use]
+    pub fn next_number(&self, pipeline: &str) -> u64 {
+        self.numbers.get(pipeline).copied().unwrap_or(0) + 1
+    }
+
     /// How many jobs wait for an agent.
     #[must_use]
     pub const fn queued_jobs(&self) -> usize {

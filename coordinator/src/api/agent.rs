@@ -41,6 +41,10 @@ pub(crate) struct Agent {
     cpus: f64,
     memory_bytes: u64,
     disk_free_bytes: u64,
+    /// It takes no jobs for want of disk space, or of files that can be made; `quarantined` while so.
+    disk_full: bool,
+    /// It takes no jobs because processes of an earlier one do not end; `quarantined` while so.
+    cannot_kill: bool,
     /// Ids of the attempts that it holds.
     #[schema(value_type = Vec<String>)]
     running: Vec<AttemptId>,
@@ -57,7 +61,7 @@ pub(crate) struct Pool {
     queues: Vec<String>,
     #[schema(value_type = String)]
     trust: Trust,
-    /// `fixed` or `free`.
+    /// `fixed`, `allowed` or `free`.
     tag_policy: &'static str,
     #[schema(value_type = Object)]
     tags: serde_json::Map<String, Value>,
@@ -127,6 +131,8 @@ fn shape(view: &AgentView, live: Live, pool: Option<&PoolRow>) -> Agent {
         cpus: f64::from(cpu_millis) / 1_000.0,
         memory_bytes: live.usage.capacity.memory_bytes,
         disk_free_bytes: live.health.disk_free_bytes,
+        disk_full: live.health.disk_full,
+        cannot_kill: live.health.cannot_kill,
         running: live.running,
         last_seen_at: live.last_seen.map(time),
         joined_at: time(row.joined_at),
@@ -269,13 +275,14 @@ pub(crate) async fn pools(
         *counts.entry(agent.row.pool).or_default() += 1;
     }
     let pools = ground.fleet.views.pools().into_iter().map(|row| {
-        let (tag_policy, own) = match &row.tags {
-            TagPolicy::Fixed(own) => ("fixed", own),
-            TagPolicy::Free(own) => ("free", own),
+        let tag_policy = match &row.tags {
+            TagPolicy::Fixed(_) => "fixed",
+            TagPolicy::Allowed(_) => "allowed",
+            TagPolicy::Free(_) => "free",
         };
         let key = format!("{:016}-{}", row.created_at.0, row.name);
         let pool = Pool {
-            tags: tags(own),
+            tags: tags(row.tags.tags()),
             agents: counts.get(&row.name).copied().unwrap_or(0),
             name: row.name,
             zone: row.zone,

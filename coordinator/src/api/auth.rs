@@ -1,8 +1,5 @@
 //! Who asks, and what they may do: bearer tokens, their scopes, and their restriction to a pipeline and a branch.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
@@ -13,22 +10,6 @@ use windlass_protocol::{Namespace, TokenId, WallMs};
 
 use super::Ground;
 use super::problem::{Kind, Problem};
-
-/// When each token was last used; since this coordinator started.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct LastUse(Arc<Mutex<BTreeMap<TokenId, WallMs>>>);
-
-impl LastUse {
-    /// Only tokens that exist get here, so it holds no more than there are.
-    fn note(&self, token: TokenId, at: WallMs) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(token, at);
-    }
-
-    /// When it was last used.
-    pub(crate) fn of(&self, token: TokenId) -> Option<WallMs> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&token).copied()
-    }
-}
 
 /// A client whose token counts.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 //! First comes a snapshot without a number, then what is durable, numbered, with volatile progress between. A client
 //! that comes back names the last number it saw and misses nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -171,7 +171,8 @@ impl Following {
         Some((Ok(event), self))
     }
 
-    /// Waits for a notice and takes what else is there, then reads the build once for all of them.
+    /// Waits for a notice and takes what else is there, then reads once for all of them: the jobs that they are about, or
+    /// the whole build where one of them shows it.
     async fn gather(&mut self) -> Result<(), ReadError> {
         let mut notices = vec![self.watch.next().await?];
         while notices.len() < GATHERED_MAX {
@@ -180,7 +181,7 @@ impl Following {
                 None => break,
             }
         }
-        let Some((_, rows)) = self.ground.fleet.reader.build(self.build).await? else {
+        let Some(rows) = self.rows_for(&notices).await? else {
             // Its retention is over.
             self.over = true;
             return Ok(());
@@ -204,6 +205,19 @@ impl Following {
             self.end(rows.build.state);
         }
         Ok(())
+    }
+
+    async fn rows_for(&self, notices: &[Notice]) -> Result<Option<BuildRows>, ReadError> {
+        let reader = &self.ground.fleet.reader;
+        let mut jobs = BTreeSet::new();
+        for notice in notices {
+            match job_named(notice) {
+                Subject::Whole => return Ok(reader.build(self.build).await?.map(|(_, rows)| rows)),
+                Subject::Job(job) => drop(jobs.insert(job)),
+                Subject::Build => {}
+            }
+        }
+        reader.some_jobs(self.build, jobs.into_iter().collect()).await
     }
 
     fn snapshot(&mut self, rows: &BuildRows) {
@@ -255,6 +269,28 @@ impl Following {
     fn end(&mut self, state: BuildState) {
         self.ready.push_back(Event::default().event("end").data(json(&serde_json::json!({ "state": state }))));
         self.over = true;
+    }
+}
+
+/// What has to be read to show a notice.
+enum Subject {
+    /// The build without its jobs.
+    Build,
+    Job(JobId),
+    /// The build with all of them.
+    Whole,
+}
+
+const fn job_named(notice: &Notice) -> Subject {
+    match notice {
+        Notice::Reset => Subject::Whole,
+        Notice::Event(stored) => match stored.row.event {
+            BuildEvent::BuildFinished { .. } => Subject::Whole,
+            BuildEvent::BuildCreated | BuildEvent::BuildChanged { .. } => Subject::Build,
+            BuildEvent::JobChanged { job, .. } | BuildEvent::JobFinished { job, .. } => Subject::Job(job),
+        },
+        Notice::Progress(Progress::Attempt { job, .. }) => Subject::Job(*job),
+        Notice::Progress(Progress::Agent { .. }) => Subject::Build,
     }
 }
 

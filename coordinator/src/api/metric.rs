@@ -22,6 +22,7 @@ use windlass_coordinator_core::view::QueueView;
 use windlass_coordinator_store::{Fault, Space};
 use windlass_protocol::WallMs;
 use windlass_protocol::host::now;
+use windlass_protocol::limits::METRIC_QUEUES_MAX;
 
 use super::Ground;
 use super::problem::{Kind, Problem};
@@ -35,6 +36,7 @@ pub struct Metrics {
 
 struct Shared {
     commit_seconds: Histogram,
+    dispatch_seconds: Histogram,
     changes: Counter,
     commit_failures: Counter,
     space_low: AtomicU64,
@@ -51,8 +53,12 @@ impl Default for Metrics {
     fn default() -> Self {
         // 50 microseconds to 26 seconds.
         let commit_seconds = Histogram::new(exponential_buckets(0.000_05, 2.0, 20));
+        // Milliseconds, which is what the clock of rows counts, to nine hours: a queue that nobody serves tells its age
+        // elsewhere.
+        let dispatch_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 26));
         let shared = Shared {
             commit_seconds,
+            dispatch_seconds,
             changes: Counter::default(),
             commit_failures: Counter::default(),
             space_low: AtomicU64::new(0),
@@ -70,6 +76,10 @@ impl Meter for Metrics {
 
     fn commit_failed(&self, _fault: &Fault) {
         self.shared.commit_failures.inc();
+    }
+
+    fn dispatched(&self, waited: Duration) {
+        self.shared.dispatch_seconds.observe(waited.as_secs_f64());
     }
 
     fn space(&self, space: Space) {
@@ -95,9 +105,28 @@ struct Queue {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Tier {
+struct Held {
     tier: &'static str,
+    namespace_kind: &'static str,
 }
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Looked {
+    tier: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Crossed {
+    zone: String,
+    direction: &'static str,
+}
+
+/// The tier that a coordinator is: the disk behind every agent's own.
+const TIER: &str = "origin";
+
+/// The queue under which those are summed up that are too many to be named; one of this name is summed up with them.
+const OTHER_QUEUES: &str = "(other)";
 
 /// Counts answers.
 pub(super) async fn count(State(ground): State<Ground>, request: Request, next: Next) -> Response {
@@ -201,6 +230,8 @@ fn write(ground: &Ground, moment: Option<&Moment>) -> Result<String, fmt::Error>
     let counted = &ground.metrics.shared;
     let seconds = counted.commit_seconds.clone();
     registry.register_with_unit("store_commit", "Time of one commit of the store", Unit::Seconds, seconds);
+    let waited = "Time from a job being ready to its lease being durable, once an attempt";
+    registry.register_with_unit("dispatch", waited, Unit::Seconds, counted.dispatch_seconds.clone());
     registry.register("store_changes", "Changes that were committed", counted.changes.clone());
     registry.register("store_commit_failures", "Commits that failed", counted.commit_failures.clone());
     registry.register("http_requests", "Requests that were answered", counted.requests.clone());
@@ -216,7 +247,8 @@ fn write(ground: &Ground, moment: Option<&Moment>) -> Result<String, fmt::Error>
         fleet(&mut registry, moment, now().wall);
     }
     logs(&mut registry, ground);
-    cache(&mut registry, ground);
+    cache(&mut registry, ground.fleet.store.stats());
+    zones(&mut registry, ground);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -240,8 +272,8 @@ fn fleet(registry: &mut Registry, moment: &Moment, at: WallMs) {
     }
     let (waiting, oldest) = (Family::<Queue, Gauge>::default(), Family::<Queue, Gauge<f64, AtomicU64>>::default());
     let mut queued = 0;
-    for (queue, view) in &moment.queues {
-        let labels = Queue { queue: queue.clone() };
+    for (queue, view) in named(&moment.queues) {
+        let labels = Queue { queue };
         let depth = i64::try_from(view.depth).unwrap_or(i64::MAX);
         queued += depth;
         waiting.get_or_create(&labels).set(depth);
@@ -268,13 +300,67 @@ fn logs(registry: &mut Registry, ground: &Ground) {
     gauge(registry, "log_queued_bytes", "Log bytes that wait to be durable", queued);
 }
 
-fn cache(registry: &mut Registry, ground: &Ground) {
-    let stats = ground.fleet.store.stats();
-    let bytes = Family::<Tier, Gauge>::default();
-    bytes.get_or_create(&Tier { tier: "disk" }).set(i64::try_from(stats.disk_bytes).unwrap_or(i64::MAX));
-    registry.register("cache_bytes", "Bytes of the cache", bytes);
+/// The queues that are shown: those that wait longest by name, and the rest as one.
+fn named(queues: &BTreeMap<String, QueueView>) -> BTreeMap<String, QueueView> {
+    let mut by_age: Vec<_> = queues.iter().collect();
+    by_age.sort_by_key(|(_, view)| view.oldest.unwrap_or(WallMs(u64::MAX)));
+    let mut named: BTreeMap<String, QueueView> = BTreeMap::new();
+    for (place, (queue, view)) in by_age.into_iter().enumerate() {
+        let queue = if place < METRIC_QUEUES_MAX { queue.as_str() } else { OTHER_QUEUES };
+        let sum = named.entry(queue.to_owned()).or_insert(QueueView { depth: 0, oldest: None });
+        sum.depth += view.depth;
+        sum.oldest = sum.oldest.into_iter().chain(view.oldest).min();
+    }
+    named
+}
+
+fn cache(registry: &mut Registry, stats: windlass_cache::Stats) {
+    let bytes = Family::<Held, Gauge>::default();
+    let overlays = stats.blob_bytes.saturating_sub(stats.trusted_bytes);
+    for (namespace_kind, held) in [("trusted", stats.trusted_bytes), ("overlay", overlays)] {
+        let labels = Held { tier: TIER, namespace_kind };
+        bytes.get_or_create(&labels).set(i64::try_from(held).unwrap_or(i64::MAX));
+    }
+    let help = "Bytes of blobs, each once: trusted content of a project, or seen by overlays only";
+    registry.register_with_unit("cache", help, Unit::Bytes, bytes);
+    let disk = Gauge::<i64>::default();
+    disk.set(i64::try_from(stats.disk_bytes).unwrap_or(i64::MAX));
+    registry.register_with_unit("cache_disk", "Bytes of the cache's files", Unit::Bytes, disk);
+    let requests = Family::<Looked, Counter>::default();
+    for (result, count) in [("hit", stats.hits), ("miss", stats.misses)] {
+        requests.get_or_create(&Looked { tier: TIER, result }).inc_by(count);
+    }
+    registry.register("cache_requests", "Blobs that were asked for by name", requests);
     gauge(registry, "cache_blobs", "Blobs of the cache", i64::try_from(stats.blobs).unwrap_or(i64::MAX));
     let damaged = Counter::<u64>::default();
     damaged.inc_by(stats.damaged);
     registry.register("cache_damaged_blobs", "Blobs that were found damaged and put aside", damaged);
+}
+
+fn zones(registry: &mut Registry, ground: &Ground) {
+    let bytes = Family::<Crossed, Counter>::default();
+    for (zone, crossed) in ground.board.zone_bytes() {
+        for (direction, count) in [("in", crossed.into), ("out", crossed.out_of)] {
+            bytes.get_or_create(&Crossed { zone: zone.clone(), direction }).inc_by(count);
+        }
+    }
+    let help = "Bytes of UDP between the coordinator and a zone's agents, into the zone and out of it";
+    registry.register("zone_bytes", help, bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_queues_pipelines_name_the_oldest_are_shown_and_the_rest_is_summed_up() {
+        let view = |depth, oldest| QueueView { depth, oldest: Some(WallMs(oldest)) };
+        let mut queues: BTreeMap<_, _> =
+            (0..METRIC_QUEUES_MAX as u64 + 3).map(|n| (format!("q{n}"), view(2, 1_000 + n))).collect();
+        queues.insert("newest".to_owned(), view(5, 1_000_000));
+        let named = named(&queues);
+        assert_eq!(named.len(), METRIC_QUEUES_MAX + 1);
+        assert_eq!(named["q0"], view(2, 1_000));
+        assert_eq!(named[OTHER_QUEUES], view(3 * 2 + 5, 1_000 + METRIC_QUEUES_MAX as u64));
+    }
 }

@@ -42,6 +42,7 @@ use super::problem;
         super::agent::revoke,
         super::agent::pools,
         super::token::list,
+        super::token::show,
         super::token::create,
         super::token::revoke,
         super::audit::list,

@@ -246,7 +246,10 @@ impl From<&Rejected> for Problem {
             | Rejected::VoidConnection(_)
             | Rejected::NoLease(_)
             | Rejected::StaleEpoch { .. }
-            | Rejected::NotYours { .. } => Kind::Conflict,
+            | Rejected::NotYours { .. }
+            | Rejected::IdTaken(_) => Kind::Conflict,
+            // As many others came first as a submit tries; the client's next try has as good a chance.
+            Rejected::NumberTaken { .. } => Kind::Unavailable,
         };
         // States are printed in the interface's words elsewhere; here the sentence must not be a Debug dump.
         let detail = match rejected {

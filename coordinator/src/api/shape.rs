@@ -287,8 +287,9 @@ impl Job {
 }
 
 fn dependencies<'a>(row: &'a JobRow, rows: &'a BuildRows) -> impl Iterator<Item = &'a JobRow> {
-    let edges = row.node.depends_on.iter();
-    edges.filter_map(|edge| rows.jobs.get(usize::try_from(edge.node).ok()?))
+    // The rows of some jobs have gaps between them.
+    let place = |node| rows.jobs.binary_search_by_key(&node, |job| job.index).ok();
+    row.node.depends_on.iter().filter_map(move |edge| rows.jobs.get(place(edge.node)?))
 }
 
 /// The chosen values of a matrix by dimension; of an anonymous one the value alone.

@@ -1,6 +1,7 @@
 //! Making builds: a pipeline is found, compiled and narrowed, its source looked for, and the core asked.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -10,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
+use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::known::Known;
@@ -17,8 +19,11 @@ use windlass_coordinator_core::row::{BuildSource, Scope, Submit};
 use windlass_coordinator_core::served::SERVED;
 use windlass_pipeline::graph::{Edge, Graph};
 use windlass_pipeline::{Compiled, Inputs, compile_with};
+use windlass_protocol::host::now;
 use windlass_protocol::job::Source;
-use windlass_protocol::limits::{ENV_VARS_MAX, IDEMPOTENCY_KEY_MAX_BYTES, NAME_MAX_BYTES, URL_MAX_BYTES};
+use windlass_protocol::limits::{
+    ENV_VARS_MAX, IDEMPOTENCY_KEY_MAX_BYTES, NAME_MAX_BYTES, NUMBER_TRIES_MAX, URL_MAX_BYTES,
+};
 use windlass_protocol::{BuildId, Digest, Namespace, TokenId, Trust};
 
 use super::Ground;
@@ -28,9 +33,13 @@ use super::definition::{self, Definition};
 use super::extract::JsonBody;
 use super::problem::{Kind, Problem};
 use super::shape::Build;
+use crate::desk::DeskError;
 
 /// The file's name in diagnostics where the text came without one.
 const UNNAMED: &str = "pipeline.yml";
+
+/// A pipeline whose text has this name in it may say its build's number.
+const NUMBER: &str = "BUILDKITE_BUILD_NUMBER";
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -254,6 +263,11 @@ fn origin(origin: Option<Origin>, branch: &str) -> Result<Source, Problem> {
             if repository.is_empty() || repository.len() > URL_MAX_BYTES || odd(&repository) {
                 return Err(Problem::invalid("origin.repository: a URL that git understands"));
             }
+            if has_password(&repository) {
+                let detail = "origin.repository: without a password, which would stand in every record of the build; \
+                              agents hold the credentials (`windlass agent --git-credentials`)";
+                return Err(Problem::invalid(detail));
+            }
             let hex = matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
             if !hex && (commit != "HEAD" || branch.is_empty()) {
                 return Err(Problem::invalid("origin.commit: a full commit id, or HEAD of a branch"));
@@ -264,6 +278,13 @@ fn origin(origin: Option<Origin>, branch: &str) -> Result<Source, Problem> {
             Ok(Source::Git { repository, commit, branch })
         }
     }
+}
+
+/// Whether a URL has a password before its host. A name alone may stay: clone URLs of some servers have one.
+fn has_password(url: &str) -> bool {
+    let authority = url.split_once("://").map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
+    let userinfo = authority.and_then(|authority| authority.rsplit_once('@')).map(|(userinfo, _)| userinfo);
+    userinfo.is_some_and(|userinfo| userinfo.contains(':'))
 }
 
 fn repository_name(origin: &Source) -> Option<String> {
@@ -322,36 +343,33 @@ fn standard_env(draft: &Draft, creator: &str) -> Vec<(String, String)> {
     env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Compiles, looks for the source, asks the core, and shows what came of it.
+/// Finds pipeline and source, compiles, asks the core, and shows what came of it.
+///
+/// A pipeline that says its build's number is compiled with the one that is next, and submitted for that one: where
+/// another submit of the pipeline was first, it is compiled again (docs/design/011).
 async fn make(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Response, Problem> {
     let store = ground.fleet.store.clone();
-    let creator = caller.actor();
-    let compiled = tokio::task::spawn_blocking(move || compile(&store, draft, &creator.name)).await;
-    let (mut draft, definition, graph) = compiled.map_err(|error| Problem::internal(&error))??;
-    let submit = Submit {
-        pipeline: draft.pipeline,
-        definition: definition.text,
-        graph,
-        branch: draft.branch,
-        commit: draft.commit,
-        tag: draft.tag,
-        message: draft.message,
-        origin: draft.origin,
-        source: draft.source,
-        creator: caller.actor(),
-        namespace: draft.namespace,
-        env: draft.env,
-        meta_data: draft.meta_data,
-        keep_workspace: draft.keep_workspace,
-        rebuilt_from: draft.rebuilt_from,
-        idempotency: draft.idempotency.take(),
-    };
-    let (id, existing) = match ground.fleet.desk.request(caller.actor(), Request::Submit(Box::new(submit))).await? {
-        Reply::Submitted { build, existing } => (build, existing),
-        Reply::Done | Reply::Token { .. } | Reply::Joined { .. } => {
-            return Err(Problem::internal(&"a submit was answered with something else"));
-        }
-    };
+    let found = blocking(move || resolve(&store, draft)).await?;
+    let (id, found) = (super::id::make(|ids| ids.build(now().wall))?, Arc::new(found));
+    for _ in 0..NUMBER_TRIES_MAX {
+        let number = next_number(ground, &found).await?;
+        let (creator, compiling) = (caller.actor(), Arc::clone(&found));
+        let graph = blocking(move || compile(&compiling, &creator.name, id, number)).await?;
+        let submit = Box::new(found.submit(id, number, graph, caller));
+        let (id, existing) = match ground.fleet.desk.request(caller.actor(), Request::Submit(submit)).await {
+            Ok(Reply::Submitted { build, existing }) => (build, existing),
+            Ok(Reply::Done | Reply::Token { .. } | Reply::Joined { .. }) => {
+                return Err(Problem::internal(&"a submit was answered with something else"));
+            }
+            Err(DeskError::Rejected(Rejected::NumberTaken { .. })) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        return made(ground, id, existing).await;
+    }
+    Err(Problem::new(Kind::Unavailable, "too many builds of this pipeline are submitted at once; try again"))
+}
+
+async fn made(ground: &Ground, id: BuildId, existing: bool) -> Result<Response, Problem> {
     let build = shown(ground, id).await?;
     let status = if existing { StatusCode::OK } else { StatusCode::CREATED };
     let mut response = (status, Json(build)).into_response();
@@ -361,12 +379,54 @@ async fn make(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Response
     Ok(response)
 }
 
-/// Blocks on the disk, and on large pipelines for a while.
-fn compile(
-    store: &windlass_cache::Store,
-    mut draft: Draft,
-    creator: &str,
-) -> Result<(Draft, Definition, Graph), Problem> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Problem::internal(&error))?
+}
+
+/// The number to compile for; `None` where the pipeline does not say it.
+async fn next_number(ground: &Ground, found: &Found) -> Result<Option<u64>, Problem> {
+    let text = &found.definition.text;
+    if !text.contains(NUMBER) && !text.contains("build.number") {
+        return Ok(None);
+    }
+    let pipeline = found.draft.pipeline.clone();
+    Ok(Some(ground.fleet.desk.look(move |core| core.next_number(&pipeline)).await?))
+}
+
+/// A draft whose source is there and whose pipeline's text is known.
+struct Found {
+    draft: Draft,
+    definition: Definition,
+}
+
+impl Found {
+    fn submit(&self, id: BuildId, number: Option<u64>, graph: Graph, caller: &Caller) -> Submit {
+        let draft = &self.draft;
+        Submit {
+            id,
+            number,
+            pipeline: draft.pipeline.clone(),
+            definition: self.definition.text.clone(),
+            graph,
+            branch: draft.branch.clone(),
+            commit: draft.commit.clone(),
+            tag: draft.tag.clone(),
+            message: draft.message.clone(),
+            origin: draft.origin.clone(),
+            source: draft.source,
+            creator: caller.actor(),
+            namespace: draft.namespace.clone(),
+            env: draft.env.clone(),
+            meta_data: draft.meta_data.clone(),
+            keep_workspace: draft.keep_workspace,
+            rebuilt_from: draft.rebuilt_from,
+            idempotency: draft.idempotency.clone(),
+        }
+    }
+}
+
+/// Looks for the source and the pipeline's text. Blocks on the disk.
+fn resolve(store: &windlass_cache::Store, mut draft: Draft) -> Result<Found, Problem> {
     if let Source::Tree { digest } = &draft.origin
         && !store.contains(&draft.namespace, digest)
     {
@@ -381,12 +441,23 @@ fn compile(
             return Err(Problem::new(Kind::PipelineInvalid, detail));
         }
     };
-    let standard_env = standard_env(&draft, creator);
+    Ok(Found { draft, definition })
+}
+
+/// Takes a while for large pipelines.
+fn compile(found: &Found, creator: &str, id: BuildId, number: Option<u64>) -> Result<Graph, Problem> {
+    let Found { draft, definition } = found;
+    let mut standard_env = standard_env(draft, creator);
+    standard_env.extend(["BUILDKITE_BUILD_ID", "WINDLASS_BUILD_ID"].map(|name| (name.to_owned(), id.to_string())));
+    standard_env.extend(number.map(|number| (NUMBER.to_owned(), number.to_string())));
     let repository = match &draft.origin {
         Source::Git { repository, .. } => repository.as_str(),
         Source::Tree { .. } | Source::Empty => "",
     };
+    let id = id.to_string();
     let known = Known {
+        id: &id,
+        number,
         branch: &draft.branch,
         commit: &draft.commit,
         tag: draft.tag.as_deref().unwrap_or_default(),
@@ -396,7 +467,6 @@ fn compile(
         pipeline: &draft.pipeline,
         repository,
         env: &draft.env,
-        ..Known::default()
     };
     let context = known.context().map_err(|error| Problem::internal(&error))?;
     let inputs = Inputs {
@@ -406,12 +476,11 @@ fn compile(
         served: Some(SERVED),
         ..Inputs::default()
     };
-    let compiled = compile_with(&definition.text, &definition.file, &inputs);
-    let mut graph = graph_of(compiled)?;
+    let mut graph = graph_of(compile_with(&definition.text, &definition.file, &inputs))?;
     if let Some(steps) = &draft.steps {
         graph = narrow(graph, steps)?;
     }
-    Ok((draft, definition, graph))
+    Ok(graph)
 }
 
 /// The graph of a pipeline that can run, or all that is wrong with it.

@@ -127,7 +127,7 @@ impl Bench {
         let (writer, loaded) = Writer::threaded(Box::new(memory.clone())).unwrap();
         tokio::spawn(Desk::new(inbox, writer, loaded, core_maker(Policy::default()).unwrap(), ports).run());
         let reader = Reader::new(views.clone(), Arc::new(memory.history()), Offload::Blocking);
-        let authority = Arc::new(Authority::open(dir.path(), &[], &[]).unwrap());
+        let authority = Arc::new(Authority::open(dir.path(), &[], &[], crate::authority::Lives::default()).unwrap());
         let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone()));
         let fleet = fleet::Ground { desk, views, reader, logs, store, authority, jobs };
         let ground = Ground::new(fleet, Switchboard::default(), "http://w".to_owned(), metrics);
@@ -187,7 +187,7 @@ impl Bench {
 
     /// An agent comes online.
     async fn agent(&mut self) -> AgentId {
-        let grant = TokenGrant::Join { pool: "local".to_owned(), max_uses: None, used: 0 };
+        let grant = TokenGrant::join("local".to_owned(), None);
         let token: ApiToken = self.token_with(grant, None).await.parse().unwrap();
         let joining = Joining {
             token: token.id,
@@ -196,6 +196,7 @@ impl Bench {
             name: "worker".to_owned(),
             machine_id: "machine".to_owned(),
             tags: vec![],
+            address: None,
         };
         let Reply::Joined { agent, .. } = self.ask(Request::Join(Box::new(joining))).await else { panic!("no agent") };
         let hello = Hello {

@@ -1,6 +1,6 @@
 //! Tokens of both kinds: made once with their secret, listed without, taken back.
 
-use std::sync::{Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -8,13 +8,17 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
-use windlass_coordinator_core::effect::Reply;
+use windlass_coordinator_core::effect::{AgentState, Reply};
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{Actor, NewToken, PoolRow, Scope, TagPolicy, TokenGrant, TokenRow};
+use windlass_coordinator_core::row::{Actor, AgentRow, NewToken, PoolRow, Scope, TagPolicy, TokenGrant, TokenRow};
+use windlass_coordinator_core::terms::{JoinTerms, cidr};
 use windlass_protocol::host::now;
 use windlass_protocol::identity::{ApiToken, IdentityError, JoinToken, secret_hash};
-use windlass_protocol::limits::{BEAT_MS, DETAIL_MAX_BYTES, JOIN_TOKEN_MS, LEASE_DEFAULT_MS, NAME_MAX_BYTES};
-use windlass_protocol::{IdSource, TokenId, Trust, WallMs};
+use windlass_protocol::limits::{
+    AGENTS_OF_TOKEN_MAX, BEAT_MS, CIDRS_PER_TOKEN_MAX, DETAIL_MAX_BYTES, JOIN_TOKEN_MS, LEASE_DEFAULT_MS,
+    NAME_MAX_BYTES,
+};
+use windlass_protocol::{AgentId, TokenId, Trust, WallMs};
 
 use super::Ground;
 use super::auth::{Caller, scope_name};
@@ -43,7 +47,15 @@ pub(crate) struct Token {
     expires_at: Option<String>,
     /// Null where there is no limit.
     uses_left: Option<u32>,
-    /// Since the coordinator started.
+    /// Agents that it has admitted; null for an API token.
+    uses: Option<u32>,
+    /// It admits nobody before this.
+    not_before: Option<String>,
+    /// Networks that agents may join from; empty is any.
+    allowed_cidrs: Vec<String>,
+    /// How its agents may be called: `*` is any characters, `?` one.
+    name_pattern: Option<String>,
+    /// Coarsely: a crash of the coordinator may forget some minutes of it.
     last_used_at: Option<String>,
     revoked_at: Option<String>,
 }
@@ -55,6 +67,35 @@ pub(crate) struct Created {
     shape: Token,
     /// The whole text, secret and all.
     token: String,
+    /// What its maker should know, for people.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<&'static str>,
+}
+
+/// A token with the agents that it admitted.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Shown {
+    #[serde(flatten)]
+    shape: Token,
+    /// Newest first, those that are gone among them.
+    agents: Vec<Admitted>,
+    /// There are more of them than are shown.
+    agents_cut: bool,
+}
+
+/// An agent that a token admitted.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Admitted {
+    #[schema(value_type = String)]
+    id: AgentId,
+    name: String,
+    pool: String,
+    #[schema(value_type = String)]
+    state: AgentState,
+    joined_at: String,
+    revoked_at: Option<String>,
+    /// Why it is no more, such as `replaced`.
+    gone: Option<String>,
 }
 
 /// What kind of token to make.
@@ -90,13 +131,24 @@ pub(crate) struct NewJoin {
     trust: Option<Trust>,
     #[schema(value_type = Option<Object>)]
     tags: Option<Map<String, Value>>,
-    /// `free` (agents may claim more) or `fixed`.
+    /// `free` (the tags are every agent's, and agents may claim more), `allowed` (agents have those of the tags that
+    /// they claim, where `*` allows any value) or `fixed` (the tags are every agent's, and no others).
     tag_policy: Option<Policy>,
     /// Null is any number.
     #[serde(default = "one")]
     uses: Option<u32>,
-    /// A day, where it is left out.
+    /// A day after it begins, where it is left out.
     expires_in_s: Option<u64>,
+    /// It never ends; only so, and not beside `expires_in_s`.
+    #[serde(default)]
+    never_expires: bool,
+    /// It admits nobody before this (RFC 3339).
+    not_before: Option<String>,
+    /// Networks that agents may join from, as the coordinator sees their addresses, such as `10.0.0.0/8`.
+    #[serde(default)]
+    allowed_cidrs: Vec<String>,
+    /// How its agents may be called: `*` is any characters, `?` one.
+    name_pattern: Option<String>,
     lease_ms: Option<u64>,
     beat_ms: Option<u64>,
     #[serde(default)]
@@ -108,6 +160,7 @@ pub(crate) struct NewJoin {
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Policy {
     Fixed,
+    Allowed,
     Free,
 }
 
@@ -125,29 +178,39 @@ const fn one() -> Option<u32> {
 }
 
 fn shape(row: TokenRow, last_used: Option<WallMs>) -> Token {
-    let (kind, scopes, pool, pipeline, branch, uses_left) = match row.grant {
-        TokenGrant::Api { scopes, pipeline, branch } => {
-            ("api", Some(scopes.into_iter().map(scope_name).collect()), None, pipeline, branch, None)
-        }
-        TokenGrant::Join { pool, max_uses, used } => {
-            ("join", None, Some(pool), None, None, max_uses.map(|max| max.saturating_sub(used)))
-        }
-    };
-    Token {
+    let mut token = Token {
         id: row.id,
-        kind,
-        scopes,
-        pool,
-        pipeline,
-        branch,
+        kind: "api",
+        scopes: None,
+        pool: None,
+        pipeline: None,
+        branch: None,
         note: row.note,
         created_by: row.created_by,
         created_at: time(row.created_at),
         expires_at: row.expires_at.map(time),
-        uses_left,
-        last_used_at: last_used.map(time),
+        uses_left: None,
+        uses: None,
+        not_before: None,
+        allowed_cidrs: Vec::new(),
+        name_pattern: None,
+        last_used_at: last_used.max(row.last_used_at).map(time),
         revoked_at: row.revoked_at.map(time),
+    };
+    match row.grant {
+        TokenGrant::Api { scopes, pipeline, branch } => {
+            token.scopes = Some(scopes.into_iter().map(scope_name).collect());
+            (token.pipeline, token.branch) = (pipeline, branch);
+        }
+        TokenGrant::Join { pool, max_uses, used, terms } => {
+            (token.kind, token.pool) = ("join", Some(pool));
+            (token.uses_left, token.uses) = (max_uses.map(|max| max.saturating_sub(used)), Some(used));
+            token.not_before = terms.not_before.map(time);
+            token.allowed_cidrs = terms.allowed_cidrs.iter().map(ToString::to_string).collect();
+            token.name_pattern = terms.name_pattern.map(|pattern| pattern.to_string());
+        }
     }
+    token
 }
 
 /// Tokens, newest first; who may not make API tokens sees join tokens only.
@@ -172,6 +235,44 @@ pub(crate) async fn list(
     Page::of(shapes.collect(), &paging).map(Json)
 }
 
+/// One token, with every agent that it admitted.
+#[utoipa::path(
+    get,
+    path = "/api/v1/tokens/{id}",
+    tag = "tokens",
+    operation_id = "token_show",
+    params(("id" = String, Path, description = "A token's public id")),
+    responses((status = 200, description = "As it is now", body = Shown)),
+)]
+pub(crate) async fn show(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Shown>, Problem> {
+    caller.need_everywhere(&[Scope::Admin, Scope::AgentsWrite])?;
+    let id: TokenId = extract::id("token", &id)?;
+    let row = ground.fleet.views.token(id);
+    let seen = |row: &TokenRow| caller.has(Scope::Admin) || matches!(row.grant, TokenGrant::Join { .. });
+    let row = row.filter(seen).ok_or_else(|| Problem::not_found("token", id))?;
+    let mut rows = ground.fleet.reader.agents_of(id, AGENTS_OF_TOKEN_MAX).await?;
+    let agents_cut = rows.len() >= AGENTS_OF_TOKEN_MAX;
+    let agents = rows.drain(..).map(|row| admitted(&ground, row)).collect();
+    Ok(Json(Shown { shape: shape(row, ground.last_use.of(id)), agents, agents_cut }))
+}
+
+fn admitted(ground: &Ground, row: AgentRow) -> Admitted {
+    let live = ground.fleet.views.agent(row.id).filter(|view| view.row.revoked_at.is_none());
+    Admitted {
+        id: row.id,
+        name: row.name,
+        pool: row.pool,
+        state: live.map_or(AgentState::Gone, |view| view.state),
+        joined_at: time(row.joined_at),
+        revoked_at: row.revoked_at.map(time),
+        gone: row.gone,
+    }
+}
+
 /// Makes a token.
 #[utoipa::path(
     post,
@@ -191,9 +292,20 @@ pub(crate) async fn create(
         NewTokenBody::Api(new) => api(&caller, new, id, at)?,
         NewTokenBody::Join(new) => join(&ground, &caller, new, id, at)?,
     };
+    let warnings = warnings(&new);
     make(&ground.fleet.desk, caller.actor(), new).await?;
     let row = ground.fleet.views.token(id).ok_or_else(|| Problem::internal(&"a new token is not there"))?;
-    Ok((StatusCode::CREATED, Json(Created { shape: shape(row, None), token: text })))
+    Ok((StatusCode::CREATED, Json(Created { shape: shape(row, None), token: text, warnings })))
+}
+
+/// What is allowed, and worth a second thought (F2).
+fn warnings(new: &NewToken) -> Vec<&'static str> {
+    match &new.grant {
+        TokenGrant::Join { .. } if new.expires_at.is_none() => {
+            vec!["it never expires: whoever finds it can bring an agent into the pool until it is revoked"]
+        }
+        TokenGrant::Join { .. } | TokenGrant::Api { .. } => Vec::new(),
+    }
 }
 
 /// Hands a new token to the core.
@@ -204,21 +316,9 @@ pub(crate) async fn make(desk: &DeskHandle, actor: Actor, new: NewToken) -> Resu
     }
 }
 
-/// Ids of tokens made here, in order also within a millisecond.
-static IDS: Mutex<Option<IdSource>> = Mutex::new(None);
-
 /// A new token's public id.
 pub(crate) fn new_id() -> Result<TokenId, Problem> {
-    let mut ids = IDS.lock().unwrap_or_else(PoisonError::into_inner);
-    let source = match &mut *ids {
-        Some(source) => source,
-        none => {
-            let mut seed = [0; 32];
-            getrandom::fill(&mut seed).map_err(|error| Problem::internal(&error))?;
-            none.insert(IdSource::from_seed(seed))
-        }
-    };
-    Ok(source.token(now().wall))
+    super::id::make(|ids| ids.token(now().wall))
 }
 
 fn random(error: IdentityError) -> Problem {
@@ -272,10 +372,39 @@ fn join(
     }
     let pool = pool(&new, held, at)?;
     let token = JoinToken::generate(id, ground.fleet.authority.fingerprint()).map_err(random)?;
-    let expires_at = Some(new.expires_in_s.map_or(at.plus_ms(JOIN_TOKEN_MS), |seconds| end(at, seconds)));
-    let grant = TokenGrant::Join { pool: new.pool, max_uses: new.uses, used: 0 };
+    let terms = terms(&new)?;
+    let begin = terms.not_before.map_or(at, |begin| begin.max(at));
+    let expires_at = match (new.never_expires, new.expires_in_s) {
+        (true, None) => None,
+        (false, Some(seconds)) => Some(end(at, seconds)),
+        (false, None) => Some(begin.plus_ms(JOIN_TOKEN_MS)),
+        (true, Some(_)) => return Err(Problem::invalid("never_expires and expires_in_s contradict each other")),
+    };
+    if terms.not_before.zip(expires_at).is_some_and(|(begin, end)| begin >= end) {
+        return Err(Problem::invalid("not_before: before the token's end"));
+    }
+    let grant = TokenGrant::Join { pool: new.pool, max_uses: new.uses, used: 0, terms };
     let secret_hash = secret_hash(&token.secret);
     Ok((NewToken { id, secret_hash, grant, pool: Some(pool), note: new.note, expires_at }, token.expose()))
+}
+
+/// What the token asks of an agent beside its secret.
+fn terms(new: &NewJoin) -> Result<JoinTerms, Problem> {
+    if new.allowed_cidrs.len() > CIDRS_PER_TOKEN_MAX {
+        return Err(Problem::invalid(format!("allowed_cidrs: at most {CIDRS_PER_TOKEN_MAX}")));
+    }
+    let instant = |text: &String| {
+        let parsed = humantime::parse_rfc3339_weak(text).ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let ms = parsed.and_then(|since| u64::try_from(since.as_millis()).ok());
+        ms.map(WallMs).ok_or_else(|| Problem::invalid("not_before: a time such as 2026-01-31T08:00:00Z"))
+    };
+    let cidrs = new.allowed_cidrs.iter().map(|text| cidr(text));
+    let pattern = new.name_pattern.as_deref().map(str::parse).transpose();
+    Ok(JoinTerms {
+        not_before: new.not_before.as_ref().map(instant).transpose()?,
+        allowed_cidrs: cidrs.collect::<Result<_, _>>().map_err(|e| Problem::invalid(format!("allowed_cidrs: {e}")))?,
+        name_pattern: pattern.map_err(|e: String| Problem::invalid(format!("name_pattern: {e}")))?,
+    })
 }
 
 /// The pool as the client describes it; what it leaves out is as the pool has it.
@@ -307,15 +436,22 @@ fn pool(new: &NewJoin, held: Option<PoolRow>, at: WallMs) -> Result<PoolRow, Pro
         created_at: at,
     };
     let base = held.unwrap_or(fresh);
-    let (TagPolicy::Fixed(own) | TagPolicy::Free(own)) = &base.tags;
-    let tags = tags.unwrap_or_else(|| own.clone());
-    let fixed = new.tag_policy.map_or(matches!(base.tags, TagPolicy::Fixed(_)), |it| matches!(it, Policy::Fixed));
+    let tags = tags.unwrap_or_else(|| base.tags.tags().to_vec());
+    let policy = new.tag_policy.unwrap_or(match base.tags {
+        TagPolicy::Fixed(_) => Policy::Fixed,
+        TagPolicy::Allowed(_) => Policy::Allowed,
+        TagPolicy::Free(_) => Policy::Free,
+    });
     let lease_ms = new.lease_ms.unwrap_or(base.lease_ms);
     Ok(PoolRow {
         zone,
         queues,
         trust: new.trust.unwrap_or(base.trust),
-        tags: if fixed { TagPolicy::Fixed(tags) } else { TagPolicy::Free(tags) },
+        tags: match policy {
+            Policy::Fixed => TagPolicy::Fixed(tags),
+            Policy::Allowed => TagPolicy::Allowed(tags),
+            Policy::Free => TagPolicy::Free(tags),
+        },
         lease_ms,
         // A short lease has short beats.
         beat_ms: new.beat_ms.unwrap_or_else(|| base.beat_ms.min(lease_ms / 4)),

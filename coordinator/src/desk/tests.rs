@@ -107,6 +107,8 @@ fn said(plan: &str) -> Input {
 
 fn submit() -> Request {
     Request::Submit(Box::new(Submit {
+        id: BuildId::from_bytes([6; 16]),
+        number: None,
         pipeline: "web".to_owned(),
         definition: String::new(),
         graph: windlass_pipeline::graph::Graph::default(),
@@ -282,7 +284,13 @@ async fn timers_wait_for_messages_that_are_here_but_not_for_ever() {
 #[tokio::test]
 async fn retention_goes_between_commits_and_its_fault_harms_nobody_else() {
     let bench = Bench::threaded();
-    let retention = Retention { builds_before: WallMs(1), idempotency_before: WallMs(1), max_builds: 1 };
+    let retention = Retention {
+        builds_before: WallMs(1),
+        idempotency_before: WallMs(1),
+        agents_before: WallMs(1),
+        audit_before: WallMs(1),
+        max_builds: 1,
+    };
     assert!(in_time(bench.handle.expire(retention)).await.unwrap().builds.is_empty());
     bench.store.fail_next(Fault::DiskFull);
     assert_eq!(in_time(bench.handle.expire(retention)).await, Err(DeskError::StorageFull));

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use quinn::Connection;
 use tokio::sync::mpsc;
 use windlass_coordinator_core::input::ConnId;
 use windlass_coordinator_logs::LogStore;
 use windlass_protocol::job::Epoch;
-use windlass_protocol::limits::CONTROL_OUTBOX_MAX;
+use windlass_protocol::limits::{CONTROL_OUTBOX_MAX, REFUSAL_DELIVERY_MS};
 use windlass_protocol::link::{Code, FramedSend};
 use windlass_protocol::message::{CoordinatorMessage, RefuseCode, Verdict};
 use windlass_protocol::{AgentId, AttemptId};
@@ -104,7 +105,7 @@ async fn write(
         if last {
             // The agent has to hear why before the connection goes.
             if send.finish().is_ok() {
-                let _ = tokio::time::timeout(std::time::Duration::from_secs(2), send.delivered()).await;
+                let _ = tokio::time::timeout(Duration::from_millis(REFUSAL_DELIVERY_MS), send.delivered()).await;
             }
             break;
         }

@@ -8,7 +8,7 @@ use windlass_coordinator_core::input::{AgentEvent, Input};
 use windlass_coordinator_core::row::AgentRow;
 use windlass_protocol::host::now;
 use windlass_protocol::identity::{AgentIdentity, AgentName, Standing};
-use windlass_protocol::limits::HELLO_MS;
+use windlass_protocol::limits::{HELLO_MS, REFUSAL_DELIVERY_MS};
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
 use windlass_protocol::message::validate::Validate as _;
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage, Hello, RefuseCode};
@@ -82,7 +82,7 @@ async fn refuse(connection: &Connection, send: &mut FramedSend, code: RefuseCode
     let refused = CoordinatorMessage::Refuse { code, detail };
     if send.send_message(&refused).await.is_ok() && send.finish().is_ok() {
         // The agent has to hear why before the connection goes.
-        let _ = tokio::time::timeout(Duration::from_secs(2), send.delivered()).await;
+        let _ = tokio::time::timeout(Duration::from_millis(REFUSAL_DELIVERY_MS), send.delivered()).await;
     }
     connection.close(Code::Refused.number(), b"refused");
 }

@@ -1,5 +1,6 @@
 //! Joining with a token: the use is consumed and the agent exists in one commit, then the certificate is signed (F2).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use quinn::Connection;
@@ -35,11 +36,11 @@ async fn answer(board: &Switchboard, connection: &Connection, ground: &Ground) -
     let (send, recv) = connection.accept_bi().await?;
     let (mut send, mut recv) = (FramedSend::new(send), FramedRecv::new(recv));
     let Some(enrol) = recv.recv_message::<Enrol>().await? else { return Ok(()) };
-    let answer = match join(&enrol, ground).await {
+    let answer = match join(&enrol, connection.remote_address().ip(), ground).await {
         Ok(answer) => answer,
         Err((code, detail)) => {
             board.count_refused();
-            tracing::info!(token = %enrol.token, ?code, "enrolment_refused");
+            tracing::info!(token = %enrol.token, name = enrol.name, ?code, detail, "enrolment_refused");
             EnrolAnswer::Refused { code, detail }
         }
     };
@@ -48,7 +49,7 @@ async fn answer(board: &Switchboard, connection: &Connection, ground: &Ground) -
     send.delivered().await
 }
 
-async fn join(enrol: &Enrol, ground: &Ground) -> Result<EnrolAnswer, (RefuseCode, String)> {
+async fn join(enrol: &Enrol, address: IpAddr, ground: &Ground) -> Result<EnrolAnswer, (RefuseCode, String)> {
     enrol.validate().map_err(|invalid| (RefuseCode::Malformed, invalid.to_string()))?;
     let csr = Csr::from_der(&enrol.csr).map_err(|error| (RefuseCode::Malformed, error.to_string()))?;
     let joining = Joining {
@@ -58,6 +59,7 @@ async fn join(enrol: &Enrol, ground: &Ground) -> Result<EnrolAnswer, (RefuseCode
         name: enrol.name.clone(),
         machine_id: enrol.machine_id.clone(),
         tags: enrol.tags.clone(),
+        address: Some(address.to_canonical()),
     };
     let actor = Actor { kind: ActorKind::Token, name: enrol.token.to_string() };
     let unavailable = || (RefuseCode::Unavailable, "the coordinator cannot answer now; try again".to_owned());

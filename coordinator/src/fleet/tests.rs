@@ -19,6 +19,7 @@ use windlass_protocol::message::{AgentMessage, Hello};
 use windlass_protocol::{TokenId, Trust, WallMs};
 
 use super::*;
+use crate::authority::Lives;
 use crate::desk::{Inbox, channel};
 use crate::views::reader::Offload;
 
@@ -38,7 +39,8 @@ struct World {
 impl World {
     fn new(revoked_at: Option<WallMs>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let authority = Arc::new(Authority::open(dir.path(), &["localhost".to_owned()], &[]).unwrap());
+        let authority =
+            Arc::new(Authority::open(dir.path(), &["localhost".to_owned()], &[], Lives::default()).unwrap());
         let key = AgentKey::generate().unwrap();
         let name = AgentName { agent: AGENT, pool: "p".to_owned(), zone: "z".to_owned(), trust: Trust::Trusted };
         let chain = authority.issue(&key.csr().unwrap(), &name).unwrap();

@@ -4,9 +4,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use windlass_coordinator_core::row::{AttemptRow, AuditRow, BuildRow, BuildRows};
+use windlass_coordinator_core::row::{AgentRow, AttemptRow, AuditRow, BuildRow, BuildRows};
 use windlass_coordinator_store::{BuildFilter, Cursor, EventSeq, Fault, History, Page, Seq, StoredEvent};
-use windlass_protocol::{AttemptId, BuildId, Digest, JobId, limits};
+use windlass_protocol::{AttemptId, BuildId, Digest, JobId, TokenId, limits};
 
 use super::{Views, Watch};
 
@@ -63,6 +63,19 @@ impl Reader {
             self.views.read().overlay.lay_over(rows);
         }
         Ok(found.map(|rows| (seq, rows)))
+    }
+
+    /// Some jobs of a build, with what they depend on and their own attempts; without any, the build alone. What it costs
+    /// does not grow with the build.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn some_jobs(&self, id: BuildId, jobs: Vec<JobId>) -> Result<Option<BuildRows>, ReadError> {
+        let (_, mut found) = self.read(move |history| history.some_jobs(id, &jobs)).await?;
+        if let Some(rows) = &mut found {
+            self.views.read().overlay.lay_over(rows);
+        }
+        Ok(found)
     }
 
     /// A build as it is stored, without volatile progress: what a retry of a build that has left memory needs.
@@ -126,6 +139,14 @@ impl Reader {
     /// [`ReadError`].
     pub async fn audit(&self, after: Option<Cursor>, limit: usize) -> Result<Page<AuditRow>, ReadError> {
         Ok(self.read(move |history| history.audit(after, limit)).await?.1)
+    }
+
+    /// Agents that a token admitted, newest first, those that are gone among them.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn agents_of(&self, token: TokenId, limit: usize) -> Result<Vec<AgentRow>, ReadError> {
+        Ok(self.read(move |history| history.agents_of(token, limit)).await?.1)
     }
 
     /// A pipeline's text by its digest.

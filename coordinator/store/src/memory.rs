@@ -2,11 +2,11 @@
 //!
 //! Clones share what is stored, so that a test can drop a store and open "the same disk" again.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use windlass_coordinator_core::row::{AttemptRow, AuditRow, BuildRow, BuildRows, Change, Rows};
-use windlass_protocol::{AttemptId, BuildId, Digest, JobId, limits};
+use windlass_coordinator_core::row::{AgentRow, AttemptRow, AuditRow, BuildRow, BuildRows, Change, Rows};
+use windlass_protocol::{AttemptId, BuildId, Digest, JobId, TokenId, limits};
 
 use crate::fault::Fault;
 use crate::store::{
@@ -32,7 +32,9 @@ struct Memory {
     /// Builds in the order of their submits.
     order: Vec<BuildId>,
     events: BTreeMap<(BuildId, EventSeq), StoredEvent>,
-    audit: Vec<AuditRow>,
+    /// Numbered, so that pages go on where they were although older lines are deleted.
+    audit: Vec<(u64, AuditRow)>,
+    audited: u64,
     definitions: BTreeMap<Digest, String>,
     seq: Seq,
     fence: WriterEpoch,
@@ -103,7 +105,10 @@ impl Memory {
             Change::Hold(row) => drop(self.rows.holds.insert(row.job, row.clone())),
             Change::HoldOver(job) => drop(self.rows.holds.remove(job)),
             Change::Idempotency(row) => drop(self.rows.idempotency.insert(row.key.clone(), row.clone())),
-            Change::Audit(row) => self.audit.push(row.clone()),
+            Change::Audit(row) => {
+                self.audited += 1;
+                self.audit.push((self.audited, row.clone()));
+            }
             Change::Event(row) => {
                 let seq = EventSeq::new(self.seq, *place);
                 *place += 1;
@@ -182,13 +187,21 @@ impl Store for MemoryStore {
         memory.fenced(epoch)?;
         memory.fail()?;
         memory.rows.idempotency.retain(|_, row| row.at >= retention.idempotency_before);
+        let (agents, audit) = (memory.rows.agents.len(), memory.audit.len());
+        memory.rows.agents.retain(|_, row| row.gone.is_none() || row.gone_since() >= retention.agents_before);
+        memory.audit.retain(|(_, row)| row.at >= retention.audit_before);
         let mut ended: Vec<_> = (memory.rows.builds.values())
             .filter(|build| build.state.is_final())
             .filter_map(|build| Some((build.finished_at?, build.id)))
             .filter(|(finished_at, _)| *finished_at < retention.builds_before)
             .collect();
         ended.sort_unstable();
-        let mut expired = Expired { more: ended.len() > retention.max_builds, ..Expired::default() };
+        let mut expired = Expired {
+            agents: agents - memory.rows.agents.len(),
+            audit_lines: audit - memory.audit.len(),
+            more: ended.len() > retention.max_builds,
+            ..Expired::default()
+        };
         for (_, id) in ended.into_iter().take(retention.max_builds) {
             memory.delete_build(id, &mut expired);
         }
@@ -231,6 +244,19 @@ impl History for MemoryHistory {
         Ok(Some(BuildRows { build, jobs, attempts }))
     }
 
+    fn some_jobs(&self, id: BuildId, jobs: &[JobId]) -> Result<Option<BuildRows>, Fault> {
+        let memory = self.lock();
+        let Some(build) = memory.rows.builds.get(&id).cloned() else { return Ok(None) };
+        let asked: Vec<_> =
+            jobs.iter().filter_map(|job| memory.rows.jobs.get(job)).filter(|job| job.build == id).collect();
+        let needed: BTreeSet<u32> = asked.iter().flat_map(|job| &job.node.depends_on).map(|edge| edge.node).collect();
+        let others = memory.rows.jobs.values().filter(|job| job.build == id && needed.contains(&job.index));
+        let jobs: BTreeMap<_, _> = asked.iter().copied().chain(others).map(|job| (job.index, job.clone())).collect();
+        let attempts: BTreeSet<_> = asked.iter().flat_map(|job| &job.attempts).collect();
+        let attempts = attempts.into_iter().filter_map(|id| memory.rows.attempts.get(id)).cloned().collect();
+        Ok(Some(BuildRows { build, jobs: jobs.into_values().collect(), attempts }))
+    }
+
     fn build_by_number(&self, pipeline: &str, number: u64) -> Result<Option<BuildId>, Fault> {
         let memory = self.lock();
         let mut builds = memory.rows.builds.values();
@@ -264,8 +290,13 @@ impl History for MemoryHistory {
 
     fn audit(&self, after: Option<Cursor>, limit: usize) -> Result<Page<AuditRow>, Fault> {
         let memory = self.lock();
-        let numbered: Vec<_> = (1_u64..).zip(memory.audit.iter().cloned()).collect();
-        Ok(page(numbered.into_iter().rev(), after, limit))
+        Ok(page(memory.audit.iter().rev().cloned(), after, limit))
+    }
+
+    fn agents_of(&self, token: TokenId, limit: usize) -> Result<Vec<AgentRow>, Fault> {
+        let memory = self.lock();
+        let found = memory.rows.agents.values().rev().filter(|agent| agent.token == token).cloned();
+        Ok(found.take(limit.clamp(1, limits::AGENTS_OF_TOKEN_MAX)).collect())
     }
 
     fn definition(&self, digest: Digest) -> Result<Option<String>, Fault> {

@@ -107,7 +107,7 @@ pub fn open(dir: &Path, options: &Options) -> Result<(SqliteStore, SqliteHistory
     let reserve = Reserve::new(dir, options.reserve_bytes, options.low_bytes, options.free_bytes);
     schema::prepare(&target, schema::MIGRATIONS)?;
     if options.vfs.is_none() {
-        preallocate_log(&target.path, options.wal_restart_bytes)
+        preallocate_log(&target.path, options.wal_restart_bytes.saturating_mul(limits::WAL_BYTES_FACTOR))
             .map_err(|e| OpenError::io("make the log of", dir, e))?;
     }
     dir::sync_dir(dir).map_err(|e| OpenError::io("sync", dir, e))?;

@@ -6,8 +6,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use windlass_coordinator_core::row::{AttemptRow, AuditRow, BuildRow, BuildRows, BuildState, Change, EventRow, Rows};
-use windlass_protocol::{AttemptId, BuildId, Digest, JobId, WallMs, limits};
+use windlass_coordinator_core::row::{
+    AgentRow, AttemptRow, AuditRow, BuildRow, BuildRows, BuildState, Change, EventRow, Rows,
+};
+use windlass_protocol::{AttemptId, BuildId, Digest, JobId, TokenId, WallMs, limits};
 
 use crate::fault::Fault;
 
@@ -84,6 +86,10 @@ pub struct Retention {
     pub builds_before: WallMs,
     /// Idempotency keys made before this.
     pub idempotency_before: WallMs,
+    /// Agents that have been gone since before this.
+    pub agents_before: WallMs,
+    /// Lines of the audit trail written before this.
+    pub audit_before: WallMs,
     /// Builds in one piece, at most.
     pub max_builds: usize,
 }
@@ -97,6 +103,10 @@ pub struct Expired {
     pub attempts: Vec<AttemptId>,
     /// Pipeline texts that no build names any more.
     pub definitions: Vec<Digest>,
+    /// How many rows of agents that are gone.
+    pub agents: usize,
+    /// How many lines of the audit trail.
+    pub audit_lines: usize,
     /// There is more to delete: call again.
     pub more: bool,
 }
@@ -211,6 +221,14 @@ pub trait History: Send + Sync + fmt::Debug {
     /// [`Fault`].
     fn build(&self, id: BuildId) -> Result<Option<BuildRows>, Fault>;
 
+    /// Some jobs of a build, with what they depend on and their own attempts (oldest first), all as of one commit. The jobs
+    /// are in the order of their indexes and have gaps between them; ids of no job of the build are passed over, and
+    /// without any id the build comes alone. What a job costs here does not grow with its build.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    fn some_jobs(&self, id: BuildId, jobs: &[JobId]) -> Result<Option<BuildRows>, Fault>;
+
     /// Which build of a pipeline has this number.
     ///
     /// # Errors
@@ -246,6 +264,12 @@ pub trait History: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Fault`].
     fn audit(&self, after: Option<Cursor>, limit: usize) -> Result<Page<AuditRow>, Fault>;
+
+    /// Agents that a token admitted, newest first, those that are gone among them.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    fn agents_of(&self, token: TokenId, limit: usize) -> Result<Vec<AgentRow>, Fault>;
 
     /// A pipeline's text by its digest.
     ///

@@ -49,7 +49,7 @@ pub(crate) fn read(reader: &mut Reader, entry: &Entry) -> Option<Vec<Combination
         | Kind::Time(_)
         | Kind::Text(_) => {
             reader.decode(|reader| {
-                reader.wrong_type("matrix", "a list of values, or a mapping with `setup`", &entry.value)
+                reader.wrong_type("matrix", "a list of values, or a mapping with `setup`", &entry.value);
             });
             return None;
         }

@@ -97,8 +97,8 @@ pub(crate) fn link(steps: &[LinkStep<'_>], groups: &[LinkGroup<'_>]) -> Linked {
     scopes.iter().for_each(|scope| linker.walk(scope));
     let mut linked = Linked::default();
     let mut total = 0;
-    for step in 0..steps.len() {
-        let (edges, unresolved) = if steps[step].removed || linker.merged[step] || linked.too_many {
+    for (step, given) in steps.iter().enumerate() {
+        let (edges, unresolved) = if given.removed || linker.merged[step] || linked.too_many {
             (Vec::new(), Vec::new())
         } else {
             linker.edges_of(step, EDGES_PER_BUILD_MAX - total)

@@ -74,15 +74,15 @@ pub(crate) enum Shape {
     /// A mapping of names to anything.
     AnyMap,
     /// A list.
-    List(&'static Shape),
+    List(&'static Self),
     /// A list that has something in it.
-    Some(&'static Shape),
+    Some(&'static Self),
     /// A mapping of names to values of one shape.
-    MapOf(&'static Shape),
+    MapOf(&'static Self),
     /// A mapping with its own table.
     Map(&'static Table),
     /// One of several shapes.
-    Either(&'static [Shape]),
+    Either(&'static [Self]),
     /// The steps of a pipeline, or of a group.
     Steps { groups: bool },
 }

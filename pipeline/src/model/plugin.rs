@@ -47,7 +47,7 @@ fn one(reader: &mut Reader, node: &Node, plugins: &mut Vec<Plugin>) {
         | Kind::Time(_)
         | Kind::List(_) => {
             reader.decode(|reader| {
-                reader.wrong_type("plugins", "a plugin's source, or a mapping of it to settings", node)
+                reader.wrong_type("plugins", "a plugin's source, or a mapping of it to settings", node);
             });
         }
     }

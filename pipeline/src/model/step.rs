@@ -116,9 +116,8 @@ fn scalar(reader: &mut Reader, node: &Node, word: &str, place: &Place) -> Option
     let Some((_, kind)) = WORDS.iter().find(|(known, _)| *known == word) else {
         if !reader.is_awaited(node) {
             let message = format!("`{}` is not a step", shown(word));
-            let hint = did_you_mean(word, WORDS.iter().map(|(word, _)| *word))
-                .unwrap_or_else(|| "write `command: …` to run something".to_owned());
-            reader.unrunnable(Diagnostic::error("unknown-step", node.span, message).hint(hint));
+            let near = did_you_mean(word, WORDS.iter().map(|(word, _)| *word));
+            unknown(reader, node.span, message, near, "write `command: …` to run something");
         }
         return None;
     };
@@ -141,6 +140,15 @@ fn scalar(reader: &mut Reader, node: &Node, word: &str, place: &Place) -> Option
         elements: vec![element],
         kind: *kind,
     })
+}
+
+/// Something that is no step. Upstream passes it on with a warning; one that nearly is a step is a mistake for certain.
+fn unknown(reader: &mut Reader, span: Span, message: String, near: Option<String>, otherwise: &str) {
+    let diagnostic = Diagnostic::error("unknown-step", span, message);
+    match near {
+        Some(near) => reader.findings.push(diagnostic.hint(near)),
+        None => reader.unrunnable(diagnostic.hint(otherwise)),
+    }
 }
 
 fn note_kind(reader: &mut Reader, kind: Kind, span: Span) {
@@ -326,11 +334,15 @@ fn infer(reader: &mut Reader, span: Span, map: &Map) -> Option<Kind> {
     let kind = by_key(map);
     if kind.is_none() {
         let words = || KINDS.iter().map(|(word, _)| *word);
-        let hint = map
-            .iter()
-            .find_map(|entry| did_you_mean(&entry.key, words()))
-            .unwrap_or_else(|| "a step has one of `command`, `wait`, `block`, `input`, `trigger`, `group`".to_owned());
-        reader.unrunnable(Diagnostic::error("unknown-step", span, "no kind of step has these keys").hint(hint));
+        let near = map.iter().find_map(|entry| did_you_mean(&entry.key, words()));
+        let message = "no kind of step has these keys".to_owned();
+        unknown(
+            reader,
+            span,
+            message,
+            near,
+            "a step has one of `command`, `wait`, `block`, `input`, `trigger`, `group`",
+        );
     }
     kind
 }
@@ -342,9 +354,15 @@ fn by_type(reader: &mut Reader, entry: &Entry) -> Option<Kind> {
     };
     let kind = TYPES.iter().find(|(name, _)| *name == word).map(|(_, kind)| *kind);
     if kind.is_none() && !reader.is_awaited(&entry.value) {
-        let hint = did_you_mean(word, TYPES.iter().map(|(word, _)| *word));
+        let near = did_you_mean(word, TYPES.iter().map(|(word, _)| *word));
         let message = format!("`{}` is not a kind of step", shown(word));
-        reader.unrunnable(Diagnostic::error("unknown-step", entry.value.span, message).maybe_hint(hint));
+        unknown(
+            reader,
+            entry.value.span,
+            message,
+            near,
+            "`type` is `command`, `wait`, `block`, `input`, `trigger` or `group`",
+        );
     }
     kind
 }

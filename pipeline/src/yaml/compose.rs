@@ -84,7 +84,7 @@ pub(super) fn compose(text: &str) -> Parsed {
     let tabless;
     let text = if is_json(text) {
         // Tabs are white space in JSON; the scanner knows them as an indentation error. One for one keeps the columns.
-        tabless = text.replace('\t', " ");
+        tabless = without_tabs(text);
         tabless.as_str()
     } else {
         text
@@ -106,6 +106,21 @@ pub(super) fn compose(text: &str) -> Parsed {
         }
     }
     composer.parsed
+}
+
+/// Spaces for tabs, but for those in strings.
+fn without_tabs(text: &str) -> String {
+    let (mut quoted, mut escaped) = (false, false);
+    text.chars()
+        .map(|character| {
+            let tab = character == '\t' && !quoted;
+            if character == '"' && !escaped {
+                quoted = !quoted;
+            }
+            escaped = character == '\\' && quoted && !escaped;
+            if tab { ' ' } else { character }
+        })
+        .collect()
 }
 
 fn is_json(text: &str) -> bool {

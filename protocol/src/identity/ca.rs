@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData, SanType, SerialNumber,
+    SignatureAlgorithm,
 };
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{AgentKey, AgentName, Csr, IdentityError, SERVER_NAME, fingerprint, random};
+use super::key::bad_key;
+use super::{AgentName, Csr, IdentityError, SERVER_NAME, fingerprint, random};
 use crate::digest::Digest;
 use crate::limits::{CA_LIFE_MS, CERT_SKEW_MS};
 use crate::secret::Secret;
@@ -25,7 +27,10 @@ pub type Chain = Vec<Vec<u8>>;
 /// The last second that a certificate can name: the end of the year 9999 (RFC 5280, section 4.1.2.5.2).
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// Signs the certificates of agents and of the coordinator's own servers. Ed25519.
+/// Signs the certificates of agents and of the coordinator's own servers.
+///
+/// Its key is ECDSA P-256 where people's browsers have to believe it (they verify no Ed25519), else Ed25519, whose
+/// signatures always have the same length.
 pub struct Ca {
     issuer: Issuer<'static, KeyPair>,
     key_pem: Secret<String>,
@@ -38,18 +43,30 @@ pub struct Ca {
 pub struct ServerCertificate {
     /// The leaf, then the CA's: agents look for the fingerprint there.
     pub chain: Chain,
-    /// The leaf's key.
-    pub key: AgentKey,
+    chain_pem: String,
+    key: KeyPair,
 }
 
 impl Ca {
-    /// A new authority, valid from `now` (less some skew between clocks) for [`CA_LIFE_MS`].
+    /// A new authority of Ed25519, valid from `now` (less some skew between clocks) for [`CA_LIFE_MS`].
     ///
     /// # Errors
     /// Where the system gives no randomness, or the time is past what certificates can say.
     pub fn create(now: WallMs) -> Result<Self, IdentityError> {
-        let key = AgentKey::generate()?;
-        let key_pem = key.to_pem();
+        Self::create_of(&PKCS_ED25519, now)
+    }
+
+    /// The same of ECDSA P-256, whose certificates browsers can verify.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_p256(now: WallMs) -> Result<Self, IdentityError> {
+        Self::create_of(&PKCS_ECDSA_P256_SHA256, now)
+    }
+
+    fn create_of(algorithm: &'static SignatureAlgorithm, now: WallMs) -> Result<Self, IdentityError> {
+        let key = generate(algorithm)?;
+        let key_pem = Secret::new(key.serialize_pem());
         let mut params = CertificateParams::default();
         set_life(&mut params, WallMs(now.0.saturating_sub(CERT_SKEW_MS)), CA_LIFE_MS + CERT_SKEW_MS)?;
         params.serial_number = Some(serial()?);
@@ -57,7 +74,7 @@ impl Ca {
         params.distinguished_name.push(DnType::CommonName, "Windlass CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = params.self_signed(key.pair()).map_err(|error| IdentityError::signing(&error))?;
+        let certificate = params.self_signed(&key).map_err(|error| IdentityError::signing(&error))?;
         Self::new(certificate.der().clone(), certificate.pem(), key, key_pem)
     }
 
@@ -68,23 +85,24 @@ impl Ca {
     pub fn from_pem(certificate_pem: &str, key_pem: &Secret<String>) -> Result<Self, IdentityError> {
         let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
             .map_err(|error| IdentityError::certificate(error.to_string()))?;
-        Self::new(der, certificate_pem.to_owned(), AgentKey::from_pem(key_pem.expose())?, key_pem.clone())
+        let key = KeyPair::from_pem(key_pem.expose()).map_err(|error| bad_key(&error))?;
+        Self::new(der, certificate_pem.to_owned(), key, key_pem.clone())
     }
 
     fn new(
         der: CertificateDer<'static>,
         certificate_pem: String,
-        key: AgentKey,
+        key: KeyPair,
         key_pem: Secret<String>,
     ) -> Result<Self, IdentityError> {
         let (rest, x509) = X509Certificate::from_der(&der).map_err(|_| IdentityError::certificate("it is X.509"))?;
         if !rest.is_empty() || !x509.is_ca() {
             return Err(IdentityError::certificate("it is a CA's"));
         }
-        if x509.public_key().raw != key.pair().subject_public_key_info() {
+        if x509.public_key().raw != key.subject_public_key_info() {
             return Err(IdentityError::Key { rule: "it belongs to the CA's certificate".to_owned() });
         }
-        let issuer = Issuer::from_ca_cert_der(&der, key.into_pair()).map_err(|error| IdentityError::signing(&error))?;
+        let issuer = Issuer::from_ca_cert_der(&der, key).map_err(|error| IdentityError::signing(&error))?;
         let fingerprint = fingerprint(&der);
         Ok(Self { issuer, key_pem, certificate_pem, der, fingerprint })
     }
@@ -131,11 +149,11 @@ impl Ca {
         let mut params = leaf(not_before, life_ms)?;
         params.subject_alt_names = vec![SanType::URI(ia5(&uri)?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        self.sign(&params, csr.public_key())
+        Ok(self.chain(&self.sign(&params, csr.public_key())?))
     }
 
-    /// A certificate with a new key for the coordinator's own servers. [`SERVER_NAME`] stands in it by itself, the names
-    /// and addresses given are for people's clients.
+    /// A certificate with a new Ed25519 key for the coordinator's link. [`SERVER_NAME`] stands in it by itself, beside
+    /// the names and addresses given.
     ///
     /// # Errors
     /// Where a name cannot stand in a certificate, or the system gives no randomness.
@@ -146,21 +164,52 @@ impl Ca {
         not_before: WallMs,
         life_ms: u64,
     ) -> Result<ServerCertificate, IdentityError> {
-        let key = AgentKey::generate()?;
+        self.server(&PKCS_ED25519, names, addresses, not_before, life_ms)
+    }
+
+    /// The same of ECDSA P-256, for people's clients and their browsers.
+    ///
+    /// # Errors
+    /// As [`Self::issue_server`].
+    pub fn issue_web_server(
+        &self,
+        names: &[String],
+        addresses: &[IpAddr],
+        not_before: WallMs,
+        life_ms: u64,
+    ) -> Result<ServerCertificate, IdentityError> {
+        self.server(&PKCS_ECDSA_P256_SHA256, names, addresses, not_before, life_ms)
+    }
+
+    fn server(
+        &self,
+        algorithm: &'static SignatureAlgorithm,
+        names: &[String],
+        addresses: &[IpAddr],
+        not_before: WallMs,
+        life_ms: u64,
+    ) -> Result<ServerCertificate, IdentityError> {
+        let key = generate(algorithm)?;
         let mut params = leaf(not_before, life_ms)?;
+        // Some clients refuse a certificate without a subject unless its names are critical (RFC 5280, 4.1.2.6).
+        params.distinguished_name.push(DnType::CommonName, "Windlass coordinator");
         params.subject_alt_names.push(SanType::DnsName(ia5(SERVER_NAME)?));
         for name in names.iter().filter(|name| *name != SERVER_NAME) {
             params.subject_alt_names.push(SanType::DnsName(ia5(name)?));
         }
         params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let chain = self.sign(&params, key.pair())?;
-        Ok(ServerCertificate { chain, key })
+        let leaf = self.sign(&params, &key)?;
+        let chain_pem = format!("{}{}", leaf.pem(), self.certificate_pem);
+        Ok(ServerCertificate { chain: self.chain(&leaf), chain_pem, key })
     }
 
-    fn sign(&self, params: &CertificateParams, key: &impl PublicKeyData) -> Result<Chain, IdentityError> {
-        let leaf = params.signed_by(key, &self.issuer).map_err(|error| IdentityError::signing(&error))?;
-        Ok(vec![leaf.der().to_vec(), self.der.to_vec()])
+    fn sign(&self, params: &CertificateParams, key: &impl PublicKeyData) -> Result<Certificate, IdentityError> {
+        params.signed_by(key, &self.issuer).map_err(|error| IdentityError::signing(&error))
+    }
+
+    fn chain(&self, leaf: &Certificate) -> Chain {
+        vec![leaf.der().to_vec(), self.der.to_vec()]
     }
 }
 
@@ -180,13 +229,29 @@ impl ServerCertificate {
     /// The key as rustls wants it.
     #[must_use]
     pub fn private_key(&self) -> PrivateKeyDer<'static> {
-        self.key.to_der()
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()))
     }
+
+    /// The chain in PEM, leaf first.
+    #[must_use]
+    pub fn chain_pem(&self) -> &str {
+        &self.chain_pem
+    }
+
+    /// The key in PEM.
+    #[must_use]
+    pub fn key_pem(&self) -> Secret<String> {
+        Secret::new(self.key.serialize_pem())
+    }
+}
+
+fn generate(algorithm: &'static SignatureAlgorithm) -> Result<KeyPair, IdentityError> {
+    KeyPair::generate_for(algorithm).map_err(|error| bad_key(&error))
 }
 
 impl fmt::Debug for ServerCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ServerCertificate({:?})", self.key)
+        write!(f, "ServerCertificate({}, key ***)", fingerprint(self.chain.first().map_or(&[], Vec::as_slice)))
     }
 }
 
@@ -237,15 +302,17 @@ mod tests {
 
     #[test]
     fn a_ca_survives_its_files_and_keeps_its_fingerprint() {
-        let ca = Ca::create(WallMs(1_790_000_000_000)).unwrap();
-        let back = Ca::from_pem(ca.certificate_pem(), &ca.key_pem()).unwrap();
-        assert_eq!(back.fingerprint(), ca.fingerprint());
-        assert_eq!(back.certificate_der(), ca.certificate_der());
-        assert_eq!(back.certificate_pem(), ca.certificate_pem());
-        assert!(!format!("{ca:?}").contains("PRIVATE"));
-        let other = Ca::create(WallMs(1_790_000_000_000)).unwrap();
-        assert_ne!(other.fingerprint(), ca.fingerprint());
-        assert!(Ca::from_pem(ca.certificate_pem(), &other.key_pem()).is_err(), "keys of another CA");
+        for create in [Ca::create, Ca::create_p256] {
+            let ca = create(WallMs(1_790_000_000_000)).unwrap();
+            let back = Ca::from_pem(ca.certificate_pem(), &ca.key_pem()).unwrap();
+            assert_eq!(back.fingerprint(), ca.fingerprint());
+            assert_eq!(back.certificate_der(), ca.certificate_der());
+            assert_eq!(back.certificate_pem(), ca.certificate_pem());
+            assert!(!format!("{ca:?}").contains("PRIVATE"));
+            let other = create(WallMs(1_790_000_000_000)).unwrap();
+            assert_ne!(other.fingerprint(), ca.fingerprint());
+            assert!(Ca::from_pem(ca.certificate_pem(), &other.key_pem()).is_err(), "keys of another CA");
+        }
     }
 
     #[test]
@@ -254,7 +321,7 @@ mod tests {
         let ca = Ca::create(now).unwrap();
         let server = ca.issue_server(&[], &[], now, 1_000_000).unwrap();
         let leaf = CertificateDer::from(server.chain[0].clone());
-        let key_pem = server.key.to_pem();
+        let key_pem = server.key_pem();
         assert!(Ca::new(leaf, String::new(), server.key, key_pem).is_err());
     }
 

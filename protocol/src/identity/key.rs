@@ -63,14 +63,6 @@ impl AgentKey {
         let request = params.serialize_request(&self.0).map_err(|error| IdentityError::signing(&error))?;
         Ok(request.der().to_vec())
     }
-
-    pub(super) const fn pair(&self) -> &KeyPair {
-        &self.0
-    }
-
-    pub(super) fn into_pair(self) -> KeyPair {
-        self.0
-    }
 }
 
 impl fmt::Debug for AgentKey {
@@ -79,7 +71,7 @@ impl fmt::Debug for AgentKey {
     }
 }
 
-fn bad_key(error: &rcgen::Error) -> IdentityError {
+pub(super) fn bad_key(error: &rcgen::Error) -> IdentityError {
     IdentityError::Key { rule: error.to_string() }
 }
 

@@ -8,17 +8,15 @@ use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig};
 
 use super::ca::certificates;
 use super::verify::{AgentVerifier, FingerprintVerifier, roots};
-use super::{AgentKey, IdentityError, ServerCertificate};
+use super::{AgentKey, IdentityError, ServerCertificate, Shown};
 use crate::digest::Digest;
-use crate::secret::Secret;
 use crate::version::{ALPN_ENROL, ALPN_SERVER};
 
 /// ring, with AES-128 first: it is the fastest where the processor has AES, and strong enough everywhere.
@@ -38,13 +36,20 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// # Errors
 /// [`IdentityError::Tls`] where certificate and key do not fit.
 pub fn quic_server_config(server: &ServerCertificate, ca: &CertificateDer<'_>) -> Result<ServerConfig, IdentityError> {
+    quic_server_config_of(Shown::new(server)?, ca)
+}
+
+/// The same with a certificate that is replaced while it serves.
+///
+/// # Errors
+/// As [`quic_server_config`].
+pub fn quic_server_config_of(shown: Arc<Shown>, ca: &CertificateDer<'_>) -> Result<ServerConfig, IdentityError> {
     let provider = provider();
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])
         .map_err(tls)?
         .with_client_cert_verifier(Arc::new(AgentVerifier::new(ca, provider)?))
-        .with_single_cert(server.certificates(), server.private_key())
-        .map_err(tls)?;
+        .with_cert_resolver(shown);
     config.alpn_protocols = ALPN_SERVER.iter().map(|name| name.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -91,37 +96,16 @@ fn quic_client(mut config: ClientConfig, alpn: &[u8]) -> ClientConfig {
     config
 }
 
-/// HTTPS from a certificate of the coordinator's own CA.
+/// HTTPS, with a certificate that is replaced while it serves.
 ///
 /// # Errors
-/// [`IdentityError::Tls`] where certificate and key do not fit.
-pub fn https_config(server: &ServerCertificate) -> Result<ServerConfig, IdentityError> {
-    https(server.certificates(), server.private_key())
-}
-
-/// HTTPS from what an operator's files hold: a chain, leaf first, and its key.
-///
-/// # Errors
-/// [`IdentityError`] where either is malformed, or they do not fit.
-pub fn https_config_from_pem(chain_pem: &str, key_pem: &Secret<String>) -> Result<ServerConfig, IdentityError> {
-    let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| IdentityError::certificate(error.to_string()))?;
-    if chain.is_empty() {
-        return Err(IdentityError::certificate("the file holds a certificate"));
-    }
-    let key = PrivateKeyDer::from_pem_slice(key_pem.expose().as_bytes())
-        .map_err(|_| IdentityError::Key { rule: "it is PEM".to_owned() })?;
-    https(chain, key)
-}
-
-fn https(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<ServerConfig, IdentityError> {
+/// [`IdentityError::Tls`] where TLS refuses the configuration.
+pub fn https_config(shown: Arc<Shown>) -> Result<ServerConfig, IdentityError> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13, &TLS12])
         .map_err(tls)?
         .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(tls)?;
+        .with_cert_resolver(shown);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -16,7 +16,8 @@ use crate::digest::Digest;
 use crate::time::WallMs;
 
 /// Believes the agents of one CA. An expired certificate passes within [`crate::limits::CERT_RENEW_GRACE_MS`], so that
-/// its agent can renew; [`AgentIdentity::standing`] tells, and whoever serves it must ask. A client without a
+/// its agent can renew, and one whose time has not come passes too, so that its agent hears that the clocks differ;
+/// [`AgentIdentity::standing`] tells, and whoever serves it must ask. A client without a
 /// certificate passes too, since it may want to enrol: the link refuses it under every other ALPN name.
 #[derive(Debug)]
 pub struct AgentVerifier {
@@ -64,7 +65,8 @@ impl ClientCertVerifier for AgentVerifier {
         }
         let at = match identity.standing(WallMs(now.as_secs().saturating_mul(1_000))) {
             Standing::RenewOnly => UnixTime::since_unix_epoch(std::time::Duration::from_millis(identity.not_after.0)),
-            Standing::Early | Standing::Valid | Standing::Past => now,
+            Standing::Early => UnixTime::since_unix_epoch(std::time::Duration::from_millis(identity.not_before.0)),
+            Standing::Valid | Standing::Past => now,
         };
         self.inner.verify_client_cert(end_entity, intermediates, at)
     }
@@ -163,6 +165,8 @@ pub(super) fn roots(ca: &CertificateDer<'_>) -> Result<RootCertStore, IdentityEr
 mod tests {
     use std::time::Duration;
 
+    use rustls::pki_types::alg_id::ED25519;
+
     use super::*;
     use crate::id::AgentId;
     use crate::identity::tls::provider;
@@ -207,9 +211,45 @@ mod tests {
         assert!(passes(&lenient, end + 1_000) && !passes(&*strict, end + 1_000));
         assert!(passes(&lenient, end + CERT_RENEW_GRACE_MS));
         assert!(!passes(&lenient, end + CERT_RENEW_GRACE_MS + 1_000), "past the grace");
-        assert!(!passes(&lenient, NOW.0 - 1_000), "before its time");
+        assert!(passes(&lenient, NOW.0 - 1_000) && !passes(&*strict, NOW.0 - 1_000), "before its time");
         let identity = AgentIdentity::from_certificate(&chain[0]).unwrap();
         assert_eq!(identity.standing(WallMs(end + 1_000)), Standing::RenewOnly);
+        assert_eq!(identity.standing(WallMs(NOW.0 - 1_000)), Standing::Early);
+    }
+
+    /// What browsers verify, of what we could sign with: no Ed25519.
+    fn browsers() -> Arc<CryptoProvider> {
+        use rustls::crypto::WebPkiSupportedAlgorithms;
+        use rustls::crypto::ring::default_provider;
+        let ours = default_provider().signature_verification_algorithms;
+        let all: Vec<_> = ours.all.iter().copied().filter(|it| it.signature_alg_id() != ED25519).collect();
+        let mapping: Vec<_> = ours.mapping.iter().copied().filter(|(it, _)| *it != SignatureScheme::ED25519).collect();
+        assert!(all.len() < ours.all.len() && mapping.len() < ours.mapping.len());
+        let algorithms = WebPkiSupportedAlgorithms { all: all.leak(), mapping: mapping.leak() };
+        Arc::new(CryptoProvider { signature_verification_algorithms: algorithms, ..default_provider() })
+    }
+
+    #[test]
+    fn browsers_can_verify_the_web_server_s_certificate_and_no_ed25519() {
+        let verdict = |ca: &Ca, chain: &Chain| {
+            let chain = der(chain.clone());
+            let verifier = FingerprintVerifier::new(ca.fingerprint(), browsers());
+            let name = ServerName::try_from("ci.example").unwrap();
+            verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], at(NOW.0)).map(drop)
+        };
+        let names = ["ci.example".to_owned()];
+        let ca = Ca::create_p256(NOW).unwrap();
+        let web = ca.issue_web_server(&names, &[], NOW, CERT_LIFE_MS).unwrap();
+        assert_eq!(verdict(&ca, &web.chain), Ok(()));
+        let older = Ca::create(NOW).unwrap();
+        let signed = older.issue_web_server(&names, &[], NOW, CERT_LIFE_MS).unwrap();
+        assert!(verdict(&older, &signed.chain).is_err(), "an Ed25519 CA's signature");
+        let suits = |scheme| browsers().signature_verification_algorithms.supported_schemes().contains(&scheme);
+        let shown = crate::identity::Shown::new(&web).unwrap();
+        let schemes = shown.schemes();
+        assert!(schemes.iter().any(|scheme| suits(*scheme)), "{schemes:?}");
+        let link = crate::identity::Shown::new(&ca.issue_server(&names, &[], NOW, CERT_LIFE_MS).unwrap()).unwrap();
+        assert!(!link.schemes().iter().any(|scheme| suits(*scheme)), "the link's own key is Ed25519");
     }
 
     #[test]

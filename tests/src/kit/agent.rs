@@ -1,6 +1,7 @@
 //! An agent in a process of its own, which can be killed, stopped, continued and told to leave.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -29,8 +30,16 @@ pub struct AgentOptions {
     pub join_token: String,
     /// Jobs at once.
     pub slots: u32,
+    /// What it calls itself, if not by its name here.
+    pub called: Option<String>,
+    /// More of its environment.
+    pub env: Vec<(String, String)>,
     /// In this network namespace.
     pub netns: Option<String>,
+    /// As this user and group, without any other right; needs root. Else as who runs the test.
+    pub user: Option<u32>,
+    /// Its data directory; its name's in the world by default.
+    pub data: Option<PathBuf>,
     /// More arguments.
     pub more: Vec<String>,
 }
@@ -64,10 +73,16 @@ impl<'a> Agent<'a> {
     /// # Errors
     /// It cannot be started.
     pub fn start(world: &'a World, options: AgentOptions) -> Result<Self> {
-        let data = world.path(&options.name);
+        let data = options.data.clone().unwrap_or_else(|| world.path(&options.name));
         std::fs::write(world.path(&format!("{}.token", options.name)), &options.join_token)?;
         let users = SLOT_USERS + world.next_number() * USERS_PER_AGENT;
         std::fs::write(world.path(&format!("{}.toml", options.name)), format!("slot_user_base = {users}\n"))?;
+        if let Some(user) = options.user {
+            std::fs::create_dir(&data)?;
+            for path in [&data, &world.path(&format!("{}.token", options.name))] {
+                chown(path, Some(user), Some(user))?;
+            }
+        }
         let process = launch(world, &options, &data)?;
         Ok(Self { world, options, data, process })
     }
@@ -155,15 +170,22 @@ impl<'a> Agent<'a> {
 }
 
 fn launch(world: &World, options: &AgentOptions, data: &Path) -> Result<Process> {
-    let mut command = match &options.netns {
-        None => Command::new(binary()?),
-        Some(name) => {
+    let mut command = match (&options.netns, options.user) {
+        (None, None) => Command::new(binary()?),
+        (None, Some(user)) => {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", &user.to_string(), "--regid", &user.to_string(), "--clear-groups"]);
+            command.args(["--inh-caps=-all", "--no-new-privs"]).arg(world.binary_for_all()?);
+            command
+        }
+        (Some(name), _) => {
             let mut command = Command::new("ip");
             command.args(["netns", "exec", name]).arg(binary()?);
             command
         }
     };
-    command.args(["agent", "--name", &options.name, "--slots", &options.slots.to_string()]);
+    let called = options.called.as_ref().unwrap_or(&options.name);
+    command.args(["agent", "--name", called, "--slots", &options.slots.to_string()]);
     if let Some(server) = options.server {
         command.args(["--server", &server.to_string()]);
     }
@@ -172,5 +194,6 @@ fn launch(world: &World, options: &AgentOptions, data: &Path) -> Result<Process>
     command.arg("--config").arg(world.path(&format!("{}.toml", options.name)));
     command.args(&options.more);
     world.dress(&mut command);
+    command.envs(options.env.iter().map(|(name, value)| (name, value)));
     Process::start(command, &world.logs(), &options.name)
 }

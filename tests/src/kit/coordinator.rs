@@ -37,6 +37,7 @@ pub struct Coordinator<'a> {
     world: &'a World,
     options: CoordinatorOptions,
     data: PathBuf,
+    scheme: String,
     address: SocketAddr,
     process: Process,
 }
@@ -56,10 +57,10 @@ impl<'a> Coordinator<'a> {
     /// It does not get ready.
     pub async fn start_with(world: &'a World, mut options: CoordinatorOptions) -> Result<Self> {
         let data = options.data.clone().unwrap_or_else(|| world.path(&options.name));
-        let (process, address) = launch(world, &options, &data).await?;
+        let (process, scheme, address) = launch(world, &options, &data).await?;
         let host = options.listen.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
         options.listen = format!("{host}:{}", address.port());
-        Ok(Self { world, options, data, address, process })
+        Ok(Self { world, options, data, scheme, address, process })
     }
 
     /// Its data directory.
@@ -77,7 +78,7 @@ impl<'a> Coordinator<'a> {
     /// Where clients reach it.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Its admin token, as the data directory has it.
@@ -89,11 +90,20 @@ impl<'a> Coordinator<'a> {
         Ok(text.trim().to_owned())
     }
 
-    /// A client with the admin token.
+    /// The certificate of its own CA.
+    #[must_use]
+    pub fn ca_file(&self) -> PathBuf {
+        self.data.join("identity/ca.pem")
+    }
+
+    /// A client with the admin token, which believes in the coordinator's own CA over HTTPS.
     ///
     /// # Errors
     /// There is no token.
     pub fn client(&self) -> Result<Client> {
+        if self.scheme == "https" {
+            return Client::with_ca(&self.url(), Some(self.token()?), &std::fs::read(self.ca_file())?);
+        }
         Client::new(&self.url(), Some(self.token()?))
     }
 
@@ -116,7 +126,7 @@ impl<'a> Coordinator<'a> {
     /// It does not get ready.
     pub async fn restart(&mut self) -> Result<()> {
         self.process.kill9().await?;
-        (self.process, self.address) = launch(self.world, &self.options, &self.data).await?;
+        (self.process, self.scheme, self.address) = launch(self.world, &self.options, &self.data).await?;
         Ok(())
     }
 
@@ -130,15 +140,18 @@ impl<'a> Coordinator<'a> {
     }
 }
 
-async fn launch(world: &World, options: &CoordinatorOptions, data: &Path) -> Result<(Process, SocketAddr)> {
+async fn launch(world: &World, options: &CoordinatorOptions, data: &Path) -> Result<(Process, String, SocketAddr)> {
     let mut command = world.windlass(["coordinator", "--listen", &options.listen, "--data"])?;
     command.arg(data).args(&options.more);
     let mut process = Process::start(command, &world.logs(), &options.name)?;
-    let port = process
+    let (scheme, port) = process
         .line("the coordinator's ready line", Duration::from_secs(30), |line| {
             // By name where it listens on every address.
-            line.strip_prefix("ready ")?.rsplit_once(':')?.1.parse::<u16>().ok()
+            let (scheme, place) = line.strip_prefix("ready ")?.split_once("://")?;
+            Some((scheme.to_owned(), place.rsplit_once(':')?.1.parse::<u16>().ok()?))
         })
         .await?;
-    Ok((process, (Ipv4Addr::LOCALHOST, port).into()))
+    let listen: SocketAddr = options.listen.parse()?;
+    let ip = if listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listen.ip() };
+    Ok((process, scheme, (ip, port).into()))
 }

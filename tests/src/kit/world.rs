@@ -135,17 +135,55 @@ impl World {
         Ok(path)
     }
 
-    /// A small file system of its own, taken away at the end. Needs root.
+    /// A directory that nobody can write to, root neither.
     ///
     /// # Errors
     /// It cannot be mounted.
-    pub async fn small_disk(&self, name: &str, mebibytes: u32) -> Result<PathBuf> {
+    pub async fn read_only(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
         fs::create_dir(&path)?;
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m,mode=0711"), "tmpfs"]).arg(&path);
+        mount.args(["-t", "tmpfs", "-o", "ro,mode=0711", "tmpfs"]).arg(&path);
         run("mount", mount, Duration::from_secs(10)).await?.code(0)?;
         self.mounts.borrow_mut().push(path.clone());
+        Ok(path)
+    }
+
+    /// A real ext4 of its own in a file, taken away at the end; `None` where there are no loop devices. Needs root.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub async fn ext4_disk(&self, name: &str, mebibytes: u64) -> Result<Option<PathBuf>> {
+        let (image, path) = (self.path(&format!("{name}.img")), self.path(name));
+        fs::File::create_new(&image)?.set_len(mebibytes << 20)?;
+        fs::create_dir(&path)?;
+        let mut make = Command::new("/sbin/mkfs.ext4");
+        // Nothing is held back for root, who the agents of most tests are.
+        make.args(["-q", "-m", "0"]).arg(&image);
+        run("mkfs.ext4", make, Duration::from_secs(30)).await?.code(0)?;
+        let mut free = Command::new("/sbin/losetup");
+        free.arg("--find");
+        if run("losetup", free, Duration::from_secs(10)).await?.exit != Exit::Code(0) {
+            return Ok(None);
+        }
+        let mut mount = Command::new("mount");
+        mount.args(["-o", "loop"]).args([&image, &path]);
+        run("mount", mount, Duration::from_secs(10)).await?.code(0)?;
+        self.mounts.borrow_mut().push(path.clone());
+        fs::set_permissions(&path, Permissions::from_mode(0o711))?;
+        Ok(Some(path))
+    }
+
+    /// The program under test where every user can reach it, wherever the repository lies.
+    ///
+    /// # Errors
+    /// It was not built, or cannot be copied.
+    pub fn binary_for_all(&self) -> Result<PathBuf> {
+        let (built, path) = (binary()?, self.path("windlass"));
+        if !path.exists() && fs::hard_link(&built, &path).is_err() {
+            fs::copy(&built, &path)?;
+        }
+        fs::set_permissions(&path, Permissions::from_mode(0o755))?;
         Ok(path)
     }
 

@@ -11,12 +11,12 @@ use windlass_coordinator_core::{Core, Effect, Input, Rejected};
 use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::LOG_SETTLE_MS;
 use windlass_protocol::message::{CoordinatorMessage, RefuseCode, Verdict};
-use windlass_protocol::{AgentId, AttemptId, IdSource};
+use windlass_protocol::{AgentId, AttemptId, IdSource, WallMs};
 
 use super::coverage;
 use super::logs::{Appended, Wanted};
 use super::network::Payload;
-use super::world::{Event, World};
+use super::world::{Event, WALL_MS, World};
 
 /// The coordinator's process.
 #[derive(Debug, Default)]
@@ -252,6 +252,11 @@ impl World {
                 self.after(patience, Event::SettleOver { generation, attempt });
             }
             Effect::FenceLog { attempt, epoch, sealed } => self.fence_log(attempt, epoch, sealed),
+            Effect::Dispatched { runnable_at } => {
+                if runnable_at > WallMs(WALL_MS + self.now) {
+                    self.violate("I7", format!("a job is leased before {runnable_at:?}, when it became ready"));
+                }
+            }
             Effect::Progress(Progress::Attempt { state, job_state, .. }) => {
                 self.coverage.reach(coverage::attempt_state(state));
                 self.coverage.reach(coverage::job_state(job_state));

@@ -175,12 +175,12 @@ fn later() -> Dependency {
 
 /// Groups that all builds share; each has one limit and one method.
 fn concurrency(random: &mut Random) -> Option<Concurrency> {
-    if !random.thousandth(250) {
+    if !random.thousandth(500) {
         return None;
     }
-    let (group, limit, method) = match random.below(3) {
-        0 => ("deploy", 1, Method::Ordered),
-        1 => ("database", 2, Method::Ordered),
+    let (group, limit, method) = match random.below(5) {
+        0..=2 => ("deploy", 1, Method::Ordered),
+        3 => ("database", 2, Method::Ordered),
         _ => ("device", 1, Method::Eager),
     };
     Some(Concurrency { group: group.to_owned(), limit, method })

@@ -27,7 +27,13 @@ impl World {
             self.send_ghost(conn, payload.clone());
         }
         let parcel = Parcel { conn, payload, ghost: false };
-        if self.network.links[host].blocked(way, self.now) {
+        // What is sent in the very moment in which a partition ends does not overtake what it held back.
+        let behind = self
+            .network
+            .conns
+            .get(&conn)
+            .is_some_and(|state| state.stuck.iter().any(|parcel| parcel.payload.way() == way));
+        if behind || self.network.links[host].blocked(way, self.now) {
             if let Some(state) = self.network.conns.get_mut(&conn) {
                 state.stuck.push(parcel);
             }

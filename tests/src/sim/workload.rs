@@ -175,6 +175,8 @@ impl World {
         let hopeless = self.work.hopeless && index == 0;
         let key = (TokenId::from_bytes([1; 16]), format!("submit-{index}"));
         Submit {
+            id: BuildId::from_bytes(self.sixteen()),
+            number: None,
             pipeline: pipeline.to_owned(),
             definition: format!("steps: {index}"),
             graph: graphs::graph(&mut self.random, trusted, hopeless),
@@ -230,7 +232,7 @@ impl World {
             return;
         }
         let row = pools().swap_remove(pool);
-        let grant = TokenGrant::Join { pool: row.name.clone(), max_uses: None, used: 0 };
+        let grant = TokenGrant::join(row.name.clone(), None);
         let token =
             NewToken { id, secret_hash: secret(id), grant, pool: Some(row), note: "join".to_owned(), expires_at: None };
         self.ask(Request::CreateToken(Box::new(token)), Asked::Again(Action::MakeToken(pool)));
@@ -248,6 +250,7 @@ impl World {
             name: format!("agent-{index}"),
             machine_id: format!("machine-{index}"),
             tags: Vec::new(),
+            address: None,
         };
         self.ask(Request::Join(Box::new(joining)), Asked::Again(Action::Join(index)));
     }
@@ -343,7 +346,7 @@ impl World {
         let jobs: Vec<JobId> = self.store.rows.jobs.keys().copied().collect();
         let (build, job) = (self.random.pick(&builds), self.random.pick(&jobs));
         let of_job = job.and_then(|job| Some((self.store.rows.jobs.get(&job)?.build, Some(job))));
-        match (self.random.below(21), build, job) {
+        match (self.random.below(22), build, job) {
             (0, Some(build), _) => {
                 self.ask(Request::CancelBuild { build, detail: "why not".to_owned() }, Asked::Once(None));
             }
@@ -368,6 +371,10 @@ impl World {
                 let value = if self.random.thousandth(300) { " " } else { "v" };
                 let values = [("key".to_owned(), value.to_owned())].into();
                 self.ask(Request::SetMetaData { build, by: None, values }, Asked::Once(None));
+            }
+            (20, ..) => {
+                let uses = self.work.tokens.iter().map(|token| (*token, WallMs(WALL_MS + self.now))).collect();
+                self.ask(Request::NoteUses(uses), Asked::Once(None));
             }
             _ => {}
         }
@@ -451,7 +458,21 @@ impl World {
 
     /// Requests that a sound core refuses.
     fn ask_nonsense(&mut self) {
-        match self.random.below(6) {
+        match self.random.below(8) {
+            6 => {
+                let mut submit = self.work.intents[0].submit.clone();
+                (submit.idempotency, submit.number) = (None, Some(1_000_000));
+                self.ask(Request::Submit(Box::new(submit)), Asked::Once(None));
+            }
+            7 => {
+                // One that has left memory cannot be told from a new one: ids are made once, by their makers' promise.
+                let id = self.work.intents[0].submit.id;
+                if self.coordinator.core.as_ref().is_some_and(|core| core.rows().builds.contains_key(&id)) {
+                    let mut submit = self.work.intents[0].submit.clone();
+                    submit.idempotency = None;
+                    self.ask(Request::Submit(Box::new(submit)), Asked::Once(None));
+                }
+            }
             0 => {
                 let mut submit = self.work.intents[0].submit.clone();
                 submit.idempotency = submit.idempotency.map(|(key, _)| (key, Digest::of(&[9])));
@@ -491,7 +512,7 @@ impl World {
         let token = NewToken {
             id,
             secret_hash: secret(id),
-            grant: TokenGrant::Join { pool: name, max_uses: Some(1), used: 0 },
+            grant: TokenGrant::join(name, Some(1)),
             pool: (!missing).then_some(pool),
             note: String::new(),
             expires_at: None,

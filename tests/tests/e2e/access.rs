@@ -160,3 +160,24 @@ fn a_revoked_agent_is_cut_off_at_once_and_stays_out() -> Result<()> {
         Ok(())
     })
 }
+
+#[test]
+fn when_a_token_was_last_used_is_known_after_a_restart() -> Result<()> {
+    test(async |world| {
+        let mut fleet = Fleet::of(world, &JoinToken::pool("local", &["default"]), 0).await?;
+        let created = fleet.client.api_token(&["builds:read"], &json!({})).await?;
+        let id = created["id"].as_str().context("an id")?.to_owned();
+        let user = fleet.client.token(created["token"].as_str());
+        user.get("/builds").await?.status(200)?;
+        let used = async |client: &windlass_tests::kit::Client| -> Result<String> {
+            let tokens = client.get("/tokens?limit=500").await?.status(200)?.json()?;
+            let token = tokens["items"].as_array().into_iter().flatten().find(|token| token["id"] == *id);
+            Ok(token.context("the token")?["last_used_at"].as_str().context("a last use")?.to_owned())
+        };
+        let before = used(&fleet.client).await?;
+        ensure!(fleet.coordinator.term().await? == Exit::Code(0));
+        fleet.coordinator.restart().await?;
+        ensure!(used(&fleet.client).await? == before, "another time than {before}");
+        Ok(())
+    })
+}

@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tokio::process::Command;
-use windlass_tests::kit::pipeline::{pipeline, step};
+use windlass_tests::kit::git::GitServer;
+use windlass_tests::kit::pipeline::{pipeline, step, with};
 use windlass_tests::kit::world::run;
-use windlass_tests::kit::{DEADLINE, Fleet, Submit, World, test};
+use windlass_tests::kit::{Agent, AgentOptions, DEADLINE, Fleet, JoinToken, Submit, World, test};
 
 const RUN: Duration = Duration::from_secs(90);
 
@@ -115,6 +116,77 @@ fn a_commit_of_a_repository_is_checked_out() -> Result<()> {
         let absent = fleet.client.submit(&submit(&"0123456789abcdef".repeat(3)[..40])).await?;
         let absent = fleet.client.finished(absent.id(), DEADLINE).await?;
         ensure!(absent.state() == "failed" && absent.job("show")?.cause() == "checkout_failed", "{}", absent.brief());
+        Ok(())
+    })
+}
+
+/// The password of the private server, with characters that a URL has to encode.
+const PASSWORD: &str = "s3cret/of@the-agent";
+
+#[test]
+fn a_private_repository_is_checked_out_with_the_agents_credential_which_no_job_gets() -> Result<()> {
+    test(async |world| {
+        let work = world.path("work");
+        fs::create_dir_all(world.path("served"))?;
+        fs::create_dir(&work)?;
+        git(world, &work, &["init", "-q"]).await?;
+        fs::write(work.join("file"), "private\n")?;
+        git(world, &work, &["add", "."]).await?;
+        git(world, &work, &["commit", "-q", "-m", "first"]).await?;
+        let commit = git(world, &work, &["rev-parse", "HEAD"]).await?;
+        git(world, world.root(), &["clone", "-q", "--bare", "work", "served/private.git"]).await?;
+        // `ci:` and the password, as HTTP's basic authentication has it.
+        let server = GitServer::start(&world.path("served"), "Basic Y2k6czNjcmV0L29mQHRoZS1hZ2VudA==").await?;
+        let credentials = |name: &str, password: &str| -> Result<String> {
+            let path = world.path(name);
+            fs::write(&path, format!("http://ci:{password}@{}\n", server.address()))?;
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+            Ok(path.display().to_string())
+        };
+        let (right, wrong) =
+            (credentials("right", "s3cret%2Fof%40the-agent")?, credentials("wrong", "wr0ng-passw0rd")?);
+        let mut fleet = Fleet::of(world, &JoinToken::pool("local", &["default"]), 0).await?;
+        for (name, queue, file) in [("with", "default", &right), ("without", "elsewhere", &wrong)] {
+            let token = fleet.client.join_token(&JoinToken::pool(queue, &[queue]).zone("local")).await;
+            let token = if queue == "default" { fleet.join_token.clone() } else { token? };
+            let mut options = AgentOptions::new(name, fleet.coordinator.address(), &token);
+            options.more = vec!["--git-credentials".to_owned(), file.clone()];
+            fleet.agents.push(Agent::start(world, options)?);
+        }
+        for agent in &fleet.agents {
+            agent.in_state(&fleet.client, "online").await?;
+        }
+        // What a curious job looks at: the file, its own git, the checkout, and everybody's environment.
+        let looks = format!(
+            "set +e; cat file; git rev-parse HEAD; cat '{right}' 2>&1; GIT_TERMINAL_PROMPT=0 git fetch origin 2>&1; \
+             printf 'protocol=http\\nhost={}\\n\\n' | GIT_TERMINAL_PROMPT=0 git credential fill 2>&1; \
+             cat .git/config; cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n'; env; true",
+            server.address()
+        );
+        let submit = |step: serde_json::Value| {
+            let origin = json!({ "repository": server.url("private.git"), "commit": commit, "branch": "main" });
+            Submit::text(pipeline([step])).origin(origin)
+        };
+        let build = fleet.client.submit(&submit(step("looks", &looks))).await?;
+        let build = fleet.client.ends(build.id(), "passed", DEADLINE).await?;
+        let said = fleet.log_of(&build, "looks").await?;
+        ensure!(said.starts_with(&format!("private\n{commit}\n")), "{said}");
+        let secrets = [PASSWORD, "s3cret%2Fof%40the-agent", "Y2k6czNjcmV0L29mQHRoZS1hZ2VudA=="];
+        ensure!(!secrets.iter().any(|secret| said.contains(secret)), "the job found the credential: {said}");
+        if windlass_tests::kit::skip::is_root() {
+            ensure!(said.contains("Permission denied"), "{said}");
+        }
+        let before = server.refused();
+        let elsewhere = with(step("never", "true"), "agents", json!({ "queue": "elsewhere" }));
+        let failed = fleet.client.submit(&submit(elsewhere)).await?;
+        let failed = fleet.client.finished(failed.id(), DEADLINE).await?;
+        let job = failed.job("never")?;
+        ensure!(failed.state() == "failed" && job.cause() == "checkout_failed", "{}", failed.brief());
+        ensure!(server.refused() > before, "the server was not asked");
+        let shown = fleet.client.get(&format!("/builds/{}", failed.id())).await?.status(200)?.body;
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        ensure!(!shown.contains("wr0ng-passw0rd") && shown.contains("private.git"), "{shown}");
+        ensure!(fs::read_to_string(&wrong)?.contains("wr0ng-passw0rd"), "git has changed the agent's file");
         Ok(())
     })
 }

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use quinn::Connection;
+use serde_json::json;
 use windlass_protocol::frame;
 use windlass_protocol::id::AgentId;
-use windlass_protocol::identity::{AgentKey, AgentName, Ca, Chain, JoinToken, tls};
+use windlass_protocol::identity::{AgentIdentity, AgentKey, AgentName, Ca, Chain, JoinToken, tls};
 use windlass_protocol::limits::{CERT_LIFE_MS, FRAME_MAX_BYTES};
 use windlass_protocol::link::{FramedRecv, FramedSend, Protocol, ask, bind_client, connect, transport};
-use windlass_protocol::message::{AgentMessage, Enrol, EnrolAnswer, Evidence, Hello, encode};
+use windlass_protocol::message::{
+    AgentMessage, CoordinatorMessage, Enrol, EnrolAnswer, Evidence, Hello, RefuseCode, encode,
+};
 use windlass_protocol::{AttemptId, Trust, WallMs};
 use windlass_tests::kit::chaos::Dice;
 use windlass_tests::kit::pipeline::{pipeline, step};
@@ -20,14 +23,14 @@ use windlass_tests::kit::{Agent, Client, DEADLINE, Fleet, test, until, within};
 const REFUSED: &str = "windlass_link_refused_total";
 
 /// An identity as an agent keeps it, or as a stranger makes it.
-struct Papers {
-    key: AgentKey,
-    chain: Chain,
+pub(crate) struct Papers {
+    pub(crate) key: AgentKey,
+    pub(crate) chain: Chain,
 }
 
 impl Papers {
     /// Those of an agent that has joined: what somebody would have who broke into its machine.
-    fn stolen(agent: &Agent<'_>) -> Result<Self> {
+    pub(crate) fn stolen(agent: &Agent<'_>) -> Result<Self> {
         let dir = agent.data().join("identity");
         let key = AgentKey::from_pem(&std::fs::read_to_string(dir.join("key.pem"))?)?;
         let bytes = std::fs::read(dir.join("chain.der"))?;
@@ -51,7 +54,7 @@ impl Papers {
     }
 
     /// Connects, believing in the CA that is really there.
-    async fn connect(&self, ca: &[u8], address: SocketAddr, protocol: Protocol) -> Result<Connection> {
+    pub(crate) async fn connect(&self, ca: &[u8], address: SocketAddr, protocol: Protocol) -> Result<Connection> {
         let config = tls::agent_client_config(&ca.to_vec().into(), &self.chain, &self.key, protocol.alpn())?;
         let endpoint = bind_client()?;
         Ok(connect(&endpoint, address, protocol, transport::client_config(config)?).await?)
@@ -89,7 +92,7 @@ fn frame_of(payload: &[u8]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn hello() -> AgentMessage {
+pub(crate) fn hello() -> AgentMessage {
     AgentMessage::Hello(Hello {
         name: "stranger".to_owned(),
         version: "0".to_owned(),
@@ -218,11 +221,76 @@ fn a_made_up_join_token_is_refused_by_name_and_counted() -> Result<()> {
             };
             let answer: EnrolAnswer = within("an answer", DEADLINE, ask(&connection, &enrol)).await??;
             let EnrolAnswer::Refused { code, .. } = answer else { anyhow::bail!("a stranger was let in: {answer:?}") };
-            ensure!(code == windlass_protocol::message::RefuseCode::TokenUnknown, "{code:?}");
+            ensure!(code == RefuseCode::TokenUnknown, "{code:?}");
             before = counted(&fleet.client, "a made-up token", before).await?;
         }
         ensure!(fleet.client.agents().await?.len() == 1, "a stranger is an agent");
         goes_on(&fleet).await
+    })
+}
+
+#[test]
+fn revoking_an_agent_closes_what_it_has_open_within_a_second() -> Result<()> {
+    test(async |world| {
+        let mut fleet = Fleet::start(world).await?;
+        let agents = fleet.client.agents().await?;
+        let id = agents.first().and_then(|agent| agent["id"].as_str()).context("an agent")?.to_owned();
+        // Whoever has its papers need not be polite: it goes on sending, and leaves nothing by itself.
+        let agent = fleet.agents.first_mut().context("an agent")?;
+        let papers = Papers::stolen(agent)?;
+        let ca = papers.chain.get(1).context("the CA")?.clone();
+        agent.kill9().await?;
+        let address = fleet.coordinator.address();
+        let control = papers.connect(&ca, address, Protocol::Agent).await?;
+        let (send, recv) = control.open_bi().await?;
+        let (mut send, mut recv) = (FramedSend::new(send), FramedRecv::new(recv));
+        send.send_message(&hello()).await?;
+        let welcome = within("a welcome", DEADLINE, recv.recv_message::<CoordinatorMessage>()).await??;
+        ensure!(matches!(welcome, Some(CoordinatorMessage::Welcome { .. })), "{welcome:?}");
+        let bulk = papers.connect(&ca, address, Protocol::Bulk).await?;
+        fleet.client.post(&format!("/agents/{id}/revoke"), &json!({})).await?.status(200)?;
+        let both = async { tokio::join!(control.closed(), bulk.closed()) };
+        within("the end of both connections", Duration::from_secs(1), both).await?;
+        // And it gets no new one.
+        for protocol in [Protocol::Agent, Protocol::Bulk] {
+            let again = papers.connect(&ca, address, protocol).await?;
+            if protocol == Protocol::Agent {
+                let (send, recv) = again.open_bi().await?;
+                let (mut send, mut recv) = (FramedSend::new(send), FramedRecv::new(recv));
+                send.send_message(&hello()).await?;
+                let refused = within("a refusal", DEADLINE, recv.recv_message::<CoordinatorMessage>()).await??;
+                let revoked =
+                    matches!(refused, Some(CoordinatorMessage::Refuse { code: RefuseCode::AgentRevoked, .. }));
+                ensure!(revoked, "{refused:?}");
+            }
+            is_ended(&again).await?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_certificate_from_the_future_is_refused_for_the_clocks() -> Result<()> {
+    test(async |world| {
+        let mut fleet = Fleet::start(world).await?;
+        let agent = fleet.agents.first_mut().context("an agent")?;
+        let mut papers = Papers::stolen(agent)?;
+        agent.kill9().await?;
+        // As the coordinator's own CA would have made it with its clock an hour ahead.
+        let dir = fleet.coordinator.data().join("identity");
+        let read = |name: &str| std::fs::read_to_string(dir.join(name));
+        let ca = Ca::from_pem(&read("ca.pem")?, &windlass_protocol::Secret::new(read("ca-key.pem")?))?;
+        let held = AgentIdentity::from_certificate(papers.chain.first().context("a certificate")?)?;
+        let name = AgentName { agent: held.agent, pool: held.pool, zone: held.zone, trust: held.trust };
+        papers.chain = ca.issue_agent(&papers.key.csr()?, &name, now().plus_ms(3_600_000), CERT_LIFE_MS)?;
+        let connection = papers.connect(ca.certificate_der(), fleet.coordinator.address(), Protocol::Agent).await?;
+        let (send, recv) = connection.open_bi().await?;
+        let (mut send, mut recv) = (FramedSend::new(send), FramedRecv::new(recv));
+        send.send_message(&hello()).await?;
+        let refused = within("a refusal", DEADLINE, recv.recv_message::<CoordinatorMessage>()).await??;
+        let skewed = matches!(refused, Some(CoordinatorMessage::Refuse { code: RefuseCode::ClockSkew, .. }));
+        ensure!(skewed, "{refused:?}");
+        Ok(())
     })
 }
 
@@ -261,9 +329,7 @@ fn an_agent_that_claims_anothers_job_changes_nothing_of_it() -> Result<()> {
         let (send, recv) = connection.open_bi().await?;
         let (mut send, mut recv) = (FramedSend::new(send), FramedRecv::new(recv));
         send.send_message(&hello()).await?;
-        let welcome =
-            within("a welcome", DEADLINE, recv.recv_message::<windlass_protocol::message::CoordinatorMessage>())
-                .await??;
+        let welcome = within("a welcome", DEADLINE, recv.recv_message::<CoordinatorMessage>()).await??;
         ensure!(welcome.is_some(), "no welcome");
         let before = fleet.client.metric(REFUSED).await?;
         for message in [

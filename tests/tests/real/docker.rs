@@ -1,17 +1,21 @@
-//! Steps in containers of a real engine.
+//! Steps in containers of a real engine. Engines that die or hang are tested with the runner, on engines of their own.
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tokio::process::Command;
-use windlass_tests::kit::pipeline::{pipeline, step, with};
+use windlass_tests::kit::pipeline::{pipeline, step, until_exists, with};
 use windlass_tests::kit::skip::skip;
 use windlass_tests::kit::world::run;
-use windlass_tests::kit::{DEADLINE, Fleet, World, test};
+use windlass_tests::kit::{Agent, AgentOptions, DEADLINE, Fleet, JoinToken, Ran, World, test, until};
 
 /// The image of these tests: busybox and nothing else.
 const IMAGE: &str = "windlass-test/busybox:e2e";
 
-async fn docker(arguments: &[&str]) -> Result<windlass_tests::kit::Ran> {
+async fn docker(arguments: &[&str]) -> Result<Ran> {
     let mut docker = Command::new("docker");
     docker.args(arguments);
     run("docker", docker, DEADLINE).await
@@ -24,7 +28,7 @@ fn engine() -> bool {
 /// Makes the image of what Debian ships.
 async fn import(world: &World) -> Result<()> {
     let script = "set -e; mkdir -p img/bin img/tmp img/etc; cp \"$(command -v busybox)\" img/bin/busybox; \
-                  for a in sh cat echo ls id env pwd test touch sleep uname true false grep wc; do ln -s busybox img/bin/$a; done; \
+                  for a in sh cat echo ls id env pwd test touch sleep uname true false grep wc seq; do ln -s busybox img/bin/$a; done; \
                   echo 'root:x:0:0:root:/:/bin/sh' > img/etc/passwd; tar -C img -c . | docker import - ";
     let mut bash = Command::new("bash");
     bash.args(["-c", &format!("{script}{IMAGE}")]).current_dir(world.root());
@@ -129,6 +133,204 @@ fn the_command_works_in_an_image_that_has_nothing_at_all() -> Result<()> {
         let log = fleet.log_of(&build, "stays").await?;
         ensure!(log.contains("[REDACTED]\n") && !log.contains("some-secret"), "{log}");
         ensure!(build.0["meta_data"]["busybox"] == json!("yes"), "{}", build.0);
+        Ok(())
+    })
+}
+
+#[test]
+fn an_exclusive_container_of_a_stopped_agent_has_ended_before_another_takes_its_place() -> Result<()> {
+    if !engine() {
+        return skip("docker", "no Docker engine answers");
+    }
+    test(async |world| {
+        import(world).await?;
+        let pool = JoinToken::pool("local", &["default"]).lease_ms(2_000);
+        let fleet = Fleet::of(world, &pool, 1).await?;
+        // Each attempt leaves a trail in its workspace for as long as it lives, and does not go before it must. Both
+        // read the same clock, the machine's.
+        let script = "trap '' TERM; while :; do read -r up idle </proc/uptime; echo $up >>trail; \
+                      test -e done && exit 0; sleep 0.02; done";
+        let rule = json!({ "automatic": [{ "cause": "agent_lost", "limit": 2 }] });
+        let one = with(with(with(step("one", script), "retry", rule), "exclusive", json!(true)), "image", json!(IMAGE));
+        let build = fleet.running(pipeline([one]), "one").await?;
+        let stopped = fleet.agents.first().context("an agent")?;
+        let trail = |agent: &Agent<'_>, attempt: &str| agent.data().join("work").join(attempt).join("checkout/trail");
+        let first = trail(stopped, build.attempt("one")?.id());
+        until("the first trail", DEADLINE, async || Ok(first.exists().then_some(()))).await?;
+        stopped.stop()?;
+        let options = AgentOptions::new("other", fleet.coordinator.address(), &fleet.join_token);
+        let other = Agent::start(world, options)?;
+        other.in_state(&fleet.client, "online").await?;
+        let again = |build: &windlass_tests::kit::Build| {
+            build.job("one").is_ok_and(|job| job.attempts().len() == 2 && job.state() == "running")
+        };
+        let build = fleet.client.wait(build.id(), "a second attempt", Duration::from_secs(60), again).await?;
+        let second = trail(&other, build.attempt("one")?.id());
+        until("the second trail", DEADLINE, async || Ok(second.exists().then_some(()))).await?;
+        let times = |path: &std::path::Path| -> Result<Vec<f64>> {
+            // The last line may be half written.
+            let text = std::fs::read_to_string(path)?;
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            whole.lines().map(|line| line.parse().context("a time")).collect()
+        };
+        let begun = until("the second's first word", DEADLINE, async || Ok(times(&second)?.first().copied())).await?;
+        let last = times(&first)?.last().copied().context("the first's last word")?;
+        ensure!(last < begun, "the first ran at {last}, the second from {begun}");
+        std::fs::write(second.with_file_name("done"), "")?;
+        fleet.client.ends(build.id(), "passed", DEADLINE).await?;
+        ensure!(times(&first)?.last().copied() == Some(last), "the first ran on beside the second");
+        Ok(())
+    })
+}
+
+/// Kills an attempt's supervisor, as its socket names it.
+async fn kill_supervisor(agent: &Agent<'_>, attempt: &str) -> Result<()> {
+    let stream = UnixStream::connect(agent.data().join("jobs").join(attempt).join("control.sock"))?;
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line)?;
+    let hello: serde_json::Value = serde_json::from_str(&line)?;
+    let pid = hello["supervisor"].as_i64().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
+    rustix::process::kill_process(pid.context("a supervisor")?, rustix::process::Signal::KILL)?;
+    let place = agent.data().join("jobs").join(attempt).join("control.sock");
+    until("the supervisor's end", DEADLINE, async || Ok(UnixStream::connect(&place).is_err().then_some(()))).await
+}
+
+#[test]
+fn containers_of_an_agent_that_crashed_are_removed_and_those_of_another_one_run_on() -> Result<()> {
+    if !engine() {
+        return skip("docker", "no Docker engine answers");
+    }
+    test(async |world| {
+        import(world).await?;
+        let mut fleet = Fleet::of(world, &JoinToken::pool("local", &["default"]), 2).await?;
+        let steps = ["one", "two", "three", "four"].map(|key| {
+            let wait = until_exists(std::path::Path::new("done"));
+            with(step(key, &format!("touch up; {wait}")), "image", json!(IMAGE))
+        });
+        let build = fleet.client.submit(&windlass_tests::kit::Submit::text(pipeline(steps))).await?;
+        let all = |build: &windlass_tests::kit::Build| build.jobs().iter().all(|job| job.state() == "running");
+        let build = fleet.client.wait(build.id(), "four running steps", DEADLINE, all).await?;
+        let of = |name: &str| -> Vec<_> {
+            build.jobs().iter().filter_map(windlass_tests::kit::Job::last).filter(|a| a.agent() == name).collect()
+        };
+        let (crashed, others) = (of("agent-1"), of("agent-2"));
+        ensure!(crashed.len() == 2 && others.len() == 2, "{}", build.brief());
+        let agent = fleet.agents.first_mut().context("an agent")?;
+        agent.kill9().await?;
+        // Of one it knows nothing any more, of the other it does.
+        for attempt in &crashed {
+            kill_supervisor(agent, attempt.id()).await?;
+        }
+        let forgotten = crashed.first().context("an attempt")?;
+        std::fs::remove_dir_all(agent.data().join("jobs").join(forgotten.id()))?;
+        let left = async || -> Result<String> {
+            let format = "{{.Names}} {{.State}}";
+            Ok(docker(&["ps", "-a", "--no-trunc", "--format", format]).await?.code(0)?.stdout)
+        };
+        let there = left().await?;
+        ensure!(crashed.iter().chain(&others).all(|a| there.contains(&format!("{} running", a.id()))), "{there}");
+        agent.restart().await?;
+        until("the end of what the crash left", DEADLINE, async || {
+            let left = left().await?;
+            let networks = docker(&["network", "ls", "--no-trunc", "--format", "{{.Name}}"]).await?.code(0)?.stdout;
+            Ok((!crashed.iter().any(|a| left.contains(a.id()) || networks.contains(a.id()))).then_some(()))
+        })
+        .await?;
+        let there = left().await?;
+        ensure!(others.iter().all(|a| there.contains(&format!("{} running", a.id()))), "another agent's: {there}");
+        let other = fleet.agents.get(1).context("an agent")?;
+        for attempt in &others {
+            std::fs::write(other.data().join("work").join(attempt.id()).join("checkout/done"), "")?;
+        }
+        let passed = |build: &windlass_tests::kit::Build| {
+            let ended = |id: &str| {
+                build
+                    .jobs()
+                    .iter()
+                    .filter_map(windlass_tests::kit::Job::last)
+                    .any(|a| a.id() == id && a.state() == "finished" && a.cause().is_empty())
+            };
+            others.iter().all(|attempt| ended(attempt.id()))
+        };
+        fleet.client.wait(build.id(), "the other agent's steps to pass", DEADLINE, passed).await?;
+        Ok(())
+    })
+}
+
+/// A directory with a pipeline.
+fn project(world: &World, name: &str, definition: &str) -> Result<std::path::PathBuf> {
+    let dir = world.path(name);
+    std::fs::create_dir_all(dir.join(".windlass"))?;
+    std::fs::write(dir.join(".windlass/pipeline.yml"), definition)?;
+    Ok(dir)
+}
+
+/// `windlass shell latest STEP`, with a script for its shell; at a terminal if asked.
+async fn shell(world: &World, step: &str, script: &str, terminal: bool) -> Result<Ran> {
+    let program = windlass_tests::kit::world::binary()?;
+    let line = format!("{} shell latest {step}", program.display());
+    let line = if terminal { format!("script -qec '{line}' /dev/null") } else { line };
+    let mut bash = Command::new("bash");
+    world.dress(&mut bash);
+    bash.env("SHELL", "/bin/sh").env("SCRIPT", script).args(["-c", &format!("printf '%s\\n' \"$SCRIPT\" | {line}")]);
+    run("windlass shell", bash, DEADLINE).await
+}
+
+#[test]
+fn a_shell_is_in_the_image_of_a_kept_step_with_its_variables_and_leaves_nothing() -> Result<()> {
+    if !engine() {
+        return skip("docker", "no Docker engine answers");
+    }
+    test(async |world| {
+        import(world).await?;
+        let odd = "two\nlines $HOME 'quoted'";
+        let inside = with(
+            with(step("inside", "echo made >made; exit 3"), "image", json!(IMAGE)),
+            "env",
+            json!({ "ODD": odd.replace('$', "$$") }),
+        );
+        let outside = step("outside", "echo made >made; exit 3");
+        let dir = project(world, "project", &pipeline([inside, outside]))?;
+        world.run(["run".as_ref(), "--keep".as_ref(), dir.as_os_str()], Duration::from_secs(90)).await?.code(1)?;
+        let script = "test -e /etc/debian_version || echo inside; cat made; pwd; echo \"$ODD\"; test -t 0 || echo no terminal; exit 9";
+        let ran = shell(world, "inside", script, false).await?.code(9)?;
+        let lines: Vec<&str> = ran.stdout.lines().collect();
+        ensure!(lines.first() == Some(&"inside") && lines.get(1) == Some(&"made"), "{ran:?}");
+        ensure!(lines.get(2).is_some_and(|pwd| pwd.ends_with("/checkout")), "{ran:?}");
+        ensure!(ran.stdout.contains(odd) && lines.last() == Some(&"no terminal"), "{ran:?}");
+        let ran =
+            shell(world, "inside", "test -t 0 && test -t 1 && echo a $((20 + 22)) terminal; exit 8", true).await?;
+        ensure!(ran.stdout.contains("a 42 terminal"), "{ran:?}");
+        ran.code(8)?;
+        // A step without an image stays as it was.
+        let ran =
+            shell(world, "outside", "test -e /etc/debian_version && echo outside; cat made; exit 7", false).await?;
+        ensure!(ran.stdout == "outside\nmade\n", "{ran:?}");
+        ran.code(7)?;
+        let left = docker(&["ps", "-aq", "--filter", "label=windlass.shell"]).await?.code(0)?;
+        ensure!(left.stdout.is_empty(), "a shell's container is left: {}", left.stdout);
+        Ok(())
+    })
+}
+
+#[test]
+fn without_an_engine_a_run_says_so_only_where_a_step_needs_one_and_that_step_is_refused() -> Result<()> {
+    test(async |world| {
+        let here = step("here", "echo here");
+        let within = with(step("within", "echo within"), "image", json!(IMAGE));
+        let socket = format!("unix://{}", world.path("no-docker.sock").display());
+        for (name, steps, code) in [("plain", vec![here.clone()], 0), ("images", vec![here, within], 1)] {
+            let dir = project(world, name, &pipeline(steps))?;
+            let mut command = world.windlass(["run".as_ref(), dir.as_os_str()])?;
+            // As people run it: what an operator follows names the socket in any case.
+            command.env("DOCKER_HOST", &socket).env_remove("WINDLASS_LOG");
+            let ran = run("windlass run", command, Duration::from_secs(60)).await?.code(code)?;
+            let all = format!("{}{}", ran.stdout, ran.stderr);
+            let said = all.contains("no Docker answers") || all.contains("no-docker.sock");
+            ensure!(said == (name == "images"), "{all}");
+            ensure!(all.contains("here"), "{all}");
+            ensure!(name == "plain" || all.contains("start it there"), "the hint is missing: {all}");
+        }
         Ok(())
     })
 }

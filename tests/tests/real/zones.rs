@@ -3,69 +3,16 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::json;
 use tokio::process::Command;
+use windlass_tests::kit::net::{Zone, ip, no_zones};
 use windlass_tests::kit::pipeline::{pipeline, step, until_exists, with};
-use windlass_tests::kit::skip::{is_root, skip};
+use windlass_tests::kit::skip::skip;
 use windlass_tests::kit::world::run;
 use windlass_tests::kit::{
-    Agent, AgentOptions, Coordinator, CoordinatorOptions, DEADLINE, JoinToken, Ran, Submit, test, until,
+    Agent, AgentOptions, Coordinator, CoordinatorOptions, DEADLINE, JoinToken, Submit, test, until,
 };
-
-/// A network of two addresses: ours and the zone's. Nothing forwards between networks, and the zone has no other route.
-struct Zone {
-    name: String,
-    link: String,
-    ours: Ipv4Addr,
-    theirs: Ipv4Addr,
-}
-
-impl Zone {
-    fn new(tag: &str, number: u8) -> Self {
-        let id = std::process::id() % 10_000;
-        Self {
-            name: format!("wl{id}-{tag}"),
-            link: format!("wl{id}{tag}"),
-            ours: Ipv4Addr::new(198, 18, number, 1),
-            theirs: Ipv4Addr::new(198, 18, number, 2),
-        }
-    }
-
-    async fn make(&self) -> Result<()> {
-        let (name, link) = (self.name.as_str(), self.link.as_str());
-        let (ours, theirs) = (format!("{}/30", self.ours), format!("{}/30", self.theirs));
-        for arguments in [
-            vec!["netns", "add", name],
-            vec!["link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name],
-            vec!["addr", "add", &ours, "dev", link],
-            vec!["link", "set", link, "up"],
-            vec!["-n", name, "addr", "add", &theirs, "dev", "eth0"],
-            vec!["-n", name, "link", "set", "eth0", "up"],
-            vec!["-n", name, "link", "set", "lo", "up"],
-        ] {
-            ip(&arguments).await?.code(0).with_context(|| arguments.join(" "))?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Zone {
-    fn drop(&mut self) {
-        // The link ends with its namespace; what was never made cannot be removed.
-        let _ = std::process::Command::new("ip").args(["netns", "del", &self.name]).status();
-        let _ = std::process::Command::new("ip")
-            .args(["link", "del", &self.link])
-            .stderr(std::process::Stdio::null())
-            .status();
-    }
-}
-
-async fn ip(arguments: &[&str]) -> Result<Ran> {
-    let mut ip = Command::new("ip");
-    ip.args(arguments);
-    run("ip", ip, DEADLINE).await
-}
 
 /// Tries a TCP connection from within a zone, with nothing but the shell.
 async fn reaches(from: &Zone, address: Ipv4Addr, port: u16) -> Result<bool> {
@@ -88,16 +35,8 @@ fn steps(prod: &str) -> Vec<serde_json::Value> {
 
 #[test]
 fn steps_run_in_the_zone_of_their_queue_and_nothing_reaches_into_it() -> Result<()> {
-    if !is_root() {
-        return skip("zones", "only root can make network namespaces");
-    }
-    let probe = std::process::Command::new("ip").args(["netns", "add", "wl-probe"]).output()?;
-    let _ = std::process::Command::new("ip").args(["netns", "del", "wl-probe"]).output()?;
-    if !probe.status.success() {
-        return skip(
-            "zones",
-            &format!("no network namespaces here: {}", String::from_utf8_lossy(&probe.stderr).trim()),
-        );
+    if let Some(why) = no_zones()? {
+        return skip("zones", &why);
     }
     test(async |world| {
         let (non_prod, prod) = (&Zone::new("n", 11), &Zone::new("p", 12));

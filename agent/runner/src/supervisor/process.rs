@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 use rustix::process::WaitStatus;
+use rustix::termios::Winsize;
 use windlass_protocol::cause::{Cause, CauseKind};
 use windlass_protocol::id::AttemptId;
 
@@ -19,6 +20,9 @@ use crate::sys::{self, Plan, Program, Step};
 
 /// Room between a job and its supervisor (measured: 3,460 MB/s against 820 with the default of 64 KiB).
 pub(crate) const PIPE_BYTES: usize = 1 << 20;
+
+/// A terminal that is wide enough for compilers and test runners to break no lines.
+pub(crate) const TERMINAL_SIZE: Winsize = Winsize { ws_row: 40, ws_col: 160, ws_xpixel: 0, ws_ypixel: 0 };
 
 /// A job's process and all that it starts.
 #[derive(Debug)]
@@ -180,7 +184,7 @@ fn open_pipe() -> io::Result<Stream> {
 /// throw away what nobody has read yet when the job ends.
 fn open_terminal() -> io::Result<Stream> {
     use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
-    use rustix::termios::{OptionalActions, OutputModes, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
+    use rustix::termios::{OptionalActions, OutputModes, tcgetattr, tcsetattr, tcsetwinsize};
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&ours)?;
     unlockpt(&ours)?;
@@ -188,7 +192,7 @@ fn open_terminal() -> io::Result<Stream> {
     let mut modes = tcgetattr(&theirs)?;
     modes.output_modes.remove(OutputModes::OPOST);
     tcsetattr(&theirs, OptionalActions::Now, &modes)?;
-    tcsetwinsize(&theirs, Winsize { ws_row: 40, ws_col: 160, ws_xpixel: 0, ws_ypixel: 0 })?;
+    tcsetwinsize(&theirs, TERMINAL_SIZE)?;
     rustix::process::ioctl_tiocsctty(&theirs)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     Ok(Stream { ours, theirs })

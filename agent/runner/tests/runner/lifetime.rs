@@ -242,7 +242,7 @@ async fn a_job_whose_supervisor_is_killed_dies_and_is_buried_with_what_it_starte
 }
 
 /// As it says itself when one connects.
-fn supervisor_of(running: &RunningJob) -> String {
+pub(crate) fn supervisor_of(running: &RunningJob) -> String {
     let dir = std::fs::File::open(running.dir()).unwrap();
     let path = format!("/proc/self/fd/{}/control.sock", dir.as_raw_fd());
     let stream = std::os::unix::net::UnixStream::connect(path).unwrap();

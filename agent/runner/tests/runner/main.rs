@@ -9,7 +9,9 @@
 )]
 
 mod docker;
+mod engine_loss;
 mod kit;
 mod lifetime;
 mod output;
+mod own_engine;
 mod process;

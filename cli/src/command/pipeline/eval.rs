@@ -97,7 +97,7 @@ mod tests {
     fn the_caret_stands_under_what_is_wrong() {
         let quoted = |text: &str| quote(text, &validate(text, EntryPoint::BuildCondition).unwrap_err());
         assert_eq!(quoted("build.brunch == \"x\""), "  build.brunch == \"x\"\n  ^^^^^^^^^^^^\n");
-        assert_eq!(quoted("true &&\n  \"é\" == 1"), "    \"é\" == 1\n         ^\n");
+        assert_eq!(quoted("true &&\n  \"é\" == 1"), "    \"é\" == 1\n           ^\n");
         assert_eq!(quoted("true ||"), "  true ||\n         ^\n");
     }
 }

@@ -180,12 +180,36 @@ mod tests {
     #[test]
     fn steps_are_shown_with_what_they_wait_for() {
         let graph = windlass_pipeline::check(TEXT, "p.yml").graph.unwrap();
-        insta::assert_snapshot!(Steps::of(&graph).text(), @"");
+        insta::assert_snapshot!(Steps::of(&graph).text(), @r#"
+        0 Build "it" #1
+        1 test (2 jobs)
+        2 wait <- 0? 1?
+        Ship:
+          3 block: Release? <- 2
+          4 trigger: deploy <- 1? 2 `later`
+        5 input: Notes <- 2
+        "#);
     }
 
     #[test]
     fn a_flowchart_has_groups_and_forgiving_edges() {
         let graph = windlass_pipeline::check(TEXT, "p.yml").graph.unwrap();
-        insta::assert_snapshot!(Steps::of(&graph).mermaid(), @"");
+        insta::assert_snapshot!(Steps::of(&graph).mermaid(), @r#"
+        flowchart TD
+          s0["Build #quot;it#quot; #35;1"]
+          s1["test (2 jobs)"]
+          s2(["wait"])
+          subgraph g0["Ship"]
+            s3{{"block: Release?"}}
+            s4[["trigger: deploy"]]
+          end
+          s5{{"input: Notes"}}
+          s0 -.-> s2
+          s1 -.-> s2
+          s2 --> s3
+          s1 -.-> s4
+          s2 --> s4
+          s2 --> s5
+        "#);
     }
 }

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::Value;
-use windlass_pipeline::diagnostic;
 use windlass_pipeline::normal::to_json;
 use windlass_pipeline::render::{Interpolation, render as render_text};
 use windlass_pipeline::secret::{Check, PATTERNS};
+use windlass_pipeline::{Diagnostic, diagnostic, expand_document};
 
 use crate::command::run::read_pipeline;
 use crate::error::{Code, Failure};
@@ -25,6 +25,9 @@ pub(crate) struct RenderArguments {
     /// Variables: a file with a JSON object.
     #[arg(long, value_name = "FILE")]
     env_json: Option<PathBuf>,
+    /// Write out matrices and parallel jobs too: a step for each job.
+    #[arg(long)]
+    expand: bool,
     /// Refuse secrets that are written into the pipeline, or put in by a variable.
     #[arg(long)]
     reject_secrets: bool,
@@ -43,11 +46,17 @@ pub(super) fn render(arguments: &RenderArguments, ui: &Ui) -> Result<Code, Failu
     };
     let refused = || Failure::usage(format!("{shown} cannot be rendered"));
     let rendered = render_text(&text, &Interpolation { variables: &variables, prefer_variables: false });
-    let rendered = rendered.map_err(|found| {
+    let mut rendered = rendered.map_err(|found| {
         ui.tell(&diagnostic::render(&found, &shown, &text));
         refused()
     })?;
+    if arguments.expand {
+        rendered.warnings.extend(rendered.documents.iter_mut().flat_map(expand_document));
+    }
     ui.tell(&diagnostic::render(&rendered.warnings, &shown, &text));
+    if rendered.warnings.iter().any(Diagnostic::is_error) {
+        return Err(refused());
+    }
     if arguments.reject_secrets {
         let check = Check { patterns: &PATTERNS, variables: &variables, allow: false };
         let found: Vec<_> = rendered.documents.iter().flat_map(|document| check.document(document)).collect();

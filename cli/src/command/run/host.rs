@@ -136,7 +136,7 @@ async fn start(arguments: &ServerArguments, data: &Path, ui: &Ui) -> Result<Opti
         Err(StartError::Store(OpenError::InUse { .. })) => return Ok(None),
         Err(error) => return Err(coordinator::not_started(&error)),
     };
-    let pair = Pair::with(coordinator, data.to_owned(), serve::default_slots()).await?;
+    let pair = Pair::with(coordinator, data.to_owned(), serve::default_slots(), true).await?;
     starting.finish_and_clear();
     let server = Server { url: pair.coordinator.url.clone(), pid: 0, data: data.to_owned() };
     let Target { client, .. } = arguments.local(&server)?;

@@ -1,12 +1,14 @@
 //! Fleets: zones that fall silent, agents that drain and agents that are forgotten.
 
 use windlass_coordinator_core::effect::AgentState;
+use windlass_coordinator_core::explain::{Obstacle, Why};
 use windlass_coordinator_core::input::{AgentEvent, Request};
 use windlass_coordinator_core::row::{BuildState, Change, JobState};
 use windlass_coordinator_core::{Effect, Reply};
-use windlass_protocol::job::{Epoch, Phase};
+use windlass_pipeline::graph::StatusMatch;
+use windlass_protocol::job::{Epoch, Outcome, Phase};
 use windlass_protocol::message::{CoordinatorMessage, Hello, Verdict};
-use windlass_protocol::{AgentId, AttemptId, CauseKind, limits};
+use windlass_protocol::{AgentId, AttemptId, Cause, CauseKind, WallMs, limits};
 
 use crate::kit::*;
 
@@ -342,4 +344,74 @@ fn an_exclusive_job_waits_for_no_fence_where_its_machine_has_crashed() {
     let (_, epoch) = shell.offer(one);
     assert!(epoch > offer.1, "nothing of it can run any more");
     assert_eq!(shell.states(build), [JobState::Assigned]);
+}
+
+#[test]
+fn an_agent_that_refuses_for_want_of_space_gets_nothing_until_it_says_that_it_has_some() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let build = shell.submit(graph(vec![step("a")]));
+    let (attempt, epoch) = shell.offer(agent);
+    let cause = Cause::new(CauseKind::DiskFull, "the agent's disk is full");
+    shell.says(agent, AgentEvent::Refused(attempt, epoch, cause)).unwrap();
+    assert_eq!(shell.state_of(agent), AgentState::Quarantined);
+    let why = shell.core.explain(shell.job_id(build, 0));
+    assert_eq!(why, Some(Why::NoAgent(vec![(Obstacle::DiskFull, 1)])));
+    shell.pass(10_000);
+    assert!(shell.offers(agent).is_empty(), "the pause after a refusal is over, and its disk is still full");
+    shell.beat(agent, Vec::new());
+    assert_eq!(shell.state_of(agent), AgentState::Online);
+    assert_eq!(shell.offer(agent).0, attempt, "nothing had started");
+}
+
+#[test]
+fn a_job_that_its_agent_had_no_room_for_runs_on_another_and_one_that_filled_the_disk_has_failed() {
+    let mut shell = Shell::new();
+    let full = shell.agent("full", 1);
+    let build = shell.submit(graph(vec![step("a")]));
+    let right = shell.offer(full);
+    let roomy = shell.agent("roomy", 1);
+    shell.accept(full, right);
+    let outcome = Outcome { started_at: None, ..shell.ended_by(CauseKind::DiskFull) };
+    shell.report(full, right, outcome);
+    shell.settle(right);
+    assert_eq!(shell.state_of(full), AgentState::Quarantined);
+    let again = shell.offer(roomy);
+    shell.start(roomy, again);
+    let outcome = shell.ended_by(CauseKind::DiskFull);
+    assert!(outcome.started_at.is_some());
+    shell.report(roomy, again, outcome);
+    shell.settle(again);
+    assert_eq!(shell.states(build), [JobState::Failed]);
+    assert_eq!(shell.job(build, 0).cause.as_ref().map(|cause| cause.kind), Some(CauseKind::DiskFull));
+}
+
+#[test]
+fn the_wait_of_a_job_is_told_once_for_each_attempt_when_it_is_first_leased() {
+    let mut shell = Shell::new();
+    let retry = step_with("a", |command| command.retry = vec![retry_on(StatusMatch::Any, 1)]);
+    shell.submit(graph(vec![retry, after(step("b"), &[0])]));
+    let ready = shell.now.wall;
+    shell.pass(3_000);
+    shell.take_effects();
+    let agent = shell.agent("one", 1);
+    let waits = |shell: &mut Shell| -> Vec<WallMs> {
+        let effects = shell.take_effects().into_iter();
+        effects
+            .filter_map(|it| if let Effect::Dispatched { runnable_at } = it { Some(runnable_at) } else { None })
+            .collect()
+    };
+    let first = shell.offer(agent);
+    assert_eq!(waits(&mut shell), [ready]);
+    let cause = Cause::new(CauseKind::Internal, "not now");
+    shell.says(agent, AgentEvent::Refused(first.0, first.1, cause)).unwrap();
+    shell.pass(10_000);
+    let second = shell.offer(agent);
+    assert_eq!((second.0, waits(&mut shell)), (first.0, vec![]), "the same attempt, offered again");
+    shell.run(agent, second, 1);
+    let retried = shell.now.wall;
+    let third = shell.offer(agent);
+    assert_eq!(waits(&mut shell), [retried], "a retry waits from when it was decided");
+    shell.run(agent, third, 0);
+    assert_eq!(waits(&mut shell), [shell.now.wall], "and what depends on it from when that was done");
 }

@@ -1,6 +1,7 @@
 //! The fake shell: it applies changes to rows of its own, keeps what was said, and checks every invariant each time.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use windlass_coordinator_core::effect::AgentState;
 use windlass_coordinator_core::input::{AgentEvent, ConnId, Input, ReplyTo, Request};
@@ -97,7 +98,10 @@ impl Shell {
                     }
                 }
                 Effect::Retired(build) => self.retire(*build),
-                Effect::SettleLog { .. } | Effect::FenceLog { .. } | Effect::Progress(_) => {}
+                Effect::SettleLog { .. }
+                | Effect::FenceLog { .. }
+                | Effect::Dispatched { .. }
+                | Effect::Progress(_) => {}
             }
             self.effects.push(effect);
         }
@@ -180,7 +184,7 @@ impl Shell {
         self.next += 1;
         let mut ids = IdSource::from_seed([9; 32]);
         let id = ids.token(WallMs(self.next));
-        let grant = TokenGrant::Join { pool: pool.name.clone(), max_uses: None, used: 0 };
+        let grant = TokenGrant::join(pool.name.clone(), None);
         let (note, expires_at, pool) = (String::new(), None, Some(pool));
         let new = NewToken { id, secret_hash: Digest::of(b"secret"), grant, pool, note, expires_at };
         self.request(Request::CreateToken(Box::new(new))).unwrap();
@@ -219,6 +223,19 @@ impl Shell {
             Some(CoordinatorMessage::Welcome { verdicts, .. }) => verdicts.clone(),
             _ => panic!("no welcome"),
         }
+    }
+
+    /// An agent that calls itself so, on a new connection.
+    pub(crate) fn hello_as(&mut self, agent: AgentId, name: &str) -> Result<(), Rejected> {
+        self.next += 1;
+        let conn = ConnId(self.next);
+        let key = self.rows.agents[&agent].key;
+        let before = self.conns.insert(agent, conn);
+        let said = self.input(Input::AgentHello { agent, key, conn, hello: Box::new(greeting(name, 1)) });
+        if let (Err(_), Some(before)) = (&said, before) {
+            self.conns.insert(agent, before);
+        }
+        said
     }
 
     pub(crate) fn says(&mut self, agent: AgentId, event: AgentEvent) -> Result<(), Rejected> {
@@ -412,6 +429,7 @@ pub(crate) fn joining(token: TokenId, name: &str) -> Joining {
         name: name.to_owned(),
         machine_id: format!("machine of {name}"),
         tags: Vec::new(),
+        address: None,
     }
 }
 
@@ -430,8 +448,18 @@ pub(crate) fn greeting(name: &str, slots: u32) -> Hello {
     }
 }
 
+/// Ids that rise, as a shell's do.
+fn next_build() -> BuildId {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&LAST.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    BuildId::from_bytes(bytes)
+}
+
 pub(crate) fn submission(graph: Graph, change: impl FnOnce(&mut Submit)) -> Submit {
     let mut submit = Submit {
+        id: next_build(),
+        number: None,
         pipeline: "app".to_owned(),
         definition: "steps: []".to_owned(),
         graph,

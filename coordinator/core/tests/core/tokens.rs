@@ -1,9 +1,9 @@
 //! Tokens, pools, joining, and requests that are made twice.
 
-use windlass_coordinator_core::Rejected;
-use windlass_coordinator_core::Reply;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::*;
+use windlass_coordinator_core::terms::{JoinTerms, cidr};
+use windlass_coordinator_core::{Effect, Rejected, Reply};
 use windlass_protocol::message::RefuseCode;
 use windlass_protocol::{Digest, IdSource, TokenId, WallMs, limits};
 
@@ -11,7 +11,7 @@ use crate::kit::*;
 
 fn token(shell: &mut Shell, number: u64, pool: PoolRow, uses: Option<u32>, expires_at: Option<WallMs>) -> TokenId {
     let id = IdSource::from_seed([5; 32]).token(WallMs(number));
-    let grant = TokenGrant::Join { pool: pool.name.clone(), max_uses: uses, used: 0 };
+    let grant = TokenGrant::join(pool.name.clone(), uses);
     let (secret_hash, note) = (Digest::of(b"secret"), "for tests".to_owned());
     let new = NewToken { id, secret_hash, grant, pool: Some(pool), note, expires_at };
     shell.request(Request::CreateToken(Box::new(new))).unwrap();
@@ -63,12 +63,126 @@ fn every_refusal_to_join_has_its_code() {
     assert_eq!(code(join(&mut shell, joining(id, "one"))), RefuseCode::AgentRevoked);
 }
 
+/// A token with terms, for a pool that exists or is made.
+fn token_with(shell: &mut Shell, number: u64, terms: JoinTerms) -> TokenId {
+    let id = IdSource::from_seed([5; 32]).token(WallMs(number));
+    let grant = TokenGrant::Join { pool: "main".to_owned(), max_uses: None, used: 0, terms };
+    let (secret_hash, note) = (Digest::of(b"secret"), "for tests".to_owned());
+    let new = NewToken { id, secret_hash, grant, pool: Some(pool("main")), note, expires_at: None };
+    shell.request(Request::CreateToken(Box::new(new))).unwrap();
+    id
+}
+
+#[test]
+fn a_token_asks_for_its_time_its_networks_and_its_names_and_takes_no_use_for_a_refusal() {
+    let mut shell = Shell::new();
+    let terms = JoinTerms {
+        not_before: Some(WallMs(START + 1_000)),
+        allowed_cidrs: vec![cidr("192.0.2.0/24").unwrap(), cidr("2001:db8::7").unwrap()],
+        name_pattern: Some("ci-*".parse().unwrap()),
+    };
+    let id = token_with(&mut shell, 1, terms.clone());
+    let from = |name: &str, address: &str| Joining { address: Some(address.parse().unwrap()), ..joining(id, name) };
+    assert_eq!(code(join(&mut shell, from("ci-1", "192.0.2.1"))), RefuseCode::TokenNotYetValid);
+    shell.pass(1_000);
+    assert_eq!(code(join(&mut shell, from("ci-1", "192.0.3.1"))), RefuseCode::Cidr);
+    assert_eq!(code(join(&mut shell, joining(id, "ci-1"))), RefuseCode::Cidr);
+    assert_eq!(code(join(&mut shell, from("prod-1", "192.0.2.1"))), RefuseCode::NameNotAllowed);
+    assert!(join(&mut shell, from("ci-1", "192.0.2.1")).is_ok());
+    assert!(join(&mut shell, from("ci-2", "2001:db8::7")).is_ok());
+    let TokenGrant::Join { used, terms: held, .. } = &shell.rows.tokens[&id].grant else { panic!() };
+    assert_eq!((*used, held), (2, &terms), "refusals take no use, and the row keeps the terms");
+    // A lost answer is asked for again from wherever the agent is now.
+    assert!(join(&mut shell, from("ci-1", "198.51.100.1")).is_ok());
+}
+
+#[test]
+fn rows_of_tokens_from_before_there_were_terms_ask_for_nothing() {
+    let text = r#"{"kind":"join","pool":"p","max_uses":1,"used":0}"#;
+    assert_eq!(serde_json::from_str::<TokenGrant>(text).unwrap(), TokenGrant::join("p", Some(1)));
+}
+
+#[test]
+fn a_pool_allows_the_tags_on_its_list_and_names_the_one_that_is_not() {
+    let tag = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let mut shell = Shell::new();
+    let allowed = TagPolicy::Allowed(vec![tag("os", "linux"), tag("gpu", "*")]);
+    let id = token(&mut shell, 1, PoolRow { tags: allowed, ..pool("main") }, None, None);
+    let claims = |name: &str, tags: Vec<_>| Joining { tags, ..joining(id, name) };
+    for (name, claim, named) in [("a", tag("os", "mac"), "`os=mac`"), ("b", tag("ram", "8"), "`ram=8`")] {
+        match join(&mut shell, claims(name, vec![tag("os", "linux"), claim])) {
+            Err(Rejected::Join(JoinRefused { code: RefuseCode::TagNotAllowed, detail })) => {
+                assert!(detail.contains(named), "{detail}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let Ok(Reply::Joined { agent, .. }) = join(&mut shell, claims("c", vec![tag("gpu", "a100")])) else { panic!() };
+    assert_eq!(shell.rows.agents[&agent].tags, [tag("gpu", "a100")], "what it claims, and no more");
+}
+
+#[test]
+fn a_name_belongs_to_the_agent_of_the_pool_that_is_online() {
+    let mut shell = Shell::new();
+    let one = shell.agent("one", 1);
+    let id = shell.pool(pool("main"));
+    let other = |key: &[u8], name: &str| Joining { key: Digest::of(key), ..joining(id, name) };
+    assert_eq!(code(join(&mut shell, other(b"k2", "one"))), RefuseCode::NameTaken);
+    let elsewhere = shell.pool(pool("elsewhere"));
+    let theirs = Joining { key: Digest::of(b"k3"), ..joining(elsewhere, "one") };
+    assert!(join(&mut shell, theirs).is_ok(), "names are a pool's own");
+    // Nor is a name taken by an agent that is called otherwise since.
+    let two = shell.agent("two", 1);
+    match shell.hello_as(two, "one") {
+        Err(Rejected::Join(refused)) => assert_eq!(refused.code, RefuseCode::NameTaken),
+        other => panic!("{other:?}"),
+    }
+    shell.disconnect(one);
+    let stranger = Joining { machine_id: "another".to_owned(), ..other(b"k2", "one") };
+    let Ok(Reply::Joined { agent, .. }) = join(&mut shell, stranger) else { panic!() };
+    assert!(agent != one && shell.rows.agents.contains_key(&one), "another machine replaces nobody");
+}
+
+#[test]
+fn an_agent_that_has_joined_takes_no_name_that_its_token_does_not_allow() {
+    let mut shell = Shell::new();
+    let terms = JoinTerms { name_pattern: Some("ci-*".parse().unwrap()), ..JoinTerms::default() };
+    let id = token_with(&mut shell, 1, terms);
+    let Ok(Reply::Joined { agent, .. }) = join(&mut shell, joining(id, "ci-1")) else { panic!() };
+    assert!(shell.hello_as(agent, "ci-9").is_ok());
+    match shell.hello_as(agent, "prod-1") {
+        Err(Rejected::Join(refused)) => assert_eq!(refused.code, RefuseCode::NameNotAllowed),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_paused_pool_and_a_full_fleet_admit_nobody() {
+    let mut shell = Shell::new();
+    let paused = token(&mut shell, 1, PoolRow { paused: true, ..pool("paused") }, None, None);
+    assert_eq!(code(join(&mut shell, joining(paused, "one"))), RefuseCode::PoolPaused);
+    let id = shell.pool(pool("main"));
+    let first = shell.join(id, "one");
+    let row = shell.rows.agents[&first].clone();
+    let mut ids = IdSource::from_seed([8; 32]);
+    while shell.rows.agents.len() < limits::AGENTS_MAX {
+        let other = AgentRow {
+            id: ids.agent(WallMs(START)),
+            key: Digest::of(&shell.rows.agents.len().to_le_bytes()),
+            ..row.clone()
+        };
+        shell.rows.agents.insert(other.id, other);
+    }
+    shell.restart();
+    assert_eq!(code(join(&mut shell, joining(id, "one too many"))), RefuseCode::PoolFull);
+}
+
 #[test]
 fn a_token_that_contradicts_its_pool_is_refused_and_says_where() {
     let mut shell = Shell::new();
     token(&mut shell, 1, pool("main"), None, None);
     let other = PoolRow { zone: "elsewhere".to_owned(), ..pool("main") };
-    let grant = TokenGrant::Join { pool: "main".to_owned(), max_uses: None, used: 0 };
+    let grant = TokenGrant::join("main".to_owned(), None);
     let id = IdSource::from_seed([5; 32]).token(WallMs(77));
     let (secret_hash, note) = (Digest::of(b"secret"), String::new());
     let new = NewToken { id, secret_hash, grant, pool: Some(other), note, expires_at: None };
@@ -126,6 +240,9 @@ fn graphs_that_cannot_be_and_submits_past_a_limit_are_refused() {
     assert!(matches!(refused(&mut shell, circle), Rejected::Graph(_)));
     let nowhere = submission(graph(vec![after(step("a"), &[9])]), |_| {});
     assert!(matches!(refused(&mut shell, nowhere), Rejected::Graph(_)));
+    let gate = windlass_pipeline::graph::Node::new(windlass_pipeline::graph::NodeKind::Trigger(Box::default()));
+    let unserved = refused(&mut shell, submission(graph(vec![gate]), |_| {}));
+    assert_eq!(unserved, Rejected::Graph("`trigger` is not served yet".to_owned()));
     let long = submission(graph(vec![]), |submit| submit.message = "x".repeat(limits::MESSAGE_MAX_BYTES + 1));
     assert!(matches!(refused(&mut shell, long), Rejected::Limit { .. }));
     assert!(shell.rows.builds.is_empty());
@@ -143,4 +260,54 @@ fn what_people_do_is_in_the_audit_trail() {
     let expected =
         ["token.create", "agent.join", "build.submit", "build.cancel", "agent.drain", "agent.resume", "agent.revoke"];
     assert_eq!(shell.audits, expected);
+}
+
+#[test]
+fn a_submit_for_a_number_that_another_build_got_is_refused_with_the_next_one() {
+    let mut shell = Shell::new();
+    let ask = |shell: &mut Shell, number| {
+        let submit = submission(graph(vec![step("a")]), |submit| submit.number = number);
+        shell.request(Request::Submit(Box::new(submit)))
+    };
+    assert_eq!(shell.core.next_number("app"), 1);
+    ask(&mut shell, None).unwrap();
+    assert_eq!(ask(&mut shell, Some(1)), Err(Rejected::NumberTaken { next: 2 }));
+    assert_eq!(ask(&mut shell, Some(3)), Err(Rejected::NumberTaken { next: 2 }), "nor one that would leave a gap");
+    let Ok(Reply::Submitted { build, .. }) = ask(&mut shell, Some(2)) else { panic!() };
+    assert_eq!((shell.build(build).number, shell.rows.pipeline_numbers["app"]), (2, 2));
+    assert_eq!(shell.core.next_number("other"), 1);
+}
+
+#[test]
+fn a_build_has_the_id_that_its_submit_names_and_a_known_key_gives_the_first_ones() {
+    let mut shell = Shell::new();
+    let key = ((IdSource::from_seed([5; 32]).token(WallMs(1)), "k".to_owned()), Digest::of(b"body"));
+    let first = submission(graph(vec![step("a")]), |submit| submit.idempotency = Some(key.clone()));
+    let again = submission(graph(vec![step("a")]), |submit| (submit.idempotency, submit.number) = (Some(key), Some(1)));
+    let taken = submission(graph(vec![step("a")]), |submit| submit.id = first.id);
+    let id = first.id;
+    assert_eq!(shell.submit_with(graph(vec![step("a")]), |submit| *submit = first), id);
+    let known = shell.request(Request::Submit(Box::new(again)));
+    assert_eq!(known, Ok(Reply::Submitted { build: id, existing: true }), "whatever number it was compiled for");
+    assert_eq!(shell.request(Request::Submit(Box::new(taken))), Err(Rejected::IdTaken(id)));
+}
+
+#[test]
+fn a_later_use_of_a_token_is_written_an_earlier_one_and_one_of_no_token_are_not() {
+    let mut shell = Shell::new();
+    let token = shell.pool(pool("main"));
+    let nobody = IdSource::from_seed([5; 32]).token(WallMs(1));
+    let mut note = |uses: &[(TokenId, u64)]| {
+        shell.take_effects();
+        let uses = uses.iter().map(|(token, at)| (*token, WallMs(*at))).collect();
+        shell.request(Request::NoteUses(uses)).unwrap();
+        let changes = shell.take_effects().into_iter().filter(|effect| matches!(effect, Effect::Change(_))).count();
+        (changes, shell.rows.tokens[&token].last_used_at)
+    };
+    assert_eq!(note(&[(token, 7), (nobody, 8)]), (1, Some(WallMs(7))));
+    assert_eq!(note(&[(token, 6), (token, 7)]), (0, Some(WallMs(7))));
+    assert_eq!(note(&[(token, 9)]), (1, Some(WallMs(9))));
+    let at = shell.now.wall;
+    shell.join(token, "one");
+    assert_eq!(shell.rows.tokens[&token].last_used_at, Some(at), "joining is a use");
 }

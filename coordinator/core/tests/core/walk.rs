@@ -444,7 +444,7 @@ impl World {
                 hello: Box::new(greeting("forged", 1)),
             },
             _ => {
-                let grant = TokenGrant::Join { pool: "nowhere".to_owned(), max_uses: None, used: 0 };
+                let grant = TokenGrant::join("nowhere".to_owned(), None);
                 let (secret_hash, note) = (Digest::of(b""), String::new());
                 let new = NewToken { id: ids.token(at), secret_hash, grant, pool: None, note, expires_at: None };
                 let request = Request::CreateToken(Box::new(new));

@@ -229,3 +229,66 @@ async fn a_tree_that_the_token_cannot_see_is_missing() {
     tree(&bench, &Namespace::trusted("web"), &[(".windlass/pipeline.yml", ONE_STEP)]);
     assert_eq!(bench.post("/api/v1/builds", body).await.is(201).json()["origin"], json!({ "tree": root }));
 }
+
+#[tokio::test]
+async fn a_repository_with_a_password_in_its_url_is_refused_and_the_password_not_repeated() {
+    let bench = Bench::new().await;
+    let submit = async |repository: &str| {
+        let origin = json!({ "repository": repository, "commit": "HEAD", "branch": "main" });
+        let body = json!({ "pipeline": "web", "definition": ONE_STEP, "origin": origin });
+        bench.post("/api/v1/builds", body).await
+    };
+    for url in ["https://ci:hunter2@git.example.org/a.git", "ssh://ci:hunter2@git.example.org/a.git"] {
+        let refused = submit(url).await;
+        assert_eq!(refused.status, 422, "{url}");
+        assert!(!String::from_utf8_lossy(&refused.body).contains("hunter2"), "{url}");
+    }
+    for url in
+        ["https://ci@git.example.org/a:b@c.git", "git@git.example.org:a.git", "ssh://git@h:22/a.git", "/srv/a:b@c"]
+    {
+        assert_eq!(submit(url).await.status, 201, "{url}");
+    }
+}
+
+/// The steps' labels say what interpolation knew of the build.
+const SAYS_ITSELF: &str = "steps:\n  - command: a\n    label: number $BUILDKITE_BUILD_NUMBER\n  - command: b\n    \
+                           label: id ${BUILDKITE_BUILD_ID} $WINDLASS_BUILD_ID\n";
+
+#[track_caller]
+fn says_itself(build: &serde_json::Value) {
+    assert_eq!(text(&build["jobs"][0]["label"]), format!("number {}", build["number"]));
+    assert_eq!(text(&build["jobs"][1]["label"]), format!("id {0} {0}", text(&build["id"])));
+}
+
+#[tokio::test]
+async fn a_pipeline_knows_its_builds_number_and_id_when_it_is_compiled() {
+    let bench = Bench::new().await;
+    let body = json!({ "pipeline": "web", "definition": SAYS_ITSELF });
+    bench.build().await;
+    let second = bench.post("/api/v1/builds", body.clone()).await.is(201).json();
+    assert_eq!(second["number"], 2);
+    says_itself(&second);
+    let again = bench.post(&format!("/api/v1/builds/{}/rebuild", text(&second["id"])), json!({})).await.is(201).json();
+    assert_eq!(again["number"], 3);
+    says_itself(&again);
+    let refused =
+        json!({ "pipeline": "web", "definition": "steps:\n  - command: ${BUILDKITE_BUILD_NUMBER?} ${NOPE?}\n" });
+    bench.post("/api/v1/builds", refused).await.is(422);
+    let fourth = bench.post("/api/v1/builds", body).await.is(201).json();
+    assert_eq!(fourth["number"], 4, "one that is refused leaves no gap");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_submits_at_once_each_is_compiled_with_the_number_that_it_gets() {
+    let bench = Bench::new().await;
+    let body = json!({ "pipeline": "web", "definition": SAYS_ITSELF });
+    let submits = (0..24).map(|_| bench.post("/api/v1/builds", body.clone()));
+    let mut numbers = Vec::new();
+    for answer in futures_util::future::join_all(submits).await {
+        let build = answer.is(201).json();
+        says_itself(&build);
+        numbers.push(build["number"].as_u64().unwrap());
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=24).collect::<Vec<_>>());
+}

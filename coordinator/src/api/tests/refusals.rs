@@ -79,7 +79,7 @@ async fn tokens_that_do_not_count_are_refused_each_for_its_reason() {
     let revoked = bench.token_with(api(), None).await;
     let id = super::id_of(&revoked);
     bench.post(&format!("/api/v1/tokens/{id}/revoke"), json!({})).await.is(200);
-    let grant = TokenGrant::Join { pool: "local".to_owned(), max_uses: None, used: 0 };
+    let grant = TokenGrant::join("local".to_owned(), None);
     let join = bench.token_with(grant, None).await;
     let forged = windlass_protocol::identity::ApiToken::generate(super::id_of(&bench.admin)).unwrap().expose();
     let stranger = windlass_protocol::identity::ApiToken::generate(super::super::token::new_id().unwrap()).unwrap();

@@ -30,7 +30,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 35] = [
+const TABLE: [(&str, &str, &[Scope], bool); 36] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -58,6 +58,7 @@ const TABLE: [(&str, &str, &[Scope], bool); 35] = [
     ("GET", "/api/v1/pools", AGENTS, false),
     ("GET", "/api/v1/tokens", &[Scope::AgentsWrite], false),
     ("POST", "/api/v1/tokens", &[], false),
+    ("GET", "/api/v1/tokens/{id}", &[Scope::AgentsWrite], false),
     ("POST", "/api/v1/tokens/{id}/revoke", &[], false),
     ("GET", "/api/v1/audit", &[], false),
     ("GET", "/api/v1/blobs/b3/{hex}", &[Scope::CacheRead], true),

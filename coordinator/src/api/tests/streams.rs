@@ -118,6 +118,32 @@ async fn a_build_is_followed_from_its_snapshot_to_its_end() {
 }
 
 #[tokio::test]
+async fn a_job_in_an_event_is_shown_as_its_whole_build_shows_it() {
+    let mut bench = Bench::new().await;
+    bench.agent().await;
+    let definition = "steps:\n  - command: a\n    key: one\n  - command: x\n    key: other\n    agents: { queue: far }\n  - \
+                      command: b\n    key: two\n    depends_on: one\n";
+    let body = json!({ "pipeline": "web", "definition": definition });
+    let id = text(&bench.post("/api/v1/builds", body).await.is(201).json()["id"]).to_owned();
+    let path = format!("/api/v1/builds/{id}");
+    let mut events = Events::open(&bench, &format!("{path}/events"), None).await;
+    bench.run(0, b"").await;
+    let mut of_two = Vec::new();
+    while of_two.len() < 2 {
+        let sent = events.next().await.unwrap();
+        if sent.data["job"]["step_key"] == "two" {
+            of_two.push(sent.data["job"].clone());
+        }
+    }
+    let whole = bench.get(&path).await.is(200).json();
+    let (one, two) = (&whole["jobs"][0], &whole["jobs"][2]);
+    assert_eq!(two["depends_on"], json!([one["id"]]));
+    assert_eq!((&of_two[1]["depends_on"], &of_two[1]["attempts"]), (&two["depends_on"], &two["attempts"]));
+    assert_eq!(two["attempts"].as_array().unwrap().len(), 1, "it is leased");
+    assert_eq!(&of_two[1], two);
+}
+
+#[tokio::test]
 async fn a_client_that_comes_back_misses_no_event_and_sees_none_twice() {
     let mut bench = Bench::new().await;
     bench.agent().await;

@@ -1,7 +1,8 @@
 //! Tokens, pools and agents through the API.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use windlass_coordinator_core::row::Scope;
+use windlass_coordinator_store::Fault;
 use windlass_protocol::identity::{ApiToken, JoinToken};
 
 use super::{Bench, text};
@@ -57,6 +58,70 @@ async fn the_first_join_token_makes_its_pool_and_one_that_contradicts_it_is_refu
         let refused = bench.post("/api/v1/tokens", other).await.is(409).json();
         assert_eq!(refused["type"], "/problems/pool-conflict", "{field}");
     }
+}
+
+#[tokio::test]
+async fn a_join_token_keeps_its_terms_and_warns_where_it_never_ends() {
+    let bench = Bench::new().await;
+    let body = |more: Value| {
+        let mut body = json!({ "kind": "join", "pool": "p", "zone": "z", "queues": ["default"] });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let terms = json!({
+        "not_before": "2030-01-01T00:00:00Z", "allowed_cidrs": ["10.0.0.0/8", "192.0.2.7"], "name_pattern": "ci-*",
+        "uses": null, "tag_policy": "allowed", "tags": { "gpu": "*" }, "note": "image",
+    });
+    let made = bench.post("/api/v1/tokens", body(terms)).await.is(201).json();
+    assert_eq!(made["warnings"], Value::Null, "it ends a day after it begins: {made}");
+    let shown = bench.get(&format!("/api/v1/tokens/{}", text(&made["id"]))).await.is(200).json();
+    for (field, value) in [
+        ("not_before", json!("2030-01-01T00:00:00.000Z")),
+        ("expires_at", json!("2030-01-02T00:00:00.000Z")),
+        ("allowed_cidrs", json!(["10.0.0.0/8", "192.0.2.7/32"])),
+        ("name_pattern", json!("ci-*")),
+        ("uses_left", Value::Null),
+        ("uses", json!(0)),
+        ("note", json!("image")),
+        ("agents", json!([])),
+    ] {
+        assert_eq!(shown[field], value, "{field}");
+    }
+    assert_eq!(bench.get("/api/v1/pools").await.is(200).json()["items"][0]["tag_policy"], "allowed");
+    let forever = json!({ "kind": "join", "pool": "p", "never_expires": true });
+    let forever = bench.post("/api/v1/tokens", forever).await.is(201).json();
+    assert_eq!(forever["expires_at"], Value::Null);
+    assert!(text(&forever["warnings"][0]).contains("never expires"), "{forever}");
+    for wrong in [
+        json!({ "never_expires": true, "expires_in_s": 60 }),
+        json!({ "allowed_cidrs": ["10.0.0.1/8"] }),
+        json!({ "name_pattern": "" }),
+        json!({ "not_before": "tomorrow" }),
+        json!({ "not_before": "2030-01-01T00:00:00Z", "expires_in_s": 60 }),
+    ] {
+        let refused = bench.post("/api/v1/tokens", body(wrong.clone())).await;
+        assert_eq!(refused.status, 422, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_s_page_lists_every_agent_that_it_admitted_and_revoking_it_may_take_them_along() {
+    let mut bench = Bench::new().await;
+    let agent = bench.agent().await.to_string();
+    bench.ground.fleet.views.agent_online().await;
+    let tokens = bench.get("/api/v1/tokens").await.is(200).json();
+    let id = text(&tokens["items"][0]["id"]).to_owned();
+    let path = format!("/api/v1/tokens/{id}");
+    let admitted = bench.get(&path).await.is(200).json()["agents"].clone();
+    assert_eq!((&admitted[0]["id"], &admitted[0]["state"]), (&json!(agent), &json!("online")));
+    bench.post(&format!("{path}/revoke"), json!({})).await.is(200);
+    assert_eq!(bench.get(&path).await.is(200).json()["agents"][0]["state"], "online", "its agents stay");
+    bench.post(&format!("{path}/revoke"), json!({ "and_agents": true })).await.is(200);
+    let shown = bench.get(&path).await.is(200).json();
+    assert_eq!((&shown["agents"][0]["state"], &shown["agents_cut"]), (&json!("gone"), &json!(false)));
+    assert!(shown["agents"][0]["revoked_at"].is_string(), "{shown}");
+    let other = bench.token(&[Scope::AgentsWrite], None, None).await;
+    bench.call(&other, "GET", &format!("/api/v1/tokens/{}", super::id_of(&bench.admin)), "").await.is(404);
 }
 
 #[tokio::test]
@@ -127,4 +192,35 @@ async fn pages_of_tokens_show_each_once_newest_first() {
     }
     assert_eq!(sizes, [3, 3, 1], "the admin's is the seventh");
     assert!(seen.is_sorted_by(|newer, older| newer > older), "{seen:?}");
+}
+
+#[tokio::test]
+async fn however_often_a_token_is_used_its_last_use_is_one_small_commit_now_and_then() {
+    let bench = Bench::new().await;
+    let user = bench.token(&[Scope::BuildsRead], None, None).await;
+    let before = bench.memory.commits().len();
+    for _ in 0..50 {
+        bench.call(&user, "GET", "/api/v1/builds", "").await.is(200);
+    }
+    assert_eq!(bench.memory.commits().len(), before, "no request costs a commit");
+    let (uses, desk) = (&bench.ground.last_use, &bench.ground.fleet.desk);
+    uses.write(desk).await.unwrap();
+    uses.write(desk).await.unwrap();
+    assert_eq!(bench.memory.commits()[before..], [1], "one row, once");
+    let row = bench.ground.fleet.views.token(super::id_of(&user)).unwrap();
+    assert!(row.last_used_at.is_some() && row.last_used_at == uses.of(row.id));
+    // What was not written is written the next time.
+    while uses.of(row.id) == row.last_used_at {
+        bench.call(&user, "GET", "/api/v1/builds", "").await.is(200);
+    }
+    bench.memory.fail_next(Fault::Io { doing: "commit", detail: "no".to_owned() });
+    uses.write(desk).await.unwrap_err();
+    let again = async {
+        while uses.write(desk).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::DEADLINE, again).await.unwrap();
+    let row = bench.ground.fleet.views.token(super::id_of(&user)).unwrap();
+    assert_eq!(row.last_used_at, uses.of(row.id));
 }

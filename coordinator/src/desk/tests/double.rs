@@ -300,4 +300,6 @@ impl Meter for Recorder {
     fn space(&self, space: Space) {
         self.0.note(Entry::Space(space));
     }
+
+    fn dispatched(&self, _waited: std::time::Duration) {}
 }

@@ -14,6 +14,9 @@ pub(super) fn expire(conn: &Connection, epoch: WriterEpoch, retention: Retention
     let delete = || {
         let mut expired = Expired::default();
         let mut rows = expire_idempotency(conn, retention)?;
+        expired.agents = expire_agents(conn, retention)?;
+        expired.audit_lines = expire_audit(conn, retention)?;
+        rows += expired.agents + expired.audit_lines;
         expired.more = rows >= limits::EXPIRE_ROWS_MAX;
         for (build, definition) in ended(conn, retention)? {
             if rows >= limits::EXPIRE_ROWS_MAX || expired.builds.len() >= retention.max_builds {
@@ -35,6 +38,21 @@ fn expire_idempotency(conn: &Connection, retention: Retention) -> rusqlite::Resu
         (SELECT token, key FROM idempotency WHERE at < ?1 ORDER BY at LIMIT ?2)";
     let max = int(limits::EXPIRE_ROWS_MAX as u64);
     conn.prepare_cached(sql)?.execute(params![int(retention.idempotency_before.0), max])
+}
+
+fn expire_agents(conn: &Connection, retention: Retention) -> rusqlite::Result<usize> {
+    let sql = "DELETE FROM agents WHERE id IN
+        (SELECT id FROM agents WHERE gone_at < ?1 ORDER BY gone_at LIMIT ?2)";
+    let max = int(limits::EXPIRE_ROWS_MAX as u64);
+    conn.prepare_cached(sql)?.execute(params![int(retention.agents_before.0), max])
+}
+
+/// Lines are written in the order of time, so the first ones are the oldest, and those alone are looked at.
+fn expire_audit(conn: &Connection, retention: Retention) -> rusqlite::Result<usize> {
+    let sql = "DELETE FROM audit WHERE key IN
+        (SELECT key FROM (SELECT key, at FROM audit ORDER BY key LIMIT ?2) WHERE at < ?1)";
+    let max = int(limits::EXPIRE_ROWS_MAX as u64);
+    conn.prepare_cached(sql)?.execute(params![int(retention.audit_before.0), max])
 }
 
 /// The oldest builds that may go, one more than the piece holds.

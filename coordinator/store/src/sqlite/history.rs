@@ -1,11 +1,12 @@
 //! Reads finished and running builds, on connections of their own.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
-use windlass_coordinator_core::row::{AttemptRow, AuditRow, BuildRow, BuildRows};
-use windlass_protocol::{AttemptId, BuildId, Digest, JobId, limits};
+use windlass_coordinator_core::row::{AgentRow, AttemptRow, AuditRow, BuildRow, BuildRows, JobRow};
+use windlass_protocol::{AttemptId, BuildId, Digest, JobId, TokenId, limits};
 
 use super::encode::{decode, fault_of, int, name_of, whole};
 use super::load::json_rows;
@@ -157,6 +158,32 @@ fn builds_query(filter: &BuildFilter, after: Option<Cursor>, limit: usize) -> Re
     Ok((sql, params))
 }
 
+/// Row by row by their keys: as many look-ups as rows, however large the build is.
+fn some_jobs(conn: &Connection, id: BuildId, asked: &[JobId]) -> Result<Option<BuildRows>, Fault> {
+    let found: Vec<BuildRow> = json_rows(conn, "build", "SELECT json FROM builds WHERE id = ?1", [id.as_bytes()])?;
+    let Some(build) = found.into_iter().next() else { return Ok(None) };
+    let (mut jobs, mut attempts) = (BTreeMap::<u32, JobRow>::new(), BTreeSet::new());
+    let sql = "SELECT json FROM jobs WHERE id = ?1 AND build = ?2";
+    for job in asked {
+        let found: Vec<JobRow> = json_rows(conn, "job", sql, params![job.as_bytes(), id.as_bytes()])?;
+        jobs.extend(found.into_iter().map(|job| (job.index, job)));
+    }
+    let edges = jobs.values().flat_map(|job| &job.node.depends_on).map(|edge| edge.node);
+    let needed: BTreeSet<u32> = edges.filter(|node| !jobs.contains_key(node)).collect();
+    attempts.extend(jobs.values().flat_map(|job| &job.attempts).copied());
+    let sql = "SELECT json FROM jobs WHERE build = ?1 AND place = ?2";
+    for place in needed {
+        let found: Vec<JobRow> = json_rows(conn, "job", sql, params![id.as_bytes(), place])?;
+        jobs.extend(found.into_iter().map(|job| (job.index, job)));
+    }
+    let mut rows = Vec::with_capacity(attempts.len());
+    for attempt in attempts {
+        let sql = "SELECT json FROM attempts WHERE id = ?1";
+        rows.extend(json_rows::<AttemptRow>(conn, "attempt", sql, [attempt.as_bytes()])?);
+    }
+    Ok(Some(BuildRows { build, jobs: jobs.into_values().collect(), attempts: rows }))
+}
+
 impl History for SqliteHistory {
     fn seq(&self) -> Result<Seq, Fault> {
         self.read(seq_of)
@@ -172,6 +199,10 @@ impl History for SqliteHistory {
             let attempts = json_rows(conn, "attempt", sql, [key])?;
             Ok(Some(BuildRows { build, jobs, attempts }))
         })
+    }
+
+    fn some_jobs(&self, id: BuildId, jobs: &[JobId]) -> Result<Option<BuildRows>, Fault> {
+        self.read(|conn| some_jobs(conn, id, jobs))
     }
 
     fn build_by_number(&self, pipeline: &str, number: u64) -> Result<Option<BuildId>, Fault> {
@@ -215,6 +246,13 @@ impl History for SqliteHistory {
         let from = after.map_or(i64::MAX, |cursor| int(cursor.0));
         let params = [Value::Integer(from), Value::Integer(int(limit as u64 + 1))];
         self.read(|conn| Ok(page(keyed_rows(conn, "audit", sql, &params)?, limit)))
+    }
+
+    fn agents_of(&self, token: TokenId, limit: usize) -> Result<Vec<AgentRow>, Fault> {
+        // Ids are in the order of their making.
+        let sql = "SELECT json FROM agents WHERE json_extract(json, '$.token') = ?1 ORDER BY id DESC LIMIT ?2";
+        let limit = limit.clamp(1, limits::AGENTS_OF_TOKEN_MAX);
+        self.read(|conn| json_rows(conn, "agent", sql, params![token.to_string(), int(limit as u64)]))
     }
 
     fn definition(&self, digest: Digest) -> Result<Option<String>, Fault> {

@@ -25,11 +25,14 @@ pub(super) struct Migration {
 }
 
 /// All steps, from nothing to [`SCHEMA_VERSION`].
-pub(super) const MIGRATIONS: &[Migration] =
-    &[Migration { to: 1, up: |tx| tx.execute_batch(V1) }, Migration { to: 2, up: |tx| tx.execute_batch(V2) }];
+pub(super) const MIGRATIONS: &[Migration] = &[
+    Migration { to: 1, up: |tx| tx.execute_batch(V1) },
+    Migration { to: 2, up: |tx| tx.execute_batch(V2) },
+    Migration { to: 3, up: |tx| tx.execute_batch(V3) },
+];
 
 /// The version that this Windlass writes.
-pub(crate) const SCHEMA_VERSION: u32 = 2;
+pub(crate) const SCHEMA_VERSION: u32 = 3;
 
 const V1: &str = "
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -66,15 +69,22 @@ CREATE INDEX idempotency_at ON idempotency (at);
 CREATE TABLE audit (key INTEGER PRIMARY KEY, at INTEGER NOT NULL, json TEXT NOT NULL) STRICT;
 ";
 
-/// Builds that wait at a gate are listed by an index of their own; `holds` are slots of concurrency groups that outlive
-/// their jobs, `registered` are pipelines by name, `annotations` are what jobs say of their builds.
+/// The agents that a token admitted are found without reading those of all others; and since when an agent is gone is known,
+/// so that its row can be deleted some day.
 const V2: &str = "
+CREATE INDEX agents_token ON agents (json_extract(json, '$.token'));
+ALTER TABLE agents ADD COLUMN gone_at INTEGER;
+UPDATE agents SET gone_at = coalesce(json_extract(json, '$.last_seen_at'), json_extract(json, '$.revoked_at'),
+    json_extract(json, '$.joined_at')) WHERE gone = 1;
+CREATE INDEX agents_gone ON agents (gone_at) WHERE gone_at IS NOT NULL;
+";
+
+/// Builds that wait at a gate are listed by an index of their own; `holds` are slots of concurrency groups that outlive
+/// their jobs.
+const V3: &str = "
 ALTER TABLE builds ADD COLUMN blocked INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX builds_blocked ON builds (key) WHERE blocked = 1;
 CREATE TABLE holds (job BLOB PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE registered (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT;
-CREATE TABLE annotations (key INTEGER PRIMARY KEY, build BLOB NOT NULL, context TEXT NOT NULL, json TEXT NOT NULL,
-    UNIQUE (build, context)) STRICT;
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.
@@ -151,11 +161,9 @@ fn copy_into(conn: &Connection, path: &Path) -> rusqlite::Result<()> {
 mod tests {
     use super::*;
 
-    const NEXT: &[Migration] = &[
-        MIGRATIONS[0],
-        MIGRATIONS[1],
-        Migration { to: 3, up: |tx| tx.execute_batch("ALTER TABLE pools ADD COLUMN extra TEXT") },
-    ];
+    const FIRST: &[Migration] = &[MIGRATIONS[0]];
+    const NEXT: &[Migration] =
+        &[MIGRATIONS[0], Migration { to: 2, up: |tx| tx.execute_batch("ALTER TABLE pools ADD COLUMN extra TEXT") }];
 
     fn target(dir: &Path) -> Target {
         Target { path: dir.join("store.sqlite"), vfs: None }
@@ -171,11 +179,23 @@ mod tests {
     fn an_older_schema_is_backed_up_and_then_migrated_with_its_rows() {
         let dir = tempfile::tempdir().unwrap();
         let target = target(dir.path());
-        prepare(&target, MIGRATIONS).unwrap();
+        prepare(&target, FIRST).unwrap();
         Connection::open(&target.path).unwrap().execute_batch("INSERT INTO pools VALUES ('p', '{}')").unwrap();
         prepare(&target, NEXT).unwrap();
-        assert_eq!(pools(&target.path), (3, 1, true));
-        assert_eq!(pools(&dir.path().join("store.sqlite.v2.bak")), (2, 1, false));
+        assert_eq!(pools(&target.path), (2, 1, true));
+        assert_eq!(pools(&dir.path().join("store.sqlite.v1.bak")), (1, 1, false));
+    }
+
+    #[test]
+    fn a_store_of_the_first_schema_comes_to_the_newest_with_its_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = target(dir.path());
+        prepare(&target, FIRST).unwrap();
+        Connection::open(&target.path).unwrap().execute_batch("INSERT INTO pools VALUES ('p', '{}')").unwrap();
+        prepare(&target, MIGRATIONS).unwrap();
+        let (version, rows, _) = pools(&target.path);
+        assert_eq!((version, rows), (SCHEMA_VERSION, 1));
+        assert_eq!(pools(&dir.path().join("store.sqlite.v1.bak")), (1, 1, false));
     }
 
     #[test]
@@ -184,8 +204,8 @@ mod tests {
         let target = target(dir.path());
         prepare(&target, NEXT).unwrap();
         let before = fs::read(&target.path).unwrap();
-        match prepare(&target, MIGRATIONS) {
-            Err(OpenError::NewerSchema { found: 3, known: 2, .. }) => {}
+        match prepare(&target, FIRST) {
+            Err(OpenError::NewerSchema { found: 2, known: 1, .. }) => {}
             other => panic!("{other:?}"),
         }
         assert_eq!(fs::read(&target.path).unwrap(), before);
@@ -195,14 +215,33 @@ mod tests {
     fn a_migration_that_fails_leaves_the_older_schema_whole() {
         let dir = tempfile::tempdir().unwrap();
         let target = target(dir.path());
-        prepare(&target, MIGRATIONS).unwrap();
+        prepare(&target, FIRST).unwrap();
         let broken: &[Migration] = &[
             MIGRATIONS[0],
-            MIGRATIONS[1],
-            Migration { to: 3, up: |tx| tx.execute_batch("ALTER TABLE pools ADD COLUMN extra TEXT; SELECT nonsense") },
+            Migration { to: 2, up: |tx| tx.execute_batch("ALTER TABLE pools ADD COLUMN extra TEXT; SELECT nonsense") },
         ];
         assert!(prepare(&target, broken).is_err());
-        assert_eq!(pools(&target.path), (2, 0, false));
+        assert_eq!(pools(&target.path), (1, 0, false));
+    }
+
+    #[test]
+    fn agents_that_left_before_their_time_of_leaving_was_kept_get_the_best_that_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = target(dir.path());
+        prepare(&target, FIRST).unwrap();
+        let conn = Connection::open(&target.path).unwrap();
+        conn.execute_batch(
+            r#"INSERT INTO agents VALUES (x'01', 1, '{"joined_at":1,"last_seen_at":7,"revoked_at":5}'),
+                (x'02', 1, '{"joined_at":2,"last_seen_at":null}'), (x'03', 0, '{"joined_at":3,"last_seen_at":9}')"#,
+        )
+        .unwrap();
+        drop(conn);
+        prepare(&target, MIGRATIONS).unwrap();
+        let conn = Connection::open(&target.path).unwrap();
+        let mut statement = conn.prepare("SELECT gone_at FROM agents ORDER BY id").unwrap();
+        let times =
+            statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<Vec<Option<i64>>, _>>().unwrap();
+        assert_eq!(times, [Some(7), Some(2), None]);
     }
 
     #[test]
@@ -210,7 +249,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = target(dir.path());
         Connection::open(&target.path).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
-        assert!(matches!(prepare(&target, MIGRATIONS), Err(OpenError::Foreign { .. })));
+        assert!(matches!(prepare(&target, FIRST), Err(OpenError::Foreign { .. })));
     }
 
     #[test]

@@ -118,9 +118,10 @@ fn write_attempt(conn: &Connection, row: &AttemptRow) -> Result<(), Fault> {
 }
 
 fn write_agent(conn: &Connection, row: &AgentRow) -> Result<(), Fault> {
-    const SQL: &str = "INSERT INTO agents VALUES (?1, ?2, ?3)
-        ON CONFLICT (id) DO UPDATE SET gone = excluded.gone, json = excluded.json";
-    execute(conn, SQL, params![row.id.as_bytes(), row.gone.is_some(), encode(row)?])
+    const SQL: &str = "INSERT INTO agents (id, gone, json, gone_at) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id)
+        DO UPDATE SET gone = excluded.gone, json = excluded.json, gone_at = excluded.gone_at";
+    let gone_at = row.gone.is_some().then(|| int(row.gone_since().0));
+    execute(conn, SQL, params![row.id.as_bytes(), row.gone.is_some(), encode(row)?, gone_at])
 }
 
 fn write_idempotency(conn: &Connection, row: &IdempotencyRow) -> Result<(), Fault> {

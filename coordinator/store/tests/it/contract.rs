@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use windlass_coordinator_core::row::{BuildEvent, BuildRow, BuildState, Change, HoldRow};
+use windlass_coordinator_core::row::{AgentRow, AttemptState, BuildEvent, BuildRow, BuildState, Change, HoldRow};
 use windlass_coordinator_store::{
     BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Retention, Seq, SqliteStore, Store, WriterEpoch, open,
 };
-use windlass_pipeline::graph::BlockedState;
+use windlass_pipeline::graph::{BlockedState, Edge};
 use windlass_protocol::{Digest, Trust, WallMs};
 
 use crate::rows::{
-    agent, attempt_id, build, build_id, definition, event, finish, fleet, idempotency, job, job_id, submit,
+    agent, agent_id, attempt, attempt_id, build, build_id, definition, event, finish, fleet, idempotency, job, job_id,
+    submit, token_id,
 };
 
 /// One store that can be closed and opened again, with its history.
@@ -50,11 +51,14 @@ suite! {
     only_the_writer_that_claimed_last_may_commit
     commits_are_numbered_without_gaps_and_an_empty_one_takes_no_number
     history_gives_a_whole_build_by_id_number_job_and_attempt
+    history_gives_some_jobs_with_what_they_depend_on_and_nothing_else
     builds_are_listed_newest_first_by_filter_in_pages_without_gap_or_repetition
     slots_that_outlive_their_jobs_are_loaded_until_they_are_over
     events_are_numbered_by_commit_and_place_and_can_be_resumed
     the_audit_trail_is_paged_newest_first
+    a_token_s_agents_are_found_newest_first_those_that_are_gone_among_them
     retention_deletes_whole_finished_builds_in_pieces_and_nothing_else
+    retention_deletes_agents_long_gone_and_old_lines_of_the_audit_trail
     the_last_of_several_changes_of_a_row_counts
 }
 
@@ -63,6 +67,19 @@ fn claimed(bench: &mut dyn Bench) -> (Box<dyn Store>, Arc<dyn History>, WriterEp
     let (mut store, history) = bench.open();
     let epoch = store.claim().unwrap();
     (store, history, epoch)
+}
+
+fn a_token_s_agents_are_found_newest_first_those_that_are_gone_among_them(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    store.commit(epoch, &fleet()).unwrap();
+    let other = AgentRow { token: token_id(2), ..agent(4, None) };
+    let rows = [agent(2, Some("replaced")), agent(3, None), other.clone()];
+    store.commit(epoch, &rows.clone().map(|row| Change::Agent(Box::new(row)))).unwrap();
+    let [gone, third, _] = rows;
+    assert_eq!(history.agents_of(token_id(1), 10).unwrap(), [third.clone(), gone, agent(1, None)]);
+    assert_eq!(history.agents_of(token_id(1), 1).unwrap(), [third]);
+    assert_eq!(history.agents_of(token_id(2), 10).unwrap(), [other]);
+    assert_eq!(history.agents_of(token_id(9), 10).unwrap(), []);
 }
 
 fn what_was_committed_is_loaded_after_opening_again(bench: &mut dyn Bench) {
@@ -112,7 +129,7 @@ fn only_the_writer_that_claimed_last_may_commit(bench: &mut dyn Bench) {
         let fenced = Err(Fault::Fenced { held: second, got: epoch });
         assert_eq!(store.commit(epoch, &submit(2)), fenced);
         assert_eq!(store.commit(epoch, &[]), fenced);
-        let retention = Retention { builds_before: WallMs(0), idempotency_before: WallMs(0), max_builds: 1 };
+        let retention = retention(0, 0, 1);
         assert!(matches!(store.expire(epoch, retention), Err(Fault::Fenced { .. })));
     }
     assert_eq!(store.load().unwrap(), before);
@@ -252,7 +269,7 @@ fn retention_deletes_whole_finished_builds_in_pieces_and_nothing_else(bench: &mu
         store.commit(epoch, &finish(n)).unwrap();
     }
     // Builds 1, 2 and 3 ended before 1,004; 4 and 5 have not; 6 ended later. 2 and 3 share a text, 1 has one alone.
-    let retention = Retention { builds_before: WallMs(1_004), idempotency_before: WallMs(5), max_builds: 2 };
+    let retention = retention(1_004, 5, 2);
     let first = store.expire(epoch, retention).unwrap();
     assert_eq!((first.builds, first.more), (vec![build_id(1), build_id(2)], true));
     assert_eq!(first.attempts, [attempt_id(1), attempt_id(2)]);
@@ -265,6 +282,63 @@ fn retention_deletes_whole_finished_builds_in_pieces_and_nothing_else(bench: &mu
     assert!(history.events(build_id(6), EventSeq::default(), 9).unwrap().len() == 3);
     let left = store.load().unwrap().idempotency.into_values().map(|row| row.at.0).collect::<Vec<_>>();
     assert_eq!(left, [5, 6]);
+}
+
+/// Agents and the audit trail are kept.
+fn retention(builds: u64, idempotency: u64, max_builds: usize) -> Retention {
+    Retention {
+        builds_before: WallMs(builds),
+        idempotency_before: WallMs(idempotency),
+        agents_before: WallMs(0),
+        audit_before: WallMs(0),
+        max_builds,
+    }
+}
+
+/// An agent that was last seen then, and is gone or is not.
+fn seen(n: u64, at: u64, gone: Option<&str>) -> Change {
+    Change::Agent(Box::new(AgentRow { last_seen_at: Some(WallMs(at)), ..agent(n, gone) }))
+}
+
+fn retention_deletes_agents_long_gone_and_old_lines_of_the_audit_trail(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    for n in 1..=6 {
+        store.commit(epoch, &submit(n)).unwrap();
+    }
+    store.commit(epoch, &[seen(1, 10, None), seen(2, 20, Some("left")), seen(3, 10, Some("left"))]).unwrap();
+    // One that is forgotten and comes again is not gone.
+    store.commit(epoch, &[seen(4, 10, Some("left")), seen(5, 10, Some("left"))]).unwrap();
+    store.commit(epoch, &[seen(5, 10, None)]).unwrap();
+    let page = history.audit(None, 2).unwrap();
+    let retention = Retention { agents_before: WallMs(20), audit_before: WallMs(3), ..retention(0, 0, 1) };
+    let expired = store.expire(epoch, retention).unwrap();
+    assert_eq!((expired.agents, expired.audit_lines, expired.more), (2, 2, false), "agents 3 and 4, lines 1 and 2");
+    let again = store.expire(epoch, retention).unwrap();
+    assert_eq!((again.agents, again.audit_lines), (0, 0), "they are no more");
+    assert_eq!(store.load().unwrap().agents.into_keys().collect::<Vec<_>>(), [agent_id(1), agent_id(5)]);
+    let left = history.audit(None, 9).unwrap().items;
+    assert_eq!(left.iter().map(|line| line.at.0).collect::<Vec<_>>(), [6, 5, 4, 3]);
+    let rest = history.audit(page.next, 9).unwrap();
+    assert_eq!(rest.items.iter().map(|line| line.at.0).collect::<Vec<_>>(), [4, 3], "pages go on where they were");
+}
+
+fn history_gives_some_jobs_with_what_they_depend_on_and_nothing_else(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    let mut changes = submit(1);
+    let mut needs = job(13, 1, 3, &[7, 6]);
+    Arc::make_mut(&mut needs.node).depends_on = vec![Edge { node: 0, allow_failure: false }];
+    changes.extend([job(11, 1, 1, &[]), needs.clone(), job(12, 1, 2, &[])].map(|job| Change::Job(Box::new(job))));
+    changes.extend([6, 7].map(|n| Change::Attempt(Box::new(attempt(n, 13, 1, AttemptState::Lost)))));
+    store.commit(epoch, &changes).unwrap();
+    store.commit(epoch, &submit(2)).unwrap();
+    let found = history.some_jobs(build_id(1), &[job_id(13), job_id(11), job_id(2), job_id(99)]).unwrap().unwrap();
+    assert_eq!(found.build, build(1, BuildState::Running));
+    assert_eq!(found.jobs, [job(1, 1, 0, &[1]), job(11, 1, 1, &[]), needs], "what it depends on, and in order");
+    let attempts: Vec<_> = found.attempts.iter().map(|attempt| attempt.id).collect();
+    assert_eq!(attempts, [attempt_id(6), attempt_id(7)], "not those of what it depends on");
+    let alone = history.some_jobs(build_id(2), &[]).unwrap().unwrap();
+    assert_eq!((alone.build.number, alone.jobs, alone.attempts), (2, vec![], vec![]));
+    assert_eq!(history.some_jobs(build_id(9), &[job_id(1)]), Ok(None));
 }
 
 fn the_last_of_several_changes_of_a_row_counts(bench: &mut dyn Bench) {

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use windlass_coordinator_core::row::{AttemptState, Change};
 use windlass_coordinator_store::{Fault, OpenError, Options, Space, Store, check, open};
 
+use windlass_protocol::limits;
+
 use crate::rows::{attempt, attempt_id, build_id, finish, fleet, job, submit};
 use crate::shim::Shim;
 
@@ -53,7 +55,7 @@ fn crash_image(of: &Path) -> tempfile::TempDir {
 fn the_log_has_its_size_from_the_beginning_and_a_crash_at_any_fill_of_it_loses_nothing() {
     const LOG_BYTES: u64 = 64 << 10;
     let dir = tempfile::tempdir().unwrap();
-    let options = Options { wal_restart_bytes: LOG_BYTES, checkpoint_commits: 2, ..small() };
+    let options = Options { wal_restart_bytes: LOG_BYTES / limits::WAL_BYTES_FACTOR, checkpoint_commits: 2, ..small() };
     let (mut store, _history) = open(dir.path(), &options).unwrap();
     let log_bytes = || std::fs::metadata(dir.path().join("store.sqlite-wal")).unwrap().len();
     assert_eq!(log_bytes(), LOG_BYTES, "before the first commit");
@@ -75,7 +77,7 @@ fn a_store_of_a_newer_schema_is_refused_with_both_versions() {
     drop(conn);
     for refused in [open(dir.path(), &small()).map(drop), check(dir.path()).map(drop)] {
         match refused {
-            Err(OpenError::NewerSchema { found: 7, known: 2, .. }) => {}
+            Err(OpenError::NewerSchema { found: 7, known: 3, .. }) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -88,7 +90,7 @@ fn a_sound_directory_is_found_sound_and_left_as_it_is() {
     let before = std::fs::read(dir.path().join("store.sqlite")).unwrap();
     let report = check(dir.path()).unwrap();
     assert_eq!(report.findings, [""; 0]);
-    assert_eq!((report.schema, report.builds, report.jobs, report.attempts), (2, 3, 3, 3));
+    assert_eq!((report.schema, report.builds, report.jobs, report.attempts), (3, 3, 3, 3));
     assert_eq!(std::fs::read(dir.path().join("store.sqlite")).unwrap(), before);
     let nothing = tempfile::tempdir().unwrap();
     assert!(matches!(check(nothing.path()), Err(OpenError::NotThere { .. })));

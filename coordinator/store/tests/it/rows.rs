@@ -6,6 +6,7 @@ use windlass_coordinator_core::row::{
     Actor, ActorKind, AgentRow, AttemptRow, AttemptState, AuditRow, BuildEvent, BuildRow, BuildSource, BuildState,
     Change, EventRow, IdempotencyRow, JobRow, JobState, MetaRow, PoolRow, TagPolicy, TokenGrant, TokenRow,
 };
+use windlass_coordinator_core::terms::JoinTerms;
 use windlass_pipeline::graph::{Command, Node, NodeKind, Supersede};
 use windlass_protocol::job::{Epoch, Source};
 use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, Trust, WallMs};
@@ -187,12 +188,13 @@ pub(crate) fn fleet() -> Vec<Change> {
     let token = TokenRow {
         id: token_id(1),
         secret_hash: Digest::of(b"secret"),
-        grant: TokenGrant::Join { pool: "default".to_owned(), max_uses: None, used: 1 },
+        grant: TokenGrant::Join { pool: "default".to_owned(), max_uses: None, used: 1, terms: JoinTerms::default() },
         note: "n".to_owned(),
         created_by: actor(),
         created_at: WallMs(1),
         expires_at: None,
         revoked_at: None,
+        last_used_at: None,
     };
     vec![Change::Pool(Box::new(pool)), Change::Token(Box::new(token)), Change::Agent(Box::new(agent(1, None)))]
 }

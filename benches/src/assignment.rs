@@ -1,18 +1,9 @@
-//! Measures dispatch: what one assignment costs with few and with many jobs queued, and what a queued job weighs.
-//!
-//! `cargo run --release -p windlass-coordinator-core --example dispatch`
+//! What one assignment costs the coordinator's core with many jobs queued, against a few.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    clippy::panic,
-    reason = "a measurement reads the clock, prints, and fails by panicking"
-)]
-
+use std::collections::BTreeMap;
 use std::time::Instant;
 
+use anyhow::{Context as _, anyhow};
 use windlass_coordinator_core::input::{AgentEvent, ConnId, Input, ReplyTo, Request};
 use windlass_coordinator_core::row::*;
 use windlass_coordinator_core::{Core, Effect, Policy, Reply};
@@ -21,10 +12,15 @@ use windlass_protocol::job::{Epoch, Outcome, Resources, Source};
 use windlass_protocol::message::{CoordinatorMessage, Hello};
 use windlass_protocol::{AgentId, AttemptId, Digest, IdSource, Instant64, Namespace, Now, Trust, WallMs};
 
-const AGENTS: u32 = 50;
-const ASSIGNMENTS: usize = 24_000;
-const WARM_UP: usize = 4_000;
+use crate::table::Table;
 
+const AGENTS: u32 = 50;
+const ASSIGNMENTS: usize = 12_000;
+const WARM_UP: usize = 4_000;
+/// Assignments of one timing.
+const ROUND: usize = 400;
+
+/// A core with agents and queued builds, and nothing around it.
 struct World {
     core: Core,
     now: Now,
@@ -32,17 +28,26 @@ struct World {
     offers: Vec<(AgentId, ConnId, AttemptId, Epoch)>,
     settle: Vec<(AttemptId, Epoch)>,
     joined: Option<AgentId>,
+    ids: IdSource,
 }
 
 impl World {
     fn new() -> Self {
         let now = Now { mono: Instant64(1), wall: WallMs(1_800_000_000_000) };
         let core = Core::load(now, Rows::default(), IdSource::from_seed([1; 32]), Policy::default());
-        Self { core, now, next: 1, offers: Vec::new(), settle: Vec::new(), joined: None }
+        Self {
+            core,
+            now,
+            next: 1,
+            offers: Vec::new(),
+            settle: Vec::new(),
+            joined: None,
+            ids: IdSource::from_seed([3; 32]),
+        }
     }
 
-    fn input(&mut self, input: Input) {
-        self.core.handle(self.now, input).unwrap();
+    fn input(&mut self, input: Input) -> anyhow::Result<()> {
+        self.core.handle(self.now, input).map_err(|rejected| anyhow!("{rejected}"))?;
         while let Some(effect) = self.core.poll_effect() {
             match effect {
                 Effect::Send { agent, conn, message } => {
@@ -55,15 +60,16 @@ impl World {
                 _ => {}
             }
         }
+        Ok(())
     }
 
-    fn request(&mut self, request: Request) {
+    fn request(&mut self, request: Request) -> anyhow::Result<()> {
         self.next += 1;
         let actor = Actor { kind: ActorKind::System, name: "bench".to_owned() };
-        self.input(Input::Request { reply: ReplyTo(self.next), actor, request });
+        self.input(Input::Request { reply: ReplyTo(self.next), actor, request })
     }
 
-    fn submit(&mut self, steps: usize) {
+    fn submit(&mut self, steps: usize) -> anyhow::Result<()> {
         let node = |index: usize| Node {
             key: Some(format!("step-{index}")),
             label: format!("Step {index}"),
@@ -75,6 +81,8 @@ impl World {
         };
         let graph = Graph { nodes: (0..steps).map(node).collect(), ..Graph::default() };
         let submit = Submit {
+            id: self.ids.build(self.now.wall),
+            number: None,
             pipeline: "app".to_owned(),
             definition: String::new(),
             graph,
@@ -87,15 +95,15 @@ impl World {
             creator: Actor { kind: ActorKind::System, name: "bench".to_owned() },
             namespace: Namespace::trusted("app"),
             env: Vec::new(),
-            meta_data: std::collections::BTreeMap::new(),
+            meta_data: BTreeMap::new(),
             keep_workspace: false,
             rebuilt_from: None,
             idempotency: None,
         };
-        self.request(Request::Submit(Box::new(submit)));
+        self.request(Request::Submit(Box::new(submit)))
     }
 
-    fn agents(&mut self) {
+    fn agents(&mut self) -> anyhow::Result<()> {
         let pool = PoolRow {
             name: "main".to_owned(),
             zone: "corp".to_owned(),
@@ -108,16 +116,16 @@ impl World {
             created_at: self.now.wall,
         };
         let id = IdSource::from_seed([2; 32]).token(self.now.wall);
-        let grant = TokenGrant::Join { pool: "main".to_owned(), max_uses: None, used: 0 };
+        let grant = TokenGrant::join("main".to_owned(), None);
         let (secret_hash, note) = (Digest::of(b""), String::new());
         let token = NewToken { id, secret_hash, grant, pool: Some(pool), note, expires_at: None };
-        self.request(Request::CreateToken(Box::new(token)));
+        self.request(Request::CreateToken(Box::new(token)))?;
         for number in 0..AGENTS {
             let (name, key) = (format!("agent-{number}"), Digest::of(&number.to_le_bytes()));
             let (machine_id, tags) = (name.clone(), Vec::new());
-            let joining = Joining { token: id, secret_hash, key, name: name.clone(), machine_id, tags };
-            self.request(Request::Join(Box::new(joining)));
-            let agent = self.joined.unwrap();
+            let joining = Joining { token: id, secret_hash, key, name: name.clone(), machine_id, tags, address: None };
+            self.request(Request::Join(Box::new(joining)))?;
+            let agent = self.joined.take().context("the agent did not join")?;
             let hello = Hello {
                 name: name.clone(),
                 version: String::new(),
@@ -131,12 +139,13 @@ impl World {
                 held: Vec::new(),
             };
             let conn = ConnId(u64::from(number) + 1);
-            self.input(Input::AgentHello { agent, key, conn, hello: Box::new(hello) });
+            self.input(Input::AgentHello { agent, key, conn, hello: Box::new(hello) })?;
         }
+        Ok(())
     }
 
-    /// Ends what runs and takes what comes, so often; nanoseconds for each.
-    fn turn(&mut self, times: usize) -> f64 {
+    /// Ends what runs and takes what comes, so often; microseconds for each.
+    fn turn(&mut self, times: usize) -> anyhow::Result<f64> {
         let outcome = Outcome {
             exit_status: Some(0),
             signal: None,
@@ -150,60 +159,45 @@ impl World {
         };
         let begun = Instant::now();
         for _ in 0..times {
-            let Some((agent, conn, attempt, epoch)) = self.offers.pop() else { panic!("nothing to do") };
+            let (agent, conn, attempt, epoch) = self.offers.pop().context("nothing was offered")?;
             let event = AgentEvent::Finished(attempt, epoch, Box::new(outcome.clone()));
-            self.input(Input::Agent { agent, conn, event });
-            let (attempt, epoch) = self.settle.pop().unwrap();
-            self.input(Input::LogSettled { attempt, epoch, settled: Ok(()) });
+            self.input(Input::Agent { agent, conn, event })?;
+            let (attempt, epoch) = self.settle.pop().context("no result came of it")?;
+            self.input(Input::LogSettled { attempt, epoch, settled: Ok(()) })?;
         }
-        begun.elapsed().as_secs_f64() * 1e9 / times as f64
+        Ok(begun.elapsed().as_secs_f64() * 1e6 / times as f64)
     }
 }
 
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
-}
-
-/// The cost of an assignment while about so many jobs are queued, in builds of so many steps; each round refills what
+/// Microseconds of an assignment while about so many jobs are queued, in builds of so many steps; each round refills what
 /// it took.
-fn measure(queued: usize, steps: usize) -> (f64, f64) {
+fn measure(queued: usize, steps: usize) -> anyhow::Result<f64> {
     let mut world = World::new();
-    let before = resident_kib();
     for _ in 0..queued / steps {
-        world.submit(steps);
+        world.submit(steps)?;
     }
-    let weight = (resident_kib().saturating_sub(before) * 1_024) as f64 / queued as f64;
-    world.agents();
-    let round = 400;
+    world.agents()?;
     let mut rounds = Vec::new();
-    for number in 0..ASSIGNMENTS / round {
-        let nanos = world.turn(round);
-        if number >= WARM_UP / round {
-            rounds.push(nanos);
+    for number in 0..ASSIGNMENTS / ROUND {
+        let micros = world.turn(ROUND)?;
+        if number >= WARM_UP / ROUND {
+            rounds.push(micros);
         }
-        for _ in 0..round / 100 {
-            world.submit(100);
+        for _ in 0..ROUND / 100 {
+            world.submit(100)?;
         }
     }
     // The median: other programs run beside this one.
     rounds.sort_by(f64::total_cmp);
-    (rounds[rounds.len() / 2], weight)
+    Ok(rounds[rounds.len() / 2])
 }
 
-fn main() {
-    for (title, most) in [("builds of 100 steps", 100), ("few builds of up to 10,000 steps", 10_000)] {
-        println!("\n| queued, {title} | per assignment | per queued job |");
-        println!("| --- | --- | --- |");
-        let mut first = None;
-        let only: Option<usize> = std::env::args().nth(1).and_then(|text| text.parse().ok());
-        for queued in
-            [1_000, 10_000, 100_000, 1_000_000].into_iter().filter(|queued| only.is_none_or(|only| only == *queued))
-        {
-            let (nanos, bytes) = measure(queued, most.min(queued / 10));
-            let base = *first.get_or_insert(nanos);
-            println!("| {queued} | {:.2} us ({:.2} times) | {bytes:.0} B |", nanos / 1e3, nanos / base);
-        }
+/// 1,000,000 queued jobs against 1,000.
+pub(crate) fn cost(table: &mut Table) -> anyhow::Result<()> {
+    for (title, most) in [("builds of 100 steps", 100), ("builds of up to 10,000 steps", 10_000)] {
+        let (few, many) = (measure(1_000, most.min(100))?, measure(1_000_000, most)?);
+        let what = format!("an assignment with 1,000,000 queued against 1,000, {title}");
+        table.at_most(&what, format!("{many:.1} us"), format!("{few:.1} us"), many / few, 1.5);
     }
+    Ok(())
 }
