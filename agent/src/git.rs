@@ -9,11 +9,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use rustix::process::{Pid, Signal};
+use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use windlass_agent_runner::launch::User;
 use windlass_protocol::Cause;
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::host::read_private;
+use windlass_protocol::limits::GIT_SAID_MAX_BYTES;
 
 use crate::environment::PATH;
 use crate::error::Fault;
@@ -186,20 +189,44 @@ fn jobs(workspace: &Workspace, user: Option<User>) -> Command {
     command
 }
 
+/// The process group of a running git: ended with all that it started when nobody waits for it any more.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // One that ended meanwhile is what was wanted.
+            let _ = rustix::process::kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
 async fn run(mut command: Command, arguments: &[&str]) -> Result<(), Cause> {
-    let output = command
+    let failed = |e: io::Error| fail(format!("git cannot be run: {e}"));
+    let mut child = command
         .args(["-c", "core.hooksPath=/dev/null"])
         .args(arguments)
         .env("GIT_TERMINAL_PROMPT", "0")
         .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .process_group(0)
         .kill_on_drop(true)
-        .output()
-        .await
-        .map_err(|e| fail(format!("git cannot be run: {e}")))?;
-    if output.status.success() {
+        .spawn()
+        .map_err(failed)?;
+    let mut group = Group(child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)));
+    let mut said = Vec::new();
+    if let Some(mut errors) = child.stderr.take() {
+        (&mut errors).take(GIT_SAID_MAX_BYTES).read_to_end(&mut said).await.map_err(failed)?;
+        // The rest is read and dropped: git must not wait for us.
+        tokio::io::copy(&mut errors, &mut tokio::io::sink()).await.map_err(failed)?;
+    }
+    let status = child.wait().await.map_err(failed)?;
+    group.0 = None;
+    if status.success() {
         return Ok(());
     }
-    let said: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(1_000).collect();
+    let said: String = String::from_utf8_lossy(&said).trim().chars().take(1_000).collect();
     let verb = arguments.first().copied().unwrap_or_default();
     let kind = if said.contains("No space left on device") { CauseKind::DiskFull } else { CauseKind::CheckoutFailed };
     Err(Cause::new(kind, format!("git {verb}: {said}")))

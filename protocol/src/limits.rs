@@ -784,9 +784,6 @@ pub const UPLOAD_JOBS_MAX: usize = 500;
 /// Uploads of one build (buildkite.md 23).
 pub const UPLOADS_PER_BUILD_MAX: usize = 500;
 
-/// Steps back in matching the format of one field: a few milliseconds, within the coordinator's loop.
-pub const FORMAT_STEPS_MAX: usize = 100_000;
-
 /// The text of an annotation (buildkite.md 23).
 pub const ANNOTATION_MAX_BYTES: usize = 1 << 20;
 
@@ -836,3 +833,6 @@ const _: () =
     assert!(EVIDENCE_MAX_BYTES + CSR_MAX_BYTES < LINK_ENROL_WINDOW_BYTES as usize / 2, "a request to join fits");
 const _: () = assert!(HANDS_ENTRIES_MAX * 264 < HANDS_FRAME_MAX_BYTES, "an answer with the longest names fits a frame");
 const _: () = assert!(REDACTION_MAX_BYTES * 6 + 1_024 < SUPERVISOR_LINE_MAX_BYTES, "a value to mask fits a line");
+
+/// What is kept of what git says on its errors: the first lines say what is wrong, and a server may send any number of them.
+pub const GIT_SAID_MAX_BYTES: u64 = 64 << 10;

@@ -22,6 +22,9 @@ use crate::launch::{CONTROL_SOCKET, ContainerRecord, LaunchRecord, Places, Start
 use crate::spool::SpoolReader;
 use crate::supervisor::{boot_now_ms, bury_container};
 
+/// Before the name of what is about to be removed.
+const GONE: &str = ".gone-";
+
 /// What is found of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundAttempt {
@@ -87,7 +90,8 @@ fn read_launch(dir: &Path) -> io::Result<Option<(LaunchRecord, Vec<u8>)>> {
     Ok(Some((serde_json::from_slice(&bytes[..end])?, bytes[end + 1..].to_vec())))
 }
 
-/// All attempts below `jobs`. A directory that says nothing of itself was being made when its agent died: it is removed.
+/// All attempts below `jobs`, for an agent that starts. A directory that says nothing of itself was being made when its
+/// predecessor died: it is removed.
 ///
 /// # Errors
 /// Those of the file system.
@@ -95,7 +99,10 @@ pub fn scan(jobs: &Path) -> io::Result<Vec<FoundAttempt>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(jobs)? {
         let dir = entry?.path();
-        match look(&dir)? {
+        if !is_of_an_attempt(&dir) {
+            continue;
+        }
+        match find(&dir)? {
             Some(attempt) => found.push(attempt),
             None => remove(&dir)?,
         }
@@ -104,7 +111,17 @@ pub fn scan(jobs: &Path) -> io::Result<Vec<FoundAttempt>> {
     Ok(found)
 }
 
-fn look(dir: &Path) -> io::Result<Option<FoundAttempt>> {
+/// Whether a path is one of ours: an attempt's, or what was moved aside of one.
+fn is_of_an_attempt(dir: &Path) -> bool {
+    let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.strip_prefix(GONE).unwrap_or(name).parse::<AttemptId>().is_ok()
+}
+
+/// What is found of one attempt; `None` where its directory is missing, or is only being made.
+///
+/// # Errors
+/// Those of the file system.
+pub fn find(dir: &Path) -> io::Result<Option<FoundAttempt>> {
     let places = Places(dir);
     let Some((record, note)) = read_launch(dir)? else { return Ok(None) };
     // Asked before the outcome is read: one that ends in between has left its outcome.
@@ -160,7 +177,7 @@ pub fn bury(found: &FoundAttempt, why: &str) -> io::Result<Outcome> {
     let give_up_at = boot_now_ms() + UNKILLABLE_MS;
     loop {
         groups.iter().for_each(JobCgroup::kill);
-        let marked = marked_processes(found.attempt);
+        let marked = marked_processes(found.attempt)?;
         for pid in &marked {
             // One that ended meanwhile is what was wanted.
             let _ = kill_process(*pid, Signal::KILL);
@@ -210,20 +227,27 @@ fn log_of(dir: &Path) -> io::Result<(u64, Digest)> {
 }
 
 /// Processes whose environment names the attempt, for machines without control groups.
-fn marked_processes(attempt: AttemptId) -> Vec<Pid> {
+fn marked_processes(attempt: AttemptId) -> io::Result<Vec<Pid>> {
     let mark = format!("WINDLASS_ATTEMPT_ID={attempt}");
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let is_marked = |path: &Path| {
-        let env = fs::read(path.join("environ")).unwrap_or_default();
-        env.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
-    };
     let own = std::process::id();
-    entries
-        .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<i32>().ok()?, entry.path())))
-        .filter(|(pid, path)| pid.unsigned_abs() != own && is_marked(path))
-        .filter_map(|(pid, _)| Pid::from_raw(pid))
-        .collect()
+    let mut marked = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let env = match fs::read(entry.path().join("environ")) {
+            Ok(env) => env,
+            // Without a descriptor to look with, nobody may say that nothing is left.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
+                return Err(error);
+            }
+            // It ended meanwhile, or is another user's.
+            Err(_) => continue,
+        };
+        if pid.unsigned_abs() != own && env.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()) {
+            marked.extend(Pid::from_raw(pid));
+        }
+    }
+    Ok(marked)
 }
 
 /// Removes an attempt's directory, and control groups that its supervisor could not. Only for one whose supervisor is
@@ -268,7 +292,7 @@ fn was_launched(dir: &Path) -> bool {
 /// Those of the file system.
 pub fn discard_unlaunched(dir: &Path) -> io::Result<bool> {
     let Some(name) = dir.file_name().filter(|_| !was_launched(dir)) else { return Ok(false) };
-    let mut aside = std::ffi::OsString::from(".gone-");
+    let mut aside = std::ffi::OsString::from(GONE);
     aside.push(name);
     let aside = dir.with_file_name(aside);
     fs::rename(dir, &aside)?;

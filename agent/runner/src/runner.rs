@@ -298,9 +298,14 @@ impl RunningJob {
         if let Some(outcome) = attempts::outcome(&self.dir)? {
             return Ok(Some(Event::Finished(outcome)));
         }
-        let Ok(stream) = attempts::connect(&self.dir) else {
+        let stream = match attempts::connect(&self.dir) {
+            Ok(stream) => stream,
             // Asked again: it may have left its outcome just before it went.
-            return self.last_event().map(Some);
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound) => {
+                return self.last_event().map(Some);
+            }
+            // Nothing was heard of it; it may well live.
+            Err(error) => return Err(error),
         };
         stream.set_nonblocking(true)?;
         let (read, write) = UnixStream::from_std(stream)?.into_split();

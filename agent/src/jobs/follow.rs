@@ -102,7 +102,7 @@ async fn bury(ground: &Ground, attempt: AttemptId) -> Outcome {
     loop {
         let jobs = ground.home.jobs();
         let buried = tokio::task::spawn_blocking(move || {
-            let found = attempts::scan(&jobs)?.into_iter().find(|found| found.attempt == attempt);
+            let found = attempts::find(&jobs.join(attempt.to_string()))?;
             let found = found.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
             attempts::bury(&found, "the job's supervisor died")
         });

@@ -245,7 +245,7 @@ impl Core {
             // What it wrote down may be lost with the machine's memory, and a started command with it.
             _ if rebooted => {
                 let detail = "the agent's machine started anew and the job is lost";
-                self.lose(attempt, CauseKind::AgentLost, detail, Remains::Nothing);
+                self.lose(attempt, CauseKind::AgentLost, detail, Remains::Unknown);
             }
             Phase::Accepted | Phase::Running => {
                 let detail = "the agent came back without the job";

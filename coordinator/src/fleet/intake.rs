@@ -52,6 +52,10 @@ async fn take(conn: &Conn, logs: &LogStore, recv: &mut FramedRecv) -> Result<(),
             Err(error) if error.ends_connection() || matches!(error, LinkError::Reset { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
+        // Asked for each: what was held when the stream began may have ended since.
+        if !conn.holds(header.attempt, header.epoch) {
+            return Err(Bad::NotHeld);
+        }
         let chunk = parse_chunk(&frame)?;
         let (offset, at) = (chunk.offset, chunk.at);
         let bytes = Bytes::from_owner(Frame(frame)).slice(CHUNK_PREFIX_BYTES..);

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -119,6 +119,14 @@ fn start(launch: Launch, cgroups: &Cgroups, agent: &UnixStream) -> io::Result<u3
 fn listen(dir: &Path) -> io::Result<UnixListener> {
     let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-    let dir = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(dir)?;
-    UnixListener::bind(format!("/proc/self/fd/{}/{CONTROL_SOCKET}", dir.as_raw_fd()))
+    let path = dir;
+    let dir = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let listener = UnixListener::bind(format!("/proc/self/fd/{}/{CONTROL_SOCKET}", dir.as_raw_fd()))?;
+    // An agent that starts anew moves a directory aside, and then looks for the socket. We make the socket, and then look
+    // whether the directory is still there: one of the two sees the other.
+    let (held, there) = (dir.metadata()?, std::fs::metadata(path)?);
+    if (held.dev(), held.ino()) != (there.dev(), there.ino()) {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the attempt was given up meanwhile"));
+    }
+    Ok(listener)
 }

@@ -5,23 +5,43 @@
 //! more: moving a process later waits for an RCU grace period, 5 to 20 ms on an idle machine.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rustix::process::Pid;
 
-use super::{Forked, Plan, become_job, leave};
+use super::{Forked, Plan, become_job, forked, leave};
+
+/// From `linux/sched.h`; the libc crate's own constant does not fit its type everywhere.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Starts the job that `plan` describes, in the control group (v2) if one is given. What fails between birth and exec goes
 /// through the plan's failure pipe.
 pub(crate) fn bear(plan: &Plan, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Pid> {
     match shared::clone(plan, cgroup) {
         Ok(child) => Ok(child),
-        // A kernel, a sandbox or a processor without it: the family is followed by its parents alone.
-        Err(_) => match super::fork()? {
+        // A sandbox or a processor without it.
+        Err(_) => match fork_into(cgroup)? {
             Forked::Child => become_job(plan),
             Forked::Parent(child) => Ok(child),
         },
+    }
+}
+
+/// Forks, into the control group if one is given.
+fn fork_into(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Forked> {
+    let Some(cgroup) = cgroup else { return super::fork() };
+    // SAFETY: all fields are integers, for which zero is valid and means "not used".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = CLONE_INTO_CGROUP;
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.cgroup = u64::try_from(cgroup.as_raw_fd()).map_err(io::Error::other)?;
+    // SAFETY: the structure outlives the call and its size is told; without CLONE_VM this is a fork, and the process has
+    // one thread.
+    match forked(unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) }) {
+        // A kernel or a sandbox without it: the family is followed by its parents alone.
+        Err(_) => super::fork(),
+        other => other,
     }
 }
 
@@ -43,13 +63,9 @@ mod shared {
 
 #[cfg(target_arch = "x86_64")]
 mod shared {
-    use std::os::fd::AsRawFd;
+    use super::{AsRawFd as _, BorrowedFd, CLONE_INTO_CGROUP, Forked, Pid, Plan, forked, io, leave, live};
 
-    use super::super::forked;
-    use super::{BorrowedFd, Forked, Pid, Plan, io, leave, live};
-
-    /// From `linux/sched.h`; the libc crate's own constant does not fit its type everywhere.
-    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    /// From `linux/sched.h`, as above.
     const CLONE_VM: u64 = 0x100;
     const CLONE_VFORK: u64 = 0x4000;
 

@@ -10,7 +10,7 @@ use crate::launch::{ContainerRecord, ContainerTask, InitRecord};
 /// Ends and removes what an attempt without a supervisor left; says whether it is certain that nothing of it runs.
 pub(crate) fn bury(record: &ContainerRecord, init: Option<&InitRecord>) -> bool {
     let seen = init.map(Init::again);
-    if let Some(Some(init)) = &seen {
+    if let Some(Ok(Some(init))) = &seen {
         // Not being allowed to leaves it to the engine.
         init.signal(Signal::KILL);
     }
@@ -21,9 +21,9 @@ pub(crate) fn bury(record: &ContainerRecord, init: Option<&InitRecord>) -> bool 
         removed(&engine, &format!("/networks/{}", record.name), ENGINE_REMOVE_UNWELL_MS);
     }
     match &seen {
-        None => container == Some(true),
-        Some(None) => true,
-        Some(Some(init)) => init.ends_within(ENGINE_NOTICE_MS),
+        None | Some(Err(_)) => container == Some(true),
+        Some(Ok(None)) => true,
+        Some(Ok(Some(init))) => init.ends_within(ENGINE_NOTICE_MS),
     }
 }
 
