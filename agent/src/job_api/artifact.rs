@@ -184,14 +184,14 @@ mod tests {
 
     #[test]
     fn a_file_s_path_in_the_build_is_relative_or_whole_and_leads_nowhere() {
-        let of = |path| path_in_build(path, "/b/work");
+        let of = |path| path_in_build(path, "/b/here");
         assert_eq!(of("log/a.txt"), "log/a.txt");
         assert_eq!(of("./log//a.txt"), "log/a.txt");
-        assert_eq!(of("/b/work/log/a.txt"), "log/a.txt");
+        assert_eq!(of("/b/here/log/a.txt"), "log/a.txt");
         assert_eq!(of("../other/a.txt"), "b/other/a.txt");
         assert_eq!(of("log/../../../../a"), "a");
         assert_eq!(of("/tmp/a"), "tmp/a");
-        assert_eq!(of("/b/workshop/a"), "b/workshop/a", "not below a directory of a longer name");
+        assert_eq!(of("/b/hereafter/a"), "b/hereafter/a", "not below a directory of a longer name");
     }
 
     #[test]
