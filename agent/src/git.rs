@@ -1,9 +1,10 @@
 //! A commit from a repository, in two parts that trust each other in nothing but the objects between them.
 //!
 //! *Fetching* runs as the agent, with the credentials of the file that it was given, else with what its own git has
-//! (helpers, keys), and touches no file of the tree. No secret of them is in what it says, nor in the checkout. *Checking out* runs as the slot's user with a clean environment: filters, submodules and whatever else a hostile
-//! tree brings into play have the job's rights and no credentials, so a submodule that needs any is refused, and so is one
-//! that names a path of this machine. Hooks never run.
+//! (helpers, keys), and touches no file of the tree. No secret of them is in what it says, nor in the checkout. *Checking
+//! out* runs as the slot's user with a clean environment: filters, submodules and whatever else a hostile tree brings into
+//! play have the job's rights and no credentials, so a submodule that needs any is refused, and so is one that names a path
+//! of this machine. Hooks never run.
 
 use std::io;
 use std::path::{Path, PathBuf};

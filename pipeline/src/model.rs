@@ -33,7 +33,7 @@ use crate::yaml::Node;
 pub(crate) use cache::CacheChoice;
 pub(crate) use changed::IfChanged;
 pub(crate) use command::parallelism;
-pub(crate) use document::read;
+pub(crate) use document::{read, unsupported};
 pub(crate) use step::Kind as StepWord;
 pub(crate) use step::infer_quietly;
 

@@ -11,6 +11,7 @@ mod step;
 pub use json::{NotJson, to_json};
 
 use crate::diagnostic::{Diagnostic, Span};
+use crate::model::unsupported;
 use crate::render::{Interpolation, interpolate};
 use crate::yaml::{self, Entry, Kind, Map, Node};
 
@@ -47,9 +48,7 @@ pub fn normalize(document: &Node) -> Result<Normal, Box<Diagnostic>> {
         | Kind::Float(_)
         | Kind::Time(_)
         | Kind::Text(_) => {
-            let message =
-                format!("a pipeline is a mapping with `steps`, or a list of steps, not {}", document.kind_name());
-            return Err(Box::new(Diagnostic::error("unsupported-document", document.span, message)));
+            return Err(Box::new(unsupported(document)));
         }
     };
     Ok(Normal { document: Node { span: document.span, kind: Kind::Map(map) }, warnings })

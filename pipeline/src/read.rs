@@ -68,6 +68,24 @@ impl Reader {
         }
     }
 
+    /// The mapping that must stand here; `None` where nothing does, or something else, which is told.
+    pub(crate) fn mapping<'a>(&mut self, what: &str, expected: &str, node: &'a Node) -> Option<&'a Map> {
+        match &node.kind {
+            Kind::Map(map) => Some(map),
+            Kind::Null => None,
+            Kind::Bool(_)
+            | Kind::Int(_)
+            | Kind::Unsigned(_)
+            | Kind::Float(_)
+            | Kind::Time(_)
+            | Kind::Text(_)
+            | Kind::List(_) => {
+                self.wrong_type(what, expected, node);
+                None
+            }
+        }
+    }
+
     /// Whether the value will be known only when the pipeline runs.
     pub(crate) fn is_awaited(&self, node: &Node) -> bool {
         self.open && node.as_text().is_some_and(|text| text.contains('$'))

@@ -4,6 +4,7 @@ use windlass_protocol::limits::PIPELINE_EXPANDED_MAX_BYTES;
 
 use crate::diagnostic::{Diagnostic, Findings, Span};
 use crate::interpolate::tree::{Environment, Walk};
+use crate::model::unsupported;
 use crate::yaml::{self, Entry, Kind, Map, Node};
 
 /// What is done with variables.
@@ -47,9 +48,7 @@ pub fn render(text: &str, interpolation: &Interpolation<'_>) -> Result<Rendered,
             | Kind::Float(_)
             | Kind::Time(_)
             | Kind::Text(_) => {
-                let message =
-                    format!("a pipeline is a mapping with `steps`, or a list of steps, not {}", document.kind_name());
-                findings.push(Diagnostic::error("unsupported-document", document.span, message));
+                findings.push(unsupported(&document));
             }
         }
     }

@@ -6,36 +6,18 @@
     reason = "the tests' own helpers fail by panicking and say what is skipped"
 )]
 
+#[path = "support/corpus.rs"]
+mod support;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use windlass_pipeline::condition::{self, Context, EntryPoint, ErrorKind, Value};
 use windlass_pipeline::normal;
 use windlass_pipeline::render::Interpolation;
 use windlass_pipeline::yaml;
 
-/// The corpus, or a visible note that it is absent.
-fn corpus() -> Option<PathBuf> {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus");
-    let root = std::env::var_os("WINDLASS_CORPUS").map_or(default, PathBuf::from).join("buildkite");
-    if root.is_dir() {
-        return Some(root);
-    }
-    println!("skipped: the reference corpus is absent (set WINDLASS_CORPUS)");
-    None
-}
-
-fn pipelines(folder: &Path) -> Vec<(String, String)> {
-    let mut found: Vec<(String, String)> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yml"))
-        .map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap()))
-        .collect();
-    found.sort();
-    assert!(!found.is_empty(), "{}", folder.display());
-    found
-}
+use crate::support::{corpus, pipelines};
 
 #[test]
 fn every_documented_pipeline_is_read_without_an_error_of_yaml() {

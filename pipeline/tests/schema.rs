@@ -7,12 +7,17 @@
     reason = "the tests' own helpers fail by panicking and say what is skipped"
 )]
 
+#[path = "support/corpus.rs"]
+mod support;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use windlass_pipeline::json_schema;
 use windlass_pipeline::yaml::{self, Kind, Node};
+
+use crate::support::{corpus, pipelines};
 
 /// Rewrites the checked-in copy where it is set.
 const UPDATE: &str = "WINDLASS_UPDATE_SCHEMA";
@@ -137,30 +142,21 @@ fn the_schema_takes_each_kind_of_step_and_refuses_what_the_checker_refuses() {
 
 #[test]
 fn the_schema_takes_the_reference_corpus() {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus");
-    let root = std::env::var_os("WINDLASS_CORPUS").map_or(default, PathBuf::from).join("buildkite");
-    if !root.is_dir() {
-        println!("skipped: the reference corpus is absent (set WINDLASS_CORPUS)");
-        return;
-    }
+    let Some(root) = corpus() else { return };
     // Upstream's schema forbids attributes that a kind of step does not have, too; these pages show some that are ignored.
     let mut refused = Vec::new();
     let mut taken = 0;
     for folder in ["docs", "schema"] {
-        for entry in fs::read_dir(root.join(folder)).unwrap() {
-            let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "yml") {
-                let text = fs::read_to_string(&path).unwrap();
-                let checked = windlass_pipeline::check(&text, "p.yml");
-                let ignored = checked
-                    .diagnostics
-                    .iter()
-                    .any(|found| ["unknown-key", "two-kinds", "plugin-settings"].contains(&found.code));
-                if takes(&text) {
-                    taken += 1;
-                } else if !ignored {
-                    refused.push(path);
-                }
+        for (path, text) in pipelines(&root.join(folder)) {
+            let checked = windlass_pipeline::check(&text, "p.yml");
+            let ignored = checked
+                .diagnostics
+                .iter()
+                .any(|found| ["unknown-key", "two-kinds", "plugin-settings"].contains(&found.code));
+            if takes(&text) {
+                taken += 1;
+            } else if !ignored {
+                refused.push(path);
             }
         }
     }

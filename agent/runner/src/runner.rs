@@ -117,8 +117,8 @@ impl Runner {
         &self.jobs
     }
 
-    /// Notes that an attempt is being prepared, so that an agent that starts again knows of it, and finds its note. [`Self::start`] does
-    /// so itself where this was not called.
+    /// Notes that an attempt is being prepared, so that an agent that starts again knows of it, and finds its note.
+    /// [`Self::start`] does so itself, without a note, where this was not called.
     ///
     /// # Errors
     /// Those of the file system.

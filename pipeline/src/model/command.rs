@@ -112,20 +112,7 @@ fn missing(reader: &mut Reader, span: Span) {
 
 /// A mapping of names to scalars, in order.
 pub(super) fn variables(reader: &mut Reader, what: &str, node: &Node) -> Vec<(String, String)> {
-    let map = match &node.kind {
-        Kind::Map(map) => map,
-        Kind::Null => return Vec::new(),
-        Kind::Bool(_)
-        | Kind::Int(_)
-        | Kind::Unsigned(_)
-        | Kind::Float(_)
-        | Kind::Time(_)
-        | Kind::Text(_)
-        | Kind::List(_) => {
-            reader.wrong_type(what, "a mapping of names to values", node);
-            return Vec::new();
-        }
-    };
+    let Some(map) = reader.mapping(what, "a mapping of names to values", node) else { return Vec::new() };
     let mut variables = Vec::with_capacity(map.len());
     let mut bytes = 0;
     for entry in map {

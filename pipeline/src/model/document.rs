@@ -10,6 +10,12 @@ use crate::graph::{Checkout, Supersede};
 use crate::read::Reader;
 use crate::yaml::{Entry, Kind, Map, Node};
 
+/// What is said of a document that is neither a mapping nor a list.
+pub(crate) fn unsupported(document: &Node) -> Diagnostic {
+    let message = format!("a pipeline is a mapping with `steps`, or a list of steps, not {}", document.kind_name());
+    Diagnostic::error("unsupported-document", document.span, message)
+}
+
 /// Reads one document, interpolated already, and adds it to what came before.
 pub(crate) fn read(reader: &mut Reader, document: &Node, pipeline: &mut Pipeline) {
     match &document.kind {
@@ -22,9 +28,7 @@ pub(crate) fn read(reader: &mut Reader, document: &Node, pipeline: &mut Pipeline
         | Kind::Float(_)
         | Kind::Time(_)
         | Kind::Text(_) => {
-            let message =
-                format!("a pipeline is a mapping with `steps`, or a list of steps, not {}", document.kind_name());
-            reader.error("unsupported-document", document.span, message);
+            reader.findings.push(unsupported(document));
         }
     }
 }

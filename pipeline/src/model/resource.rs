@@ -6,7 +6,7 @@ use windlass_protocol::limits::{STEP_CPU_MAX_MILLIS, STEP_MEMORY_MAX_BYTES, STEP
 use super::attribute;
 use crate::diagnostic::Diagnostic;
 use crate::read::Reader;
-use crate::yaml::{Kind, Node};
+use crate::yaml::Node;
 
 /// Names of units, lower case, and their bytes.
 const UNITS: [(&str, u64); 14] = [
@@ -27,19 +27,8 @@ const UNITS: [(&str, u64); 14] = [
 ];
 
 pub(super) fn read(reader: &mut Reader, node: &Node) -> Resources {
-    let map = match &node.kind {
-        Kind::Map(map) => map,
-        Kind::Null => return Resources::default(),
-        Kind::Bool(_)
-        | Kind::Int(_)
-        | Kind::Unsigned(_)
-        | Kind::Float(_)
-        | Kind::Time(_)
-        | Kind::Text(_)
-        | Kind::List(_) => {
-            reader.wrong_type("resources", "a mapping of `cpus` and `memory`", node);
-            return Resources::default();
-        }
+    let Some(map) = reader.mapping("resources", "a mapping of `cpus` and `memory`", node) else {
+        return Resources::default();
     };
     attribute::check(reader, map, &attribute::RESOURCES);
     Resources {

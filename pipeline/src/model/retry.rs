@@ -71,19 +71,8 @@ pub(super) struct Retry {
 }
 
 pub(super) fn read(reader: &mut Reader, node: &Node) -> Retry {
-    let map = match &node.kind {
-        Kind::Map(map) => map,
-        Kind::Null => return Retry::default(),
-        Kind::Bool(_)
-        | Kind::Int(_)
-        | Kind::Unsigned(_)
-        | Kind::Float(_)
-        | Kind::Time(_)
-        | Kind::Text(_)
-        | Kind::List(_) => {
-            reader.wrong_type("retry", "a mapping of `automatic` and `manual`", node);
-            return Retry::default();
-        }
+    let Some(map) = reader.mapping("retry", "a mapping of `automatic` and `manual`", node) else {
+        return Retry::default();
     };
     attribute::check(reader, map, &attribute::RETRY);
     Retry {

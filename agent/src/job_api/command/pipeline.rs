@@ -3,25 +3,11 @@
 use std::collections::BTreeMap;
 
 use windlass_agent_runner::mask::is_secret_name;
+use windlass_pipeline::file::{BUILDKITE, OWN};
 use windlass_protocol::limits::{PIPELINE_MAX_BYTES, SECRET_MIN_BYTES};
-use windlass_protocol::message::Asked;
+use windlass_protocol::message::{Asked, Told};
 
 use super::{Call, Fail, fatal, untold};
-use windlass_protocol::message::Told;
-
-/// What is looked for where no file is named: exactly one of them may be there, but for ours, which comes first.
-const OWN: &str = ".windlass/pipeline.yml";
-const FILES: [&str; 9] = [
-    "buildkite.yml",
-    "buildkite.yaml",
-    "buildkite.json",
-    ".buildkite/pipeline.yml",
-    ".buildkite/pipeline.yaml",
-    ".buildkite/pipeline.json",
-    "buildkite/pipeline.yml",
-    "buildkite/pipeline.yaml",
-    "buildkite/pipeline.json",
-];
 
 pub(super) async fn upload(call: &mut Call<'_>) -> Result<(), Fail> {
     call.own_job()?;
@@ -58,7 +44,7 @@ async fn found(call: &mut Call<'_>) -> Result<(String, String), Fail> {
     if call.hands.stat(OWN, true).await?.is_some() {
         there.push(OWN);
     } else {
-        for file in FILES {
+        for file in BUILDKITE {
             if call.hands.stat(file, true).await?.is_some() {
                 there.push(file);
             }
@@ -66,7 +52,7 @@ async fn found(call: &mut Call<'_>) -> Result<(String, String), Fail> {
     }
     match there.as_slice() {
         [file] => Ok(((*file).to_owned(), read(call, file).await?)),
-        [] => Err(fatal(format!("could not find a default pipeline file: one of {OWN} {}", FILES.join(" ")))),
+        [] => Err(fatal(format!("could not find a default pipeline file: one of {OWN} {}", BUILDKITE.join(" ")))),
         many => Err(fatal(format!(
             "found multiple configuration files: {}. Please only have 1 configuration file present",
             many.join(", ")
