@@ -141,24 +141,22 @@ fn check(row: &PipelineRow) -> Result<(), Rejected> {
         ("bytes of a path", row.file.as_ref().map_or(0, String::len), limits::NAME_MAX_BYTES),
         ("bytes of an environment", env, limits::ENV_MAX_BYTES),
         ("variables", row.env.len(), limits::ENV_VARS_MAX),
-        ("protected refs", row.protected_refs.len(), limits::PROTECTED_REFS_MAX),
+        ("protected refs", row.protected_refs.len(), limits::PROTECTED_PATTERNS_MAX),
         ("bytes of a protected ref", longest_ref, limits::NAME_MAX_BYTES),
     ] {
         bound(what, value, limit)?;
     }
     let refuse = |what, why: &str| Err(Rejected::Setting { what, why: why.to_owned() });
     let odd = |text: &str| text.is_empty() || text.starts_with(['-', '!']) || text.contains(char::is_whitespace);
-    if odd(&row.default_branch) {
+    let pattern = |text: &str| text.contains(['*', '?', '[', '{', '\\', '~', '^', ':']);
+    if odd(&row.default_branch) || pattern(&row.default_branch) {
         return refuse("default_branch", "a branch's name");
     }
     if row.repository.as_deref().is_some_and(|url| odd(url) || url.contains(char::is_control)) {
         return refuse("repository", "a URL that git understands");
     }
     if row.protected_refs.iter().any(|pattern| odd(pattern)) {
-        return refuse(
-            "protected_refs",
-            "names of branches, or whole refs such as refs/tags/v*, in which * is any characters",
-        );
+        return refuse("protected_refs", "names of branches, or whole refs such as refs/tags/v*");
     }
     let inside = |path: &str| !path.starts_with('/') && path.split('/').all(|part| !matches!(part, "" | "." | ".."));
     if row.file.as_deref().is_some_and(|path| !inside(path) || path.contains(char::is_control)) {

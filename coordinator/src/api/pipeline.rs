@@ -19,6 +19,7 @@ use super::extract::{JsonBody, Page, Paging, Query};
 use super::problem::{Kind, Problem};
 use super::shape::time;
 use super::submit::{check_name, graph_of, has_password};
+use crate::definitions::Protected;
 use crate::facts::UNNAMED;
 
 /// Who may look: whoever may see builds, or registers.
@@ -42,7 +43,7 @@ pub(crate) struct Pipeline {
     /// The text of it; left out in lists.
     #[serde(skip_serializing_if = "Option::is_none")]
     definition: Option<String>,
-    /// Patterns, in which `*` is any characters: branches, or whole refs such as `refs/tags/v*`.
+    /// Globs of branches, or of whole refs such as `refs/tags/v*`, whose commits are trusted.
     protected_refs: Vec<String>,
     #[schema(value_type = Object)]
     env: Map<String, Value>,
@@ -100,7 +101,7 @@ pub(crate) struct Settings {
     definition: Option<Option<String>>,
     /// The file's name, for diagnostics.
     definition_path: Option<String>,
-    /// Empty: the default branch.
+    /// Globs of branches, or of whole refs such as `refs/tags/v*`, whose commits are trusted. Empty: the default branch.
     protected_refs: Option<Vec<String>>,
     /// Names with strings; a name with null is taken away, others stay.
     #[schema(value_type = Object)]
@@ -122,6 +123,9 @@ impl Settings {
             let file = self.definition_path.as_deref().unwrap_or(UNNAMED);
             let inputs = Inputs { open: true, served: Some(SERVED), ..Inputs::default() };
             graph_of(compile_with(text, file, &inputs))?;
+        }
+        if let Some(patterns) = &self.protected_refs {
+            Protected::parse(patterns).map_err(|error| Problem::invalid(format!("protected_refs: {error}")))?;
         }
         if self.repository.iter().flatten().any(|url| has_password(url)) {
             let detail = "repository: without a password, which would stand in every record of a build; agents hold the \

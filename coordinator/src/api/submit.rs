@@ -31,6 +31,7 @@ use super::definition::{self, Definition};
 use super::extract::JsonBody;
 use super::problem::{Kind, Problem};
 use super::shape::Build;
+use crate::definitions::Wanted;
 use crate::desk::DeskError;
 use crate::facts::{Facts, UNNAMED, beneath, says_number};
 
@@ -42,7 +43,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(crate) struct NewBuild {
     /// Its pipeline's name; a repository's name where it is left out.
     pipeline: Option<String>,
-    /// The pipeline's text; without it, it is read from the source tree.
+    /// The pipeline's text; without it, it is read from the source: the tree, or the repository's commit.
     definition: Option<String>,
     /// The file's name, for diagnostics.
     definition_path: Option<String>,
@@ -340,6 +341,7 @@ async fn make(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Response
     if draft.definition.is_none() {
         draft.definition = kept(ground, draft.registered.as_ref()).await?;
     }
+    let draft = from_repository(ground, draft).await?;
     let store = ground.fleet.store.clone();
     let found = blocking(move || resolve(&store, draft)).await?;
     let (id, found) = (super::id::make(|ids| ids.build(now().wall))?, Arc::new(found));
@@ -369,6 +371,38 @@ async fn kept(ground: &Ground, pipeline: Option<&PipelineRow>) -> Result<Option<
     let changed = || Problem::new(Kind::Unavailable, "the pipeline is being changed; try again");
     let file = format!("{} (kept by the server)", pipeline.name);
     Ok(Some(Definition { file, text: text.ok_or_else(changed)? }))
+}
+
+/// Reads the pipeline from the build's repository where the client did not send it. What is built is pinned to the commit
+/// that was read: a branch may move on before an agent checks it out.
+async fn from_repository(ground: &Ground, mut draft: Draft) -> Result<Draft, Problem> {
+    let (None, Source::Git { repository, commit, branch }) = (&draft.definition, &draft.origin) else {
+        return Ok(draft);
+    };
+    let registered = draft.registered.as_ref().filter(|row| row.repository.as_ref() == Some(repository));
+    if registered.is_none() && !ground.git_unregistered {
+        let detail = "definition: send the pipeline's text, or register the pipeline with its repository \
+                      (`windlass pipeline create`); it is not read from any other repository";
+        return Err(Problem::new(Kind::PipelineInvalid, detail));
+    }
+    let wanted = Wanted {
+        repository: repository.clone(),
+        branch: Some(branch.clone()).filter(|branch| !branch.is_empty()),
+        tag: draft.tag.clone(),
+        commit: Some(commit.clone()),
+        default_branch: registered.map(|row| row.default_branch.clone()),
+        file: registered.and_then(|row| row.file.clone()),
+        protected: registered.map(PipelineRow::protected).unwrap_or_default(),
+    };
+    let found = ground.definitions.read(wanted).await?;
+    let (repository, branch) = (repository.clone(), branch.clone());
+    draft.origin = Source::Git { repository, commit: found.commit.clone(), branch };
+    draft.commit = found.commit;
+    if draft.message.is_empty() {
+        draft.message = found.message;
+    }
+    draft.definition = Some(Definition { file: found.file, text: found.text });
+    Ok(draft)
 }
 
 async fn made(ground: &Ground, id: BuildId, existing: bool) -> Result<Response, Problem> {
@@ -441,8 +475,8 @@ fn resolve(store: &windlass_cache::Store, mut draft: Draft) -> Result<Found, Pro
             definition::of_tree(store, &draft.namespace, digest, file)?
         }
         (None, Source::Git { .. } | Source::Empty) => {
-            let detail = "definition: send the pipeline's text, or have the server keep it (`windlass pipeline update \
-                          --definition FILE`); it is read from the source only where that is a tree";
+            let detail = "definition: send the pipeline's text, or an origin that has it, or have the server keep it \
+                          (`windlass pipeline update --definition FILE`)";
             return Err(Problem::new(Kind::PipelineInvalid, detail));
         }
     };

@@ -1,7 +1,6 @@
 //! Pipelines that are registered by name: where their source is, and what their builds begin with.
 
 use serde::{Deserialize, Serialize};
-use windlass_pipeline::glob::branches_match;
 use windlass_protocol::{Digest, PipelineId, WallMs};
 
 use super::Actor;
@@ -30,8 +29,8 @@ pub struct PipelineRow {
     /// The definition that the server keeps, by digest in the store's definitions; it goes before the source's.
     #[serde(default)]
     pub definition: Option<Digest>,
-    /// Refs whose commits are trusted, as patterns in which `*` is any characters: `main` is a branch, `refs/tags/v*` is
-    /// written out. Empty: the default branch.
+    /// Refs whose commits are trusted, as globs: `main` is a branch, `refs/tags/v*` is written out, `*` is any characters
+    /// but `/`, `**` those too. Empty: the default branch.
     #[serde(default)]
     pub protected_refs: Vec<String>,
     /// Beneath the top-level `env` of the definition (reference 17.1).
@@ -57,16 +56,6 @@ impl PipelineRow {
             return vec![whole(&self.default_branch)];
         }
         self.protected_refs.iter().map(whole).collect()
-    }
-
-    /// Whether commits that a ref of this full name (`refs/heads/main`) reaches are trusted.
-    #[must_use]
-    pub fn protects(&self, full_name: &str) -> bool {
-        // A default branch is a name, and no pattern.
-        match self.protected_refs.as_slice() {
-            [] => full_name.strip_prefix("refs/heads/") == Some(self.default_branch.as_str()),
-            _ => self.protected().iter().any(|pattern| branches_match([pattern.as_str()], full_name)),
-        }
     }
 }
 
@@ -141,21 +130,12 @@ mod tests {
     }
 
     #[test]
-    fn refs_are_protected_by_name_by_pattern_or_as_the_default_branch() {
-        for (default_branch, protected, name, holds) in [
-            ("main", &[][..], "refs/heads/main", true),
-            ("main", &[], "refs/heads/main2", false),
-            ("main", &[], "refs/tags/main", false),
-            ("a*", &[], "refs/heads/ab", false),
-            ("a*", &[], "refs/heads/a*", true),
-            ("main", &["release/*"], "refs/heads/main", false),
-            ("main", &["release/*"], "refs/heads/release/1/2", true),
-            ("main", &["main", "refs/tags/v*"], "refs/heads/main", true),
-            ("main", &["main", "refs/tags/v*"], "refs/tags/v1.2", true),
-            ("main", &["main", "refs/tags/v*"], "refs/tags/nightly", false),
-            ("main", &["main"], "main", false),
+    fn protected_refs_are_written_out_and_are_the_default_branch_where_none_is_named() {
+        for (default_branch, protected, whole) in [
+            ("main", &[][..], &["refs/heads/main"][..]),
+            ("trunk", &["release/*", "refs/tags/v*"], &["refs/heads/release/*", "refs/tags/v*"]),
         ] {
-            assert_eq!(pipeline(default_branch, protected).protects(name), holds, "{protected:?} {name}");
+            assert_eq!(pipeline(default_branch, protected).protected(), whole);
         }
     }
 }

@@ -85,12 +85,19 @@ fn a_setting_that_no_pipeline_can_have_is_refused_and_changes_nothing() {
     let long = "b".repeat(limits::NAME_MAX_BYTES + 1);
     for (what, wrong) in [
         ("an option as a branch", PipelineChange { default_branch: Some("--upload-pack".to_owned()), ..change() }),
+        ("a pattern as a branch", PipelineChange { default_branch: Some("release/*".to_owned()), ..change() }),
         ("no branch", PipelineChange { default_branch: Some(String::new()), ..change() }),
         ("a long branch", PipelineChange { default_branch: Some(long.clone()), ..change() }),
         ("an option as a repository", PipelineChange { repository: some("-x"), ..change() }),
         ("a negation", PipelineChange { protected_refs: Some(vec!["!main".to_owned()]), ..change() }),
         ("two patterns in one", PipelineChange { protected_refs: Some(vec!["main topic".to_owned()]), ..change() }),
-        ("many patterns", PipelineChange { protected_refs: Some(vec!["a".to_owned(); 101]), ..change() }),
+        (
+            "many patterns",
+            PipelineChange {
+                protected_refs: Some(vec!["a".to_owned(); limits::PROTECTED_PATTERNS_MAX + 1]),
+                ..change()
+            },
+        ),
         ("a file outside", PipelineChange { file: some("../x.yml"), ..change() }),
         ("a file at the root", PipelineChange { file: some("/etc/passwd"), ..change() }),
         ("no time", PipelineChange { timeout_ms: Some(Some(0)), ..change() }),

@@ -71,6 +71,7 @@ async fn what_cannot_be_said_of_a_pipeline_is_refused_with_its_place() {
         (json!({ "repository": "--upload-pack=x" }), "repository"),
         (json!({ "repository": "https://ada:secret@git.example/web" }), "repository"),
         (json!({ "protected_refs": ["!main"] }), "protected_refs"),
+        (json!({ "protected_refs": ["a{"] }), "protected_refs"),
         (json!({ "file": "../x" }), "file"),
         (json!({ "env": { "A": 1 } }), "env"),
         (json!({ "env": { "A=": "1" } }), "env"),
