@@ -271,10 +271,11 @@ pub fn remove(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the control groups that an attempt's supervisor noted, if they are there; says whether none is left.
+/// Removes the control groups that an attempt's supervisor could not, if they are there; says whether none is left. (Those
+/// that it noted when it began may be another attempt's by now.)
 fn remove_groups(dir: &Path) -> bool {
-    match read_json::<StartedRecord>(&Places(dir).started()) {
-        Ok(Some(started)) => JobCgroup::from_dirs(&started.cgroups).remove_now(),
+    match read_json::<Vec<PathBuf>>(&Places(dir).left()) {
+        Ok(Some(groups)) => JobCgroup::from_dirs(&groups).remove_now(),
         // A note that cannot be read names nothing that could be removed.
         Ok(None) | Err(_) => true,
     }
@@ -364,11 +365,6 @@ mod tests {
         remove(&dir).unwrap();
     }
 
-    fn started(dir: &Path, cgroups: Vec<PathBuf>) {
-        let record = StartedRecord { at: WallMs(1), cgroups, init: None };
-        write_whole(&Places(dir).started(), &serde_json::to_vec(&record).unwrap()).unwrap();
-    }
-
     #[test]
     fn a_group_that_cannot_be_removed_yet_keeps_its_note_for_the_next_scan() {
         let jobs = tempfile::tempdir().unwrap();
@@ -379,9 +375,9 @@ mod tests {
             fs::create_dir(&inner).unwrap();
             inner
         });
-        started(&dir, vec![group.clone()]);
+        write_whole(&Places(&dir).left(), &serde_json::to_vec(&[&group]).unwrap()).unwrap();
         remove(&dir).unwrap();
-        assert!(group.exists() && dir.join("started").exists());
+        assert!(group.exists() && Places(&dir).left().exists());
         fs::remove_dir(group.join("busy")).unwrap();
         assert!(scan(dir.parent().unwrap()).unwrap().is_empty(), "it is no attempt any more");
         assert!(!group.exists() && !dir.exists());
