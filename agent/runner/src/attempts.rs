@@ -262,6 +262,9 @@ pub fn remove(dir: &Path) -> io::Result<()> {
         // The note of them stays for the agent's next start: by then what holds them is gone.
         return Ok(());
     }
+    if remove_small(dir).is_ok() {
+        return Ok(());
+    }
     match disowned.and_then(|()| fs::remove_dir_all(dir)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::remove_dir_all(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -269,6 +272,18 @@ pub fn remove(dir: &Path) -> io::Result<()> {
         },
         other => other,
     }
+}
+
+/// Removes the directory of an attempt without output, by the names of what is in it.
+fn remove_small(dir: &Path) -> io::Result<()> {
+    let places = Places(dir);
+    for file in [places.started(), places.outcome(), dir.join(CONTROL_SOCKET)] {
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::remove_dir(dir)
 }
 
 /// Removes the control groups that an attempt's supervisor could not, if they are there; says whether none is left. (Those

@@ -169,9 +169,9 @@ fn serve(
 /// What a job leaves of its supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Over {
-    /// Nothing of the job is in it or below it.
+    /// The job ended by itself with all that it had started, and nothing of it is left.
     Clean,
-    /// A terminal, a container, or what could not be cleaned up: it leaves.
+    /// It had to be ended, had a terminal or a container, or left what could not be cleaned up: the supervisor leaves too.
     Used,
 }
 
@@ -218,6 +218,7 @@ fn supervise(launch: Launch, listener: UnixListener, cgroups: &Cgroups, post: &m
         verdict: None,
         told_bytes: 0,
         stuck_told: false,
+        forced: false,
     };
     supervisor.watch()
 }
@@ -287,6 +288,8 @@ struct Supervisor<'a> {
     /// The log's length that clients know.
     told_bytes: u64,
     stuck_told: bool,
+    /// It was asked to end, or killed, or something that it had started was.
+    forced: bool,
 }
 
 /// What a wake-up was about.
@@ -485,6 +488,7 @@ impl Supervisor<'_> {
         match self.stage {
             Stage::Running => {
                 self.verdict.get_or_insert(cause);
+                self.forced = true;
                 self.task.terminate();
                 self.stage = Stage::Stopping { kill_at };
             }
@@ -520,6 +524,7 @@ impl Supervisor<'_> {
         let now = boot_now_ms();
         self.stage = Stage::Killing { since: now, again_at: now + KILL_PAUSE_MS, pause_ms: KILL_PAUSE_MS };
         if !self.task.gone() {
+            self.forced = true;
             self.task.kill();
             self.task.collect();
         }
@@ -608,7 +613,8 @@ impl Supervisor<'_> {
     /// Writes the outcome and leaves the attempt.
     fn conclude(mut self) -> io::Result<Over> {
         let end = self.task.end();
-        self.post.kept = self.task.keep();
+        let plain = !self.forced && matches!(&self.launch.task, Task::Process(task) if !task.tty);
+        self.post.kept = if plain { self.task.keep() } else { None };
         let clean = self.post.kept.is_some() || self.clean()?;
         let outcome = Outcome {
             exit_status: end.exit_status,
@@ -625,7 +631,6 @@ impl Supervisor<'_> {
         self.tell_output();
         self.clients.accept(&self.listener, &Report::Finished);
         self.clients.report(&Report::Finished);
-        let plain = matches!(&self.launch.task, Task::Process(task) if !task.tty);
         Ok(if plain && clean { Over::Clean } else { Over::Used })
     }
 

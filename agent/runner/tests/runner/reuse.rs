@@ -62,7 +62,7 @@ async fn the_next_job_has_the_supervisor_and_nothing_else_of_the_one_before() {
     let kit = Kit::new();
     let secret = ("FIRST_TOKEN", "the-first-ones-secret");
     let first =
-        run(&kit, job("echo the-first-ones-secret $FIRST_TOKEN; ulimit -n 100; cd /; umask 0"), &[secret]).await;
+        run(&kit, job("echo the-first-ones-secret $FIRST_TOKEN; ulimit -n 100; umask 0"), &[secret]).await;
     assert_eq!(first.log, "[REDACTED] [REDACTED]\n");
     let script = "echo the-first-ones-secret [$FIRST_TOKEN] $(umask) $(ulimit -n) $PWD; ls /proc/self/fd | wc -l";
     let second = run(&kit, job(script), &[]).await;
@@ -140,6 +140,16 @@ async fn a_supervisor_that_had_a_terminal_leaves_after_its_job() {
     let second = run(&kit, job("! tty; true"), &[]).await;
     assert_ne!(second.supervisor, first.supervisor);
     assert!(second.log.contains("not a tty"), "{}", second.log);
+}
+
+#[tokio::test]
+async fn a_supervisor_that_had_to_end_something_leaves_too() {
+    let kit = Kit::new();
+    let spec = job("sleep 1000 & echo up");
+    let first = run(&kit, spec, &[]).await;
+    assert!(first.outcome.passed());
+    until("its end", || !lives(&first.supervisor)).await;
+    assert!(first.groups.iter().all(|group| !group.exists()), "{:?}", first.groups);
 }
 
 #[tokio::test]
