@@ -16,9 +16,10 @@
 //! | `command` | every command |
 //!
 //! In `work/` of the agent's home: `.bin/` has the program by both its names, for all jobs to run and none to change, and
-//! `.doors/<attempt>/in/job.sock` is an attempt's socket. Where the job is a container, the directory above `in` lets nobody
-//! pass, and `in` is mounted: whoever comes through is in that container. Else the socket is the slot's user's alone, and
-//! whoever comes is asked who it is. A restarted agent binds the socket anew in the same directory, which containers keep.
+//! `.doors/` has the sockets. Where the job is a container, it is `<attempt>/in/job.sock`, the directory above `in` lets nobody
+//! pass, and `in` is mounted: whoever comes through is in that container. Else it is `slot-<number>/job.sock`, for one attempt
+//! of that place after another; it is the slot's user's alone, and whoever comes is asked who it is. A restarted agent binds
+//! sockets anew in the same directories, which containers keep.
 
 mod artifact;
 mod changes;
@@ -40,13 +41,15 @@ use std::sync::Arc;
 
 use quinn::Connection;
 use tokio::sync::watch;
+use windlass_agent_runner::Slot;
 use windlass_hands::{NAMES, PROGRAM, SOCKET_VARIABLE};
 use windlass_protocol::AttemptId;
+use windlass_protocol::job::JobSpec;
 
 pub(crate) use self::changes::Changes;
 use self::coordinator::Coordinator;
-use self::door::Places;
 pub(crate) use self::door::{Door, Party};
+use self::door::{Doors, Places, is_slots, slots_socket};
 use self::lock::Locks;
 pub(crate) use self::masking::{Answers, Masking};
 use crate::environment::PATH;
@@ -65,6 +68,7 @@ pub(crate) struct JobApi {
 struct Shared {
     locks: Locks,
     coordinator: Coordinator,
+    doors: Doors,
 }
 
 impl JobApi {
@@ -76,7 +80,7 @@ impl JobApi {
         for name in NAMES {
             lay(&programs, name)?;
         }
-        let shared = Shared { locks: Locks::default(), coordinator: Coordinator::new(link) };
+        let shared = Shared { locks: Locks::default(), coordinator: Coordinator::new(link), doors: Doors::default() };
         Ok(Self { programs, doors, shared: Arc::new(shared) })
     }
 
@@ -86,28 +90,31 @@ impl JobApi {
     }
 
     /// What a job's variables need so that it finds the command, and the command its agent.
-    pub(crate) fn variables(&self, attempt: AttemptId, in_image: bool, env: &mut Vec<(String, String)>) {
+    pub(crate) fn variables(&self, spec: &JobSpec, slot: Slot, env: &mut Vec<(String, String)>) {
         let programs = self.programs.to_string_lossy().into_owned();
-        let socket = Places::of(&self.doors, attempt).socket().to_string_lossy().into_owned();
-        if !in_image {
+        let socket = match spec.image {
+            Some(_) => Places::of(&self.doors, spec.attempt).socket(),
+            None => slots_socket(&self.doors, slot.index),
+        };
+        if spec.image.is_none() {
             let path = env.iter().find(|(name, _)| name == "PATH").map_or(PATH, |(_, value)| value);
             let path = format!("{programs}:{path}");
             set(env, "PATH", path);
         }
         set(env, "BUILDKITE_BIN_PATH", programs);
-        set(env, SOCKET_VARIABLE, socket);
+        set(env, SOCKET_VARIABLE, socket.to_string_lossy().into_owned());
     }
 
     /// Opens an attempt's door; it stays open until it is closed or dropped.
-    pub(crate) fn open(&self, party: Party) -> io::Result<Door> {
-        Door::open(&self.doors, party, Arc::clone(&self.shared))
+    pub(crate) async fn open(&self, party: Party) -> io::Result<Door> {
+        Door::open(&self.doors, party, Arc::clone(&self.shared)).await
     }
 
-    /// Removes doors of attempts that are not in `kept`.
+    /// Removes doors of attempts that are not in `kept`. Those of places stay: there are as many as there are slots.
     pub(crate) fn tidy(&self, kept: impl Fn(&str) -> bool) -> io::Result<()> {
         for entry in fs::read_dir(&self.doors)? {
             let entry = entry?;
-            if !entry.file_name().to_str().is_some_and(&kept) {
+            if !entry.file_name().to_str().is_some_and(|name| is_slots(name) || kept(name)) {
                 fs::remove_dir_all(entry.path())?;
             }
         }

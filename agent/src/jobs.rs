@@ -197,8 +197,8 @@ impl Jobs {
         let (watching, masking) = Self::watching(job);
         let (right, slot) = (Arc::clone(&job.right), job.slot);
         tokio::spawn(async move {
-            let env = variables(&ground, &spec, &workspace);
-            let door = match open_door(&ground, &spec, right, slot, masking, &env) {
+            let env = variables(&ground, &spec, slot, &workspace);
+            let door = match open_door(&ground, &spec, right, slot, masking, &env).await {
                 Ok(door) => Some(door),
                 Err(error) => {
                     // Its commands wait and then fail; the job goes on.
@@ -274,8 +274,8 @@ impl Jobs {
                 let cause = Cause::new(CauseKind::LeaseLost, "the right to the job ended before its command started");
                 return ended(&ground, attempt, failed_outcome(cause)).await;
             }
-            let env = variables(&ground, &spec, &workspace);
-            let door = match open_door(&ground, &spec, right, slot, masking, &env) {
+            let env = variables(&ground, &spec, slot, &workspace);
+            let door = match open_door(&ground, &spec, right, slot, masking, &env).await {
                 Ok(door) => door,
                 Err(error) => {
                     let cause = io_cause(&error, &ground.home.work());
@@ -493,14 +493,14 @@ async fn ready(
 }
 
 /// The whole environment of a job, the way to its agent included.
-fn variables(ground: &Ground, spec: &JobSpec, workspace: &Workspace) -> Vec<(String, String)> {
+fn variables(ground: &Ground, spec: &JobSpec, slot: Slot, workspace: &Workspace) -> Vec<(String, String)> {
     let mut env = environment::of(spec, &ground.agent, &ground.name, &workspace.checkout, &workspace.home);
-    ground.api.variables(spec.attempt, spec.image.is_some(), &mut env);
+    ground.api.variables(spec, slot, &mut env);
     env
 }
 
 /// Opens the door by which the job's commands come.
-fn open_door(
+async fn open_door(
     ground: &Ground,
     spec: &Arc<JobSpec>,
     right: Arc<Right>,
@@ -510,7 +510,7 @@ fn open_door(
 ) -> io::Result<Door> {
     let dir = ground.home.jobs().join(spec.attempt.to_string());
     let changes = Arc::new(Changes::load(&dir, env.iter().cloned())?);
-    ground.api.open(Party { spec: Arc::clone(spec), right, user: slot.user, changes, masking })
+    ground.api.open(Party { spec: Arc::clone(spec), right, slot, changes, masking }).await
 }
 
 async fn start(

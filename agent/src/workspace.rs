@@ -98,9 +98,18 @@ pub(crate) async fn wipe(root: PathBuf) {
 
 /// [`wipe`], for callers that may block.
 pub(crate) fn wipe_now(root: &Path) {
+    if remove_empty(root).is_ok() {
+        return;
+    }
     if let Err(error) = windlass_cache::wipe::wipe(root) {
         tracing::error!(path = %root.display(), %error, "workspace_not_wiped");
     }
+}
+
+/// Removes a workspace in which there is nothing, as many jobs leave it. Follows no link.
+fn remove_empty(root: &Path) -> std::io::Result<()> {
+    let Workspace { root, checkout, home } = Workspace::at(root.to_owned());
+    [checkout, home, root].iter().try_for_each(std::fs::remove_dir)
 }
 
 pub(crate) fn io_cause(error: &std::io::Error, path: &Path) -> Cause {

@@ -29,6 +29,18 @@ pub const SECRETS_PER_JOB_MAX: usize = 1_000;
 /// A launch of a job on its way to the spawner: an environment and a command at their limits, as JSON.
 pub const LAUNCH_MAX_BYTES: usize = 4 << 20;
 
+/// Supervisors that a spawner gives a next job when they are done with one; more leave after their job.
+pub const SUPERVISORS_KEPT_MAX: usize = 64;
+
+/// Without a launch for so long, supervisors that wait for a job are let go: a pause between builds costs a few forks.
+pub const SUPERVISOR_IDLE_MS: u64 = 30_000;
+
+/// Jobs of one supervisor before it leaves: what any of them may have left in its memory does not add up.
+pub const SUPERVISOR_JOBS_MAX: u32 = 1_000;
+
+/// How long a spawner waits for a supervisor to take a launch, before it forks another one.
+pub const RELAY_SEND_MS: u64 = 2_000;
+
 /// One line between an agent and a job's supervisor; the longest carries a secret to mask.
 pub const SUPERVISOR_LINE_MAX_BYTES: usize = 256 << 10;
 
@@ -771,6 +783,9 @@ pub const HANDS_RETRY_MS: u64 = 200;
 
 /// Commands of one job that its agent serves at once, those that wait for a lock included; others wait at its door.
 pub const JOB_CONNECTIONS_MAX: usize = 64;
+
+/// Connections that wait at a place's door when it is given to its next attempt: more than the kernel keeps waiting.
+pub const JOB_BACKLOG_MAX: usize = 65_536;
 
 /// From a connection of a job to how it was called; the program says it at once.
 pub const JOB_HELLO_MS: u64 = 10_000;

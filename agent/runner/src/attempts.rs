@@ -262,6 +262,9 @@ pub fn remove(dir: &Path) -> io::Result<()> {
         // The note of them stays for the agent's next start: by then what holds them is gone.
         return Ok(());
     }
+    if remove_small(dir).is_ok() {
+        return Ok(());
+    }
     match disowned.and_then(|()| fs::remove_dir_all(dir)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::remove_dir_all(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -271,10 +274,23 @@ pub fn remove(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes the control groups that an attempt's supervisor noted, if they are there; says whether none is left.
+/// Removes the directory of an attempt without output, by the names of what is in it.
+fn remove_small(dir: &Path) -> io::Result<()> {
+    let places = Places(dir);
+    for file in [places.started(), places.outcome(), dir.join(CONTROL_SOCKET)] {
+        match fs::remove_file(file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    fs::remove_dir(dir)
+}
+
+/// Removes the control groups that an attempt's supervisor could not, if they are there; says whether none is left. (Those
+/// that it noted when it began may be another attempt's by now.)
 fn remove_groups(dir: &Path) -> bool {
-    match read_json::<StartedRecord>(&Places(dir).started()) {
-        Ok(Some(started)) => JobCgroup::from_dirs(&started.cgroups).remove_now(),
+    match read_json::<Vec<PathBuf>>(&Places(dir).left()) {
+        Ok(Some(groups)) => JobCgroup::from_dirs(&groups).remove_now(),
         // A note that cannot be read names nothing that could be removed.
         Ok(None) | Err(_) => true,
     }
@@ -364,11 +380,6 @@ mod tests {
         remove(&dir).unwrap();
     }
 
-    fn started(dir: &Path, cgroups: Vec<PathBuf>) {
-        let record = StartedRecord { at: WallMs(1), cgroups, init: None };
-        write_whole(&Places(dir).started(), &serde_json::to_vec(&record).unwrap()).unwrap();
-    }
-
     #[test]
     fn a_group_that_cannot_be_removed_yet_keeps_its_note_for_the_next_scan() {
         let jobs = tempfile::tempdir().unwrap();
@@ -379,9 +390,9 @@ mod tests {
             fs::create_dir(&inner).unwrap();
             inner
         });
-        started(&dir, vec![group.clone()]);
+        write_whole(&Places(&dir).left(), &serde_json::to_vec(&[&group]).unwrap()).unwrap();
         remove(&dir).unwrap();
-        assert!(group.exists() && dir.join("started").exists());
+        assert!(group.exists() && Places(&dir).left().exists());
         fs::remove_dir(group.join("busy")).unwrap();
         assert!(scan(dir.parent().unwrap()).unwrap().is_empty(), "it is no attempt any more");
         assert!(!group.exists() && !dir.exists());

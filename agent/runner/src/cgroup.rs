@@ -10,6 +10,10 @@ use rustix::process::Pid;
 use windlass_protocol::id::AttemptId;
 use windlass_protocol::limits::JOB_PROCESSES_MAX;
 
+/// Memory that may still be charged to a group that a next job gets, which then begins with it: what the kernel frees a moment
+/// later, and what it counts in advance for each processor.
+const KEPT_MEMORY_MAX_BYTES: u64 = 1 << 20;
+
 /// The directory of ours within a hierarchy.
 const OURS: &str = "windlass";
 
@@ -151,7 +155,7 @@ impl Cgroups {
     /// # Errors
     /// Those of the file system; then nothing is left behind.
     pub(crate) fn create(&self, attempt: AttemptId, limits: &Limits) -> io::Result<JobCgroup> {
-        let mut job = JobCgroup::default();
+        let mut job = JobCgroup { limits: *limits, ..JobCgroup::default() };
         let made = self.make(attempt, limits, &mut job);
         if made.is_err() {
             job.remove_now();
@@ -246,13 +250,14 @@ pub(crate) struct JobCgroup {
     v1: Vec<PathBuf>,
     memory: Option<Memory>,
     pub(crate) counts_processes: bool,
+    limits: Limits,
 }
 
 impl JobCgroup {
     /// Groups that a supervisor left behind, as its `started` file names them.
     pub(crate) fn from_dirs(dirs: &[PathBuf]) -> Self {
         let (unified, v1) = dirs.iter().cloned().partition(|dir: &PathBuf| dir.join("cgroup.events").exists());
-        Self { unified: Vec::into_iter(unified).next(), v1, memory: None, counts_processes: false }
+        Self { unified: Vec::into_iter(unified).next(), v1, ..Self::default() }
     }
 
     pub(crate) fn dirs(&self) -> Vec<PathBuf> {
@@ -299,7 +304,7 @@ impl JobCgroup {
             Memory::V1(dir) => dir.join("memory.max_usage_in_bytes"),
             Memory::V2(dir) => dir.join("memory.peak"),
         };
-        fs::read_to_string(path).ok()?.trim().parse().ok()
+        number(&path)
     }
 
     /// How many of the job's processes the kernel ended for want of memory.
@@ -311,6 +316,33 @@ impl JobCgroup {
         };
         let text = fs::read_to_string(path).unwrap_or_default();
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok()).unwrap_or(0)
+    }
+
+    /// Whether a next job could not tell these from new ones, once [`Self::begin_again`] has been called: nothing is in
+    /// them, and nothing that they count lasts. What v2 counts does: its peak and its kills cannot be set back everywhere.
+    pub(crate) fn is_as_new(&self) -> bool {
+        let counts_nothing = match &self.memory {
+            None => true,
+            Some(Memory::V1(dir)) => {
+                number(&dir.join("memory.usage_in_bytes")).is_some_and(|bytes| bytes <= KEPT_MEMORY_MAX_BYTES)
+                    && self.oom_kills() == 0
+            }
+            Some(Memory::V2(_)) => false,
+        };
+        // A process is in the groups of all hierarchies or of none.
+        let one = self.unified.iter().chain(&self.v1).next();
+        counts_nothing
+            && one.is_some_and(|dir| fs::read(dir.join("cgroup.procs")).is_ok_and(|processes| processes.is_empty()))
+    }
+
+    /// Makes kept groups a next job's; says whether that can be: only for the same limits, where nothing took them away.
+    pub(crate) fn begin_again(&mut self, limits: &Limits) -> bool {
+        let peak_is_back = match &self.memory {
+            Some(Memory::V1(dir)) => fs::write(dir.join("memory.max_usage_in_bytes"), "0").is_ok(),
+            None => true,
+            Some(Memory::V2(_)) => false,
+        };
+        peak_is_back && self.limits == *limits && self.unified.iter().chain(&self.v1).all(|dir| dir.is_dir())
     }
 
     /// Removes the groups; says whether all are gone, which they are once every process within is.
@@ -339,6 +371,10 @@ fn make_dir(path: &Path) -> io::Result<()> {
     }
     // Being there is not enough: a read-only mount shows it too.
     rustix::fs::access(path, rustix::fs::Access::WRITE_OK).map_err(io::Error::from)
+}
+
+fn number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 fn words(path: &Path) -> Vec<String> {

@@ -130,7 +130,7 @@ pub struct LaunchRecord {
     pub workspace: PathBuf,
 }
 
-/// `started`: the command runs, or ran.
+/// `started`: the command runs, or ran, or is about to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartedRecord {
     /// Since when.
@@ -172,6 +172,11 @@ impl Places<'_> {
 
     pub(crate) fn started(&self) -> PathBuf {
         self.0.join("started")
+    }
+
+    /// Control groups that could not be removed.
+    pub(crate) fn left(&self) -> PathBuf {
+        self.0.join("groups.json")
     }
 
     pub(crate) fn outcome(&self) -> PathBuf {

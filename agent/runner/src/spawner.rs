@@ -1,6 +1,7 @@
-//! The agent's end of the spawner: a small process, started before the agent's memory grows, that forks a supervisor
-//! for each job. (A fork from a grown agent costs forty times as much.)
+//! The agent's end of the spawner: a small process, started before the agent's memory grows, that finds a supervisor
+//! for each job: one that is done with another, or one that it forks. (A fork from a grown agent costs forty times as much.)
 
+mod crew;
 mod serve;
 
 pub use serve::{spawner_from_stdin, spawner_main};

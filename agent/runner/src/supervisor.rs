@@ -1,6 +1,6 @@
 //! The small process beside each job. It owns the job from fork to outcome: output, limits, deadlines, the end of every
 //! process. It holds the lease's deadline of exclusive jobs itself (I3), and it goes on while the agent is stopped,
-//! killed or upgraded.
+//! killed or upgraded. When a job is over and nothing is left of it, it may be given a next one (docs/design/017).
 
 mod clients;
 mod container;
@@ -8,33 +8,32 @@ mod engine;
 mod family;
 mod init;
 mod log;
+mod post;
 mod process;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::time::{
-    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_create,
-    timerfd_settime,
-};
+use rustix::time::{ClockId, Itimerspec, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_settime};
 use windlass_protocol::cause::{Cause, CauseKind};
 use windlass_protocol::job::Outcome;
-use windlass_protocol::limits::{LOG_CHUNK_MAX_BYTES, SPOOL_STUCK_MS, UNKILLABLE_MS};
+use windlass_protocol::limits::{SPOOL_STUCK_MS, SUPERVISOR_JOBS_MAX, UNKILLABLE_MS};
 use windlass_protocol::time::WallMs;
 
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, JobCgroup};
 use crate::control::{CONTROL_VERSION, Report, Request};
 use crate::launch::{InitRecord, Launch, Places, StartedRecord, Task, write_new, write_whole};
 use crate::mask::{Masker, secrets_of};
-use crate::sys;
+use crate::relay;
 use clients::Clients;
 use container::Container;
 pub(crate) use container::bury as bury_container;
 use log::Log;
+use post::Post;
 use process::Process;
 
 /// What a supervisor watches over: a family of processes, or a container.
@@ -55,7 +54,11 @@ trait Watched {
     fn end(&mut self) -> End;
     /// Removes what it leaves on the machine; says whether that is done.
     fn clean(&mut self) -> bool;
-    /// Its control groups.
+    /// Leaves what a next job may have of it: groups that nothing is in and that count nothing any more.
+    fn keep(&mut self) -> Option<JobCgroup> {
+        None
+    }
+    /// The control groups that could not be removed.
     fn cgroups(&self) -> Vec<PathBuf> {
         Vec::new()
     }
@@ -135,39 +138,69 @@ pub(crate) fn wall_now() -> WallMs {
     WallMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Runs one job to its outcome; the result is this process's exit status.
-pub(crate) fn run(launch: Launch, listener: UnixListener, cgroups: &Cgroups) -> i32 {
-    match supervise(launch, listener, cgroups) {
-        Ok(()) => 0,
-        // Nobody reads a supervisor's words. Without an outcome the agent says that the supervisor was lost.
-        Err(_) => 1,
-    }
+/// Runs one job to its outcome, and those that are handed over by `line` after it; the result is this process's exit status.
+pub(crate) fn run(launch: Launch, listener: UnixListener, cgroups: &Cgroups, line: Option<UnixStream>) -> i32 {
+    let Ok(mut post) = Post::take() else { return 1 };
+    let ended = serve(launch, listener, cgroups, line.as_ref(), &mut post);
+    post.leave();
+    // Nobody reads a supervisor's words. Without an outcome the agent says that the supervisor was lost.
+    i32::from(ended.is_err())
 }
 
-fn supervise(launch: Launch, listener: UnixListener, cgroups: &Cgroups) -> io::Result<()> {
-    // Already leading a session would be odd and no harm.
-    let _ = rustix::process::setsid();
-    // It may live longer than whoever reads the agent's output.
-    sys::detach_streams(true)?;
-    sys::ignore_group_signals();
-    let children = sys::watch_children()?;
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+fn serve(
+    mut launch: Launch,
+    mut listener: UnixListener,
+    cgroups: &Cgroups,
+    line: Option<&UnixStream>,
+    post: &mut Post,
+) -> io::Result<()> {
+    for _ in 0..SUPERVISOR_JOBS_MAX {
+        let outcome = supervise(launch, listener, cgroups, post)?;
+        let Some(line) = line.filter(|_| outcome == Over::Clean) else { break };
+        relay::wait(line, &post.kept.as_ref().map(JobCgroup::dirs).unwrap_or_default())?;
+        match relay::next(line)? {
+            Some(next) => (launch, listener) = next,
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+/// What a job leaves of its supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// The job ended by itself with all that it had started, and nothing of it is left.
+    Clean,
+    /// It had to be ended, had a terminal or a container, or left what could not be cleaned up: the supervisor leaves too.
+    Used,
+}
+
+fn supervise(launch: Launch, listener: UnixListener, cgroups: &Cgroups, post: &mut Post) -> io::Result<Over> {
     listener.set_nonblocking(true)?;
-    let timer = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
     let masker = Masker::new(secrets(&launch)).map_err(io::Error::other)?;
     let mut log = Log::new(&Places(&launch.dir).spool(), masker, launch.log_limit_bytes);
     log.push(wall_now(), launch.preamble.as_bytes());
-    let started = match &launch.task {
-        Task::Process(task) => Process::start(launch.attempt, task, cgroups)
-            .map(|(process, output)| (Box::new(process) as Box<dyn Watched>, output)),
-        Task::Container(task) => Container::start(task, &Places(&launch.dir))
-            .map(|(container, output)| (Box::new(container) as Box<dyn Watched>, output)),
+    let (started_at, started) = match &launch.task {
+        Task::Process(task) => match process::groups(launch.attempt, task, cgroups, &mut post.kept) {
+            Ok(cgroup) => {
+                let started_at = record_groups(&launch, &cgroup)?;
+                let started = Process::start(task, cgroup);
+                (started_at, started.map(|(process, output)| (Box::new(process) as Box<dyn Watched>, output)))
+            }
+            Err(cause) => (wall_now(), Err(cause)),
+        },
+        Task::Container(task) => match Container::start(task, &Places(&launch.dir)) {
+            Ok((container, output)) => {
+                let started_at = record_start(&launch, Vec::new(), container.init())?;
+                (started_at, Ok((Box::new(container) as Box<dyn Watched>, output)))
+            }
+            Err(cause) => (wall_now(), Err(cause)),
+        },
     };
     let (task, output) = match started {
         Ok(started) => started,
         Err(cause) => return give_up(&launch, log, &listener, cause),
     };
-    let started_at = wall_now();
     let deadline = launch.timeout_ms.map(|timeout| boot_now_ms().saturating_add(timeout));
     let supervisor = Supervisor {
         lease: launch.lease_deadline_boot_ms,
@@ -177,8 +210,7 @@ fn supervise(launch: Launch, listener: UnixListener, cgroups: &Cgroups) -> io::R
         log,
         clients: Clients::default(),
         listener,
-        timer,
-        children,
+        post,
         started_at,
         finished_at: None,
         deadline,
@@ -186,9 +218,23 @@ fn supervise(launch: Launch, listener: UnixListener, cgroups: &Cgroups) -> io::R
         verdict: None,
         told_bytes: 0,
         stuck_told: false,
-        buffer: vec![0; LOG_CHUNK_MAX_BYTES],
+        forced: false,
     };
     supervisor.watch()
+}
+
+/// [`record_start`], before anything is in the groups: whoever buries this attempt finds them whatever happens.
+fn record_groups(launch: &Launch, cgroup: &JobCgroup) -> io::Result<WallMs> {
+    record_start(launch, cgroup.dirs(), None).inspect_err(|_| {
+        cgroup.clone().remove_now();
+    })
+}
+
+/// Notes that the command starts, and where its processes will be found.
+fn record_start(launch: &Launch, cgroups: Vec<PathBuf>, init: Option<InitRecord>) -> io::Result<WallMs> {
+    let record = StartedRecord { at: wall_now(), cgroups, init };
+    write_new(&Places(&launch.dir).started(), &serde_json::to_vec(&record)?)?;
+    Ok(record.at)
 }
 
 fn secrets(launch: &Launch) -> Vec<String> {
@@ -204,7 +250,7 @@ fn secrets(launch: &Launch) -> Vec<String> {
 }
 
 /// The command never started.
-fn give_up(launch: &Launch, mut log: Log, listener: &UnixListener, cause: Cause) -> io::Result<()> {
+fn give_up(launch: &Launch, mut log: Log, listener: &UnixListener, cause: Cause) -> io::Result<Over> {
     log.finish();
     let outcome = Outcome {
         exit_status: None,
@@ -220,10 +266,10 @@ fn give_up(launch: &Launch, mut log: Log, listener: &UnixListener, cause: Cause)
     write_outcome(launch, &outcome)?;
     let mut clients = Clients::default();
     clients.accept(listener, &Report::Finished);
-    Ok(())
+    Ok(Over::Used)
 }
 
-struct Supervisor {
+struct Supervisor<'a> {
     launch: Launch,
     task: Box<dyn Watched>,
     /// `None` once it has ended.
@@ -231,8 +277,7 @@ struct Supervisor {
     log: Log,
     clients: Clients,
     listener: UnixListener,
-    timer: OwnedFd,
-    children: OwnedFd,
+    post: &'a mut Post,
     started_at: WallMs,
     finished_at: Option<WallMs>,
     deadline: Option<u64>,
@@ -243,7 +288,8 @@ struct Supervisor {
     /// The log's length that clients know.
     told_bytes: u64,
     stuck_told: bool,
-    buffer: Vec<u8>,
+    /// It was asked to end, or killed, or something that it had started was.
+    forced: bool,
 }
 
 /// What a wake-up was about.
@@ -257,9 +303,8 @@ struct Ready {
     writable: Vec<usize>,
 }
 
-impl Supervisor {
-    fn watch(mut self) -> io::Result<()> {
-        self.record_start()?;
+impl Supervisor<'_> {
+    fn watch(mut self) -> io::Result<Over> {
         if !self.lease_is_over(boot_now_ms()) {
             self.task.go();
         }
@@ -281,11 +326,6 @@ impl Supervisor {
             self.tell_output();
         }
         self.conclude()
-    }
-
-    fn record_start(&self) -> io::Result<()> {
-        let record = StartedRecord { at: self.started_at, cgroups: self.task.cgroups(), init: self.task.init() };
-        write_new(&Places(&self.launch.dir).started(), &serde_json::to_vec(&record)?)
     }
 
     fn hello(&self) -> Report {
@@ -319,14 +359,14 @@ impl Supervisor {
         let nanos = i64::try_from(at % 1_000 * 1_000_000).map_err(io::Error::other)?;
         let never = Timespec { tv_sec: 0, tv_nsec: 0 };
         let value = Itimerspec { it_interval: never, it_value: Timespec { tv_sec: seconds, tv_nsec: nanos } };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &value)?;
+        timerfd_settime(&self.post.timer, TimerfdTimerFlags::ABSTIME, &value)?;
         Ok(())
     }
 
     fn wait(&self) -> io::Result<Ready> {
         let mut fds = vec![
-            PollFd::new(&self.children, PollFlags::IN),
-            PollFd::new(&self.timer, PollFlags::IN),
+            PollFd::new(&self.post.children, PollFlags::IN),
+            PollFd::new(&self.post.timer, PollFlags::IN),
             PollFd::new(&self.listener, PollFlags::IN),
         ];
         for client in self.clients.iter() {
@@ -364,7 +404,7 @@ impl Supervisor {
     /// Empties the descriptors that only wake.
     fn clear(&self, ready: &Ready) -> io::Result<()> {
         let mut bytes = [0; 1_024];
-        for (fd, is_ready) in [(&self.children, ready.children), (&self.timer, ready.timer)] {
+        for (fd, is_ready) in [(&self.post.children, ready.children), (&self.post.timer, ready.timer)] {
             if is_ready {
                 read_some(fd, &mut bytes)?;
             }
@@ -375,9 +415,9 @@ impl Supervisor {
     /// One read; a job that writes without end must not keep the supervisor from its other duties.
     fn read_output(&mut self) -> io::Result<Drained> {
         let Some(output) = &self.output else { return Ok(Drained::Ended) };
-        match read_some(output, &mut self.buffer)? {
+        match read_some(output, &mut self.post.buffer)? {
             Read::Bytes(count) => {
-                self.log.push(wall_now(), &self.buffer[..count]);
+                self.log.push(wall_now(), &self.post.buffer[..count]);
                 Ok(Drained::More)
             }
             Read::Nothing => Ok(Drained::Empty),
@@ -448,6 +488,7 @@ impl Supervisor {
         match self.stage {
             Stage::Running => {
                 self.verdict.get_or_insert(cause);
+                self.forced = true;
                 self.task.terminate();
                 self.stage = Stage::Stopping { kill_at };
             }
@@ -483,6 +524,7 @@ impl Supervisor {
         let now = boot_now_ms();
         self.stage = Stage::Killing { since: now, again_at: now + KILL_PAUSE_MS, pause_ms: KILL_PAUSE_MS };
         if !self.task.gone() {
+            self.forced = true;
             self.task.kill();
             self.task.collect();
         }
@@ -568,15 +610,12 @@ impl Supervisor {
         Ok(now >= give_up_at)
     }
 
-    /// Writes the outcome and leaves.
-    fn conclude(mut self) -> io::Result<()> {
+    /// Writes the outcome and leaves the attempt.
+    fn conclude(mut self) -> io::Result<Over> {
         let end = self.task.end();
-        for _ in 0..CLEAN_TRIES {
-            if self.task.clean() {
-                break;
-            }
-            pause(1);
-        }
+        let plain = !self.forced && matches!(&self.launch.task, Task::Process(task) if !task.tty);
+        self.post.kept = if plain { self.task.keep() } else { None };
+        let clean = self.post.kept.is_some() || self.clean()?;
         let outcome = Outcome {
             exit_status: end.exit_status,
             signal: end.signal,
@@ -592,7 +631,22 @@ impl Supervisor {
         self.tell_output();
         self.clients.accept(&self.listener, &Report::Finished);
         self.clients.report(&Report::Finished);
-        Ok(())
+        Ok(if plain && clean { Over::Clean } else { Over::Used })
+    }
+
+    /// Removes what the job leaves on the machine; what cannot be removed is noted for the agent.
+    fn clean(&mut self) -> io::Result<bool> {
+        for _ in 0..CLEAN_TRIES {
+            if self.task.clean() {
+                return Ok(true);
+            }
+            pause(1);
+        }
+        let left = self.task.cgroups();
+        if !left.is_empty() {
+            write_whole(&Places(&self.launch.dir).left(), &serde_json::to_vec(&left)?)?;
+        }
+        Ok(false)
     }
 }
 

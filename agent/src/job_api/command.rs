@@ -186,6 +186,11 @@ pub(super) async fn answer(stream: UnixStream, party: &Party, shared: &Shared) {
 
 /// Finds the command and carries it out.
 async fn obey(hands: &mut Hands, party: &Party, shared: &Shared) -> Result<(), Fail> {
+    // A place's door is one attempt's after another. No process of an attempt outlives it; this is for the one that did.
+    let attempt = party.spec.attempt.to_string();
+    if let Some(other) = hands.environment.get("WINDLASS_ATTEMPT_ID").filter(|other| **other != attempt) {
+        return Err(fatal(format!("this process is of attempt {other}, which is over")));
+    }
     let words: Vec<String> = hands.words.iter().skip(1).cloned().collect();
     let name = program(hands).to_owned();
     let word = |index: usize| words.get(index).map(String::as_str);

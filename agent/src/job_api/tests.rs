@@ -23,7 +23,9 @@ type Ended = (Option<i32>, String, String);
 
 struct World {
     dir: tempfile::TempDir,
+    home: Home,
     api: JobApi,
+    spec: JobSpec,
     door: Option<Door>,
     env: Vec<(String, String)>,
     changes: Arc<Changes>,
@@ -59,8 +61,17 @@ fn spec() -> JobSpec {
     }
 }
 
+fn api(home: &Home) -> JobApi {
+    let (_, link) = watch::channel(None);
+    JobApi::new(home, link).unwrap()
+}
+
 impl World {
-    fn new() -> Self {
+    async fn new() -> Self {
+        Self::of(spec()).await
+    }
+
+    async fn of(spec: JobSpec) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let user = rustix::process::geteuid().is_root().then_some(SLOT);
@@ -70,23 +81,27 @@ impl World {
             chown(&work, Some(user.uid), Some(user.gid)).unwrap();
         }
         let home = Home::open(&dir.path().join("agent")).unwrap();
-        let (_, link) = watch::channel(None);
-        let api = JobApi::new(&home, link).unwrap();
+        let api = api(&home);
         let mut env = vec![("A".to_owned(), "1".to_owned()), ("MY_TOKEN".to_owned(), "hunter22".to_owned())];
-        api.variables(spec().attempt, false, &mut env);
+        api.variables(&spec, Slot { index: 3, user }, &mut env);
         let changes = Arc::new(Changes::load(dir.path(), env.clone()).unwrap());
         let (requests, masked) = mpsc::channel(16);
         let answers = Answers::default();
-        let mut world = Self { api, door: None, env, changes, user, masked, answers, dir };
-        world.open(Masking::new(requests, world.answers.clone()));
+        let mut world = Self { home, api, spec, door: None, env, changes, user, masked, answers, dir };
+        let party = world.party(Masking::new(requests, world.answers.clone()));
+        world.door = Some(world.api.open(party).await.unwrap());
         world
     }
 
-    fn open(&mut self, masking: Masking) {
+    fn party(&self, masking: Masking) -> Party {
         let right = Arc::new(Right::new(Epoch(1), true));
-        let (changes, user) = (Arc::clone(&self.changes), self.user);
-        let party = Party { spec: Arc::new(spec()), right, user, changes, masking };
-        self.door = Some(self.api.open(party).unwrap());
+        let slot = Slot { index: 3, user: self.user };
+        Party { spec: Arc::new(self.spec.clone()), right, slot, changes: Arc::clone(&self.changes), masking }
+    }
+
+    /// Of a job that masks nothing.
+    fn quiet(&self) -> Party {
+        self.party(Masking::new(mpsc::channel(1).0, Answers::default()))
     }
 
     fn socket(&self) -> &str {
@@ -132,7 +147,7 @@ async fn ended(child: tokio::process::Child) -> Ended {
 
 #[tokio::test]
 async fn variables_are_shown_set_and_unset_for_the_next_phases() {
-    let world = World::new();
+    let world = World::new().await;
     assert_eq!(world.print(&["buildkite-agent", "env", "get", "A"]).await, "1\n");
     assert_eq!(world.print(&["windlass", "env", "get", "A", "MY_TOKEN"]).await, "A=1\nMY_TOKEN=hunter22\n");
     let (status, output, errors) = world.run(&["windlass", "env", "set", "-C=x"]).await;
@@ -163,7 +178,7 @@ async fn variables_are_shown_set_and_unset_for_the_next_phases() {
 
 #[tokio::test]
 async fn a_directory_is_one_of_the_job_s() {
-    let world = World::new();
+    let world = World::new().await;
     assert_eq!(world.print(&["windlass", "workdir", "set", "."]).await, "");
     let here = world.dir.path().canonicalize().unwrap().join("checkout/.");
     assert_eq!(world.changes.directory(), here.to_str().map(str::to_owned));
@@ -173,7 +188,7 @@ async fn a_directory_is_one_of_the_job_s() {
 
 #[tokio::test]
 async fn a_command_that_masks_ends_when_the_supervisor_has_masked() {
-    let mut world = World::new();
+    let mut world = World::new().await;
     let mut child = world.command(&["windlass", "redactor", "add", "--format", "json"], world.user).spawn().unwrap();
     child.stdin.take().unwrap().write_all(br#"{"a":"first-secret","b":"abc","c":"second-secret"}"#).await.unwrap();
     let mut values = Vec::new();
@@ -200,7 +215,7 @@ async fn a_command_that_masks_ends_when_the_supervisor_has_masked() {
 
 #[tokio::test]
 async fn locks_are_held_between_commands_and_wait() {
-    let world = World::new();
+    let world = World::new().await;
     let token = world.print(&["buildkite-agent", "lock", "acquire", "a"]).await;
     assert!(token.starts_with("acquired(attempt="), "{token}");
     assert_eq!(world.print(&["windlass", "lock", "get", "a"]).await, token);
@@ -222,7 +237,7 @@ async fn locks_are_held_between_commands_and_wait() {
 
 #[tokio::test]
 async fn a_lock_that_its_waiter_does_not_live_to_have_goes_to_the_next() {
-    let world = World::new();
+    let world = World::new().await;
     let token = world.print(&["windlass", "lock", "acquire", "a"]).await;
     let mut dead = world.command(&["windlass", "lock", "acquire", "a"], world.user).spawn().unwrap();
     let next = world.command(&["windlass", "lock", "acquire", "a"], world.user).spawn().unwrap();
@@ -235,7 +250,7 @@ async fn a_lock_that_its_waiter_does_not_live_to_have_goes_to_the_next() {
 
 #[tokio::test]
 async fn help_says_what_there_is_and_what_is_not_there_fails() {
-    let world = World::new();
+    let world = World::new().await;
     let help = world.print(&["buildkite-agent", "--help"]).await;
     assert!(
         help.starts_with("Usage:\n\n  buildkite-agent <command> [options...]\n\nAvailable commands are:\n"),
@@ -260,7 +275,7 @@ async fn help_says_what_there_is_and_what_is_not_there_fails() {
 
 #[tokio::test]
 async fn only_the_slot_s_user_comes_in_and_only_root_can_change_the_program() {
-    let world = World::new();
+    let world = World::new().await;
     let Some(user) = world.user else { return };
     let stranger = User { uid: user.uid + 1, gid: user.gid + 1 };
     let mut command = world.command(&["windlass", "env", "get", "A"], Some(stranger));
@@ -276,29 +291,95 @@ async fn only_the_slot_s_user_comes_in_and_only_root_can_change_the_program() {
 }
 
 #[tokio::test]
-async fn an_agent_that_starts_again_serves_the_same_door() {
-    let mut world = World::new();
-    let (requests, _masked) = mpsc::channel(1);
-    let inode = |world: &World| {
-        let place = Path::new(world.socket()).parent().unwrap();
-        std::os::unix::fs::MetadataExt::ino(&fs::metadata(place).unwrap())
-    };
-    let before = inode(&world);
-    drop(world.door.take());
-    let waiting = world.command(&["windlass", "env", "get", "A"], world.user).spawn().unwrap();
-    world.open(Masking::new(requests, Answers::default()));
-    let (status, output, _) = ended(waiting).await;
-    assert_eq!((status, output.as_str()), (Some(0), "1\n"));
-    assert_eq!(inode(&world), before, "a container keeps what was mounted");
-    world.api.tidy(|name| name == spec().attempt.to_string()).unwrap();
-    assert!(Path::new(world.socket()).exists());
+async fn an_agent_that_starts_again_serves_the_same_doors() {
+    for image in [None, Some("tool:1".to_owned())] {
+        let mut world = World::of(JobSpec { image: image.clone(), ..spec() }).await;
+        if image.is_some() {
+            // In the container it would be found by the image's own path.
+            let programs = world.api.programs.to_string_lossy().into_owned();
+            world.env.push(("PATH".to_owned(), programs));
+            // The directory above lets nobody pass.
+            world.user = None;
+        }
+        let inode = |world: &World| {
+            let place = Path::new(world.socket()).parent().unwrap();
+            std::os::unix::fs::MetadataExt::ino(&fs::metadata(place).unwrap())
+        };
+        let before = inode(&world);
+        drop(world.door.take());
+        let waiting = world.command(&["windlass", "env", "get", "A"], world.user).spawn().unwrap();
+        world.api = api(&world.home);
+        world.api.tidy(|name| name == spec().attempt.to_string()).unwrap();
+        world.door = Some(world.api.open(world.quiet()).await.unwrap());
+        let (status, output, _) = ended(waiting).await;
+        assert_eq!((status, output.as_str()), (Some(0), "1\n"));
+        assert_eq!(inode(&world), before, "a container keeps what was mounted");
+        world.door.take().unwrap().close();
+        assert_eq!(Path::new(world.socket()).exists(), image.is_none(), "a place's door stays for its next attempt");
+        world.api.tidy(|_| false).unwrap();
+        assert_eq!(Path::new(world.socket()).exists(), image.is_none());
+    }
+}
+
+/// How `env set A=stolen` is called.
+fn theft() -> Vec<u8> {
+    let words = ["windlass", "env", "set", "A=stolen"].map(|word| word.as_bytes().to_vec());
+    Hello { arguments: words.to_vec(), directory: b"/".to_vec(), ..Hello::default() }.encode().unwrap()
+}
+
+#[tokio::test]
+async fn what_was_said_at_a_place_s_door_before_an_attempt_is_not_said_by_it() {
+    let mut world = World::new().await;
     world.door.take().unwrap().close();
-    assert!(!Path::new(world.socket()).exists(), "the attempt is over");
+    let mut late = Vec::new();
+    for _ in 0..100 {
+        let mut stream = UnixStream::connect(world.socket()).await.unwrap();
+        stream.write_all(&theft()).await.unwrap();
+        late.push(stream);
+    }
+    world.door = Some(world.api.open(world.quiet()).await.unwrap());
+    for mut stream in late {
+        // Ended, or reset because it was not read.
+        let read = tokio::io::AsyncReadExt::read_u8(&mut stream).await;
+        assert!(read.is_err(), "{read:?}");
+    }
+    assert_eq!(world.print(&["windlass", "env", "get", "A"]).await, "1\n");
+    let mut own = UnixStream::connect(world.socket()).await.unwrap();
+    own.write_all(&theft()).await.unwrap();
+    tokio::io::AsyncReadExt::read_u8(&mut own).await.unwrap();
+    assert_eq!(world.print(&["windlass", "env", "get", "A"]).await, "stolen\n", "it would have counted");
+}
+
+#[tokio::test]
+async fn a_place_s_door_is_given_on_when_nobody_serves_it_for_the_attempt_before() {
+    let mut world = World::new().await;
+    let mut open = UnixStream::connect(world.socket()).await.unwrap();
+    assert_eq!(world.print(&["windlass", "env", "get", "A"]).await, "1\n");
+    let api = &world.api;
+    let mut next = std::pin::pin!(api.open(world.quiet()));
+    assert!(futures_util::poll!(next.as_mut()).is_pending());
+    world.door.take().unwrap().close();
+    let next = tokio::time::timeout(std::time::Duration::from_secs(20), next).await.unwrap().unwrap();
+    assert!(tokio::io::AsyncReadExt::read_u8(&mut open).await.is_err(), "a call that was under way has ended");
+    next.close();
+}
+
+#[tokio::test]
+async fn a_command_of_another_attempt_is_refused_at_its_place_s_door() {
+    let mut world = World::new().await;
+    let ours = ("WINDLASS_ATTEMPT_ID".to_owned(), spec().attempt.to_string());
+    world.env.push(ours);
+    assert_eq!(world.print(&["windlass", "env", "get", "A"]).await, "1\n");
+    let other = AttemptId::from_bytes([9; 16]);
+    world.env.last_mut().unwrap().1 = other.to_string();
+    let (status, output, errors) = world.run(&["windlass", "env", "get", "A"]).await;
+    assert_eq!((status, output.as_str()), (Some(1), ""));
+    assert_eq!(errors, format!("fatal: this process is of attempt {other}, which is over\n"));
 }
 
 #[tokio::test]
 async fn who_speaks_the_protocol_by_itself_gains_nothing_and_holds_nobody_up() {
-    let world = World::new();
+    let world = World::new().await;
     let mut hostile = Vec::new();
     for bytes in [&b"\xff\xff\xff\xff"[..], b"\x01\0\0\0\x09", b"\x05\0\0\0\x01aaaa", b"\0\0\0\0", b"\x01"] {
         let mut stream = UnixStream::connect(world.socket()).await.unwrap();
@@ -321,7 +402,7 @@ async fn who_speaks_the_protocol_by_itself_gains_nothing_and_holds_nobody_up() {
 
 #[tokio::test]
 async fn patterns_mean_files_once_by_their_paths_in_the_build() {
-    let world = World::new();
+    let world = World::new().await;
     let work = world.dir.path().join("checkout");
     for (path, text) in [("log/a.txt", "1"), ("log/deep/b.txt", "22"), ("log/c.bin", ""), (".hidden.txt", "x")] {
         fs::create_dir_all(work.join(path).parent().unwrap()).unwrap();

@@ -75,6 +75,25 @@ async fn whatever_a_job_did_to_its_files_they_are_wiped_and_what_they_led_to_is_
 }
 
 #[test]
+fn a_workspace_without_a_file_goes_by_itself_and_not_what_a_link_in_its_place_leads_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let workspace = Workspace::at(dir.path().join("attempt"));
+    workspace.create(None, &Source::Empty).unwrap();
+    remove_empty(&workspace.root).unwrap();
+    assert!(!workspace.root.exists());
+    workspace.create(None, &Source::Empty).unwrap();
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    for place in [&workspace.checkout, &workspace.home] {
+        fs::remove_dir(place).unwrap();
+        symlink(&outside, place).unwrap();
+    }
+    remove_empty(&workspace.root).unwrap_err();
+    wipe_now(&workspace.root);
+    assert!(!workspace.root.exists() && outside.exists());
+}
+
+#[test]
 fn a_full_disk_is_told_as_what_it_is() {
     use std::io::{Error, ErrorKind};
     let kind = |error: ErrorKind| io_cause(&Error::from(error), Path::new("/w")).kind;

@@ -5,13 +5,16 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use windlass_protocol::limits::LAUNCH_MAX_BYTES;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::Deserialize;
+use windlass_protocol::limits::{LAUNCH_MAX_BYTES, SUPERVISOR_IDLE_MS};
 
 use super::Answer;
+use super::crew::Crew;
 use crate::cgroup::Cgroups;
-use crate::launch::{CONTROL_SOCKET, Launch};
+use crate::launch::CONTROL_SOCKET;
 use crate::mask::{MaskError, Masker};
 use crate::supervisor;
 use crate::sys::{self, Forked};
@@ -49,13 +52,14 @@ pub fn spawner_main(socket: OwnedFd) -> i32 {
         return FAILED;
     }
     let mut stream = UnixStream::from(socket);
+    let mut crew = Crew::default();
     loop {
-        let launch = match read_launch(&mut stream) {
+        let launch = match await_launch(&stream, &mut crew).and_then(|()| read_launch(&mut stream)) {
             Ok(Some(launch)) => launch,
             Ok(None) => return DONE,
             Err(_) => return FAILED,
         };
-        let answer = match launch.and_then(|launch| start(launch, &cgroups, &stream)) {
+        let answer = match start(&launch, &cgroups, &stream, &mut crew) {
             Ok(supervisor) => Answer::Launched { supervisor },
             Err(error) => Answer::Failed { what: error.to_string() },
         };
@@ -75,8 +79,23 @@ fn warm_up() -> Result<(), MaskError> {
     Ok(())
 }
 
-/// The outer result fails when the stream is of no more use, the inner one when this launch cannot be read.
-fn read_launch(stream: &mut UnixStream) -> io::Result<Option<io::Result<Launch>>> {
+/// Waits for what the agent says next; supervisors that wait for a job meanwhile are let go after a while.
+fn await_launch(stream: &UnixStream, crew: &mut Crew) -> io::Result<()> {
+    let seconds = i64::try_from(SUPERVISOR_IDLE_MS / 1_000).map_err(io::Error::other)?;
+    let patience = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    while !crew.is_empty() {
+        match poll(&mut [PollFd::new(stream, PollFlags::IN)], Some(&patience)) {
+            Ok(0) => crew.dismiss(),
+            Ok(_) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Fails when the stream is of no more use; `None` once the agent is gone.
+fn read_launch(stream: &mut UnixStream) -> io::Result<Option<Vec<u8>>> {
     let mut length = [0; 4];
     match stream.read_exact(&mut length) {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
@@ -88,7 +107,7 @@ fn read_launch(stream: &mut UnixStream) -> io::Result<Option<io::Result<Launch>>
     }
     let mut body = vec![0; length];
     stream.read_exact(&mut body)?;
-    Ok(Some(serde_json::from_slice(&body).map_err(io::Error::from)))
+    Ok(Some(body))
 }
 
 fn write_answer(stream: &mut UnixStream, answer: &Answer) -> io::Result<()> {
@@ -98,16 +117,34 @@ fn write_answer(stream: &mut UnixStream, answer: &Answer) -> io::Result<()> {
     stream.write_all(&body)
 }
 
-fn start(launch: Launch, cgroups: &Cgroups, agent: &UnixStream) -> io::Result<u32> {
-    let listener = listen(&launch.dir)?;
+/// What the spawner itself has to know of a launch; the rest is for its supervisor.
+#[derive(Deserialize)]
+struct Place {
+    dir: PathBuf,
+}
+
+fn start(launch: &[u8], cgroups: &Cgroups, agent: &UnixStream, crew: &mut Crew) -> io::Result<u32> {
+    let Place { dir } = serde_json::from_slice(launch)?;
+    let listener = listen(&dir)?;
+    if let Some(pid) = crew.hand_over(launch, &listener) {
+        return Ok(pid);
+    }
+    let (ours, theirs) = crew.line()?.unzip();
     match sys::fork()? {
-        Forked::Parent(pid) => Ok(pid.as_raw_nonzero().get().unsigned_abs()),
+        Forked::Parent(pid) => {
+            let pid = pid.as_raw_nonzero().get().unsigned_abs();
+            if let Some(ours) = ours {
+                crew.add(pid, ours);
+            }
+            Ok(pid)
+        }
         Forked::Child => {
-            // The agent must see the spawner's end close when the spawner ends, whatever jobs go on.
+            // The agent, and those who wait, must see the spawner's end close when the spawner ends, whatever jobs go on.
+            drop((std::mem::take(crew), ours));
             let closed = sys::close_inherited(agent.as_fd());
-            let status = catch_unwind(AssertUnwindSafe(|| match closed {
-                Ok(()) => supervisor::run(launch, listener, cgroups),
-                Err(_) => FAILED,
+            let status = catch_unwind(AssertUnwindSafe(|| match (closed, serde_json::from_slice(launch)) {
+                (Ok(()), Ok(launch)) => supervisor::run(launch, listener, cgroups, theirs),
+                (Err(_), _) | (_, Err(_)) => FAILED,
             }));
             sys::leave(status.unwrap_or(FAILED));
         }

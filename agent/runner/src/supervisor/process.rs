@@ -29,6 +29,8 @@ pub(crate) const TERMINAL_SIZE: Winsize = Winsize { ws_row: 40, ws_col: 160, ws_
 pub(crate) struct Process {
     family: Family,
     memory_limit: u64,
+    /// It runs as a user who cannot change its groups.
+    keeps: bool,
 }
 
 /// The two ends of a job's output.
@@ -37,22 +39,41 @@ struct Stream {
     theirs: OwnedFd,
 }
 
+fn fault(what: &'static str) -> impl FnOnce(io::Error) -> Cause {
+    move |error| Cause::new(CauseKind::Internal, format!("{what}: {error}"))
+}
+
+/// The groups that a job's processes will be in: those that the job before left, where they are the same in all that can be
+/// told, else new ones.
+pub(crate) fn groups(
+    attempt: AttemptId,
+    task: &ProcessTask,
+    cgroups: &Cgroups,
+    kept: &mut Option<JobCgroup>,
+) -> Result<JobCgroup, Cause> {
+    let limits = Limits { memory_bytes: task.memory_bytes, cpu_millis: task.cpu_millis };
+    let none = Cgroups::default();
+    let cgroups = if task.cgroup { cgroups } else { &none };
+    if let Some(mut kept) = kept.take_if(|_| task.cgroup) {
+        if kept.begin_again(&limits) {
+            return Ok(kept);
+        }
+        // Nothing is in them.
+        kept.remove_now();
+    }
+    cgroups.create(attempt, &limits).map_err(fault("could not make the job's control group"))
+}
+
 impl Process {
-    /// Starts the job; returns it and where its output is read.
-    pub(crate) fn start(attempt: AttemptId, task: &ProcessTask, cgroups: &Cgroups) -> Result<(Self, OwnedFd), Cause> {
-        let limits = Limits { memory_bytes: task.memory_bytes, cpu_millis: task.cpu_millis };
-        let none = Cgroups::default();
-        let cgroups = if task.cgroup { cgroups } else { &none };
-        let fault =
-            |what: &'static str| move |error: io::Error| Cause::new(CauseKind::Internal, format!("{what}: {error}"));
-        let cgroup = cgroups.create(attempt, &limits).map_err(fault("could not make the job's control group"))?;
+    /// Starts the job in its groups; returns it and where its output is read.
+    pub(crate) fn start(task: &ProcessTask, mut cgroup: JobCgroup) -> Result<(Self, OwnedFd), Cause> {
         match Self::start_in(task, &cgroup) {
             Ok((mut family, ours)) => {
                 family.cgroup = Some(cgroup);
-                Ok((Self { family, memory_limit: task.memory_bytes }, ours))
+                let keeps = task.user.is_some();
+                Ok((Self { family, memory_limit: task.memory_bytes, keeps }, ours))
             }
             Err((what, error)) => {
-                let mut cgroup = cgroup;
                 cgroup.remove_now();
                 Err(fault(what)(error))
             }
@@ -131,6 +152,10 @@ impl Watched for Process {
 
     fn clean(&mut self) -> bool {
         self.family.cgroup.as_mut().is_none_or(JobCgroup::remove_now)
+    }
+
+    fn keep(&mut self) -> Option<JobCgroup> {
+        self.family.cgroup.take_if(|cgroup| self.keeps && cgroup.is_as_new())
     }
 
     fn cgroups(&self) -> Vec<std::path::PathBuf> {

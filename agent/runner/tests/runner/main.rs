@@ -15,3 +15,4 @@ mod lifetime;
 mod output;
 mod own_engine;
 mod process;
+mod reuse;

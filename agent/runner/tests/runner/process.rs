@@ -100,7 +100,7 @@ async fn a_job_that_needs_more_memory_than_its_limit_is_out_of_memory() {
 }
 
 #[tokio::test]
-async fn control_groups_go_with_their_job() {
+async fn control_groups_go_with_their_supervisor_at_the_latest() {
     let kit = Kit::new();
     let job = job("cat /proc/self/cgroup; echo up; read line < fifo");
     let workspace = kit.workspace(&job);
@@ -121,5 +121,8 @@ async fn control_groups_go_with_their_job() {
         finish(&mut running).await
     };
     assert!(String::from_utf8_lossy(&log).contains(&format!("windlass/{}", job.attempt)));
-    assert!(record.cgroups.iter().all(|dir| !dir.exists()), "{:?}", record.cgroups);
+    // It may keep them for a next job, and leaves with the spawner.
+    drop(kit);
+    let gone = || record.cgroups.iter().all(|dir| !dir.exists());
+    crate::kit::until("the groups' removal", gone).await;
 }
