@@ -4,7 +4,9 @@
 //! (helpers, keys), and touches no file of the tree. No secret of them is in what it says, nor in the checkout. *Checking
 //! out* runs as the slot's user with a clean environment: filters, submodules and whatever else a hostile tree brings into
 //! play have the job's rights and no credentials, so a submodule that needs any is refused, and so is one that names a path
-//! of this machine. Hooks never run.
+//! of this machine. Hooks never run. Both go only by the protocols that the agent's operator allows (see [`protocol`]).
+
+pub mod protocol;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use windlass_protocol::limits::GIT_SAID_MAX_BYTES;
 
 use crate::environment::PATH;
 use crate::error::Fault;
+use crate::git::protocol::GitProtocols;
 use crate::workspace::Workspace;
 
 /// Answers git's questions from the file, and does nothing else: git's own `store` would take an entry out of the file
@@ -31,15 +34,16 @@ const HELPER: &str = r#"!f() { test "$1" = get && git credential-store --file "$
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Git {
     credentials: Option<PathBuf>,
+    protocols: GitProtocols,
 }
 
 impl Git {
-    /// With the credentials of a file.
+    /// With the credentials of a file, by these protocols.
     ///
     /// # Errors
     /// [`Fault::File`] where there is none, or others may read it.
-    pub(crate) fn new(credentials: Option<PathBuf>) -> Result<Self, Fault> {
-        let git = Self { credentials };
+    pub(crate) fn new(credentials: Option<PathBuf>, protocols: GitProtocols) -> Result<Self, Fault> {
+        let git = Self { credentials, protocols };
         let path = git.credentials.clone().unwrap_or_default();
         git.secrets().map_err(|source| Fault::File { doing: "git credentials cannot be used:", path, source })?;
         Ok(git)
@@ -69,6 +73,7 @@ impl Git {
         if [repository, commit, branch].iter().any(|text| text.starts_with('-') || text.contains('\0')) {
             return Err(fail("the repository, commit or branch is not one".to_owned()));
         }
+        self.protocols.admit(repository)?;
         let git = async |arguments: &[&str]| run(self.command(dest), arguments).await;
         git(&["init", "--quiet", "--template="]).await?;
         git(&["remote", "add", "origin", repository]).await?;
@@ -87,8 +92,32 @@ impl Git {
         Ok("FETCH_HEAD".to_owned())
     }
 
+    /// Lays out what was fetched, which belongs to the slot's user by now.
+    pub(crate) async fn check_out(&self, workspace: &Workspace, user: Option<User>, target: &str) -> Result<(), Cause> {
+        let git = async |arguments: &[&str]| run(self.jobs(workspace, user), arguments).await;
+        git(&["checkout", "--quiet", "--force", "--detach", target]).await?;
+        git(&["submodule", "update", "--quiet", "--init", "--recursive", "--force"]).await
+    }
+
+    /// Git as the job would run it.
+    fn jobs(&self, workspace: &Workspace, user: Option<User>) -> Command {
+        let mut command = Command::new("git");
+        command.current_dir(&workspace.checkout).env_clear();
+        command
+            .env("PATH", PATH)
+            .env("HOME", &workspace.home)
+            .env("LANG", "C.UTF-8")
+            .env("GIT_ALLOW_PROTOCOL", self.protocols.for_submodules())
+            .env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
+        if let Some(user) = user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        command
+    }
+
     fn command(&self, dest: &Path) -> Command {
         let mut command = agents(dest);
+        command.env("GIT_ALLOW_PROTOCOL", self.protocols.for_fetching());
         if let Some(path) = &self.credentials {
             // The empty one takes back the helpers of the user's own configuration.
             command.args(["-c", "credential.helper=", "-c", &format!("credential.helper={HELPER}")]);
@@ -157,13 +186,6 @@ fn without_secrets(said: &str, secrets: &[String]) -> String {
     out
 }
 
-/// Lays out what was fetched, which belongs to the slot's user by now.
-pub(crate) async fn check_out(workspace: &Workspace, user: Option<User>, target: &str) -> Result<(), Cause> {
-    let git = async |arguments: &[&str]| run(jobs(workspace, user), arguments).await;
-    git(&["checkout", "--quiet", "--force", "--detach", target]).await?;
-    git(&["submodule", "update", "--quiet", "--init", "--recursive", "--force"]).await
-}
-
 /// The agent's own git.
 fn agents(dest: &Path) -> Command {
     let mut command = Command::new("git");
@@ -171,21 +193,6 @@ fn agents(dest: &Path) -> Command {
     if std::env::var_os("GIT_SSH_COMMAND").is_none() && std::env::var_os("GIT_SSH").is_none() {
         // Nobody is there to answer a question.
         command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
-    }
-    command
-}
-
-/// Git as the job would run it.
-fn jobs(workspace: &Workspace, user: Option<User>) -> Command {
-    let mut command = Command::new("git");
-    command.current_dir(&workspace.checkout).env_clear();
-    command
-        .env("PATH", PATH)
-        .env("HOME", &workspace.home)
-        .env("LANG", "C.UTF-8")
-        .env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
-    if let Some(user) = user {
-        command.uid(user.uid).gid(user.gid);
     }
     command
 }
@@ -243,6 +250,7 @@ mod tests {
     use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
     use std::path::PathBuf;
 
+    use super::protocol::GitProtocol;
     use super::*;
     use crate::workspace::own;
 
@@ -277,9 +285,11 @@ mod tests {
 
         async fn lay_out(&self, repository: &Path) -> Result<(), Cause> {
             let Workspace { checkout, .. } = &self.workspace;
-            let target = Git::default().fetch(checkout, &repository.display().to_string(), "", "main").await?;
+            let git =
+                Git { credentials: None, protocols: [GitProtocol::Https, GitProtocol::File].into_iter().collect() };
+            let target = git.fetch(checkout, &repository.display().to_string(), "", "main").await?;
             own(checkout, self.user).unwrap();
-            check_out(&self.workspace, self.user, &target).await
+            git.check_out(&self.workspace, self.user, &target).await
         }
     }
 
@@ -329,12 +339,36 @@ mod tests {
     fn credentials_that_others_may_read_are_not_used() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("credentials");
-        assert!(Git::new(Some(path.clone())).is_err(), "there is none");
+        let with = |path: &Path| Git::new(Some(path.to_owned()), GitProtocols::default());
+        assert!(with(&path).is_err(), "there is none");
         fs::write(&path, "https://a:b@c\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(Git::new(Some(path.clone())).is_err());
+        assert!(with(&path).is_err());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(Git::new(Some(path)).unwrap().secrets().unwrap(), ["b"]);
+        assert_eq!(with(&path).unwrap().secrets().unwrap(), ["b"]);
+    }
+
+    #[tokio::test]
+    async fn a_path_of_the_machine_is_refused_before_git_hears_of_it() {
+        let world = World::new();
+        let origin = world.repository("origin").display().to_string();
+        for repository in [origin.clone(), format!("file://{origin}")] {
+            let refused = Git::default().fetch(&world.workspace.checkout, &repository, "", "main").await.unwrap_err();
+            assert_eq!(refused.kind, CauseKind::RefusedByPolicy, "{}", refused.detail);
+            assert!(!world.workspace.checkout.join(".git").exists(), "git has run");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_url_that_the_machine_s_configuration_makes_a_path_is_refused_by_git() {
+        let world = World::new();
+        let origin = world.repository("origin");
+        let rewrite = format!("url.{}.insteadOf=https://host.invalid/origin", origin.display());
+        let git = Git::default();
+        let mut command = git.command(&world.workspace.checkout);
+        command.args(["-c", &rewrite]);
+        let refused = run(command, &["ls-remote", "https://host.invalid/origin"]).await.unwrap_err();
+        assert!(refused.detail.contains("not allowed"), "{}", refused.detail);
     }
 
     #[tokio::test]

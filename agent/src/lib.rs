@@ -12,7 +12,8 @@
 //! | `logs` | sending spools |
 //! | `bulk` | fetching blobs |
 //! | `workspace` | a job's files, and its wiping |
-//! | `git` | fetching as the agent, checking out as the job |
+//! | [`git`] | fetching as the agent, checking out as the job, by which protocols |
+//! | `engine` | whether the machine's container engine is there |
 //! | `environment` | a job's variables |
 //! | `preparing` | stopping the making of a workspace |
 //! | `right` | the right to an attempt, and its record |
@@ -22,9 +23,10 @@
 
 mod bulk;
 pub mod config;
+mod engine;
 mod environment;
 pub mod error;
-mod git;
+pub mod git;
 pub mod home;
 mod host;
 pub mod identity;

@@ -41,6 +41,7 @@ mod lease;
 mod load;
 mod logbook;
 mod meta_data;
+mod offer;
 mod place;
 pub mod policy;
 mod queue;

@@ -102,6 +102,7 @@ impl Memory {
             Change::Pool(row) => drop(self.rows.pools.insert(row.name.clone(), (**row).clone())),
             Change::Agent(row) => drop(self.rows.agents.insert(row.id, (**row).clone())),
             Change::Token(row) => drop(self.rows.tokens.insert(row.id, (**row).clone())),
+            Change::TokenOver(id) => drop(self.rows.tokens.remove(id)),
             Change::Hold(row) => drop(self.rows.holds.insert(row.job, row.clone())),
             Change::HoldOver(job) => drop(self.rows.holds.remove(job)),
             Change::Idempotency(row) => drop(self.rows.idempotency.insert(row.key.clone(), row.clone())),

@@ -154,6 +154,7 @@ names! {
         Change::Agent(_) => "change.agent",
         Change::Token(_) => "change.token",
         Change::Hold(_) => "change.hold",
+        Change::TokenOver(_) => "change.token_over",
         Change::HoldOver(_) => "change.hold_over",
         Change::Idempotency(_) => "change.idempotency",
         Change::Audit(_) => "change.audit",

@@ -45,6 +45,9 @@ impl Store {
             Change::Token(row) => {
                 rows.tokens.insert(row.id, *row);
             }
+            Change::TokenOver(id) => {
+                rows.tokens.remove(&id);
+            }
             Change::Hold(row) => {
                 rows.holds.insert(row.job, row);
             }

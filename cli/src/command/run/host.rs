@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use windlass_agent::git::protocol::GitProtocols;
 use windlass_agent_core::Signal;
 use windlass_coordinator::{Config, Coordinator, StartError};
 use windlass_coordinator_store::OpenError;
@@ -136,7 +137,9 @@ async fn start(arguments: &ServerArguments, data: &Path, ui: &Ui) -> Result<Opti
         Err(StartError::Store(OpenError::InUse { .. })) => return Ok(None),
         Err(error) => return Err(coordinator::not_started(&error)),
     };
-    let pair = Pair::with(coordinator, data.to_owned(), serve::default_slots(), true).await?;
+    // Whoever has a token may submit here, too: no path of this machine is fetched from.
+    let protocols = GitProtocols::default();
+    let pair = Pair::with(coordinator, data.to_owned(), serve::default_slots(), protocols, true).await?;
     starting.finish_and_clear();
     let server = Server { url: pair.coordinator.url.clone(), pid: 0, data: data.to_owned() };
     let Target { client, .. } = arguments.local(&server)?;

@@ -139,6 +139,7 @@ impl Shell {
             Change::Token(row) => drop(rows.tokens.insert(row.id, *row)),
             Change::Idempotency(row) => drop(rows.idempotency.insert(row.key.clone(), row)),
             Change::Hold(row) => drop(rows.holds.insert(row.job, row)),
+            Change::TokenOver(id) => drop(rows.tokens.remove(&id)),
             Change::HoldOver(job) => drop(rows.holds.remove(&job)),
             Change::Audit(row) => self.audits.push(row.action),
             Change::Event(row) => self.events.push(row.event),
