@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use windlass_git::Protocols;
 use windlass_protocol::Secret;
-
-use crate::git::protocol::GitProtocols;
 
 /// The agent's TOML file. Every key is optional; unknown ones are errors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -67,7 +66,7 @@ pub struct Config {
     /// Credentials for private repositories, a line each: `https://USER:PASSWORD@HOST`, mode 0600.
     pub git_credentials: Option<PathBuf>,
     /// Protocols that repositories are fetched by.
-    pub git_protocols: GitProtocols,
+    pub git_protocols: Protocols,
     /// One job, then leave.
     pub once: bool,
     /// The first slot's user id where the agent is root.

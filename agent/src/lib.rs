@@ -12,7 +12,7 @@
 //! | `logs` | sending spools |
 //! | `bulk` | fetching blobs |
 //! | `workspace` | a job's files, and its wiping |
-//! | [`git`] | fetching as the agent, checking out as the job, by which protocols |
+//! | `git` | fetching as the agent, checking out as the job |
 //! | `engine` | whether the machine's container engine is there |
 //! | `environment` | a job's variables |
 //! | `preparing` | stopping the making of a workspace |
@@ -26,7 +26,7 @@ pub mod config;
 mod engine;
 mod environment;
 pub mod error;
-pub mod git;
+mod git;
 pub mod home;
 mod host;
 pub mod identity;

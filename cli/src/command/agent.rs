@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use windlass_agent::Config;
 use windlass_agent::config::{CACHE_DEFAULT_BYTES, ConfigFile};
-use windlass_agent::git::protocol::GitProtocol;
 use windlass_agent_runner::runner::SLOT_USER_BASE;
+use windlass_git::Protocol;
 use windlass_protocol::Secret;
 
 use super::serve;
@@ -50,7 +50,7 @@ pub(crate) struct AgentArguments {
     /// paths of this machine, where a submitter then reads whatever repository the agent's user may. May be given more
     /// than once; https and ssh by default. Submodules never come from paths of the machine.
     #[arg(long, value_name = "PROTOCOL", value_delimiter = ',')]
-    git_protocol: Vec<GitProtocol>,
+    git_protocol: Vec<Protocol>,
     /// The agent's name; the host's by default.
     #[arg(long)]
     name: Option<String>,
@@ -105,7 +105,7 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
         (named, None) => named,
         (named, Some(_)) if !named.is_empty() => named,
         (_, Some(words)) => {
-            let named = words.iter().map(|word| word.parse()).collect::<Result<Vec<GitProtocol>, _>>();
+            let named = words.iter().map(|word| word.parse()).collect::<Result<Vec<Protocol>, _>>();
             named.map_err(|error| Failure::usage(format!("git_protocols: {error}")))?
         }
     };

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
-use windlass_agent::git::protocol::{GitProtocol, GitProtocols};
 use windlass_agent::{Config as AgentConfig, Ended};
 use windlass_agent_core::Signal;
 use windlass_agent_runner::runner::SLOT_USER_BASE;
 use windlass_coordinator::Coordinator;
+use windlass_git::{Protocol, Protocols};
 use windlass_protocol::Secret;
 
 use crate::SPAWNER;
@@ -62,7 +62,7 @@ pub(crate) fn embedded_agent(
     data: &Path,
     slots: u32,
     join_token: Option<Secret<String>>,
-    git_protocols: GitProtocols,
+    git_protocols: Protocols,
     alone: bool,
 ) -> Result<AgentConfig, Failure> {
     check_reachable(data)?;
@@ -95,8 +95,8 @@ pub(crate) fn embedded_agent(
 }
 
 /// The protocols that an operator named; the usual ones where none was.
-pub(crate) fn git_protocols(named: Vec<GitProtocol>) -> GitProtocols {
-    if named.is_empty() { GitProtocols::default() } else { named.into_iter().collect() }
+pub(crate) fn git_protocols(named: Vec<Protocol>) -> Protocols {
+    if named.is_empty() { Protocols::default() } else { named.into_iter().collect() }
 }
 
 /// The host's name, for people.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::sync::mpsc;
-use windlass_agent::git::protocol::{GitProtocol, GitProtocols};
 use windlass_agent_core::Signal;
 use windlass_coordinator::{Config, Coordinator};
+use windlass_git::{Protocol, Protocols};
 use windlass_protocol::Secret;
 
 use super::{coordinator, serve};
@@ -34,7 +34,7 @@ pub(crate) struct UpArguments {
     /// A protocol that repositories are fetched by: https, ssh, http, git, or file for paths of this machine. May be given
     /// more than once; https and ssh by default.
     #[arg(long, value_name = "PROTOCOL", value_delimiter = ',')]
-    git_protocol: Vec<GitProtocol>,
+    git_protocol: Vec<Protocol>,
 }
 
 /// Runs both until they are stopped.
@@ -44,7 +44,9 @@ pub(crate) async fn run(arguments: UpArguments, ui: &Ui) -> Result<Code, Failure
     let slots = arguments.slots.unwrap_or_else(serve::default_slots);
     let mut signals = serve::signals()?;
     let protocols = serve::git_protocols(arguments.git_protocol);
-    let mut pair = Pair::start(Config::new(arguments.listen, data), slots, protocols).await?;
+    let mut config = Config::new(arguments.listen, data);
+    config.git.protocols = protocols.clone();
+    let mut pair = Pair::start(config, slots, protocols).await?;
     let _announced = coordinator::announce(&pair.coordinator, &pair.data, ui);
     ui.data(&format!("ready {}", pair.coordinator.url));
     tokio::select! {
@@ -75,7 +77,7 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// Starts both, and waits until the agent can take jobs.
-    pub(crate) async fn start(config: Config, slots: u32, protocols: GitProtocols) -> Result<Self, Failure> {
+    pub(crate) async fn start(config: Config, slots: u32, protocols: Protocols) -> Result<Self, Failure> {
         let data = config.data.clone();
         Self::with(coordinator::start(config).await?, data, slots, protocols, false).await
     }
@@ -85,7 +87,7 @@ impl Pair {
         coordinator: Coordinator,
         data: PathBuf,
         slots: u32,
-        protocols: GitProtocols,
+        protocols: Protocols,
         alone: bool,
     ) -> Result<Self, Failure> {
         // One that has joined needs no token, and none is left lying about.
