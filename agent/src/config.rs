@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
+use windlass_git::Protocols;
 use windlass_protocol::Secret;
 
 /// The agent's TOML file. Every key is optional; unknown ones are errors.
@@ -35,6 +36,8 @@ pub struct ConfigFile {
     pub ephemeral_identity: Option<bool>,
     /// Credentials for private repositories over HTTPS.
     pub git_credentials: Option<PathBuf>,
+    /// Protocols that repositories are fetched by; `https` and `ssh` by default.
+    pub git_protocols: Option<Vec<String>>,
     /// Where the machine's container engine listens.
     pub docker_socket: Option<PathBuf>,
 }
@@ -62,6 +65,8 @@ pub struct Config {
     pub ephemeral_identity: bool,
     /// Credentials for private repositories, a line each: `https://USER:PASSWORD@HOST`, mode 0600.
     pub git_credentials: Option<PathBuf>,
+    /// Protocols that repositories are fetched by.
+    pub git_protocols: Protocols,
     /// One job, then leave.
     pub once: bool,
     /// The first slot's user id where the agent is root.

@@ -4,14 +4,14 @@
 //! (helpers, keys), and touches no file of the tree. No secret of them is in what it says, nor in the checkout. *Checking
 //! out* runs as the slot's user with a clean environment: filters, submodules and whatever else a hostile tree brings into
 //! play have the job's rights and no credentials, so a submodule that needs any is refused, and so is one that names a path
-//! of this machine. Hooks never run.
+//! of this machine. Hooks never run. Both go only by the protocols that the agent's operator allows.
 
 use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
 use windlass_agent_runner::launch::User;
 use windlass_git::credentials::without_secrets;
-use windlass_git::{Bounds, Credentials, GitError};
+use windlass_git::{BadRepository, Bounds, Credentials, GitError, Protocols};
 use windlass_protocol::Cause;
 use windlass_protocol::cause::CauseKind;
 
@@ -23,18 +23,19 @@ use crate::workspace::Workspace;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Git {
     credentials: Credentials,
+    protocols: Protocols,
 }
 
 impl Git {
-    /// With the credentials of a file.
+    /// With the credentials of a file, by these protocols.
     ///
     /// # Errors
     /// [`Fault::File`] where there is none, or others may read it.
-    pub(crate) fn new(credentials: Option<PathBuf>) -> Result<Self, Fault> {
+    pub(crate) fn new(credentials: Option<PathBuf>, protocols: Protocols) -> Result<Self, Fault> {
         let shown = credentials.clone().unwrap_or_default();
         let credentials = Credentials::new(credentials);
         let failed = |source| Fault::File { doing: "git credentials cannot be used:", path: shown, source };
-        Ok(Self { credentials: credentials.map_err(failed)? })
+        Ok(Self { credentials: credentials.map_err(failed)?, protocols })
     }
 
     /// Fetches one commit into `dest`, an empty directory of the agent's own. Gives what to check out.
@@ -55,6 +56,7 @@ impl Git {
         if [repository, commit, branch].iter().any(|text| text.starts_with('-') || text.contains('\0')) {
             return Err(fail("the repository, commit or branch is not one".to_owned()));
         }
+        self.protocols.check(repository).map_err(|bad| refused(&bad))?;
         let git = async |arguments: &[&str]| run(self.command(dest), arguments).await;
         git(&["init", "--quiet", "--template="]).await?;
         git(&["remote", "add", "origin", repository]).await?;
@@ -73,18 +75,35 @@ impl Git {
         Ok("FETCH_HEAD".to_owned())
     }
 
+    /// Lays out what was fetched, which belongs to the slot's user by now.
+    pub(crate) async fn check_out(&self, workspace: &Workspace, user: Option<User>, target: &str) -> Result<(), Cause> {
+        let git = async |arguments: &[&str]| run(self.jobs(workspace, user), arguments).await;
+        git(&["checkout", "--quiet", "--force", "--detach", target]).await?;
+        git(&["submodule", "update", "--quiet", "--init", "--recursive", "--force"]).await
+    }
+
+    /// Git as the job would run it.
+    fn jobs(&self, workspace: &Workspace, user: Option<User>) -> Command {
+        let mut command = Command::new("git");
+        command.current_dir(&workspace.checkout).env_clear();
+        command
+            .env("PATH", PATH)
+            .env("HOME", &workspace.home)
+            .env("LANG", "C.UTF-8")
+            .env("GIT_ALLOW_PROTOCOL", self.protocols.elsewhere().variable())
+            .env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
+        if let Some(user) = user {
+            command.uid(user.uid).gid(user.gid);
+        }
+        command
+    }
+
     fn command(&self, dest: &Path) -> Command {
         let mut command = agents(dest);
+        command.env("GIT_ALLOW_PROTOCOL", self.protocols.variable());
         self.credentials.give(&mut command);
         command
     }
-}
-
-/// Lays out what was fetched, which belongs to the slot's user by now.
-pub(crate) async fn check_out(workspace: &Workspace, user: Option<User>, target: &str) -> Result<(), Cause> {
-    let git = async |arguments: &[&str]| run(jobs(workspace, user), arguments).await;
-    git(&["checkout", "--quiet", "--force", "--detach", target]).await?;
-    git(&["submodule", "update", "--quiet", "--init", "--recursive", "--force"]).await
 }
 
 /// The agent's own git.
@@ -94,21 +113,6 @@ fn agents(dest: &Path) -> Command {
     if std::env::var_os("GIT_SSH_COMMAND").is_none() && std::env::var_os("GIT_SSH").is_none() {
         // Nobody is there to answer a question.
         command.env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
-    }
-    command
-}
-
-/// Git as the job would run it.
-fn jobs(workspace: &Workspace, user: Option<User>) -> Command {
-    let mut command = Command::new("git");
-    command.current_dir(&workspace.checkout).env_clear();
-    command
-        .env("PATH", PATH)
-        .env("HOME", &workspace.home)
-        .env("LANG", "C.UTF-8")
-        .env("GIT_SSH_COMMAND", "ssh -oBatchMode=yes");
-    if let Some(user) = user {
-        command.uid(user.uid).gid(user.gid);
     }
     command
 }
@@ -124,6 +128,17 @@ async fn run(command: Command, arguments: &[&str]) -> Result<(), Cause> {
     }
 }
 
+/// Before git hears of it.
+fn refused(bad: &BadRepository) -> Cause {
+    match bad {
+        BadRepository::Protocol { .. } => {
+            let hint = "an agent's operator can allow more with --git-protocol; `file` is a path of the agent's machine";
+            Cause::new(CauseKind::RefusedByPolicy, format!("{bad}; {hint}"))
+        }
+        BadRepository::Malformed | BadRepository::Option | BadRepository::Password => fail(bad.to_string()),
+    }
+}
+
 fn fail(what: String) -> Cause {
     Cause::new(CauseKind::CheckoutFailed, what)
 }
@@ -133,6 +148,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
     use std::path::PathBuf;
+
+    use windlass_git::Protocol;
 
     use super::*;
     use crate::workspace::own;
@@ -168,9 +185,11 @@ mod tests {
 
         async fn lay_out(&self, repository: &Path) -> Result<(), Cause> {
             let Workspace { checkout, .. } = &self.workspace;
-            let target = Git::default().fetch(checkout, &repository.display().to_string(), "", "main").await?;
+            let protocols = [Protocol::Https, Protocol::File].into_iter().collect();
+            let git = Git { protocols, ..Git::default() };
+            let target = git.fetch(checkout, &repository.display().to_string(), "", "main").await?;
             own(checkout, self.user).unwrap();
-            check_out(&self.workspace, self.user, &target).await
+            git.check_out(&self.workspace, self.user, &target).await
         }
     }
 
@@ -201,6 +220,29 @@ mod tests {
         let refused = world.lay_out(&origin).await.unwrap_err();
         assert_eq!(refused.kind, CauseKind::CheckoutFailed, "{}", refused.detail);
         assert!(!world.workspace.checkout.join("sub/file").exists());
+    }
+
+    #[tokio::test]
+    async fn a_path_of_the_machine_is_refused_before_git_hears_of_it() {
+        let world = World::new();
+        let origin = world.repository("origin").display().to_string();
+        for repository in [origin.clone(), format!("file://{origin}")] {
+            let refused = Git::default().fetch(&world.workspace.checkout, &repository, "", "main").await.unwrap_err();
+            assert_eq!(refused.kind, CauseKind::RefusedByPolicy, "{}", refused.detail);
+            assert!(!world.workspace.checkout.join(".git").exists(), "git has run");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_url_that_the_machine_s_configuration_makes_a_path_is_refused_by_git() {
+        let world = World::new();
+        let origin = world.repository("origin");
+        let rewrite = format!("url.{}.insteadOf=https://host.invalid/origin", origin.display());
+        let git = Git::default();
+        let mut command = git.command(&world.workspace.checkout);
+        command.args(["-c", &rewrite]);
+        let refused = run(command, &["ls-remote", "https://host.invalid/origin"]).await.unwrap_err();
+        assert!(refused.detail.contains("not allowed"), "{}", refused.detail);
     }
 
     #[tokio::test]

@@ -1,7 +1,8 @@
 //! The agent's data directory: who may use it, and where things are in it.
 //!
 //! `identity/` (key, certificate, CA; 0700), `jobs/` (one directory an attempt; 0700), `cache/` (0700), `work/` (one
-//! workspace an attempt; others may pass through it, each workspace is its job's alone), `lock`.
+//! workspace an attempt; others may pass through it, each workspace is its job's alone), `unreadable/` (attempts that could
+//! not be read, for a person to look at; 0700), `lock`.
 //!
 //! Where the agent is root and its directory lies where slots' users cannot pass (below root's own home, say), `work` is
 //! a link to a directory of root's in `/var/tmp`, made anew if it is gone.
@@ -100,6 +101,12 @@ impl Home {
     #[must_use]
     pub fn jobs(&self) -> PathBuf {
         self.root.join("jobs")
+    }
+
+    /// What could not be read of attempts, once it has ended.
+    #[must_use]
+    pub fn unreadable(&self) -> PathBuf {
+        self.root.join("unreadable")
     }
 
     /// The agent's cache.

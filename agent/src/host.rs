@@ -2,6 +2,8 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::statvfs;
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
@@ -15,17 +17,18 @@ pub(crate) struct Host {
     system: System,
     data: PathBuf,
     disk_full: bool,
+    runs_images: Arc<AtomicBool>,
 }
 
 impl Host {
-    /// A reader for the file system that `data` is on.
+    /// A reader for the file system that `data` is on, and of what is known of the machine's container engine.
     ///
     /// # Errors
     /// Where the machine does not tell its memory.
-    pub(crate) fn new(data: PathBuf) -> io::Result<Self> {
+    pub(crate) fn new(data: PathBuf, runs_images: Arc<AtomicBool>) -> io::Result<Self> {
         let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::everything());
         let system = System::new_with_specifics(memory).map_err(io::Error::other)?;
-        Ok(Self { system, data, disk_full: false })
+        Ok(Self { system, data, disk_full: false, runs_images })
     }
 
     /// Processors and memory, in all.
@@ -60,6 +63,7 @@ impl Host {
             load_millis: load_millis(System::load_average().map_or(0.0, |load| load.one)),
             disk_full: self.disk_full,
             cannot_kill: false,
+            runs_images: self.runs_images.load(Ordering::Relaxed),
         }
     }
 }

@@ -114,8 +114,11 @@ impl JobApi {
     pub(crate) fn tidy(&self, kept: impl Fn(&str) -> bool) -> io::Result<()> {
         for entry in fs::read_dir(&self.doors)? {
             let entry = entry?;
-            if !entry.file_name().to_str().is_some_and(|name| is_slots(name) || kept(name)) {
-                fs::remove_dir_all(entry.path())?;
+            if !entry.file_name().to_str().is_some_and(|name| is_slots(name) || kept(name))
+                && let Err(error) = fs::remove_dir_all(entry.path())
+            {
+                // Nobody listens there any more.
+                tracing::warn!(path = %entry.path().display(), %error, "door_not_removed");
             }
         }
         Ok(())

@@ -8,6 +8,7 @@
 
 mod follow;
 mod record;
+mod unreadable;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,8 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use quinn::Connection;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
-use windlass_agent_core::{Found, Input};
-use windlass_agent_runner::attempts::{self, FoundAttempt};
+use windlass_agent_core::{Found, Input, Terms};
+use windlass_agent_runner::attempts::{self, FoundAttempt, Unreadable};
 use windlass_agent_runner::control::Request;
 use windlass_agent_runner::docker::{ContainerError, Engine};
 use windlass_agent_runner::spawner::LaunchError;
@@ -34,6 +35,7 @@ use windlass_protocol::{AttemptId, Cause, Instant64};
 
 use self::follow::{Watching, attach_to, ended, failed_outcome, nothing_ran, tell, watch_over};
 use self::record::{Record, record};
+use self::unreadable::Ending;
 use crate::environment;
 use crate::home::Home;
 use crate::host::BootId;
@@ -98,18 +100,29 @@ impl Job {
     }
 }
 
+/// What an agent that starts takes up.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    /// For its core.
+    pub(crate) found: Vec<Found>,
+    /// Of some attempt nobody can say by which right it was held: what this agent does not name may have started.
+    pub(crate) memory_lost: bool,
+}
+
 /// All attempts that the agent has.
 #[derive(Debug)]
 pub(crate) struct Jobs {
     ground: Arc<Ground>,
     table: BTreeMap<AttemptId, Job>,
+    /// Those of an earlier run of this agent that cannot be read.
+    unreadable: BTreeMap<AttemptId, Ending>,
     /// Being wiped, with the place that each still takes.
     leaving: BTreeMap<AttemptId, (u32, JoinHandle<()>)>,
 }
 
 impl Jobs {
     pub(crate) const fn new(ground: Arc<Ground>) -> Self {
-        Self { ground, table: BTreeMap::new(), leaving: BTreeMap::new() }
+        Self { ground, table: BTreeMap::new(), unreadable: BTreeMap::new(), leaving: BTreeMap::new() }
     }
 
     /// From here on removes containers and networks of attempts that this agent no longer has.
@@ -121,21 +134,55 @@ impl Jobs {
         Ok(())
     }
 
-    /// Takes up what an earlier run of this agent left: attaches to what runs, buries what has no supervisor any more.
-    pub(crate) fn adopt(&mut self) -> io::Result<Vec<Found>> {
+    /// Takes up what an earlier run of this agent left: attaches to what runs, buries what has no supervisor any more, and
+    /// holds what cannot be read until it has ended it. One attempt's files keep nobody from the others.
+    pub(crate) fn adopt(&mut self) -> io::Result<Adopted> {
+        let attempts::Scan { found: readable, mut unreadable } = attempts::scan(&self.ground.home.jobs())?;
         let mut found = Vec::new();
-        for attempt in attempts::scan(&self.ground.home.jobs())? {
+        for attempt in readable {
             match self.adopt_one(&attempt) {
                 Ok(Some(one)) => found.push(one),
-                Ok(None) => attempts::remove(&attempt.dir)?,
-                Err(error) => {
-                    // Its directory stays for a person to look at; the coordinator will hear that it is not held.
-                    tracing::error!(attempt = %attempt.attempt, %error, "attempt_unreadable");
+                Ok(None) => {
+                    if let Err(error) = attempts::remove(&attempt.dir) {
+                        // Nothing of it runs. The next start tries again.
+                        tracing::error!(attempt = %attempt.attempt, %error, "attempt_not_removed");
+                    }
                 }
+                Err(error) => unreadable.push(Unreadable::from((attempt, &error))),
+            }
+        }
+        let mut memory_lost = false;
+        for attempt in unreadable {
+            match self.hold(attempt) {
+                Some(one) => found.push(one),
+                None => memory_lost = true,
             }
         }
         self.ground.api.tidy(|name| name.parse().is_ok_and(|attempt| self.table.contains_key(&attempt)))?;
-        Ok(found)
+        Ok(Adopted { found, memory_lost })
+    }
+
+    /// Holds an attempt of which nothing can be read but its right, until the core has had it ended. One whose right is not
+    /// known either cannot be told of: it is ended at once, and `None`.
+    fn hold(&mut self, found: Unreadable) -> Option<Found> {
+        let (attempt, epoch, started_at) = (found.attempt, found.epoch, found.started_at);
+        tracing::error!(%attempt, epoch = epoch.map(|epoch| epoch.0), error = found.error, "attempt_unreadable");
+        let mut ending = Ending::new(found);
+        if epoch.is_none() {
+            ending.begin(&self.ground);
+        }
+        self.unreadable.insert(attempt, ending);
+        Some(Found {
+            attempt,
+            terms: None,
+            epoch: epoch?,
+            phase: Phase::Running,
+            started_at: Some(started_at),
+            outcome: None,
+            deadline: None,
+            spool_start: 0,
+            spool_end: 0,
+        })
     }
 
     fn adopt_one(&mut self, found: &FoundAttempt) -> io::Result<Option<Found>> {
@@ -146,7 +193,7 @@ impl Jobs {
             // offered again, once its workspace is gone.
             let leaving = tokio::spawn(wipe(self.ground.home.workspace_of(found.attempt)));
             self.leaving.insert(found.attempt, (place, leaving));
-            return Ok(Some(never_started(spec, found.epoch)));
+            return Ok(Some(never_started(&spec, found.epoch)));
         }
         let phase = match found.phase {
             Phase::Preparing => Phase::Running,
@@ -168,7 +215,8 @@ impl Jobs {
         }
         self.table.insert(found.attempt, job);
         Ok(Some(Found {
-            job: Box::new(spec),
+            attempt: found.attempt,
+            terms: Some(Terms::from(&spec)),
             epoch: found.epoch,
             phase,
             started_at: found.started_at,
@@ -317,6 +365,9 @@ impl Jobs {
 
     /// Ends it at once.
     pub(crate) fn kill(&mut self, attempt: AttemptId) {
+        if let Some(ending) = self.unreadable.get_mut(&attempt) {
+            return ending.begin(&self.ground);
+        }
         let cause = Cause::new(CauseKind::LeaseLost, "the right to the job had ended");
         if let Some(job) = self.table.get(&attempt) {
             job.killing.store(true, Ordering::Release);
@@ -340,7 +391,8 @@ impl Jobs {
             let prepared = job.preparing.as_ref().is_some_and(|preparing| !preparing.is_done());
             job.killing.load(Ordering::Acquire) && (followed || prepared)
         });
-        killing.map(|(attempt, _)| *attempt).collect()
+        let unreadable = self.unreadable.iter().filter(|(_, ending)| ending.goes_on());
+        killing.map(|(attempt, _)| *attempt).chain(unreadable.map(|(attempt, _)| *attempt)).collect()
     }
 
     /// Tells a supervisor the lease's end.
@@ -390,6 +442,9 @@ impl Jobs {
 
     /// Drops everything of it but a workspace that its build wants kept.
     pub(crate) fn forget(&mut self, attempt: AttemptId) {
+        if let Some(ending) = self.unreadable.remove(&attempt) {
+            return ending.put_aside(&self.ground);
+        }
         let Some(mut job) = self.table.remove(&attempt) else { return };
         if let Some(sending) = job.sending.take() {
             sending.abort();
@@ -421,9 +476,10 @@ impl Jobs {
 }
 
 /// An attempt whose command did not start before the agent's death, and never will.
-fn never_started(spec: JobSpec, epoch: Epoch) -> Found {
+fn never_started(spec: &JobSpec, epoch: Epoch) -> Found {
     Found {
-        job: Box::new(spec),
+        attempt: spec.attempt,
+        terms: Some(Terms::from(spec)),
         epoch,
         phase: Phase::Preparing,
         started_at: None,
@@ -434,13 +490,12 @@ fn never_started(spec: JobSpec, epoch: Epoch) -> Found {
     }
 }
 
-/// Keeps a workspace, with what leads into its image.
+/// Keeps a workspace, with what its job saw.
 fn keep(ground: &Ground, job: &Job) -> io::Result<()> {
     keep_from_jobs(&job.workspace.root);
-    let Some(image) = job.spec.image.clone() else { return Ok(()) };
     let (checkout, home) = (&job.workspace.checkout, &job.workspace.home);
     let env = environment::of(&job.spec, &ground.agent, &ground.name, checkout, home);
-    Kept { image, env }.write(&job.workspace.root)
+    Kept { image: job.spec.image.clone(), env }.write(&job.workspace.root)
 }
 
 /// The place's next user is the same one: what stays is the agent's from now on.

@@ -1,4 +1,4 @@
-//! What a kept workspace says of the job that left it: enough to enter its image again.
+//! What a kept workspace says of the job that left it: enough to stand where it stood.
 
 use std::io;
 use std::path::Path;
@@ -9,12 +9,12 @@ use windlass_protocol::host::write_private;
 /// Beside the checkout, where no job reaches it.
 const FILE: &str = "kept.json";
 
-/// A container job, as `windlass shell` needs it. Holds the job's secrets as its environment did, in a file that is the
+/// A job, as `windlass shell` needs it. Holds the job's secrets as its environment did, in a file that is the
 /// agent's alone.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
-    /// The image that it ran in.
-    pub image: String,
+    /// The image that it ran in, if it did in one.
+    pub image: Option<String>,
     /// Its whole environment.
     pub env: Vec<(String, String)>,
 }
@@ -31,7 +31,8 @@ impl Kept {
         write_private(&root.join(FILE), &serde_json::to_vec(self)?)
     }
 
-    /// What is said in a kept workspace's directory; `None` for a job that ran in no image.
+    /// What is said in a kept workspace's directory; `None` where an earlier version left it, of a job that ran in no
+    /// image.
     ///
     /// # Errors
     /// Those of the file system, and a file that is none of ours.
@@ -53,7 +54,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let root = tempfile::tempdir().unwrap();
         assert_eq!(Kept::read(root.path()).unwrap(), None);
-        let kept = Kept { image: "tool:1".to_owned(), env: vec![("TOKEN".to_owned(), "two\nlines".to_owned())] };
+        let kept = Kept { image: Some("tool:1".to_owned()), env: vec![("TOKEN".to_owned(), "two\nlines".to_owned())] };
         kept.write(root.path()).unwrap();
         assert_eq!(Kept::read(root.path()).unwrap(), Some(kept.clone()));
         let mode = std::fs::metadata(root.path().join(FILE)).unwrap().permissions().mode();

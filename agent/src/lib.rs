@@ -13,6 +13,7 @@
 //! | `bulk` | fetching blobs |
 //! | `workspace` | a job's files, and its wiping |
 //! | `git` | fetching as the agent, checking out as the job |
+//! | `engine` | whether the machine's container engine is there |
 //! | `environment` | a job's variables |
 //! | `preparing` | stopping the making of a workspace |
 //! | `right` | the right to an attempt, and its record |
@@ -22,6 +23,7 @@
 
 mod bulk;
 pub mod config;
+mod engine;
 mod environment;
 pub mod error;
 mod git;

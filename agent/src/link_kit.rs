@@ -6,9 +6,10 @@ use quinn::{Connection, Endpoint};
 use tokio::sync::mpsc;
 use windlass_protocol::host::now;
 use windlass_protocol::identity::{AgentKey, AgentName, Ca, tls};
+use windlass_protocol::job::{JobSpec, Resources, Source};
 use windlass_protocol::limits::CERT_LIFE_MS;
 use windlass_protocol::link::{Protocol, accept, bind_client, bind_server, transport};
-use windlass_protocol::{AgentId, Trust, WallMs};
+use windlass_protocol::{AgentId, AttemptId, BuildId, JobId, Namespace, Trust, WallMs};
 
 use crate::session::Dial;
 
@@ -66,4 +67,32 @@ impl Link {
 
 pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, future).await.expect("in time")
+}
+
+/// A job that asks for nothing special.
+pub(crate) fn job() -> JobSpec {
+    JobSpec {
+        attempt: AttemptId::from_bytes([1; 16]),
+        attempt_number: 1,
+        job: JobId::from_bytes([2; 16]),
+        build: BuildId::from_bytes([3; 16]),
+        build_number: 4,
+        pipeline: "hello".to_owned(),
+        step_key: None,
+        label: "Tests".to_owned(),
+        command: "true".to_owned(),
+        env: Vec::new(),
+        image: None,
+        source: Source::Empty,
+        namespace: Namespace::overlay("hello", "laptop"),
+        queue: "default".to_owned(),
+        timeout_ms: None,
+        grace_ms: 10,
+        resources: Resources::default(),
+        exclusive: false,
+        interruptible: false,
+        tty: false,
+        keep_workspace: false,
+        log_limit_bytes: 1,
+    }
 }

@@ -1,6 +1,7 @@
 //! The loop around the agent's core: everything that happens goes in, everything that it wants done comes out.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quinn::{Connection, Endpoint};
@@ -54,7 +55,7 @@ pub async fn run(config: Config, mut signals: mpsc::Receiver<Signal>) -> Result<
     let spawner = Spawner::start(&config.spawner.0, &arguments)
         .map_err(|source| Fault::System { doing: "the spawner cannot be started", source })?;
     let home = if config.ephemeral_identity { Home::open_anywhere(&config.data)? } else { Home::open(&config.data)? };
-    let git = Git::new(config.git_credentials.clone())?;
+    let git = Git::new(config.git_credentials.clone(), config.git_protocols.clone())?;
     let endpoint = bind_client().map_err(|source| Fault::System { doing: "no UDP socket can be had", source })?;
     let machine = machine_id();
     let identity = match kept(&home, &config)? {
@@ -160,11 +161,15 @@ impl Shell {
             config: identity.client_config(Protocol::Bulk)?,
         };
         let bulk = Bulk::new(dial, store.clone());
-        let host = Host::new(home.root().to_owned())
+        let runs_images = Arc::new(AtomicBool::new(config.alone || engine.is_connected()));
+        let host = Host::new(home.root().to_owned(), Arc::clone(&runs_images))
             .map_err(|source| Fault::System { doing: "the machine does not tell its memory", source })?;
         let boot =
             boot_id().map_err(|source| Fault::System { doing: "this run of the machine is not known", source })?;
-        let core_config = core_config(&config, &host, (machine, &boot), config.alone || engine.is_connected());
+        let mut core_config = core_config(&config, &host, (machine, &boot), runs_images.load(Ordering::Relaxed));
+        if !config.alone {
+            tokio::spawn(crate::engine::watch(engine.clone(), runs_images));
+        }
         watch_health(host, feed.clone());
         let (link, jobs_link) = watch::channel(None);
         let api = JobApi::new(&home, jobs_link)
@@ -183,9 +188,13 @@ impl Shell {
             slot_user_base: config.slot_user_base,
         });
         let mut jobs = Jobs::new(ground);
-        let found = jobs.adopt().map_err(|source| Fault::System { doing: "earlier jobs cannot be read", source })?;
+        let adopted = jobs.adopt().map_err(|source| Fault::System { doing: "earlier jobs cannot be read", source })?;
+        if adopted.memory_lost {
+            // What the machine has forgotten counts as started, as after a crash of it (docs/design/014).
+            core_config.boot_id = format!("{} without memory since {}", core_config.boot_id, now().wall.0);
+        }
         Ok(Self {
-            core: AgentCore::new(now(), core_config, found),
+            core: AgentCore::new(now(), core_config, adopted.found),
             jobs,
             identity,
             endpoint,

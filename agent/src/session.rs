@@ -7,7 +7,9 @@ use tokio::sync::mpsc;
 use windlass_agent_core::{ConnId, Input};
 use windlass_protocol::limits::AGENT_OUTBOX_MAX;
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError, Protocol, connect};
+use windlass_protocol::message::validate::{Invalid, Validate as _};
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage};
+use windlass_protocol::{Cause, CauseKind};
 
 use crate::error::Fault;
 use crate::identity::resolve;
@@ -82,7 +84,7 @@ impl Dial {
         let (send, recv) = connection.open_bi().await.map_err(|e| unreachable(LinkError::from(e)))?;
         let (outbox, queue) = mpsc::channel(AGENT_OUTBOX_MAX);
         tokio::spawn(write(connection.clone(), FramedSend::new(send), queue));
-        tokio::spawn(read(conn, connection.clone(), FramedRecv::new(recv), inputs));
+        tokio::spawn(read(conn, connection.clone(), FramedRecv::new(recv), inputs, outbox.downgrade()));
         Ok(Session { conn, connection, outbox })
     }
 
@@ -116,9 +118,15 @@ async fn write(connection: Connection, mut send: FramedSend, mut queue: mpsc::Re
     connection.close(Code::Done.number(), b"");
 }
 
-async fn read(conn: ConnId, connection: Connection, mut recv: FramedRecv, inputs: mpsc::Sender<Input>) {
+async fn read(
+    conn: ConnId,
+    connection: Connection,
+    mut recv: FramedRecv,
+    inputs: mpsc::Sender<Input>,
+    outbox: mpsc::WeakSender<AgentMessage>,
+) {
     loop {
-        let message = match recv.recv_message::<CoordinatorMessage>().await {
+        let message = match recv.recv_shape::<CoordinatorMessage>().await {
             Ok(Some(message)) => message,
             Ok(None) => break,
             Err(error) => {
@@ -126,6 +134,20 @@ async fn read(conn: ConnId, connection: Connection, mut recv: FramedRecv, inputs
                 break;
             }
         };
+        if let Err(invalid) = message.validate() {
+            match refusal(&message, invalid) {
+                Some(refused) => {
+                    tracing::error!(%invalid, "offer_invalid");
+                    // A session that has ended refuses nothing any more.
+                    let Some(outbox) = outbox.upgrade() else { break };
+                    if outbox.try_send(refused).is_ok() {
+                        continue;
+                    }
+                }
+                None => tracing::info!(error = %invalid, "connection_lost"),
+            }
+            break;
+        }
         if inputs.send(Input::Message { conn, message }).await.is_err() {
             break;
         }
@@ -133,6 +155,19 @@ async fn read(conn: ConnId, connection: Connection, mut recv: FramedRecv, inputs
     connection.close(Code::Done.number(), b"");
     // The loop is gone only when the agent leaves.
     let _ = inputs.send(Input::ConnectionLost { conn }).await;
+}
+
+/// What is answered to an offer that no agent should have been sent: one job's fault must not cost the others their agent.
+/// Any other message that breaks a rule ends its connection.
+fn refusal(message: &CoordinatorMessage, invalid: Invalid) -> Option<AgentMessage> {
+    match message {
+        CoordinatorMessage::Offer { epoch, job } if epoch.0 > 0 => Some(AgentMessage::Refused {
+            attempt: job.attempt,
+            epoch: *epoch,
+            cause: Cause::new(CauseKind::Internal, format!("the offer cannot be taken: {invalid}")),
+        }),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

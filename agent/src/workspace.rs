@@ -14,7 +14,7 @@ use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::{JobSpec, Source};
 
 use crate::bulk::{Bulk, internal, stored};
-use crate::git::{self, Git};
+use crate::git::Git;
 use crate::preparing::Busy;
 use crate::right::Right;
 
@@ -82,7 +82,7 @@ impl Sources {
                 let target = self.git.fetch(&workspace.checkout, repository, commit, branch).await?;
                 let checkout = workspace.checkout.clone();
                 busy.blocking(move || own(&checkout, user).map_err(|e| io_cause(&e, &checkout))).await?;
-                git::check_out(workspace, user, &target).await
+                self.git.check_out(workspace, user, &target).await
             }
         }
     }

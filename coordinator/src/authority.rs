@@ -30,12 +30,33 @@ pub enum AuthorityError {
         /// What the system said.
         source: io::Error,
     },
-    /// One of two files is there.
-    #[error("{} is missing: put it back from a backup, or every agent has to join again", .0.display())]
-    Half(PathBuf),
+    /// The key is there, and the certificate that agents believe is not.
+    #[error("the CA's certificate {} is missing, and its key is not", .0.display())]
+    CertificateLost(PathBuf),
+    /// The certificate is there, and the key that signs is not.
+    #[error("the CA's key {} is missing, and its certificate is not", .0.display())]
+    KeyLost(PathBuf),
     /// What is in them.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+}
+
+impl AuthorityError {
+    /// One sentence on what to do; `None` where we would only be guessing.
+    #[must_use]
+    pub const fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::CertificateLost(_) => Some(
+                "put it back from a backup, or from wherever it was imported (it is no secret; a new one over the same key \
+                 would be believed by no agent); only if no agent has ever joined, remove ca-key.pem, and a new CA is made",
+            ),
+            Self::KeyLost(_) => Some(
+                "put it back from a backup; without it no certificate can be renewed: move both files away to begin with a \
+                 new CA, and let every agent join again",
+            ),
+            Self::File { .. } | Self::Identity(_) => None,
+        }
+    }
 }
 
 /// How long certificates last.
@@ -148,34 +169,108 @@ impl Authority {
     }
 }
 
-/// The CA of a data directory, made if there is none.
+/// The CA of a data directory, made if there is none. Half of one is an error, and nothing of it is written over: agents
+/// believe the certificate by its fingerprint, and no other one can be made that has it.
 fn own_ca(data: &Path) -> Result<Ca, AuthorityError> {
     let dir = data.join("identity");
-    let failed = |doing, path: &Path| {
-        let path = path.to_owned();
-        move |source| AuthorityError::File { doing, path, source }
-    };
     match fs::DirBuilder::new().mode(0o700).create(&dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             return Err(failed("cannot make", &dir)(error));
         }
         _ => {}
     }
-    let (certificate_path, key_path) = (dir.join("ca.pem"), dir.join("ca-key.pem"));
+    let (certificate_path, key_path, first) = (dir.join("ca.pem"), dir.join("ca-key.pem"), dir.join(FIRST_KEY));
     let read = |path: &Path| read_private(path).map_err(failed("cannot read", path));
     match (read(&certificate_path)?, read(&key_path)?) {
-        (Some(certificate), Some(key)) => {
-            let key = Secret::new(String::from_utf8_lossy(&key).into_owned());
-            Ok(Ca::from_pem(&String::from_utf8_lossy(&certificate), &key)?)
-        }
-        (Some(_), None) => Err(AuthorityError::Half(key_path)),
-        // The key is written first: alone it has signed nothing.
-        (None, _) => {
+        (Some(certificate), Some(key)) => ca_of(&certificate, key),
+        (Some(certificate), None) => match read(&first)? {
+            // The first start ended before the last step of making it.
+            Some(key) => {
+                let ca = ca_of(&certificate, key)?;
+                rename(&first, &key_path).map_err(failed("cannot write", &key_path))?;
+                Ok(ca)
+            }
+            None => Err(AuthorityError::KeyLost(key_path)),
+        },
+        (None, Some(_)) => Err(AuthorityError::CertificateLost(certificate_path)),
+        (None, None) => {
             let ca = Ca::create_p256(now().wall)?;
-            write_private(&key_path, ca.key_pem().expose().as_bytes()).map_err(failed("cannot write", &key_path))?;
+            // By its own name only once there is a certificate: a key without one is never the rest of a first start.
+            write_private(&first, ca.key_pem().expose().as_bytes()).map_err(failed("cannot write", &first))?;
             write_private(&certificate_path, ca.certificate_pem().as_bytes())
                 .map_err(failed("cannot write", &certificate_path))?;
+            rename(&first, &key_path).map_err(failed("cannot write", &key_path))?;
             Ok(ca)
         }
+    }
+}
+
+/// The key's name until its certificate is durable.
+const FIRST_KEY: &str = "ca-key.first";
+
+fn failed(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> AuthorityError {
+    let path = path.to_owned();
+    move |source| AuthorityError::File { doing, path: path.clone(), source }
+}
+
+fn ca_of(certificate: &[u8], key: Vec<u8>) -> Result<Ca, AuthorityError> {
+    let key = Secret::new(String::from_utf8_lossy(&key).into_owned());
+    Ok(Ca::from_pem(&String::from_utf8_lossy(certificate), &key)?)
+}
+
+/// Moves a file within its directory, durably.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    to.parent().map_or(Ok(()), |dir| fs::File::open(dir)?.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(data: &Path) -> Result<Digest, AuthorityError> {
+        let names = ["localhost".to_owned()];
+        Authority::open(data, &names, &[], Lives::default()).map(|authority| authority.fingerprint())
+    }
+
+    #[test]
+    fn a_ca_stays_the_same_and_half_of_one_is_an_error_that_changes_nothing() {
+        let data = tempfile::tempdir().unwrap();
+        let first = open(data.path()).unwrap();
+        assert_eq!(open(data.path()).unwrap(), first);
+        let (certificate, key) = (data.path().join("identity/ca.pem"), data.path().join("identity/ca-key.pem"));
+        let (certificate_was, key_was) = (fs::read(&certificate).unwrap(), fs::read(&key).unwrap());
+        fs::remove_file(&certificate).unwrap();
+        let lost = open(data.path()).unwrap_err();
+        assert!(matches!(&lost, AuthorityError::CertificateLost(path) if *path == certificate), "{lost}");
+        assert!(lost.hint().is_some());
+        assert_eq!((fs::read(&key).unwrap(), certificate.exists()), (key_was.clone(), false));
+        write_private(&certificate, &certificate_was).unwrap();
+        fs::remove_file(&key).unwrap();
+        let lost = open(data.path()).unwrap_err();
+        assert!(matches!(&lost, AuthorityError::KeyLost(path) if *path == key) && lost.hint().is_some(), "{lost}");
+        assert!(!key.exists());
+        write_private(&key, &key_was).unwrap();
+        assert_eq!(open(data.path()).unwrap(), first, "what was put back counts");
+    }
+
+    #[test]
+    fn a_first_start_that_was_cut_short_anywhere_is_gone_on_with() {
+        let model = tempfile::tempdir().unwrap();
+        let made = open(model.path()).unwrap();
+        let read = |name: &str| fs::read(model.path().join("identity").join(name)).unwrap();
+        // Only the key, under its first name: it has signed nothing.
+        let data = tempfile::tempdir().unwrap();
+        fs::DirBuilder::new().mode(0o700).create(data.path().join("identity")).unwrap();
+        write_private(&data.path().join("identity").join(FIRST_KEY), &read("ca-key.pem")).unwrap();
+        open(data.path()).unwrap();
+        // Both, and the key still under that name.
+        let data = tempfile::tempdir().unwrap();
+        fs::DirBuilder::new().mode(0o700).create(data.path().join("identity")).unwrap();
+        write_private(&data.path().join("identity").join(FIRST_KEY), &read("ca-key.pem")).unwrap();
+        write_private(&data.path().join("identity/ca.pem"), &read("ca.pem")).unwrap();
+        assert_eq!(open(data.path()).unwrap(), made);
+        assert!(!data.path().join("identity").join(FIRST_KEY).exists());
+        assert_eq!(open(data.path()).unwrap(), made);
     }
 }

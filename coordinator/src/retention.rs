@@ -1,5 +1,5 @@
 //! Deletes what is past its retention, a bounded piece at a time: builds, their logs, idempotency keys, rows of agents that
-//! are gone, the audit trail.
+//! are gone, tokens that can do nothing more, the audit trail.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use windlass_coordinator_core::row::{Actor, ActorKind};
 use windlass_coordinator_store::Retention;
 use windlass_protocol::WallMs;
 use windlass_protocol::host::now;
-use windlass_protocol::limits::{AUDIT_MS, GONE_AGENTS_MS, IDEMPOTENCY_MS, RETENTION_EVERY_MS};
+use windlass_protocol::limits::{AUDIT_MS, GONE_AGENTS_MS, IDEMPOTENCY_MS, PAST_TOKENS_MS, RETENTION_EVERY_MS};
 
 use crate::fleet::Ground;
 
@@ -27,6 +27,12 @@ fn retention(at: WallMs, builds_ms: u64) -> Retention {
     }
 }
 
+/// What the core may forget.
+fn forgotten(at: WallMs) -> Request {
+    let before = |kept_ms| WallMs(at.0.saturating_sub(kept_ms));
+    Request::Retain { idempotency_before: before(IDEMPOTENCY_MS), tokens_before: before(PAST_TOKENS_MS) }
+}
+
 /// Runs until `stop` turns true.
 pub(crate) async fn run(ground: Ground, retention_ms: u64, mut stop: watch::Receiver<bool>) {
     loop {
@@ -35,10 +41,10 @@ pub(crate) async fn run(ground: Ground, retention_ms: u64, mut stop: watch::Rece
             () = rest => {}
             () = crate::http::stopped(&mut stop) => return,
         }
-        let retention = retention(now().wall, retention_ms);
-        let idempotency_before = retention.idempotency_before;
+        let at = now().wall;
+        let retention = retention(at, retention_ms);
         let actor = Actor { kind: ActorKind::System, name: "retention".to_owned() };
-        if let Err(error) = ground.desk.request(actor, Request::Retain { idempotency_before }).await {
+        if let Err(error) = ground.desk.request(actor, forgotten(at)).await {
             tracing::warn!(%error, "retention_put_off");
             continue;
         }
@@ -66,5 +72,7 @@ mod tests {
         assert_eq!((retention.builds_before, retention.audit_before), (WallMs(AUDIT_MS - 2), WallMs(5)));
         assert_eq!(retention.agents_before, WallMs(AUDIT_MS + 5 - GONE_AGENTS_MS));
         assert_eq!(retention.idempotency_before, WallMs(AUDIT_MS + 5 - IDEMPOTENCY_MS));
+        let (idempotency_before, tokens_before) = (retention.idempotency_before, WallMs(AUDIT_MS + 5 - PAST_TOKENS_MS));
+        assert_eq!(forgotten(at), Request::Retain { idempotency_before, tokens_before });
     }
 }

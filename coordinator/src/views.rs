@@ -227,6 +227,7 @@ impl State {
             Change::Pipeline(row) => drop(self.pipelines.insert(row.name.clone(), (**row).clone())),
             Change::Pool(row) => drop(self.pools.insert(row.name.clone(), (**row).clone())),
             Change::Token(row) => drop(self.tokens.insert(row.id, (**row).clone())),
+            Change::TokenOver(id) => drop(self.tokens.remove(id)),
             Change::Agent(row) if row.gone.is_some() => {
                 self.agents.remove(&row.id);
                 self.agent_states.remove(&row.id);

@@ -124,6 +124,12 @@ impl Protocols {
         self.joined(":")
     }
 
+    /// The same for what a tree names and not who asked for it, such as submodules: never a path of this machine.
+    #[must_use]
+    pub fn elsewhere(&self) -> Self {
+        self.0.iter().copied().filter(|protocol| *protocol != Protocol::File).collect()
+    }
+
     fn joined(&self, between: &str) -> String {
         self.0.iter().map(|protocol| protocol.name()).collect::<Vec<_>>().join(between)
     }
@@ -201,6 +207,7 @@ mod tests {
         let local: Protocols = [Protocol::File].into_iter().collect();
         assert_eq!(local.check("/srv/git/a.git"), Ok(()));
         assert_eq!((usual.variable(), local.variable()), ("https:ssh".to_owned(), "file".to_owned()));
+        assert_eq!((usual.elsewhere().variable(), local.elsewhere().variable()), ("https:ssh".to_owned(), String::new()));
     }
 
     #[test]

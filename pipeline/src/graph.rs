@@ -21,7 +21,8 @@ pub use command::{
     Cache, Checkout, CheckoutFlags, Command, CommitVerification, Concurrency, Method, Plugin, Reuse, Secret,
 };
 pub use feature::Feature;
-pub use gate::{BlockedState, Choice, Field, FieldKind, Gate};
+pub(crate) use gate::matches;
+pub use gate::{BadFormat, BlockedState, Choice, Field, FieldKind, Gate, Misfit, typed};
 pub use insert::InsertError;
 pub(crate) use link::{LinkGroup, LinkKind, LinkStep, Linked, StepEdge, link};
 pub use notify::{Notify, SERVICES, Service};

@@ -1,5 +1,7 @@
 //! Values of a document as Rust values; what does not fit is a finding.
 
+use std::collections::BTreeSet;
+
 use crate::diagnostic::{Diagnostic, Findings, Severity, Span};
 use crate::graph::Feature;
 use crate::yaml::{Entry, Kind, Map, Node, NotText};
@@ -13,13 +15,15 @@ pub(crate) struct Reader {
     pub(crate) open: bool,
     /// What is read is decoded by upstream's agent: if it does not fit, the whole step is passed on as it is, with a warning.
     decoding: bool,
+    /// Formats of fields that were met, and with how many they share their gate's room: each is tried once.
+    pub(crate) formats: BTreeSet<(String, usize)>,
     /// Parts of the language that were met, and where.
     pub(crate) uses: Vec<(Feature, Span)>,
 }
 
 impl Reader {
     pub(crate) fn new(findings: Findings, open: bool) -> Self {
-        Self { findings, open, decoding: false, uses: Vec::new() }
+        Self { findings, open, decoding: false, formats: BTreeSet::new(), uses: Vec::new() }
     }
 
     /// Notes that the pipeline needs a part of the language served.

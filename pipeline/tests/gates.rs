@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use windlass_pipeline::condition::{Context, Value};
-use windlass_pipeline::graph::{Feature, Graph, InsertError, NodeKind};
+use windlass_pipeline::graph::{Feature, Field, FieldKind, Gate, Graph, InsertError, NodeKind};
 use windlass_pipeline::{Inputs, compile, compile_with};
 
 /// Compiles for a build of branch `main`.
@@ -394,4 +394,62 @@ steps:
 ");
     let json = serde_json::to_string(&all).unwrap();
     assert_eq!(serde_json::from_str::<Graph>(&json).unwrap(), all);
+}
+
+/// What is wrong with a gate that has these formats.
+fn said_of_formats<'a>(formats: impl IntoIterator<Item = &'a str>, open: bool) -> Vec<(String, u32)> {
+    let mut text = "steps:\n- block: gate\n  fields:\n".to_owned();
+    for (number, format) in formats.into_iter().enumerate() {
+        let _ = writeln!(text, "  - {{text: t, key: k{number}, format: '{format}'}}");
+    }
+    let diagnostics = match open {
+        true => windlass_pipeline::check(&text, "pipeline.yml").diagnostics,
+        false => compile(&text, "pipeline.yml", &[]).diagnostics,
+    };
+    diagnostics.iter().filter(|it| it.is_error()).map(|it| (it.code.to_owned(), it.span.line)).collect()
+}
+
+#[test]
+fn a_format_that_would_look_around_or_back_or_be_too_large_is_refused_where_it_stands() {
+    for format in ["(?=a)a", r"(a)\1", "(?:(?=[^c]*)a)*", "a{1000}{1000}{1000}", "[ab]*a[ab]{12000}", "("] {
+        assert_eq!(said_of_formats(["v[0-9]+", format], false), [("bad-format".to_owned(), 5)], "{format}");
+    }
+    assert_eq!(said_of_formats(["^v[0-9]+$", r"[\w.+-]+@[a-z.]+", r"\d{4}-\d\d-\d\d"], false), []);
+    // Only a build knows what stands there.
+    assert_eq!(said_of_formats(["(${PREFIX}"], true), []);
+}
+
+#[test]
+fn all_formats_of_a_gate_share_its_room_and_a_pipeline_has_so_many_different_ones() {
+    let large = "[ab]{1000}";
+    assert_eq!(said_of_formats([large], false), []);
+    assert!(!said_of_formats(std::iter::repeat_n(large, 100), false).is_empty(), "each alone would fit");
+    let many: Vec<String> = (0..100).map(|number| format!("a{number}")).collect();
+    assert_eq!(said_of_formats(many.iter().map(String::as_str), false), []);
+}
+
+#[test]
+fn an_answer_matches_its_format_as_a_whole_and_is_short() {
+    let text = |format: &str| FieldKind::Text { default: Some("v7".to_owned()), format: Some(format.to_owned()) };
+    let field =
+        |format: &str| Field { key: "f".to_owned(), label: None, hint: None, required: false, kind: text(format) };
+    let long = format!("v{}", "1".repeat(5_000));
+    for (format, given, wanted) in [
+        ("v[0-9]+", Some(&["v12"][..]), None),
+        ("v[0-9]+", Some(&["v12x"]), Some("it does not match `v[0-9]+`")),
+        ("v[0-9]+", Some(&["xv12"]), Some("it does not match `v[0-9]+`")),
+        ("v[0-9]+", Some(&["v1\nv2"]), Some("it does not match `v[0-9]+`")),
+        ("v[0-9]+", Some(&[""]), None),
+        ("v[0-9]+", Some(&["a", "b"]), None),
+        ("v[0-9]+", None, None),
+        ("[0-9]+", None, Some("it does not match `[0-9]+`")),
+        ("a|b", Some(&["ab"]), Some("it does not match `a|b`")),
+        ("v[0-9]+", Some(&[long.as_str()]), Some("it has more than 4096 bytes")),
+        ("(", Some(&["x"]), Some("`(` is not a regular expression that can be used")),
+    ] {
+        let gate = Gate { fields: vec![field(format)], ..Gate::default() };
+        let values = given.map(|values| ("f".to_owned(), values.iter().map(|it| (*it).to_owned()).collect()));
+        let misfit = gate.check_formats(&values.into_iter().collect()).err();
+        assert_eq!(misfit.map(|misfit| misfit.why).as_deref(), wanted, "{format} {given:?}");
+    }
 }

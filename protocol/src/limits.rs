@@ -44,6 +44,14 @@ pub const RELAY_SEND_MS: u64 = 2_000;
 /// One line between an agent and a job's supervisor; the longest carries a secret to mask.
 pub const SUPERVISOR_LINE_MAX_BYTES: usize = 256 << 10;
 
+/// How long an agent that starts waits for a supervisor's first line where an attempt's own record cannot be read: it is said
+/// at once by one that lives.
+pub const SUPERVISOR_HELLO_MS: u64 = 1_000;
+
+/// Directories of attempts that could not be read, which an agent keeps for a person to look at: enough to see what they
+/// have in common. Each may hold a whole log.
+pub const UNREADABLE_KEPT_MAX: usize = 8;
+
 /// Connections to one supervisor: the agent, one that it lost, and somebody who looks; the oldest gives way.
 pub const SUPERVISOR_CLIENTS_MAX: usize = 4;
 
@@ -61,6 +69,15 @@ pub const SPOOL_STUCK_MS: u64 = 60_000;
 
 /// One answer of the container engine to a supervisor; an inspected container is a few KiB.
 pub const ENGINE_ANSWER_MAX_BYTES: usize = 4 << 20;
+
+/// Between two looks of an agent whether its container engine is there.
+pub const ENGINE_LOOK_MS: u64 = 5_000;
+
+/// How long an agent waits for one answer to whether it is.
+pub const ENGINE_PING_MS: u64 = 5_000;
+
+/// Looks without an answer after which it is not: one that is upgraded stops for 15 s.
+pub const ENGINE_MISSED_MAX: u32 = 4;
 
 /// How long a supervisor waits for one answer of the container engine.
 pub const ENGINE_ANSWER_MS: u64 = 30_000;
@@ -350,6 +367,16 @@ pub const REGEX_REPEATS_MAX: u32 = 1_000;
 /// A regular expression's program in memory.
 pub const REGEX_MAX_BYTES: usize = 1 << 20;
 
+/// The programs of all formats of one gate together. A match takes as many steps as a program has states for each byte of
+/// the answer: with the next limit, a fraction of a second for all of them.
+pub const GATE_REGEX_MAX_BYTES: usize = 256 << 10;
+
+/// An answer that has to match a format: what people type into one line, many times over.
+pub const FORMATTED_ANSWER_MAX_BYTES: usize = 4 << 10;
+
+/// Different formats of the fields of one pipeline: more than anybody writes, and seconds at most to try them all.
+pub const FORMATS_MAX: usize = 200;
+
 /// Steps back in one match, times the bytes that each may look at again: under a second (buildkite.md 15.5).
 pub const REGEX_EFFORT_MAX: usize = 1 << 28;
 
@@ -427,6 +454,9 @@ pub const CERT_LIFE_MS: u64 = 24 * 3_600_000;
 
 /// How long after its end a certificate of a known key may still renew, and nothing else.
 pub const CERT_RENEW_GRACE_MS: u64 = 7 * 86_400_000;
+
+/// Between two looks whether a standing connection's certificate has ended: clocks are set, and machines sleep.
+pub const CERT_LOOK_MS: u64 = 60_000;
 
 /// How far an agent's clock may stand behind the coordinator's: certificates begin so much earlier.
 pub const CERT_SKEW_MS: u64 = 5 * 60_000;
@@ -575,6 +605,12 @@ pub const RETENTION_EVERY_MS: u64 = 60_000;
 
 /// How long the row of an agent that is gone is kept after it was last seen: a quarter, as builds are, which name it.
 pub const GONE_AGENTS_MS: u64 = 90 * 86_400_000;
+
+/// How long the row of a token that can do nothing more is kept: as agents' rows and builds, whose makers it names.
+pub const PAST_TOKENS_MS: u64 = 90 * 86_400_000;
+
+/// Tokens that one round of retention forgets, in one commit.
+pub const TOKENS_FORGOTTEN_MAX: usize = 1_000;
 
 /// How long a line of the audit trail is kept: auditors ask for a year, and come some weeks after its end.
 pub const AUDIT_MS: u64 = 400 * 86_400_000;

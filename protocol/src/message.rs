@@ -84,6 +84,8 @@ pub struct Health {
     pub disk_full: bool,
     /// It could not end a job's processes, and takes nothing more (F26).
     pub cannot_kill: bool,
+    /// It takes steps with an image: its container engine answers. What the hello said of that holds until the first beat.
+    pub runs_images: bool,
 }
 
 /// What an agent says on its control stream.

@@ -334,6 +334,7 @@ fn agent_messages() -> Vec<AgentMessage> {
         load_millis: 1_250,
         disk_full: false,
         cannot_kill: true,
+        runs_images: true,
     };
     let cause = Cause::new(CauseKind::DiskFull, "2 GiB are free, 5 GiB are needed");
     vec![

@@ -203,4 +203,6 @@ bugs! {
         CoreBugs::default(), AgentBugs { forgets_before_commit: true, ..AgentBugs::default() };
     an_agent_that_ignores_a_stop_is_caught: "I8",
         CoreBugs::default(), AgentBugs { ignores_stop: true, ..AgentBugs::default() };
+    an_agent_that_forgets_what_it_cannot_read_is_caught: "I3",
+        CoreBugs::default(), AgentBugs { forgets_unreadable: true, ..AgentBugs::default() };
 }

@@ -19,7 +19,7 @@ pub struct AgentConfig {
     pub capacity: Resources,
     /// Tags it claims.
     pub tags: Vec<(String, String)>,
-    /// Whether it can run images.
+    /// Whether it can run images, until the first look at the machine's health says otherwise.
     pub runs_images: bool,
     /// Named abilities beside the version (F59).
     pub capabilities: Vec<String>,
@@ -43,4 +43,6 @@ pub struct Bugs {
     pub forgets_before_commit: bool,
     /// Goes on with an attempt that it was told to stop or cancel (breaks I8).
     pub ignores_stop: bool,
+    /// Does not hold what it found and cannot read (breaks I3: it runs, and is offered again).
+    pub forgets_unreadable: bool,
 }

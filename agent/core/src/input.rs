@@ -1,6 +1,6 @@
 //! What can happen to the core: everything that the shell hands in.
 
-use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase};
+use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources};
 use windlass_protocol::message::{CoordinatorMessage, Health};
 use windlass_protocol::{AttemptId, Instant64, WallMs};
 
@@ -82,11 +82,48 @@ pub enum Signal {
     Quit,
 }
 
+/// What the core has to know of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// What it takes.
+    pub resources: Resources,
+    /// Its processes end with its right.
+    pub exclusive: bool,
+    /// It may be stopped at any time.
+    pub interruptible: bool,
+    /// From its start.
+    pub timeout_ms: Option<u64>,
+    /// Between the polite signal and the kill.
+    pub grace_ms: u64,
+}
+
+impl Terms {
+    /// Of a job of which nothing is known any more: as much as there can be, and no mercy.
+    pub(crate) const fn unknown(capacity: Resources) -> Self {
+        Self { resources: capacity, exclusive: true, interruptible: true, timeout_ms: None, grace_ms: 0 }
+    }
+}
+
+impl From<&JobSpec> for Terms {
+    fn from(job: &JobSpec) -> Self {
+        Self {
+            resources: job.resources,
+            exclusive: job.exclusive,
+            interruptible: job.interruptible,
+            timeout_ms: job.timeout_ms,
+            grace_ms: job.grace_ms,
+        }
+    }
+}
+
 /// An attempt that a restarted agent found: in its own records, and with its supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
-    /// As it was offered.
-    pub job: Box<JobSpec>,
+    /// Which.
+    pub attempt: AttemptId,
+    /// As it was offered; `None` where that cannot be read any more. It is held as one that runs, and killed: nobody can
+    /// follow it, and nobody else may be given it before its end is verified (I3).
+    pub terms: Option<Terms>,
     /// By the last right that was recorded.
     pub epoch: Epoch,
     /// `Preparing` if the record of its start was never made: then its command has not started and never will.

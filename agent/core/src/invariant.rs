@@ -53,7 +53,7 @@ impl AgentCore {
             let unowned = match holding.stage {
                 // A runner owns the start, the link the rest.
                 Stage::Starting | Stage::Finished { .. } => false,
-                Stage::Running => holding.job.timeout_ms.is_some() && holding.deadline().is_none(),
+                Stage::Running => holding.terms.timeout_ms.is_some() && holding.deadline().is_none(),
                 Stage::Preparing | Stage::Canceling { .. } | Stage::Killing { .. } => holding.deadline().is_none(),
             };
             if unowned {

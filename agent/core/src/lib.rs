@@ -36,5 +36,5 @@ mod state;
 pub use config::{AgentConfig, Bugs};
 pub use effect::{Effect, Exit};
 pub use error::{Broken, Rejected};
-pub use input::{ConnId, Found, Input, Signal};
+pub use input::{ConnId, Found, Input, Signal, Terms};
 pub use state::{AgentCore, StageName};

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources};
+use windlass_protocol::job::{Epoch, Outcome, Phase, Resources};
 use windlass_protocol::limits::ENDED_REMEMBERED_MAX;
 use windlass_protocol::{AttemptId, Cause, Instant64, WallMs};
 
 use crate::config::AgentConfig;
+use crate::input::Terms;
 use crate::spool::Spool;
 
 /// Where an attempt stands. Each stage has somebody who ends it: see [`Holding::deadline`].
@@ -29,7 +30,7 @@ pub(crate) enum Stage {
 /// An attempt that is held.
 #[derive(Debug, Clone)]
 pub(crate) struct Holding {
-    pub(crate) job: Box<JobSpec>,
+    pub(crate) terms: Terms,
     pub(crate) epoch: Epoch,
     pub(crate) slot: u32,
     pub(crate) stage: Stage,
@@ -58,7 +59,7 @@ impl Holding {
     pub(crate) const fn ends_with_right(&self) -> bool {
         match self.stage {
             Stage::Preparing => true,
-            Stage::Starting | Stage::Running | Stage::Canceling { .. } => self.job.exclusive,
+            Stage::Starting | Stage::Running | Stage::Canceling { .. } => self.terms.exclusive,
             Stage::Killing { .. } | Stage::Finished { .. } => false,
         }
     }
@@ -81,7 +82,7 @@ impl Holding {
 
     /// What it takes of the agent's capacity.
     pub(crate) fn takes(&self, config: &AgentConfig) -> Resources {
-        needs(self.job.resources, config)
+        needs(self.terms.resources, config)
     }
 }
 

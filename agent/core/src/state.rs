@@ -14,7 +14,7 @@ use crate::config::AgentConfig;
 use crate::drain::Drain;
 use crate::effect::Effect;
 use crate::error::Rejected;
-use crate::input::{Found, Input};
+use crate::input::{Found, Input, Terms};
 use crate::jitter::Jitter;
 use crate::link::{Link, Pauses};
 use crate::renew::Renewal;
@@ -72,6 +72,7 @@ impl AgentCore {
     pub fn new(now: Now, config: AgentConfig, found: Vec<Found>) -> Self {
         let mut core = Self {
             jitter: Jitter::new(config.seed),
+            health: Health { runs_images: config.runs_images, ..Health::default() },
             config,
             slots: Slots::default(),
             ended: Ended::default(),
@@ -80,7 +81,6 @@ impl AgentCore {
             pauses: Pauses::default(),
             renewal: Renewal::new(),
             drain: Drain::default(),
-            health: Health::default(),
             taken: 0,
             effects: VecDeque::new(),
             left: false,
@@ -153,6 +153,7 @@ impl AgentCore {
             }
             Input::HealthSample(health) => {
                 self.health = Health { cannot_kill: self.health.cannot_kill, ..health };
+                self.config.runs_images = health.runs_images;
                 Ok(())
             }
             Input::CertificateDue { csr } => self
@@ -189,7 +190,8 @@ impl AgentCore {
     }
 
     fn readopt(&mut self, now: Now, found: Found) {
-        let (attempt, epoch) = (found.job.attempt, found.epoch);
+        let (attempt, epoch) = (found.attempt, found.epoch);
+        let Some(terms) = found.terms else { return self.hold_unreadable(now, &found) };
         let lapsed = found.outcome.as_ref().and_then(|outcome| outcome.cause.as_ref());
         let lapsed = lapsed.is_some_and(|cause| cause.kind == CauseKind::LeaseLost);
         if lapsed || (found.phase == Phase::Preparing && found.outcome.is_none()) {
@@ -198,7 +200,7 @@ impl AgentCore {
             self.dropped.insert(attempt, Dropped { epoch, started_at: found.started_at });
             return;
         }
-        let timeout_at = found.job.timeout_ms.map(|timeout_ms| {
+        let timeout_at = terms.timeout_ms.map(|timeout_ms| {
             let ran_ms = found.started_at.map_or(0, |at| now.wall.0.saturating_sub(at.0));
             now.mono.plus_ms(timeout_ms.saturating_sub(ran_ms))
         });
@@ -216,10 +218,34 @@ impl AgentCore {
             timeout_at,
             spool: Spool { acked: found.spool_start, end: found.spool_end, sending: false },
             unkillable: false,
-            job: found.job,
+            terms,
         };
         self.taken += 1;
         self.slots.held.insert(attempt, holding);
+    }
+
+    /// Nothing is known of it but its right: it is ended, and until that is verified it is held and nothing else taken,
+    /// for what it takes of the machine, and whose user it has, is not known either.
+    fn hold_unreadable(&mut self, now: Now, found: &Found) {
+        if self.config.bugs.forgets_unreadable {
+            return;
+        }
+        let holding = Holding {
+            terms: Terms::unknown(self.config.capacity),
+            epoch: found.epoch,
+            slot: self.free_slot(),
+            stage: Stage::Running,
+            // What may have started has started.
+            started_at: found.started_at.or(Some(now.wall)),
+            right_until: now.mono,
+            timeout_at: None,
+            spool: Spool::default(),
+            unkillable: true,
+        };
+        self.taken += 1;
+        self.slots.held.insert(found.attempt, holding);
+        self.kill(now.mono, found.attempt);
+        self.quarantine();
     }
 
     /// The lowest number that no holding has; a restart with fewer slots may go past the configured ones.

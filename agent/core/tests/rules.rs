@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use windlass_agent_core::{
-    AgentConfig, AgentCore, Bugs, ConnId, Effect, Exit, Found, Input, Rejected, Signal, StageName,
+    AgentConfig, AgentCore, Bugs, ConnId, Effect, Exit, Found, Input, Rejected, Signal, StageName, Terms,
 };
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::limits::{BEATS_UNANSWERED_MAX, KILL_VERIFY_MS, QUIT_FLUSH_MS};
@@ -545,7 +545,8 @@ fn a_refusal_for_good_ends_the_agent_and_another_only_the_connection() {
 #[test]
 fn a_restarted_agent_takes_up_what_runs_and_drops_what_never_started_or_ended_with_its_right() {
     let found = |number: u8, phase, started_at, outcome| Found {
-        job: Box::new(job(number)),
+        attempt: id(number),
+        terms: Some(Terms::from(&job(number))),
         epoch: Epoch(u64::from(number)),
         phase,
         started_at,
@@ -574,6 +575,45 @@ fn a_restarted_agent_takes_up_what_runs_and_drops_what_never_started_or_ended_wi
         assert!(agent.said().any(|said| *said == stopped));
     }
     assert!(agent.said().any(|said| matches!(said, AgentMessage::Finished { .. })));
+}
+
+#[test]
+fn what_cannot_be_read_is_held_as_running_until_its_end_is_verified_and_nothing_is_taken_meanwhile() {
+    let unreadable = Found {
+        attempt: id(1),
+        terms: None,
+        epoch: Epoch(3),
+        phase: Phase::Running,
+        started_at: None,
+        outcome: None,
+        deadline: None,
+        spool_start: 0,
+        spool_end: 0,
+    };
+    let mut agent = Agent::new(config(), vec![unreadable]);
+    assert!(agent.has(&Effect::Kill { attempt: id(1) }));
+    agent.connect(vec![(id(1), Verdict::Keep { epoch: Epoch(4), log_offset: 0 })]);
+    let held = agent.said().find_map(|said| match said {
+        AgentMessage::Hello(hello) => hello.held.first().cloned(),
+        _ => None,
+    });
+    let held = held.unwrap();
+    assert_eq!((held.attempt, held.epoch, held.phase), (id(1), Epoch(3), Phase::Running));
+    agent.tell(CoordinatorMessage::Offer { epoch: Epoch(5), job: Box::new(job(2)) }).unwrap();
+    assert!(agent.said().any(|said| matches!(said, AgentMessage::Refused { attempt, .. } if *attempt == id(2))));
+    // Its end is asked for until it comes.
+    let kills = |agent: &Agent| agent.done.iter().filter(|it| **it == Effect::Kill { attempt: id(1) }).count();
+    let before = kills(&agent);
+    agent.pass(KILL_VERIFY_MS + 1);
+    assert!(kills(&agent) > before);
+    agent.put(Input::RunnerGone { attempt: id(1) }).unwrap();
+    let said: Vec<_> = agent.said().cloned().collect();
+    let at = |wanted: &dyn Fn(&AgentMessage) -> bool| said.iter().position(wanted).unwrap();
+    let started = at(&|it| matches!(it, AgentMessage::Started { epoch: Epoch(4), .. }));
+    let stopped = at(&|it| *it == AgentMessage::Stopped { attempt: id(1), epoch: Epoch(4) });
+    assert!(started < stopped, "that it had started comes first");
+    agent.tell(CoordinatorMessage::Offer { epoch: Epoch(6), job: Box::new(job(3)) }).unwrap();
+    assert!(agent.said().any(|said| matches!(said, AgentMessage::Accepted { attempt, .. } if *attempt == id(3))));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The attempts' directories: what a starting agent finds of those that its predecessor ran.
 
+mod unreadable;
+
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -21,6 +23,8 @@ use crate::control::to_line;
 use crate::launch::{CONTROL_SOCKET, ContainerRecord, LaunchRecord, Places, StartedRecord, write_new, write_whole};
 use crate::spool::SpoolReader;
 use crate::supervisor::{boot_now_ms, bury_container};
+
+pub use self::unreadable::Unreadable;
 
 /// Before the name of what is about to be removed.
 const GONE: &str = ".gone-";
@@ -90,31 +94,49 @@ fn read_launch(dir: &Path) -> io::Result<Option<(LaunchRecord, Vec<u8>)>> {
     Ok(Some((serde_json::from_slice(&bytes[..end])?, bytes[end + 1..].to_vec())))
 }
 
-/// All attempts below `jobs`, for an agent that starts. A directory that says nothing of itself was being made when its
-/// predecessor died: it is removed.
-///
-/// # Errors
-/// Those of the file system.
-pub fn scan(jobs: &Path) -> io::Result<Vec<FoundAttempt>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(jobs)? {
-        let dir = entry?.path();
-        if !is_of_an_attempt(&dir) {
-            continue;
-        }
-        match find(&dir)? {
-            Some(attempt) => found.push(attempt),
-            None => remove(&dir)?,
-        }
-    }
-    found.sort_by_key(|attempt| attempt.attempt);
-    Ok(found)
+/// What an agent that starts finds below its `jobs`.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Attempts, in the order of their ids.
+    pub found: Vec<FoundAttempt>,
+    /// Those whose files cannot be read. They may run all the same.
+    pub unreadable: Vec<Unreadable>,
 }
 
-/// Whether a path is one of ours: an attempt's, or what was moved aside of one.
-fn is_of_an_attempt(dir: &Path) -> bool {
-    let name = dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    name.strip_prefix(GONE).unwrap_or(name).parse::<AttemptId>().is_ok()
+/// All attempts below `jobs`, for an agent that starts. A directory that says nothing of itself was being made when its
+/// predecessor died: it is removed. What is wrong with one attempt keeps nobody from the others.
+///
+/// # Errors
+/// Those of listing `jobs`: then nobody knows what may run.
+pub fn scan(jobs: &Path) -> io::Result<Scan> {
+    let mut scan = Scan::default();
+    for entry in fs::read_dir(jobs)? {
+        let dir = entry?.path();
+        let Some(attempt) = attempt_of(&dir) else { continue };
+        match find(&dir) {
+            Ok(Some(found)) if found.attempt == attempt => scan.found.push(found),
+            Ok(Some(_)) => {
+                let error = io::Error::new(io::ErrorKind::InvalidData, "the record is another attempt's");
+                scan.unreadable.push(Unreadable::at(attempt, dir, &error));
+            }
+            Ok(None) => {
+                if let Err(error) = remove(&dir) {
+                    // Nothing of it runs. The next start tries again.
+                    tracing::error!(path = %dir.display(), %error, "attempt_not_removed");
+                }
+            }
+            Err(error) => scan.unreadable.push(Unreadable::at(attempt, dir, &error)),
+        }
+    }
+    scan.found.sort_by_key(|found| found.attempt);
+    scan.unreadable.sort_by_key(|unreadable| unreadable.attempt);
+    Ok(scan)
+}
+
+/// Whose a path is, if it is one of ours: an attempt's, or what was moved aside of one.
+fn attempt_of(dir: &Path) -> Option<AttemptId> {
+    let name = dir.file_name()?.to_str()?;
+    name.strip_prefix(GONE).unwrap_or(name).parse().ok()
 }
 
 /// What is found of one attempt; `None` where its directory is missing, or is only being made.
@@ -171,34 +193,9 @@ pub fn spool(dir: &Path) -> SpoolReader {
 /// has.
 pub fn bury(found: &FoundAttempt, why: &str) -> io::Result<Outcome> {
     let started = read_json::<StartedRecord>(&Places(&found.dir).started())?;
-    // Those that the supervisor noted, and those of the attempt's name: it may have died before it noted any.
-    let noted = JobCgroup::from_dirs(started.as_ref().map_or(&[], |started| &started.cgroups));
-    let mut groups = [noted, Cgroups::detect().left_by(found.attempt)];
-    let give_up_at = boot_now_ms() + UNKILLABLE_MS;
-    loop {
-        groups.iter().for_each(JobCgroup::kill);
-        let marked = marked_processes(found.attempt)?;
-        for pid in &marked {
-            // One that ended meanwhile is what was wanted.
-            let _ = kill_process(*pid, Signal::KILL);
-        }
-        // Each is tried, whatever becomes of the other.
-        let left = groups.iter_mut().map(JobCgroup::remove_now).filter(|removed| !removed).count();
-        if marked.is_empty() && left == 0 {
-            break;
-        }
-        if boot_now_ms() >= give_up_at {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "killed processes of the attempt are still there"));
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    end_processes(found.attempt, started.as_ref())?;
     let container = read_json::<ContainerRecord>(&Places(&found.dir).container())?;
-    if let Some(container) = container {
-        let init = started.as_ref().and_then(|started| started.init.as_ref());
-        if !bury_container(&container, init) {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the attempt's container is not known to have ended"));
-        }
-    }
+    end_container(container.as_ref(), started.as_ref())?;
     let (log_bytes, log_digest) = log_of(&found.dir)?;
     let outcome = Outcome {
         exit_status: None,
@@ -213,6 +210,40 @@ pub fn bury(found: &FoundAttempt, why: &str) -> io::Result<Outcome> {
     };
     write_whole(&Places(&found.dir).outcome(), &serde_json::to_vec(&outcome)?)?;
     Ok(outcome)
+}
+
+/// Ends processes that an attempt left, and removes its control groups.
+fn end_processes(attempt: AttemptId, started: Option<&StartedRecord>) -> io::Result<()> {
+    // Those that the supervisor noted, and those of the attempt's name: it may have died before it noted any.
+    let noted = JobCgroup::from_dirs(started.map_or(&[], |started| &started.cgroups));
+    let mut groups = [noted, Cgroups::detect().left_by(attempt)];
+    let give_up_at = boot_now_ms() + UNKILLABLE_MS;
+    loop {
+        groups.iter().for_each(JobCgroup::kill);
+        let marked = marked_processes(attempt)?;
+        for pid in &marked {
+            // One that ended meanwhile is what was wanted.
+            let _ = kill_process(*pid, Signal::KILL);
+        }
+        // Each is tried, whatever becomes of the other.
+        let left = groups.iter_mut().map(JobCgroup::remove_now).filter(|removed| !removed).count();
+        if marked.is_empty() && left == 0 {
+            return Ok(());
+        }
+        if boot_now_ms() >= give_up_at {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "killed processes of the attempt are still there"));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Ends the container that an attempt left, if there is one.
+fn end_container(container: Option<&ContainerRecord>, started: Option<&StartedRecord>) -> io::Result<()> {
+    let Some(container) = container else { return Ok(()) };
+    if bury_container(container, started.and_then(|started| started.init.as_ref())) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "the attempt's container is not known to have ended"))
 }
 
 /// Length and digest of what is in the spool. The digest is the whole log's only if nothing was freed yet.
@@ -346,16 +377,21 @@ mod tests {
         prepare(jobs, &LaunchRecord { attempt, epoch: Epoch(1), exclusive: false, workspace }, b"a\nnote").unwrap()
     }
 
+    fn is_empty(jobs: &Path) -> bool {
+        let scan = scan(jobs).unwrap();
+        scan.found.is_empty() && scan.unreadable.is_empty()
+    }
+
     #[test]
     fn what_was_noted_and_never_launched_is_discarded_and_what_has_a_supervisors_socket_is_not() {
         let jobs = tempfile::tempdir().unwrap();
         let dir = noted(jobs.path());
         assert!(discard_unlaunched(&dir).unwrap());
-        assert!(scan(jobs.path()).unwrap().is_empty(), "nothing is left to be taken for an attempt");
+        assert!(is_empty(jobs.path()), "nothing is left to be taken for an attempt");
         let dir = noted(jobs.path());
         fs::write(dir.join(CONTROL_SOCKET), "").unwrap();
         assert!(!discard_unlaunched(&dir).unwrap());
-        assert_eq!(scan(jobs.path()).unwrap().len(), 1);
+        assert_eq!(scan(jobs.path()).unwrap().found.len(), 1);
     }
 
     #[test]
@@ -363,10 +399,10 @@ mod tests {
         let jobs = tempfile::tempdir().unwrap();
         let dir = noted(jobs.path());
         adopt(&dir, Epoch(5)).unwrap();
-        let found = &scan(jobs.path()).unwrap()[0];
+        let found = &scan(jobs.path()).unwrap().found[0];
         assert_eq!((found.epoch, found.note.as_slice(), found.launched), (Epoch(5), &b"a\nnote"[..], false));
         fs::write(Places(&dir).launch(), "").unwrap();
-        assert!(scan(jobs.path()).unwrap().is_empty() && !dir.exists());
+        assert!(is_empty(jobs.path()) && !dir.exists());
     }
 
     #[test]
@@ -375,7 +411,7 @@ mod tests {
         let dir = noted(jobs.path());
         fs::write(Places(&dir).started(), "").unwrap();
         fs::remove_file(Places(&dir).launch()).unwrap();
-        assert!(scan(jobs.path()).unwrap().is_empty());
+        assert!(is_empty(jobs.path()));
         assert!(!dir.exists(), "the rest goes with the scan");
         remove(&dir).unwrap();
     }
@@ -394,7 +430,7 @@ mod tests {
         remove(&dir).unwrap();
         assert!(group.exists() && Places(&dir).left().exists());
         fs::remove_dir(group.join("busy")).unwrap();
-        assert!(scan(dir.parent().unwrap()).unwrap().is_empty(), "it is no attempt any more");
+        assert!(is_empty(dir.parent().unwrap()), "it is no attempt any more");
         assert!(!group.exists() && !dir.exists());
     }
 }

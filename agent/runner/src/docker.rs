@@ -142,6 +142,21 @@ impl Engine {
         Ok(self.connection.docker().await?.client_version().to_string())
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        self.connection.socket()
+    }
+
+    /// Asks whether it is there.
+    ///
+    /// # Errors
+    /// [`ContainerError::NoEngine`], or what it answered.
+    pub async fn ping(&self) -> Result<(), ContainerError> {
+        let answer = self.connection.docker().await?.ping().await;
+        answer.map(drop).map_err(self.connection.fault("say that it is there"))
+    }
+
     /// Whether one has ever answered.
     #[must_use]
     pub fn is_connected(&self) -> bool {
@@ -264,7 +279,7 @@ impl Engine {
 }
 
 /// An attempt's container, and its network.
-fn name_of(attempt: AttemptId) -> String {
+pub(crate) fn name_of(attempt: AttemptId) -> String {
     format!("windlass-{attempt}")
 }
 

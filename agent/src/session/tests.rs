@@ -1,6 +1,7 @@
 //! A session with a coordinator that the test plays, over a real connection.
 
 use quinn::ConnectionError;
+use windlass_protocol::job::Epoch;
 
 use super::*;
 use crate::link_kit::{Link, in_time};
@@ -100,4 +101,41 @@ async fn a_server_that_cannot_be_found_does_not_keep_from_the_next_one() {
     let (inputs, _heard) = mpsc::channel(1);
     let nowhere = link.dial.session(CONN, inputs).await;
     assert!(matches!(nowhere, Err(Fault::Address { .. })), "{nowhere:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_that_breaks_a_rule_is_refused_and_the_connection_stands() {
+    let mut link = Link::new();
+    let (session, mut heard, theirs) = open(&mut link).await;
+    session.say(draining());
+    let (send, recv) = in_time(theirs.accept_bi()).await.unwrap();
+    let (mut send, mut recv) = (FramedSend::new(send), FramedRecv::new(recv));
+    assert_eq!(in_time(recv.recv_message::<AgentMessage>()).await.unwrap(), Some(draining()));
+    let mut job = crate::link_kit::job();
+    job.env.push(("MESSAGE".to_owned(), "a\0b".to_owned()));
+    let attempt = job.attempt;
+    send.send_message(&CoordinatorMessage::Offer { epoch: Epoch(3), job: Box::new(job) }).await.unwrap();
+    match in_time(recv.recv_message::<AgentMessage>()).await.unwrap() {
+        Some(AgentMessage::Refused { attempt: refused, epoch: Epoch(3), cause }) => {
+            assert_eq!((refused, cause.kind), (attempt, CauseKind::Internal));
+            assert!(cause.detail.contains("job.env"), "{}", cause.detail);
+        }
+        other => panic!("{other:?}"),
+    }
+    send.send_message(&CoordinatorMessage::BeatAck { seq: 1 }).await.unwrap();
+    let said = Input::Message { conn: CONN, message: CoordinatorMessage::BeatAck { seq: 1 } };
+    assert_eq!(in_time(heard.recv()).await, Some(said), "nothing was heard of the offer, and what comes next is");
+    assert!(session.connection.close_reason().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_other_message_that_breaks_a_rule_ends_its_connection() {
+    let mut link = Link::new();
+    let (session, mut heard, theirs) = open(&mut link).await;
+    session.say(draining());
+    let (send, _recv) = in_time(theirs.accept_bi()).await.unwrap();
+    let mut send = FramedSend::new(send);
+    let attempt = crate::link_kit::job().attempt;
+    send.send_message(&CoordinatorMessage::Stop { attempt, epoch: Epoch(0) }).await.unwrap();
+    assert_eq!(in_time(heard.recv()).await, Some(Input::ConnectionLost { conn: CONN }));
 }

@@ -97,6 +97,11 @@ impl Problem {
     }
 
     fn usual_hint(&self) -> Option<String> {
+        if self.kind == "/problems/pool-conflict" {
+            let hint =
+                "a token for a pool that exists needs --pool alone; leave out what differs, or name another pool";
+            return Some(hint.to_owned());
+        }
         match self.status {
             401 => Some("give an API token with --token-file FILE or WINDLASS_TOKEN".to_owned()),
             403 => {
@@ -179,6 +184,15 @@ mod tests {
         ] {
             assert_eq!(failure(status, "").code, code, "{status}");
         }
+    }
+
+    #[test]
+    fn a_token_that_contradicts_its_pool_is_told_with_what_mends_it() {
+        let body =
+            r#"{"type":"/problems/pool-conflict","title":"The pool exists","detail":"pool `p` has another zone"}"#;
+        let failure = failure(409, body);
+        assert_eq!((failure.code, failure.what.as_str()), (Code::Refused, "pool `p` has another zone"));
+        assert!(failure.hint.is_some_and(|hint| hint.contains("--pool")));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use clap::Args;
 use windlass_agent::Config;
 use windlass_agent::config::{CACHE_DEFAULT_BYTES, ConfigFile};
 use windlass_agent_runner::runner::SLOT_USER_BASE;
+use windlass_git::Protocol;
 use windlass_protocol::Secret;
 
 use super::serve;
@@ -45,6 +46,11 @@ pub(crate) struct AgentArguments {
     /// A file with the credentials for private repositories over HTTPS.
     #[arg(long, value_name = "FILE")]
     git_credentials: Option<PathBuf>,
+    /// A protocol that repositories are fetched by: https, ssh (git+ssh:// and host:path, too), http, git, or file for
+    /// paths of this machine, where a submitter then reads whatever repository the agent's user may. May be given more
+    /// than once; https and ssh by default. Submodules never come from paths of the machine.
+    #[arg(long, value_name = "PROTOCOL", value_delimiter = ',')]
+    git_protocol: Vec<Protocol>,
     /// The agent's name; the host's by default.
     #[arg(long)]
     name: Option<String>,
@@ -95,6 +101,14 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
             Some(Secret::new(text.trim().to_owned()))
         }
     };
+    let protocols = match (arguments.git_protocol, file.git_protocols) {
+        (named, None) => named,
+        (named, Some(_)) if !named.is_empty() => named,
+        (_, Some(words)) => {
+            let named = words.iter().map(|word| word.parse()).collect::<Result<Vec<Protocol>, _>>();
+            named.map_err(|error| Failure::usage(format!("git_protocols: {error}")))?
+        }
+    };
     Ok(Config {
         servers,
         data: arguments.data.or(file.data).unwrap_or_else(|| place::data_dir("agent")),
@@ -106,6 +120,7 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
         join_token: token,
         ephemeral_identity: arguments.ephemeral_identity || file.ephemeral_identity.unwrap_or(false),
         git_credentials: arguments.git_credentials.or(file.git_credentials),
+        git_protocols: serve::git_protocols(protocols),
         once: arguments.once,
         slot_user_base: file.slot_user_base.unwrap_or(SLOT_USER_BASE),
         cache_bytes: file.cache.as_deref().map_or(Ok(CACHE_DEFAULT_BYTES), size::bytes)?,

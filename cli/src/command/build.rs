@@ -148,12 +148,12 @@ async fn list_builds(arguments: &ListArguments, client: &Client, ui: &Ui) -> Res
     let mut table = Table::new(&["BUILD", "STATE", "BRANCH", "AGE", "TIME", "MESSAGE", "ID"]);
     for item in &items {
         let build: Build = shape::read(item)?;
-        let (mark, style) = words::mark(&build.state, false);
+        let (mark, style, state) = words::build_state(&build);
         let took = text::between(build.started_at.as_deref(), build.finished_at.as_deref());
         let message = build.message.as_deref().and_then(|message| message.lines().next()).unwrap_or_default();
         table.row(vec![
             build.name(),
-            ui.paint_out(style, &format!("{mark} {}", build.state.replace('_', " "))),
+            ui.paint_out(style, &format!("{mark} {state}")),
             build.branch.clone().unwrap_or_default(),
             text::ago(build.created_at.as_deref()),
             took.map(text::duration).unwrap_or_default(),
@@ -175,8 +175,8 @@ fn show(build: &Build, raw: &Value, json: bool, ui: &Ui) {
         ui.data(&raw.to_string());
         return;
     }
-    let (mark, style) = words::mark(&build.state, false);
-    let state = ui.paint_out(style, &format!("{mark} {}", build.state.replace('_', " ")));
+    let (mark, style, state) = words::build_state(build);
+    let state = ui.paint_out(style, &format!("{mark} {state}"));
     ui.data(&format!("{}  {state}", build.name()));
     let creator = build.creator.as_ref().map(|creator| format!("{} {}", creator.kind, creator.name));
     let facts = [
@@ -205,7 +205,7 @@ fn said(raw: &Value, json: bool, ui: &Ui) -> Result<Code, Failure> {
     if json {
         ui.data(&raw.to_string());
     } else {
-        ui.say(&format!("build {} is {}", build.name(), build.state.replace('_', " ")));
+        ui.say(&format!("build {} is {}", build.name(), words::build_state(&build).2));
         ui.data(&build.id);
     }
     Ok(Code::Done)

@@ -118,10 +118,10 @@ pub(crate) fn not_started(error: &StartError) -> Failure {
     let hint = match error {
         StartError::Listen { .. } => Some("give another port with --listen; port 0 picks a free one"),
         StartError::Store(error) => error.hint(),
+        StartError::Authority(error) => error.hint(),
         StartError::Load(_)
         | StartError::Logs(_)
         | StartError::Cache(_)
-        | StartError::Authority(_)
         | StartError::Identity(_)
         | StartError::File { .. }
         | StartError::Random(_)

@@ -9,6 +9,7 @@ use windlass_agent::{Config as AgentConfig, Ended};
 use windlass_agent_core::Signal;
 use windlass_agent_runner::runner::SLOT_USER_BASE;
 use windlass_coordinator::Coordinator;
+use windlass_git::{Protocol, Protocols};
 use windlass_protocol::Secret;
 
 use crate::SPAWNER;
@@ -61,6 +62,7 @@ pub(crate) fn embedded_agent(
     data: &Path,
     slots: u32,
     join_token: Option<Secret<String>>,
+    git_protocols: Protocols,
     alone: bool,
 ) -> Result<AgentConfig, Failure> {
     check_reachable(data)?;
@@ -82,6 +84,7 @@ pub(crate) fn embedded_agent(
         join_token,
         ephemeral_identity: false,
         git_credentials: None,
+        git_protocols,
         once: false,
         slot_user_base: SLOT_USER_BASE,
         cache_bytes: windlass_agent::config::CACHE_DEFAULT_BYTES,
@@ -89,6 +92,11 @@ pub(crate) fn embedded_agent(
         docker_socket: place::engine_socket(None),
         alone,
     })
+}
+
+/// The protocols that an operator named; the usual ones where none was.
+pub(crate) fn git_protocols(named: Vec<Protocol>) -> Protocols {
+    if named.is_empty() { Protocols::default() } else { named.into_iter().collect() }
 }
 
 /// The host's name, for people.

@@ -28,13 +28,15 @@ pub(crate) struct ShellArguments {
     server: ServerArguments,
 }
 
+/// Variables that stay those of who looks: the rest is the job's.
+const ONES_OWN: [&str; 6] = ["HOME", "PATH", "SHELL", "USER", "LOGNAME", "TERM"];
+
 /// A workspace that was kept.
 struct Workspace {
     checkout: PathBuf,
     what: String,
     attempt: String,
     variables: Vec<(&'static str, String)>,
-    /// `None` for a job that ran in no image.
     kept: Option<Kept>,
 }
 
@@ -45,13 +47,15 @@ pub(crate) async fn run(arguments: &ShellArguments, ui: &Ui) -> Result<Code, Fai
     // The shell may live for long: nothing of ours stays open beside it.
     reached.end().await;
     let Workspace { checkout, what, attempt, variables, kept } = found?;
-    if let Some(kept) = kept {
-        ui.say(&format!("the workspace of {what} in {}: {}", kept.image, checkout.display()));
-        return container::enter(&kept, &attempt, &checkout).await;
+    if let Some((kept, image)) = kept.as_ref().and_then(|kept| Some((kept, kept.image.as_ref()?))) {
+        ui.say(&format!("the workspace of {what} in {image}: {}", checkout.display()));
+        return container::enter(kept, image, &attempt, &checkout).await;
     }
     let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty()).unwrap_or_else(|| "/bin/sh".into());
     ui.say(&format!("the workspace of {what}: {}", checkout.display()));
-    let error = Command::new(&shell).current_dir(&checkout).envs(variables).exec();
+    let jobs = kept.map(|kept| kept.env).unwrap_or_default();
+    let jobs = jobs.into_iter().filter(|(name, _)| !ONES_OWN.contains(&name.as_str()));
+    let error = Command::new(&shell).current_dir(&checkout).envs(variables).envs(jobs).exec();
     Err(Failure::system(format!("{} cannot be started in {}", shell.display(), checkout.display()), &error))
 }
 

@@ -8,6 +8,7 @@ use clap::Args;
 use tokio::sync::mpsc;
 use windlass_agent_core::Signal;
 use windlass_coordinator::{Config, Coordinator};
+use windlass_git::{Protocol, Protocols};
 use windlass_protocol::Secret;
 
 use super::{coordinator, serve};
@@ -30,6 +31,10 @@ pub(crate) struct UpArguments {
     /// How long running jobs may finish when it is stopped.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = serve::duration_ms)]
     drain: u64,
+    /// A protocol that repositories are fetched by: https, ssh, http, git, or file for paths of this machine. May be given
+    /// more than once; https and ssh by default.
+    #[arg(long, value_name = "PROTOCOL", value_delimiter = ',')]
+    git_protocol: Vec<Protocol>,
 }
 
 /// Runs both until they are stopped.
@@ -38,7 +43,10 @@ pub(crate) async fn run(arguments: UpArguments, ui: &Ui) -> Result<Code, Failure
     let data = coordinator::absolute(&arguments.data.unwrap_or_else(|| place::data_dir("up")))?;
     let slots = arguments.slots.unwrap_or_else(serve::default_slots);
     let mut signals = serve::signals()?;
-    let mut pair = Pair::start(Config::new(arguments.listen, data), slots).await?;
+    let protocols = serve::git_protocols(arguments.git_protocol);
+    let mut config = Config::new(arguments.listen, data);
+    config.git.protocols = protocols.clone();
+    let mut pair = Pair::start(config, slots, protocols).await?;
     let _announced = coordinator::announce(&pair.coordinator, &pair.data, ui);
     ui.data(&format!("ready {}", pair.coordinator.url));
     tokio::select! {
@@ -69,9 +77,9 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// Starts both, and waits until the agent can take jobs.
-    pub(crate) async fn start(config: Config, slots: u32) -> Result<Self, Failure> {
+    pub(crate) async fn start(config: Config, slots: u32, protocols: Protocols) -> Result<Self, Failure> {
         let data = config.data.clone();
-        Self::with(coordinator::start(config).await?, data, slots, false).await
+        Self::with(coordinator::start(config).await?, data, slots, protocols, false).await
     }
 
     /// Gives a coordinator its agent, and waits until that can take jobs. `alone` where no other one will come.
@@ -79,6 +87,7 @@ impl Pair {
         coordinator: Coordinator,
         data: PathBuf,
         slots: u32,
+        protocols: Protocols,
         alone: bool,
     ) -> Result<Self, Failure> {
         // One that has joined needs no token, and none is left lying about.
@@ -89,7 +98,7 @@ impl Pair {
                 Some(Secret::new(token))
             }
         };
-        let agent_config = serve::embedded_agent(&coordinator, &data, slots, token, alone)?;
+        let agent_config = serve::embedded_agent(&coordinator, &data, slots, token, protocols, alone)?;
         let (agent_signals, signals) = mpsc::channel(8);
         let agent = tokio::spawn(windlass_agent::run(agent_config, signals));
         let mut pair = Self { coordinator, data, agent, agent_signals };

@@ -54,6 +54,17 @@ pub(crate) fn mark(state: &str, soft_failed: bool) -> (&'static str, Style) {
     }
 }
 
+/// Mark, colour and words of a build's state. One that waits at a gate says so first: the state that it shows meanwhile is
+/// what its `blocked_state` wants, and would be taken for its end.
+pub(crate) fn build_state(build: &Build) -> (&'static str, Style, String) {
+    let state = build.state.replace('_', " ");
+    if build.blocked {
+        return ("◦", Style::new().yellow(), format!("blocked ({state} so far)"));
+    }
+    let (mark, style) = mark(&build.state, false);
+    (mark, style, state)
+}
+
 /// Which paint a text goes through: stdout's or stderr's.
 pub(crate) type Paint<'a> = &'a dyn Fn(Style, &str) -> String;
 
@@ -99,4 +110,22 @@ pub(crate) fn short(name: &str) -> String {
     }
     let cut: String = name.chars().take(CHARS_MAX - 1).collect();
     format!("{cut}…")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_that_waits_at_a_gate_is_not_shown_as_one_that_has_ended() {
+        let shown = |state: &str, blocked| {
+            let build = Build { state: state.to_owned(), blocked, ..Build::default() };
+            let (mark, _, words) = build_state(&build);
+            format!("{mark} {words}")
+        };
+        assert_eq!(shown("passed", false), "✓ passed");
+        assert_eq!(shown("passed", true), "◦ blocked (passed so far)");
+        assert_eq!(shown("failed", true), "◦ blocked (failed so far)");
+        assert_eq!(shown("not_run", false), "- not run");
+    }
 }

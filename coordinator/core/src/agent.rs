@@ -26,6 +26,7 @@ pub(crate) const fn new_agent(row: AgentRow, now: Instant64) -> Agent {
             load_millis: 0,
             disk_full: false,
             cannot_kill: false,
+            runs_images: false,
         },
         heard_at: now,
         heard_wall: None,

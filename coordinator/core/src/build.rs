@@ -8,8 +8,9 @@ use windlass_protocol::{BuildId, CauseKind, Digest, JobId, limits};
 use crate::deps::{Standing, standing};
 use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
-use crate::gate::{check_gate, check_meta_data, gate_of};
+use crate::gate::check_meta_data;
 use crate::input::ReplyTo;
+use crate::offer::Common;
 use crate::row::{Actor, BuildEvent, BuildRow, BuildState, EventRow, IdempotencyRow, JobRow, JobState, Submit};
 use crate::served;
 use crate::state::{Core, Tally};
@@ -361,22 +362,18 @@ impl Core {
         let bound = |what, value: usize, limit: usize| {
             if value > limit { Err(Rejected::Limit { what, limit: limit as u64 }) } else { Ok(()) }
         };
-        let env = |env: &[(String, String)]| env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         bound("builds that have not ended", self.builds.len() + 1, limits::LIVE_BUILDS_MAX)?;
         bound("jobs that have not ended", self.jobs.len() + submit.graph.nodes.len(), limits::LIVE_JOBS_MAX)?;
         bound("jobs of one build", submit.graph.nodes.len(), limits::JOBS_PER_BUILD_MAX)?;
         bound("bytes of a pipeline", submit.definition.len(), limits::PIPELINE_MAX_BYTES)?;
         bound("bytes of a message", submit.message.len(), limits::MESSAGE_MAX_BYTES)?;
-        bound("bytes of an environment", env(&submit.env), limits::ENV_MAX_BYTES)?;
-        for name in [&submit.pipeline, &submit.branch, &submit.commit] {
-            bound("bytes of a name", name.len(), limits::NAME_MAX_BYTES)?;
-        }
         if let Some(((_, key), _)) = &submit.idempotency {
             bound("bytes of an idempotency key", key.len(), limits::IDEMPOTENCY_KEY_MAX_BYTES)?;
         }
         check_meta_data(&submit.meta_data)?;
-        let beneath = self.pipelines.get(&submit.pipeline).map_or(0, |pipeline| env(&pipeline.env));
-        check_nodes(&submit.graph.nodes, env(&submit.env) + env(&submit.graph.env) + beneath)?;
+        let beneath = self.pipelines.get(&submit.pipeline).map_or(&[][..], |pipeline| pipeline.env.as_slice());
+        let common = Common::of_submit(submit, beneath, &self.policy)?;
+        submit.graph.nodes.iter().try_for_each(|node| common.check(node))?;
         served::check(&submit.graph)?;
         check_graph(&submit.graph)
     }
@@ -384,28 +381,6 @@ impl Core {
     pub(crate) fn standing_of(&self, job: JobId) -> Standing {
         standing(&self.jobs[&job].row)
     }
-}
-
-/// Steps within their limits, in a build whose variables have so many bytes.
-pub(crate) fn check_nodes(nodes: &[Node], env_bytes: usize) -> Result<(), Rejected> {
-    for node in nodes {
-        if let Some(gate) = gate_of(&node.kind) {
-            check_gate(gate)?;
-        }
-        let NodeKind::Command(command) = &node.kind else { continue };
-        let own: usize = command.env.iter().map(|(name, value)| name.len() + value.len()).sum();
-        for (what, value, limit) in [
-            ("bytes of a command", command.command.len(), limits::COMMAND_MAX_BYTES),
-            ("bytes of an environment", env_bytes + own, limits::ENV_MAX_BYTES),
-            ("tags of a step", command.tags.len(), limits::TAGS_MAX),
-            ("bytes of a name", command.queue.len(), limits::NAME_MAX_BYTES),
-        ] {
-            if value > limit {
-                return Err(Rejected::Limit { what, limit: limit as u64 });
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Edges lead somewhere and never in a circle (Kahn's way: take what waits for nothing, until nothing is left).

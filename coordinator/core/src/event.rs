@@ -57,6 +57,9 @@ impl Core {
         self.heard(id);
         if let Some(agent) = self.agents.get_mut(&id) {
             agent.health = health;
+            if let Some(hello) = &mut agent.hello {
+                hello.runs_images = health.runs_images;
+            }
         }
         self.send(id, CoordinatorMessage::BeatAck { seq });
         let named: BTreeMap<_, _> = held.iter().copied().collect();

@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use regex::RegexBuilder;
-use windlass_pipeline::graph::{Choice, Field, FieldKind, Gate, NodeKind};
+use windlass_pipeline::graph::{Choice, Field, FieldKind, Gate, NodeKind, typed};
 use windlass_protocol::{JobId, limits};
 
 use crate::error::Rejected;
@@ -21,7 +20,7 @@ pub(crate) const fn gate_of(kind: &NodeKind) -> Option<&Gate> {
 
 impl Core {
     /// Opens a gate: what waits behind it goes on, and the answers become the build's meta-data. Gives a line for the
-    /// audit trail.
+    /// audit trail. That answers match the formats of their fields is seen to before ([`Gate::check_formats`]).
     pub(crate) fn unblock(
         &mut self,
         actor: &Actor,
@@ -109,18 +108,6 @@ pub(crate) fn check_meta_data(meta_data: &BTreeMap<String, String>) -> Result<()
     Ok(())
 }
 
-/// Refuses a gate whose questions nobody could answer.
-pub(crate) fn check_gate(gate: &Gate) -> Result<(), Rejected> {
-    for field in &gate.fields {
-        if let FieldKind::Text { format: Some(format), .. } = &field.kind
-            && let Err(why) = matches(format, "")
-        {
-            return Err(Rejected::Graph(format!("the format of field `{}` {why}", field.key)));
-        }
-    }
-    Ok(())
-}
-
 /// The answer to each question, as it is stored.
 fn answers(gate: &Gate, given: &BTreeMap<String, Vec<String>>) -> Result<Vec<(String, String)>, Rejected> {
     let refuse = |field: &str, why: String| Err(Rejected::Answer { field: field.to_owned(), why });
@@ -150,20 +137,9 @@ fn answers(gate: &Gate, given: &BTreeMap<String, Vec<String>>) -> Result<Vec<(St
 /// One answer; a question that is left out is answered by its default.
 fn answer(field: &Field, given: Option<&[String]>) -> Result<String, String> {
     let value = match &field.kind {
-        FieldKind::Text { default, format } => {
-            let value = match given {
-                Some([]) => String::new(),
-                Some([value]) => value.replace("\r\n", "\n").replace('\r', "\n"),
-                Some(_) => return Err("it takes one value".to_owned()),
-                None => default.clone().unwrap_or_default(),
-            };
-            if let Some(format) = format.as_deref().filter(|_| !value.is_empty())
-                && value.len() <= limits::META_DATA_VALUE_MAX_BYTES
-                && !matches(format, &value)?
-            {
-                return Err(format!("it does not match `{format}`"));
-            }
-            value
+        // Whether it matches its format is asked before the core is: that may take a while.
+        FieldKind::Text { default, format: _ } => {
+            typed(default.as_deref(), given).ok_or_else(|| "it takes one value".to_owned())?
         }
         FieldKind::Select { options, multiple, default } => {
             let values = given.unwrap_or(default);
@@ -189,15 +165,4 @@ fn chosen(options: &[Choice], multiple: bool, values: &[String]) -> Result<Strin
         return Err(format!("`{}` must be chosen", missing.value));
     }
     Ok(picked.iter().map(|option| option.value.as_str()).collect::<Vec<_>>().join("\n"))
-}
-
-/// Whether all of a text matches, as HTML's `pattern` has it. Expressions that need to look around or back are refused: the
-/// core has no time for more than a walk along the text.
-fn matches(format: &str, text: &str) -> Result<bool, String> {
-    let built = RegexBuilder::new(&format!(r"\A(?:{format})\z"))
-        .size_limit(limits::REGEX_MAX_BYTES)
-        .dfa_size_limit(limits::REGEX_MAX_BYTES)
-        .build();
-    let regex = built.map_err(|_| "is not a regular expression that can be used".to_owned())?;
-    Ok(regex.is_match(text))
 }

@@ -236,7 +236,7 @@ impl Core {
     /// The agent does not have an attempt that it was given: it never took it, or lost it with its memory.
     fn on_not_held(&mut self, id: AgentId, attempt: AttemptId) {
         let Some(lease) = self.leases.get(&attempt) else { return };
-        let started = lease.started_at.is_some();
+        let (job, started) = (lease.job, lease.started_at.is_some());
         let assigned = self.jobs[&lease.job].row.state == JobState::Assigned;
         let given_in = &self.attempts[&attempt].boot_id;
         let rebooted = !given_in.is_empty() && *given_in != self.boot_of(id) && !self.policy.bugs.forget_reboot;
@@ -256,12 +256,18 @@ impl Core {
                 self.lose(attempt, CauseKind::AgentLost, detail, Remains::Unknown);
             }
             Phase::Withdrawn => self.requeue(attempt),
-            Phase::Unknown | Phase::Offered if assigned && self.still_welcome(id) => {
+            Phase::Unknown | Phase::Offered if assigned && self.may_offer_again(job) && self.still_welcome(id) => {
+                // Counted as if it had gone back to its queue: an offer that ends its agent's connection comes to an end.
+                self.edit_job(job).requeues += 1;
                 self.enter(attempt, Phase::Offered);
                 self.offer(attempt);
             }
             Phase::Unknown | Phase::Offered => self.requeue(attempt),
         }
+    }
+
+    fn may_offer_again(&self, job: windlass_protocol::JobId) -> bool {
+        self.jobs.get(&job).is_some_and(|job| job.row.requeues < limits::REQUEUE_MAX)
     }
 
     /// Whether an agent that was given something may still begin it.

@@ -214,5 +214,7 @@ pub enum Request {
     Retain {
         /// Idempotency keys made before this are forgotten.
         idempotency_before: windlass_protocol::WallMs,
+        /// Tokens that could do nothing more before this are forgotten, unless an agent that one of them admitted is known.
+        tokens_before: windlass_protocol::WallMs,
     },
 }

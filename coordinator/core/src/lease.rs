@@ -130,15 +130,6 @@ impl Core {
         }
     }
 
-    /// Offers a leased attempt to its agent, perhaps again.
-    pub(crate) fn offer(&mut self, id: AttemptId) {
-        let Some(lease) = self.leases.get(&id) else { return };
-        let (agent, epoch) = (lease.agent, lease.epoch);
-        if let Some(spec) = self.spec(id) {
-            self.send(agent, CoordinatorMessage::Offer { epoch, job: Box::new(spec) });
-        }
-    }
-
     /// A live attempt got further.
     pub(crate) fn enter(&mut self, id: AttemptId, phase: Phase) {
         let Some(lease) = self.leases.get_mut(&id) else { return };
@@ -230,6 +221,19 @@ impl Core {
                 row.state = JobState::Scheduled;
             });
         }
+    }
+
+    /// The right ends before anybody was told of it: the job cannot be run as it is.
+    pub(crate) fn fail_unoffered(&mut self, id: AttemptId, why: &str) {
+        let Some(lease) = self.drop_lease(id, Remains::Nothing) else { return };
+        if self.jobs[&lease.job].row.state != JobState::Assigned {
+            self.close(id, lease.job, why);
+            return;
+        }
+        let cause = Self::cause(CauseKind::Internal, why);
+        self.end_attempt(id, AttemptState::Lost, cause.clone());
+        self.fail_or_retry(lease.job, None, cause);
+        self.seal(id);
     }
 
     /// The right ends, and the command had started or may have: only what was declared safe is tried again (F17).

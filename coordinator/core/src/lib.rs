@@ -45,6 +45,7 @@ mod load;
 mod logbook;
 mod meta_data;
 pub mod order;
+mod offer;
 mod place;
 pub mod policy;
 mod queue;

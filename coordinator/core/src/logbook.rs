@@ -51,8 +51,10 @@ impl Core {
         changes.extend(pipelines.map(|row| Change::Pipeline(Box::new(row.clone()))));
         let pools = book.pools.iter().filter_map(|name| self.pools.get(name));
         changes.extend(pools.map(|row| Change::Pool(Box::new(row.clone()))));
-        let tokens = book.tokens.iter().filter_map(|id| self.tokens.get(id));
-        changes.extend(tokens.map(|row| Change::Token(Box::new(row.clone()))));
+        changes.extend(book.tokens.iter().map(|id| match self.tokens.get(id) {
+            Some(row) => Change::Token(Box::new(row.clone())),
+            None => Change::TokenOver(*id),
+        }));
         let agents = book.agents.iter().filter_map(|id| self.agents.get(id));
         changes.extend(agents.map(|agent| Change::Agent(Box::new(agent.row.clone()))));
         let builds = book.builds.iter().filter_map(|id| self.builds.get(id));

@@ -69,7 +69,10 @@ impl Core {
                 self.audit(actor, "agent.revoke", &agent.to_string(), "");
             }
             Request::NoteUses(uses) => self.note_uses(&uses),
-            Request::Retain { idempotency_before } => self.retain(idempotency_before),
+            Request::Retain { idempotency_before, tokens_before } => {
+                self.idempotency.retain(|_, row| row.at >= idempotency_before);
+                self.forget_tokens(tokens_before);
+            }
         }
         self.book.out.push(Effect::Reply { to, reply: Reply::Done });
         Ok(())
@@ -99,10 +102,6 @@ impl Core {
             token.last_used_at = Some(*at);
             self.book.tokens.insert(*id);
         }
-    }
-
-    fn retain(&mut self, before: WallMs) {
-        self.idempotency.retain(|_, row| row.at >= before);
     }
 
     /// A line of the audit trail.

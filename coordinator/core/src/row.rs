@@ -757,6 +757,8 @@ pub enum Change {
     Agent(Box<AgentRow>),
     /// Insert or replace.
     Token(Box<TokenRow>),
+    /// Delete.
+    TokenOver(TokenId),
     /// Insert or replace.
     Hold(HoldRow),
     /// Delete.

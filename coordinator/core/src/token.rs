@@ -1,7 +1,9 @@
 //! Tokens, pools and joining (F1–F9).
 
+use std::collections::BTreeSet;
+
 use windlass_protocol::message::RefuseCode;
-use windlass_protocol::{AgentId, CauseKind, TokenId, limits};
+use windlass_protocol::{AgentId, CauseKind, TokenId, WallMs, limits};
 
 use crate::agent::new_agent;
 use crate::effect::{Effect, Reply};
@@ -147,6 +149,20 @@ impl Core {
         }
         self.audit(actor, "token.revoke", &id.to_string(), &format!("with {revoked} agents"));
         Ok(())
+    }
+
+    /// Forgets tokens that could do nothing more before `before`. One that admitted an agent which is known stays: its terms
+    /// say how that agent may be called (F3), and with it the agent can be revoked.
+    pub(crate) fn forget_tokens(&mut self, before: WallMs) {
+        let admitted: BTreeSet<TokenId> = self.agents.values().map(|agent| agent.row.token).collect();
+        let wall = self.now.wall;
+        let old = self.tokens.iter().filter(|(id, token)| {
+            past_since(token, wall).is_some_and(|since| since < before) && !admitted.contains(id)
+        });
+        for id in old.map(|(id, _)| *id).take(limits::TOKENS_FORGOTTEN_MAX).collect::<Vec<_>>() {
+            self.tokens.remove(&id);
+            self.book.tokens.insert(id);
+        }
     }
 
     /// Admits an agent: the use and the agent are one commit (F2). The same key gets the same agent, without another
@@ -311,6 +327,16 @@ impl Core {
 }
 
 /// Whether a token can do nothing any more.
-fn is_past(token: &TokenRow, wall: windlass_protocol::WallMs) -> bool {
+fn is_past(token: &TokenRow, wall: WallMs) -> bool {
     token.revoked_at.is_some() || token.expires_at.is_some_and(|end| end <= wall)
+}
+
+/// Since when a token can do nothing any more, but for being shown: it was revoked, has ended, or is used up.
+fn past_since(token: &TokenRow, wall: WallMs) -> Option<WallMs> {
+    let used_up = match &token.grant {
+        TokenGrant::Join { max_uses: Some(max), used, .. } if used >= max => token.last_used_at,
+        TokenGrant::Join { .. } | TokenGrant::Api { .. } => None,
+    };
+    let ended = token.expires_at.filter(|end| *end <= wall);
+    token.revoked_at.into_iter().chain(ended).chain(used_up).min()
 }

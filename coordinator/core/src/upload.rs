@@ -6,9 +6,9 @@ use std::sync::Arc;
 use windlass_pipeline::graph::{Broken, Graph, InsertError, Node};
 use windlass_protocol::{BuildId, CauseKind, Digest, JobId, limits};
 
-use crate::build::check_nodes;
 use crate::error::Rejected;
 use crate::load::{count_dependencies, dependents_of};
+use crate::offer::Common;
 use crate::row::{BuildEvent, EventRow, JobRefused, JobRow, JobState, Upload, Uploaded};
 use crate::served;
 use crate::state::{Core, Job};
@@ -92,9 +92,15 @@ impl Core {
             }
         }
         served::check(&upload.graph)?;
-        let env = home.row.pipeline_env.iter().chain(&home.row.env).chain(&upload.graph.env);
-        let env = env.map(|(name, value)| name.len() + value.len()).sum();
-        check_nodes(&upload.graph.nodes, env)
+        let common = Common::of_build(&home.row, &upload.graph.env, &upload.graph.groups, &self.policy)?;
+        upload.graph.nodes.iter().try_for_each(|node| common.check(node))?;
+        if upload.graph.env.is_empty() {
+            return Ok(());
+        }
+        // Its variables are those of the jobs that wait, too.
+        let common = Common::of_build(&home.row, &upload.graph.env, &home.row.groups, &self.policy)?;
+        let waiting = home.jobs.iter().map(|job| &self.jobs[job].row).filter(|row| !row.state.is_final());
+        waiting.map(|row| &row.node).try_for_each(|node| common.check(node))
     }
 
     /// The build's graph with the upload in it, and without the steps that go; nothing is changed yet.

@@ -8,7 +8,7 @@ use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{BuildRows, BuildState, Scope};
 use windlass_coordinator_store::{BuildFilter, Seq};
-use windlass_protocol::BuildId;
+use windlass_protocol::{BuildId, JobId};
 
 use super::Ground;
 use super::auth::Caller;
@@ -69,16 +69,18 @@ fn state(name: &str) -> Result<BuildState, Problem> {
     })
 }
 
+async fn build_id(ground: &Ground, caller: &Caller, text: &str) -> Result<BuildId, Problem> {
+    if text != "latest" {
+        return extract::id("build", text);
+    }
+    let filter = Filter::default().resolve(caller)?;
+    let newest = ground.fleet.reader.builds(filter, None, 1).await?;
+    newest.items.first().map(|build| build.id).ok_or_else(|| Problem::not_found("build", text))
+}
+
 /// A build that the caller may see, by id or as `latest`.
 pub(crate) async fn find(ground: &Ground, caller: &Caller, text: &str) -> Result<(Seq, BuildRows), Problem> {
-    let id = match text {
-        "latest" => {
-            let filter = Filter::default().resolve(caller)?;
-            let newest = ground.fleet.reader.builds(filter, None, 1).await?;
-            newest.items.first().map(|build| build.id).ok_or_else(|| Problem::not_found("build", text))?
-        }
-        text => extract::id("build", text)?,
-    };
+    let id = build_id(ground, caller, text).await?;
     by_id(ground, caller, id).await?.ok_or_else(|| Problem::not_found("build", text))
 }
 
@@ -86,6 +88,25 @@ pub(crate) async fn find(ground: &Ground, caller: &Caller, text: &str) -> Result
 pub(crate) async fn by_id(ground: &Ground, caller: &Caller, id: BuildId) -> Result<Option<(Seq, BuildRows)>, Problem> {
     let found = ground.fleet.reader.build(id).await?;
     Ok(found.filter(|(_, rows)| caller.sees(&rows.build)))
+}
+
+/// A build that the caller may see, with these of its jobs and what they depend on, and nothing else: what it costs does not
+/// grow with the build.
+pub(crate) async fn some(
+    ground: &Ground,
+    caller: &Caller,
+    id: BuildId,
+    jobs: Vec<JobId>,
+) -> Result<Option<BuildRows>, Problem> {
+    let found = ground.fleet.reader.some_jobs(id, jobs).await?;
+    Ok(found.filter(|rows| caller.sees(&rows.build)))
+}
+
+/// The id of a build that the caller may change.
+async fn named(ground: &Ground, caller: &Caller, text: &str) -> Result<BuildId, Problem> {
+    let absent = || Problem::not_found("build", text);
+    let id = build_id(ground, caller, text).await?;
+    some(ground, caller, id, Vec::new()).await?.map(|rows| rows.build.id).ok_or_else(absent)
 }
 
 /// A build as it is now.
@@ -174,8 +195,7 @@ pub(crate) async fn cancel(
     Path(id): Path<String>,
 ) -> Result<Json<Build>, Problem> {
     caller.need(&[Scope::BuildsWrite])?;
-    let (_, rows) = find(&ground, &caller, &id).await?;
-    let (build, actor) = (rows.build.id, caller.actor());
+    let (build, actor) = (named(&ground, &caller, &id).await?, caller.actor());
     let detail = format!("canceled by {}", actor.name);
     ground.fleet.desk.request(actor, Request::CancelBuild { build, detail }).await?;
     Ok(Json(shown(&ground, build).await?))
@@ -196,8 +216,7 @@ pub(crate) async fn retry(
     Path(id): Path<String>,
 ) -> Result<Json<Build>, Problem> {
     caller.need(&[Scope::BuildsWrite])?;
-    let (_, rows) = find(&ground, &caller, &id).await?;
-    let build = rows.build.id;
+    let build = named(&ground, &caller, &id).await?;
     with_rows(&ground, &caller, build, |rows| Request::RetryBuild { build, rows }).await?;
     Ok(Json(shown(&ground, build).await?))
 }

@@ -6,15 +6,16 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::explain::Why;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{BuildRows, JobState, Scope};
-use windlass_pipeline::graph::NodeKind;
+use windlass_pipeline::graph::{Gate, Misfit, NodeKind};
 use windlass_protocol::{AttemptId, JobId};
 
 use super::Ground;
 use super::auth::Caller;
-use super::build::{by_id, with_rows};
+use super::build::{some, with_rows};
 use super::extract::{self, JsonBody};
 use super::problem::Problem;
 use super::shape::{Attempts, Job};
@@ -44,7 +45,7 @@ pub(crate) struct Obstacle {
     agents: usize,
 }
 
-/// A job that the caller may see, with its build.
+/// A job that the caller may see, with its build and what it depends on.
 async fn find(ground: &Ground, caller: &Caller, text: &str) -> Result<(JobId, BuildRows), Problem> {
     let absent = || Problem::not_found("job", text);
     let mut job: JobId = extract::id("job", text)?;
@@ -55,7 +56,7 @@ async fn find(ground: &Ground, caller: &Caller, text: &str) -> Result<(JobId, Bu
             (job, build) = (attempt.job, Some(attempt.build));
         }
     }
-    let (_, rows) = by_id(ground, caller, build.ok_or_else(absent)?).await?.ok_or_else(absent)?;
+    let rows = some(ground, caller, build.ok_or_else(absent)?, vec![job]).await?.ok_or_else(absent)?;
     Ok((job, rows))
 }
 
@@ -65,8 +66,8 @@ fn shown(id: JobId, rows: &BuildRows) -> Result<Job, Problem> {
 }
 
 async fn shown_now(ground: &Ground, id: JobId, before: &BuildRows) -> Result<Json<Job>, Problem> {
-    let found = ground.fleet.reader.build(before.build.id).await?;
-    let (_, rows) = found.ok_or_else(|| Problem::not_found("job", id))?;
+    let found = ground.fleet.reader.some_jobs(before.build.id, vec![id]).await?;
+    let rows = found.ok_or_else(|| Problem::not_found("job", id))?;
     shown(id, &rows).map(Json)
 }
 
@@ -148,10 +149,8 @@ pub(crate) async fn unblock(
     let (job, rows) = find(&ground, &caller, &id).await?;
     let row = rows.jobs.iter().find(|row| row.id == job);
     // Where teams are named, membership takes the place of the right to write (reference 5.2); the core looks at that.
-    let teams = row.is_some_and(|row| match &row.node.kind {
-        NodeKind::Block(gate) | NodeKind::Input(gate) => !gate.allowed_teams.is_empty(),
-        NodeKind::Command(_) | NodeKind::Wait { .. } | NodeKind::Trigger(_) => false,
-    });
+    let gate = row.and_then(|row| gate_of(&row.node.kind));
+    let teams = gate.is_some_and(|gate| !gate.allowed_teams.is_empty());
     if !teams {
         caller.need(&[Scope::BuildsWrite])?;
     }
@@ -159,9 +158,23 @@ pub(crate) async fn unblock(
         Given::One(value) => (key, vec![value]),
         Given::Several(values) => (key, values),
     });
-    let request = Request::Unblock { job, answers: answers.collect() };
+    let answers: BTreeMap<_, _> = answers.collect();
+    if let Some(gate) = gate.cloned() {
+        let given = answers.clone();
+        let checked = tokio::task::spawn_blocking(move || gate.check_formats(&given)).await;
+        let checked = checked.map_err(|error| Problem::internal(&error))?;
+        checked.map_err(|Misfit { field, why }| Problem::from(&Rejected::Answer { field, why }))?;
+    }
+    let request = Request::Unblock { job, answers };
     ground.fleet.desk.request(caller.actor(), request).await?;
     shown_now(&ground, job, &rows).await
+}
+
+const fn gate_of(kind: &NodeKind) -> Option<&Gate> {
+    match kind {
+        NodeKind::Block(gate) | NodeKind::Input(gate) => Some(gate),
+        NodeKind::Command(_) | NodeKind::Wait { .. } | NodeKind::Trigger(_) => None,
+    }
 }
 
 /// Why a job does not run.

@@ -22,7 +22,7 @@ use windlass_protocol::{AttemptId, Digest};
 
 use super::Ground;
 use super::auth::Caller;
-use super::build::by_id;
+use super::build::some;
 use super::event::{keep_alive, last_event_id};
 use super::extract::{self, Query};
 use super::problem::{Kind, Problem};
@@ -91,7 +91,7 @@ async fn find(ground: &Ground, caller: &Caller, text: &str) -> Result<AttemptRow
     let absent = || Problem::not_found("attempt", text);
     let id: AttemptId = extract::id("attempt", text)?;
     let attempt = ground.fleet.reader.attempt(id).await?.ok_or_else(absent)?;
-    by_id(ground, caller, attempt.build).await?.ok_or_else(absent)?;
+    some(ground, caller, attempt.build, Vec::new()).await?.ok_or_else(absent)?;
     Ok(attempt)
 }
 

@@ -12,7 +12,7 @@ use windlass_protocol::AttemptId;
 
 use super::Ground;
 use super::auth::Caller;
-use super::build::{by_id, shown};
+use super::build::{shown, some};
 use super::extract::{self, JsonBody};
 use super::problem::Problem;
 use super::shape::Build;
@@ -63,7 +63,7 @@ pub(crate) async fn pipeline(
     let absent = || Problem::not_found("attempt", &id);
     let attempt: AttemptId = extract::id("attempt", &id)?;
     let row = ground.fleet.reader.attempt(attempt).await?.ok_or_else(absent)?;
-    let (_, rows) = by_id(&ground, &caller, row.build).await?.ok_or_else(absent)?;
+    let rows = some(&ground, &caller, row.build, Vec::new()).await?.ok_or_else(absent)?;
     let NewSteps { id, definition, definition_path, replace, env } = body.value;
     let (build, env) = (rows.build, variables(env)?);
     let build_id = build.id;

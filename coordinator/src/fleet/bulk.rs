@@ -16,7 +16,8 @@ use windlass_protocol::message::validate::Validate as _;
 use windlass_protocol::message::{BlobHeader, FetchBlobs};
 use windlass_protocol::{AgentId, Digest, Namespace};
 
-use super::control::known;
+use super::conn::past;
+use super::control::{known, served_until};
 use super::{Ground, Switchboard};
 
 /// Pieces that are read ahead of the link.
@@ -33,7 +34,14 @@ pub(super) async fn serve(board: &Switchboard, connection: Connection, peer: &Ag
         return connection.close(Code::Revoked.number(), b"the agent is not known or was revoked");
     }
     board.register_bulk(peer.agent, connection.clone());
-    answer_all(board, &connection, peer, ground).await;
+    tokio::select! {
+        () = answer_all(board, &connection, peer, ground) => {}
+        // Its agent makes another one with each new certificate.
+        () = past(|| served_until(peer)) => {
+            tracing::info!(agent = %peer.agent, "certificate_ended_on_bulk_connection");
+            connection.close(Code::Refused.number(), b"renew the certificate first");
+        }
+    }
     board.unregister_bulk(peer.agent, &connection);
 }
 

@@ -1,18 +1,21 @@
 //! One control connection of one agent, and the rights that were given over it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quinn::Connection;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use windlass_coordinator_core::input::ConnId;
 use windlass_coordinator_logs::LogStore;
+use windlass_protocol::host::now;
 use windlass_protocol::job::Epoch;
-use windlass_protocol::limits::{CONTROL_OUTBOX_MAX, REFUSAL_DELIVERY_MS};
+use windlass_protocol::limits::{CERT_LOOK_MS, CONTROL_OUTBOX_MAX, REFUSAL_DELIVERY_MS};
 use windlass_protocol::link::{Code, FramedSend};
 use windlass_protocol::message::{CoordinatorMessage, RefuseCode, Verdict};
-use windlass_protocol::{AgentId, AttemptId};
+use windlass_protocol::{AgentId, AttemptId, WallMs};
 
 /// A connection that has said hello.
 #[derive(Debug)]
@@ -22,14 +25,38 @@ pub(super) struct Conn {
     pub(super) connection: Connection,
     outbox: mpsc::Sender<CoordinatorMessage>,
     rights: Mutex<BTreeMap<AttemptId, Epoch>>,
+    /// When the certificate ends that it was opened with, or the last one that was issued over it.
+    served_until: AtomicU64,
+    runtime: Handle,
 }
 
 impl Conn {
-    /// A connection, and the task that writes to its control stream.
-    pub(super) fn open(id: ConnId, agent: AgentId, connection: Connection, send: FramedSend, logs: LogStore) -> Self {
+    /// A connection that is served until `until`, and the task that writes to its control stream.
+    pub(super) fn open(
+        id: ConnId,
+        agent: AgentId,
+        until: WallMs,
+        connection: Connection,
+        send: FramedSend,
+        logs: LogStore,
+    ) -> Self {
         let (outbox, queue) = mpsc::channel(CONTROL_OUTBOX_MAX);
         tokio::spawn(write(connection.clone(), send, queue, logs));
-        Self { id, agent, connection, outbox, rights: Mutex::default() }
+        let (rights, served_until) = (Mutex::default(), AtomicU64::new(until.0));
+        Self { id, agent, connection, outbox, rights, served_until, runtime: Handle::current() }
+    }
+
+    /// A newer certificate was issued over it.
+    pub(super) fn serve_until(&self, until: WallMs) {
+        self.served_until.fetch_max(until.0, Ordering::Relaxed);
+    }
+
+    /// Ends it once its certificate has ended and no newer one was issued. Its agent may then renew, and come again.
+    pub(super) async fn end_with_certificate(self: Arc<Self>) {
+        past(|| WallMs(self.served_until.load(Ordering::Relaxed))).await;
+        let detail = "the certificate has ended while the connection stood: renew it first".to_owned();
+        tracing::warn!(agent = %self.agent, "certificate_ended_on_connection");
+        self.refuse(RefuseCode::CertificateExpired, detail);
     }
 
     /// Queues a message. Never blocks: an agent that does not read is disconnected, and comes again.
@@ -43,6 +70,12 @@ impl Conn {
     pub(super) fn refuse(&self, code: RefuseCode, detail: String) {
         self.lock().clear();
         self.say(CoordinatorMessage::Refuse { code, detail });
+        let connection = self.connection.clone();
+        // A peer that reads nothing does not let the reason pass either.
+        self.runtime.spawn(async move {
+            tokio::time::sleep(Duration::from_millis(REFUSAL_DELIVERY_MS)).await;
+            connection.close(Code::Refused.number(), b"refused");
+        });
     }
 
     /// What this message gives or takes of rights to attempts.
@@ -86,6 +119,17 @@ impl Conn {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<AttemptId, Epoch>> {
         self.rights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Comes back when a time has passed that may still be moved. Looks again meanwhile: clocks are set, and machines sleep.
+pub(super) async fn past(until: impl Fn() -> WallMs) {
+    loop {
+        let left = until().0.saturating_add(1).saturating_sub(now().wall.0);
+        if left == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(left.min(CERT_LOOK_MS))).await;
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 use quinn::Connection;
 use windlass_coordinator_core::input::{AgentEvent, Input};
 use windlass_coordinator_core::row::AgentRow;
+use windlass_protocol::WallMs;
 use windlass_protocol::host::now;
 use windlass_protocol::identity::{AgentIdentity, AgentName, Standing};
-use windlass_protocol::limits::{HELLO_MS, REFUSAL_DELIVERY_MS};
+use windlass_protocol::limits::{CERT_SKEW_MS, HELLO_MS, REFUSAL_DELIVERY_MS};
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
 use windlass_protocol::message::validate::Validate as _;
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage, Hello, RefuseCode};
@@ -89,7 +90,7 @@ async fn refuse(connection: &Connection, send: &mut FramedSend, code: RefuseCode
 
 async fn renew(connection: &Connection, peer: &AgentIdentity, ground: &Ground, send: &mut FramedSend, csr: &[u8]) {
     match certificate(peer, ground, csr) {
-        Ok(message) => {
+        Ok((message, _)) => {
             if send.send_message(&message).await.is_ok() && send.finish().is_ok() {
                 let _ = tokio::time::timeout(Duration::from_secs(2), send.delivered()).await;
             }
@@ -99,8 +100,9 @@ async fn renew(connection: &Connection, peer: &AgentIdentity, ground: &Ground, s
     }
 }
 
-/// A certificate for the same key and the same place; what the row says counts, not the old certificate.
-fn certificate(peer: &AgentIdentity, ground: &Ground, csr: &[u8]) -> Result<CoordinatorMessage, String> {
+/// A certificate for the same key and the same place, and until when its bearer is served; what the row says counts, not
+/// the old certificate.
+fn certificate(peer: &AgentIdentity, ground: &Ground, csr: &[u8]) -> Result<(CoordinatorMessage, WallMs), String> {
     let asked = windlass_protocol::identity::Csr::from_der(csr).map_err(|e| e.to_string())?;
     if asked.public_key_digest() != peer.public_key_digest {
         return Err("a certificate is renewed for the same key".to_owned());
@@ -109,7 +111,17 @@ fn certificate(peer: &AgentIdentity, ground: &Ground, csr: &[u8]) -> Result<Coor
     let pool = ground.views.pool(&agent.pool).ok_or("its pool is gone")?;
     let name = AgentName { agent: peer.agent, pool: pool.name, zone: pool.zone, trust: pool.trust };
     let chain = ground.authority.issue(csr, &name).map_err(|e| e.to_string())?;
-    Ok(CoordinatorMessage::Certificate { chain })
+    let leaf = chain.first().ok_or("nothing was issued")?;
+    let until = served_until(&AgentIdentity::from_certificate(leaf).map_err(|e| e.to_string())?);
+    Ok((CoordinatorMessage::Certificate { chain }, until))
+}
+
+/// Until when a connection stands by a certificate: a little past its end, for an agent whose clock stands behind renews
+/// that much later. Of a short life it is a tenth, as at its beginning.
+pub(super) const fn served_until(certificate: &AgentIdentity) -> WallMs {
+    let life_ms = certificate.not_after.0.saturating_sub(certificate.not_before.0);
+    let skew_ms = if life_ms / 10 < CERT_SKEW_MS { life_ms / 10 } else { CERT_SKEW_MS };
+    certificate.not_after.plus_ms(skew_ms)
 }
 
 async fn talk(
@@ -121,18 +133,21 @@ async fn talk(
     recv: FramedRecv,
     hello: Hello,
 ) {
-    let conn = Arc::new(Conn::open(board.next_conn(), peer.agent, connection, send, ground.logs.clone()));
+    let (id, until) = (board.next_conn(), served_until(&peer));
+    let conn = Arc::new(Conn::open(id, peer.agent, until, connection, send, ground.logs.clone()));
     board.register(Arc::clone(&conn));
     let said =
         Input::AgentHello { agent: peer.agent, key: peer.public_key_digest, conn: conn.id, hello: Box::new(hello) };
     let logs = tokio::spawn(intake::serve(board.clone(), Arc::clone(&conn), ground.clone()));
     let asks = tokio::spawn(ask::serve(board.clone(), Arc::clone(&conn), ground.clone()));
+    let certificate = tokio::spawn(Arc::clone(&conn).end_with_certificate());
     let mut detail = "connection_closed";
     if ground.desk.agent_input(said).await.is_ok() {
         detail = listen(board, &conn, &peer, ground, recv).await;
     }
     logs.abort();
     asks.abort();
+    certificate.abort();
     board.unregister(&conn);
     conn.connection.close(Code::Done.number(), b"");
     let gone = Input::AgentGone { agent: peer.agent, conn: conn.id, detail: detail.to_owned() };
@@ -169,7 +184,10 @@ async fn listen(
         let event = match message {
             AgentMessage::Renew { csr } => {
                 match certificate(peer, ground, &csr) {
-                    Ok(message) => conn.say(message),
+                    Ok((message, until)) => {
+                        conn.serve_until(until);
+                        conn.say(message);
+                    }
                     Err(detail) => tracing::warn!(agent = %conn.agent, detail, "certificate_refused"),
                 }
                 continue;

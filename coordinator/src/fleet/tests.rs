@@ -11,10 +11,10 @@ use windlass_coordinator_logs::Options;
 use windlass_coordinator_store::{MemoryStore, Seq};
 use windlass_protocol::host::now;
 use windlass_protocol::identity::tls::agent_client_config;
-use windlass_protocol::identity::{AgentKey, AgentName};
+use windlass_protocol::identity::{AgentIdentity, AgentKey, AgentName};
 use windlass_protocol::job::Resources;
 use windlass_protocol::link::transport::client_config;
-use windlass_protocol::link::{FramedSend, bind_client, bind_server, connect};
+use windlass_protocol::link::{FramedRecv, FramedSend, bind_client, bind_server, connect};
 use windlass_protocol::message::{AgentMessage, Hello};
 use windlass_protocol::{TokenId, Trust, WallMs};
 
@@ -38,12 +38,18 @@ struct World {
 
 impl World {
     fn new(revoked_at: Option<WallMs>) -> Self {
+        Self::with(revoked_at, Lives::default().agent_ms)
+    }
+
+    /// The agent's first certificate lasts so long, and later ones as usual.
+    fn with(revoked_at: Option<WallMs>, first_ms: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let authority =
-            Arc::new(Authority::open(dir.path(), &["localhost".to_owned()], &[], Lives::default()).unwrap());
+        let open = |lives| Arc::new(Authority::open(dir.path(), &["localhost".to_owned()], &[], lives).unwrap());
+        let first = open(Lives { agent_ms: first_ms, ..Lives::default() });
+        let authority = open(Lives::default());
         let key = AgentKey::generate().unwrap();
         let name = AgentName { agent: AGENT, pool: "p".to_owned(), zone: "z".to_owned(), trust: Trust::Trusted };
-        let chain = authority.issue(&key.csr().unwrap(), &name).unwrap();
+        let chain = first.issue(&key.csr().unwrap(), &name).unwrap();
         let views = Views::default();
         views.reset(&rows(&key, revoked_at), Seq(0));
         let (desk, inbox) = channel();
@@ -75,10 +81,16 @@ impl World {
 
     /// A control connection that has said hello, and its stream, which has to stay open.
     async fn hello(&self) -> (Connection, FramedSend) {
-        let connection = self.connect(Protocol::Agent).await;
-        let mut send = FramedSend::new(connection.open_bi().await.unwrap().0);
-        send.send_message(&AgentMessage::Hello(hello())).await.unwrap();
+        let (connection, send, _) = self.talk().await;
         (connection, send)
+    }
+
+    async fn talk(&self) -> (Connection, FramedSend, FramedRecv) {
+        let connection = self.connect(Protocol::Agent).await;
+        let (send, recv) = connection.open_bi().await.unwrap();
+        let mut send = FramedSend::new(send);
+        send.send_message(&AgentMessage::Hello(hello())).await.unwrap();
+        (connection, send, FramedRecv::new(recv))
     }
 }
 
@@ -171,4 +183,51 @@ async fn a_revoked_agent_gets_no_bulk_connection() {
     let world = World::new(Some(WallMs(2)));
     let bulk = world.connect(Protocol::Bulk).await;
     assert_eq!(ended_with(&bulk).await, Code::Revoked);
+}
+
+/// Seconds are what a certificate can say.
+const SHORT_MS: u64 = 2_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_s_connection_ends_with_its_certificate_and_says_why() {
+    let world = World::with(None, SHORT_MS);
+    let end = AgentIdentity::from_certificate(&world.chain[0]).unwrap().not_after;
+    let (connection, _stream, mut said) = world.talk().await;
+    let said = tokio::time::timeout(DEADLINE, said.recv_message::<CoordinatorMessage>()).await.unwrap();
+    let code = match said.unwrap().unwrap() {
+        CoordinatorMessage::Refuse { code, .. } => code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(code, RefuseCode::CertificateExpired);
+    assert!(now().wall > end, "it was ended before its certificate");
+    ended_with(&connection).await;
+    until(|| world.board.connections() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_renewed_in_time_keeps_the_connection_and_no_bulk_connection_outlives_its_own() {
+    let world = World::with(None, SHORT_MS);
+    let (connection, mut send, mut said) = world.talk().await;
+    let bulk = world.connect(Protocol::Bulk).await;
+    send.send_message(&AgentMessage::Renew { csr: world.key.csr().unwrap() }).await.unwrap();
+    let renewed = tokio::time::timeout(DEADLINE, said.recv_message::<CoordinatorMessage>()).await.unwrap();
+    assert!(matches!(renewed.unwrap().unwrap(), CoordinatorMessage::Certificate { .. }));
+    assert_eq!(ended_with(&bulk).await, Code::Refused);
+    let end = AgentIdentity::from_certificate(&world.chain[0]).unwrap().not_after;
+    assert!(now().wall > end && connection.close_reason().is_none());
+    assert_eq!(world.board.connections(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_reads_nothing_is_ended_all_the_same() {
+    let world = World::new(None);
+    let (connection, _stream, _unread) = world.talk().await;
+    until(|| world.board.current(AGENT).is_some()).await;
+    let conn = world.board.current(AGENT).unwrap();
+    // More than the stream's window takes, and less than the outbox.
+    for _ in 0..1_000 {
+        conn.say(CoordinatorMessage::Certificate { chain: vec![vec![0; 8_000]] });
+    }
+    conn.refuse(RefuseCode::AgentRevoked, "revoked".to_owned());
+    assert_eq!(ended_with(&connection).await, Code::Refused);
 }

@@ -9,6 +9,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
@@ -17,6 +18,12 @@ use crate::fault::OpenError;
 
 /// The layout that this version writes.
 pub const FORMAT: u32 = 1;
+
+/// Others may pass through the directory.
+const DIR_MODE: u32 = 0o711;
+
+/// Its files are the coordinator's alone.
+const FILE_MODE: u32 = 0o600;
 
 /// What stands before the version in `format`.
 const FORMAT_PREFIX: &str = "windlass-data ";
@@ -35,8 +42,9 @@ impl DataDir {
     /// # Errors
     /// [`OpenError::InUse`], [`OpenError::NewerSchema`], or what the system says.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        fs::create_dir_all(path).map_err(|e| OpenError::io("make the directory", path, e))?;
+        make_dir(path).map_err(|e| OpenError::io("make the directory", path, e))?;
         let lock = take_lock(path)?;
+        keep_to_ourselves(path).map_err(|e| OpenError::io("take the rights of others from", path, e))?;
         let format = path.join("format");
         match read_format(&format)? {
             Some(found) if found > FORMAT => {
@@ -59,10 +67,53 @@ impl DataDir {
     }
 }
 
+/// Makes the directory: others may pass, for an agent's workspaces may lie below, and see nothing.
+fn make_dir(path: &Path) -> io::Result<()> {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match fs::DirBuilder::new().mode(DIR_MODE).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        other => other,
+    }
+}
+
+/// Leaves nobody else any right to the directory's files, those of earlier versions among them: a job that runs beside the
+/// coordinator must not read other builds' variables.
+fn keep_to_ourselves(dir: &Path) -> io::Result<()> {
+    let narrow = |path: &Path, found: &fs::Metadata, mode: u32| match found.permissions().mode() & 0o7_777 {
+        held if held & !mode == 0 => Ok(()),
+        held => match fs::set_permissions(path, fs::Permissions::from_mode(held & mode)) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                // Somebody else's: whoever gave it to us has to decide.
+                tracing::warn!(path = %path.display(), mode = format!("{held:o}"), "others_can_read_the_data");
+                Ok(())
+            }
+            other => other,
+        },
+    };
+    narrow(dir, &fs::metadata(dir)?, DIR_MODE)?;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        match path.symlink_metadata() {
+            Ok(found) if found.is_file() => narrow(&path, &found, FILE_MODE)?,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Makes an empty file that nobody else can read, if there is none.
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
+    fs::OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path).map(drop)
+}
+
 /// Takes the lock and leaves our process number in it.
 fn take_lock(dir: &Path) -> Result<File, OpenError> {
     let path = dir.join("lock");
-    let open = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let open = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(FILE_MODE).open(&path);
     let mut lock = open.map_err(|e| OpenError::io("open", &path, e))?;
     if let Err(error) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         return Err(refused_lock(dir, &path, &mut lock, error));
@@ -238,6 +289,29 @@ mod tests {
         assert!(matches!(lock_to_read(dir.path()), Err(OpenError::InUse { .. })));
         drop(first);
         DataDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_others_could_read_of_the_directory_they_cannot_any_more_and_pass_through_it_all_the_same() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("made/data");
+        drop(DataDir::open(&dir).unwrap());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7_777;
+        assert_eq!((mode(&dir), mode(&dir.join("lock"))), (0o711, 0o600));
+        for name in ["store.sqlite", "store.sqlite-shm", "store.sqlite.v1.bak"] {
+            fs::write(dir.join(name), "old").unwrap();
+            fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        fs::create_dir(dir.join("agent")).unwrap();
+        for path in [&dir, &dir.join("agent")] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        drop(DataDir::open(&dir).unwrap());
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            assert_eq!(mode(&path), if path.is_dir() { 0o755 } else { 0o600 }, "{}", path.display());
+        }
+        assert_eq!(mode(&dir), 0o711);
     }
 
     #[test]

@@ -108,6 +108,7 @@ impl Memory {
             Change::Pool(row) => drop(self.rows.pools.insert(row.name.clone(), (**row).clone())),
             Change::Agent(row) => drop(self.rows.agents.insert(row.id, (**row).clone())),
             Change::Token(row) => drop(self.rows.tokens.insert(row.id, (**row).clone())),
+            Change::TokenOver(id) => drop(self.rows.tokens.remove(id)),
             Change::Hold(row) => drop(self.rows.holds.insert(row.job, row.clone())),
             Change::HoldOver(job) => drop(self.rows.holds.remove(job)),
             Change::Schedule(row) => drop(self.rows.schedules.insert(row.id, (**row).clone())),

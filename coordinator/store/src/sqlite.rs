@@ -105,6 +105,10 @@ pub fn open(dir: &Path, options: &Options) -> Result<(SqliteStore, SqliteHistory
     let data = DataDir::open(dir)?;
     let target = Target { path: dir.join("store.sqlite"), vfs: options.vfs.clone() };
     let reserve = Reserve::new(dir, options.reserve_bytes, options.low_bytes, options.free_bytes);
+    if options.vfs.is_none() {
+        // What SQLite puts beside it gets its mode.
+        dir::make_private(&target.path).map_err(|e| OpenError::io("make", &target.path, e))?;
+    }
     schema::prepare(&target, schema::MIGRATIONS)?;
     if options.vfs.is_none() {
         preallocate_log(&target.path, options.wal_restart_bytes.saturating_mul(limits::WAL_BYTES_FACTOR))

@@ -1,6 +1,10 @@
 //! Block and input steps: what a person is asked (reference 5.2, 5.3).
 
+use std::collections::BTreeMap;
+
+use regex::RegexBuilder;
 use serde::{Deserialize, Serialize};
+use windlass_protocol::limits::{FORMATTED_ANSWER_MAX_BYTES, GATE_REGEX_MAX_BYTES};
 
 /// What a person is shown and asked before the build goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,66 @@ impl Default for Gate {
     }
 }
 
+/// A format that is no regular expression, or one that takes too much: it needs to look around or back, or is too large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is not a regular expression that can be used")]
+pub struct BadFormat;
+
+/// An answer that does not fit its field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// The field's key.
+    pub field: String,
+    /// Why not.
+    pub why: String,
+}
+
+impl Gate {
+    /// Whether answers match the formats of their fields. That is the part of looking at answers that takes time (a fraction
+    /// of a second at most): it is not for who must not be kept waiting.
+    ///
+    /// # Errors
+    /// The first that does not.
+    pub fn check_formats(&self, given: &BTreeMap<String, Vec<String>>) -> Result<(), Misfit> {
+        let formats = self.fields.iter().filter(|field| field.format().is_some()).count();
+        for field in &self.fields {
+            let FieldKind::Text { default, format: Some(format) } = &field.kind else { continue };
+            let values = given.get(&field.key).map(Vec::as_slice);
+            // Several values are refused for that.
+            let Some(value) = typed(default.as_deref(), values).filter(|value| !value.is_empty()) else { continue };
+            let misfit = |why: String| Misfit { field: field.key.clone(), why };
+            if value.len() > FORMATTED_ANSWER_MAX_BYTES {
+                return Err(misfit(format!("it has more than {FORMATTED_ANSWER_MAX_BYTES} bytes")));
+            }
+            match matches(format, &value, formats) {
+                Ok(true) => {}
+                Ok(false) => return Err(misfit(format!("it does not match `{format}`"))),
+                Err(bad) => return Err(misfit(format!("`{format}` {bad}"))),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a text field is answered with: line ends normalised, the default where nothing was given; `None` for several values.
+#[must_use]
+pub fn typed(default: Option<&str>, given: Option<&[String]>) -> Option<String> {
+    match given {
+        Some([]) => Some(String::new()),
+        Some([value]) => Some(value.replace("\r\n", "\n").replace('\r', "\n")),
+        Some(_) => None,
+        None => Some(default.unwrap_or_default().to_owned()),
+    }
+}
+
+/// Whether all of a text matches a format, as HTML's `pattern` has it, in a gate with so many `formats`, which share its
+/// room. Expressions that need to look around or back are refused: nobody has time for more than a walk along the text.
+pub(crate) fn matches(format: &str, text: &str, formats: usize) -> Result<bool, BadFormat> {
+    let room = GATE_REGEX_MAX_BYTES / formats.max(1);
+    let built = RegexBuilder::new(&format!(r"\A(?:{format})\z")).size_limit(room).dfa_size_limit(room).build();
+    built.map(|regex| regex.is_match(text)).map_err(|_| BadFormat)
+}
+
 /// What the state of a build is shown as while it waits at a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -61,6 +125,17 @@ pub struct Field {
     pub required: bool,
     /// How it is answered.
     pub kind: FieldKind,
+}
+
+impl Field {
+    /// The regular expression that an answer must match.
+    #[must_use]
+    pub fn format(&self) -> Option<&str> {
+        match &self.kind {
+            FieldKind::Text { format, .. } => format.as_deref(),
+            FieldKind::Select { .. } => None,
+        }
+    }
 }
 
 /// How a question is answered.

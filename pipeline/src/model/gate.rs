@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use windlass_protocol::limits::{ALLOWED_TEAMS_MAX, FIELDS_MAX};
+use windlass_protocol::limits::{ALLOWED_TEAMS_MAX, FIELDS_MAX, FORMATS_MAX};
 
 use super::attribute::{self, OPTION, SELECT_FIELD, TEXT_FIELD};
 use crate::diagnostic::{Diagnostic, Span};
-use crate::graph::{BlockedState, Choice, Field, FieldKind, Gate};
+use crate::graph::{BlockedState, Choice, Field, FieldKind, Gate, matches};
 use crate::read::{Reader, shown};
 use crate::suggest::did_you_mean;
 use crate::yaml::{Entry, Map, Node};
@@ -67,8 +67,10 @@ fn fields(reader: &mut Reader, node: &Node) -> Vec<Field> {
         return Vec::new();
     }
     let fields: Vec<Field> = items.iter().filter_map(|item| field(reader, item)).collect();
+    let formats = fields.iter().filter(|field| field.format().is_some()).count();
     let mut keys = BTreeSet::new();
     for (field, item) in fields.iter().zip(items) {
+        check_format(reader, field, item, formats);
         if !keys.insert(field.key.as_str()) {
             let message = format!(
                 "two fields have the key `{}`: the later answer takes the earlier one's place",
@@ -78,6 +80,27 @@ fn fields(reader: &mut Reader, node: &Node) -> Vec<Field> {
         }
     }
     fields
+}
+
+/// A format that nobody could answer is found now, where there is time, and not when somebody answers.
+fn check_format(reader: &mut Reader, field: &Field, item: &Node, formats: usize) {
+    let Some(format) = field.format() else { return };
+    let entry = item.as_map().and_then(|map| map.get("format"));
+    let span = entry.map_or(item.span, |entry| entry.value.span);
+    // A `$` may be a variable that is not known yet.
+    let awaited = reader.open && format.contains('$');
+    let asked = (format.to_owned(), formats);
+    if awaited || reader.formats.contains(&asked) {
+        return;
+    }
+    if reader.formats.len() >= FORMATS_MAX {
+        return reader.error("too-many", span, format!("there are more than {FORMATS_MAX} different formats"));
+    }
+    reader.formats.insert(asked);
+    if let Err(bad) = matches(format, "", formats) {
+        let diagnostic = Diagnostic::error("bad-format", span, format!("`{}` {bad}", shown(format)));
+        reader.findings.push(diagnostic.hint("it may not look ahead, behind or back, and not be too large"));
+    }
 }
 
 fn field(reader: &mut Reader, node: &Node) -> Option<Field> {

@@ -206,15 +206,31 @@ impl FramedRecv {
         T::Archived:
             for<'a> CheckBytes<HighValidator<'a, rancor::Error>> + Deserialize<T, HighDeserializer<rancor::Error>>,
     {
+        let Some(message) = self.recv_shape::<T>().await? else { return Ok(None) };
+        if let Err(invalid) = message.validate() {
+            self.stop(Code::BadMessage);
+            return Err(invalid.into());
+        }
+        Ok(Some(message))
+    }
+
+    /// The next message, valid in shape alone: what it means is the caller's to check; `None` where the stream ended between
+    /// two.
+    ///
+    /// # Errors
+    /// As [`Self::recv`], and [`LinkError::BadMessage`], after which the stream is stopped with [`Code::BadMessage`].
+    pub async fn recv_shape<T>(&mut self) -> Result<Option<T>, LinkError>
+    where
+        T: Archive,
+        T::Archived:
+            for<'a> CheckBytes<HighValidator<'a, rancor::Error>> + Deserialize<T, HighDeserializer<rancor::Error>>,
+    {
         let Some(payload) = self.recv().await? else { return Ok(None) };
-        let checked = message::decode::<T>(&payload).map_err(LinkError::from).and_then(|message| {
-            message.validate()?;
-            Ok(message)
-        });
-        if checked.is_err() {
+        let decoded = message::decode::<T>(&payload);
+        if decoded.is_err() {
             self.stop(Code::BadMessage);
         }
-        checked.map(Some)
+        Ok(Some(decoded?))
     }
 
     async fn next_frame(&mut self) -> Result<Option<AlignedVec>, LinkError> {

@@ -167,6 +167,7 @@ names! {
         Change::Agent(_) => "change.agent",
         Change::Token(_) => "change.token",
         Change::Hold(_) => "change.hold",
+        Change::TokenOver(_) => "change.token_over",
         Change::HoldOver(_) => "change.hold_over",
         Change::Schedule(_) => "change.schedule",
         Change::ScheduleOver(_) => "change.schedule_over",

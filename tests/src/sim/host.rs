@@ -1,9 +1,9 @@
 //! An agent's machine in the simulation: the agent's process with the real core, its state directory, and the jobs'
 //! supervisors, which outlive the process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use windlass_agent_core::{AgentConfig, AgentCore, ConnId, Effect, Exit, Found, Input};
+use windlass_agent_core::{AgentConfig, AgentCore, ConnId, Effect, Exit, Found, Input, Terms};
 use windlass_protocol::job::{Epoch, Resources};
 use windlass_protocol::message::AgentMessage;
 use windlass_protocol::{AgentId, AttemptId, Cause, CauseKind, Digest, Instant64, TokenId, WallMs};
@@ -15,6 +15,9 @@ use super::world::{Event, JobStep, WALL_MS, World};
 
 /// Log bytes in flight for one attempt.
 const IN_FLIGHT: u64 = 600;
+
+/// How many of a thousand records a starting agent cannot read.
+const UNREADABLE: u64 = 50;
 
 /// The most bytes of one chunk.
 const CHUNK: u64 = 150;
@@ -159,8 +162,11 @@ impl World {
         for record in host.records.values_mut().filter(|record| record.process == Process::Preparing) {
             record.process = Process::Gone;
         }
-        let found = host.records.values().map(|record| Found {
-            job: record.job.clone(),
+        let unreadable: BTreeSet<AttemptId> =
+            host.records.keys().copied().filter(|_| self.random.thousandth(UNREADABLE)).collect();
+        let found = host.records.iter().map(|(attempt, record)| Found {
+            attempt: *attempt,
+            terms: (!unreadable.contains(attempt)).then(|| Terms::from(record.job.as_ref())),
             epoch: record.epoch,
             phase: record.phase(),
             started_at: record.started_at,

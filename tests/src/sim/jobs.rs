@@ -186,6 +186,7 @@ impl World {
             load_millis: 100,
             disk_full,
             cannot_kill: false,
+            runs_images: self.random.thousandth(500),
         };
         self.hosts[host].disk_full = disk_full;
         self.tell_host(host, Input::HealthSample(health));

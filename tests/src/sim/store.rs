@@ -48,6 +48,9 @@ impl Store {
             Change::Token(row) => {
                 rows.tokens.insert(row.id, *row);
             }
+            Change::TokenOver(id) => {
+                rows.tokens.remove(&id);
+            }
             Change::Hold(row) => {
                 rows.holds.insert(row.job, row);
             }

@@ -381,7 +381,9 @@ impl World {
             (9, ..) => self.resume_one(),
             (10, ..) => self.revoke_one(),
             (11, ..) => {
-                let request = Request::Retain { idempotency_before: WallMs(1) };
+                // What is past goes at once: 90 days are not reached here.
+                let tokens_before = WallMs(WALL_MS + self.now);
+                let request = Request::Retain { idempotency_before: WallMs(1), tokens_before };
                 self.ask(request, Asked::Once(None));
             }
             (12, ..) => self.ask_nonsense(),

@@ -102,7 +102,17 @@ fn a_commit_of_a_repository_is_checked_out() -> Result<()> {
         fs::write(work.join("file"), "second\n")?;
         git(world, &work, &["commit", "-q", "-a", "-m", "second"]).await?;
         git(world, world.root(), &["clone", "-q", "--bare", "work", "bare.git"]).await?;
-        let fleet = Fleet::start(world).await?;
+        let mut fleet = Fleet::of(world, &JoinToken::pool("local", &["default"]), 0).await?;
+        // A second one, of another queue, fetches by what agents fetch by where nobody says otherwise.
+        let usual = fleet.client.join_token(&JoinToken::pool("usual", &["usual"]).zone("local")).await?;
+        for (name, token, protocols) in [("files", &fleet.join_token, Some("https,file")), ("usual", &usual, None)] {
+            let mut options = AgentOptions::new(name, fleet.coordinator.address(), token);
+            options.more = protocols.into_iter().flat_map(|it| ["--git-protocol".to_owned(), it.to_owned()]).collect();
+            fleet.agents.push(Agent::start(world, options)?);
+        }
+        for agent in &fleet.agents {
+            agent.in_state(&fleet.client, "online").await?;
+        }
         let submit = |commit: &str| {
             let origin = json!({ "repository": bare.display().to_string(), "commit": commit, "branch": "main" });
             Submit::text(pipeline([step("show", "cat file; git rev-parse HEAD")])).origin(origin)
@@ -116,6 +126,13 @@ fn a_commit_of_a_repository_is_checked_out() -> Result<()> {
         let absent = fleet.client.submit(&submit(&"0123456789abcdef".repeat(3)[..40])).await?;
         let absent = fleet.client.finished(absent.id(), DEADLINE).await?;
         ensure!(absent.state() == "failed" && absent.job("show")?.cause() == "checkout_failed", "{}", absent.brief());
+        let elsewhere = with(step("never", "true"), "agents", json!({ "queue": "usual" }));
+        let origin = json!({ "repository": bare.display().to_string(), "commit": first, "branch": "main" });
+        let refused = fleet.client.submit(&Submit::text(pipeline([elsewhere])).origin(origin)).await?;
+        let refused = fleet.client.finished(refused.id(), DEADLINE).await?;
+        let job = refused.job("never")?;
+        ensure!(refused.state() == "failed" && job.cause() == "refused_by_policy", "{}", refused.brief());
+        ensure!(refused.0.to_string().contains("--git-protocol"), "no hint: {}", refused.0);
         Ok(())
     })
 }
@@ -150,7 +167,7 @@ fn a_private_repository_is_checked_out_with_the_agents_credential_which_no_job_g
             let token = fleet.client.join_token(&JoinToken::pool(queue, &[queue]).zone("local")).await;
             let token = if queue == "default" { fleet.join_token.clone() } else { token? };
             let mut options = AgentOptions::new(name, fleet.coordinator.address(), &token);
-            options.more = vec!["--git-credentials".to_owned(), file.clone()];
+            options.more = ["--git-credentials", file, "--git-protocol", "http"].map(str::to_owned).to_vec();
             fleet.agents.push(Agent::start(world, options)?);
         }
         for agent in &fleet.agents {

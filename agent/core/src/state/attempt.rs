@@ -8,6 +8,7 @@ use windlass_protocol::{AttemptId, Cause, CauseKind, Instant64, WallMs};
 use super::{AgentCore, Dropped};
 use crate::effect::Effect;
 use crate::error::Rejected;
+use crate::input::Terms;
 use crate::slot::{Holding, Stage};
 use crate::spool::Spool;
 
@@ -32,7 +33,7 @@ impl AgentCore {
             }
         };
         let holding = Holding {
-            job: job.clone(),
+            terms: Terms::from(job.as_ref()),
             epoch,
             slot,
             stage: Stage::Preparing,
@@ -132,7 +133,7 @@ impl AgentCore {
             }
         }
         holding.started_at = Some(at);
-        holding.timeout_at = holding.job.timeout_ms.map(|timeout_ms| now.plus_ms(timeout_ms));
+        holding.timeout_at = holding.terms.timeout_ms.map(|timeout_ms| now.plus_ms(timeout_ms));
         let epoch = holding.epoch;
         self.say(AgentMessage::Started { attempt, epoch, at });
         Ok(())
@@ -226,7 +227,7 @@ impl AgentCore {
             return Err(Rejected::StaleEpoch { attempt, held: holding.epoch, got: epoch });
         }
         if !self.config.bugs.ignores_stop {
-            let grace_ms = holding.job.grace_ms;
+            let grace_ms = holding.terms.grace_ms;
             self.begin_cancel(now, attempt, &cause, grace_ms);
         }
         Ok(())
@@ -362,7 +363,7 @@ impl AgentCore {
         }
         match &mut holding.stage {
             Stage::Running => {
-                let grace_ms = holding.job.grace_ms;
+                let grace_ms = holding.terms.grace_ms;
                 let cause = Cause::new(CauseKind::Timeout, "the job ran longer than it may");
                 self.begin_cancel(now, attempt, &cause, grace_ms);
             }
@@ -385,7 +386,7 @@ impl AgentCore {
     }
 
     /// While something cannot be killed, nothing is taken (F26).
-    fn quarantine(&mut self) {
+    pub(super) fn quarantine(&mut self) {
         self.health.cannot_kill = self.slots.held.values().any(|holding| holding.unkillable);
     }
 }

@@ -53,8 +53,8 @@ impl AgentCore {
             .slots
             .held
             .iter()
-            .filter(|(_, holding)| !only_interruptible || holding.job.interruptible)
-            .map(|(attempt, holding)| (*attempt, holding.job.grace_ms.min(grace_max_ms)))
+            .filter(|(_, holding)| !only_interruptible || holding.terms.interruptible)
+            .map(|(attempt, holding)| (*attempt, holding.terms.grace_ms.min(grace_max_ms)))
             .collect();
         for (attempt, grace_ms) in wanted {
             self.begin_cancel(now, attempt, &cause, grace_ms);
@@ -68,7 +68,7 @@ impl AgentCore {
             Stage::Preparing | Stage::Starting | Stage::Running => true,
             Stage::Canceling { .. } | Stage::Killing { .. } | Stage::Finished { .. } => false,
         });
-        waiting.map(|holding| Instant64(until.0.saturating_sub(holding.job.grace_ms))).min()
+        waiting.map(|holding| Instant64(until.0.saturating_sub(holding.terms.grace_ms))).min()
     }
 
     pub(super) fn drain_due(&mut self, now: Instant64) {
@@ -78,8 +78,8 @@ impl AgentCore {
             .slots
             .held
             .iter()
-            .filter(|(_, holding)| now.plus_ms(holding.job.grace_ms) >= until)
-            .map(|(attempt, holding)| (*attempt, holding.job.grace_ms.min(until.since_ms(now))))
+            .filter(|(_, holding)| now.plus_ms(holding.terms.grace_ms) >= until)
+            .map(|(attempt, holding)| (*attempt, holding.terms.grace_ms.min(until.since_ms(now))))
             .collect();
         for (attempt, grace_ms) in due {
             self.begin_cancel(now, attempt, &cause, grace_ms);

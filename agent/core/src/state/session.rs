@@ -189,7 +189,7 @@ impl AgentCore {
         }
         holding.right_until = until;
         let supervised = match holding.stage {
-            Stage::Starting | Stage::Running | Stage::Canceling { .. } => holding.job.exclusive,
+            Stage::Starting | Stage::Running | Stage::Canceling { .. } => holding.terms.exclusive,
             Stage::Preparing | Stage::Killing { .. } | Stage::Finished { .. } => false,
         };
         if supervised {

@@ -159,7 +159,7 @@ async fn a_container_whose_supervisor_died_is_ended_before_its_attempt_is_buried
         kill_process(supervisor, Signal::KILL).unwrap();
         while event(&mut scene.running).await != Event::SupervisorLost {}
         assert!(scene.runs(), "a container does not end with its supervisor");
-        let found = attempts::scan(scene.kit.runner.jobs()).unwrap().remove(0);
+        let found = attempts::scan(scene.kit.runner.jobs()).unwrap().found.remove(0);
         let buried = tokio::task::spawn_blocking(move || attempts::bury(&found, "the test killed it")).await.unwrap();
         assert!(!scene.runs(), "buried while it ran");
         assert_eq!(buried.unwrap().cause.map(|cause| cause.detail), Some("the test killed it".to_owned()));

@@ -167,7 +167,7 @@ async fn a_job_whose_agent_is_killed_goes_on_and_is_found_again_with_all_its_out
     let launch = launch(&kit, &spec, None);
     let mut agent = Agent::start(&kit, &launch).await;
     agent.kill();
-    let found = attempts::scan(kit.runner.jobs()).unwrap();
+    let found = attempts::scan(kit.runner.jobs()).unwrap().found;
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].attempt, found[0].epoch, found[0].phase), (spec.attempt, Epoch(9), Phase::Running));
     assert!(found[0].supervised && found[0].started_at.is_some());
@@ -175,7 +175,7 @@ async fn a_job_whose_agent_is_killed_goes_on_and_is_found_again_with_all_its_out
     let mut running = RunningJob::attach(spec.attempt, &found[0].dir).await.unwrap();
     let (outcome, log) = finish(&mut running).await;
     assert_eq!((outcome.exit_status, log.as_slice()), (Some(6), &b"up\nline 1\nline 2\nline 3\n"[..]));
-    let found = attempts::scan(kit.runner.jobs()).unwrap();
+    let found = attempts::scan(kit.runner.jobs()).unwrap().found;
     assert_eq!(
         (found[0].phase, found[0].supervised, found[0].outcome.clone()),
         (Phase::Finished, false, Some(outcome.clone()))
@@ -183,7 +183,7 @@ async fn a_job_whose_agent_is_killed_goes_on_and_is_found_again_with_all_its_out
     let mut late = RunningJob::attach(spec.attempt, &found[0].dir).await.unwrap();
     assert_eq!(event(&mut late).await, Event::Finished(outcome));
     attempts::remove(&found[0].dir).unwrap();
-    assert_eq!(attempts::scan(kit.runner.jobs()).unwrap(), []);
+    assert_eq!(attempts::scan(kit.runner.jobs()).unwrap().found, []);
 }
 
 #[tokio::test]
@@ -223,7 +223,7 @@ async fn a_job_whose_supervisor_is_killed_dies_and_is_buried_with_what_it_starte
     let spec = job(&format!("{} echo up; sh -c 'sleep 1000; :' {mark}", escapees(&mark)));
     let mut running = kit.start(&spec).await;
     until_logged(&mut running, "up").await;
-    let found = attempts::scan(kit.runner.jobs()).unwrap().remove(0);
+    let found = attempts::scan(kit.runner.jobs()).unwrap().found.remove(0);
     assert!(found.supervised);
     let supervisor = supervisor_of(&running);
     assert!(Command::new("kill").args(["-9", &supervisor]).status().unwrap().success());
@@ -231,7 +231,7 @@ async fn a_job_whose_supervisor_is_killed_dies_and_is_buried_with_what_it_starte
     while event(&mut running).await != Event::SupervisorLost {
         assert!(started.elapsed() < DEADLINE);
     }
-    let found = attempts::scan(kit.runner.jobs()).unwrap().remove(0);
+    let found = attempts::scan(kit.runner.jobs()).unwrap().found.remove(0);
     assert!(!found.supervised && found.outcome.is_none());
     let log = read_log(&running);
     let outcome = attempts::bury(&found, "the job's supervisor was killed").unwrap();
@@ -239,6 +239,27 @@ async fn a_job_whose_supervisor_is_killed_dies_and_is_buried_with_what_it_starte
     assert_eq!(outcome.cause, Some(Cause::new(CauseKind::Internal, "the job's supervisor was killed")));
     assert_eq!((outcome.log_bytes, outcome.started_at), (log.len() as u64, found.started_at));
     assert_eq!(attempts::outcome(&found.dir).unwrap(), Some(outcome));
+}
+
+#[tokio::test]
+async fn a_job_whose_record_cannot_be_read_any_more_is_found_by_its_right_and_ended_with_all_that_it_started() {
+    let (kit, mark) = (Kit::new(), mark());
+    let spec = job(&format!("trap '' TERM; {} echo up; while :; do sleep 0.05; done; : {mark}", escapees(&mark)));
+    let launch = launch(&kit, &spec, None);
+    let mut agent = Agent::start(&kit, &launch).await;
+    until("the job has started its children", || !processes_with(&mark).is_empty()).await;
+    agent.kill();
+    std::fs::write(launch.dir.join("started"), "of another version").unwrap();
+    let scan = attempts::scan(kit.runner.jobs()).unwrap();
+    assert!(scan.found.is_empty());
+    let found = scan.unreadable[0].clone();
+    assert_eq!((found.attempt, found.epoch), (spec.attempt, Some(Epoch(9))));
+    assert!(!processes_with(&mark).is_empty());
+    tokio::task::spawn_blocking(move || found.end(std::path::Path::new("/nonexistent/engine.sock")))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(processes_with(&mark), [0; 0]);
 }
 
 /// As it says itself when one connects.

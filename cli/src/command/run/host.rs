@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use windlass_agent_core::Signal;
 use windlass_coordinator::{Config, Coordinator, StartError};
 use windlass_coordinator_store::OpenError;
+use windlass_git::Protocols;
 use windlass_protocol::limits::CLI_ATTACH_MS;
 
 use crate::client::{Client, ClientError, ServerArguments, Target, choose, wanted_data};
@@ -136,7 +137,9 @@ async fn start(arguments: &ServerArguments, data: &Path, ui: &Ui) -> Result<Opti
         Err(StartError::Store(OpenError::InUse { .. })) => return Ok(None),
         Err(error) => return Err(coordinator::not_started(&error)),
     };
-    let pair = Pair::with(coordinator, data.to_owned(), serve::default_slots(), true).await?;
+    // Whoever has a token may submit here, too: no path of this machine is fetched from.
+    let protocols = Protocols::default();
+    let pair = Pair::with(coordinator, data.to_owned(), serve::default_slots(), protocols, true).await?;
     starting.finish_and_clear();
     let server = Server { url: pair.coordinator.url.clone(), pid: 0, data: data.to_owned() };
     let Target { client, .. } = arguments.local(&server)?;

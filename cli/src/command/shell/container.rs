@@ -16,12 +16,12 @@ use crate::error::{Code, Failure};
 use crate::place;
 
 /// Leads into a container of the job's image until its shell ends.
-pub(super) async fn enter(kept: &Kept, attempt: &str, checkout: &Path) -> Result<Code, Failure> {
+pub(super) async fn enter(kept: &Kept, image: &str, attempt: &str, checkout: &Path) -> Result<Code, Failure> {
     let attempt: AttemptId =
         attempt.parse().map_err(|_| Failure::usage(format!("the server calls `{attempt}` an attempt's id")))?;
     let engine = Connection::new(&place::engine_socket(None));
     let terminal = std::io::stdin().is_terminal();
-    let shell = Shell { attempt, image: &kept.image, env: &kept.env, workspace: checkout, terminal };
+    let shell = Shell { attempt, image, env: &kept.env, workspace: checkout, terminal };
     let mut signals = serve::signals()?;
     let container = shell.make(&engine).await.map_err(|error| failure(&error))?;
     let mut docker = Command::new("docker");

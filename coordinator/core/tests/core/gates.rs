@@ -85,7 +85,6 @@ fn what_waits_behind_a_block_runs_once_somebody_opens_it_and_learns_who_and_what
 fn answers_are_what_the_fields_ask_for_or_are_refused_and_change_nothing() {
     // field, answer, what is stored or why not
     let required = || text("f", true, None, None);
-    let format = || text("f", false, None, Some("v[0-9]+"));
     type Row = (Field, Option<&'static [&'static str]>, Result<&'static str, &'static str>);
     let table: Vec<Row> = vec![
         (required(), Some(&["x"]), Ok("x")),
@@ -95,12 +94,6 @@ fn answers_are_what_the_fields_ask_for_or_are_refused_and_change_nothing() {
         (text("f", true, Some("d"), None), None, Ok("d")),
         (text("f", true, Some("d"), None), Some(&[""]), Err("it needs a value")),
         (text("f", false, None, None), Some(&[]), Ok("")),
-        (format(), Some(&["v12"]), Ok("v12")),
-        (format(), Some(&["v12x"]), Err("it does not match `v[0-9]+`")),
-        (format(), Some(&["xv12"]), Err("it does not match `v[0-9]+`")),
-        (format(), Some(&["v1\nv2"]), Err("it does not match `v[0-9]+`")),
-        (format(), Some(&[""]), Ok("")),
-        (text("f", false, None, Some("a|b")), Some(&["ab"]), Err("it does not match `a|b`")),
         (select("f", true, false, &[]), Some(&["b"]), Ok("b")),
         (select("f", true, false, &[]), Some(&["z"]), Err("`z` is not one of a, b, c")),
         (select("f", true, false, &[]), Some(&["a", "b"]), Err("it takes one value")),
@@ -128,13 +121,12 @@ fn answers_are_what_the_fields_ask_for_or_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn a_format_that_would_look_around_or_back_is_refused_at_submit_since_it_may_take_for_ever() {
-    for format in ["(?=a)a", r"(a)\1", "(?:(?=[^c]*)a)*", "a{1000}{1000}{1000}", "("] {
-        let mut shell = Shell::new();
-        let gate = block("gate", vec![text("f", false, None, Some(format))]);
-        let refused = shell.request(Request::Submit(Box::new(submission(graph(vec![gate]), |_| {}))));
-        assert!(matches!(&refused, Err(Rejected::Graph(why)) if why.contains("field `f`")), "{format}: {refused:?}");
-    }
+fn no_format_however_large_costs_the_core_anything() {
+    let mut shell = Shell::new();
+    let build = shell.submit(graph(vec![block("gate", vec![text("f", false, None, Some("a{1000}{1000}{1000}"))])]));
+    let gate = shell.job_id(build, 0);
+    unblock(&mut shell, gate, &[("f", &["b"])]).unwrap();
+    assert_eq!(shell.build(build).meta_data["f"], "b");
 }
 
 #[test]
@@ -146,14 +138,6 @@ fn an_answer_to_a_question_that_was_not_asked_or_that_is_too_long_is_refused() {
     let long = "x".repeat(limits::META_DATA_VALUE_MAX_BYTES + 1);
     assert!(matches!(unblock(&mut shell, gate, &[("f", &[&long])]), Err(Rejected::Limit { .. })));
     unblock(&mut shell, gate, &[("f", &[&long[1..]])]).unwrap();
-}
-
-#[test]
-fn a_gate_whose_format_is_no_regular_expression_is_refused_at_the_door() {
-    let mut shell = Shell::new();
-    let graph = graph(vec![block("gate", vec![text("f", false, None, Some("("))])]);
-    let refused = shell.request(Request::Submit(Box::new(submission(graph, |_| {}))));
-    assert!(matches!(refused, Err(Rejected::Graph(_))), "{refused:?}");
 }
 
 #[test]

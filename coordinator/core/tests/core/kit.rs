@@ -145,6 +145,7 @@ impl Shell {
             Change::Lineage(row) => drop(rows.lineages.insert(row.root, row)),
             Change::LineageOver(root) => drop(rows.lineages.remove(&root)),
             Change::Hold(row) => drop(rows.holds.insert(row.job, row)),
+            Change::TokenOver(id) => drop(rows.tokens.remove(&id)),
             Change::HoldOver(job) => drop(rows.holds.remove(&job)),
             Change::Audit(row) => self.audits.push(row.action),
             Change::Event(row) => self.events.push(row.event),

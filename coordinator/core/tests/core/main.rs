@@ -11,6 +11,7 @@ mod layers;
 mod life;
 mod meta_data;
 mod registry;
+mod offers;
 mod rules;
 mod schedules;
 mod states;

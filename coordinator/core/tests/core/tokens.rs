@@ -44,6 +44,35 @@ fn one_use_admits_one_agent_and_its_key_may_ask_again_for_ever() {
 }
 
 #[test]
+fn a_token_that_could_do_nothing_for_long_is_forgotten_unless_an_agent_that_it_admitted_is_known() {
+    let mut shell = Shell::new();
+    let forget = |shell: &mut Shell, tokens_before| {
+        let request = Request::Retain { idempotency_before: WallMs(0), tokens_before };
+        shell.request(request).unwrap();
+        shell.rows.tokens.keys().copied().collect::<Vec<_>>()
+    };
+    let lives = token(&mut shell, 1, pool("main"), None, None);
+    let revoked = token(&mut shell, 2, pool("main"), None, None);
+    let ended = token(&mut shell, 3, pool("main"), None, Some(WallMs(START + 500)));
+    let used_up = token(&mut shell, 4, pool("main"), Some(1), None);
+    let admitted = token(&mut shell, 5, pool("main"), None, None);
+    shell.request(Request::RevokeToken { token: revoked, and_agents: false }).unwrap();
+    let agent = shell.join(used_up, "one");
+    shell.join(admitted, "two");
+    shell.request(Request::RevokeToken { token: admitted, and_agents: false }).unwrap();
+    assert_eq!(forget(&mut shell, WallMs(u64::MAX)), [lives, ended, used_up, admitted], "one has not ended yet");
+    shell.pass(1_000);
+    assert_eq!(forget(&mut shell, WallMs(START + 500)), [lives, ended, used_up, admitted], "it has ended just now");
+    assert_eq!(forget(&mut shell, WallMs(START + 501)), [lives, used_up, admitted]);
+    // Once the agent is no more, so is what it needs of its token.
+    shell.pass(limits::AGENT_FORGET_MS + 1_000);
+    assert!(shell.rows.agents.get(&agent).is_none_or(|row| row.gone.is_some()));
+    assert_eq!(forget(&mut shell, WallMs(u64::MAX)), [lives]);
+    let asked = shell.request(Request::RevokeToken { token: revoked, and_agents: false });
+    assert_eq!(asked, Err(Rejected::NoSuchToken(revoked)));
+}
+
+#[test]
 fn every_refusal_to_join_has_its_code() {
     let mut shell = Shell::new();
     let fixed = PoolRow { tags: TagPolicy::Fixed(vec![("os".to_owned(), "linux".to_owned())]), ..pool("fixed") };

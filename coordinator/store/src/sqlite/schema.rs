@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::Target;
 use super::encode::fault_of;
-use crate::dir::sync_dir;
+use crate::dir::{make_private, sync_dir};
 use crate::fault::{Fault, OpenError};
 
 /// One step from a schema to the next one.
@@ -154,6 +154,7 @@ fn back_up(conn: &Connection, path: &Path, version: u32) -> Result<(), OpenError
     if unfinished.exists() {
         fs::remove_file(&unfinished).map_err(|e| OpenError::io("remove", &unfinished, e))?;
     }
+    make_private(&unfinished).map_err(|e| OpenError::io("make", &unfinished, e))?;
     copy_into(conn, &unfinished).map_err(|e| fault_of("back the store up", e))?;
     let synced = File::open(&unfinished).and_then(|file| file.sync_all());
     synced.map_err(|e| OpenError::io("sync", &unfinished, e))?;

@@ -77,6 +77,7 @@ fn apply(conn: &Connection, change: &Change) -> Result<(), Fault> {
             let sql = "INSERT INTO tokens VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET json = excluded.json";
             execute(conn, sql, params![row.id.as_bytes(), encode(row)?])
         }
+        Change::TokenOver(id) => execute(conn, "DELETE FROM tokens WHERE id = ?1", params![id.as_bytes()]),
         Change::Hold(row) => {
             let sql = "INSERT INTO holds VALUES (?1, ?2) ON CONFLICT (job) DO UPDATE SET json = excluded.json";
             execute(conn, sql, params![row.job.as_bytes(), encode(row)?])

@@ -58,6 +58,7 @@ suite! {
     slots_that_outlive_their_jobs_are_loaded_until_they_are_over
     schedules_and_counts_of_triggered_builds_are_loaded_until_they_are_over
     a_registered_pipeline_is_loaded_and_its_definition_is_kept_as_long_as_somebody_names_it
+    a_token_is_loaded_until_it_is_over
     events_are_numbered_by_commit_and_place_and_can_be_resumed
     the_audit_trail_is_paged_newest_first
     a_token_s_agents_are_found_newest_first_those_that_are_gone_among_them
@@ -283,6 +284,17 @@ fn slots_that_outlive_their_jobs_are_loaded_until_they_are_over(bench: &mut dyn 
     assert_eq!(store.load().unwrap().holds.into_values().collect::<Vec<_>>(), [later]);
     store.commit(epoch, &[Change::HoldOver(job)]).unwrap();
     assert!(store.load().unwrap().holds.is_empty());
+}
+
+fn a_token_is_loaded_until_it_is_over(bench: &mut dyn Bench) {
+    let (mut store, _, epoch) = claimed(bench);
+    store.commit(epoch, &fleet()).unwrap();
+    let token = *store.load().unwrap().tokens.keys().next().unwrap();
+    store.commit(epoch, &[Change::TokenOver(token)]).unwrap();
+    let left = store.load().unwrap();
+    assert!(left.tokens.is_empty() && !left.agents.is_empty());
+    // What is over is over.
+    store.commit(epoch, &[Change::TokenOver(token)]).unwrap();
 }
 
 fn events_are_numbered_by_commit_and_place_and_can_be_resumed(bench: &mut dyn Bench) {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use windlass_coordinator_core::row::{AttemptState, Change};
-use windlass_coordinator_store::{Fault, OpenError, Options, Space, Store, check, open};
+use windlass_coordinator_store::{Fault, History, OpenError, Options, Seq, Space, Store, check, open};
 
 use windlass_protocol::limits;
 
@@ -40,6 +40,21 @@ fn a_second_store_on_one_directory_is_refused_while_the_first_lives() {
     assert!(matches!(check(dir.path()), Err(OpenError::InUse { .. })));
     drop(first);
     open(dir.path(), &small()).unwrap();
+}
+
+#[test]
+fn nobody_else_can_read_a_file_of_the_store() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, history) = open(dir.path(), &small()).unwrap();
+    let epoch = store.claim().unwrap();
+    store.commit(epoch, &fleet()).unwrap();
+    assert!(history.seq().unwrap() > Seq(0));
+    let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap()).collect();
+    assert!(files.iter().any(|file| file.file_name() == "store.sqlite-shm"), "{files:?}");
+    for file in files.iter().filter(|file| file.file_name().to_string_lossy().starts_with("store")) {
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o077, 0, "{file:?}");
+    }
 }
 
 /// What a crash of the process would leave: copies of the files of an open store.
