@@ -167,7 +167,7 @@ impl Shell {
         let core_config = core_config(&config, &host, (machine, &boot), config.alone || engine.is_connected());
         watch_health(host, feed.clone());
         let (link, jobs_link) = watch::channel(None);
-        let api = JobApi::new(&home, jobs_link)
+        let api = JobApi::new(&home, jobs_link, Arc::clone(&bulk))
             .map_err(|source| Fault::System { doing: "the jobs' command cannot be laid out", source })?;
         let ground = Arc::new(Ground {
             api,

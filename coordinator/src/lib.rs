@@ -11,6 +11,7 @@
 //! | [`authority`] | the CA and what it signs |
 //! | [`api`], `http` | what clients speak |
 //! | `last_use` | when tokens were last used |
+//! | [`shelf`] | what jobs keep, and letting go of what nobody names |
 //! | `retention` | deleting what is past its time |
 //! | [`config`], [`run`] | a whole coordinator |
 
@@ -27,6 +28,7 @@ mod last_use;
 pub mod logbook;
 mod retention;
 pub mod run;
+pub mod shelf;
 pub mod views;
 pub mod writer;
 

@@ -217,6 +217,7 @@ impl State {
             | Change::HoldOver(_)
             | Change::Idempotency(_)
             | Change::Audit(_)
+            | Change::Artifact(_)
             | Change::Definition { .. } => {}
         }
     }

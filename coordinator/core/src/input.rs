@@ -4,7 +4,7 @@ use windlass_protocol::job::{Epoch, Outcome};
 use windlass_protocol::message::{Health, Hello};
 use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, TokenId};
 
-use crate::row::{Actor, BuildRows, Joining, NewToken, Submit, Upload};
+use crate::row::{Actor, BuildRows, Joining, NewArtifacts, NewToken, Submit, Upload};
 
 /// Whom to answer: the shell's own number for a waiting request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,6 +148,8 @@ pub enum Request {
         /// Neither keys nor values may be blank (reference 19.2).
         values: std::collections::BTreeMap<String, String>,
     },
+    /// Note what a job has uploaded, all or none.
+    AddArtifacts(Box<NewArtifacts>),
     /// Make a token.
     CreateToken(Box<NewToken>),
     /// Take a token back; its agents stay unless `and_agents` (F5).

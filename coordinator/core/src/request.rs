@@ -52,6 +52,7 @@ impl Core {
                 self.set_meta_data(build, values)?;
                 self.audit(actor, "build.meta_data", &build.to_string(), &keys);
             }
+            Request::AddArtifacts(new) => self.add_artifacts(*new)?,
             Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
             Request::DrainAgents { agents, deadline_ms } => {
                 self.known(&agents)?;

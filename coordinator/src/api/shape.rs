@@ -277,7 +277,7 @@ impl Job {
             unblocked: row.unblocked.as_ref().map(Into::into),
             group_key: group_key(row, rows),
             reused_from: None,
-            artifacts_count: 0,
+            artifacts_count: own.last().map_or(0, |attempt| attempt.artifacts.count),
             created_at: time(row.created_at),
             runnable_at: maybe_time(row.runnable_at),
             started_at: maybe_time(row.started_at),

@@ -220,7 +220,7 @@ fn draft(new: NewBuild, caller: &Caller, idempotency: Option<((TokenId, String),
     let origin = origin(new.origin, &new.branch)?;
     let pipeline = new.pipeline.or_else(|| repository_name(&origin)).or_else(|| caller.pipeline.clone());
     let pipeline = pipeline.ok_or_else(|| Problem::invalid("pipeline: say its name"))?;
-    check_name(&pipeline)?;
+    check_name("pipeline", &pipeline)?;
     let commit = match &origin {
         Source::Git { commit, .. } if new.commit.is_empty() => commit.clone(),
         Source::Git { .. } | Source::Tree { .. } | Source::Empty => new.commit,
@@ -294,13 +294,13 @@ fn repository_name(origin: &Source) -> Option<String> {
 }
 
 /// A pipeline's name stands in paths and in `PIPELINE/NUMBER`.
-fn check_name(name: &str) -> Result<(), Problem> {
+pub(super) fn check_name(field: &str, name: &str) -> Result<(), Problem> {
     let bad = name.is_empty()
         || name.len() > NAME_MAX_BYTES
         || matches!(name, "." | "..")
         || name.chars().any(|character| character.is_control() || character == '/');
     if bad {
-        let detail = format!("pipeline: 1 to {NAME_MAX_BYTES} bytes, without a slash and control characters");
+        let detail = format!("{field}: 1 to {NAME_MAX_BYTES} bytes, without a slash and control characters");
         return Err(Problem::invalid(detail));
     }
     Ok(())

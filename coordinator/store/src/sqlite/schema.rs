@@ -29,10 +29,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { to: 1, up: |tx| tx.execute_batch(V1) },
     Migration { to: 2, up: |tx| tx.execute_batch(V2) },
     Migration { to: 3, up: |tx| tx.execute_batch(V3) },
+    Migration { to: 4, up: |tx| tx.execute_batch(V4) },
 ];
 
 /// The version that this Windlass writes.
-pub(crate) const SCHEMA_VERSION: u32 = 3;
+pub(crate) const SCHEMA_VERSION: u32 = 4;
 
 const V1: &str = "
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -85,6 +86,15 @@ const V3: &str = "
 ALTER TABLE builds ADD COLUMN blocked INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX builds_blocked ON builds (key) WHERE blocked = 1;
 CREATE TABLE holds (job BLOB PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// Artifacts: listed by build, found by id, let go by time; and by digest, so that a blob that a row names is never let go.
+const V4: &str = "
+CREATE TABLE artifacts (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, build BLOB NOT NULL, digest BLOB NOT NULL,
+    expires_at INTEGER NOT NULL, json TEXT NOT NULL) STRICT;
+CREATE INDEX artifacts_build ON artifacts (build);
+CREATE INDEX artifacts_digest ON artifacts (digest);
+CREATE INDEX artifacts_expires ON artifacts (expires_at);
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.

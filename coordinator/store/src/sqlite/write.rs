@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, ToSql, params};
 use windlass_coordinator_core::row::{
-    AgentRow, AttemptRow, AuditRow, BuildRow, Change, EventRow, IdempotencyRow, JobRow, MetaRow,
+    AgentRow, ArtifactRow, AttemptRow, AuditRow, BuildRow, Change, EventRow, IdempotencyRow, JobRow, MetaRow,
 };
 use windlass_protocol::Digest;
 
@@ -83,6 +83,7 @@ fn apply(conn: &Connection, change: &Change) -> Result<(), Fault> {
         Change::Idempotency(row) => write_idempotency(conn, row),
         Change::Audit(row) => write_audit(conn, row),
         Change::Event(_) => Ok(()),
+        Change::Artifact(row) => write_artifact(conn, row),
         Change::Definition { digest, text } => write_definition(conn, *digest, text),
     }
 }
@@ -137,6 +138,12 @@ fn write_audit(conn: &Connection, row: &AuditRow) -> Result<(), Fault> {
 fn write_event(conn: &Connection, seq: EventSeq, row: &EventRow) -> Result<(), Fault> {
     let sql = "INSERT INTO events VALUES (?1, ?2, ?3)";
     execute(conn, sql, params![row.build.as_bytes(), int(seq.0), encode(row)?])
+}
+
+fn write_artifact(conn: &Connection, row: &ArtifactRow) -> Result<(), Fault> {
+    let sql = "INSERT INTO artifacts (id, build, digest, expires_at, json) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let (id, build, digest) = (row.id.as_bytes(), row.build.as_bytes(), row.digest.as_bytes());
+    execute(conn, sql, params![id, build, digest, int(row.expires_at.0), encode(row)?])
 }
 
 fn write_definition(conn: &Connection, digest: Digest, text: &str) -> Result<(), Fault> {
