@@ -10,6 +10,7 @@
 //! | [`logbook`] | the desk's port to the log store |
 //! | [`authority`] | the CA and what it signs |
 //! | [`api`], `http` | what clients speak |
+//! | [`definitions`] | pipelines' texts as their repositories have them |
 //! | `last_use` | when tokens were last used |
 //! | [`shelf`] | what jobs keep, and letting go of what nobody names |
 //! | `retention` | deleting what is past its time |
@@ -20,6 +21,7 @@ pub mod authority;
 mod certificates;
 pub mod clock;
 pub mod config;
+pub mod definitions;
 pub mod desk;
 pub mod fleet;
 mod http;
