@@ -1,4 +1,8 @@
-//! Fetching blobs from the coordinator, on a connection of their own, into the agent's cache.
+//! Blobs from the coordinator, into the agent's cache or past it, and what jobs keep there, on a connection of their own.
+//!
+//! A link that breaks is made again, for as long as somebody wants the blobs: a coordinator may be away for a while.
+
+mod store;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -7,23 +11,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::Connection;
 use tokio::sync::{Mutex, mpsc};
-use windlass_cache::{Directory, Node, Store};
+use windlass_cache::{Blob, Directory, Intake, Node, Store};
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::JobSpec;
 use windlass_protocol::limits::FETCH_MAX_DIGESTS;
 use windlass_protocol::link::{FramedRecv, FramedSend, LinkError, Protocol};
-use windlass_protocol::message::{BlobHeader, FetchBlobs};
+use windlass_protocol::message::{BlobHeader, BulkAsk, FetchBlobs};
 use windlass_protocol::{Cause, Digest, Namespace};
 
+pub(crate) use self::store::{Broken, Feed, NotStored, Offering, Taking};
 use crate::right::Right;
 use crate::session::Dial;
 
 /// Pieces of blobs between the link and the disk: what the link brings while a segment is written.
 const PIECES_MAX: usize = 64;
-/// Blobs up to this size are gathered and written in one go.
-const GATHER_MAX_BYTES: u64 = 64 << 10;
-/// What is gathered before it is written.
-const GATHERED_MAX_BYTES: usize = 4 << 20;
 
 /// Between two tries over a link that broke.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -83,7 +84,7 @@ impl Bulk {
         let mut seen = BTreeSet::new();
         while !level.is_empty() {
             let wanted: Vec<_> = level.iter().copied().collect();
-            self.fetch(job, right, wanted.clone()).await?;
+            self.fetch(job, right, &job.namespace, wanted.clone()).await?;
             seen.append(&mut level);
             for directory in self.directories(&job.namespace, wanted).await? {
                 for entry in directory.entries() {
@@ -99,7 +100,7 @@ impl Bulk {
                 }
             }
         }
-        self.fetch(job, right, files.into_iter().collect()).await
+        self.fetch(job, right, &job.namespace, files.into_iter().collect()).await
     }
 
     async fn directories(&self, namespace: &Namespace, digests: Vec<Digest>) -> Result<Vec<Directory>, Cause> {
@@ -120,17 +121,24 @@ impl Bulk {
 
     /// Brings those of the blobs that are missing here. What the coordinator does not have is `source_missing`. A link
     /// that breaks is made again, for as long as the right to the attempt lasts: a coordinator may be away for a while.
-    async fn fetch(&self, job: &JobSpec, right: &Right, digests: Vec<Digest>) -> Result<(), Cause> {
+    /// They come into the cache for `namespace`.
+    pub(crate) async fn fetch(
+        &self,
+        job: &JobSpec,
+        right: &Right,
+        namespace: &Namespace,
+        digests: Vec<Digest>,
+    ) -> Result<(), Cause> {
         let mut fewest = usize::MAX;
         let mut refusals = 0;
         let mut pause = PAUSE_MIN;
         loop {
-            let (store, namespace, wanted) = (self.store.clone(), job.namespace.clone(), digests.clone());
-            let missing = blocking(move || Ok(store.missing(&namespace, &wanted))).await?;
+            let (store, into, wanted) = (self.store.clone(), namespace.clone(), digests.clone());
+            let missing = blocking(move || Ok(store.missing(&into, &wanted))).await?;
             if missing.len() < fewest {
                 (fewest, refusals, pause) = (missing.len(), 0, PAUSE_MIN);
             }
-            match self.fetch_missing(job, right, &missing).await {
+            match self.fetch_missing(job, right, namespace, &missing).await {
                 Ok(()) => return Ok(()),
                 Err(Trouble::Cause(cause)) => return Err(cause),
                 Err(Trouble::Away(why)) => tracing::info!(attempt = %job.attempt, why, "source_waits"),
@@ -148,29 +156,48 @@ impl Bulk {
         }
     }
 
-    async fn fetch_missing(&self, job: &JobSpec, right: &Right, missing: &[Digest]) -> Result<(), Trouble> {
+    async fn fetch_missing(
+        &self,
+        job: &JobSpec,
+        right: &Right,
+        namespace: &Namespace,
+        missing: &[Digest],
+    ) -> Result<(), Trouble> {
         for part in missing.chunks(FETCH_MAX_DIGESTS) {
             let (attempt, epoch) = (job.attempt, right.epoch());
             let request = FetchBlobs { build: job.build, attempt, epoch, digests: part.to_vec() };
-            self.fetch_part(&job.namespace, request).await?;
+            self.fetch_part(namespace, request).await?;
         }
         Ok(())
     }
 
     async fn fetch_part(&self, namespace: &Namespace, request: FetchBlobs) -> Result<(), Trouble> {
-        let connection = self.connected().await?;
-        let (send, recv) = connection.open_bi().await.map_err(LinkError::from)?;
-        let (mut send, mut recv) = (FramedSend::new(send), FramedRecv::new(recv));
-        send.send_message(&request).await?;
+        let digests = request.digests.clone();
+        let (mut send, mut recv) = self.ask(BulkAsk::Fetch(request)).await?;
         send.finish()?;
         let (pieces, queue) = mpsc::channel(PIECES_MAX);
         let (store, namespace) = (self.store.clone(), namespace.clone());
         let writer = tokio::task::spawn_blocking(move || write(&store, &namespace, queue));
-        let received = receive(&mut recv, &request.digests, pieces).await;
+        let received = receive(&mut recv, &digests, pieces).await;
         let written = writer.await.map_err(|e| internal(&e))?;
         // What the disk says explains why the link was given up, not the other way round.
         written?;
         received
+    }
+
+    /// Opens a stream with a request.
+    async fn ask(&self, request: BulkAsk) -> Result<(FramedSend, FramedRecv), Trouble> {
+        let connection = self.connected().await?;
+        let (send, recv) = connection.open_bi().await.map_err(LinkError::from)?;
+        let (mut send, recv) = (FramedSend::new(send), FramedRecv::new(recv));
+        send.send_message(&request).await?;
+        Ok((send, recv))
+    }
+
+    /// A blob of the agent's cache.
+    pub(crate) async fn cached(&self, namespace: &Namespace, digest: Digest) -> Result<Option<Blob>, Cause> {
+        let (store, namespace) = (self.store.clone(), namespace.clone());
+        blocking(move || store.get(&namespace, &digest).map_err(|e| stored(&e.into()))).await
     }
 
     async fn connected(&self) -> Result<Connection, Trouble> {
@@ -206,52 +233,17 @@ async fn receive(recv: &mut FramedRecv, digests: &[Digest], pieces: mpsc::Sender
     Ok(())
 }
 
-/// Writes what comes: small blobs many at a time, large ones as they come. Wrong bytes are refused by name.
+/// Writes what comes. Wrong bytes are refused by name; where it is cut short, what is whole is kept.
 fn write(store: &Store, namespace: &Namespace, mut queue: mpsc::Receiver<Piece>) -> Result<(), Cause> {
-    let mut gathered: Vec<(Digest, Vec<u8>)> = Vec::new();
-    let mut gathered_bytes = 0;
+    let mut intake = Intake::new(store, namespace);
     while let Some(piece) = queue.blocking_recv() {
-        let Piece::Begin { digest, bytes } = piece else { continue };
-        let mut left = bytes;
-        if bytes <= GATHER_MAX_BYTES {
-            let mut blob = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
-            while left > 0 {
-                let Some(Piece::Bytes(bytes)) = queue.blocking_recv() else {
-                    // Cut short: what is whole is kept.
-                    return flush(store, namespace, &mut gathered);
-                };
-                left = left.saturating_sub(bytes.len() as u64);
-                blob.extend_from_slice(&bytes);
-            }
-            gathered_bytes += blob.len();
-            gathered.push((digest, blob));
-            if gathered_bytes >= GATHERED_MAX_BYTES {
-                flush(store, namespace, &mut gathered)?;
-                gathered_bytes = 0;
-            }
-            continue;
-        }
-        let mut upload = store.begin_put(namespace, Some(digest)).map_err(|e| stored(&e))?;
-        while left > 0 {
-            let Some(Piece::Bytes(bytes)) = queue.blocking_recv() else {
-                // Cut short: what is whole is kept.
-                return flush(store, namespace, &mut gathered);
-            };
-            left = left.saturating_sub(bytes.len() as u64);
-            upload.write(&bytes).map_err(|e| stored(&e))?;
-        }
-        upload.finish().map_err(|e| stored(&e))?;
+        let taken = match piece {
+            Piece::Begin { digest, bytes } => intake.begin(digest, bytes),
+            Piece::Bytes(bytes) => intake.push(&bytes),
+        };
+        taken.map_err(|e| stored(&e))?;
     }
-    flush(store, namespace, &mut gathered)
-}
-
-fn flush(store: &Store, namespace: &Namespace, gathered: &mut Vec<(Digest, Vec<u8>)>) -> Result<(), Cause> {
-    let blobs = std::mem::take(gathered);
-    if let Some((digest, _)) = blobs.iter().find(|(digest, bytes)| Digest::of(bytes) != *digest) {
-        return Err(Cause::new(CauseKind::Internal, format!("the coordinator sent other bytes for {digest}")));
-    }
-    store.put_many(namespace, blobs.iter().map(|(_, bytes)| bytes)).map_err(|e| stored(&e))?;
-    Ok(())
+    intake.finish().map(drop).map_err(|e| stored(&e))
 }
 
 fn missing(digest: &Digest) -> Cause {

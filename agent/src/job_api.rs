@@ -52,6 +52,7 @@ pub(crate) use self::door::{Door, Party};
 use self::door::{Doors, Places, is_slots, slots_socket};
 use self::lock::Locks;
 pub(crate) use self::masking::{Answers, Masking};
+use crate::bulk::Bulk;
 use crate::environment::PATH;
 use crate::home::{Home, ensure_dir};
 
@@ -69,18 +70,20 @@ struct Shared {
     locks: Locks,
     coordinator: Coordinator,
     doors: Doors,
+    bulk: Arc<Bulk>,
 }
 
 impl JobApi {
-    /// Lays out the program and the place for doors. `link` is the connection that there is.
-    pub(crate) fn new(home: &Home, link: watch::Receiver<Option<Connection>>) -> io::Result<Self> {
+    /// Lays out the program and the place for doors. `link` is the connection that there is, `bulk` the way of blobs.
+    pub(crate) fn new(home: &Home, link: watch::Receiver<Option<Connection>>, bulk: Arc<Bulk>) -> io::Result<Self> {
         let (programs, doors) = (home.work().join(".bin"), home.work().join(".doors"));
         ensure_dir(&programs, 0o755)?;
         ensure_dir(&doors, 0o711)?;
         for name in NAMES {
             lay(&programs, name)?;
         }
-        let shared = Shared { locks: Locks::default(), coordinator: Coordinator::new(link), doors: Doors::default() };
+        let (coordinator, doors) = (Coordinator::new(link), Doors::default());
+        let shared = Shared { locks: Locks::default(), coordinator, doors, bulk };
         Ok(Self { programs, doors, shared: Arc::new(shared) })
     }
 

@@ -19,6 +19,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 /// A coordinator's endpoint, and what an agent needs to dial it.
 pub(crate) struct Link {
     pub(crate) dial: Dial,
+    /// The same, for blobs.
+    pub(crate) bulk: Dial,
     accepted: mpsc::Receiver<Connection>,
     _server: Endpoint,
 }
@@ -34,12 +36,15 @@ impl Link {
         let agent = AgentId::from_bytes([7; 16]);
         let name = AgentName { agent, pool: "p".to_owned(), zone: "z".to_owned(), trust: Trust::Trusted };
         let chain = ca.issue_agent(&key.csr().unwrap(), &name, at, CERT_LIFE_MS).unwrap();
-        let config = tls::agent_client_config(ca.certificate_der(), &chain, &key, Protocol::Agent.alpn()).unwrap();
-        let dial = Dial {
-            endpoint: bind_client().unwrap(),
-            servers: vec![server.local_addr().unwrap().to_string()],
-            config: transport::client_config(config).unwrap(),
-        };
+        let endpoint = bind_client().unwrap();
+        let [dial, bulk] = [Protocol::Agent, Protocol::Bulk].map(|protocol| {
+            let config = tls::agent_client_config(ca.certificate_der(), &chain, &key, protocol.alpn()).unwrap();
+            Dial {
+                endpoint: endpoint.clone(),
+                servers: vec![server.local_addr().unwrap().to_string()],
+                config: transport::client_config(config).unwrap(),
+            }
+        });
         let (taken, accepted) = mpsc::channel(8);
         let listening = server.clone();
         tokio::spawn(async move {
@@ -50,7 +55,7 @@ impl Link {
                 }
             }
         });
-        Self { dial, accepted, _server: server }
+        Self { dial, bulk, accepted, _server: server }
     }
 
     /// The agent's end and the coordinator's of a new connection.

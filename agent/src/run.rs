@@ -172,7 +172,7 @@ impl Shell {
         }
         watch_health(host, feed.clone());
         let (link, jobs_link) = watch::channel(None);
-        let api = JobApi::new(&home, jobs_link)
+        let api = JobApi::new(&home, jobs_link, Arc::clone(&bulk))
             .map_err(|source| Fault::System { doing: "the jobs' command cannot be laid out", source })?;
         let ground = Arc::new(Ground {
             api,

@@ -36,6 +36,8 @@ pub(crate) enum Item<'a> {
     Grant { digest: Digest },
     /// A blob is damaged. It leaves the index at once.
     Void { digest: Digest },
+    /// The namespace sees a blob no more. Nobody else writes meanwhile (`Shared::releasing`).
+    Release { digest: Digest },
 }
 
 /// A position in the order of appends; [`Appender::wait`] for it to be durable.
@@ -192,6 +194,7 @@ impl Appender {
             }
             Item::Grant { digest } | Item::MovedGrant { digest } => (Kind::Grant, digest, &[]),
             Item::Void { digest } => (Kind::Void, digest, &[]),
+            Item::Release { digest } => (Kind::Release, digest, &[]),
         };
         let name = self.name(namespace);
         let need = (2 * RECORD_HEADER_BYTES + name.len() + payload.len()) as u64;
@@ -212,6 +215,7 @@ impl Appender {
                 batch.changes.push(Change::Put { digest, namespace, place: Place::Large { segment, bytes } });
             }
             Item::Grant { .. } | Item::MovedGrant { .. } => batch.changes.push(Change::Grant { digest, namespace }),
+            Item::Release { .. } => batch.changes.push(Change::Release { digest, namespace }),
             Item::Void { .. } => {
                 self.index.write().unwrap_or_else(PoisonError::into_inner).remove(&digest);
             }
@@ -355,7 +359,7 @@ impl Appender {
 fn put_digest(change: &Change) -> Option<Digest> {
     match change {
         Change::Put { digest, .. } => Some(*digest),
-        Change::Grant { .. } | Change::Void { .. } => None,
+        Change::Grant { .. } | Change::Void { .. } | Change::Release { .. } => None,
     }
 }
 

@@ -99,6 +99,7 @@ pub(crate) enum Change {
     Put { digest: Digest, namespace: NamespaceNo, place: Place },
     Grant { digest: Digest, namespace: NamespaceNo },
     Void { digest: Digest },
+    Release { digest: Digest, namespace: NamespaceNo },
 }
 
 /// The table.
@@ -153,6 +154,11 @@ impl Index {
         self.entries.iter()
     }
 
+    /// Which namespaces have been interned, by number.
+    pub(crate) fn names(&self) -> &[Namespace] {
+        &self.names
+    }
+
     /// Marks a use.
     pub(crate) fn touch(&self, entry: &Entry) {
         entry.used.store(self.tick(), Ordering::Relaxed);
@@ -169,7 +175,7 @@ impl Index {
             Change::Put { namespace, .. } | Change::Grant { namespace, .. } => {
                 self.name(namespace).is_some_and(|name| name.overlay.is_none())
             }
-            Change::Void { .. } => false,
+            Change::Void { .. } | Change::Release { .. } => false,
         };
         match change {
             Change::Put { digest, namespace, place } => {
@@ -195,6 +201,23 @@ impl Index {
             Change::Void { digest } => {
                 self.remove(&digest);
             }
+            Change::Release { digest, namespace } => self.release(&digest, namespace),
+        }
+    }
+
+    /// Takes a blob from a namespace; the last one takes it away.
+    fn release(&mut self, digest: &Digest, namespace: NamespaceNo) {
+        let Some(entry) = self.entries.get_mut(digest) else { return };
+        entry.seen_by.retain(|other| *other != namespace);
+        if entry.seen_by.is_empty() {
+            self.remove(digest);
+            return;
+        }
+        let names = &self.names;
+        let is_trusted = |number: &NamespaceNo| names.get(*number as usize).is_some_and(|name| name.overlay.is_none());
+        if entry.trusted && !entry.seen_by.iter().any(is_trusted) {
+            entry.trusted = false;
+            self.trusted_bytes -= entry.place.bytes();
         }
     }
 

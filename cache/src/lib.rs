@@ -10,7 +10,8 @@
 //! | [`tree`] | Merkle directories and their encoding |
 //! | [`snapshot`] | a directory on disk becomes a tree |
 //! | [`layout`](mod@layout), [`wipe`](mod@wipe) | a tree becomes a directory on disk, and goes away again |
-//! | [`pack`] | many blobs in one body |
+//! | [`pack`], [`intake`] | many blobs in one body, many blobs as they come |
+//! | [`release`] | letting go of what nobody names any more |
 //! | [`error`] | what can go wrong, in two families |
 //!
 //! Everything here is synchronous; callers with an executor use their blocking threads.
@@ -20,8 +21,10 @@ pub mod blob;
 pub mod error;
 mod evict;
 mod index;
+pub mod intake;
 pub mod layout;
 pub mod pack;
+pub mod release;
 mod segment;
 pub mod snapshot;
 pub mod store;
@@ -33,8 +36,10 @@ pub mod wipe;
 
 pub use blob::{Blob, BlobReader};
 pub use error::{BadPack, BadTree, Error, Fault, Rejected};
+pub use intake::Intake;
 pub use layout::{Laid, LayoutOptions, layout};
 pub use pack::{PackWriter, Unpack};
+pub use release::HeldBlob;
 pub use snapshot::{Snapshot, SnapshotSource, snapshot};
 pub use store::{Durability, Pins, Stats, Store, StoreOptions};
 pub use tree::{Directory, Entry, Node};

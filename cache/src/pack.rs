@@ -8,13 +8,13 @@
 
 use std::io::{self, Write};
 
-use windlass_protocol::limits::{BLOB_SMALL_MAX_BYTES, COMMIT_BUFFER_BYTES, PACK_MAX_BLOBS, PACK_MAX_BYTES};
+use windlass_protocol::limits::{PACK_MAX_BLOBS, PACK_MAX_BYTES};
 use windlass_protocol::{Digest, Namespace};
 
 use crate::blob::Blob;
 use crate::error::{BadPack, Error, Fault, Rejected};
+use crate::intake::Intake;
 use crate::store::Store;
-use crate::upload::Upload;
 
 const MAGIC: [u8; 8] = *b"WLPACK\x01\0";
 const BLOB: u8 = 1;
@@ -243,37 +243,14 @@ fn after<E>(left: u64, on: &mut dyn FnMut(Event<'_>) -> Result<(), E>) -> Result
 #[derive(Debug)]
 pub struct Unpack {
     decoder: Decoder,
-    into: Into,
-}
-
-/// Where the blobs go.
-#[derive(Debug)]
-struct Into {
-    store: Store,
-    namespace: Namespace,
-    current: Option<Current>,
-    /// Small blobs that were checked and wait for their common write.
-    batch: Vec<(Digest, Vec<u8>)>,
-    batch_bytes: usize,
-    done: Vec<Digest>,
-}
-
-#[derive(Debug)]
-enum Current {
-    Small(Digest, Vec<u8>),
-    Large(Upload),
+    into: Intake,
 }
 
 impl Unpack {
     /// Begins with an empty pack.
     #[must_use]
     pub fn new(store: &Store, namespace: &Namespace) -> Self {
-        let (batch, done) = (Vec::new(), Vec::new());
-        let (store, namespace) = (store.clone(), namespace.clone());
-        Self {
-            decoder: Decoder::default(),
-            into: Into { store, namespace, current: None, batch, batch_bytes: 0, done },
-        }
+        Self { decoder: Decoder::default(), into: Intake::new(store, namespace) }
     }
 
     /// Takes the next piece.
@@ -283,56 +260,21 @@ impl Unpack {
     /// stored.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let into = &mut self.into;
-        self.decoder.push(bytes, &mut |event| into.take(event))
+        self.decoder.push(bytes, &mut |event| match event {
+            Event::Begin { digest, len } => into.begin(digest, len),
+            Event::Bytes(bytes) => into.push(bytes),
+            Event::End => Ok(()),
+        })
     }
 
     /// Ends the pack; answers its digests, in order, once all its blobs are stored.
     ///
     /// # Errors
     /// As [`Unpack::push`].
-    pub fn finish(mut self) -> Result<Vec<Digest>, Error> {
-        self.into.flush()?;
+    pub fn finish(self) -> Result<Vec<Digest>, Error> {
+        let done = self.into.finish()?;
         self.decoder.finish().map_err(Error::from)?;
-        Ok(self.into.done)
-    }
-}
-
-impl Into {
-    fn take(&mut self, event: Event<'_>) -> Result<(), Error> {
-        match (event, &mut self.current) {
-            (Event::Begin { digest, len }, _) => {
-                let small = usize::try_from(len).ok().filter(|len| *len <= BLOB_SMALL_MAX_BYTES);
-                self.current = Some(match small {
-                    Some(len) => Current::Small(digest, Vec::with_capacity(len)),
-                    None => Current::Large(self.store.begin_put(&self.namespace, Some(digest))?),
-                });
-            }
-            (Event::Bytes(bytes), Some(Current::Small(_, gathered))) => gathered.extend_from_slice(bytes),
-            (Event::Bytes(bytes), Some(Current::Large(upload))) => upload.write(bytes)?,
-            (Event::Bytes(_), None) => {}
-            (Event::End, current) => match current.take() {
-                Some(Current::Small(expected, bytes)) => self.add(expected, bytes)?,
-                Some(Current::Large(upload)) => self.done.push(upload.finish()?),
-                None => {}
-            },
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, expected: Digest, bytes: Vec<u8>) -> Result<(), Error> {
-        let actual = Digest::of(&bytes);
-        if actual != expected {
-            return Err(Rejected::WrongDigest { expected, actual }.into());
-        }
-        self.done.push(actual);
-        self.batch_bytes += bytes.len();
-        self.batch.push((actual, bytes));
-        if self.batch_bytes < 8 * COMMIT_BUFFER_BYTES { Ok(()) } else { self.flush() }
-    }
-
-    fn flush(&mut self) -> Result<(), Error> {
-        self.batch_bytes = 0;
-        self.store.put_hashed(&self.namespace, &std::mem::take(&mut self.batch))
+        Ok(done)
     }
 }
 

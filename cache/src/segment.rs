@@ -67,6 +67,7 @@ pub(crate) enum Record {
     Namespace { number: u32, namespace: Namespace },
     Grant { digest: Digest, namespace: u32 },
     Void { digest: Digest },
+    Release { digest: Digest, namespace: u32 },
 }
 
 /// Whether the bytes of blobs are checked too, or their headers alone.
@@ -138,6 +139,7 @@ fn read(window: &mut Window<'_>, header: &Header, offset: u64, check: Check) -> 
             .map(|namespace_name| Record::Namespace { number: namespace, namespace: namespace_name }),
         Kind::Grant => Some(Record::Grant { digest, namespace }),
         Kind::Void => Some(Record::Void { digest }),
+        Kind::Release => Some(Record::Release { digest, namespace }),
     })
 }
 

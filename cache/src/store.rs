@@ -111,6 +111,9 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// One at a time puts aside or evicts.
     pub(crate) removal: Mutex<()>,
+    /// Held for reading by who writes, until what was written is in the index; for writing by who lets go. So nobody counts
+    /// on bytes that are about to go.
+    pub(crate) releasing: RwLock<()>,
     next_temporary: AtomicU64,
     _lock: Box<dyn Held>,
 }
@@ -161,6 +164,7 @@ impl Store {
             return upload.finish();
         }
         let digest = Digest::of(bytes);
+        let _writing = self.shared.writing();
         self.shared.commit(namespace, &[Item::Blob { digest, bytes }])?;
         Ok(digest)
     }
@@ -177,12 +181,21 @@ impl Store {
         let mut digests = Vec::new();
         let (mut batch, mut batch_bytes) = (Vec::new(), 0);
         let mut ticket = Ticket::default();
+        let mut writing = Some(self.shared.writing());
         for blob in blobs {
             let bytes = blob.as_ref();
             if bytes.len() > BLOB_SMALL_MAX_BYTES {
+                // It takes the lock by itself.
+                if !batch.is_empty() {
+                    ticket = self.shared.append_blobs(namespace, &batch)?;
+                    (batch_bytes, batch) = (0, Vec::new());
+                }
+                self.shared.appender.wait(ticket)?;
+                writing = None;
                 digests.push(self.put(namespace, bytes)?);
                 continue;
             }
+            writing.get_or_insert_with(|| self.shared.writing());
             let digest = Digest::of(bytes);
             digests.push(digest);
             batch_bytes += bytes.len();
@@ -196,14 +209,17 @@ impl Store {
             ticket = self.shared.append_blobs(namespace, &batch)?;
         }
         self.shared.appender.wait(ticket)?;
+        drop(writing);
         self.shared.evict_where_full()?;
         Ok(digests)
     }
 
     /// As [`Store::put_many`] with small blobs whose digests were checked.
     pub(crate) fn put_hashed(&self, namespace: &Namespace, batch: &[(Digest, Vec<u8>)]) -> Result<(), Error> {
+        let writing = self.shared.writing();
         let ticket = self.shared.append_blobs(namespace, batch)?;
         self.shared.appender.wait(ticket)?;
+        drop(writing);
         Ok(self.shared.evict_where_full()?)
     }
 
@@ -276,6 +292,7 @@ impl Store {
     /// # Errors
     /// As [`Store::put`].
     pub fn grant(&self, namespace: &Namespace, digests: &[Digest]) -> Result<Vec<Digest>, Error> {
+        let _writing = self.shared.writing();
         let (stored, absent): (Vec<_>, Vec<_>) = digests.iter().copied().partition(|digest| self.shared.stored(digest));
         let items: Vec<_> = stored.into_iter().map(|digest| Item::Grant { digest }).collect();
         self.shared.commit(namespace, &items)?;
@@ -320,6 +337,11 @@ impl Shared {
 
     pub(crate) fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps others from letting go of anything, for as long as it lives. Not to be taken twice by one thread.
+    pub(crate) fn writing(&self) -> RwLockReadGuard<'_, ()> {
+        self.releasing.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether anybody's blob of this name is stored.
@@ -412,7 +434,8 @@ impl Shared {
 
 fn check_namespace(namespace: &Namespace) -> Result<(), Rejected> {
     let overlay_bytes = namespace.overlay.as_ref().map_or(0, String::len);
-    if namespace.project.len() > NAME_MAX_BYTES || overlay_bytes > NAME_MAX_BYTES {
+    let project_bytes = namespace.shelf().map_or(namespace.project.len(), |(owner, _)| owner.project.len());
+    if project_bytes > NAME_MAX_BYTES || overlay_bytes > NAME_MAX_BYTES {
         return Err(Rejected::NamespaceTooLong);
     }
     Ok(())

@@ -31,6 +31,7 @@ pub(crate) struct Temporary {
     shared: Arc<Shared>,
     file: Box<dyn VfsFile>,
     path: PathBuf,
+    synced: bool,
     renamed: bool,
 }
 
@@ -79,11 +80,16 @@ impl Upload {
     ///
     /// # Errors
     /// [`Rejected::WrongDigest`] where the bytes are not the expected ones; then, as after any fault, nothing is stored.
-    pub fn finish(self) -> Result<Digest, Error> {
+    pub fn finish(mut self) -> Result<Digest, Error> {
         let digest = Digest::from_hasher(&self.hasher);
         if let Some(expected) = self.expected.filter(|expected| *expected != digest) {
             return Err(Rejected::WrongDigest { expected, actual: digest }.into());
         }
+        if let Some(large) = self.large.as_mut().filter(|_| !self.shared.stored(&digest)) {
+            // Before the lock: a large file takes its time.
+            large.sync()?;
+        }
+        let _writing = self.shared.writing();
         match self.large {
             None => self.shared.commit(&self.namespace, &[Item::Blob { digest, bytes: &self.small }])?,
             Some(large) => {
@@ -112,15 +118,22 @@ impl Temporary {
     fn create(shared: &Arc<Shared>) -> Result<Self, Fault> {
         let path = shared.temporary_path();
         let file = shared.vfs.create(&path).or_fault("creating", &path)?;
-        Ok(Self { shared: Arc::clone(shared), file, path, renamed: false })
+        Ok(Self { shared: Arc::clone(shared), file, path, synced: false, renamed: false })
+    }
+
+    fn sync(&mut self) -> Result<(), Fault> {
+        if self.shared.options.durability == Durability::Durable && !self.synced {
+            self.file.sync_data().or_fault("syncing", &self.path)?;
+            self.synced = true;
+        }
+        Ok(())
     }
 
     /// Gives the file its blob's name: bytes first, then the name, each durable before the record that counts on it.
     fn keep(mut self, digest: &Digest) -> Result<(), Fault> {
         let durable = self.shared.options.durability == Durability::Durable;
-        if durable {
-            self.file.sync_data().or_fault("syncing", &self.path)?;
-        }
+        // What was stored when it was asked, and is not any more, was not synced before.
+        self.sync()?;
         let to = self.shared.large_path(digest);
         self.shared.vfs.rename(&self.path, &to).or_fault("renaming", &self.path)?;
         self.renamed = true;

@@ -224,6 +224,11 @@ impl Client {
         Err(ClientError::Problem(Box::new(Problem::read(status.as_u16(), &body))))
     }
 
+    /// A body broke off.
+    pub(crate) fn broken(&self, source: reqwest::Error) -> ClientError {
+        self.unreachable(source)
+    }
+
     fn unreachable(&self, source: reqwest::Error) -> ClientError {
         // The URL stands in our own sentence.
         ClientError::Unreachable { url: self.url().to_owned(), source: source.without_url() }

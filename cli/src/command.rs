@@ -2,6 +2,7 @@
 
 mod agent;
 mod agents;
+mod artifact;
 mod build;
 mod coordinator;
 mod logs;
@@ -39,6 +40,9 @@ enum Command {
     Build(build::BuildCommand),
     /// Print the logs of a build.
     Logs(logs::LogsArguments),
+    /// Look at the files that jobs left, and download them.
+    #[command(subcommand)]
+    Artifact(artifact::ArtifactCommand),
     /// Go into the kept workspace of a failed job of this machine.
     Shell(shell::ShellArguments),
     /// Check pipelines, and tell the server of them.
@@ -69,6 +73,7 @@ pub(crate) async fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Code, Fail
         Command::Run(arguments) => Box::pin(run::run(arguments, ui)).await,
         Command::Build(command) => build::run(command, ui).await,
         Command::Logs(arguments) => logs::run(arguments, ui).await,
+        Command::Artifact(command) => artifact::run(command, ui).await,
         Command::Shell(arguments) => shell::run(&arguments, ui).await,
         Command::Pipeline(command) => pipeline::run(&command, ui).await,
         Command::Up(arguments) => Box::pin(up::run(arguments, ui)).await,

@@ -14,6 +14,7 @@
 //! | `build`, `job` | showing, listing, cancelling, running again |
 //! | `event`, `log` | live streams of builds and logs |
 //! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
+//! | `artifact` | files of jobs |
 //! | `blob` | bytes by digest |
 //! | `metric` | what operators count |
 //! | `openapi` | the document that describes all of this |
@@ -21,6 +22,7 @@
 #![allow(unused_qualifications, reason = "what utoipa derives and expands to has them")]
 
 mod agent;
+mod artifact;
 mod audit;
 mod auth;
 mod blob;
@@ -98,7 +100,9 @@ pub fn router(ground: Ground) -> Router {
         .route("/builds/{id}/retry", post(build::retry))
         .route("/builds/{id}/rebuild", post(submit::rebuild))
         .route("/builds/{id}/events", get(event::stream))
-        .route("/builds/{id}/artifacts", get(build::artifacts))
+        .route("/builds/{id}/artifacts", get(artifact::list))
+        .route("/artifacts/{id}", get(artifact::read))
+        .route("/artifacts/{id}/info", get(artifact::show))
         .route("/builds/{id}/meta-data", get(meta_data::list).put(meta_data::set))
         .route("/builds/{id}/meta-data/{*key}", get(meta_data::show))
         .route("/pipelines", get(pipeline::list).post(pipeline::create))

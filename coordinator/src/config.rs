@@ -31,6 +31,8 @@ pub struct ConfigFile {
     pub advertise: Vec<String>,
     /// Days that finished builds and their logs are kept.
     pub retention_days: Option<u64>,
+    /// Days that artifacts are kept; 30 if it is left out. Never longer than their build.
+    pub artifact_retention_days: Option<u64>,
     /// Minutes for a step without a timeout.
     pub timeout_default_minutes: Option<u64>,
     /// Minutes that no step may exceed.

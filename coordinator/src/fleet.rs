@@ -6,7 +6,7 @@
 //! | `control` | hello, messages, renewing certificates |
 //! | `intake` | log streams |
 //! | `ask` | what jobs ask |
-//! | `bulk` | fetching blobs, by the right to an attempt |
+//! | `bulk`, `shelve` | fetching and storing blobs, by the right to an attempt |
 //! | `enrol` | joining with a token |
 //! | `traffic` | bytes of each zone |
 //!
@@ -18,6 +18,7 @@ mod conn;
 mod control;
 mod enrol;
 mod intake;
+mod shelve;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -33,7 +34,7 @@ use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::input::ConnId;
 use windlass_coordinator_logs::LogStore;
 use windlass_protocol::AgentId;
-use windlass_protocol::limits::{ENROLLING_MAX, FETCHES_MAX, HANDSHAKES_MAX};
+use windlass_protocol::limits::{ENROLLING_MAX, FETCHES_MAX, HANDSHAKES_MAX, STORES_MAX};
 use windlass_protocol::link::{Accepted, Code, Protocol, accept};
 use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
 
@@ -43,6 +44,7 @@ pub use self::traffic::ZoneBytes;
 use crate::authority::Authority;
 use crate::desk::{DeskHandle, Fleet};
 use crate::job_desk::JobDesk;
+use crate::shelf::Shelves;
 use crate::views::{Reader, Views};
 
 /// What the fleet stands on.
@@ -58,6 +60,8 @@ pub struct Ground {
     pub logs: LogStore,
     /// Blobs.
     pub store: Store,
+    /// What jobs keep of them.
+    pub shelves: Shelves,
     /// Certificates.
     pub authority: Arc<Authority>,
     /// Who answers jobs.
@@ -83,12 +87,14 @@ struct Shared {
 #[derive(Debug)]
 struct Rooms {
     fetches: Semaphore,
+    stores: Semaphore,
     enrolling: Semaphore,
 }
 
 impl Default for Rooms {
     fn default() -> Self {
-        Self { fetches: Semaphore::new(FETCHES_MAX), enrolling: Semaphore::new(ENROLLING_MAX) }
+        let (fetches, stores) = (Semaphore::new(FETCHES_MAX), Semaphore::new(STORES_MAX));
+        Self { fetches, stores, enrolling: Semaphore::new(ENROLLING_MAX) }
     }
 }
 

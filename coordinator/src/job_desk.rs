@@ -4,6 +4,7 @@
 //! the core looks at the right again in the same commit. What it reads is its own build, or another one of its pipeline
 //! that lives in the same namespace: to it, others are not there (I12).
 
+mod artifact;
 mod step;
 
 use std::fmt::Debug;
@@ -20,7 +21,10 @@ use windlass_protocol::message::{Ask, AskRefused, Asked, Told};
 
 use crate::desk::{DeskError, DeskHandle};
 use crate::facts::Facts;
+use crate::shelf::Shelves;
 use crate::views::{ReadError, Reader};
+
+pub(crate) use self::artifact::attempts_of;
 
 /// The answer to come.
 pub type Answering<'a> = Pin<Box<dyn Future<Output = Told> + Send + 'a>>;
@@ -92,6 +96,8 @@ impl From<DeskError> for No {
 pub struct CoreJobDesk {
     desk: DeskHandle,
     reader: Reader,
+    shelves: Shelves,
+    url: String,
 }
 
 impl JobDesk for CoreJobDesk {
@@ -106,10 +112,10 @@ impl JobDesk for CoreJobDesk {
 }
 
 impl CoreJobDesk {
-    /// One that asks this core and this store.
+    /// One that asks this core, this store and these shelves; clients reach the coordinator by this URL.
     #[must_use]
-    pub const fn new(desk: DeskHandle, reader: Reader) -> Self {
-        Self { desk, reader }
+    pub const fn new(desk: DeskHandle, reader: Reader, shelves: Shelves, url: String) -> Self {
+        Self { desk, reader, shelves, url }
     }
 
     async fn answer(&self, ask: Ask, body: Vec<u8>) -> Result<Told, No> {
@@ -160,7 +166,8 @@ impl CoreJobDesk {
             }
             Asked::Annotate { .. } | Asked::RemoveAnnotation { .. } => Err(No::not_served("annotate")),
             Asked::UpdateStep { .. } => Err(No::not_served("step update")),
-            Asked::AddArtifacts { .. } | Asked::FindArtifacts { .. } => Err(No::not_served("the store of artifacts")),
+            Asked::AddArtifacts { artifacts } => self.add_artifacts(&attempt, (ask.epoch, ask.call), artifacts).await,
+            Asked::FindArtifacts(query) => self.find_artifacts(&attempt, *query).await,
             Asked::GetSecrets { .. } => Err(No::not_served("secret get")),
             Asked::IssueToken { .. } => Err(No::not_served("oidc request-token")),
         }

@@ -14,6 +14,7 @@
 //! | `facts` | what a pipeline is compiled with |
 //! | [`orders`] | what builds run that jobs make |
 //! | `last_use` | when tokens were last used |
+//! | [`shelf`] | what jobs keep, and letting go of what nobody names |
 //! | `retention` | deleting what is past its time |
 //! | [`config`], [`run`] | a whole coordinator |
 
@@ -33,6 +34,7 @@ pub mod logbook;
 pub mod orders;
 mod retention;
 pub mod run;
+pub mod shelf;
 pub mod views;
 pub mod writer;
 

@@ -109,7 +109,7 @@ impl Logs for Logbook {
 mod tests {
     use bytes::Bytes;
     use windlass_cache::RealFs;
-    use windlass_coordinator_core::row::{AttemptRow, AttemptState, Change};
+    use windlass_coordinator_core::row::{ArtifactTally, AttemptRow, AttemptState, Change};
     use windlass_coordinator_logs::Options;
     use windlass_coordinator_store::{MemoryStore, Store as _};
     use windlass_protocol::{AgentId, BuildId, JobId, WallMs};
@@ -134,6 +134,7 @@ mod tests {
             log_complete: false,
             cause: None,
             finished_at: None,
+            artifacts: ArtifactTally::default(),
         }))
     }
 

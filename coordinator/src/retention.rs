@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{Actor, ActorKind};
-use windlass_coordinator_store::Retention;
+use windlass_coordinator_store::{Expired, Retention};
 use windlass_protocol::WallMs;
 use windlass_protocol::host::now;
 use windlass_protocol::limits::{AUDIT_MS, GONE_AGENTS_MS, IDEMPOTENCY_MS, PAST_TOKENS_MS, RETENTION_EVERY_MS};
@@ -23,6 +23,7 @@ fn retention(at: WallMs, builds_ms: u64) -> Retention {
         idempotency_before: before(IDEMPOTENCY_MS),
         agents_before: before(GONE_AGENTS_MS),
         audit_before: before(AUDIT_MS),
+        artifacts_at: at,
         max_builds: BUILDS_AT_ONCE,
     }
 }
@@ -33,8 +34,13 @@ fn forgotten(at: WallMs) -> Request {
     Request::Retain { idempotency_before: before(IDEMPOTENCY_MS), tokens_before: before(PAST_TOKENS_MS) }
 }
 
-/// Runs until `stop` turns true.
-pub(crate) async fn run(ground: Ground, retention_ms: u64, mut stop: watch::Receiver<bool>) {
+/// Runs until `stop` turns true: rows go, and then the blobs that none of them names any more.
+pub(crate) async fn run(ground: Ground, retention_ms: u64, stop: watch::Receiver<bool>) {
+    let tidying = ground.shelves.clone().tidy(ground.reader.clone(), stop.clone());
+    tokio::join!(tidying, expire(ground, retention_ms, stop));
+}
+
+async fn expire(ground: Ground, retention_ms: u64, mut stop: watch::Receiver<bool>) {
     loop {
         let rest = tokio::time::sleep(Duration::from_millis(RETENTION_EVERY_MS));
         tokio::select! {
@@ -49,8 +55,8 @@ pub(crate) async fn run(ground: Ground, retention_ms: u64, mut stop: watch::Rece
             continue;
         }
         while let Ok(expired) = ground.desk.expire(retention).await {
-            let (builds, agents, audit_lines) = (expired.builds.len(), expired.agents, expired.audit_lines);
-            tracing::info!(builds, agents, audit_lines, "rows_expired");
+            let Expired { agents, audit_lines, artifacts, .. } = expired;
+            tracing::info!(builds = expired.builds.len(), agents, audit_lines, artifacts, "rows_expired");
             if let Err(error) = ground.logs.delete(expired.attempts).await {
                 tracing::error!(%error, "logs_not_deleted");
             }
@@ -71,6 +77,7 @@ mod tests {
         let retention = retention(at, 7);
         assert_eq!((retention.builds_before, retention.audit_before), (WallMs(AUDIT_MS - 2), WallMs(5)));
         assert_eq!(retention.agents_before, WallMs(AUDIT_MS + 5 - GONE_AGENTS_MS));
+        assert_eq!(retention.artifacts_at, at, "artifacts say themselves when their time is over");
         assert_eq!(retention.idempotency_before, WallMs(AUDIT_MS + 5 - IDEMPOTENCY_MS));
         let (idempotency_before, tokens_before) = (retention.idempotency_before, WallMs(AUDIT_MS + 5 - PAST_TOKENS_MS));
         assert_eq!(forgotten(at), Request::Retain { idempotency_before, tokens_before });

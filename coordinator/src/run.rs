@@ -37,6 +37,7 @@ use crate::last_use::{self, LastUse};
 use crate::logbook::{LeftOpen, Logbook};
 use crate::orders::Filler;
 use crate::retention;
+use crate::shelf::Shelves;
 use crate::views::reader::Offload;
 use crate::views::{Reader, Views};
 use crate::writer::Writer;
@@ -152,24 +153,25 @@ impl Coordinator {
         let reload = Arc::new(Notify::new());
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
         let running = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
-        let jobs = Arc::new(CoreJobDesk::new(desk.clone(), reader.clone()));
+        let shelves = Shelves::new(opened.store.clone(), &config.data);
+        let jobs = CoreJobDesk::new(desk.clone(), reader.clone(), shelves.clone(), url.clone());
         let ground = fleet::Ground {
             desk: desk.clone(),
             views,
             reader,
             logs: opened.logs,
             store: opened.store,
+            shelves,
             authority: opened.authority,
-            jobs,
+            jobs: Arc::new(jobs),
         };
         let token = first_token(&config.data, &ground).await?;
-        let (views, authority) = (ground.views.clone(), Arc::clone(&ground.authority));
+        let (views, authority, logs) = (ground.views.clone(), Arc::clone(&ground.authority), ground.logs.clone());
         let (stop, stopped) = watch::channel(false);
         let api = api::Ground::new(ground.clone(), board.clone(), url.clone(), metrics, definitions, unregistered);
         let uses = api.last_use.clone();
         let router = api::router(api);
         let http = tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone()));
-        let logs = ground.logs.clone();
         let serving = vec![
             tokio::spawn({
                 let (board, endpoint, ground) = (board.clone(), endpoint.clone(), ground.clone());

@@ -251,6 +251,7 @@ impl State {
             | Change::LineageOver(_)
             | Change::Idempotency(_)
             | Change::Audit(_)
+            | Change::Artifact(_)
             | Change::Definition { .. } => {}
         }
     }

@@ -5,6 +5,27 @@
 
 use windlass_protocol::limits::{GLOB_DEPTH_MAX, GLOB_MAX_BYTES};
 
+/// What paths of artifacts are looked for by: `*` is any run of characters, `/` too, and nothing else means anything
+/// (reference 20.3). Without one it is the path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathQuery {
+    pattern: String,
+}
+
+impl PathQuery {
+    /// Reads a query. `./a` and `a` are the same to a person.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self { pattern: text.strip_prefix("./").unwrap_or(text).to_owned() }
+    }
+
+    /// Whether it means this path.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        runs_match(&self.pattern, path)
+    }
+}
+
 /// A pattern for whole paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob {
@@ -282,22 +303,22 @@ pub fn branches_match<'a>(patterns: impl IntoIterator<Item = &'a str>, branch: &
     let (mut positive, mut matched) = (false, false);
     for pattern in patterns {
         if let Some(pattern) = pattern.strip_prefix('!') {
-            if branch_pattern(pattern, branch) {
+            if runs_match(pattern, branch) {
                 return false;
             }
         } else {
             positive = true;
-            matched |= branch_pattern(pattern, branch);
+            matched |= runs_match(pattern, branch);
         }
     }
     matched || !positive
 }
 
 /// `*` is any run of characters, `/` too; everything else is itself.
-fn branch_pattern(pattern: &str, branch: &str) -> bool {
+fn runs_match(pattern: &str, text: &str) -> bool {
     let mut pieces = pattern.split('*');
     let first = pieces.next().unwrap_or_default();
-    let Some(mut rest) = branch.strip_prefix(first) else { return false };
+    let Some(mut rest) = text.strip_prefix(first) else { return false };
     let Some(last) = pieces.next_back() else { return rest.is_empty() };
     for piece in pieces {
         // The leftmost place leaves the most for what follows.
@@ -385,6 +406,26 @@ mod tests {
             }
         }
         assert!(branches_match(["a b"], "a b"), "an item of a list is one pattern");
+    }
+
+    #[test]
+    fn queries_of_artifacts_match_as_the_reference_says() {
+        for (query, yes, no) in [
+            ("log/*", vec!["log/a", "log/a/b", "log/"], vec!["log", "a/log/b"]),
+            ("*", vec!["a", "a/b"], vec![]),
+            ("**/*.txt", vec!["a/b.txt", "a/b/c.txt"], vec!["b.txt", "a/b.txt.gz"]),
+            ("a.txt", vec!["a.txt"], vec!["b/a.txt", "aXtxt"]),
+            ("./a.txt", vec!["a.txt"], vec!["./a.txt"]),
+            ("[a]?{b}", vec!["[a]?{b}"], vec!["a1b"]),
+        ] {
+            let query = PathQuery::new(query);
+            for path in yes {
+                assert!(query.matches(path), "{query:?} {path}");
+            }
+            for path in no {
+                assert!(!query.matches(path), "{query:?} {path}");
+            }
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! - `expand`: the steps as nodes of a [`graph`].
 //!
 //! [`condition`] reads and evaluates the expressions of `if`, [`glob`] matches paths and branches. `schema` gives the
-//! language to editors. [`file`] names the files that a text is looked for in.
+//! language to editors. [`destination`] says where downloads go, [`file`] names the files that a text is looked for in.
 //!
 //! All stops report [`Diagnostic`]s and go on, so that one run tells everything that is wrong.
 
@@ -18,6 +18,7 @@ mod check;
 mod compile;
 pub mod condition;
 mod decide;
+pub mod destination;
 pub mod diagnostic;
 mod expand;
 pub mod file;

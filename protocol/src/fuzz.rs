@@ -17,8 +17,8 @@ use crate::job::{JobSpec, Outcome};
 use crate::limits::FRAME_MAX_BYTES;
 use crate::message::log::parse_chunk;
 use crate::message::{
-    AgentMessage, Ask, BlobHeader, CoordinatorMessage, Enrol, EnrolAnswer, FetchBlobs, LogHeader, Told, Validate,
-    decode, encode,
+    AgentMessage, Ask, BlobHeader, BulkAsk, CoordinatorMessage, Enrol, EnrolAnswer, LogHeader, StoreAnswer, Told,
+    Validate, decode, encode,
 };
 
 /// What a decoder of foreign bytes is called, and the function that feeds it.
@@ -32,7 +32,8 @@ pub const ENTRIES: &[Entry] = &[
     ("coordinator_message", coordinator_message),
     ("enrol", enrol),
     ("enrol_answer", enrol_answer),
-    ("fetch_blobs", fetch_blobs),
+    ("bulk_ask", bulk_ask),
+    ("store_answer", store_answer),
     ("blob_header", blob_header),
     ("ask", ask),
     ("told", told),
@@ -134,9 +135,14 @@ pub fn enrol_answer(bytes: &[u8]) -> bool {
     checked::<EnrolAnswer>(bytes)
 }
 
-/// A request for blobs.
-pub fn fetch_blobs(bytes: &[u8]) -> bool {
-    checked::<FetchBlobs>(bytes)
+/// A request for blobs, or an offer of them.
+pub fn bulk_ask(bytes: &[u8]) -> bool {
+    checked::<BulkAsk>(bytes)
+}
+
+/// What such an offer is answered.
+pub fn store_answer(bytes: &[u8]) -> bool {
+    checked::<StoreAnswer>(bytes)
 }
 
 /// What stands before a blob.

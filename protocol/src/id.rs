@@ -103,6 +103,10 @@ typed_id!(
     AgentId
 );
 typed_id!(
+    /// An artifact: a file of a job that outlives it.
+    ArtifactId
+);
+typed_id!(
     /// A join token or an API token (its public part).
     TokenId
 );
@@ -189,6 +193,11 @@ impl IdSource {
     /// The next agent's id.
     pub fn agent(&mut self, at: WallMs) -> AgentId {
         AgentId(self.next_bytes(at))
+    }
+
+    /// The next artifact's id.
+    pub fn artifact(&mut self, at: WallMs) -> ArtifactId {
+        ArtifactId(self.next_bytes(at))
     }
 
     /// The next token's public id.

@@ -868,6 +868,46 @@ pub const ANNOTATION_CONTEXT_MAX_CHARS: usize = 100;
 /// Artifacts of one job (buildkite.md 23).
 pub const ARTIFACTS_PER_JOB_MAX: usize = 5_000;
 
+/// Artifacts of one build: what twenty such jobs make, as rows of a list.
+pub const ARTIFACTS_PER_BUILD_MAX: usize = 100_000;
+
+/// One artifact (buildkite.md 23).
+pub const ARTIFACT_MAX_BYTES: u64 = 10 << 30;
+
+/// All artifacts of one attempt of a job (buildkite.md 23).
+pub const ARTIFACTS_PER_JOB_MAX_BYTES: u64 = 50 << 30;
+
+/// All artifacts of one build: no build alone fills an ordinary disk of a fleet.
+pub const ARTIFACTS_PER_BUILD_MAX_BYTES: u64 = 500 << 30;
+
+/// Requests to add artifacts that an attempt remembers by their numbers, so that one that comes again adds nothing: as many
+/// as an agent has open for a job at once.
+pub const ARTIFACT_CALLS_MAX: usize = JOB_CONNECTIONS_MAX;
+
+/// Artifacts in one answer to a job: with the longest paths and URLs they fit a frame.
+pub const ARTIFACTS_FOUND_MAX: usize = 100;
+
+/// Blobs in one offer to store: 40 bytes each, so that the request fits a frame with room.
+pub const STORE_MAX_BLOBS: usize = 8_000;
+
+/// Offers to store blobs that are being taken at once, from all agents: each holds a thread and a file.
+pub const STORES_MAX: usize = 64;
+
+/// An agent that sends nothing of a blob for this long is not waited for. Its job may read from a slow disk.
+pub const STORE_STALL_MS: u64 = 60_000;
+
+/// Bytes of disk that no artifact and no cache may take: running builds go on in them.
+pub const STORE_HEADROOM_BYTES: u64 = 1 << 30;
+
+/// How long artifacts are kept: a month of releases can be compared.
+pub const ARTIFACT_RETENTION_MS: u64 = 30 * 24 * 3_600_000;
+
+/// Between two looks for blobs that no row names any more. A blob has to be unnamed and untouched in two of them to go.
+pub const SHELF_SWEEP_MS: u64 = 3_600_000;
+
+/// Blobs of one piece of such a look: for so long no artifact can be added.
+pub const SHELF_PIECE_BLOBS: usize = 256;
+
 /// Directory entries that are looked at for a job's artifacts: a large tree with its dependencies.
 pub const ARTIFACT_WALK_MAX: usize = 1_000_000;
 
@@ -906,6 +946,11 @@ const _: () = assert!(LINK_KEEP_ALIVE_MS * 3 < LINK_IDLE_MS as u64, "two lost ke
 const _: () = assert!(SLOTS_MAX * 2 <= LINK_STREAMS_MAX, "each slot's log has a stream, and the one before it too");
 const _: () =
     assert!(EVIDENCE_MAX_BYTES + CSR_MAX_BYTES < LINK_ENROL_WINDOW_BYTES as usize / 2, "a request to join fits");
+const _: () = assert!(
+    ARTIFACTS_FOUND_MAX * (TREE_NAME_MAX_BYTES + URL_MAX_BYTES + NAME_MAX_BYTES + 256) < FRAME_MAX_BYTES as usize,
+    "an answer with the longest paths fits a frame"
+);
+const _: () = assert!(STORE_MAX_BLOBS * 48 < FRAME_MAX_BYTES as usize, "an offer of blobs fits a frame");
 const _: () = assert!(HANDS_ENTRIES_MAX * 264 < HANDS_FRAME_MAX_BYTES, "an answer with the longest names fits a frame");
 const _: () = assert!(REDACTION_MAX_BYTES * 6 + 1_024 < SUPERVISOR_LINE_MAX_BYTES, "a value to mask fits a line");
 

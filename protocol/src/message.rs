@@ -22,7 +22,7 @@ pub mod codec;
 pub mod log;
 pub mod validate;
 
-pub use ask::{Ask, AskRefused, Asked, NewArtifact, Scope, Style, Told};
+pub use ask::{ArtifactQuery, Ask, AskRefused, Asked, FoundArtifact, NewArtifact, Scope, Style, Told};
 pub use codec::{BadMessage, decode, encode};
 pub use log::LogHeader;
 pub use validate::{Invalid, Validate};
@@ -436,7 +436,17 @@ pub enum EnrolAnswer {
     },
 }
 
-/// Asks for blobs, on [`crate::version::ALPN_BULK`]: one request on each stream. The lease is the capability.
+/// What opens a stream on [`crate::version::ALPN_BULK`]: one request on each. The lease is the capability.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub enum BulkAsk {
+    /// The agent wants blobs; each comes after a [`BlobHeader`].
+    Fetch(FetchBlobs),
+    /// The agent has blobs; a [`StoreAnswer`] says which of them are wanted, and another one how it came out.
+    Store(StoreBlobs),
+}
+
+/// Asks for blobs. What a job of the build may see is found, wherever it was kept.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]
 pub struct FetchBlobs {
@@ -461,4 +471,49 @@ pub enum BlobHeader {
     },
     /// The blob is not there, or not for this build.
     Absent,
+}
+
+/// Offers blobs that a job made. Those that are wanted follow, raw and in this order, once a [`StoreAnswer::Wanted`] came.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct StoreBlobs {
+    /// For which build; its namespace decides who will see them.
+    pub build: BuildId,
+    /// The attempt that the agent holds.
+    pub attempt: AttemptId,
+    /// By which right.
+    pub epoch: Epoch,
+    /// What they are kept as.
+    pub shelf: crate::namespace::Shelf,
+    /// At most [`crate::limits::STORE_MAX_BLOBS`], each with its length.
+    pub blobs: Vec<(crate::digest::Digest, u64)>,
+}
+
+/// Why blobs are not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub enum StoreRefused {
+    /// The disk is full.
+    Full,
+    /// The bytes are not what their digest says.
+    WrongBytes,
+    /// Not now; come again.
+    Unavailable,
+}
+
+/// Answers a [`StoreBlobs`], twice: before the bytes and after them.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub enum StoreAnswer {
+    /// These of the blobs are to be sent, by their places in the request, in order.
+    Wanted(Vec<u32>),
+    /// All of them are durable.
+    Stored,
+    /// No; whole blobs before the one that failed may be kept.
+    Refused {
+        /// For programs.
+        code: StoreRefused,
+        /// For people.
+        detail: String,
+    },
 }

@@ -44,6 +44,29 @@ impl fmt::Display for Trust {
     }
 }
 
+/// What is kept beside a project's sources, apart from them: rows say what of it is still wanted, and the rest is let go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub enum Shelf {
+    /// Artifacts of jobs.
+    Artifacts,
+    /// Directories that jobs keep under keys.
+    Caches,
+}
+
+impl Shelf {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Artifacts, Self::Caches];
+
+    /// Its part of a project's name. No pipeline's name has a slash.
+    const fn suffix(self) -> &'static str {
+        match self {
+            Self::Artifacts => "/artifacts",
+            Self::Caches => "/caches",
+        }
+    }
+}
+
 /// Where a lookup in the cache happens: a project, then `trusted` or an overlay of its own.
 ///
 /// An overlay reads its own content, then its project's `trusted`; never the other way (I12).
@@ -82,6 +105,21 @@ impl Namespace {
         Self { project: project.to_owned(), overlay: Some(overlay.to_owned()) }
     }
 
+    /// The same readers' view of what is kept on a shelf: an overlay's reads its own, then the trusted one's.
+    #[must_use]
+    pub fn on(&self, shelf: Shelf) -> Self {
+        Self { project: format!("{}{}", self.project, shelf.suffix()), overlay: self.overlay.clone() }
+    }
+
+    /// Which shelf of which namespace it is, if it is one.
+    #[must_use]
+    pub fn shelf(&self) -> Option<(Self, Shelf)> {
+        Shelf::ALL.into_iter().find_map(|shelf| {
+            let project = self.project.strip_suffix(shelf.suffix())?.to_owned();
+            Some((Self { project, overlay: self.overlay.clone() }, shelf))
+        })
+    }
+
     /// The trust that this namespace's content carries.
     #[must_use]
     pub const fn trust(&self) -> Trust {
@@ -101,5 +139,22 @@ impl Namespace {
 impl fmt::Display for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.project, self.short_name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shelf_is_a_namespace_of_its_own_that_is_read_by_the_same() {
+        for namespace in [Namespace::trusted("p"), Namespace::overlay("p", "pr:1")] {
+            assert_eq!(namespace.shelf(), None);
+            for shelf in Shelf::ALL {
+                let on = namespace.on(shelf);
+                assert_ne!(on.project, namespace.project);
+                assert_eq!((on.trust(), on.shelf()), (namespace.trust(), Some((namespace.clone(), shelf))));
+            }
+        }
     }
 }

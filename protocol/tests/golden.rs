@@ -18,15 +18,16 @@ use rkyv::ser::allocator::ArenaHandle;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 use windlass_protocol::cause::{Cause, CauseKind};
-use windlass_protocol::id::{AgentId, AttemptId, BuildId, JobId, TokenId};
+use windlass_protocol::id::{AgentId, ArtifactId, AttemptId, BuildId, JobId, TokenId};
 use windlass_protocol::identity::{AgentName, ApiToken, JoinToken, secret_hash};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::message::log::{chunk_prefix, parse_chunk};
 use windlass_protocol::message::{
-    AgentMessage, Ask, AskRefused, Asked, BlobHeader, CoordinatorMessage, Enrol, EnrolAnswer, Evidence, FetchBlobs,
-    Health, Held, Hello, LogHeader, NewArtifact, RefuseCode, Scope, Style, Told, Validate, Verdict, decode, encode,
+    AgentMessage, ArtifactQuery, Ask, AskRefused, Asked, BlobHeader, BulkAsk, CoordinatorMessage, Enrol, EnrolAnswer,
+    Evidence, FetchBlobs, FoundArtifact, Health, Held, Hello, LogHeader, NewArtifact, RefuseCode, Scope, StoreAnswer,
+    StoreBlobs, StoreRefused, Style, Told, Validate, Verdict, decode, encode,
 };
-use windlass_protocol::{Digest, Namespace, Secret, Trust, WallMs, frame};
+use windlass_protocol::{Digest, Namespace, Secret, Shelf, Trust, WallMs, frame};
 
 /// Names every variant of a type in a match without `_`: a new one does not compile until it has a name here, and does
 /// not pass until it has a sample.
@@ -120,7 +121,7 @@ names! { ask(Ask)
     Ask { what: Asked::CancelStep { .. }, .. } => "cancel_step",
     Ask { what: Asked::CancelBuild, .. } => "cancel_build",
     Ask { what: Asked::AddArtifacts { .. }, .. } => "add_artifacts",
-    Ask { what: Asked::FindArtifacts { .. }, .. } => "find_artifacts",
+    Ask { what: Asked::FindArtifacts(_), .. } => "find_artifacts",
     Ask { what: Asked::GetSecrets { .. }, .. } => "get_secrets",
     Ask { what: Asked::IssueToken { .. }, .. } => "issue_token",
 }
@@ -131,10 +132,21 @@ names! { told(Told)
     Told::Keys(_) => "keys",
     Told::Text(_) => "text",
     Told::Refused { .. } => "refused",
+    Told::Artifacts(_) => "artifacts",
 }
 
 names! { enrol(Enrol) _ => "enrol", }
-names! { fetch_blobs(FetchBlobs) _ => "fetch_blobs", }
+names! { bulk_ask(BulkAsk)
+    BulkAsk::Fetch(_) => "fetch",
+    BulkAsk::Store(_) => "store",
+}
+
+names! { store_answer(StoreAnswer)
+    StoreAnswer::Wanted(_) => "wanted",
+    StoreAnswer::Stored => "stored",
+    StoreAnswer::Refused { .. } => "refused",
+}
+
 names! { log_header(LogHeader) _ => "log_header", }
 
 names! { refuse_code(RefuseCode)
@@ -406,16 +418,26 @@ fn what_a_coordinator_says_has_the_bytes_of_version_1_and_makes_sense() {
     }
 }
 
-fn asks() -> Vec<Ask> {
-    let text = |text: &str| text.to_owned();
-    let other = Some(BuildId::from_bytes([9; 16]));
-    let artifact = NewArtifact {
-        path: text("log/a.txt"),
+fn artifact() -> NewArtifact {
+    NewArtifact {
+        path: "log/a.txt".to_owned(),
         bytes: 1 << 33,
         digest: Digest::of(b"a"),
         sha1: [1; 20],
         sha256: [2; 32],
-        content_type: text("text/plain"),
+        content_type: "text/plain".to_owned(),
+    }
+}
+
+fn asks() -> Vec<Ask> {
+    let text = |text: &str| text.to_owned();
+    let other = Some(BuildId::from_bytes([9; 16]));
+    let query = ArtifactQuery {
+        build: other,
+        path: text("log/*"),
+        step: text("tests"),
+        retried: true,
+        before: Some(ArtifactId::from_bytes([7; 16])),
     };
     let annotation = (text("default"), Scope::Build);
     let whats = [
@@ -445,8 +467,8 @@ fn asks() -> Vec<Ask> {
         (Asked::UpdateStep { step: String::new(), attribute: text("label"), append: false }, 5),
         (Asked::CancelStep { step: text("tests"), grace_ms: Some(15_000) }, 0),
         (Asked::CancelBuild, 0),
-        (Asked::AddArtifacts { artifacts: vec![artifact] }, 0),
-        (Asked::FindArtifacts { build: other, query: text("log/*"), step: text("tests"), retried: true }, 0),
+        (Asked::AddArtifacts { artifacts: vec![artifact()] }, 0),
+        (Asked::FindArtifacts(Box::new(query)), 0),
         (Asked::GetSecrets { keys: vec![text("deploy_key")] }, 0),
         (Asked::IssueToken { audience: text("sts.example"), lifetime_s: 300 }, 0),
     ];
@@ -464,6 +486,13 @@ fn what_jobs_ask_and_are_told_has_the_bytes_of_version_1_and_makes_sense() {
         Told::Keys(vec!["a".to_owned(), "b".to_owned()]),
         Told::Text("{}".to_owned()),
         Told::Refused { code: AskRefused::NotServed, detail: "not by this version".to_owned() },
+        Told::Artifacts(vec![FoundArtifact {
+            id: ArtifactId::from_bytes([7; 16]),
+            job: JobId::from_bytes([2; 16]),
+            created_at: WallMs(1_700_000_000_000),
+            url: "https://ci.example/api/v1/artifacts/7".to_owned(),
+            artifact: artifact(),
+        }]),
     ];
     check("told", &told);
     for message in asks() {
@@ -491,9 +520,14 @@ fn bulk_and_logs_have_the_bytes_of_version_1() {
     let (build, epoch) = (BuildId::from_bytes([3; 16]), Epoch(7));
     let digests = vec![Digest::of(b"one"), Digest::of(b"two")];
     let fetch = FetchBlobs { build, attempt: attempt(1), epoch, digests };
+    let fetch = BulkAsk::Fetch(fetch);
+    let blobs = vec![(Digest::of(b"one"), 3), (Digest::of(b"two"), 1 << 33)];
+    let store = BulkAsk::Store(StoreBlobs { build, attempt: attempt(1), epoch, shelf: Shelf::Artifacts, blobs });
     let header = LogHeader { attempt: attempt(1), epoch, offset: 1 << 33 };
-    assert_eq!((fetch.validate(), header.validate()), (Ok(()), Ok(())));
-    check("fetch_blobs", &[fetch]);
+    assert_eq!((fetch.validate(), store.validate(), header.validate()), (Ok(()), Ok(()), Ok(())));
+    check("bulk_ask", &[fetch, store]);
+    let refused = StoreAnswer::Refused { code: StoreRefused::Full, detail: "the disk is full".to_owned() };
+    check("store_answer", &[StoreAnswer::Wanted(vec![0, 2]), StoreAnswer::Stored, refused]);
     check("blob_header", &[BlobHeader::Found { bytes: 1 << 33 }, BlobHeader::Absent]);
     check("log_header", &[header]);
     let chunk = [&chunk_prefix(0x0102_0304_0506_0708, WallMs(0x1112_1314_1516_1718))[..], b"hi"].concat();

@@ -153,7 +153,7 @@ const NOTE_AFTER: Duration = Duration::from_secs(2);
 fn untold(doing: &str, told: Told) -> Fail {
     match told {
         Told::Refused { code: _, detail } => fatal(format!("{doing}: {detail}")),
-        Told::Done | Told::Value(_) | Told::Keys(_) | Told::Text(_) => {
+        Told::Done | Told::Value(_) | Told::Keys(_) | Told::Text(_) | Told::Artifacts(_) => {
             fatal(format!("{doing}: the coordinator answered something else"))
         }
     }
@@ -252,7 +252,9 @@ async fn carry_out(call: &mut Call<'_>) -> Result<(), Fail> {
         ["step", "update"] => step::update(call).await,
         ["step", "cancel"] => step::cancel(call).await,
         ["artifact", "upload"] => artifact::upload(call).await,
-        ["artifact", "download" | "search" | "shasum"] => artifact::query(call).await,
+        ["artifact", "download"] => artifact::download(call).await,
+        ["artifact", "search"] => artifact::search(call).await,
+        ["artifact", "shasum"] => artifact::shasum(call).await,
         ["secret", "get"] => secret(call).await,
         ["oidc", "request-token"] => token(call).await,
         ["build", "cancel"] => step::cancel_build(call).await,

@@ -50,7 +50,12 @@ impl Coordinator {
             let most = match &told {
                 Told::Refused { code: AskRefused::NotHeld, .. } => right,
                 Told::Refused { code, .. } if code.passes() => patience,
-                Told::Refused { .. } | Told::Done | Told::Value(_) | Told::Keys(_) | Told::Text(_) => return told,
+                Told::Refused { .. }
+                | Told::Done
+                | Told::Value(_)
+                | Told::Keys(_)
+                | Told::Text(_)
+                | Told::Artifacts(_) => return told,
             };
             if begun.elapsed() + pause >= most {
                 return told;

@@ -193,7 +193,54 @@ impl Hands {
         Ok(Some(all))
     }
 
-    async fn close(&mut self, handle: u32) -> Result<(), HandsError> {
+    /// Opens a file, to be read piece by piece.
+    pub(super) async fn open_file(&mut self, path: &str) -> Result<u32, HandsError> {
+        let op = Op::OpenFile { path: self.absolute(path) };
+        self.open(&op, || path.to_owned()).await
+    }
+
+    /// The next bytes of an open file; none is its end.
+    pub(super) async fn read_some(&mut self, handle: u32, path: &str) -> Result<Vec<u8>, HandsError> {
+        match self.ask(&Op::Read { handle }).await? {
+            Answer::Bytes(bytes) => Ok(bytes),
+            other => Err(refused(other, || path.to_owned())),
+        }
+    }
+
+    /// Makes a directory, and those above it.
+    pub(super) async fn make_directories(&mut self, path: &str) -> Result<(), HandsError> {
+        let op = Op::MakeDirectories { path: self.absolute(path) };
+        self.have(&op, || path.to_owned()).await
+    }
+
+    /// Makes a file that was not there, to be written piece by piece.
+    pub(super) async fn create(&mut self, path: &str, mode: u32) -> Result<u32, HandsError> {
+        let op = Op::Create { path: self.absolute(path), mode };
+        self.open(&op, || path.to_owned()).await
+    }
+
+    /// Writes all of this to an open file.
+    pub(super) async fn put(&mut self, handle: u32, path: &str, bytes: &[u8]) -> Result<(), HandsError> {
+        for bytes in bytes.chunks(HANDS_CHUNK_BYTES) {
+            self.have(&Op::Put { handle, bytes: bytes.to_vec() }, || path.to_owned()).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives a file another name, over whatever has it.
+    pub(super) async fn rename(&mut self, from: &str, to: &str) -> Result<(), HandsError> {
+        let op = Op::Rename { from: self.absolute(from), to: self.absolute(to) };
+        self.have(&op, || to.to_owned()).await
+    }
+
+    /// Removes a file.
+    pub(super) async fn remove(&mut self, path: &str) -> Result<(), HandsError> {
+        let op = Op::Remove { path: self.absolute(path) };
+        self.have(&op, || path.to_owned()).await
+    }
+
+    /// Is done with what is open.
+    pub(super) async fn close(&mut self, handle: u32) -> Result<(), HandsError> {
         self.have(&Op::Close { handle }, || "a file cannot be closed".to_owned()).await
     }
 

@@ -9,12 +9,16 @@ use tokio::process::Command;
 use tokio::sync::mpsc;
 use windlass_agent_runner::control::Request;
 use windlass_agent_runner::launch::User;
+use windlass_cache::{RealFs, Store, StoreOptions};
 use windlass_hands::wire::{Hello, LENGTH_BYTES, Op};
 use windlass_protocol::job::{Epoch, JobSpec, Resources, Source};
 use windlass_protocol::{BuildId, JobId, Namespace};
 
 use super::*;
+use crate::link_kit::Link;
 use crate::right::Right;
+
+mod artifact;
 
 const SLOT: User = User { uid: 64_124, gid: 64_124 };
 
@@ -32,6 +36,8 @@ struct World {
     user: Option<User>,
     masked: mpsc::Receiver<Request>,
     answers: Answers,
+    kit: Link,
+    linked: watch::Sender<Option<Connection>>,
 }
 
 fn spec() -> JobSpec {
@@ -62,8 +68,12 @@ fn spec() -> JobSpec {
 }
 
 fn api(home: &Home) -> JobApi {
-    let (_, link) = watch::channel(None);
-    JobApi::new(home, link).unwrap()
+    api_on(home, watch::channel(None).1, &Link::new())
+}
+
+fn api_on(home: &Home, link: watch::Receiver<Option<Connection>>, kit: &Link) -> JobApi {
+    let store = Store::open(Arc::new(RealFs), &home.cache(), StoreOptions::lazy(64 << 20)).unwrap();
+    JobApi::new(home, link, Bulk::new(kit.bulk.clone(), store)).unwrap()
 }
 
 impl World {
@@ -81,13 +91,15 @@ impl World {
             chown(&work, Some(user.uid), Some(user.gid)).unwrap();
         }
         let home = Home::open(&dir.path().join("agent")).unwrap();
-        let api = api(&home);
+        let kit = Link::new();
+        let (linked, link) = watch::channel(None);
+        let api = api_on(&home, link, &kit);
         let mut env = vec![("A".to_owned(), "1".to_owned()), ("MY_TOKEN".to_owned(), "hunter22".to_owned())];
         api.variables(&spec, Slot { index: 3, user }, &mut env);
         let changes = Arc::new(Changes::load(dir.path(), env.clone()).unwrap());
         let (requests, masked) = mpsc::channel(16);
         let answers = Answers::default();
-        let mut world = Self { home, api, spec, door: None, env, changes, user, masked, answers, dir };
+        let mut world = Self { home, api, spec, door: None, env, changes, user, masked, answers, kit, linked, dir };
         let party = world.party(Masking::new(requests, world.answers.clone()));
         world.door = Some(world.api.open(party).await.unwrap());
         world
@@ -398,44 +410,4 @@ async fn who_speaks_the_protocol_by_itself_gains_nothing_and_holds_nobody_up() {
     stream.write_all(b"\x01\0\0\0\x00").await.unwrap();
     assert_eq!(world.print(&["windlass", "env", "get", "A"]).await, "1\n");
     drop(hostile);
-}
-
-#[tokio::test]
-async fn patterns_mean_files_once_by_their_paths_in_the_build() {
-    let world = World::new().await;
-    let work = world.dir.path().join("checkout");
-    for (path, text) in [("log/a.txt", "1"), ("log/deep/b.txt", "22"), ("log/c.bin", ""), (".hidden.txt", "x")] {
-        fs::create_dir_all(work.join(path).parent().unwrap()).unwrap();
-        fs::write(work.join(path), text).unwrap();
-    }
-    std::os::unix::fs::symlink("deep", work.join("log/link")).unwrap();
-    std::os::unix::fs::symlink("nowhere", work.join("log/broken.txt")).unwrap();
-    for path in ["log", "log/deep"] {
-        fs::set_permissions(work.join(path), fs::Permissions::from_mode(0o755)).unwrap();
-    }
-    let upload = async |more: &[&str]| {
-        let line = [&["buildkite-agent", "artifact", "upload"], more].concat();
-        let (status, output, errors) = world.run(&line).await;
-        let found =
-            errors.lines().filter_map(|line| Some(line.strip_prefix("notice: ")?.split_once(" (")?.0.to_owned()));
-        (status, output, found.collect::<Vec<_>>(), errors)
-    };
-    let (status, output, found, errors) = upload(&["log/**/*.txt; *.txt ;log/a.txt"]).await;
-    // Nothing takes them yet, and nobody is told otherwise.
-    assert_eq!((status, output.as_str()), (Some(1), ""), "{errors}");
-    assert_eq!(found, [".hidden.txt", "log/a.txt", "log/deep/b.txt"]);
-    assert!(
-        errors.ends_with("3 files match; artifact upload is not served yet by this version of Windlass\n"),
-        "{errors}"
-    );
-    let (_, _, found, _) = upload(&["log/**.txt", "--glob-resolve-follow-symlinks"]).await;
-    assert_eq!(found, ["log/a.txt", "log/deep/b.txt", "log/link/b.txt"]);
-    let whole = format!("{}/log/c.bin", work.canonicalize().unwrap().display());
-    assert_eq!(upload(&[&whole]).await.2, ["log/c.bin"]);
-    assert_eq!(upload(&["log/[a].txt", "--literal"]).await.0, Some(0), "there is no file of this name");
-    let (status, _, _, errors) = upload(&["log/*.nothing"]).await;
-    assert_eq!((status, errors.as_str()), (Some(0), "notice: No files matched paths: log/*.nothing\n"));
-    let (status, _, _, errors) = upload(&["log/[a"]).await;
-    assert_eq!(status, Some(1));
-    assert!(errors.contains("invalid glob pattern"), "{errors}");
 }

@@ -28,10 +28,12 @@ pub(crate) enum Kind {
     Grant,
     /// What was said of this digest before counts no more: its bytes were found damaged.
     Void,
+    /// A namespace sees a blob no more; what nobody sees is not stored any more.
+    Release,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Blob, Self::Large, Self::Namespace, Self::Grant, Self::Void];
+    const ALL: [Self; 6] = [Self::Blob, Self::Large, Self::Namespace, Self::Grant, Self::Void, Self::Release];
 
     const fn code(self) -> u8 {
         match self {
@@ -40,6 +42,7 @@ impl Kind {
             Self::Namespace => 3,
             Self::Grant => 4,
             Self::Void => 5,
+            Self::Release => 6,
         }
     }
 }

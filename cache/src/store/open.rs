@@ -57,6 +57,7 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
         appender,
         counters,
         removal: Mutex::default(),
+        releasing: RwLock::default(),
         next_temporary: AtomicU64::new(0),
         _lock: lock,
     })
@@ -153,6 +154,9 @@ impl Recovery<'_> {
                     seen_by(namespace).map(|namespace| Change::Grant { digest, namespace })
                 }
                 Record::Void { digest } => Some(Change::Void { digest }),
+                Record::Release { digest, namespace } => {
+                    seen_by(namespace).map(|namespace| Change::Release { digest, namespace })
+                }
             };
             if let Some(change) = change {
                 index.apply(change);

@@ -164,6 +164,38 @@ fn what_is_served_after_a_killed_process_survives_a_power_failure_too_and_needs_
     assert_eq!(needed, BTreeMap::from(expected));
 }
 
+/// What others see stays, whatever a crash leaves of a release; what was released is right or gone.
+#[test]
+fn a_release_takes_nothing_from_anybody_else_at_any_point_of_a_crash() {
+    let fs = RecordingFs::new();
+    let mut promises = Vec::new();
+    work(&fs, &mut promises).unwrap();
+    let from = fs.op_count();
+    let store = open(&fs).unwrap();
+    let gone = [small(3), large(1), small(2)];
+    let of = |namespace: &Namespace| {
+        let held = store.held(|other| other == namespace);
+        let wanted = gone.iter().map(|bytes| Digest::of(bytes)).collect::<Vec<_>>();
+        held.into_iter().filter(|held| wanted.contains(&held.digest)).collect::<Vec<_>>()
+    };
+    // `small(2)` is the overlay's and, by a grant, the trusted one's: it stays with the latter.
+    assert_eq!(store.release(&of(&overlay())).unwrap(), 1, "small(3) was the overlay's alone");
+    let large_one: Vec<_> = of(&trusted()).into_iter().filter(|held| held.digest == Digest::of(&large(1))).collect();
+    assert_eq!(store.release(&large_one).unwrap(), 1);
+    store.put(&overlay(), &large(1)).unwrap();
+    promises.retain(|promise| promise.bytes != small(3) && promise.bytes != large(1));
+    promises.retain(|promise| promise.bytes != small(2) || promise.namespace == trusted());
+    promises.push(Promise { since: fs.op_count(), namespace: overlay(), bytes: large(1) });
+    assert_eq!(store.get(&trusted(), &Digest::of(&large(1))).unwrap().map(|_| ()), None);
+    assert!(store.contains(&overlay(), &Digest::of(&small(2))), "an overlay reads what is trusted");
+    drop(store);
+    assert_eq!(first_broken(&fs, from, &promises), None);
+    let again = open(&fs).unwrap();
+    for bytes in [small(3), large(1)] {
+        assert!(!again.contains(&trusted(), &Digest::of(&bytes)), "it was released");
+    }
+}
+
 #[test]
 fn a_full_disk_is_said_so_and_leaves_nothing_half_visible() {
     let whole = {

@@ -57,6 +57,68 @@ fn a_namespace_sees_its_own_and_an_overlay_its_projects_trusted_too_and_nobody_a
 }
 
 #[test]
+fn what_is_released_is_gone_with_its_last_namespace_and_what_was_used_meanwhile_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = durable(dir.path());
+    let (one, two) = (Namespace::trusted("p/artifacts"), Namespace::overlay("p/artifacts", "pr:1"));
+    let (small, large) = (bytes(1, 100), bytes(2, 100_000));
+    let files = || std::fs::read_dir(dir.path().join("large")).unwrap().count();
+    let mut digests = Vec::new();
+    for blob in [&small, &large] {
+        digests.push(store.put(&two, blob).unwrap());
+        assert_eq!(store.put(&one, blob).unwrap(), digests[digests.len() - 1]);
+    }
+    let held = |namespace: &Namespace| {
+        let mut held = store.held(|other| other == namespace);
+        held.sort();
+        held
+    };
+    let stale = held(&one);
+    assert_eq!(stale.len(), 2);
+    for digest in &digests {
+        drop(store.get(&one, digest).unwrap());
+    }
+    assert_eq!(store.release(&stale).unwrap(), 0, "somebody asked for them since");
+    let reading = store.get(&one, &digests[1]).unwrap().unwrap();
+    assert_eq!(store.release(&held(&one)).unwrap(), 0, "the overlay has them too");
+    assert_eq!((held(&one).len(), held(&two).len(), files()), (0, 2, 1));
+    assert!(!store.contains(&one, &digests[0]) && store.contains(&two, &digests[0]));
+    assert_eq!(store.stats().trusted_bytes, 0);
+    assert_eq!(store.release(&held(&two)).unwrap(), 2);
+    assert_eq!((store.stats().blobs, files()), (0, 0));
+    assert_eq!(reading.into_vec().unwrap(), large, "who holds it reads it to its end");
+    // It can come again, at once and after the next start.
+    assert_eq!(store.put(&two, &large).unwrap(), digests[1]);
+    drop(store);
+    let store = durable(dir.path());
+    assert!(store.contains(&two, &digests[1]) && !store.contains(&two, &digests[0]));
+    assert_eq!(store.stats().blobs, 1);
+}
+
+#[test]
+fn who_puts_while_others_release_has_what_was_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = durable(dir.path());
+    let names: Vec<_> = (0..4).map(|n| Namespace::overlay("p/artifacts", &format!("{n}"))).collect();
+    std::thread::scope(|scope| {
+        for name in &names {
+            let store = store.clone();
+            scope.spawn(move || {
+                for round in 0..30 {
+                    // The same few blobs in all namespaces, small and large.
+                    let blob = bytes(round % 3, if round % 2 == 0 { 200 } else { 70_000 });
+                    let digest = store.put(name, &blob).unwrap();
+                    let got = store.get(name, &digest).unwrap().map(|blob| blob.into_vec().unwrap());
+                    assert_eq!(got.as_deref(), Some(&blob[..]), "round {round}");
+                    store.release(&store.held(|other| other == name)).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(store.verify().unwrap().damaged, []);
+}
+
+#[test]
 fn bytes_are_stored_once_and_become_visible_by_upload_or_grant_alone() {
     let dir = tempfile::tempdir().unwrap();
     let store = durable(dir.path());

@@ -181,6 +181,9 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
     if let Some(days) = file.retention_days {
         config.retention_ms = days.saturating_mul(86_400_000);
     }
+    if let Some(days) = file.artifact_retention_days {
+        config.policy.artifact_retention_ms = days.saturating_mul(86_400_000);
+    }
     if let Some(seconds) = file.agent_certificate_seconds {
         config.lives.agent_ms = life_ms("agent_certificate_seconds", seconds, CERT_LIFE_MS)?;
     }

@@ -5,7 +5,7 @@ use windlass_protocol::message::{Health, Hello};
 use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, PipelineId, ScheduleId, TokenId};
 
 use crate::order::Obtained;
-use crate::row::{Actor, BuildRows, Joining, NewSchedule, NewToken, PipelineChange, Submit, Upload};
+use crate::row::{Actor, BuildRows, Joining, NewArtifacts, NewSchedule, NewToken, PipelineChange, Submit, Upload};
 
 /// Whom to answer: the shell's own number for a waiting request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -179,6 +179,8 @@ pub enum Request {
         /// Which.
         schedule: ScheduleId,
     },
+    /// Note what a job has uploaded, all or none.
+    AddArtifacts(Box<NewArtifacts>),
     /// Make a token.
     CreateToken(Box<NewToken>),
     /// Take a token back; its agents stay unless `and_agents` (F5).

@@ -34,8 +34,7 @@ impl Core {
             self.clear(job);
         }
         let row = &self.jobs[&job].row;
-        let build = row.build;
-        let last = row.attempts.last().copied();
+        let (build, last) = (row.build, row.attempts.last().copied());
         let id = self.attempt_for(last, epoch);
         let fresh = last != Some(id);
         let number = u32::try_from(self.jobs[&job].row.attempts.len()).unwrap_or(u32::MAX) + u32::from(fresh);
@@ -57,6 +56,7 @@ impl Core {
             log_complete: false,
             cause: None,
             finished_at: None,
+            artifacts: self.attempts.get(&id).map(|former| former.artifacts.clone()).unwrap_or_default(),
         };
         self.attempts.insert(id, attempt);
         self.book.attempts.insert(id);

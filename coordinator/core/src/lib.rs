@@ -14,7 +14,7 @@
 //! | [`view`] | what pages and metrics see |
 //! | [`invariant`] | what must always hold |
 //! | `state`, `load` | the core's data, its face, and how it comes from rows |
-//! | `request`, `build`, `upload`, `cancel`, `retry`, `token` | what clients ask for |
+//! | `request`, `build`, `upload`, `artifact`, `cancel`, `retry`, `token` | what clients ask for |
 //! | `registry` | pipelines by name |
 //! | `hello`, `event`, `lease`, `result` | what agents say, and the rights that they hold |
 //! | `agent`, `slot`, `silence`, `zone`, `drain`, `absence` | who is here, what each takes, and how one stops taking |
@@ -26,6 +26,7 @@
 
 mod absence;
 mod agent;
+mod artifact;
 mod build;
 mod cancel;
 mod concurrency;
@@ -44,8 +45,8 @@ mod lease;
 mod load;
 mod logbook;
 mod meta_data;
-pub mod order;
 mod offer;
+pub mod order;
 mod place;
 pub mod policy;
 mod queue;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, ScheduleId, TokenId};
 
 use crate::effect::Effect;
-use crate::row::{AuditRow, Change, EventRow, IdempotencyRow};
+use crate::row::{ArtifactRow, AuditRow, Change, EventRow, IdempotencyRow};
 use crate::state::Core;
 
 /// Collected while an input is handled, emptied into effects at its end.
@@ -27,6 +27,7 @@ pub(crate) struct Logbook {
     pub(crate) idempotency: Vec<IdempotencyRow>,
     pub(crate) audits: Vec<AuditRow>,
     pub(crate) events: Vec<EventRow>,
+    pub(crate) artifacts: Vec<ArtifactRow>,
     /// Builds that may have changed state.
     pub(crate) touched: BTreeSet<BuildId>,
     /// Builds that have ended and leave memory.
@@ -81,6 +82,7 @@ impl Core {
         changes.extend(book.idempotency.into_iter().map(Change::Idempotency));
         changes.extend(book.audits.into_iter().map(Change::Audit));
         changes.extend(book.events.into_iter().map(Change::Event));
+        changes.extend(book.artifacts.into_iter().map(|row| Change::Artifact(Box::new(row))));
         let changes = changes.into_iter().map(Effect::Change);
         if self.policy.bugs.reply_before_commit {
             self.effects.extend(book.out);

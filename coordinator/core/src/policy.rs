@@ -17,6 +17,8 @@ pub struct Policy {
     pub zone_hold_ms: u64,
     /// From when on a large job that fits nowhere holds back smaller ones (F56).
     pub reserve_after_ms: u64,
+    /// How long artifacts are kept.
+    pub artifact_retention_ms: u64,
     /// Added to every job's environment after everything else: names and values that the server knows.
     pub env: Vec<(String, String)>,
     /// Deliberate bugs, for the simulation to catch; all off.
@@ -33,6 +35,7 @@ impl Default for Policy {
             log_limit_bytes: limits::LOG_DEFAULT_LIMIT_BYTES,
             zone_hold_ms: limits::ZONE_HOLD_MS,
             reserve_after_ms: limits::RESERVE_AFTER_MS,
+            artifact_retention_ms: limits::ARTIFACT_RETENTION_MS,
             env: Vec::new(),
             bugs: Bugs::default(),
         }
@@ -70,6 +73,8 @@ pub struct Bugs {
     pub fire_twice: bool,
     /// I8: a build that a canceled job waited for goes on.
     pub orphan_triggered: bool,
+    /// I3: what a job uploaded is noted again when the same request comes again.
+    pub add_artifacts_twice: bool,
     /// I3: what an agent was given before its machine crashed is offered to it again, though it may have started.
     pub forget_reboot: bool,
     /// I10: leases get no deadline.

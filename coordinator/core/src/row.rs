@@ -6,17 +6,16 @@
 mod pipeline;
 mod schedule;
 mod trigger;
-
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use windlass_pipeline::graph::{BlockedState, Graph, Group, Node, Notify, Supersede};
 use windlass_protocol::job::{Epoch, Outcome, Resources, Source};
-use windlass_protocol::message::RefuseCode;
+use windlass_protocol::message::{NewArtifact, RefuseCode};
 use windlass_protocol::{
-    AgentId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, ScheduleId, TokenId, Trust, WallMs,
+    AgentId, ArtifactId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, ScheduleId, TokenId, Trust, WallMs,
 };
 
 pub use self::pipeline::{DEFAULT_BRANCH, PipelineChange, PipelineRow, Registered};
@@ -434,6 +433,51 @@ pub struct AttemptRow {
     /// When it ended, by the coordinator's clock.
     #[serde(default)]
     pub finished_at: Option<WallMs>,
+    /// What it has uploaded.
+    #[serde(default)]
+    pub artifacts: ArtifactTally,
+}
+
+/// What an attempt has uploaded, counted; the artifacts have rows of their own, which the core does not keep.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ArtifactTally {
+    /// How many.
+    pub count: u32,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The last requests that added some, in hex, oldest first: one that comes again adds nothing.
+    pub calls: VecDeque<String>,
+}
+
+/// An artifact: a file of a job that outlives it. Its bytes are a blob on the namespace's shelf.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactRow {
+    /// Its id.
+    pub id: ArtifactId,
+    /// Its build.
+    pub build: BuildId,
+    /// Its job.
+    pub job: JobId,
+    /// The attempt that uploaded it.
+    pub attempt: AttemptId,
+    /// Its path in the build, with `/`.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// BLAKE3 of its bytes: the blob's name.
+    pub digest: Digest,
+    /// SHA-1 of its bytes, in hex.
+    pub sha1: String,
+    /// SHA-256 of its bytes, in hex.
+    pub sha256: String,
+    /// Such as `text/plain`.
+    pub content_type: String,
+    /// Its build's, whose shelf has the blob.
+    pub namespace: Namespace,
+    /// When it was added.
+    pub created_at: WallMs,
+    /// When it goes.
+    pub expires_at: WallMs,
 }
 
 /// A slot of a concurrency group that outlives its job: what ran of it may still run (I3).
@@ -777,6 +821,8 @@ pub enum Change {
     Audit(AuditRow),
     /// Append; the store numbers it by commit and place.
     Event(EventRow),
+    /// Append.
+    Artifact(Box<ArtifactRow>),
     /// A pipeline's text, by digest; inserting it again changes nothing.
     Definition {
         /// Of the text.
@@ -889,6 +935,19 @@ pub struct Upload {
     pub graph: Graph,
     /// Steps after the job's own that have not started go first.
     pub replace: bool,
+}
+
+/// What a job has uploaded. The shell has seen the blobs, and keeps them until this is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewArtifacts {
+    /// Which attempt uploads: it must hold a right.
+    pub attempt: AttemptId,
+    /// By which right.
+    pub epoch: Epoch,
+    /// Made for one request: the same again changes nothing.
+    pub call: [u8; 16],
+    /// Which.
+    pub artifacts: Vec<NewArtifact>,
 }
 
 /// A new token, and for a join token of a new pool the pool with it.

@@ -24,6 +24,7 @@ use super::Ground;
 use super::auth::Caller;
 use super::extract::{JsonBody, Query};
 use super::problem::{Kind, Problem};
+use super::submit::check_name;
 
 /// Scopes that let one upload.
 const WRITE: [Scope; 2] = [Scope::CacheWrite, Scope::BuildsWrite];
@@ -39,9 +40,7 @@ pub(crate) struct Place {
 
 impl Place {
     fn namespace(&self, caller: &Caller) -> Result<Namespace, Problem> {
-        if self.project.is_empty() {
-            return Err(Problem::invalid("project: a pipeline's name"));
-        }
+        check_name("project", &self.project)?;
         caller.need_place(&self.project, None)?;
         Ok(caller.namespace(&self.project))
     }
@@ -83,7 +82,7 @@ fn digest(hex: &str) -> Result<Digest, Problem> {
 }
 
 /// Runs what blocks on the disk elsewhere.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Problem::internal(&error))
 }
 
@@ -146,7 +145,7 @@ pub(crate) async fn get(
     Ok(response)
 }
 
-async fn next_piece(mut reader: BlobReader) -> std::io::Result<Option<(Bytes, BlobReader)>> {
+pub(super) async fn next_piece(mut reader: BlobReader) -> std::io::Result<Option<(Bytes, BlobReader)>> {
     let read = tokio::task::spawn_blocking(move || {
         let mut piece = vec![0; HTTP_BLOB_PIECE_BYTES];
         let read = reader.read(&mut piece)?;

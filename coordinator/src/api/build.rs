@@ -239,22 +239,3 @@ pub(crate) async fn with_rows(
     }
     Ok(())
 }
-
-/// A build's artifacts.
-#[utoipa::path(
-    get,
-    path = "/api/v1/builds/{id}/artifacts",
-    tag = "builds",
-    operation_id = "build_artifacts",
-    params(("id" = String, Path, description = "A build's id, or `latest`")),
-    responses((status = 200, description = "A page", body = Object)),
-)]
-pub(crate) async fn artifacts(
-    State(ground): State<Ground>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Json<Page<serde_json::Value>>, Problem> {
-    caller.need(&[Scope::BuildsRead])?;
-    find(&ground, &caller, &id).await?;
-    Ok(Json(Page { items: Vec::new(), next_cursor: None }))
-}

@@ -179,7 +179,7 @@ async fn next_bytes(
 
 /// The range that a `Range` header names of so many bytes: `None` if it is not for us (several ranges, another unit),
 /// `Some(None)` if it lies past the end.
-fn parse_range(text: &str, total: u64) -> Option<Option<(u64, u64)>> {
+pub(super) fn parse_range(text: &str, total: u64) -> Option<Option<(u64, u64)>> {
     let (first, last) = text.strip_prefix("bytes=")?.trim().split_once('-')?;
     if first.is_empty() {
         let suffix: u64 = last.parse().ok()?;

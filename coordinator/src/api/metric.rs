@@ -249,6 +249,7 @@ fn write(ground: &Ground, moment: Option<&Moment>) -> Result<String, fmt::Error>
     logs(&mut registry, ground);
     cache(&mut registry, ground.fleet.store.stats());
     zones(&mut registry, ground);
+    shelves(&mut registry, ground);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -335,6 +336,19 @@ fn cache(registry: &mut Registry, stats: windlass_cache::Stats) {
     let damaged = Counter::<u64>::default();
     damaged.inc_by(stats.damaged);
     registry.register("cache_damaged_blobs", "Blobs that were found damaged and put aside", damaged);
+}
+
+fn shelves(registry: &mut Registry, ground: &Ground) {
+    let counts = ground.fleet.shelves.counts();
+    for (name, help, count) in [
+        ("artifacts", "Artifacts that jobs have added", counts.kept),
+        ("artifact_bytes", "Their bytes, whether they were sent or were there", counts.kept_bytes),
+        ("shelf_released_blobs", "Blobs that were let go since nothing named them any more", counts.released),
+    ] {
+        let counter = Counter::<u64>::default();
+        counter.inc_by(count);
+        registry.register(name, help, counter);
+    }
 }
 
 fn zones(registry: &mut Registry, ground: &Ground) {

@@ -211,7 +211,7 @@ pub(crate) async fn create(
     caller.need(&[Scope::PipelinesWrite])?;
     let settings = body.value;
     let name = settings.name.clone().ok_or_else(|| Problem::invalid("name: say the pipeline's name"))?;
-    check_name(&name)?;
+    check_name("name", &name)?;
     may_write(&caller, &name)?;
     let id = super::id::make(|ids| ids.pipeline(now().wall))?;
     let change = Box::new(checked(settings).await?);

@@ -310,7 +310,7 @@ impl Job {
             triggered_build: Made::of(row),
             group_key: group_key(row, rows),
             reused_from: None,
-            artifacts_count: 0,
+            artifacts_count: own.last().map_or(0, |attempt| attempt.artifacts.count),
             created_at: time(row.created_at),
             runnable_at: maybe_time(row.runnable_at),
             started_at: maybe_time(row.started_at),

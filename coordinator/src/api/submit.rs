@@ -218,7 +218,7 @@ fn draft(ground: &Ground, new: NewBuild, caller: &Caller, idempotency: Option<Re
     let sent = new.origin.map(|sent| origin(sent, &new.branch)).transpose()?;
     let pipeline = new.pipeline.or_else(|| repository_name(sent.as_ref()?)).or_else(|| caller.pipeline.clone());
     let pipeline = pipeline.ok_or_else(|| Problem::invalid("pipeline: say its name"))?;
-    check_name(&pipeline)?;
+    check_name("pipeline", &pipeline)?;
     let registered = ground.fleet.views.pipeline(&pipeline);
     let origin = match sent {
         Some(origin) => origin,
@@ -307,13 +307,13 @@ fn repository_name(origin: &Source) -> Option<String> {
 }
 
 /// A pipeline's name stands in paths and in `PIPELINE/NUMBER`.
-pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
+pub(crate) fn check_name(field: &str, name: &str) -> Result<(), Problem> {
     let bad = name.is_empty()
         || name.len() > NAME_MAX_BYTES
         || matches!(name, "." | "..")
         || name.chars().any(|character| character.is_control() || character == '/');
     if bad {
-        let detail = format!("pipeline: 1 to {NAME_MAX_BYTES} bytes, without a slash and control characters");
+        let detail = format!("{field}: 1 to {NAME_MAX_BYTES} bytes, without a slash and control characters");
         return Err(Problem::invalid(detail));
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! The API over a real desk: a store in memory, logs and blobs in a directory, and an agent played by the test.
 
+mod artifacts;
 mod asks;
 mod blobs;
 mod builds;
@@ -137,8 +138,10 @@ impl Bench {
         let (writer, loaded) = Writer::threaded(Box::new(memory.clone())).unwrap();
         tokio::spawn(Desk::new(inbox, writer, loaded, core_maker(Policy::default()).unwrap(), ports).run());
         let authority = Arc::new(Authority::open(dir.path(), &[], &[], crate::authority::Lives::default()).unwrap());
-        let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone()));
-        let fleet = fleet::Ground { desk, views, reader, logs, store, authority, jobs };
+        let shelves = crate::shelf::Shelves::new(store.clone(), dir.path());
+        let url = "http://localhost:7070".to_owned();
+        let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone(), shelves.clone(), url));
+        let fleet = fleet::Ground { desk, views, reader, logs, store, shelves, authority, jobs };
         let ground = Ground::new(fleet, Switchboard::default(), "http://w".to_owned(), metrics, definitions, true);
         let router = router(ground.clone());
         let mut bench = Self { router, ground, memory, admin: String::new(), offers, agent: None, _dir: dir };

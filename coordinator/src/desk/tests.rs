@@ -292,6 +292,7 @@ async fn retention_goes_between_commits_and_its_fault_harms_nobody_else() {
         idempotency_before: WallMs(1),
         agents_before: WallMs(1),
         audit_before: WallMs(1),
+        artifacts_at: WallMs(1),
         max_builds: 1,
     };
     assert!(in_time(bench.handle.expire(retention)).await.unwrap().builds.is_empty());

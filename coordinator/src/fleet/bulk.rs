@@ -1,4 +1,5 @@
-//! Fetching blobs: the right to an attempt is the capability, and its build's namespace decides what can be seen.
+//! Blobs for jobs and from them: the right to an attempt is the capability, and its build's namespace decides what can be seen
+//! and who will see what is stored.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -13,12 +14,12 @@ use windlass_protocol::identity::{AgentIdentity, Standing};
 use windlass_protocol::limits::{FETCH_STALL_MS, FETCHES_PER_AGENT_MAX};
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
 use windlass_protocol::message::validate::Validate as _;
-use windlass_protocol::message::{BlobHeader, FetchBlobs};
-use windlass_protocol::{AgentId, Digest, Namespace};
+use windlass_protocol::message::{BlobHeader, BulkAsk, FetchBlobs};
+use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, Namespace, Shelf};
 
 use super::conn::past;
 use super::control::{known, served_until};
-use super::{Ground, Switchboard};
+use super::{Ground, Switchboard, shelve};
 
 /// Pieces that are read ahead of the link.
 const AHEAD: usize = 8;
@@ -60,16 +61,16 @@ async fn answer_all(board: &Switchboard, connection: &Connection, peer: &AgentId
     }
 }
 
-/// Why a fetch is not answered.
+/// Why a request is not answered.
 #[derive(Debug, thiserror::Error)]
-enum Bad {
+pub(super) enum Bad {
     #[error(transparent)]
     Link(#[from] LinkError),
     #[error("the request breaks a rule: {0}")]
     Invalid(String),
     #[error("the attempt is not held by this agent by that right")]
     NotHeld,
-    #[error("the agent took nothing for {FETCH_STALL_MS} ms")]
+    #[error("the agent took or sent nothing for too long")]
     Stalled,
     #[error("the build cannot be read")]
     Build,
@@ -100,13 +101,30 @@ async fn respond(
     send: &mut FramedSend,
     recv: &mut FramedRecv,
 ) -> Result<(), Bad> {
-    let Some(request) = recv.recv_message::<FetchBlobs>().await? else { return Ok(()) };
+    let Some(request) = recv.recv_message::<BulkAsk>().await? else { return Ok(()) };
     request.validate().map_err(|invalid| Bad::Invalid(invalid.to_string()))?;
-    let held = board.current(agent).is_some_and(|conn| conn.holds(request.attempt, request.epoch));
+    let (build, attempt, epoch) = match &request {
+        BulkAsk::Fetch(fetch) => (fetch.build, fetch.attempt, fetch.epoch),
+        BulkAsk::Store(offer) => (offer.build, offer.attempt, offer.epoch),
+    };
+    let held = board.current(agent).is_some_and(|conn| conn.holds(attempt, epoch));
     if !held {
         return Err(Bad::NotHeld);
     }
-    let namespace = namespace(ground, &request).await?;
+    let namespace = namespace(ground, attempt, build).await?;
+    match request {
+        BulkAsk::Fetch(request) => fetch(board, ground, request, namespace, send).await,
+        BulkAsk::Store(offer) => shelve::respond(board, ground, offer, &namespace, send, recv).await,
+    }
+}
+
+async fn fetch(
+    board: &Switchboard,
+    ground: &Ground,
+    request: FetchBlobs,
+    namespace: Namespace,
+    send: &mut FramedSend,
+) -> Result<(), Bad> {
     // Nobody closes it.
     let _room = board.shared.rooms.fetches.acquire().await.map_err(|_| Bad::Build)?;
     let (pieces, mut queue) = mpsc::channel(AHEAD);
@@ -128,9 +146,9 @@ async fn respond(
 }
 
 /// The namespace of the attempt's own build, whatever build the request names.
-async fn namespace(ground: &Ground, request: &FetchBlobs) -> Result<Namespace, Bad> {
-    let attempt = ground.reader.attempt(request.attempt).await.map_err(|_| Bad::Build)?.ok_or(Bad::NotHeld)?;
-    if attempt.build != request.build {
+async fn namespace(ground: &Ground, attempt: AttemptId, build: BuildId) -> Result<Namespace, Bad> {
+    let attempt = ground.reader.attempt(attempt).await.map_err(|_| Bad::Build)?.ok_or(Bad::NotHeld)?;
+    if attempt.build != build {
         return Err(Bad::NotHeld);
     }
     let rows = ground.reader.some_jobs(attempt.build, vec![]).await.map_err(|_| Bad::Build)?.ok_or(Bad::Build)?;
@@ -144,8 +162,11 @@ enum Piece {
 
 /// Reads the blobs in order; ends early where nobody listens any more.
 fn read(store: &Store, namespace: &Namespace, digests: &[Digest], pieces: &mpsc::Sender<Piece>) -> Result<(), Fault> {
+    let shelves = Shelf::ALL.map(|shelf| namespace.on(shelf));
     for digest in digests {
-        let blob = store.get(namespace, digest)?;
+        // What a job of the build may see is found, wherever it was kept.
+        let place = shelves.iter().find(|on| store.blob_len(on, digest).is_some()).unwrap_or(namespace);
+        let blob = store.get(place, digest)?;
         let header = blob.as_ref().map_or(BlobHeader::Absent, |blob| BlobHeader::Found { bytes: blob.len() });
         if pieces.blocking_send(Piece::Header(header)).is_err() {
             return Ok(());

@@ -21,6 +21,7 @@ use windlass_protocol::{TokenId, Trust, WallMs};
 use super::*;
 use crate::authority::Lives;
 use crate::desk::{Inbox, channel};
+use crate::job_desk::CoreJobDesk;
 use crate::views::reader::Offload;
 
 const AGENT: AgentId = AgentId::from_bytes([7; 16]);
@@ -55,13 +56,16 @@ impl World {
         let (desk, inbox) = channel();
         let vfs = Arc::new(RealFs);
         let reader = Reader::new(views.clone(), Arc::new(MemoryStore::new().history()), Offload::Here);
-        let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone()));
+        let store = Store::open(vfs.clone(), &dir.path().join("cache"), StoreOptions::default()).unwrap();
+        let shelves = Shelves::new(store.clone(), dir.path());
+        let jobs = Arc::new(CoreJobDesk::new(desk.clone(), reader.clone(), shelves.clone(), String::new()));
         let ground = Ground {
             desk,
             views: views.clone(),
             reader,
-            logs: LogStore::open(vfs.clone(), &dir.path().join("logs"), Options::default()).unwrap(),
-            store: Store::open(vfs, &dir.path().join("cache"), StoreOptions::default()).unwrap(),
+            logs: LogStore::open(vfs, &dir.path().join("logs"), Options::default()).unwrap(),
+            store,
+            shelves,
             authority: Arc::clone(&authority),
             jobs,
         };

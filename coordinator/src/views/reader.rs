@@ -1,12 +1,15 @@
 //! Reads for the API: rows from the store, never newer than what is published, with volatile progress laid over them.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use windlass_coordinator_core::row::{AgentRow, AttemptRow, AuditRow, BuildRow, BuildRows};
-use windlass_coordinator_store::{BuildFilter, Cursor, EventSeq, Fault, History, Page, Seq, StoredEvent};
-use windlass_protocol::{AttemptId, BuildId, Digest, JobId, TokenId, limits};
+use windlass_coordinator_core::row::{AgentRow, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows};
+use windlass_coordinator_store::{
+    ArtifactFilter, BuildFilter, Cursor, EventSeq, Fault, History, Page, Seq, StoredEvent,
+};
+use windlass_protocol::{ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
 
 use super::{Views, Watch};
 
@@ -147,6 +150,36 @@ impl Reader {
     /// [`ReadError`].
     pub async fn agents_of(&self, token: TokenId, limit: usize) -> Result<Vec<AgentRow>, ReadError> {
         Ok(self.read(move |history| history.agents_of(token, limit)).await?.1)
+    }
+
+    /// A build's artifacts, newest first.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn artifacts(
+        &self,
+        filter: ArtifactFilter,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<ArtifactRow>, ReadError> {
+        Ok(self.read(move |history| history.artifacts(&filter, after, limit)).await?.1)
+    }
+
+    /// One artifact.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn artifact(&self, id: ArtifactId) -> Result<Option<ArtifactRow>, ReadError> {
+        Ok(self.read(move |history| history.artifact(id)).await?.1)
+    }
+
+    /// Whose artifacts name each of these blobs.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn naming(&self, digests: Vec<Digest>) -> Result<Vec<BTreeSet<Namespace>>, ReadError> {
+        let all = move |history: &dyn History| digests.iter().map(|digest| history.naming(*digest)).collect();
+        Ok(self.read(all).await?.1)
     }
 
     /// A pipeline's text by its digest.

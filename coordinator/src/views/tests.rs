@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use windlass_coordinator_core::effect::{AgentState, Progress};
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, AgentRow, AttemptRow, AttemptState, BuildEvent, BuildRow, BuildSource, BuildState, Change,
-    EventRow, JobRow, JobState,
+    Actor, ActorKind, AgentRow, ArtifactTally, AttemptRow, AttemptState, BuildEvent, BuildRow, BuildSource, BuildState,
+    Change, EventRow, JobRow, JobState,
 };
 use windlass_coordinator_store::{EventSeq, MemoryStore, Seq, Store, WriterEpoch};
 use windlass_pipeline::graph::{Node, NodeKind, Supersede};
@@ -133,6 +133,7 @@ fn attempt(state: AttemptState) -> Change {
         log_complete: false,
         cause: None,
         finished_at: None,
+        artifacts: ArtifactTally::default(),
     }))
 }
 

@@ -110,6 +110,7 @@ fn attempt(build: BuildId, job: JobId, id: AttemptId, epoch: u64) -> AttemptRow 
         log_complete: false,
         cause: None,
         finished_at: None,
+        artifacts: ArtifactTally::default(),
     }
 }
 

@@ -25,6 +25,7 @@ pub use fault::{Fault, OpenError};
 pub use memory::{MemoryHistory, MemoryStore};
 pub use sqlite::{Options, SqliteHistory, SqliteStore, open};
 pub use store::{
-    BuildFilter, Cursor, EventSeq, Expired, History, Page, Retention, Seq, Space, Store, StoredEvent, WriterEpoch,
+    ArtifactFilter, BuildFilter, Cursor, EventSeq, Expired, History, Page, Retention, Seq, Space, Store, StoredEvent,
+    WriterEpoch,
 };
 pub use url::{StoreUrl, StoreUrlError};

@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use windlass_coordinator_core::row::{AgentRow, AttemptRow, AuditRow, BuildRow, BuildRows, Change, Rows};
-use windlass_protocol::{AttemptId, BuildId, Digest, JobId, TokenId, limits};
+use windlass_coordinator_core::row::{AgentRow, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, Change, Rows};
+use windlass_protocol::{ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
 
 use crate::fault::Fault;
 use crate::store::{
-    BuildFilter, Cursor, EventSeq, Expired, History, Page, Retention, Seq, Space, Store, StoredEvent, WriterEpoch,
+    ArtifactFilter, BuildFilter, Cursor, EventSeq, Expired, History, Page, Retention, Seq, Space, Store, StoredEvent,
+    WriterEpoch,
 };
 
 /// A store that forgets everything when its last clone is dropped.
@@ -36,6 +37,9 @@ struct Memory {
     audit: Vec<(u64, AuditRow)>,
     audited: u64,
     definitions: BTreeMap<Digest, String>,
+    /// Numbered, as the audit trail is.
+    artifacts: Vec<(u64, ArtifactRow)>,
+    added: u64,
     seq: Seq,
     fence: WriterEpoch,
     low: bool,
@@ -125,6 +129,10 @@ impl Memory {
                 *place += 1;
                 self.events.insert((row.build, seq), StoredEvent { seq, row: row.clone() });
             }
+            Change::Artifact(row) => {
+                self.added += 1;
+                self.artifacts.push((self.added, (**row).clone()));
+            }
             Change::Definition { digest, text } => {
                 self.definitions.entry(*digest).or_insert_with(|| text.clone());
             }
@@ -150,6 +158,7 @@ impl Memory {
         self.rows.jobs.retain(|_, job| job.build != id);
         self.rows.attempts.retain(|_, attempt| attempt.build != id);
         self.events.retain(|(build, _), _| *build != id);
+        self.artifacts.retain(|(_, row)| row.build != id);
         expired.builds.push(id);
         if self.delete_definition(build.definition) {
             expired.definitions.push(build.definition);
@@ -203,7 +212,8 @@ impl Store for MemoryStore {
         memory.fenced(epoch)?;
         memory.fail()?;
         memory.rows.idempotency.retain(|_, row| row.at >= retention.idempotency_before);
-        let (agents, audit) = (memory.rows.agents.len(), memory.audit.len());
+        let (agents, audit, artifacts) = (memory.rows.agents.len(), memory.audit.len(), memory.artifacts.len());
+        memory.artifacts.retain(|(_, row)| row.expires_at > retention.artifacts_at);
         memory.rows.agents.retain(|_, row| row.gone.is_none() || row.gone_since() >= retention.agents_before);
         memory.audit.retain(|(_, row)| row.at >= retention.audit_before);
         let mut ended: Vec<_> = (memory.rows.builds.values())
@@ -215,6 +225,7 @@ impl Store for MemoryStore {
         let mut expired = Expired {
             agents: agents - memory.rows.agents.len(),
             audit_lines: audit - memory.audit.len(),
+            artifacts: artifacts - memory.artifacts.len(),
             more: ended.len() > retention.max_builds,
             ..Expired::default()
         };
@@ -313,6 +324,29 @@ impl History for MemoryHistory {
         let memory = self.lock();
         let found = memory.rows.agents.values().rev().filter(|agent| agent.token == token).cloned();
         Ok(found.take(limit.clamp(1, limits::AGENTS_OF_TOKEN_MAX)).collect())
+    }
+
+    fn artifacts(
+        &self,
+        filter: &ArtifactFilter,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<ArtifactRow>, Fault> {
+        let memory = self.lock();
+        let place = |id| memory.artifacts.iter().find(|(_, row)| row.id == id).map_or(0, |(number, _)| *number);
+        let below = filter.before.map_or(u64::MAX, place);
+        let found = memory.artifacts.iter().rev().filter(|(number, row)| *number < below && filter.matches(row));
+        Ok(page(found.cloned(), after, limit))
+    }
+
+    fn artifact(&self, id: ArtifactId) -> Result<Option<ArtifactRow>, Fault> {
+        Ok(self.lock().artifacts.iter().find(|(_, row)| row.id == id).map(|(_, row)| row.clone()))
+    }
+
+    fn naming(&self, digest: Digest) -> Result<BTreeSet<Namespace>, Fault> {
+        let memory = self.lock();
+        let naming = memory.artifacts.iter().filter(|(_, row)| row.digest == digest);
+        Ok(naming.map(|(_, row)| row.namespace.clone()).collect())
     }
 
     fn definition(&self, digest: Digest) -> Result<Option<String>, Fault> {

@@ -3,13 +3,15 @@
 //! Both are blocking: a thread of its own calls the store, blocking tasks call history. History may be ahead of what has
 //! been published by a moment; [`History::seq`], asked after a read, bounds how far.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use windlass_coordinator_core::row::{
-    AgentRow, AttemptRow, AuditRow, BuildRow, BuildRows, BuildState, Change, EventRow, Rows,
+    AgentRow, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, BuildState, Change, EventRow, Rows,
 };
-use windlass_protocol::{AttemptId, BuildId, Digest, JobId, TokenId, WallMs, limits};
+use windlass_pipeline::glob::PathQuery;
+use windlass_protocol::{ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, WallMs, limits};
 
 use crate::fault::Fault;
 
@@ -90,6 +92,8 @@ pub struct Retention {
     pub agents_before: WallMs,
     /// Lines of the audit trail written before this.
     pub audit_before: WallMs,
+    /// Artifacts whose time is over by then.
+    pub artifacts_at: WallMs,
     /// Builds in one piece, at most.
     pub max_builds: usize,
 }
@@ -107,6 +111,8 @@ pub struct Expired {
     pub agents: usize,
     /// How many lines of the audit trail.
     pub audit_lines: usize,
+    /// How many artifacts whose time was over; those of builds that are no more are not counted.
+    pub artifacts: usize,
     /// There is more to delete: call again.
     pub more: bool,
 }
@@ -168,6 +174,32 @@ impl BuildFilter {
             && self.state.is_none_or(|state| state == build.state)
             && (!self.blocked || build.blocked.is_some())
             && self.branch.as_ref().is_none_or(|branch| *branch == build.branch)
+    }
+}
+
+/// Which artifacts to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArtifactFilter {
+    /// Of this build.
+    pub build: BuildId,
+    /// Only of these attempts.
+    pub attempts: Option<BTreeSet<AttemptId>>,
+    /// Only those whose path this describes (reference 20.3).
+    pub path: Option<PathQuery>,
+    /// Only those whose time is not over by then.
+    pub at: WallMs,
+    /// Only those that were added before this one; none where it is no more.
+    pub before: Option<ArtifactId>,
+}
+
+impl ArtifactFilter {
+    /// Whether an artifact is listed, as far as it says so itself.
+    #[must_use]
+    pub fn matches(&self, row: &ArtifactRow) -> bool {
+        row.build == self.build
+            && row.expires_at > self.at
+            && self.attempts.as_ref().is_none_or(|attempts| attempts.contains(&row.attempt))
+            && self.path.as_ref().is_none_or(|path| path.matches(&row.path))
     }
 }
 
@@ -270,6 +302,29 @@ pub trait History: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Fault`].
     fn agents_of(&self, token: TokenId, limit: usize) -> Result<Vec<AgentRow>, Fault>;
+
+    /// A build's artifacts, newest first.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    fn artifacts(
+        &self,
+        filter: &ArtifactFilter,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<ArtifactRow>, Fault>;
+
+    /// One artifact.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    fn artifact(&self, id: ArtifactId) -> Result<Option<ArtifactRow>, Fault>;
+
+    /// Whose artifacts name a blob: each namespace once.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    fn naming(&self, digest: Digest) -> Result<BTreeSet<Namespace>, Fault>;
 
     /// A pipeline's text by its digest.
     ///

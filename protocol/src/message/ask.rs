@@ -8,12 +8,13 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::validate::{Invalid, Validate, require};
-use crate::id::{AttemptId, BuildId};
+use crate::id::{ArtifactId, AttemptId, BuildId, JobId};
 use crate::job::Epoch;
 use crate::limits::{
-    ANNOTATION_CONTEXT_MAX_CHARS, ANNOTATION_MAX_BYTES, ARTIFACTS_PER_ASK_MAX, ASK_TEXT_MAX_BYTES, DETAIL_MAX_BYTES,
-    ENV_MAX_BYTES, ENV_VARS_MAX, META_DATA_KEY_MAX_BYTES, META_DATA_KEYS_MAX, META_DATA_MAX_BYTES,
-    META_DATA_VALUE_MAX_BYTES, NAME_MAX_BYTES, PIPELINE_MAX_BYTES, STEP_VALUE_MAX_BYTES, TREE_NAME_MAX_BYTES,
+    ANNOTATION_CONTEXT_MAX_CHARS, ANNOTATION_MAX_BYTES, ARTIFACT_MAX_BYTES, ARTIFACTS_FOUND_MAX, ARTIFACTS_PER_ASK_MAX,
+    ASK_TEXT_MAX_BYTES, DETAIL_MAX_BYTES, ENV_MAX_BYTES, ENV_VARS_MAX, META_DATA_KEY_MAX_BYTES, META_DATA_KEYS_MAX,
+    META_DATA_MAX_BYTES, META_DATA_VALUE_MAX_BYTES, NAME_MAX_BYTES, PIPELINE_MAX_BYTES, STEP_VALUE_MAX_BYTES,
+    TREE_NAME_MAX_BYTES, URL_MAX_BYTES,
 };
 
 /// One request.
@@ -72,6 +73,38 @@ pub struct NewArtifact {
     pub sha256: [u8; 32],
     /// Such as `text/plain`.
     pub content_type: String,
+}
+
+/// Which artifacts are looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct ArtifactQuery {
+    /// Another build than the attempt's.
+    pub build: Option<BuildId>,
+    /// Their path; `*` is any run of characters, `/` too (reference 20.3).
+    pub path: String,
+    /// Only of this step: key, label or job.
+    pub step: String,
+    /// Of earlier attempts too.
+    pub retried: bool,
+    /// Only what was added before this one, where an answer was full.
+    pub before: Option<ArtifactId>,
+}
+
+/// An artifact that was looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct FoundArtifact {
+    /// Its id.
+    pub id: ArtifactId,
+    /// The job that made it.
+    pub job: JobId,
+    /// When it was added.
+    pub created_at: crate::time::WallMs,
+    /// Where people get it.
+    pub url: String,
+    /// What was said of it.
+    pub artifact: NewArtifact,
 }
 
 /// What is asked.
@@ -158,17 +191,8 @@ pub enum Asked {
         /// Which.
         artifacts: Vec<NewArtifact>,
     },
-    /// Artifacts that a query finds.
-    FindArtifacts {
-        /// Another build than the attempt's.
-        build: Option<BuildId>,
-        /// The query.
-        query: String,
-        /// Only of this step: key, label or job.
-        step: String,
-        /// Of earlier attempts too.
-        retried: bool,
-    },
+    /// Artifacts that a query finds, newest first; [`Told::Artifacts`].
+    FindArtifacts(Box<ArtifactQuery>),
     /// Secrets.
     GetSecrets {
         /// Their keys.
@@ -233,6 +257,8 @@ pub enum Told {
         /// For people.
         detail: String,
     },
+    /// Artifacts, newest first; as many as [`crate::limits::ARTIFACTS_FOUND_MAX`] where there may be more.
+    Artifacts(Vec<FoundArtifact>),
 }
 
 impl Asked {
@@ -251,7 +277,7 @@ impl Asked {
             | Self::CancelStep { .. }
             | Self::CancelBuild
             | Self::AddArtifacts { .. }
-            | Self::FindArtifacts { .. }
+            | Self::FindArtifacts(_)
             | Self::GetSecrets { .. }
             | Self::IssueToken { .. } => 0,
         }
@@ -313,9 +339,9 @@ impl Validate for Asked {
                 require(counted, "artifacts", "there are 1 to 30 in a request")?;
                 artifacts.iter().try_for_each(Validate::validate)
             }
-            Self::FindArtifacts { build: _, query, step, retried: _ } => {
-                at_most("artifacts.query", query, TREE_NAME_MAX_BYTES, "a query has at most 4096 bytes")?;
-                short("artifacts.step", step)
+            Self::FindArtifacts(query) => {
+                at_most("artifacts.path", &query.path, TREE_NAME_MAX_BYTES, "a query has at most 4096 bytes")?;
+                short("artifacts.step", &query.step)
             }
             Self::GetSecrets { keys } => {
                 require((1..=100).contains(&keys.len()), "secrets.keys", "there are 1 to 100 in a request")?;
@@ -340,6 +366,7 @@ impl Validate for NewArtifact {
         let inside = !self.path.is_empty() && self.path.len() <= TREE_NAME_MAX_BYTES && !self.path.contains('\0');
         let walks = self.path.split('/').any(|part| part.is_empty() || part == "." || part == "..");
         require(inside && !walks, "artifact.path", "a path has 1 to 4096 bytes, and names no way up")?;
+        require(self.bytes <= ARTIFACT_MAX_BYTES, "artifact.bytes", "an artifact has at most 10 GiB")?;
         short("artifact.content_type", &self.content_type)
     }
 }
@@ -356,6 +383,13 @@ impl Validate for Told {
                 keys.iter().try_for_each(|name| key("told.keys", name))
             }
             Self::Text(text) => at_most("told.text", text, ASK_TEXT_MAX_BYTES, "a text has at most 768 KiB"),
+            Self::Artifacts(found) => {
+                require(found.len() <= ARTIFACTS_FOUND_MAX, "told.artifacts", "there are at most 100 in an answer")?;
+                found.iter().try_for_each(|found| {
+                    at_most("told.url", &found.url, URL_MAX_BYTES, "a URL has its limit")?;
+                    found.artifact.validate()
+                })
+            }
             Self::Refused { code: _, detail } => {
                 at_most("told.detail", detail, DETAIL_MAX_BYTES, "it is a sentence or two")
             }

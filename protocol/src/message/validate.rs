@@ -6,17 +6,18 @@
 use std::collections::BTreeSet;
 
 use super::{
-    AgentMessage, BlobHeader, CoordinatorMessage, Enrol, EnrolAnswer, Evidence, FetchBlobs, Held, Hello, LogHeader,
-    Verdict,
+    AgentMessage, BlobHeader, BulkAsk, CoordinatorMessage, Enrol, EnrolAnswer, Evidence, FetchBlobs, Held, Hello,
+    LogHeader, StoreAnswer, StoreBlobs, Verdict,
 };
 use crate::cause::Cause;
 use crate::id::AttemptId;
 use crate::job::{Epoch, JobSpec, Outcome, Resources, Source};
 use crate::limits::{
-    ATTEMPTS_PER_JOB_MAX, BLOB_MAX_BYTES, CAPABILITIES_MAX, CERT_MAX_BYTES, CHAIN_MAX, COMMAND_MAX_BYTES,
-    CSR_MAX_BYTES, DETAIL_MAX_BYTES, ENV_MAX_BYTES, ENV_VARS_MAX, EVIDENCE_MAX_BYTES, HELD_MAX, IMAGE_REF_MAX_BYTES,
-    LEASE_MAX_MS, LEASE_MIN_MS, LOG_MAX_BYTES, MESSAGE_MAX_BYTES, MISSING_MAX_DIGESTS, NAME_MAX_BYTES, SLOTS_MAX,
-    STEP_CPU_MAX_MILLIS, STEP_KEY_MAX_CHARS, TAGS_MAX, TIMEOUT_MAX_MS, URL_MAX_BYTES,
+    ARTIFACT_MAX_BYTES, ATTEMPTS_PER_JOB_MAX, BLOB_MAX_BYTES, CAPABILITIES_MAX, CERT_MAX_BYTES, CHAIN_MAX,
+    COMMAND_MAX_BYTES, CSR_MAX_BYTES, DETAIL_MAX_BYTES, ENV_MAX_BYTES, ENV_VARS_MAX, EVIDENCE_MAX_BYTES, HELD_MAX,
+    IMAGE_REF_MAX_BYTES, LEASE_MAX_MS, LEASE_MIN_MS, LOG_MAX_BYTES, MESSAGE_MAX_BYTES, MISSING_MAX_DIGESTS,
+    NAME_MAX_BYTES, SLOTS_MAX, STEP_CPU_MAX_MILLIS, STEP_KEY_MAX_CHARS, STORE_MAX_BLOBS, TAGS_MAX, TIMEOUT_MAX_MS,
+    URL_MAX_BYTES,
 };
 
 /// A message that decodes and makes no sense.
@@ -308,6 +309,38 @@ impl Validate for FetchBlobs {
         granted("fetch.epoch", self.epoch)?;
         let counted = (1..=MISSING_MAX_DIGESTS).contains(&self.digests.len());
         require(counted, "fetch.digests", "a request names 1 to 10000 blobs")
+    }
+}
+
+impl Validate for BulkAsk {
+    fn validate(&self) -> Result<(), Invalid> {
+        match self {
+            Self::Fetch(fetch) => fetch.validate(),
+            Self::Store(store) => store.validate(),
+        }
+    }
+}
+
+impl Validate for StoreBlobs {
+    fn validate(&self) -> Result<(), Invalid> {
+        granted("store.epoch", self.epoch)?;
+        let counted = (1..=STORE_MAX_BLOBS).contains(&self.blobs.len());
+        require(counted, "store.blobs", "a request names 1 to 8000 blobs")?;
+        let small = self.blobs.iter().all(|(_, bytes)| *bytes <= ARTIFACT_MAX_BYTES);
+        require(small, "store.bytes", "what a job stores has at most 10 GiB")
+    }
+}
+
+impl Validate for StoreAnswer {
+    fn validate(&self) -> Result<(), Invalid> {
+        match self {
+            Self::Wanted(places) => {
+                require(places.len() <= STORE_MAX_BLOBS, "store.wanted", "there are at most 8000")?;
+                require(places.is_sorted_by(|a, b| a < b), "store.wanted", "each place comes once, in order")
+            }
+            Self::Stored => Ok(()),
+            Self::Refused { code: _, detail } => at_most("store.detail", detail, DETAIL_MAX_BYTES),
+        }
     }
 }
 

@@ -65,6 +65,7 @@ names! {
         core::Input::Request { request: Request::RetryJob { .. }, .. } => "input.retry_job",
         core::Input::Request { request: Request::Upload(_), .. } => "input.upload",
         core::Input::Request { request: Request::SetMetaData { .. }, .. } => "input.set_meta_data",
+        core::Input::Request { request: Request::AddArtifacts(_), .. } => "input.add_artifacts",
         core::Input::Request { request: Request::Unblock { .. }, .. } => "input.unblock",
         core::Input::Request { request: Request::CreatePipeline { .. }, .. } => "input.create_pipeline",
         core::Input::Request { request: Request::UpdatePipeline { .. }, .. } => "input.update_pipeline",
@@ -177,6 +178,7 @@ names! {
         Change::Audit(_) => "change.audit",
         Change::Event(_) => "change.event",
         Change::Definition { .. } => "change.definition",
+        Change::Artifact(_) => "change.artifact",
     }
 }
 

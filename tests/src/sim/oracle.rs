@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::input::AgentEvent;
 use windlass_coordinator_core::row::{
-    AttemptRow, AttemptState, BuildEvent, BuildRow, BuildState, Change, JobRow, JobState, ScheduleRow,
+    AttemptRow, AttemptState, BuildEvent, BuildRow, BuildState, Change, JobRow, JobState, ScheduleRow, ArtifactRow,
 };
 use windlass_coordinator_core::{Input, Reply};
 use windlass_pipeline::graph::{Method, NodeKind};
@@ -76,6 +76,8 @@ pub struct Oracle {
     fired: BTreeMap<(ScheduleId, WallMs), BuildId>,
     /// Builds whose cancel was committed, and jobs that were canceled alone.
     canceled: BTreeSet<BuildId>,
+    /// What attempts uploaded, by path.
+    uploaded: BTreeSet<(AttemptId, String)>,
 }
 
 impl Oracle {
@@ -217,11 +219,24 @@ impl Oracle {
                 }
                 _ => Ok(()),
             },
+            Change::Artifact(row) => self.commit_artifact(row, store),
             Change::Meta(meta) if meta.last_epoch < store.rows.meta.last_epoch => {
                 Err(("I2", format!("the last right falls to {}", meta.last_epoch)))
             }
             _ => Ok(()),
         }
+    }
+
+    /// The workload gives each request a path of its own.
+    fn commit_artifact(&mut self, row: &ArtifactRow, store: &Store) -> Verdict {
+        let known = store.rows.attempts.get(&row.attempt);
+        if known.is_none_or(|attempt| attempt.state.is_final() || attempt.build != row.build) {
+            return Err(("I3", format!("artifact {} of attempt {}, which holds no right", row.id, row.attempt)));
+        }
+        if !self.uploaded.insert((row.attempt, row.path.clone())) {
+            return Err(("I3", format!("attempt {}: {} is noted twice", row.attempt, row.path)));
+        }
+        Ok(())
     }
 
     fn commit_attempt(&mut self, row: &AttemptRow, store: &Store) -> Verdict {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use windlass_coordinator_core::row::{AuditRow, BuildRows, Change, EventRow, Rows};
-use windlass_protocol::{BuildId, Digest};
+use windlass_coordinator_core::row::{ArtifactRow, AuditRow, BuildRows, Change, EventRow, Rows};
+use windlass_protocol::{ArtifactId, BuildId, Digest};
 
 /// Everything that was committed, ever.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +14,8 @@ pub struct Store {
     pub events: Vec<EventRow>,
     /// The audit trail.
     pub audits: Vec<AuditRow>,
+    /// What jobs uploaded.
+    pub artifacts: BTreeMap<ArtifactId, ArtifactRow>,
     /// Pipelines' texts.
     pub definitions: BTreeMap<Digest, String>,
 }
@@ -74,6 +76,9 @@ impl Store {
             }
             Change::Audit(row) => self.audits.push(row),
             Change::Event(row) => self.events.push(row),
+            Change::Artifact(row) => {
+                self.artifacts.insert(row.id, *row);
+            }
             Change::Definition { digest, text } => {
                 self.definitions.insert(digest, text);
             }

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, BuildSource, JobRow, JobState, Joining, NewSchedule, NewToken, PipelineChange, PoolRow, Submit,
-    TagPolicy, TokenGrant, Upload,
+    Actor, ActorKind, BuildSource, JobRow, JobState, Joining, NewSchedule, NewToken, PipelineChange, PoolRow, Submit, TagPolicy, TokenGrant, Upload, NewArtifacts,
 };
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
 use windlass_pipeline::graph::NodeKind;
-use windlass_protocol::job::Source;
+use windlass_protocol::job::{Epoch, Source};
 use windlass_protocol::limits::{BUILD_EXPIRY_MS, LEASE_DEFAULT_MS};
-use windlass_protocol::{BuildId, Digest, JobId, Namespace, PipelineId, ScheduleId, TokenId, Trust, WallMs};
+use windlass_protocol::{BuildId, Digest, JobId, Namespace, PipelineId, ScheduleId, TokenId, Trust, WallMs, AttemptId};
+use windlass_protocol::message::NewArtifact;
 
 use super::graphs;
 use super::host::Host;
@@ -408,6 +408,9 @@ impl World {
     fn say_something(&mut self) {
         let attempts: Vec<_> = self.store.rows.attempts.values().map(|row| (row.build, row.id, row.epoch)).collect();
         let Some((build, attempt, epoch)) = self.random.pick(&attempts) else { return };
+        if self.random.thousandth(500) {
+            return self.note_an_artifact(attempt, epoch);
+        }
         let values = [("said".to_owned(), "v".to_owned())].into();
         self.ask(Request::SetMetaData { build, by: Some((attempt, epoch)), values }, Asked::Once(None));
     }
@@ -452,6 +455,22 @@ impl World {
             self.ask(Request::RemoveSchedule { schedule }, Asked::Once(None));
             self.ask(Request::RemoveSchedule { schedule }, Asked::Once(None));
         }
+    /// Some job has uploaded a file; now and then its request comes twice.
+    fn note_an_artifact(&mut self, attempt: AttemptId, epoch: Epoch) {
+        let call = self.sixteen();
+        let artifact = NewArtifact {
+            path: Digest::of(&call).to_hex(),
+            bytes: self.random.below(1 << 20),
+            digest: Digest::of(&call),
+            sha1: [1; 20],
+            sha256: [2; 32],
+            content_type: "text/plain".to_owned(),
+        };
+        let new = NewArtifacts { attempt, epoch, call, artifacts: vec![artifact] };
+        if self.random.thousandth(400) {
+            self.ask(Request::AddArtifacts(Box::new(new.clone())), Asked::Once(None));
+        }
+        self.ask(Request::AddArtifacts(Box::new(new)), Asked::Once(None));
     }
 
     fn meddle_with_tokens(&mut self) {
@@ -636,7 +655,7 @@ impl World {
         }
     }
 
-    fn held_record(&self) -> Option<(usize, windlass_protocol::AttemptId)> {
+    fn held_record(&self) -> Option<(usize, AttemptId)> {
         let held = self.hosts.iter().enumerate();
         held.filter_map(|(index, host)| Some((index, *host.records.keys().next()?))).next()
     }

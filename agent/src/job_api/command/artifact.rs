@@ -1,13 +1,56 @@
-//! `artifact upload|search|download|shasum`: what is not served yet fails, after what can be said was said.
+//! `artifact upload|search|download|shasum` (reference 19.1, 20).
 
-use windlass_protocol::message::Asked;
+mod content_type;
+mod download;
+mod query;
 
+use ring::digest;
+use windlass_protocol::limits::{ARTIFACT_MAX_BYTES, ARTIFACTS_PER_ASK_MAX};
+use windlass_protocol::message::{AskRefused, Asked, NewArtifact, Told};
+use windlass_protocol::{Digest, Shelf};
+
+use self::content_type::content_type;
+pub(super) use self::download::download;
+pub(super) use self::query::{search, shasum};
 use super::{Call, Fail, fatal, untold};
-use crate::job_api::artifact::{FindError, Options, find};
+use crate::bulk::{Broken, Feed, NotStored, Offering};
+use crate::job_api::artifact::{Chosen, FindError, Options, find};
+use crate::job_api::hands::{Hands, HandsError};
 
+/// Bytes of a file that are held between hashing and sending it, so that small files are read once.
+const HELD_MAX_BYTES: usize = 64 << 10;
+
+/// The variable that names another place for artifacts.
+const DESTINATION: &str = "BUILDKITE_ARTIFACT_UPLOAD_DESTINATION";
+
+/// Why one file is not uploaded; others are.
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error(transparent)]
+    Hands(#[from] HandsError),
+    #[error("it changed while it was uploaded")]
+    Changed,
+    #[error("it is larger than {ARTIFACT_MAX_BYTES} bytes")]
+    TooLarge,
+}
+
+/// A file whose bytes are known.
+struct Hashed {
+    chosen: Chosen,
+    artifact: NewArtifact,
+    /// The bytes themselves, where they are few.
+    held: Option<Vec<u8>>,
+}
+
+/// `artifact upload PATHS`: uploads what patterns describe, each file once.
+///
+/// This is also what `artifact_paths` of a step come to: whoever runs a job's phases runs this command after the command
+/// phase, whatever came of that, in the directory where it ended and in the job's environment, as
+/// `windlass artifact upload "PATHS"` with the patterns joined by `;`. Its status is the phase's (reference 18.7, 20.2).
 pub(super) async fn upload(call: &mut Call<'_>) -> Result<(), Fail> {
     call.own_job()?;
     let Some(patterns) = call.argument(0).map(str::to_owned) else { return Err(call.misused().await) };
+    check_destination(call)?;
     let options = Options {
         literal: call.line.is_on("literal"),
         follow: call.line.is_on("glob-resolve-follow-symlinks"),
@@ -22,25 +65,187 @@ pub(super) async fn upload(call: &mut Call<'_>) -> Result<(), Fail> {
     for note in &found.notes {
         call.note("warning", note).await?;
     }
-    if found.files.is_empty() {
+    let all = found.files.len();
+    if all == 0 {
         return call.note("notice", &format!("No files matched paths: {patterns}")).await;
     }
-    for file in &found.files {
-        call.note("notice", &format!("{} ({} bytes), found as {}", file.path, file.bytes, file.file)).await?;
+    call.note("notice", &format!("Found {all} files that match {patterns:?}")).await?;
+    let files: Vec<Chosen> = found.files.into_iter().collect();
+    let mut failed = 0;
+    for (number, batch) in (0_u64..).zip(files.chunks(ARTIFACTS_PER_ASK_MAX)) {
+        failed += upload_batch(call, number, batch).await?;
     }
-    Err(fatal(format!(
-        "{} files match; artifact upload is not served yet by this version of Windlass",
-        found.files.len()
-    )))
+    match failed {
+        0 => call.note("notice", "Artifact uploads completed successfully").await,
+        failed => Err(fatal(format!("failed to upload artifacts: {failed} of {all} could not be uploaded"))),
+    }
 }
 
-/// Asks for artifacts by a query, which is what the other commands begin with.
-pub(super) async fn query(call: &mut Call<'_>) -> Result<(), Fail> {
-    let Some(query) = call.argument(0).map(str::to_owned) else { return Err(call.misused().await) };
-    let step = call.line.text("step").to_owned();
-    let retried = call.line.is_on("include-retried-jobs");
-    let what = Asked::FindArtifacts { build: call.build()?, query, step, retried };
-    // No coordinator has a list to answer with yet: whatever it says is a refusal, or makes no sense.
-    let told = call.ask(what, &[]).await?;
-    Err(untold("failed to find artifacts", told))
+/// Artifacts are the coordinator's to keep. Another place is refused, not passed over.
+fn check_destination(call: &Call<'_>) -> Result<(), Fail> {
+    let variable = call.hands.environment.get(DESTINATION).map(String::as_str);
+    match call.argument(1).or(variable).filter(|place| !place.trim().is_empty()) {
+        None => Ok(()),
+        Some(place) => Err(fatal(format!(
+            "failed to upload artifacts: invalid upload destination: {place:?}. Artifacts are kept by the coordinator. Did you \
+             forget to surround your artifact upload pattern in double quotes?"
+        ))),
+    }
+}
+
+/// Uploads some files: hashes them all, stores what of them is missing, and has them noted. Answers how many failed.
+async fn upload_batch(call: &mut Call<'_>, number: u64, batch: &[Chosen]) -> Result<usize, Fail> {
+    let content_type_given = call.line.text("content-type").to_owned();
+    let (mut hashed, mut failed) = (Vec::with_capacity(batch.len()), 0);
+    for chosen in batch {
+        match hash(call.hands, chosen, &content_type_given).await {
+            Ok(file) => hashed.push(file),
+            Err(error) => failed += one_failed(call, chosen, error).await?,
+        }
+    }
+    // What nobody names yet may be let go of before it is named, though hardly ever: then it is sent again.
+    for again in [true, false] {
+        failed += store(call, &mut hashed).await?;
+        if hashed.is_empty() {
+            return Ok(failed);
+        }
+        let artifacts = hashed.iter().map(|file| file.artifact.clone()).collect();
+        match call.ask_as(numbered(call.hands.call, number), Asked::AddArtifacts { artifacts }, &[]).await? {
+            Told::Done => break,
+            Told::Refused { code: AskRefused::NotFound, .. } if again => {}
+            other => return Err(untold("failed to upload artifacts", other)),
+        }
+    }
+    for file in &hashed {
+        let NewArtifact { path, bytes, .. } = &file.artifact;
+        call.note("notice", &format!("Successfully uploaded artifact {path:?} ({bytes} bytes)")).await?;
+    }
+    Ok(failed)
+}
+
+/// The number of one of a call's requests: the same again for the same call.
+fn numbered(call: [u8; 16], number: u64) -> [u8; 16] {
+    let hash = blake3::Hasher::new().update(&call).update(&number.to_le_bytes()).finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.as_bytes()[..16]);
+    bytes
+}
+
+/// Says that a file failed. Where the command's program is gone, nobody would hear of it.
+async fn one_failed(call: &mut Call<'_>, chosen: &Chosen, error: FileError) -> Result<usize, Fail> {
+    if let FileError::Hands(error @ (HandsError::Gone(_) | HandsError::Bad(_) | HandsError::Confused)) = error {
+        return Err(error.into());
+    }
+    call.note("error", &format!("Error uploading artifact {:?}: {error}", chosen.path)).await?;
+    Ok(1)
+}
+
+/// Stores what of the files is missing; those that cannot be read any more go from the list, and are counted.
+async fn store(call: &mut Call<'_>, files: &mut Vec<Hashed>) -> Result<usize, Fail> {
+    let mut failed = 0;
+    while !files.is_empty() {
+        let blobs: Vec<(Digest, u64)> = files.iter().map(|file| (file.artifact.digest, file.artifact.bytes)).collect();
+        let (party, bulk) = (call.party, &call.shared.bulk);
+        let mut from = Files { hands: &mut *call.hands, files };
+        match bulk.store(&party.spec, &party.right, (Shelf::Artifacts, &blobs), &mut from).await {
+            Ok(()) => break,
+            Err(NotStored::Own((place, error))) => {
+                let file = files.remove(place);
+                failed += one_failed(call, &file.chosen, error).await?;
+            }
+            Err(error @ (NotStored::Refused(_) | NotStored::Away(_))) => {
+                let why = match error {
+                    NotStored::Refused(why) => why,
+                    NotStored::Away(why) => format!("the coordinator cannot be reached: {why}"),
+                    NotStored::Own(_) => String::new(),
+                };
+                return Err(fatal(format!("failed to upload artifacts: {why}")));
+            }
+        }
+    }
+    Ok(failed)
+}
+
+/// Files of a job, as they are asked for.
+struct Files<'a> {
+    hands: &'a mut Hands,
+    files: &'a [Hashed],
+}
+
+impl Offering for Files<'_> {
+    type Error = (usize, FileError);
+
+    async fn read(&mut self, place: usize, feed: &mut Feed<'_>) -> Result<(), Broken<Self::Error>> {
+        let Some(file) = self.files.get(place) else { return Ok(()) };
+        send(self.hands, file, feed).await.map_err(|broken| match broken {
+            Broken::Link(error) => Broken::Link(error),
+            Broken::Own(error) => Broken::Own((place, error)),
+        })
+    }
+}
+
+/// Reads a file through the job's hands: all its digests in one pass.
+async fn hash(hands: &mut Hands, chosen: &Chosen, given: &str) -> Result<Hashed, FileError> {
+    let handle = hands.open_file(&chosen.file).await?;
+    let (mut whole, mut held, mut bytes) = (blake3::Hasher::new(), Some(Vec::new()), 0_u64);
+    let mut sha1 = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    let mut sha256 = digest::Context::new(&digest::SHA256);
+    loop {
+        let piece = hands.read_some(handle, &chosen.file).await?;
+        if piece.is_empty() {
+            break;
+        }
+        bytes += piece.len() as u64;
+        if bytes > ARTIFACT_MAX_BYTES {
+            hands.close(handle).await?;
+            return Err(FileError::TooLarge);
+        }
+        whole.update(&piece);
+        sha1.update(&piece);
+        sha256.update(&piece);
+        match &mut held {
+            Some(few) if few.len() + piece.len() <= HELD_MAX_BYTES => few.extend_from_slice(&piece),
+            _ => held = None,
+        }
+    }
+    hands.close(handle).await?;
+    let (mut sha1_bytes, mut sha256_bytes) = ([0; 20], [0; 32]);
+    sha1_bytes.copy_from_slice(sha1.finish().as_ref());
+    sha256_bytes.copy_from_slice(sha256.finish().as_ref());
+    let artifact = NewArtifact {
+        path: chosen.path.clone(),
+        bytes,
+        digest: Digest::from_hasher(&whole),
+        sha1: sha1_bytes,
+        sha256: sha256_bytes,
+        content_type: if given.is_empty() { content_type(&chosen.path).to_owned() } else { given.to_owned() },
+    };
+    Ok(Hashed { chosen: chosen.clone(), artifact, held })
+}
+
+/// Sends a file's bytes, if they are still what they were.
+async fn send(hands: &mut Hands, file: &Hashed, feed: &mut Feed<'_>) -> Result<(), Broken<FileError>> {
+    if let Some(few) = &file.held {
+        return Ok(feed.send(few.clone()).await?);
+    }
+    let own = |error: HandsError| Broken::Own(error.into());
+    let handle = hands.open_file(&file.chosen.file).await.map_err(own)?;
+    let (mut whole, mut bytes) = (blake3::Hasher::new(), 0_u64);
+    loop {
+        let piece = hands.read_some(handle, &file.chosen.file).await.map_err(own)?;
+        bytes += piece.len() as u64;
+        if piece.is_empty() || bytes > file.artifact.bytes {
+            break;
+        }
+        whole.update(&piece);
+        if let Err(error) = feed.send(piece).await {
+            hands.close(handle).await.map_err(own)?;
+            return Err(error.into());
+        }
+    }
+    hands.close(handle).await.map_err(own)?;
+    if bytes != file.artifact.bytes || Digest::from_hasher(&whole) != file.artifact.digest {
+        return Err(Broken::Own(FileError::Changed));
+    }
+    Ok(())
 }

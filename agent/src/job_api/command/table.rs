@@ -87,6 +87,8 @@ const JOB: Flag =
     flag("job", Takes::Text, "BUILDKITE_JOB_ID", "", "Which job it is for: the command's own, and no other");
 const BUILD: Flag = flag("build", Takes::Text, "", "", "Another build of the same pipeline");
 const STEP: Flag = flag("step", Takes::Text, "", "", "The step, by key or id; the job's own by default");
+const STEP_OF: Flag =
+    flag("step", Takes::Text, "", "", "Only of this step: its key, its label, or the id of one of its jobs");
 const CONTEXT: Flag = flag(
     "context",
     Takes::Text,
@@ -450,7 +452,8 @@ pub(super) const COMMANDS: &[Command] = &[
         &["artifact", "upload"],
         "<paths> [destination]",
         "Uploads files to a job as artifacts",
-        "Uploads the files that one of several patterns between semicolons describes.",
+        "Uploads the files that one of several patterns between semicolons describes. A file below the working directory is\n\
+         known by its path from there, any other by its whole path.",
         &[
             JOB,
             flag(
@@ -483,23 +486,25 @@ pub(super) const COMMANDS: &[Command] = &[
                 "",
                 "Has no meaning here",
             ),
-            flag("concurrency", Takes::Number, "BUILDKITE_ARTIFACT_UPLOAD_CONCURRENCY", "", "Uploads at once"),
+            flag("concurrency", Takes::Number, "BUILDKITE_ARTIFACT_UPLOAD_CONCURRENCY", "", "Has no meaning here"),
         ],
     ),
     command(
         &["artifact", "download"],
         "<query> <destination>",
         "Downloads artifacts from Buildkite to the local machine",
-        "Downloads artifacts of the build into a directory.",
-        &[STEP, BUILD, RETRIED],
+        "Downloads the newest artifact of each path that the query finds, below a directory that exists. In a query * is any\n\
+         run of characters, / too.",
+        &[STEP_OF, BUILD, RETRIED],
     ),
     command(
         &["artifact", "search"],
         "<query>",
         "Searches artifacts in Buildkite",
-        "Lists artifacts of the build.",
+        "Prints a record for each artifact of the build that the query finds. In the format, %i is its id, %p its path, %c\n\
+         when it was made, %j its job, %s its size in bytes, %S its SHA-1, %T its SHA-256 and %u its URL.",
         &[
-            STEP,
+            STEP_OF,
             BUILD,
             RETRIED,
             flag(
@@ -519,7 +524,7 @@ pub(super) const COMMANDS: &[Command] = &[
         "Prints the SHA-1 of the one artifact that a query finds.",
         &[
             flag("sha256", Takes::Nothing, "BUILDKITE_ARTIFACT_SHASUM_SHA256", "", "SHA-256 in place of SHA-1"),
-            STEP,
+            STEP_OF,
             BUILD,
             RETRIED,
         ],

@@ -29,6 +29,7 @@ pub(crate) struct Shell {
     pub(crate) history: BTreeMap<BuildId, BuildRows>,
     pub(crate) events: Vec<BuildEvent>,
     pub(crate) audits: Vec<String>,
+    pub(crate) artifacts: Vec<ArtifactRow>,
     /// All effects since the last `take`.
     pub(crate) effects: Vec<Effect>,
     pub(crate) told: BTreeMap<AgentId, Vec<CoordinatorMessage>>,
@@ -55,6 +56,7 @@ impl Shell {
             history: BTreeMap::new(),
             events: Vec::new(),
             audits: Vec::new(),
+            artifacts: Vec::new(),
             effects: Vec::new(),
             told: BTreeMap::new(),
             policy,
@@ -149,6 +151,7 @@ impl Shell {
             Change::HoldOver(job) => drop(rows.holds.remove(&job)),
             Change::Audit(row) => self.audits.push(row.action),
             Change::Event(row) => self.events.push(row.event),
+            Change::Artifact(row) => self.artifacts.push(*row),
             Change::Definition { .. } => {}
         }
     }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod artifacts;
 mod bugs;
 mod fleet;
 mod gates;
@@ -10,8 +11,8 @@ mod kit;
 mod layers;
 mod life;
 mod meta_data;
-mod registry;
 mod offers;
+mod registry;
 mod rules;
 mod schedules;
 mod states;

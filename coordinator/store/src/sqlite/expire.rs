@@ -16,7 +16,8 @@ pub(super) fn expire(conn: &Connection, epoch: WriterEpoch, retention: Retention
         let mut rows = expire_idempotency(conn, retention)?;
         expired.agents = expire_agents(conn, retention)?;
         expired.audit_lines = expire_audit(conn, retention)?;
-        rows += expired.agents + expired.audit_lines;
+        expired.artifacts = expire_artifacts(conn, retention)?;
+        rows += expired.agents + expired.audit_lines + expired.artifacts;
         expired.more = rows >= limits::EXPIRE_ROWS_MAX;
         for (build, definition) in ended(conn, retention)? {
             if rows >= limits::EXPIRE_ROWS_MAX || expired.builds.len() >= retention.max_builds {
@@ -55,6 +56,13 @@ fn expire_audit(conn: &Connection, retention: Retention) -> rusqlite::Result<usi
     conn.prepare_cached(sql)?.execute(params![int(retention.audit_before.0), max])
 }
 
+fn expire_artifacts(conn: &Connection, retention: Retention) -> rusqlite::Result<usize> {
+    let sql = "DELETE FROM artifacts WHERE key IN
+        (SELECT key FROM artifacts WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
+    let max = int(limits::EXPIRE_ROWS_MAX as u64);
+    conn.prepare_cached(sql)?.execute(params![int(retention.artifacts_at.0), max])
+}
+
 /// The oldest builds that may go, one more than the piece holds.
 fn ended(conn: &Connection, retention: Retention) -> rusqlite::Result<Vec<([u8; 16], [u8; 32])>> {
     let sql = "SELECT id, definition FROM builds WHERE live = 0 AND finished_at < ?1 ORDER BY finished_at LIMIT ?2";
@@ -74,6 +82,7 @@ fn delete_build(conn: &Connection, build: [u8; 16], expired: &mut Expired) -> ru
     let mut rows = 0;
     for sql in [
         "DELETE FROM events WHERE build = ?1",
+        "DELETE FROM artifacts WHERE build = ?1",
         "DELETE FROM attempts WHERE build = ?1",
         "DELETE FROM jobs WHERE build = ?1",
         "DELETE FROM builds WHERE id = ?1",

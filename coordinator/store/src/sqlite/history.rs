@@ -5,14 +5,14 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
-use windlass_coordinator_core::row::{AgentRow, AttemptRow, AuditRow, BuildRow, BuildRows, JobRow};
-use windlass_protocol::{AttemptId, BuildId, Digest, JobId, TokenId, limits};
+use windlass_coordinator_core::row::{AgentRow, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, JobRow};
+use windlass_protocol::{ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
 
 use super::encode::{decode, fault_of, int, name_of, whole};
 use super::load::json_rows;
 use super::{Target, seq_of};
 use crate::fault::Fault;
-use crate::store::{BuildFilter, Cursor, EventSeq, History, Page, Seq, StoredEvent};
+use crate::store::{ArtifactFilter, BuildFilter, Cursor, EventSeq, History, Page, Seq, StoredEvent};
 
 /// Reads what is stored; clones share a few connections.
 #[derive(Debug, Clone)]
@@ -253,6 +253,47 @@ impl History for SqliteHistory {
         let sql = "SELECT json FROM agents WHERE json_extract(json, '$.token') = ?1 ORDER BY id DESC LIMIT ?2";
         let limit = limit.clamp(1, limits::AGENTS_OF_TOKEN_MAX);
         self.read(|conn| json_rows(conn, "agent", sql, params![token.to_string(), int(limit as u64)]))
+    }
+
+    fn artifacts(
+        &self,
+        filter: &ArtifactFilter,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<ArtifactRow>, Fault> {
+        let limit = bounded(limit);
+        self.read(|conn| {
+            let (mut found, mut from) = (Vec::new(), after.map_or(i64::MAX, |cursor| int(cursor.0)));
+            if let Some(before) = filter.before {
+                let statement = conn.prepare_cached("SELECT key FROM artifacts WHERE id = ?1");
+                let key =
+                    statement.and_then(|mut s| s.query_row([before.as_bytes()], |row| row.get::<_, i64>(0)).optional());
+                from = from.min(key.map_err(|e| fault_of("read history", e))?.unwrap_or(0));
+            }
+            let sql = "SELECT key, json FROM artifacts WHERE build = ? AND key < ? ORDER BY key DESC LIMIT ?";
+            loop {
+                let build = Value::Blob(filter.build.as_bytes().to_vec());
+                let params = [build, Value::Integer(from), Value::Integer(int(limits::PAGE_MAX_ITEMS as u64))];
+                let rows = keyed_rows::<ArtifactRow>(conn, "artifact", sql, &params)?;
+                let last = rows.last().map(|(key, _)| int(*key));
+                found.extend(rows.into_iter().filter(|(_, row)| filter.matches(row)));
+                match last {
+                    Some(last) if found.len() <= limit => from = last,
+                    _ => return Ok(page(found, limit)),
+                }
+            }
+        })
+    }
+
+    fn artifact(&self, id: ArtifactId) -> Result<Option<ArtifactRow>, Fault> {
+        let found = self.one("SELECT json FROM artifacts WHERE id = ?1", id.as_bytes(), |row| row.get::<_, String>(0));
+        found?.map(|json| decode("artifact", &json)).transpose()
+    }
+
+    fn naming(&self, digest: Digest) -> Result<BTreeSet<Namespace>, Fault> {
+        // Of many rows that name the same blob the namespaces are what counts, and they are few.
+        let sql = "SELECT DISTINCT json_extract(json, '$.namespace') FROM artifacts WHERE digest = ?1";
+        self.read(|conn| Ok(json_rows(conn, "namespace", sql, [digest.as_bytes()])?.into_iter().collect()))
     }
 
     fn definition(&self, digest: Digest) -> Result<Option<String>, Fault> {

@@ -31,10 +31,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { to: 3, up: |tx| tx.execute_batch(V3) },
     Migration { to: 4, up: |tx| tx.execute_batch(V4) },
     Migration { to: 5, up: |tx| tx.execute_batch(V5) },
+    Migration { to: 6, up: |tx| tx.execute_batch(V6) },
 ];
 
 /// The version that this Windlass writes.
-pub(crate) const SCHEMA_VERSION: u32 = 5;
+pub(crate) const SCHEMA_VERSION: u32 = 6;
 
 const V1: &str = "
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -99,6 +100,15 @@ CREATE INDEX registry_definition ON registry (definition) WHERE definition IS NO
 const V5: &str = "
 CREATE TABLE lineages (root BLOB PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE schedules (id BLOB PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// Artifacts: listed by build, found by id, let go by time; and by digest, so that a blob that a row names is never let go.
+const V6: &str = "
+CREATE TABLE artifacts (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, build BLOB NOT NULL, digest BLOB NOT NULL,
+    expires_at INTEGER NOT NULL, json TEXT NOT NULL) STRICT;
+CREATE INDEX artifacts_build ON artifacts (build);
+CREATE INDEX artifacts_digest ON artifacts (digest);
+CREATE INDEX artifacts_expires ON artifacts (expires_at);
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.

@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 use windlass_coordinator_core::row::{
-    AgentRow, AttemptRow, AuditRow, BuildRow, Change, EventRow, IdempotencyRow, JobRow, MetaRow, PipelineRow,
+    AgentRow, ArtifactRow, AttemptRow, AuditRow, BuildRow, Change, EventRow, IdempotencyRow, JobRow, MetaRow,
+    PipelineRow,
 };
 use windlass_protocol::Digest;
 
@@ -96,6 +97,7 @@ fn apply(conn: &Connection, change: &Change) -> Result<(), Fault> {
         Change::Idempotency(row) => write_idempotency(conn, row),
         Change::Audit(row) => write_audit(conn, row),
         Change::Event(_) => Ok(()),
+        Change::Artifact(row) => write_artifact(conn, row),
         Change::Definition { digest, text } => write_definition(conn, *digest, text),
     }
 }
@@ -166,6 +168,12 @@ fn write_audit(conn: &Connection, row: &AuditRow) -> Result<(), Fault> {
 fn write_event(conn: &Connection, seq: EventSeq, row: &EventRow) -> Result<(), Fault> {
     let sql = "INSERT INTO events VALUES (?1, ?2, ?3)";
     execute(conn, sql, params![row.build.as_bytes(), int(seq.0), encode(row)?])
+}
+
+fn write_artifact(conn: &Connection, row: &ArtifactRow) -> Result<(), Fault> {
+    let sql = "INSERT INTO artifacts (id, build, digest, expires_at, json) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let (id, build, digest) = (row.id.as_bytes(), row.build.as_bytes(), row.digest.as_bytes());
+    execute(conn, sql, params![id, build, digest, int(row.expires_at.0), encode(row)?])
 }
 
 fn write_definition(conn: &Connection, digest: Digest, text: &str) -> Result<(), Fault> {

@@ -6,14 +6,16 @@ use windlass_coordinator_core::row::{
     AgentRow, AttemptState, BuildEvent, BuildRow, BuildState, Change, HoldRow, LineageRow, ScheduleRow,
 };
 use windlass_coordinator_store::{
-    BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Retention, Seq, SqliteStore, Store, WriterEpoch, open,
+    ArtifactFilter, BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Retention, Seq, SqliteStore, Store,
+    WriterEpoch, open,
 };
+use windlass_pipeline::glob::PathQuery;
 use windlass_pipeline::graph::{BlockedState, Edge};
 use windlass_protocol::{Digest, Trust, WallMs};
 
 use crate::rows::{
-    agent, agent_id, attempt, attempt_id, build, build_id, definition, event, finish, fleet, idempotency, job, job_id,
-    pipeline, registering, schedule, submit, token_id,
+    agent, agent_id, artifact, artifact_id, attempt, attempt_id, build, build_id, definition, event, finish, fleet,
+    idempotency, job, job_id, pipeline, registering, schedule, submit, token_id,
 };
 
 /// One store that can be closed and opened again, with its history.
@@ -65,6 +67,8 @@ suite! {
     retention_deletes_whole_finished_builds_in_pieces_and_nothing_else
     retention_deletes_agents_long_gone_and_old_lines_of_the_audit_trail
     the_last_of_several_changes_of_a_row_counts
+    artifacts_are_listed_newest_first_by_filter_and_found_by_id_and_by_blob
+    artifacts_go_when_their_time_is_over_and_with_their_build
 }
 
 /// A claimed store.
@@ -355,6 +359,7 @@ fn retention(builds: u64, idempotency: u64, max_builds: usize) -> Retention {
         idempotency_before: WallMs(idempotency),
         agents_before: WallMs(0),
         audit_before: WallMs(0),
+        artifacts_at: WallMs(0),
         max_builds,
     }
 }
@@ -384,6 +389,75 @@ fn retention_deletes_agents_long_gone_and_old_lines_of_the_audit_trail(bench: &m
     assert_eq!(left.iter().map(|line| line.at.0).collect::<Vec<_>>(), [6, 5, 4, 3]);
     let rest = history.audit(page.next, 9).unwrap();
     assert_eq!(rest.items.iter().map(|line| line.at.0).collect::<Vec<_>>(), [4, 3], "pages go on where they were");
+}
+
+fn everything(build: u64) -> ArtifactFilter {
+    ArtifactFilter { build: build_id(build), attempts: None, path: None, at: WallMs(0), before: None }
+}
+
+fn numbers(history: &dyn History, filter: &ArtifactFilter, limit: usize) -> Vec<u64> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = history.artifacts(filter, after, limit).unwrap();
+        assert!(page.items.len() <= limit);
+        found.extend(page.items.iter().map(|row| row.bytes));
+        after = page.next;
+        if after.is_none() {
+            return found;
+        }
+    }
+}
+
+fn artifacts_are_listed_newest_first_by_filter_and_found_by_id_and_by_blob(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    let all: Vec<_> = (1..=7).map(|n| artifact(n, 1 + n % 2)).collect();
+    store.commit(epoch, &all.iter().map(|row| Change::Artifact(Box::new(row.clone()))).collect::<Vec<_>>()).unwrap();
+    for limit in [1, 2, 9] {
+        assert_eq!(numbers(&*history, &everything(2), limit), [7, 5, 3, 1], "in pages of {limit}");
+    }
+    let none = numbers(&*history, &everything(3), 9);
+    assert_eq!(none, [0; 0]);
+    for (filter, expected) in [
+        (ArtifactFilter { attempts: Some([attempt_id(5), attempt_id(1)].into()), ..everything(2) }, vec![5, 1]),
+        (ArtifactFilter { attempts: Some([].into()), ..everything(2) }, vec![]),
+        (ArtifactFilter { path: Some(PathQuery::new("log/*")), ..everything(2) }, vec![7, 5, 3, 1]),
+        (ArtifactFilter { path: Some(PathQuery::new("log/5")), ..everything(2) }, vec![5]),
+        (ArtifactFilter { at: WallMs(103), ..everything(2) }, vec![7, 5]),
+        (ArtifactFilter { before: Some(artifact_id(5)), ..everything(2) }, vec![3, 1]),
+        (ArtifactFilter { before: Some(artifact_id(99)), ..everything(2) }, vec![]),
+    ] {
+        for limit in [1, 9] {
+            assert_eq!(numbers(&*history, &filter, limit), expected, "{filter:?}");
+        }
+    }
+    assert_eq!(history.artifact(artifact_id(4)), Ok(Some(all[3].clone())));
+    assert_eq!(history.artifact(artifact_id(8)), Ok(None));
+    // Every third has the same bytes, in the namespace of its build.
+    let owners = history.naming(all[0].digest).unwrap();
+    assert_eq!(owners, [all[0].namespace.clone(), all[3].namespace.clone()].into());
+    assert_eq!(history.naming(Digest::of(b"nobody's")), Ok([].into()));
+    drop(store);
+    let (_, history) = bench.open();
+    assert_eq!(numbers(&*history, &everything(2), 9), [7, 5, 3, 1], "after opening again");
+}
+
+fn artifacts_go_when_their_time_is_over_and_with_their_build(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    for n in 1..=2 {
+        store.commit(epoch, &submit(n)).unwrap();
+        store.commit(epoch, &finish(n)).unwrap();
+    }
+    let all: Vec<_> = (1..=6).map(|n| Change::Artifact(Box::new(artifact(n, 1 + n % 2)))).collect();
+    store.commit(epoch, &all).unwrap();
+    let expired = store.expire(epoch, Retention { artifacts_at: WallMs(102), ..retention(0, 0, 1) }).unwrap();
+    assert_eq!((expired.artifacts, expired.builds.len()), (2, 0), "whose time is over by then");
+    assert_eq!(
+        (numbers(&*history, &everything(1), 9), numbers(&*history, &everything(2), 9)),
+        (vec![6, 4], vec![5, 3])
+    );
+    let expired = store.expire(epoch, Retention { max_builds: 9, ..retention(1_002, 0, 1) }).unwrap();
+    assert_eq!(expired.builds, [build_id(1)]);
+    assert_eq!((numbers(&*history, &everything(1), 9), numbers(&*history, &everything(2), 9)), (vec![], vec![5, 3]));
 }
 
 fn history_gives_some_jobs_with_what_they_depend_on_and_nothing_else(bench: &mut dyn Bench) {

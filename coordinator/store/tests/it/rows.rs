@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, AgentRow, AttemptRow, AttemptState, AuditRow, BuildEvent, BuildRow, BuildSource, BuildState,
-    Change, Confined, EventRow, Fired, Firing, IdempotencyRow, JobRow, JobState, MetaRow, PipelineRow, PoolRow,
-    ScheduleRow, TagPolicy, TokenGrant, TokenRow,
+    Actor, ActorKind, AgentRow, ArtifactRow, ArtifactTally, AttemptRow, AttemptState, AuditRow, BuildEvent, BuildRow,
+    BuildSource, BuildState, Change, Confined, EventRow, Fired, Firing, IdempotencyRow, JobRow, JobState, MetaRow,
+    PipelineRow, PoolRow, ScheduleRow, TagPolicy, TokenGrant, TokenRow,
 };
 use windlass_coordinator_core::terms::JoinTerms;
 use windlass_pipeline::graph::{Command, Node, NodeKind, Supersede};
 use windlass_protocol::job::{Epoch, Source};
 use windlass_protocol::{
-    AgentId, AttemptId, BuildId, Digest, JobId, Namespace, PipelineId, ScheduleId, TokenId, Trust, WallMs,
+    AgentId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, PipelineId, ScheduleId, TokenId, Trust, WallMs,
 };
 
 /// 16 bytes that rise with `n`, of a kind of their own.
@@ -178,6 +178,30 @@ pub(crate) fn attempt(n: u64, job: u64, build: u64, state: AttemptState) -> Atte
         log_complete: false,
         cause: None,
         finished_at: None,
+        artifacts: ArtifactTally::default(),
+    }
+}
+
+pub(crate) fn artifact_id(n: u64) -> ArtifactId {
+    ArtifactId::from_bytes(id(6, n))
+}
+
+/// The `n`th one; every third has the same bytes, and goes at 100 and `n`.
+pub(crate) fn artifact(n: u64, build: u64) -> ArtifactRow {
+    ArtifactRow {
+        id: artifact_id(n),
+        build: build_id(build),
+        job: job_id(n),
+        attempt: attempt_id(n),
+        path: format!("log/{n}"),
+        bytes: n,
+        digest: Digest::of(&[u8::try_from(n % 3).unwrap_or_default()]),
+        sha1: "0a".repeat(20),
+        sha256: "0b".repeat(32),
+        content_type: "text/plain".to_owned(),
+        namespace: Namespace::overlay("web", &format!("build-{build}")),
+        created_at: WallMs(n),
+        expires_at: WallMs(100 + n),
     }
 }
 

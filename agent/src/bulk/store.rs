@@ -1,0 +1,241 @@
+//! Storing what a job made, and reading what is too large for the agent's cache: both pass through and leave nothing here.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use windlass_protocol::job::JobSpec;
+use windlass_protocol::limits::ASK_PATIENCE_MS;
+use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
+use windlass_protocol::message::{BlobHeader, BulkAsk, FetchBlobs, StoreAnswer, StoreBlobs, StoreRefused};
+use windlass_protocol::{Digest, Shelf};
+
+use super::{Bulk, PAUSE_MAX, PAUSE_MIN, Trouble};
+use crate::right::Right;
+
+/// Why blobs are not where they were to go.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotStored<E> {
+    /// They could not be read, or not be taken.
+    #[error(transparent)]
+    Own(E),
+    /// The coordinator does not take them, or does not have them.
+    #[error("{0}")]
+    Refused(String),
+    /// It cannot be reached for too long.
+    #[error("the coordinator cannot be reached: {0}")]
+    Away(String),
+}
+
+/// What breaks a transfer from within.
+#[derive(Debug)]
+pub(crate) enum Broken<E> {
+    /// The link; it is tried again.
+    Link(LinkError),
+    /// The job's own side; it is not.
+    Own(E),
+}
+
+impl<E> From<LinkError> for Broken<E> {
+    fn from(error: LinkError) -> Self {
+        Self::Link(error)
+    }
+}
+
+/// Takes the bytes of one blob on their way.
+#[derive(Debug)]
+pub(crate) struct Feed<'a> {
+    send: &'a mut FramedSend,
+    left: u64,
+}
+
+impl Feed<'_> {
+    /// Sends the next bytes. More than the blob has are not sent: whoever reads it will see that it has changed.
+    pub(crate) async fn send(&mut self, bytes: Vec<u8>) -> Result<(), LinkError> {
+        let take = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
+        self.left -= take as u64;
+        self.send.send_raw(Bytes::from(bytes).split_to(take)).await
+    }
+}
+
+/// Why one try did not do it.
+enum Tried<E> {
+    Again(String),
+    Not(NotStored<E>),
+}
+
+impl<E> From<Trouble> for Tried<E> {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Cause(cause) => Self::Not(NotStored::Refused(cause.to_string())),
+            Trouble::Link(error) => Self::Again(error.to_string()),
+            Trouble::Away(why) => Self::Again(why),
+        }
+    }
+}
+
+impl<E> From<LinkError> for Tried<E> {
+    fn from(error: LinkError) -> Self {
+        Self::Again(error.to_string())
+    }
+}
+
+impl<E> From<Broken<E>> for Tried<E> {
+    fn from(broken: Broken<E>) -> Self {
+        match broken {
+            Broken::Link(error) => error.into(),
+            Broken::Own(error) => Self::Not(NotStored::Own(error)),
+        }
+    }
+}
+
+/// How long somebody has waited.
+struct Patience {
+    begun: Instant,
+    pause: Duration,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { begun: Instant::now(), pause: PAUSE_MIN }
+    }
+
+    /// Waits for another try, unless it is enough.
+    async fn again<E>(&mut self, job: &JobSpec, tried: Tried<E>) -> Result<(), NotStored<E>> {
+        let why = match tried {
+            Tried::Not(error) => return Err(error),
+            Tried::Again(why) => why,
+        };
+        if self.begun.elapsed() + self.pause >= Duration::from_millis(ASK_PATIENCE_MS) {
+            return Err(NotStored::Away(why));
+        }
+        tracing::info!(attempt = %job.attempt, why, "blobs_wait");
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        Ok(())
+    }
+}
+
+/// Who has the bytes of blobs that are stored.
+pub(crate) trait Offering: Send {
+    /// Why it does not.
+    type Error: Send;
+
+    /// Hands over the bytes of a blob, by its place. It may be asked for it again.
+    fn read(
+        &mut self,
+        place: usize,
+        feed: &mut Feed<'_>,
+    ) -> impl Future<Output = Result<(), Broken<Self::Error>>> + Send;
+}
+
+/// Who takes the bytes of a blob.
+pub(crate) trait Taking: Send {
+    /// Why it does not.
+    type Error: Send;
+
+    /// They begin, for the first time or anew.
+    fn begin(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// The next of them.
+    fn take(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+impl Bulk {
+    /// Stores blobs on a shelf of the job's namespace, durably; those that are missing there are asked for.
+    pub(crate) async fn store<O: Offering>(
+        &self,
+        job: &JobSpec,
+        right: &Right,
+        (shelf, blobs): (Shelf, &[(Digest, u64)]),
+        from: &mut O,
+    ) -> Result<(), NotStored<O::Error>> {
+        let mut patience = Patience::new();
+        loop {
+            let (build, attempt, epoch) = (job.build, job.attempt, right.epoch());
+            let offer = StoreBlobs { build, attempt, epoch, shelf, blobs: blobs.to_vec() };
+            match self.try_store(offer, from).await {
+                Ok(()) => return Ok(()),
+                Err(tried) => patience.again(job, tried).await?,
+            }
+        }
+    }
+
+    async fn try_store<O: Offering>(&self, offer: StoreBlobs, from: &mut O) -> Result<(), Tried<O::Error>> {
+        let lengths: Vec<u64> = offer.blobs.iter().map(|(_, bytes)| *bytes).collect();
+        let (mut send, mut recv) = self.ask(BulkAsk::Store(offer)).await?;
+        let wanted = match answer(&mut recv).await? {
+            StoreAnswer::Wanted(wanted) => wanted,
+            other => return ended(other),
+        };
+        for place in wanted {
+            let place = place as usize;
+            let Some(left) = lengths.get(place).copied() else {
+                return Err(Tried::Not(NotStored::Refused("the coordinator wants what was not offered".to_owned())));
+            };
+            match from.read(place, &mut Feed { send: &mut send, left }).await {
+                Ok(()) => {}
+                // What the coordinator says explains why it stopped reading.
+                Err(Broken::Link(LinkError::Stopped { .. })) => break,
+                Err(broken) => {
+                    send.reset(Code::Canceled);
+                    return Err(broken.into());
+                }
+            }
+        }
+        // The coordinator may have answered already, and stopped reading.
+        let _ = send.finish();
+        ended(answer(&mut recv).await?)
+    }
+
+    /// Reads one blob past the cache. Whether its bytes are right is for whoever takes them.
+    pub(crate) async fn pull<T: Taking>(
+        &self,
+        job: &JobSpec,
+        right: &Right,
+        digest: Digest,
+        into: &mut T,
+    ) -> Result<(), NotStored<T::Error>> {
+        let mut patience = Patience::new();
+        loop {
+            let (build, attempt, epoch) = (job.build, job.attempt, right.epoch());
+            let request = FetchBlobs { build, attempt, epoch, digests: vec![digest] };
+            match self.try_pull(request, into).await {
+                Ok(()) => return Ok(()),
+                Err(tried) => patience.again(job, tried).await?,
+            }
+        }
+    }
+
+    async fn try_pull<T: Taking>(&self, request: FetchBlobs, into: &mut T) -> Result<(), Tried<T::Error>> {
+        let (mut send, mut recv) = self.ask(BulkAsk::Fetch(request)).await?;
+        send.finish()?;
+        let header = recv.recv_message::<BlobHeader>().await?.ok_or(LinkError::Short { missing: 1 })?;
+        let BlobHeader::Found { bytes: mut left } = header else {
+            return Err(Tried::Not(NotStored::Refused("its bytes are not in the cache any more".to_owned())));
+        };
+        let own = |error| Tried::Not(NotStored::Own(error));
+        into.begin().await.map_err(own)?;
+        while left > 0 {
+            let piece = recv.recv_raw(left).await?;
+            left -= piece.len() as u64;
+            into.take(piece).await.map_err(own)?;
+        }
+        Ok(())
+    }
+}
+
+async fn answer(recv: &mut FramedRecv) -> Result<StoreAnswer, LinkError> {
+    recv.recv_message().await?.ok_or(LinkError::Short { missing: 1 })
+}
+
+fn ended<E>(answer: StoreAnswer) -> Result<(), Tried<E>> {
+    match answer {
+        StoreAnswer::Stored => Ok(()),
+        StoreAnswer::Refused { code: StoreRefused::Unavailable, detail } => Err(Tried::Again(detail)),
+        StoreAnswer::Refused { code: StoreRefused::Full | StoreRefused::WrongBytes, detail } => {
+            Err(Tried::Not(NotStored::Refused(detail)))
+        }
+        StoreAnswer::Wanted(_) => Err(Tried::Again("the coordinator asked twice".to_owned())),
+    }
+}

@@ -1,0 +1,321 @@
+//! `artifact download QUERY DESTINATION`: the newest of each path, checked, each put in place whole (reference 20.4).
+
+use std::io::Read as _;
+
+use bytes::Bytes;
+use windlass_cache::{Blob, BlobReader};
+use windlass_hands::wire::Kind;
+use windlass_pipeline::destination::{absolute, target};
+use windlass_protocol::cause::CauseKind;
+use windlass_protocol::limits::HANDS_CHUNK_BYTES;
+use windlass_protocol::message::FoundArtifact;
+use windlass_protocol::{Digest, Shelf};
+
+use super::super::{Call, Fail, fatal};
+use super::query::{find, hex, latest};
+use crate::bulk::{NotStored, Taking};
+use crate::job_api::Shared;
+use crate::job_api::door::Party;
+use crate::job_api::hands::{Hands, HandsError};
+
+/// A file up to this size comes through the agent's cache, where the next job finds it; a larger one past it.
+const CACHED_MAX_BYTES: u64 = 64 << 20;
+
+/// Files that are fetched together while the ones before are written.
+const GROUP_MAX_FILES: usize = 256;
+const GROUP_MAX_BYTES: u64 = 64 << 20;
+
+/// Times that a small file is fetched, if the cache is so full that it is gone before it is read.
+const TRIES: u32 = 3;
+
+/// What a file is created with, less the umask.
+const MODE: u32 = 0o666;
+
+/// Why one file is not there; others are.
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error(transparent)]
+    Hands(#[from] HandsError),
+    #[error("{0}")]
+    Gone(String),
+    #[error("the bytes that came are not those that were uploaded")]
+    Damaged,
+}
+
+pub(in super::super) async fn download(call: &mut Call<'_>) -> Result<(), Fail> {
+    let (Some(query), Some(place)) = (call.argument(0).map(str::to_owned), call.argument(1).map(str::to_owned)) else {
+        return Err(call.misused().await);
+    };
+    let directory = String::from_utf8(call.hands.directory.clone());
+    let directory = directory.map_err(|_| fatal("the working directory's name is no text"))?;
+    let destination = absolute(&place, &directory);
+    match call.hands.stat(&destination, true).await? {
+        None => return Err(fatal(format!("failed to download artifacts: there is no directory {destination}"))),
+        Some(found) if found.kind != Kind::Directory => {
+            return Err(fatal(format!("failed to download artifacts: {destination} is not a directory")));
+        }
+        Some(_) => {}
+    }
+    let found = latest(find(call, query).await?);
+    if found.is_empty() {
+        return Err(fatal("No artifacts found for downloading"));
+    }
+    let all = found.len();
+    let words = format!("Found {all} artifacts. Starting to download to: {destination}");
+    call.note("notice", &words).await?;
+    let failed = bring(call, &destination, found).await?;
+    match failed {
+        0 => Ok(()),
+        failed => Err(fatal(format!("failed to download artifacts: {failed} of {all} could not be downloaded"))),
+    }
+}
+
+/// Brings all of them: while some are written, the next ones come. Answers how many failed.
+async fn bring(call: &mut Call<'_>, destination: &str, found: Vec<FoundArtifact>) -> Result<usize, Fail> {
+    let (small, large): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|found| found.artifact.bytes <= CACHED_MAX_BYTES);
+    let mut groups = groups(small).into_iter();
+    let (party, shared) = (call.party, call.shared);
+    let mut failed = 0;
+    let mut ready = match groups.next() {
+        Some(group) => Some(fetch(party, shared, group).await?),
+        None => None,
+    };
+    while let Some(group) = ready.take() {
+        let next = async {
+            match groups.next() {
+                Some(group) => fetch(party, shared, group).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let (written, next) = tokio::join!(write_all(call, destination, group), next);
+        failed += written?;
+        ready = next?;
+    }
+    for found in large {
+        let path = target(destination, &found.artifact.path);
+        let written = pull(call.hands, party, shared, &found, &path).await;
+        failed += said(call, &found, written).await?;
+    }
+    Ok(failed)
+}
+
+/// Files in groups that are fetched together.
+fn groups(files: Vec<FoundArtifact>) -> Vec<Vec<FoundArtifact>> {
+    let mut groups: Vec<Vec<FoundArtifact>> = Vec::new();
+    let mut filled = 0;
+    for file in files {
+        let bytes = file.artifact.bytes;
+        match groups.last_mut() {
+            Some(group) if filled + bytes <= GROUP_MAX_BYTES && group.len() < GROUP_MAX_FILES => {
+                filled += bytes;
+                group.push(file);
+            }
+            _ => {
+                filled = bytes;
+                groups.push(vec![file]);
+            }
+        }
+    }
+    groups
+}
+
+/// Brings a group into the agent's cache; each blob is held there until it is written.
+async fn fetch(
+    party: &Party,
+    shared: &Shared,
+    group: Vec<FoundArtifact>,
+) -> Result<Vec<(FoundArtifact, Option<Blob>)>, Fail> {
+    let namespace = party.spec.namespace.on(Shelf::Artifacts);
+    let failed = |cause: windlass_protocol::Cause| {
+        let why = match cause.kind {
+            CauseKind::SourceMissing => "an artifact's bytes are not in the cache any more".to_owned(),
+            _ => cause.to_string(),
+        };
+        fatal(format!("failed to download artifacts: {why}"))
+    };
+    let mut ready: Vec<(FoundArtifact, Option<Blob>)> = group.into_iter().map(|found| (found, None)).collect();
+    for _ in 0..TRIES {
+        let missing = ready.iter().filter(|(_, blob)| blob.is_none());
+        let digests: Vec<Digest> = missing.map(|(found, _)| found.artifact.digest).collect();
+        if digests.is_empty() {
+            break;
+        }
+        shared.bulk.fetch(&party.spec, &party.right, &namespace, digests).await.map_err(failed)?;
+        for (found, blob) in ready.iter_mut().filter(|(_, blob)| blob.is_none()) {
+            *blob = shared.bulk.cached(&namespace, found.artifact.digest).await.map_err(failed)?;
+        }
+    }
+    Ok(ready)
+}
+
+async fn write_all(
+    call: &mut Call<'_>,
+    destination: &str,
+    group: Vec<(FoundArtifact, Option<Blob>)>,
+) -> Result<usize, Fail> {
+    let mut failed = 0;
+    for (found, blob) in group {
+        let path = target(destination, &found.artifact.path);
+        let written = match blob {
+            Some(blob) => write(call.hands, blob, &path).await,
+            None => Err(FileError::Gone("the agent's cache has no room for it".to_owned())),
+        };
+        failed += said(call, &found, written).await?;
+    }
+    Ok(failed)
+}
+
+/// Says how a file came out; 1 where it failed. Where the command's program is gone, nobody would hear of it.
+async fn said(call: &mut Call<'_>, found: &FoundArtifact, written: Result<(), FileError>) -> Result<usize, Fail> {
+    let path = &found.artifact.path;
+    match written {
+        Ok(()) => {
+            let (bytes, sha256) = (found.artifact.bytes, hex(&found.artifact.sha256));
+            let words = format!("Successfully downloaded {path:?} ({bytes} bytes) with SHA256 {sha256}");
+            call.note("notice", &words).await?;
+            Ok(0)
+        }
+        Err(FileError::Hands(error @ (HandsError::Gone(_) | HandsError::Bad(_) | HandsError::Confused))) => {
+            Err(error.into())
+        }
+        Err(error) => {
+            call.note("error", &format!("Failed to download artifact {path:?}: {error}")).await?;
+            Ok(1)
+        }
+    }
+}
+
+/// A file that is being written under another name beside its own.
+struct Fresh<'a> {
+    hands: &'a mut Hands,
+    path: &'a str,
+    name: String,
+    handle: Option<u32>,
+}
+
+impl<'a> Fresh<'a> {
+    fn new(hands: &'a mut Hands, path: &'a str) -> Self {
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        // Made anew for each call, and for each of its files.
+        let mut own = blake3::Hasher::new();
+        own.update(&hands.call).update(path.as_bytes());
+        let name = format!("{folder}/.windlass-{}", hex(&own.finalize().as_bytes()[..8]));
+        Self { hands, path, name, handle: None }
+    }
+
+    /// Begins it, anew if it had begun.
+    async fn begin(&mut self) -> Result<(), HandsError> {
+        self.give_up().await?;
+        if let Some((folder, _)) = self.path.rsplit_once('/').filter(|(folder, _)| !folder.is_empty()) {
+            self.hands.make_directories(folder).await?;
+        }
+        self.handle = Some(self.hands.create(&self.name, MODE).await?);
+        Ok(())
+    }
+
+    async fn put(&mut self, bytes: &[u8]) -> Result<(), HandsError> {
+        match self.handle {
+            Some(handle) => self.hands.put(handle, self.path, bytes).await,
+            None => Ok(()),
+        }
+    }
+
+    /// It is whole: it takes its name, over whatever has it.
+    async fn finish(mut self) -> Result<(), HandsError> {
+        if let Some(handle) = self.handle.take() {
+            self.hands.close(handle).await?;
+        }
+        match self.hands.rename(&self.name, self.path).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.hands.remove(&self.name).await?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn give_up(&mut self) -> Result<(), HandsError> {
+        if let Some(handle) = self.handle.take() {
+            self.hands.close(handle).await?;
+            self.hands.remove(&self.name).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a blob of the agent's cache.
+async fn write(hands: &mut Hands, blob: Blob, path: &str) -> Result<(), FileError> {
+    let mut fresh = Fresh::new(hands, path);
+    fresh.begin().await?;
+    let mut reader = blob.reader();
+    loop {
+        let (piece, back) = match next_piece(reader).await {
+            Ok(next) => next,
+            Err(error) => {
+                fresh.give_up().await?;
+                return Err(FileError::Gone(error.to_string()));
+            }
+        };
+        if piece.is_empty() {
+            return Ok(fresh.finish().await?);
+        }
+        if let Err(error) = fresh.put(&piece).await {
+            fresh.give_up().await?;
+            return Err(error.into());
+        }
+        reader = back;
+    }
+}
+
+async fn next_piece(mut reader: BlobReader) -> std::io::Result<(Vec<u8>, BlobReader)> {
+    let read = tokio::task::spawn_blocking(move || {
+        let mut piece = vec![0; HANDS_CHUNK_BYTES];
+        let read = reader.read(&mut piece)?;
+        piece.truncate(read);
+        Ok::<_, std::io::Error>((piece, reader))
+    });
+    read.await.map_err(std::io::Error::other)?
+}
+
+/// A file that is written and hashed as it comes.
+struct Checked<'a> {
+    fresh: Fresh<'a>,
+    whole: Box<blake3::Hasher>,
+}
+
+impl Taking for Checked<'_> {
+    type Error = HandsError;
+
+    async fn begin(&mut self) -> Result<(), HandsError> {
+        self.whole.reset();
+        self.fresh.begin().await
+    }
+
+    async fn take(&mut self, bytes: Bytes) -> Result<(), HandsError> {
+        self.whole.update(&bytes);
+        self.fresh.put(&bytes).await
+    }
+}
+
+/// Writes a file that comes past the agent's cache.
+async fn pull(
+    hands: &mut Hands,
+    party: &Party,
+    shared: &Shared,
+    found: &FoundArtifact,
+    path: &str,
+) -> Result<(), FileError> {
+    let mut checked = Checked { fresh: Fresh::new(hands, path), whole: Box::default() };
+    let digest = found.artifact.digest;
+    let pulled = shared.bulk.pull(&party.spec, &party.right, digest, &mut checked).await;
+    let Checked { mut fresh, whole } = checked;
+    let error = match pulled {
+        Ok(()) if Digest::from_hasher(&whole) == digest => return Ok(fresh.finish().await?),
+        Ok(()) => FileError::Damaged,
+        Err(NotStored::Own(error)) => error.into(),
+        Err(NotStored::Refused(why) | NotStored::Away(why)) => FileError::Gone(why),
+    };
+    fresh.give_up().await?;
+    Err(error)
+}

@@ -1,0 +1,97 @@
+//! Lets go of blobs that nobody names any more, namespace by namespace: the last one takes the bytes away.
+//!
+//! A large blob's file goes at once; the bytes of a small one stay in their segment, where nothing finds them. A crash may
+//! leave a file that no record counts on; opening the store removes it.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use windlass_protocol::{Digest, Namespace};
+
+use crate::appender::Item;
+use crate::error::{Error, Fault, OrFault as _};
+use crate::index::Place;
+use crate::store::Store;
+
+/// A blob that a namespace sees by itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HeldBlob {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The blob.
+    pub digest: Digest,
+    /// When it was used last, in an order of its own: the same again says that nobody has asked for it since.
+    pub used: u64,
+}
+
+impl Store {
+    /// All blobs that namespaces of this kind see by themselves, in no order.
+    #[must_use]
+    pub fn held(&self, of: impl Fn(&Namespace) -> bool) -> Vec<HeldBlob> {
+        let index = self.shared.index();
+        let wanted: Vec<bool> = index.names().iter().map(of).collect();
+        let mut held = Vec::new();
+        for (digest, entry) in index.iter() {
+            let seen_by = entry.seen_by().iter().filter(|number| wanted.get(**number as usize) == Some(&true));
+            held.extend(seen_by.filter_map(|number| {
+                let namespace = index.name(*number)?.clone();
+                Some(HeldBlob { namespace, digest: *digest, used: entry.last_used() })
+            }));
+        }
+        held
+    }
+
+    /// The length of a blob that the namespace sees. It counts as no request for it.
+    #[must_use]
+    pub fn blob_len(&self, namespace: &Namespace, digest: &Digest) -> Option<u64> {
+        self.shared.index().visible(namespace, digest).map(|entry| entry.place.bytes())
+    }
+
+    /// Takes blobs from a namespace, durably; those that it does not see by itself are passed over. A blob that no other
+    /// namespace sees is stored no more; who holds it reads it to its end. Those that were used since `used` stay.
+    ///
+    /// Answers how many blobs are stored no more.
+    ///
+    /// # Errors
+    /// [`Fault::Io`] where the disk fails: blobs may be gone from the namespace, and come back with the next start.
+    pub fn release(&self, held: &[HeldBlob]) -> Result<usize, Error> {
+        let shared = &self.shared;
+        let _alone = shared.releasing.write().unwrap_or_else(PoisonError::into_inner);
+        let mut leaving: BTreeMap<&Namespace, Vec<(Digest, Place)>> = BTreeMap::new();
+        {
+            let index = shared.index();
+            for HeldBlob { namespace, digest, used } in held {
+                let entry = index.get(digest).filter(|entry| entry.last_used() == *used);
+                let (Some(entry), Some(number)) = (entry, index.number(namespace)) else { continue };
+                if entry.seen_by().contains(&number) {
+                    leaving.entry(namespace).or_default().push((*digest, entry.place));
+                }
+            }
+        }
+        for (namespace, blobs) in &leaving {
+            let items: Vec<_> = blobs.iter().map(|(digest, _)| Item::Release { digest: *digest }).collect();
+            shared.commit(namespace, &items)?;
+        }
+        let left: BTreeMap<Digest, Place> = leaving.into_values().flatten().collect();
+        let mut gone = 0;
+        for (digest, place) in left {
+            gone += usize::from(self.take_away(&digest, place)?);
+        }
+        Ok(gone)
+    }
+
+    /// Removes the file of a blob that has left the index; says whether it has.
+    fn take_away(&self, digest: &Digest, place: Place) -> Result<bool, Fault> {
+        if self.shared.stored(digest) {
+            return Ok(false);
+        }
+        if let Place::Large { .. } = place {
+            let path = self.shared.large_path(digest);
+            match self.shared.vfs.remove(&path) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                other => other.or_fault("removing", &path)?,
+            }
+        }
+        Ok(true)
+    }
+}

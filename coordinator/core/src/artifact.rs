@@ -1,0 +1,80 @@
+//! What jobs upload: rows that are noted by whoever holds the right to the attempt, once, within limits (I3, I9).
+
+use windlass_protocol::{AttemptId, BuildId, limits};
+
+use crate::error::Rejected;
+use crate::row::{ArtifactRow, NewArtifacts};
+use crate::state::Core;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Core {
+    /// Notes what a running job has uploaded. The same request again changes nothing. A build that was canceled takes it
+    /// too: what a job uploads in its grace time is often what says why (reference 18.8).
+    pub(crate) fn add_artifacts(&mut self, new: NewArtifacts) -> Result<(), Rejected> {
+        let NewArtifacts { attempt, epoch, call, artifacts } = new;
+        let lease = self.leases.get(&attempt).ok_or(Rejected::NoLease(attempt))?;
+        if epoch != lease.epoch {
+            return Err(Rejected::StaleEpoch { attempt, held: lease.epoch, got: epoch });
+        }
+        let job = lease.job;
+        let build = self.jobs[&job].row.build;
+        let call = hex(&call);
+        if self.attempts[&attempt].artifacts.calls.contains(&call) && !self.policy.bugs.add_artifacts_twice {
+            return Ok(());
+        }
+        let bytes = artifacts.iter().fold(0_u64, |sum, artifact| sum.saturating_add(artifact.bytes));
+        self.check_artifacts(build, attempt, artifacts.len(), bytes)?;
+        let (created_at, namespace) = (self.now.wall, self.builds[&build].row.namespace.clone());
+        let expires_at = created_at.plus_ms(self.policy.artifact_retention_ms);
+        let tally = &mut self.edit_attempt(attempt).artifacts;
+        tally.count = tally.count.saturating_add(u32::try_from(artifacts.len()).unwrap_or(u32::MAX));
+        tally.bytes = tally.bytes.saturating_add(bytes);
+        tally.calls.push_back(call);
+        while tally.calls.len() > limits::ARTIFACT_CALLS_MAX {
+            tally.calls.pop_front();
+        }
+        for artifact in artifacts {
+            let id = self.ids.artifact(created_at);
+            self.book.artifacts.push(ArtifactRow {
+                id,
+                build,
+                job,
+                attempt,
+                path: artifact.path,
+                bytes: artifact.bytes,
+                digest: artifact.digest,
+                sha1: hex(&artifact.sha1),
+                sha256: hex(&artifact.sha256),
+                content_type: artifact.content_type,
+                namespace: namespace.clone(),
+                created_at,
+                expires_at,
+            });
+        }
+        Ok(())
+    }
+
+    fn check_artifacts(&self, build: BuildId, attempt: AttemptId, count: usize, bytes: u64) -> Result<(), Rejected> {
+        let own = &self.attempts[&attempt].artifacts;
+        let jobs = self.builds[&build].jobs.iter();
+        let attempts = jobs.flat_map(|job| &self.jobs[job].row.attempts).filter_map(|id| self.attempts.get(id));
+        let (all, all_bytes) = attempts.fold((0_u64, 0_u64), |(count, bytes), row| {
+            (count + u64::from(row.artifacts.count), bytes.saturating_add(row.artifacts.bytes))
+        });
+        let count = count as u64;
+        for (what, value, limit) in [
+            ("artifacts of one job", u64::from(own.count) + count, limits::ARTIFACTS_PER_JOB_MAX as u64),
+            ("bytes of one job's artifacts", own.bytes.saturating_add(bytes), limits::ARTIFACTS_PER_JOB_MAX_BYTES),
+            ("artifacts of one build", all + count, limits::ARTIFACTS_PER_BUILD_MAX as u64),
+            ("bytes of one build's artifacts", all_bytes.saturating_add(bytes), limits::ARTIFACTS_PER_BUILD_MAX_BYTES),
+        ] {
+            if value > limit {
+                return Err(Rejected::Limit { what, limit });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! Artifacts of jobs: noted once their bytes are on the shelf, and found again by the jobs that may read them (reference 20.3).
+
+use std::collections::BTreeSet;
+
+use windlass_coordinator_core::input::Request;
+use windlass_coordinator_core::row::{ArtifactRow, AttemptRow, BuildRows, JobRow, NewArtifacts};
+use windlass_coordinator_store::ArtifactFilter;
+use windlass_pipeline::glob::PathQuery;
+use windlass_protocol::host::now;
+use windlass_protocol::job::Epoch;
+use windlass_protocol::limits::ARTIFACTS_FOUND_MAX;
+use windlass_protocol::message::{ArtifactQuery, AskRefused, FoundArtifact, NewArtifact, Told};
+use windlass_protocol::{AttemptId, BuildId, Namespace, Shelf};
+
+use super::{CoreJobDesk, No};
+use crate::shelf::ShelfError;
+
+impl From<ShelfError> for No {
+    fn from(error: ShelfError) -> Self {
+        let code = match &error {
+            // The bytes are sent again, and this is asked again.
+            ShelfError::Missing(_) => AskRefused::NotFound,
+            ShelfError::Full(_) => AskRefused::Conflict,
+            ShelfError::Disk(_) | ShelfError::Store(_) | ShelfError::Stopping => AskRefused::Unavailable,
+        };
+        Self(code, error.to_string())
+    }
+}
+
+impl CoreJobDesk {
+    /// Notes what the attempt has uploaded. Its blobs stay from before the look at them until the rows are durable.
+    pub(super) async fn add_artifacts(
+        &self,
+        attempt: &AttemptRow,
+        (epoch, call): (Epoch, [u8; 16]),
+        artifacts: Vec<NewArtifact>,
+    ) -> Result<Told, No> {
+        let rows = self.reader.some_jobs(attempt.build, Vec::new()).await?;
+        let build = rows.ok_or_else(|| No(AskRefused::NotFound, "the build is no more".to_owned()))?.build;
+        let blobs: Vec<_> = artifacts.iter().map(|artifact| (artifact.digest, artifact.bytes)).collect();
+        let (count, bytes) = (blobs.len() as u64, blobs.iter().map(|(_, bytes)| bytes).sum());
+        let kept = self.shelves.keep(&build.namespace, Shelf::Artifacts, blobs).await?;
+        let new = NewArtifacts { attempt: attempt.id, epoch, call, artifacts };
+        let told = self.request(attempt, Request::AddArtifacts(Box::new(new))).await?;
+        drop(kept);
+        self.shelves.count_kept(count, bytes);
+        Ok(told)
+    }
+
+    /// Artifacts of the attempt's build, or of another that it may read.
+    pub(super) async fn find_artifacts(&self, attempt: &AttemptRow, query: ArtifactQuery) -> Result<Told, No> {
+        let rows = self.with_artifacts(attempt, query.build).await?;
+        let unknown =
+            || No(AskRefused::NotFound, format!("there is no step {:?} in build {}", query.step, rows.build.id));
+        let filter = ArtifactFilter {
+            build: rows.build.id,
+            attempts: attempts_of(&rows, &query.step, query.retried).ok_or_else(unknown)?,
+            path: Some(PathQuery::new(&query.path)),
+            at: now().wall,
+            before: query.before,
+        };
+        let page = self.reader.artifacts(filter, None, ARTIFACTS_FOUND_MAX).await?;
+        let found = page.items.into_iter().map(|row| self.found(row)).collect::<Option<Vec<_>>>();
+        let unreadable = || No(AskRefused::Unavailable, "an artifact's row cannot be read".to_owned());
+        Ok(Told::Artifacts(found.ok_or_else(unreadable)?))
+    }
+
+    /// As [`Self::readable`], and for an overlay also what its pipeline's trusted builds made: it reads their shelf (I12).
+    async fn with_artifacts(&self, attempt: &AttemptRow, build: Option<BuildId>) -> Result<BuildRows, No> {
+        let Some(other) = build.filter(|build| *build != attempt.build) else {
+            return self.readable(attempt, None).await;
+        };
+        let absent = || No(AskRefused::NotFound, format!("there is no build {other} that this job may read"));
+        let own = self.reader.some_jobs(attempt.build, Vec::new()).await?.ok_or_else(absent)?.build;
+        let (_, rows) = self.reader.build(other).await?.ok_or_else(absent)?;
+        let may = own.pipeline == rows.build.pipeline && reads(&own.namespace, &rows.build.namespace);
+        if may { Ok(rows) } else { Err(absent()) }
+    }
+
+    fn found(&self, row: ArtifactRow) -> Option<FoundArtifact> {
+        let url = format!("{}/api/v1/artifacts/{}", self.url, row.id);
+        let artifact = NewArtifact {
+            sha1: bytes_of(&row.sha1)?,
+            sha256: bytes_of(&row.sha256)?,
+            path: row.path,
+            bytes: row.bytes,
+            digest: row.digest,
+            content_type: row.content_type,
+        };
+        Some(FoundArtifact { id: row.id, job: row.job, created_at: row.created_at, url, artifact })
+    }
+}
+
+/// Whether what lives in one namespace reads what was made in the other: its own, and for an overlay the trusted one's.
+fn reads(reader: &Namespace, made: &Namespace) -> bool {
+    reader.project == made.project && (made.overlay.is_none() || made.overlay == reader.overlay)
+}
+
+fn bytes_of<const N: usize>(hex: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    if hex.len() != N * 2 {
+        return None;
+    }
+    for (byte, at) in bytes.iter_mut().zip((0..).step_by(2)) {
+        *byte = u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+/// Of which attempts artifacts are looked for: the last one of each job, or of all, of one step or of all.
+///
+/// The inner `None` is all attempts of all jobs; the outer one says that there is no such step.
+pub(crate) fn attempts_of(rows: &BuildRows, step: &str, retried: bool) -> Option<Option<BTreeSet<AttemptId>>> {
+    if retried && step.is_empty() {
+        return Some(None);
+    }
+    let jobs: Vec<&JobRow> = rows.jobs.iter().filter(|job| step.is_empty() || is_named(job, step)).collect();
+    if jobs.is_empty() && !step.is_empty() {
+        return None;
+    }
+    let of =
+        |job: &&JobRow| if retried { job.attempts.clone() } else { job.attempts.last().copied().into_iter().collect() };
+    Some(Some(jobs.iter().flat_map(of).collect()))
+}
+
+/// Whether a step's key or label, a job's id or that of one of its attempts is meant.
+fn is_named(job: &JobRow, step: &str) -> bool {
+    job.node.key.as_deref() == Some(step)
+        || job.node.label == step
+        || job.id.to_string() == step
+        || job.attempts.iter().any(|attempt| attempt.to_string() == step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_namespace_itself_and_the_trusted_one_below_it_are_read() {
+        let (trusted, one, two) = (Namespace::trusted("p"), Namespace::overlay("p", "1"), Namespace::overlay("p", "2"));
+        for (reader, made, may) in [
+            (&trusted, &trusted, true),
+            (&one, &one, true),
+            (&one, &trusted, true),
+            (&trusted, &one, false),
+            (&one, &two, false),
+            (&Namespace::trusted("q"), &trusted, false),
+        ] {
+            assert_eq!(reads(reader, made), may, "{reader} {made}");
+        }
+    }
+
+    #[test]
+    fn a_digest_in_hex_is_read_back_and_nothing_else_is() {
+        assert_eq!(bytes_of::<2>("0aff"), Some([10, 255]));
+        for bad in ["", "0a", "0afff", "0g11", "é11"] {
+            assert_eq!(bytes_of::<2>(bad), None, "{bad}");
+        }
+    }
+}

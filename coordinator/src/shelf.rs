@@ -1,0 +1,251 @@
+//! What jobs keep beside their sources: blobs on a namespace's shelves, each for as long as a row names it.
+//!
+//! A blob comes first, then the row that names it; a row goes first, then the blob. Between the two a blob is nobody's. So
+//! that none goes that is about to be named, who names blobs looks at them and commits under the same lock that whoever
+//! lets go has to itself; and only what was nobody's in two looks, and was not asked for between them, goes. A crash may leave
+//! blobs that nobody names, which the next looks find.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
+use windlass_cache::{HeldBlob, Store};
+use windlass_protocol::limits::{SHELF_PIECE_BLOBS, SHELF_SWEEP_MS, STORE_HEADROOM_BYTES};
+use windlass_protocol::{Digest, Namespace, Shelf};
+
+use crate::views::Reader;
+
+/// The shelves of all namespaces; clones share them.
+#[derive(Debug, Clone)]
+pub struct Shelves {
+    store: Store,
+    dir: PathBuf,
+    gate: Arc<RwLock<()>>,
+    tally: Arc<Tally>,
+}
+
+/// What has happened since the start.
+#[derive(Debug, Default)]
+struct Tally {
+    kept: AtomicU64,
+    kept_bytes: AtomicU64,
+    released: AtomicU64,
+}
+
+/// The same, as it is at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ShelfCounts {
+    /// Blobs that rows were made for.
+    pub kept: u64,
+    /// Their bytes.
+    pub kept_bytes: u64,
+    /// Blobs that were let go.
+    pub released: u64,
+}
+
+/// Why nothing can be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum ShelfError {
+    /// A blob that is to be named is not there, or not of that length.
+    #[error("{0} is not stored for this build; send its bytes again")]
+    Missing(Digest),
+    /// There is no room.
+    #[error("the coordinator's disk has no room for {0} bytes more")]
+    Full(u64),
+    /// The system does not say how much room there is.
+    #[error("the coordinator's disk cannot be asked for its room: {0}")]
+    Disk(#[from] io::Error),
+    /// The blob store failed.
+    #[error(transparent)]
+    Store(#[from] windlass_cache::Error),
+    /// The process ends.
+    #[error("the coordinator is stopping")]
+    Stopping,
+}
+
+/// Keeps what was looked at from going, until it is dropped: rows that name it are durable by then.
+#[derive(Debug)]
+#[must_use = "blobs may go once it is dropped"]
+pub struct Kept {
+    _gate: OwnedRwLockReadGuard<()>,
+}
+
+impl Shelves {
+    /// The shelves of a store, whose bytes are on the disk of `dir`.
+    #[must_use]
+    pub fn new(store: Store, dir: &Path) -> Self {
+        Self { store, dir: dir.to_owned(), gate: Arc::default(), tally: Arc::default() }
+    }
+
+    /// What has happened since the start.
+    #[must_use]
+    pub fn counts(&self) -> ShelfCounts {
+        let Tally { kept, kept_bytes, released } = &*self.tally;
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ShelfCounts { kept: count(kept), kept_bytes: count(kept_bytes), released: count(released) }
+    }
+
+    /// Those of the blobs that have to be sent, by their places: each that is neither on the shelf nor, for the same readers,
+    /// anywhere else (I12).
+    #[must_use]
+    pub fn wanted(&self, namespace: &Namespace, shelf: Shelf, blobs: &[(Digest, u64)]) -> Vec<u32> {
+        let on = namespace.on(shelf);
+        let mut asked = BTreeMap::new();
+        for (place, (digest, bytes)) in (0_u32..).zip(blobs) {
+            let there = |namespace: &Namespace| self.store.blob_len(namespace, digest) == Some(*bytes);
+            if !there(&on) && !there(namespace) {
+                asked.entry(*digest).or_insert(place);
+            }
+        }
+        let mut wanted: Vec<u32> = asked.into_values().collect();
+        wanted.sort_unstable();
+        wanted
+    }
+
+    /// That there is room for so many bytes beside what running builds need.
+    ///
+    /// # Errors
+    /// [`ShelfError::Full`].
+    pub fn check_room(&self, bytes: u64) -> Result<(), ShelfError> {
+        let free = windlass_coordinator_store::dir::free_bytes(&self.dir)?;
+        if free < bytes.saturating_add(STORE_HEADROOM_BYTES) { Err(ShelfError::Full(bytes)) } else { Ok(()) }
+    }
+
+    /// Looks at blobs that a row is about to name, and keeps them until the row is durable.
+    ///
+    /// # Errors
+    /// [`ShelfError`].
+    pub async fn keep(
+        &self,
+        namespace: &Namespace,
+        shelf: Shelf,
+        blobs: Vec<(Digest, u64)>,
+    ) -> Result<Kept, ShelfError> {
+        let gate = Arc::clone(&self.gate).read_owned().await;
+        let (shelves, namespace) = (self.clone(), namespace.clone());
+        let looked = tokio::task::spawn_blocking(move || shelves.look(&namespace, shelf, &blobs));
+        looked.await.map_err(|_| ShelfError::Stopping)??;
+        Ok(Kept { _gate: gate })
+    }
+
+    fn look(&self, namespace: &Namespace, shelf: Shelf, blobs: &[(Digest, u64)]) -> Result<(), ShelfError> {
+        let on = namespace.on(shelf);
+        let mut elsewhere = Vec::new();
+        for (digest, bytes) in blobs {
+            let at = |namespace: &Namespace| self.store.blob_len(namespace, digest) == Some(*bytes);
+            match (at(&on), at(namespace)) {
+                (true, _) => {}
+                (false, true) => elsewhere.push(*digest),
+                (false, false) => return Err(ShelfError::Missing(*digest)),
+            }
+        }
+        // What the readers see as a source may go with it some day.
+        match self.store.grant(&on, &elsewhere)?.first() {
+            Some(gone) => Err(ShelfError::Missing(*gone)),
+            None => Ok(()),
+        }
+    }
+
+    /// Rows name so much more.
+    pub(crate) fn count_kept(&self, blobs: u64, bytes: u64) {
+        self.tally.kept.fetch_add(blobs, Ordering::Relaxed);
+        self.tally.kept_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Lets go of what is nobody's, again and again, until `stop` turns true.
+    pub(crate) async fn tidy(self, reader: Reader, mut stop: watch::Receiver<bool>) {
+        let mut nobodys = Vec::new();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(SHELF_SWEEP_MS)) => {}
+                () = crate::http::stopped(&mut stop) => return,
+            }
+            nobodys = self.sweep(&reader, nobodys).await;
+        }
+    }
+
+    /// One look. `before` is what the last one found to be nobody's: what of it still is, unused since, goes. Answers what is
+    /// nobody's now and stays.
+    pub(crate) async fn sweep(&self, reader: &Reader, before: Vec<HeldBlob>) -> Vec<HeldBlob> {
+        let store = self.store.clone();
+        let held = tokio::task::spawn_blocking(move || store.held(|namespace| namespace.shelf().is_some())).await;
+        let Ok(held) = held else { return Vec::new() };
+        let before: std::collections::BTreeSet<_> = before.into_iter().collect();
+        let (mut stay, mut released) = (Vec::new(), 0);
+        for piece in held.chunks(SHELF_PIECE_BLOBS) {
+            match self.sweep_piece(reader, piece, &before, &mut stay).await {
+                Ok(gone) => released += gone,
+                Err(error) => {
+                    tracing::warn!(%error, "shelf_sweep_put_off");
+                    break;
+                }
+            }
+        }
+        if released > 0 {
+            tracing::info!(blobs = released, "shelf_blobs_released");
+        }
+        stay
+    }
+
+    async fn sweep_piece(
+        &self,
+        reader: &Reader,
+        piece: &[HeldBlob],
+        before: &std::collections::BTreeSet<HeldBlob>,
+        stay: &mut Vec<HeldBlob>,
+    ) -> Result<usize, String> {
+        // Whoever is about to name a blob is done, or has not looked yet.
+        let _alone = self.gate.write().await;
+        let naming = reader.naming(piece.iter().map(|held| held.digest).collect()).await;
+        let naming = naming.map_err(|error| error.to_string())?;
+        let mut going = Vec::new();
+        for (held, naming) in piece.iter().zip(naming) {
+            if naming.iter().any(|owner| needs(owner, &held.namespace)) {
+                continue;
+            }
+            if before.contains(held) { going.push(held.clone()) } else { stay.push(held.clone()) }
+        }
+        if going.is_empty() {
+            return Ok(0);
+        }
+        let store = self.store.clone();
+        let gone = tokio::task::spawn_blocking(move || store.release(&going)).await;
+        let gone = gone.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        self.tally.released.fetch_add(gone as u64, Ordering::Relaxed);
+        Ok(gone)
+    }
+}
+
+/// Whether a row of this owner is served from that shelf: its own, or the trusted one that an overlay reads too.
+fn needs(owner: &Namespace, on: &Namespace) -> bool {
+    match on.shelf() {
+        Some((of, _)) => of.project == owner.project && (of.overlay.is_none() || of.overlay == owner.overlay),
+        None => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_trusted_is_needed_by_every_overlay_and_an_overlay_s_by_itself_alone() {
+        let (trusted, one, two) = (Namespace::trusted("p"), Namespace::overlay("p", "1"), Namespace::overlay("p", "2"));
+        let on = |namespace: &Namespace| namespace.on(Shelf::Artifacts);
+        for (owner, shelf, needed) in [
+            (&trusted, on(&trusted), true),
+            (&one, on(&trusted), true),
+            (&one, on(&one), true),
+            (&two, on(&one), false),
+            (&trusted, on(&one), false),
+            (&Namespace::trusted("q"), on(&trusted), false),
+            (&two, trusted.clone(), true),
+        ] {
+            assert_eq!(needs(owner, &shelf), needed, "{owner} of {shelf}");
+        }
+    }
+}

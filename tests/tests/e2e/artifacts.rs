@@ -1,0 +1,56 @@
+//! Artifacts with real processes: uploaded by one step, downloaded by the next on another agent, and by people.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use windlass_tests::kit::pipeline::{pipeline, step, with};
+use windlass_tests::kit::{Agent, AgentOptions, DEADLINE, Fleet, JoinToken, test};
+
+#[test]
+fn what_one_step_uploads_the_next_one_downloads_on_another_agent() -> Result<()> {
+    test(async |world| {
+        let fleet = Fleet::start(world).await?;
+        let token = fleet.client.join_token(&JoinToken::pool("other", &["two"])).await?;
+        let other = Agent::start(world, AgentOptions::new("agent-two", fleet.coordinator.address(), &token))?;
+        other.in_state(&fleet.client, "online").await?;
+        let make = "set -e; mkdir -p log/deep out; echo hello > log/a.txt; seq 100000 > log/deep/numbers.txt; : > log/none; \
+                    echo first > out/same; buildkite-agent artifact upload 'log/**/*;out/*'; echo second > out/same; \
+                    windlass artifact upload out/same; windlass artifact upload 'log/*.nothing'; \
+                    ! windlass artifact upload 'log/[a'; ! windlass artifact upload out/same s3://bucket";
+        let take = "set -e; mkdir got got/log; buildkite-agent artifact download 'log/*' got; \
+                    windlass artifact download 'out/same' got --step make; windlass artifact download log/a.txt got/log; \
+                    [ \"$(cat got/log/a.txt)\" = hello ]; seq 100000 | cmp - got/log/deep/numbers.txt; [ -f got/log/none ]; \
+                    [ ! -s got/log/none ]; [ \"$(cat got/out/same)\" = second ]; \
+                    [ \"$(buildkite-agent artifact shasum log/a.txt)\" = f572d396fae9206628714fb2ce00f72e94f2258f ]; \
+                    [ \"$(buildkite-agent artifact search 'out/*' --format '%p %s\\n')\" = \"$(printf 'out/same 6\\nout/same 7')\" ]; \
+                    ! windlass artifact download nothing got; ! windlass artifact download 'log/*' nowhere; \
+                    ! windlass artifact search nothing; windlass artifact search nothing --allow-empty-results; \
+                    ! windlass artifact shasum 'log/*'; \
+                    ! windlass artifact download 'log/*' got --build 0190c1f0-7a3b-7c1d-8e2f-0123456789ab";
+        let steps = [step("make", make), json!("wait"), with(step("take", take), "agents", json!({ "queue": "two" }))];
+        let build = fleet.run_to("passed", pipeline(steps)).await?;
+        ensure!(build.job("make")?.0["artifacts_count"] == json!(5), "{}", build.0);
+        let list =
+            fleet.client.get(&format!("/builds/{}/artifacts?path=log/*", build.id())).await?.status(200)?.json()?;
+        let paths: Vec<_> = list["items"].as_array().into_iter().flatten().map(|item| item["path"].clone()).collect();
+        ensure!(paths.len() == 3 && paths.contains(&json!("log/deep/numbers.txt")), "{list}");
+        let got = world.path("got");
+        fs::create_dir(&got)?;
+        let (url, token_file) = (fleet.coordinator.url(), fleet.coordinator.data().join("api-token"));
+        let token_file = token_file.to_string_lossy().into_owned();
+        let run = async |line: &[&str]| {
+            let line = [line, &["--server", &url, "--token-file", &token_file]].concat();
+            world.run(line, DEADLINE).await
+        };
+        let there = got.to_string_lossy().into_owned();
+        run(&["artifact", "download", "log/*", &there, "--build", build.id()]).await?.code(0)?;
+        ensure!(fs::read_to_string(got.join("log/a.txt"))? == "hello\n", "it is there");
+        let shasum = run(&["artifact", "shasum", "log/a.txt"]).await?.code(0)?;
+        ensure!(shasum.stdout == "f572d396fae9206628714fb2ce00f72e94f2258f\n", "{}", shasum.stdout);
+        let listed = run(&["artifact", "ls", "out/*"]).await?.code(0)?;
+        ensure!(listed.stdout.lines().count() == 3, "{}", listed.stdout);
+        run(&["artifact", "download", "nothing", &there]).await?.code(1)?;
+        Ok(())
+    })
+}
