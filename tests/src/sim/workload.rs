@@ -455,6 +455,8 @@ impl World {
             self.ask(Request::RemoveSchedule { schedule }, Asked::Once(None));
             self.ask(Request::RemoveSchedule { schedule }, Asked::Once(None));
         }
+    }
+
     /// Some job has uploaded a file; now and then its request comes twice.
     fn note_an_artifact(&mut self, attempt: AttemptId, epoch: Epoch) {
         let call = self.sixteen();
