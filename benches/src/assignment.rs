@@ -98,6 +98,8 @@ impl World {
             meta_data: BTreeMap::new(),
             keep_workspace: false,
             rebuilt_from: None,
+            triggered_from: None,
+            confined: None,
             idempotency: None,
         };
         self.request(Request::Submit(Box::new(submit)))

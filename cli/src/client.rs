@@ -99,6 +99,11 @@ impl Client {
         self.json(&Ask { json: body, ..Ask::new(Method::POST, path) }).await
     }
 
+    /// `DELETE`.
+    pub(crate) async fn delete(&self, path: &str) -> Result<Value, ClientError> {
+        self.json(&Ask::new(Method::DELETE, path)).await
+    }
+
     /// `PATCH`: done twice is like done once.
     pub(crate) async fn patch(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
         self.json(&Ask { json: Some(body), ..Ask::new(Method::PATCH, path) }).await

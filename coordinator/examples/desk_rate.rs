@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use windlass_coordinator::clock::SystemClock;
-use windlass_coordinator::desk::{Desk, DeskHandle, Fleet, Logs, NoMeter, Ports, channel, core_maker};
+use windlass_coordinator::desk::{Desk, DeskHandle, Fleet, Logs, NoMeter, Orders, Ports, channel, core_maker};
 use windlass_coordinator::views::Views;
 use windlass_coordinator::writer::Writer;
 use windlass_coordinator_core::input::ConnId;
+use windlass_coordinator_core::order::Order;
 use windlass_coordinator_core::row::{Actor, ActorKind, AuditRow, Change, NewToken, Scope, TokenGrant};
 use windlass_coordinator_core::{Policy, Rejected, Request};
 use windlass_coordinator_store::{Options, Store, open};
@@ -55,9 +56,9 @@ async fn through_the_desk(dir: &Path) -> Outcome<()> {
     let (writer, loaded) = Writer::threaded(Box::new(store))?;
     let (handle, inbox) = channel();
     let nobody = Arc::new(Nobody);
-    let (fleet, logs) = (nobody.clone(), nobody);
+    let (fleet, logs, orders) = (nobody.clone(), nobody.clone(), nobody);
     let (clock, meter) = (Arc::new(SystemClock), Arc::new(NoMeter));
-    let ports = Ports { clock, fleet, logs, views: Views::default(), meter };
+    let ports = Ports { clock, fleet, logs, orders, views: Views::default(), meter };
     let running = tokio::spawn(Desk::new(inbox, writer, loaded, core_maker(Policy::default())?, ports).run());
     for (clients, requests) in [(1_u64, 2_000_u64), (64, 100)] {
         let begun = Instant::now();
@@ -138,6 +139,10 @@ impl Fleet for Nobody {
     fn disconnect(&self, _agent: AgentId, _conn: ConnId, _code: RefuseCode, _detail: String) {}
     fn rejected(&self, _agent: AgentId, _conn: ConnId, _rejected: Rejected) {}
     fn disconnect_all(&self, _code: RefuseCode, _detail: String) {}
+}
+
+impl Orders for Nobody {
+    fn obtain(&self, _order: Order) {}
 }
 
 impl Logs for Nobody {

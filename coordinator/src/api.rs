@@ -8,7 +8,7 @@
 //! | `extract` | queries, JSON bodies and pages |
 //! | `shape` | what builds, jobs and attempts look like |
 //! | `submit`, `definition` | making builds, and where their pipelines come from |
-//! | `pipeline` | pipelines by name |
+//! | `pipeline`, `schedule` | pipelines by name, and when they build by themselves |
 //! | `meta_data` | strings that jobs hand to later ones |
 //! | `upload` | steps that a running job adds |
 //! | `build`, `job` | showing, listing, cancelling, running again |
@@ -36,6 +36,7 @@ pub mod metric;
 mod openapi;
 mod pipeline;
 mod problem;
+mod schedule;
 mod shape;
 mod submit;
 mod token;
@@ -43,7 +44,7 @@ mod upload;
 
 use std::sync::Arc;
 
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Router, middleware};
 use tokio::sync::Semaphore;
 use windlass_protocol::limits::HTTP_UPLOADS_MAX;
@@ -102,6 +103,8 @@ pub fn router(ground: Ground) -> Router {
         .route("/builds/{id}/meta-data/{*key}", get(meta_data::show))
         .route("/pipelines", get(pipeline::list).post(pipeline::create))
         .route("/pipelines/{name}", get(pipeline::show).patch(pipeline::update))
+        .route("/pipelines/{name}/schedules", get(schedule::list).post(schedule::add))
+        .route("/pipelines/{name}/schedules/{id}", delete(schedule::remove))
         .route("/pipelines/{name}/builds/{number}", get(build::show_by_number))
         .route("/jobs/{id}/retry", post(job::retry))
         .route("/jobs/{id}/cancel", post(job::cancel))

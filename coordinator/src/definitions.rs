@@ -75,6 +75,8 @@ pub struct Wanted {
     pub file: Option<String>,
     /// Patterns of protected refs.
     pub protected: Vec<String>,
+    /// The commit and how it stands is all that is asked for: the text is known.
+    pub commit_alone: bool,
 }
 
 /// What a repository has.
@@ -86,9 +88,9 @@ pub struct Found {
     pub message: String,
     /// The ref that was claimed, or the default branch; none where only a commit was named, or nothing.
     pub reference: Option<String>,
-    /// The file.
+    /// The file; empty where it was not asked for.
     pub file: String,
-    /// Its text.
+    /// Its text; empty where it was not asked for.
     pub text: String,
     /// Whether the commit is what a protected ref holds.
     pub standing: Standing,
@@ -178,6 +180,7 @@ struct Claim {
     commit: Option<String>,
     file: Option<String>,
     protected: Protected,
+    commit_alone: bool,
 }
 
 impl Claim {
@@ -201,6 +204,7 @@ impl Claim {
             commit: commit.map(str::to_ascii_lowercase),
             file: wanted.file.clone(),
             protected: Protected::parse(&wanted.protected)?,
+            commit_alone: wanted.commit_alone,
         })
     }
 
@@ -325,7 +329,11 @@ async fn find(mirror: &Mirror<'_>, claim: &Claim) -> Result<Found, DefinitionErr
     }
     let (commit, reference) = commit_of(mirror, claim).await?;
     let standing = standing(mirror, claim, &commit).await?;
-    let (file, text) = text_of(mirror, claim.file.as_deref(), &commit).await?;
+    let (file, text) = if claim.commit_alone {
+        (String::new(), String::new())
+    } else {
+        text_of(mirror, claim.file.as_deref(), &commit).await?
+    };
     let message = mirror.message(&commit).await?;
     Ok(Found { commit, message, reference: reference.map(|it| it.as_str().to_owned()), file, text, standing })
 }

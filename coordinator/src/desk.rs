@@ -17,12 +17,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use windlass_coordinator_core::effect::{Effect, Reply};
 use windlass_coordinator_core::input::{ConnId, Input, ReplyTo, Request};
+use windlass_coordinator_core::order::Order;
 use windlass_coordinator_core::row::Rows;
 use windlass_coordinator_core::{Core, Policy, Rejected};
 use windlass_coordinator_store::{Expired, Fault, Retention, Space};
 use windlass_protocol::job::Epoch;
 use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
-use windlass_protocol::{AgentId, AttemptId, Digest, IdSource, Instant64, Now, limits};
+use windlass_protocol::{AgentId, AttemptId, Cause, CauseKind, Digest, IdSource, Instant64, Now, limits};
 
 use self::batch::{Batch, Release};
 use self::fault::Down;
@@ -68,6 +69,12 @@ pub trait Logs: Debug + Send + Sync {
     fn fence(&self, attempt: AttemptId, epoch: Epoch, sealed: bool);
 }
 
+/// Builds that the core orders. No call may block.
+pub trait Orders: Debug + Send + Sync {
+    /// Finds out what a build is to run; the answer is [`Input::Obtained`]. Asking again changes nothing.
+    fn obtain(&self, order: Order);
+}
+
 /// What the desk works with.
 #[derive(Debug, Clone)]
 pub struct Ports {
@@ -77,6 +84,8 @@ pub struct Ports {
     pub fleet: Arc<dyn Fleet>,
     /// Logs of attempts.
     pub logs: Arc<dyn Logs>,
+    /// Builds that the core orders.
+    pub orders: Arc<dyn Orders>,
     /// What clients see.
     pub views: Views,
     /// Is told of every commit, for metrics.
@@ -336,8 +345,9 @@ impl<C: Decide, M: FnMut(Now, Rows) -> C> Desk<C, M> {
     fn serve_agent(&mut self, input: Input) {
         let whom = match &input {
             Input::AgentHello { agent, conn, .. } | Input::Agent { agent, conn, .. } => Some((*agent, *conn)),
-            Input::AgentGone { .. } | Input::LogSettled { .. } | Input::Request { .. } => None,
+            Input::AgentGone { .. } | Input::LogSettled { .. } | Input::Obtained { .. } | Input::Request { .. } => None,
         };
+        let input = self.while_there_is_room(input);
         let Some(core) = &mut self.core else {
             if let Some((agent, conn)) = whom {
                 let detail = "the coordinator is loading its store again".to_owned();
@@ -351,6 +361,17 @@ impl<C: Decide, M: FnMut(Now, Rows) -> C> Desk<C, M> {
             (Ok(()), _) => {}
             (Err(rejected), Some((agent, conn))) => self.say(Release::RejectAgent(agent, conn, rejected)),
             (Err(rejected), None) => tracing::debug!(%rejected, "input_rejected"),
+        }
+    }
+
+    /// On a disk that is nearly full no new builds are made, those that were ordered neither.
+    fn while_there_is_room(&self, input: Input) -> Input {
+        match input {
+            Input::Obtained { build, obtained: Ok(_) } if self.space == Space::Low => {
+                let cause = Cause::new(CauseKind::DiskFull, DeskError::StorageFull.to_string());
+                Input::Obtained { build, obtained: Err(cause) }
+            }
+            other => other,
         }
     }
 
@@ -406,6 +427,7 @@ impl<C: Decide, M: FnMut(Now, Rows) -> C> Desk<C, M> {
             Effect::SettleLog { attempt, epoch, bytes, digest } => {
                 self.ports.logs.settle(attempt, epoch, bytes, digest);
             }
+            Effect::Obtain(order) => self.ports.orders.obtain(*order),
             Effect::FenceLog { attempt, epoch, sealed } => self.ports.logs.fence(attempt, epoch, sealed),
             Effect::Dispatched { runnable_at } => {
                 let waited_ms = self.ports.clock.now().wall.0.saturating_sub(runnable_at.0);

@@ -2,7 +2,7 @@
 //! ask about (reference 15.8, 17.2).
 
 use windlass_coordinator_core::known::Known;
-use windlass_coordinator_core::row::{BuildRow, BuildSource, PipelineRow, Registered};
+use windlass_coordinator_core::row::{BuildRow, BuildSource, PipelineRow, Registered, TriggeredFrom};
 use windlass_coordinator_core::served::SERVED;
 use windlass_pipeline::condition::ContextError;
 use windlass_pipeline::{Compiled, Inputs, compile_with};
@@ -46,6 +46,8 @@ pub(crate) struct Facts<'a> {
     /// Who made it.
     pub(crate) creator: &'a str,
     /// As in the build.
+    pub(crate) triggered_from: Option<&'a TriggeredFrom>,
+    /// As in the build.
     pub(crate) origin: &'a Source,
     /// As in the build.
     pub(crate) env: &'a [(String, String)],
@@ -66,6 +68,7 @@ impl<'a> Facts<'a> {
             message: &build.message,
             source: build.source,
             creator: &build.creator.name,
+            triggered_from: build.triggered_from.as_ref(),
             origin: &build.origin,
             env: &build.env,
         }
@@ -86,6 +89,7 @@ impl<'a> Facts<'a> {
         let registered = self.registered;
         let pipeline_id = registered.map(|registered| registered.id.to_string());
         let number = self.number.map(|number| number.to_string());
+        let from = self.triggered_from.map(|from| (from.build.to_string(), from.number.to_string(), &from.pipeline));
         let mut env = vec![
             ("CI", "true"),
             ("BUILDKITE", "true"),
@@ -105,6 +109,11 @@ impl<'a> Facts<'a> {
         if let Some(registered) = registered {
             env.push(("BUILDKITE_PIPELINE_ID", pipeline_id.as_deref().unwrap_or_default()));
             env.push(("BUILDKITE_PIPELINE_DEFAULT_BRANCH", &registered.default_branch));
+        }
+        if let Some((build, number, pipeline)) = &from {
+            env.push(("BUILDKITE_TRIGGERED_FROM_BUILD_ID", build));
+            env.push(("BUILDKITE_TRIGGERED_FROM_BUILD_NUMBER", number));
+            env.push(("BUILDKITE_TRIGGERED_FROM_BUILD_PIPELINE_SLUG", pipeline));
         }
         let repository = self.repository();
         if !repository.is_empty() {
@@ -148,6 +157,7 @@ impl<'a> Facts<'a> {
             pipeline_id: pipeline_id.as_deref().unwrap_or_default(),
             default_branch: self.registered.map_or("", |registered| &registered.default_branch),
             repository: self.repository(),
+            triggered_from: self.triggered_from,
             env: self.env,
         };
         let context = known.context()?;

@@ -277,9 +277,11 @@ const fn unwelcome(rejected: &Rejected) -> Option<RefuseCode> {
         | Rejected::IdempotencyMismatch
         | Rejected::NumberTaken { .. }
         | Rejected::IdTaken(_)
+        | Rejected::NoOrder(_)
         | Rejected::Graph(_)
         | Rejected::PipelineExists(_)
         | Rejected::NoSuchPipeline(_)
+        | Rejected::NoSuchSchedule(_)
         | Rejected::Setting { .. }
         | Rejected::PoolConflict { .. }
         | Rejected::NoSuchToken(_)

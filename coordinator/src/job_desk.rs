@@ -62,7 +62,7 @@ impl From<DeskError> for No {
             DeskError::Unavailable | DeskError::StorageFull | DeskError::ShuttingDown => AskRefused::Unavailable,
             DeskError::Rejected(rejected) => match rejected {
                 Rejected::NoLease(_) | Rejected::StaleEpoch { .. } | Rejected::NotYours { .. } => AskRefused::NotHeld,
-                Rejected::NotInMemory(_) | Rejected::JobNotInMemory(_) => AskRefused::NotFound,
+                Rejected::NotInMemory(_) | Rejected::JobNotInMemory(_) | Rejected::NoOrder(_) => AskRefused::NotFound,
                 Rejected::BuildEnded { .. }
                 | Rejected::Job { .. }
                 | Rejected::IdempotencyMismatch
@@ -74,6 +74,7 @@ impl From<DeskError> for No {
                 | Rejected::Graph(_)
                 | Rejected::PoolConflict { .. }
                 | Rejected::NoSuchPipeline(_)
+                | Rejected::NoSuchSchedule(_)
                 | Rejected::Setting { .. }
                 | Rejected::NoSuchPool(_)
                 | Rejected::NoSuchToken(_)

@@ -12,6 +12,7 @@
 //! | [`api`], `http` | what clients speak |
 //! | [`definitions`] | pipelines' texts as their repositories have them |
 //! | `facts` | what a pipeline is compiled with |
+//! | [`orders`] | what builds run that jobs make |
 //! | `last_use` | when tokens were last used |
 //! | `retention` | deleting what is past its time |
 //! | [`config`], [`run`] | a whole coordinator |
@@ -29,6 +30,7 @@ mod http;
 pub mod job_desk;
 mod last_use;
 pub mod logbook;
+pub mod orders;
 mod retention;
 pub mod run;
 pub mod views;

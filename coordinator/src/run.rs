@@ -35,6 +35,7 @@ use crate::fleet::{self, Switchboard};
 use crate::job_desk::CoreJobDesk;
 use crate::last_use::{self, LastUse};
 use crate::logbook::{LeftOpen, Logbook};
+use crate::orders::Filler;
 use crate::retention;
 use crate::views::reader::Offload;
 use crate::views::{Reader, Views};
@@ -138,10 +139,12 @@ impl Coordinator {
         let board = Switchboard::default();
         let endpoint = endpoint(address, &opened.authority)?;
         let metrics = Metrics::default();
+        let (definitions, unregistered) = (definitions(&config)?, config.git.unregistered);
         let ports = Ports {
             clock: Arc::new(SystemClock),
             fleet: Arc::new(board.clone()),
             logs: Arc::new(Logbook::new(opened.logs.clone(), desk.clone())),
+            orders: Arc::new(Filler::new(desk.clone(), reader.clone(), definitions.clone())),
             views: views.clone(),
             meter: Arc::new(metrics.clone()),
         };
@@ -162,7 +165,6 @@ impl Coordinator {
         let token = first_token(&config.data, &ground).await?;
         let (views, authority) = (ground.views.clone(), Arc::clone(&ground.authority));
         let (stop, stopped) = watch::channel(false);
-        let (definitions, unregistered) = (definitions(&config)?, config.git.unregistered);
         let api = api::Ground::new(ground.clone(), board.clone(), url.clone(), metrics, definitions, unregistered);
         let uses = api.last_use.clone();
         let router = api::router(api);

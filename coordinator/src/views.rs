@@ -13,9 +13,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{broadcast, watch as latest};
 use windlass_coordinator_core::effect::{AgentState, Progress};
-use windlass_coordinator_core::row::{AgentRow, Change, PipelineRow, PoolRow, Rows, TokenRow};
+use windlass_coordinator_core::row::{AgentRow, Change, PipelineRow, PoolRow, Rows, ScheduleRow, TokenRow};
 use windlass_coordinator_store::{EventSeq, Seq, StoredEvent};
-use windlass_protocol::{AgentId, BuildId, TokenId, limits};
+use windlass_protocol::{AgentId, BuildId, ScheduleId, TokenId, limits};
 
 use self::overlay::Overlay;
 pub use self::reader::{Offload, ReadError, Reader};
@@ -34,6 +34,7 @@ pub struct Views {
 struct State {
     seq: Seq,
     pipelines: BTreeMap<String, PipelineRow>,
+    schedules: BTreeMap<ScheduleId, ScheduleRow>,
     pools: BTreeMap<String, PoolRow>,
     agents: BTreeMap<AgentId, AgentRow>,
     agent_states: BTreeMap<AgentId, AgentState>,
@@ -66,6 +67,7 @@ impl Views {
     pub fn reset(&self, rows: &Rows, seq: Seq) {
         let mut state = self.write();
         state.pipelines.clone_from(&rows.pipelines);
+        state.schedules.clone_from(&rows.schedules);
         state.pools.clone_from(&rows.pools);
         state.agents.clone_from(&rows.agents);
         state.tokens.clone_from(&rows.tokens);
@@ -157,6 +159,18 @@ impl Views {
         self.read().pipelines.get(name).cloned()
     }
 
+    /// A pipeline's schedules, by id.
+    #[must_use]
+    pub fn schedules(&self, pipeline: &str) -> Vec<ScheduleRow> {
+        self.read().schedules.values().filter(|row| row.pipeline == pipeline).cloned().collect()
+    }
+
+    /// One schedule.
+    #[must_use]
+    pub fn schedule(&self, id: ScheduleId) -> Option<ScheduleRow> {
+        self.read().schedules.get(&id).cloned()
+    }
+
     /// All pools, by name.
     #[must_use]
     pub fn pools(&self) -> Vec<PoolRow> {
@@ -208,6 +222,8 @@ impl State {
     /// What a change means for what is shown. Builds, jobs and attempts are read from the store.
     fn apply(&mut self, seq: Seq, place: &mut u32, change: &Change) {
         match change {
+            Change::Schedule(row) => drop(self.schedules.insert(row.id, (**row).clone())),
+            Change::ScheduleOver(id) => drop(self.schedules.remove(id)),
             Change::Pipeline(row) => drop(self.pipelines.insert(row.name.clone(), (**row).clone())),
             Change::Pool(row) => drop(self.pools.insert(row.name.clone(), (**row).clone())),
             Change::Token(row) => drop(self.tokens.insert(row.id, (**row).clone())),
@@ -230,6 +246,8 @@ impl State {
             | Change::Build(_)
             | Change::Hold(_)
             | Change::HoldOver(_)
+            | Change::Lineage(_)
+            | Change::LineageOver(_)
             | Change::Idempotency(_)
             | Change::Audit(_)
             | Change::Definition { .. } => {}

@@ -110,6 +110,10 @@ typed_id!(
     /// A registered pipeline.
     PipelineId
 );
+typed_id!(
+    /// A schedule of a registered pipeline.
+    ScheduleId
+);
 
 /// Makes UUIDv7 ids from the time it is given and a seeded generator (xoshiro256++), so that a core that owns one
 /// stays deterministic: same seed and same times, same ids.
@@ -195,6 +199,11 @@ impl IdSource {
     /// The next registered pipeline's id.
     pub fn pipeline(&mut self, at: WallMs) -> PipelineId {
         PipelineId(self.next_bytes(at))
+    }
+
+    /// The next schedule's id.
+    pub fn schedule(&mut self, at: WallMs) -> ScheduleId {
+        ScheduleId(self.next_bytes(at))
     }
 }
 

@@ -242,6 +242,27 @@ pub const TOKENS_MAX: usize = 10_000;
 /// Registered pipelines; each row is in memory, without its definition.
 pub const PIPELINES_MAX: usize = 10_000;
 
+/// Builds in a chain of builds that trigger each other (reference 23).
+pub const TRIGGER_DEPTH_MAX: u32 = 10;
+
+/// Builds that are triggered below one, over all levels, while one of them goes on: a loop ends here.
+pub const TRIGGERED_BUILDS_MAX: u32 = 1_000;
+
+/// Schedules in all; each row is in memory.
+pub const SCHEDULES_MAX: usize = 10_000;
+
+/// Schedules of one pipeline.
+pub const SCHEDULES_PER_PIPELINE_MAX: usize = 100;
+
+/// At least so often the clock that people set is looked at for schedules that are due: it may have jumped.
+pub const SCHEDULE_CHECK_MS: u64 = 30_000;
+
+/// From when a build is ordered until its definition is there; a large repository may have to be fetched for it.
+pub const ORDER_MS: u64 = 600_000;
+
+/// Orders that are filled at a time.
+pub const ORDERS_AT_ONCE_MAX: usize = 16;
+
 /// Queues that one pool serves.
 pub const QUEUES_PER_POOL_MAX: usize = 100;
 

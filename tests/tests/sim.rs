@@ -187,6 +187,12 @@ bugs! {
         CoreBugs { forget_reboot: true, ..CoreBugs::default() }, AgentBugs::default();
     an_upload_that_is_inserted_twice_is_caught: "I3",
         CoreBugs { upload_twice: true, ..CoreBugs::default() }, AgentBugs::default();
+    a_schedule_that_fires_twice_for_one_time_is_caught: "I3",
+        CoreBugs { fire_twice: true, ..CoreBugs::default() }, AgentBugs::default();
+    a_triggered_build_that_is_made_twice_is_caught: "I3",
+        CoreBugs { trigger_twice: true, ..CoreBugs::default() }, AgentBugs::default();
+    a_triggered_build_that_outlives_its_canceled_job_is_caught: "I8",
+        CoreBugs { orphan_triggered: true, ..CoreBugs::default() }, AgentBugs::default();
     a_lease_without_a_deadline_is_caught: "I10",
         CoreBugs { drop_deadline: true, ..CoreBugs::default() }, AgentBugs::default();
     an_agent_that_outlives_its_right_is_caught: "I3",

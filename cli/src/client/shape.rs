@@ -51,9 +51,18 @@ pub(crate) struct Job {
     pub(crate) parallel_index: Option<u64>,
     pub(crate) parallel_total: Option<u64>,
     pub(crate) waiting_for: Option<Value>,
+    pub(crate) triggered_build: Option<TriggeredBuild>,
     pub(crate) gate: Option<Gate>,
     pub(crate) started_at: Option<String>,
     pub(crate) finished_at: Option<String>,
+}
+
+/// The build that a trigger step made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct TriggeredBuild {
+    pub(crate) pipeline: String,
+    pub(crate) number: u64,
 }
 
 /// What a person is asked at a gate; the pipeline's own shape.
@@ -164,6 +173,26 @@ impl Pipeline {
     }
 }
 
+/// A schedule of a pipeline.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Schedule {
+    pub(crate) id: String,
+    pub(crate) cron: String,
+    pub(crate) timezone: String,
+    pub(crate) branch: Option<String>,
+    pub(crate) next_at: Option<String>,
+    pub(crate) last: Option<Fired>,
+}
+
+/// What came of one of a schedule's times.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Fired {
+    pub(crate) number: Option<u64>,
+    pub(crate) cause: Option<Cause>,
+}
+
 /// A piece of a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -200,6 +229,11 @@ impl Job {
     /// Whether an agent runs it.
     pub(crate) fn is_command(&self) -> bool {
         self.kind == "command"
+    }
+
+    /// Whether it does something that takes its time.
+    pub(crate) fn is_work(&self) -> bool {
+        self.is_command() || self.kind == "trigger"
     }
 
     /// Whether it has ended, for now.

@@ -5,6 +5,7 @@ mod eval;
 mod graph;
 mod registry;
 mod render;
+mod schedule;
 
 use clap::Subcommand;
 
@@ -30,6 +31,9 @@ pub(crate) enum PipelineCommand {
     List(registry::ListArguments),
     /// Show a registered pipeline.
     Show(registry::ShowArguments),
+    /// Make builds at set times.
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
 }
 
 /// Runs one of them.
@@ -43,5 +47,6 @@ pub(crate) async fn run(command: &PipelineCommand, ui: &Ui) -> Result<Code, Fail
         PipelineCommand::Update(arguments) => registry::update(arguments, ui).await,
         PipelineCommand::List(arguments) => registry::list_all(arguments, ui).await,
         PipelineCommand::Show(arguments) => registry::show(arguments, ui).await,
+        PipelineCommand::Schedule(command) => schedule::run(command, ui).await,
     }
 }

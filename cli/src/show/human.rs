@@ -159,7 +159,7 @@ impl Show for Human<'_> {
             bars.end(&job.id);
         }
         // What never ran and has no cause of its own stands in the table.
-        if !job.is_command() || self.quiet || (job.attempts.is_empty() && job.cause.is_none()) {
+        if !job.is_work() || self.quiet || (job.is_command() && job.attempts.is_empty() && job.cause.is_none()) {
             return;
         }
         let (mark, style) = words::mark(&job.state, job.soft_failed);

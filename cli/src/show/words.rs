@@ -60,17 +60,21 @@ pub(crate) type Paint<'a> = &'a dyn Fn(Style, &str) -> String;
 /// The steps of a build: state, duration, where each ran.
 pub(crate) fn table(build: &Build, paint: Paint<'_>) -> String {
     let mut table = Table::new(&["STEP", "STATE", "TIME", "WHERE"]);
-    for job in build.jobs.iter().filter(|job| job.is_command()) {
+    for job in build.jobs.iter().filter(|job| job.is_work()) {
         let (mark, style) = mark(&job.state, job.soft_failed);
         let last = job.attempts.last();
         let ran = last.filter(|attempt| attempt.started_at.is_some());
         let took = ran.and_then(|attempt| text::between(attempt.started_at.as_deref(), attempt.finished_at.as_deref()));
+        let whole = || text::between(job.started_at.as_deref(), job.finished_at.as_deref());
+        let took = took.or_else(|| job.triggered_build.as_ref().and_then(|_| whole()));
         let place = last.and_then(|attempt| attempt.agent.as_ref());
+        let place = place.map(|agent| format!("{} ({})", agent.name, agent.zone));
+        let made = job.triggered_build.as_ref().map(|made| format!("build {}/{}", made.pipeline, made.number));
         table.row(vec![
             format!("{} {}", paint(style.clone(), mark), short(&job.title())),
             paint(style, &outcome(job)),
             took.map(text::duration).unwrap_or_default(),
-            place.map(|agent| format!("{} ({})", agent.name, agent.zone)).unwrap_or_default(),
+            made.or(place).unwrap_or_default(),
         ]);
     }
     table.render()

@@ -89,7 +89,16 @@ impl Core {
             self.book.out.push(Effect::Reply { to, reply: Reply::Submitted { build, existing: true } });
             return Ok(());
         }
-        self.check_submit(&submit)?;
+        self.check_new(&submit)?;
+        let build = submit.id;
+        self.make_build(actor, submit);
+        self.book.out.push(Effect::Reply { to, reply: Reply::Submitted { build, existing: false } });
+        Ok(())
+    }
+
+    /// A build that can be made as it is described.
+    pub(crate) fn check_new(&self, submit: &Submit) -> Result<(), Rejected> {
+        self.check_submit(submit)?;
         let next = self.next_number(&submit.pipeline);
         if submit.number.is_some_and(|number| number != next) {
             return Err(Rejected::NumberTaken { next });
@@ -97,6 +106,11 @@ impl Core {
         if self.builds.contains_key(&submit.id) {
             return Err(Rejected::IdTaken(submit.id));
         }
+        Ok(())
+    }
+
+    /// Makes a build that was checked.
+    pub(crate) fn make_build(&mut self, actor: &Actor, submit: Submit) {
         let wall = self.now.wall;
         let (id, number) = (submit.id, self.next_number(&submit.pipeline));
         self.numbers.insert(submit.pipeline.clone(), number);
@@ -133,6 +147,8 @@ impl Core {
             unblocker: None,
             keep_workspace: submit.keep_workspace,
             rebuilt_from: submit.rebuilt_from,
+            triggered_from: submit.triggered_from,
+            confined: submit.confined,
             cause: None,
             cancel_requested: false,
             created_at: wall,
@@ -143,8 +159,6 @@ impl Core {
         self.audit(actor, "build.submit", &id.to_string(), &format!("{} #{number}", row.pipeline));
         self.supersede_older(&row);
         self.create_build(row, submit.graph.nodes);
-        self.book.out.push(Effect::Reply { to, reply: Reply::Submitted { build: id, existing: false } });
-        Ok(())
     }
 
     fn create_build(&mut self, row: BuildRow, nodes: Vec<Node>) {
@@ -193,6 +207,7 @@ impl Core {
             attempts: Vec::new(),
             unblocked: None,
             uploads: Vec::new(),
+            triggered: Vec::new(),
             not_before: None,
             created_at: wall,
             runnable_at: None,
@@ -264,6 +279,9 @@ impl Core {
             if state == BuildState::Failed {
                 self.mark_gates(id, state);
             }
+            if state.is_final() && state != before {
+                self.tell_parent(id, state);
+            }
             let row = self.edit_build(id);
             row.blocked = blocked;
             row.state = state;
@@ -321,6 +339,7 @@ impl Core {
     /// Ends a job that no agent has.
     pub(crate) fn end_unleased(&mut self, id: JobId, to: JobState, cause: windlass_protocol::Cause) {
         let wall = self.now.wall;
+        self.abandon_trigger(id);
         if let Some(attempt) = self.jobs[&id].row.attempts.last().copied()
             && !self.attempts[&attempt].state.is_final()
         {

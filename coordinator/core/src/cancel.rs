@@ -7,6 +7,7 @@ use crate::error::Rejected;
 use crate::result::forgives;
 use crate::row::{BuildState, JobRefused, JobState};
 use crate::state::{Core, Phase};
+use crate::trigger;
 
 impl Core {
     /// A build that can still be canceled.
@@ -60,6 +61,7 @@ impl Core {
             JobState::Canceling | JobState::TimingOut => {}
             _ => {
                 let forgiven = self.command(id).is_some_and(|command| forgives(command, JobState::Canceled, None));
+                let forgiven = forgiven || self.trigger(id).is_some_and(|it| trigger::forgives(it, JobState::Canceled));
                 self.edit_job(id).soft_failed = forgiven;
                 self.end_unleased(id, JobState::Canceled, cause);
             }
@@ -110,7 +112,9 @@ impl Core {
                     Supersede::Waiting => row.started_at.is_none(),
                     Supersede::Running => true,
                 };
-                asks && row.number < newer.number && row.namespace == newer.namespace && !row.cancel_requested
+                // A build that comes from another one does not end that.
+                let above = self.is_above(row.id, newer.triggered_from.as_ref());
+                asks && !above && row.number < newer.number && row.namespace == newer.namespace && !row.cancel_requested
             })
             .copied()
             .collect();

@@ -154,7 +154,7 @@ impl Core {
                 self.set_state(id, JobState::Passed);
             }
             NodeKind::Block(_) | NodeKind::Input(_) => self.set_state(id, JobState::Blocked),
-            NodeKind::Trigger(_) => self.set_state(id, JobState::Blocked),
+            NodeKind::Trigger(_) => self.start_trigger(id),
         }
     }
 }

@@ -5,6 +5,7 @@ use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
 use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, TokenId, WallMs};
 
 use crate::input::{ConnId, ReplyTo};
+use crate::order::Order;
 use crate::row::{AttemptState, Change, JobState};
 
 /// One thing to do. Order matters: a [`Effect::Change`] must be durable before any later effect is released.
@@ -51,6 +52,9 @@ pub enum Effect {
         /// Its digest.
         digest: Digest,
     },
+    /// Find out what a build is to run that nobody submits, and answer with [`crate::input::Input::Obtained`]. Asking again
+    /// changes nothing.
+    Obtain(Box<Order>),
     /// No more log bytes of this attempt are accepted under rights older than `epoch`; with `sealed` none at all, and
     /// the log is to be sealed.
     FenceLog {

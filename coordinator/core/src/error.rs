@@ -1,7 +1,7 @@
 //! Why the core refuses an input. Nothing has changed then.
 
 use windlass_protocol::job::Epoch;
-use windlass_protocol::{AgentId, AttemptId, BuildId, JobId, TokenId};
+use windlass_protocol::{AgentId, AttemptId, BuildId, JobId, ScheduleId, TokenId};
 
 use crate::row::{BuildState, JobRefused, JoinRefused};
 
@@ -50,6 +50,9 @@ pub enum Rejected {
     /// A build has this id already.
     #[error("build {0} exists already")]
     IdTaken(BuildId),
+    /// Nobody has ordered this build, or not any more.
+    #[error("build {0} is not ordered")]
+    NoOrder(BuildId),
     /// A limit was reached.
     #[error("{what}: at most {limit}")]
     Limit {
@@ -75,6 +78,9 @@ pub enum Rejected {
     /// No pipeline is registered by this name.
     #[error("no pipeline `{0}` is registered")]
     NoSuchPipeline(String),
+    /// There is no such schedule.
+    #[error("there is no schedule {0}")]
+    NoSuchSchedule(ScheduleId),
     /// What is said of a pipeline is nothing that one can have.
     #[error("{what}: {why}")]
     Setting {

@@ -20,6 +20,10 @@ pub enum Why {
     Unknown(Vec<String>),
     /// It waits for a person.
     Blocked,
+    /// It waits for what the build runs that it is to make: of this pipeline.
+    Ordered(String),
+    /// It waits for the end of the build that it made: pipeline and number.
+    Triggered(String, u64),
     /// It waits for its concurrency group.
     Limited {
         /// The group.
@@ -92,6 +96,8 @@ impl fmt::Display for Why {
                 write!(f, "it waits for a step with the key {}, which no step has yet", keys.join(", "))
             }
             Self::Blocked => f.write_str("it waits for somebody: `windlass build unblock` opens it"),
+            Self::Ordered(pipeline) => write!(f, "it waits for the definition of `{pipeline}`, whose build it makes"),
+            Self::Triggered(pipeline, number) => write!(f, "it waits for build #{number} of `{pipeline}`"),
             Self::Limited { group, holding, ahead } => {
                 write!(f, "concurrency group `{group}` is full: {holding} of its jobs run, {ahead} wait before it")
             }
@@ -140,6 +146,13 @@ impl Core {
             }
             JobState::Scheduled => {}
             JobState::Blocked => return Some(Why::Blocked),
+            JobState::Running if self.trigger(id).is_some() => {
+                let pipeline = self.trigger(id)?.pipeline.clone();
+                return Some(match job.row.triggered.last()?.number {
+                    Some(number) => Why::Triggered(pipeline, number),
+                    None => Why::Ordered(pipeline),
+                });
+            }
             JobState::Limited => {
                 let (holding, ahead) = self.line_up(&job.row)?;
                 let (_, group) = self.group_of(&job.row)?;

@@ -2,9 +2,10 @@
 
 use windlass_protocol::job::{Epoch, Outcome};
 use windlass_protocol::message::{Health, Hello};
-use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, PipelineId, TokenId};
+use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, PipelineId, ScheduleId, TokenId};
 
-use crate::row::{Actor, BuildRows, Joining, NewToken, PipelineChange, Submit, Upload};
+use crate::order::Obtained;
+use crate::row::{Actor, BuildRows, Joining, NewSchedule, NewToken, PipelineChange, Submit, Upload};
 
 /// Whom to answer: the shell's own number for a waiting request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +55,13 @@ pub enum Input {
         conn: ConnId,
         /// `connection_closed`, `connection_lost` (F18).
         detail: String,
+    },
+    /// Answer to [`crate::effect::Effect::Obtain`]: what an ordered build runs, or why it cannot be.
+    Obtained {
+        /// The build.
+        build: BuildId,
+        /// What was found.
+        obtained: Result<Box<Obtained>, Cause>,
     },
     /// Answer to [`crate::effect::Effect::SettleLog`]: what the log came to.
     LogSettled {
@@ -163,6 +171,13 @@ pub enum Request {
         name: String,
         /// What.
         change: Box<PipelineChange>,
+    },
+    /// Make a schedule of a registered pipeline.
+    AddSchedule(Box<NewSchedule>),
+    /// Take a schedule away; what it made goes on.
+    RemoveSchedule {
+        /// Which.
+        schedule: ScheduleId,
     },
     /// Make a token.
     CreateToken(Box<NewToken>),

@@ -9,6 +9,7 @@ use windlass_protocol::{AgentId, AttemptId, Instant64, JobId, limits};
 use crate::build::is_hard_failure;
 use crate::concurrency::runs_alone;
 use crate::load::count_dependencies;
+use crate::order::Orderer;
 use crate::place::{has_tags, pool_serves, shape_of};
 use crate::row::{AttemptState, JobState};
 use crate::state::{Agent, Build, Core, Job, Lease, Phase, Silence, Tally};
@@ -56,6 +57,7 @@ impl Core {
             self.check_agent(*id, agent)?;
         }
         self.check_holders()?;
+        self.check_orders()?;
         if let Err((invariant, detail)) = self.check_groups() {
             return broken(invariant, detail);
         }
@@ -160,7 +162,8 @@ impl Core {
                 let ending = job.row.state != JobState::Assigned;
                 hold!(!build.row.cancel_requested || ending, "I8", "{id} goes on in a canceled build");
             }
-            JobState::Pending | JobState::Accepted | JobState::Running | JobState::Limiting => {
+            JobState::Running => self.check_trigger(id, job)?,
+            JobState::Pending | JobState::Accepted | JobState::Limiting => {
                 return broken("I11", format!("{id} is stored as {:?}", job.row.state));
             }
             state => hold!(state.is_final(), "I10", "{id} is {state:?}"),
@@ -173,6 +176,57 @@ impl Core {
         let queued = job.queued.is_some() || held;
         hold!(!queued || job.row.state == JobState::Scheduled, "I8", "{id} is {:?} and queued", job.row.state);
         hold!(job.row.attempts.len() <= limits::ATTEMPTS_PER_JOB_MAX, "I9", "{id} has too many attempts");
+        Ok(())
+    }
+
+    /// A trigger job that goes on has ordered its build, or waits for one that has not ended.
+    fn check_trigger(&self, id: JobId, job: &Job) -> Result<(), Broken> {
+        let Some(trigger) = self.trigger(id) else { return broken("I11", format!("{id} is stored as running")) };
+        let canceled = self.builds[&job.row.build].row.cancel_requested;
+        hold!(!canceled, "I8", "{id} goes on in a canceled build");
+        let Some(last) = job.row.triggered.last() else { return broken("I10", format!("{id} triggers nothing")) };
+        if last.number.is_none() {
+            let ordered = self.orders.get(&last.build) == Some(&Orderer::Job(id));
+            hold!(ordered && self.timers.has(Timer::Order(last.build)), "I10", "{id} waits for no order");
+            hold!(!self.builds.contains_key(&last.build), "I3", "{id} has its build and orders it");
+        } else {
+            hold!(!trigger.r#async, "I10", "{id} waits for a build that it need not wait for");
+            hold!(self.builds.contains_key(&last.build), "I10", "{id} waits for a build that has ended");
+        }
+        Ok(())
+    }
+
+    /// Every order has somebody who waits for it; every triggered build is counted.
+    fn check_orders(&self) -> Result<(), Broken> {
+        for (build, by) in &self.orders {
+            let waits = match by {
+                Orderer::Job(job) => self.jobs.get(job).is_some_and(|job| {
+                    let last = job.row.triggered.last();
+                    job.row.state == JobState::Running && last.is_some_and(|last| last.build == *build)
+                }),
+                Orderer::Schedule(id) => self
+                    .schedules
+                    .rows
+                    .get(id)
+                    .is_some_and(|row| row.firing.as_ref().is_some_and(|firing| firing.build == *build)),
+            };
+            hold!(waits, "I10", "build {build} is ordered and nobody waits for it");
+        }
+        for (id, row) in &self.schedules.rows {
+            let ordered = row.firing.as_ref().is_some_and(|firing| self.orders.contains_key(&firing.build));
+            let awaited = row.next_at.is_some_and(|next| self.schedules.due.contains(&(next, *id)));
+            let asleep = row.firing.is_none() && row.next_at.is_none();
+            hold!(ordered != awaited || asleep, "I10", "schedule {id} neither waits for its time nor for its build");
+            hold!(!awaited || self.timers.has(Timer::Schedules), "I10", "nobody looks after schedule {id}");
+        }
+        for (root, family) in &self.families {
+            hold!(self.lineages.contains_key(root), "I9", "builds below {root} are not counted");
+            hold!(!family.is_empty(), "I11", "{root} has an empty family");
+        }
+        for root in self.lineages.keys() {
+            let known = self.families.contains_key(root) || self.builds.contains_key(root);
+            hold!(known, "I9", "builds below {root} are counted and all have ended");
+        }
         Ok(())
     }
 

@@ -2,6 +2,8 @@
 
 use windlass_pipeline::condition::{Context, ContextError, Value};
 
+use crate::row::TriggeredFrom;
+
 /// What is known. An empty text is a variable without a value.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Known<'a> {
@@ -29,6 +31,8 @@ pub struct Known<'a> {
     pub default_branch: &'a str,
     /// Where its source comes from.
     pub repository: &'a str,
+    /// The job that made it, if one did.
+    pub triggered_from: Option<&'a TriggeredFrom>,
     /// The build's own variables.
     pub env: &'a [(String, String)],
 }
@@ -59,6 +63,13 @@ impl Known<'_> {
         }
         let number = self.number.and_then(|number| i64::try_from(number).ok());
         context.set("build.number", number.map_or(Value::Null, Value::Number))?;
+        if let Some(from) = self.triggered_from {
+            context.set("build.triggered_from.build_id", Value::Text(from.build.to_string()))?;
+            let number = i64::try_from(from.number).ok().map_or(Value::Null, Value::Number);
+            context.set("build.triggered_from.build_number", number)?;
+            context.set("build.triggered_from.pipeline_slug", Value::Text(from.pipeline.clone()))?;
+            context.set("build.triggered_from.job_id", Value::Text(from.job.to_string()))?;
+        }
         context.set_build_env(self.env.iter().cloned());
         Ok(context)
     }

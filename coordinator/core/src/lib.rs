@@ -20,6 +20,8 @@
 //! | `agent`, `slot`, `silence`, `zone`, `drain`, `absence` | who is here, what each takes, and how one stops taking |
 //! | `deps`, `gate`, `concurrency`, `settle` | from jobs that end to jobs that may run, and to ends of builds |
 //! | `queue`, `place`, `spec` | from a job that may run to an offer |
+//! | [`order`], [`trigger`], `schedule` | builds that jobs and schedules make |
+//! | [`timetable`] | cron expressions in time zones |
 //! | `timer`, `logbook` | deadlines, and the changes of one input |
 
 mod absence;
@@ -42,6 +44,7 @@ mod lease;
 mod load;
 mod logbook;
 mod meta_data;
+pub mod order;
 mod place;
 pub mod policy;
 mod queue;
@@ -50,6 +53,7 @@ mod request;
 mod result;
 mod retry;
 pub mod row;
+mod schedule;
 pub mod served;
 mod settle;
 mod silence;
@@ -58,7 +62,9 @@ mod spec;
 mod state;
 pub mod terms;
 mod timer;
+pub mod timetable;
 mod token;
+pub mod trigger;
 mod upload;
 pub mod view;
 mod zone;

@@ -11,6 +11,7 @@ use crate::logbook::Logbook;
 use crate::policy::Policy;
 use crate::queue::Queue;
 use crate::row::{AttemptRow, BuildRow, JobRow, JobState, Rows};
+use crate::schedule::Schedules;
 use crate::state::{Build, Core, Job, Lease, Phase, Slot, Tally};
 use crate::timer::Timers;
 
@@ -41,6 +42,10 @@ impl Core {
             freed: std::collections::BTreeSet::new(),
             queue: Queue::default(),
             groups: Groups::default(),
+            schedules: Schedules::default(),
+            orders: BTreeMap::new(),
+            lineages: rows.lineages,
+            families: BTreeMap::new(),
             holds: BTreeMap::new(),
             timers: Timers::default(),
             book: Logbook::default(),
@@ -52,6 +57,9 @@ impl Core {
             core.agents.insert(id, new_agent(row, now.mono));
             core.watch_drain(id);
             core.watch_return(id);
+        }
+        for (_, schedule) in rows.schedules {
+            core.restore_schedule(schedule);
         }
         for (_, hold) in rows.holds {
             core.restore_hold(hold);
@@ -81,6 +89,9 @@ impl Core {
         if !row.branch.is_empty() {
             self.branches.entry((row.pipeline.clone(), row.branch.clone())).or_default().insert(id);
         }
+        if let Some(from) = &row.triggered_from {
+            self.families.entry(from.root).or_default().insert(id);
+        }
         let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
         let mut tally = Tally::default();
         let counts: Vec<_> = jobs.iter().map(|job| count_dependencies(job, |node| jobs.get(node))).collect();
@@ -99,8 +110,17 @@ impl Core {
             match self.jobs[&job].row.state {
                 JobState::Scheduled => self.enqueue(job),
                 JobState::Assigned | JobState::Canceling | JobState::TimingOut => self.restore_lease(job),
+                JobState::Running => self.restore_order(job),
                 _ => {}
             }
+        }
+    }
+
+    /// The shell of a former core may have been asked; it is asked again.
+    fn restore_order(&mut self, job: windlass_protocol::JobId) {
+        let last = self.jobs[&job].row.triggered.last();
+        if let Some(build) = last.filter(|last| last.number.is_none()).map(|last| last.build) {
+            self.order(build, crate::order::Orderer::Job(job));
         }
     }
 
@@ -131,6 +151,14 @@ impl Core {
     pub(crate) fn forget_build(&mut self, id: BuildId) {
         let Some(build) = self.builds.remove(&id) else { return };
         self.timers.clear(crate::timer::Timer::Expiry(id));
+        if let Some(from) = build.row.triggered_from
+            && let Some(family) = self.families.get_mut(&from.root)
+        {
+            family.remove(&id);
+            if family.is_empty() {
+                self.families.remove(&from.root);
+            }
+        }
         let branch = (build.row.pipeline, build.row.branch);
         if let Some(builds) = self.branches.get_mut(&branch) {
             builds.remove(&id);

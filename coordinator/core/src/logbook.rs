@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, TokenId};
+use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, ScheduleId, TokenId};
 
 use crate::effect::Effect;
 use crate::row::{AuditRow, Change, EventRow, IdempotencyRow};
@@ -21,6 +21,8 @@ pub(crate) struct Logbook {
     pub(crate) jobs: BTreeSet<JobId>,
     pub(crate) attempts: BTreeSet<AttemptId>,
     pub(crate) holds: BTreeSet<JobId>,
+    pub(crate) schedules: BTreeSet<ScheduleId>,
+    pub(crate) lineages: BTreeSet<BuildId>,
     pub(crate) meta: bool,
     pub(crate) idempotency: Vec<IdempotencyRow>,
     pub(crate) audits: Vec<AuditRow>,
@@ -62,6 +64,14 @@ impl Core {
         changes.extend(book.holds.iter().map(|id| match self.holds.get(id) {
             Some(row) => Change::Hold(row.clone()),
             None => Change::HoldOver(*id),
+        }));
+        changes.extend(book.schedules.iter().map(|id| match self.schedules.rows.get(id) {
+            Some(row) => Change::Schedule(Box::new(row.clone())),
+            None => Change::ScheduleOver(*id),
+        }));
+        changes.extend(book.lineages.iter().map(|root| match self.lineages.get(root) {
+            Some(row) => Change::Lineage(*row),
+            None => Change::LineageOver(*root),
         }));
         if book.meta {
             changes.push(Change::Meta(self.meta));

@@ -64,6 +64,12 @@ pub struct Bugs {
     pub slot_before_fence: bool,
     /// I3: an upload that comes again is inserted again.
     pub upload_twice: bool,
+    /// I3: an answer to an order makes a build as often as it comes.
+    pub trigger_twice: bool,
+    /// I3: a schedule's next time is the one that it has fired for.
+    pub fire_twice: bool,
+    /// I8: a build that a canceled job waited for goes on.
+    pub orphan_triggered: bool,
     /// I3: what an agent was given before its machine crashed is offered to it again, though it may have started.
     pub forget_reboot: bool,
     /// I10: leases get no deadline.

@@ -54,15 +54,10 @@ impl Core {
             }
             Request::CreatePipeline { id, name, change } => self.create_pipeline(actor, id, &name, *change)?,
             Request::UpdatePipeline { name, change } => self.update_pipeline(actor, &name, *change)?,
+            Request::AddSchedule(new) => self.add_schedule(actor, *new)?,
+            Request::RemoveSchedule { schedule } => self.remove_schedule(actor, schedule)?,
             Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
-            Request::DrainAgents { agents, deadline_ms } => {
-                self.known(&agents)?;
-                Self::check_drain(deadline_ms)?;
-                for agent in agents {
-                    self.drain(agent, deadline_ms);
-                    self.audit(actor, "agent.drain", &agent.to_string(), "");
-                }
-            }
+            Request::DrainAgents { agents, deadline_ms } => self.drain_agents(actor, &agents, deadline_ms)?,
             Request::ResumeAgent { agent } => {
                 self.known(&[agent])?;
                 self.resume(agent);
@@ -77,6 +72,16 @@ impl Core {
             Request::Retain { idempotency_before } => self.retain(idempotency_before),
         }
         self.book.out.push(Effect::Reply { to, reply: Reply::Done });
+        Ok(())
+    }
+
+    fn drain_agents(&mut self, actor: &Actor, agents: &[AgentId], deadline_ms: Option<u64>) -> Result<(), Rejected> {
+        self.known(agents)?;
+        Self::check_drain(deadline_ms)?;
+        for agent in agents {
+            self.drain(*agent, deadline_ms);
+            self.audit(actor, "agent.drain", &agent.to_string(), "");
+        }
         Ok(())
     }
 

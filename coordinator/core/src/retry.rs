@@ -9,15 +9,20 @@ use crate::state::Core;
 
 /// Whether a job's step and state allow that a person runs it again.
 fn may_retry(job: &JobRow) -> Result<(), JobRefused> {
-    let NodeKind::Command(command) = &job.node.kind else { return Err(JobRefused::NotACommand) };
+    let (allowed, reason) = match &job.node.kind {
+        NodeKind::Command(command) => {
+            let manual = &command.manual_retry;
+            (manual.allowed && (job.state != JobState::Passed || manual.permit_on_passed), manual.reason.clone())
+        }
+        NodeKind::Trigger(_) => (job.state != JobState::Passed, Some("its build was made".to_owned())),
+        NodeKind::Wait { .. } | NodeKind::Block(_) | NodeKind::Input(_) => return Err(JobRefused::NotACommand),
+    };
     if !job.state.is_final() {
         return Err(JobRefused::NotEnded);
     }
-    let reason = command.manual_retry.reason.clone();
-    let allowed =
-        command.manual_retry.allowed && (job.state != JobState::Passed || command.manual_retry.permit_on_passed);
+    let tries = job.attempts.len().max(job.triggered.len());
     match job.state {
-        _ if job.attempts.len() >= limits::ATTEMPTS_PER_JOB_MAX => Err(JobRefused::TooManyAttempts),
+        _ if tries >= limits::ATTEMPTS_PER_JOB_MAX => Err(JobRefused::TooManyAttempts),
         JobState::WaitingFailed => {
             let reason = Some("what it depends on failed: run that again".to_owned());
             Err(JobRefused::NotAllowed { reason })
@@ -104,6 +109,12 @@ impl Core {
         let build = self.jobs[&id].row.build;
         let row = self.edit_build(build);
         (row.finished_at, row.cause) = (None, None);
+        if let Some(root) = row.triggered_from.as_ref().map(|from| from.root)
+            && !self.lineages.contains_key(&root)
+        {
+            // All that was below had ended and was forgotten: it is counted anew.
+            self.count_in(root);
+        }
         self.change_job(id, |row| {
             row.state = JobState::Waiting;
             (row.soft_failed, row.cause, row.runnable_at) = (false, None, None);

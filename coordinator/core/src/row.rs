@@ -4,6 +4,8 @@
 //! not in a row is volatile by design: connections, beats, and progress that agents tell anew after a restart.
 
 mod pipeline;
+mod schedule;
+mod trigger;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,9 +15,13 @@ use serde::{Deserialize, Serialize};
 use windlass_pipeline::graph::{BlockedState, Graph, Group, Node, Notify, Supersede};
 use windlass_protocol::job::{Epoch, Outcome, Resources, Source};
 use windlass_protocol::message::RefuseCode;
-use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, TokenId, Trust, WallMs};
+use windlass_protocol::{
+    AgentId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, ScheduleId, TokenId, Trust, WallMs,
+};
 
 pub use self::pipeline::{DEFAULT_BRANCH, PipelineChange, PipelineRow, Registered};
+pub use self::schedule::{Fired, Firing, NewSchedule, ScheduleRow};
+pub use self::trigger::{Confined, LineageRow, Triggered, TriggeredFrom};
 use crate::terms::JoinTerms;
 
 /// Who asked for something, as written in rows and in the audit trail.
@@ -137,7 +143,7 @@ pub enum JobState {
     Assigned,
     /// The agent took it (volatile).
     Accepted,
-    /// Its command started (volatile).
+    /// Its command started (volatile); of a trigger, which no agent runs: its build is ordered or waited for.
     Running,
     /// Ended well, or a wait that is over.
     Passed,
@@ -277,6 +283,12 @@ pub struct BuildRow {
     /// The build it was made again from.
     #[serde(default)]
     pub rebuilt_from: Option<BuildId>,
+    /// The job that made it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub triggered_from: Option<TriggeredFrom>,
+    /// What it may trigger, if its maker's token is restricted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confined: Option<Confined>,
     /// Why it ended without a result of its own.
     #[serde(default)]
     pub cause: Option<Cause>,
@@ -338,6 +350,9 @@ pub struct JobRow {
     /// What it uploaded, oldest first.
     #[serde(default)]
     pub uploads: Vec<Uploaded>,
+    /// Builds that it made or is making, where it is a trigger, oldest first: a retry makes another one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggered: Vec<Triggered>,
     /// Not to be leased before this time: a fence for an exclusive step, or a pause between retries.
     #[serde(default)]
     pub not_before: Option<WallMs>,
@@ -746,6 +761,14 @@ pub enum Change {
     Hold(HoldRow),
     /// Delete.
     HoldOver(JobId),
+    /// Insert or replace.
+    Schedule(Box<ScheduleRow>),
+    /// Delete.
+    ScheduleOver(ScheduleId),
+    /// Insert or replace.
+    Lineage(LineageRow),
+    /// Delete.
+    LineageOver(BuildId),
     /// Insert.
     Idempotency(IdempotencyRow),
     /// Append.
@@ -795,6 +818,10 @@ pub struct Rows {
     pub tokens: BTreeMap<TokenId, TokenRow>,
     /// Slots of concurrency groups that outlive their jobs.
     pub holds: BTreeMap<JobId, HoldRow>,
+    /// All schedules.
+    pub schedules: BTreeMap<ScheduleId, ScheduleRow>,
+    /// How many builds were triggered below one.
+    pub lineages: BTreeMap<BuildId, LineageRow>,
     /// Submits that are remembered.
     pub idempotency: BTreeMap<(TokenId, String), IdempotencyRow>,
 }
@@ -837,6 +864,10 @@ pub struct Submit {
     pub keep_workspace: bool,
     /// As in [`BuildRow`].
     pub rebuilt_from: Option<BuildId>,
+    /// As in [`BuildRow`].
+    pub triggered_from: Option<TriggeredFrom>,
+    /// As in [`BuildRow`].
+    pub confined: Option<Confined>,
     /// Who and which key, with the body's digest, if the client gave a key.
     pub idempotency: Option<((TokenId, String), Digest)>,
 }
@@ -933,7 +964,7 @@ pub enum JobRefused {
         reason: Option<String>,
     },
     /// It is no command.
-    #[error("only command steps can be retried")]
+    #[error("only command and trigger steps can be retried")]
     NotACommand,
     /// It is no gate.
     #[error("only block and input steps can be unblocked")]

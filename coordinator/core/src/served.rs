@@ -8,6 +8,7 @@ use crate::error::Rejected;
 pub const SERVED: &[Feature] = &[
     Feature::Block,
     Feature::Input,
+    Feature::Trigger,
     Feature::Group,
     Feature::If,
     Feature::Branches,

@@ -97,6 +97,12 @@ fn standard_env(
         ("WINDLASS_ATTEMPT", number.to_string()),
         ("WINDLASS_ATTEMPT_ID", attempt.to_string()),
     ];
+    let from = build.triggered_from.as_ref();
+    let (id, parent) = (from.map(|from| from.build.to_string()), from.map(|from| from.number.to_string()));
+    env.push(("BUILDKITE_TRIGGERED_FROM_BUILD_ID", id.unwrap_or_default()));
+    env.push(("BUILDKITE_TRIGGERED_FROM_BUILD_NUMBER", parent.unwrap_or_default()));
+    let pipeline = from.map(|from| from.pipeline.clone());
+    env.push(("BUILDKITE_TRIGGERED_FROM_BUILD_PIPELINE_SLUG", pipeline.unwrap_or_default()));
     if let Some(unblocker) = &build.unblocker {
         env.push(("BUILDKITE_UNBLOCKER", unblocker.name.clone()));
         env.push(("BUILDKITE_UNBLOCKER_ID", unblocker.name.clone()));

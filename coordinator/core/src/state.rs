@@ -12,11 +12,14 @@ use crate::effect::{AgentState, Effect};
 use crate::error::Rejected;
 use crate::input::{ConnId, Input};
 use crate::logbook::Logbook;
+use crate::order::Orderer;
 use crate::policy::Policy;
 use crate::queue::{Queue, ShapeId, Ticket};
 use crate::row::{
-    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, MetaRow, PipelineRow, PoolRow, Rows, TokenRow,
+    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, LineageRow, MetaRow, PipelineRow, PoolRow, Rows,
+    TokenRow,
 };
+use crate::schedule::Schedules;
 use crate::timer::{Timer, Timers};
 use crate::zone::{Bearing, Zone};
 
@@ -50,6 +53,14 @@ pub struct Core {
     pub(crate) freed: BTreeSet<AgentId>,
     pub(crate) queue: Queue,
     pub(crate) groups: Groups,
+    /// All schedules.
+    pub(crate) schedules: Schedules,
+    /// Builds that are to be made, and whose they are.
+    pub(crate) orders: BTreeMap<BuildId, Orderer>,
+    /// How many builds were triggered below one.
+    pub(crate) lineages: BTreeMap<BuildId, LineageRow>,
+    /// Triggered builds in memory by the build above them all.
+    pub(crate) families: BTreeMap<BuildId, BTreeSet<BuildId>>,
     /// Slots of groups that outlive their jobs.
     pub(crate) holds: BTreeMap<JobId, HoldRow>,
     pub(crate) timers: Timers,
@@ -209,6 +220,7 @@ impl Core {
             Input::AgentHello { agent, key, conn, hello } => self.on_hello(agent, key, conn, *hello),
             Input::Agent { agent, conn, event } => self.on_agent_event(agent, conn, event),
             Input::AgentGone { agent, conn, detail } => self.on_agent_gone(agent, conn, &detail),
+            Input::Obtained { build, obtained } => self.on_obtained(build, obtained.map(|obtained| *obtained)),
             Input::LogSettled { attempt, epoch, settled } => self.on_log_settled(attempt, epoch, settled.is_ok()),
         };
         self.conclude();
@@ -249,6 +261,8 @@ impl Core {
             agents: self.agents.iter().map(|(id, agent)| (*id, agent.row.clone())).collect(),
             tokens: self.tokens.clone(),
             holds: self.holds.clone(),
+            schedules: self.schedules.rows.clone(),
+            lineages: self.lineages.clone(),
             idempotency: self.idempotency.clone(),
         }
     }
@@ -263,11 +277,16 @@ impl Core {
             self.settle();
             self.dispatch();
             // What is given out again may have taken back what it uploaded.
-            if self.ripple.is_empty() {
+            if !self.ripple.is_empty() {
+                continue;
+            }
+            self.settle_builds();
+            // The end of a build may be the end of a job that waited for it.
+            if self.book.touched.is_empty() {
                 break;
             }
         }
-        self.settle_builds();
+        self.forget_lineages();
         self.flush();
     }
 
@@ -285,6 +304,8 @@ impl Core {
             Timer::Hold(job) => self.on_hold_due(job),
             Timer::NotBefore(job) => self.on_not_before(job),
             Timer::Expiry(build) => self.on_expiry(build),
+            Timer::Schedules => self.on_schedules(),
+            Timer::Order(build) => self.on_order_overdue(build),
             Timer::Reserve => self.on_reserve(),
         }
         self.settle();

@@ -33,6 +33,10 @@ pub(crate) enum Timer {
     Hold(JobId),
     /// Jobs of this build have waited too long for an agent, or the build has lived too long.
     Expiry(BuildId),
+    /// A schedule may be due.
+    Schedules,
+    /// The shell has not said what an ordered build runs.
+    Order(BuildId),
     /// Jobs that fit nowhere have waited long enough for capacity to be kept for them.
     Reserve,
 }

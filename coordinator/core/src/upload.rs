@@ -16,6 +16,7 @@ use crate::state::{Core, Job};
 /// A job that nothing has come of yet: an upload may change what it waits for, or take it away.
 fn is_unstarted(row: &JobRow) -> bool {
     row.attempts.is_empty()
+        && row.triggered.is_empty()
         && match row.state {
             JobState::Pending
             | JobState::Waiting

@@ -27,7 +27,7 @@ pub(crate) struct Reason {
     job_id: JobId,
     #[schema(value_type = String)]
     state: JobState,
-    /// `not_waiting dependencies unknown_key blocked limited fenced no_pool no_agent soon ended`.
+    /// `not_waiting dependencies unknown_key blocked ordered triggered limited fenced no_pool no_agent soon ended`.
     kind: &'static str,
     /// One sentence for people.
     text: String,
@@ -206,6 +206,8 @@ pub(crate) async fn why(
             "unknown_key"
         }
         Why::Blocked => "blocked",
+        Why::Ordered(_) => "ordered",
+        Why::Triggered(..) => "triggered",
         Why::Limited { .. } => "limited",
         Why::Fenced(_) => "fenced",
         Why::NoPool { .. } => "no_pool",

@@ -29,6 +29,9 @@ use super::problem;
         super::pipeline::show,
         super::pipeline::create,
         super::pipeline::update,
+        super::schedule::list,
+        super::schedule::add,
+        super::schedule::remove,
         super::submit::submit,
         super::submit::rebuild,
         super::event::stream,
@@ -83,7 +86,8 @@ impl Modify for Common {
             .content("application/problem+json", Content::new(Some(RefOr::Ref(schema))));
         let response = response.build();
         for item in document.paths.paths.values_mut() {
-            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.head];
+            let operations =
+                [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete, &mut item.head];
             for operation in operations.into_iter().flatten() {
                 operation.responses.responses.insert("default".to_owned(), RefOr::T(response.clone()));
             }

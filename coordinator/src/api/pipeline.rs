@@ -23,7 +23,7 @@ use crate::definitions::Protected;
 use crate::facts::UNNAMED;
 
 /// Who may look: whoever may see builds, or registers.
-const LOOK: &[Scope] = &[Scope::BuildsRead, Scope::PipelinesWrite];
+pub(crate) const LOOK: &[Scope] = &[Scope::BuildsRead, Scope::PipelinesWrite];
 
 /// A registered pipeline.
 #[derive(Debug, Serialize, ToSchema)]

@@ -254,7 +254,8 @@ impl From<&Rejected> for Problem {
             Rejected::Setting { what, why } => {
                 return Self::invalid(rejected.to_string()).with_errors(vec![json!({ "field": what, "message": why })]);
             }
-            Rejected::NoSuchPipeline(_)
+            Rejected::NoSuchSchedule(_)
+            | Rejected::NoSuchPipeline(_)
             | Rejected::NoSuchPool(_)
             | Rejected::NoSuchToken(_)
             | Rejected::NoSuchAgent(_) => Kind::NotFound,
@@ -263,6 +264,7 @@ impl From<&Rejected> for Problem {
             | Rejected::NoLease(_)
             | Rejected::StaleEpoch { .. }
             | Rejected::NotYours { .. }
+            | Rejected::NoOrder(_)
             | Rejected::IdTaken(_) => Kind::Conflict,
             // As many others came first as a submit tries; the client's next try has as good a chance.
             Rejected::NumberTaken { .. } => Kind::Unavailable,

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use windlass_coordinator_core::row::{
-    Actor, AttemptRow, AttemptState, BuildRow, BuildRows, BuildSource, BuildState, JobRow, JobState, Unblocked,
+    Actor, AttemptRow, AttemptState, BuildRow, BuildRows, BuildSource, BuildState, JobRow, JobState, TriggeredFrom,
+    Unblocked,
 };
 use windlass_pipeline::graph::{BlockedState, Gate, NodeKind};
 use windlass_protocol::job::Source;
@@ -74,6 +75,8 @@ pub(crate) struct Build {
     keep_workspace: bool,
     #[schema(value_type = Option<String>)]
     rebuilt_from: Option<BuildId>,
+    /// The build and job that made it; null if a trigger step did not.
+    triggered_from: Option<Above>,
     created_at: String,
     started_at: Option<String>,
     finished_at: Option<String>,
@@ -118,6 +121,8 @@ pub(crate) struct Job {
     gate: Option<Gate>,
     /// Who opened the gate, when, and the answers.
     unblocked: Option<UnblockedShape>,
+    /// The build that it made last, where it is a trigger; earlier ones name it in their `triggered_from`.
+    triggered_build: Option<Made>,
     /// Of the group that its step is in.
     group_key: Option<String>,
     reused_from: Option<String>,
@@ -126,6 +131,28 @@ pub(crate) struct Job {
     runnable_at: Option<String>,
     started_at: Option<String>,
     finished_at: Option<String>,
+}
+
+/// Where a triggered build comes from.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = TriggeredFrom)]
+pub(crate) struct Above {
+    #[schema(value_type = String)]
+    build_id: BuildId,
+    number: u64,
+    pipeline: String,
+    #[schema(value_type = String)]
+    job_id: JobId,
+}
+
+/// A build that a trigger made.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = TriggeredBuild)]
+pub(crate) struct Made {
+    #[schema(value_type = String)]
+    id: BuildId,
+    number: u64,
+    pipeline: String,
 }
 
 /// How a gate was opened.
@@ -204,6 +231,7 @@ impl Build {
             meta_data: row.meta_data.clone(),
             keep_workspace: row.keep_workspace,
             rebuilt_from: row.rebuilt_from,
+            triggered_from: row.triggered_from.as_ref().map(Above::of),
             created_at: time(row.created_at),
             started_at: maybe_time(row.started_at),
             finished_at: maybe_time(row.finished_at),
@@ -249,7 +277,11 @@ impl Job {
             NodeKind::Input(_) => ("input", None),
             NodeKind::Trigger(_) => ("trigger", None),
         };
-        let parallel = command.and_then(|command| command.parallel);
+        let parallel = match &row.node.kind {
+            NodeKind::Command(command) => command.parallel,
+            NodeKind::Trigger(trigger) => trigger.parallel,
+            NodeKind::Wait { .. } | NodeKind::Block(_) | NodeKind::Input(_) => None,
+        };
         let zone = own.last().map(|attempt| attempt.zone.clone());
         Self {
             id: row.id,
@@ -261,7 +293,7 @@ impl Job {
             signal: row.signal,
             cause: row.cause.as_ref().map(Into::into),
             soft_failed: row.soft_failed,
-            retries: own.len().saturating_sub(1),
+            retries: own.len().max(row.triggered.len()).saturating_sub(1),
             attempts: own.iter().map(|attempt| Attempt::of(attempt, row)).collect(),
             parallel_index: parallel.map(|(index, _)| index),
             parallel_total: parallel.map(|(_, total)| total),
@@ -275,6 +307,7 @@ impl Job {
                 NodeKind::Command(_) | NodeKind::Wait { .. } | NodeKind::Trigger(_) => None,
             },
             unblocked: row.unblocked.as_ref().map(Into::into),
+            triggered_build: Made::of(row),
             group_key: group_key(row, rows),
             reused_from: None,
             artifacts_count: 0,
@@ -327,7 +360,28 @@ fn waiting_for(row: &JobRow, rows: &BuildRows) -> Option<String> {
             let group = command.concurrency.as_ref()?;
             Some(format!("a slot of concurrency group `{}`", group.group))
         }
+        (JobState::Running, NodeKind::Trigger(trigger)) => {
+            let made = row.triggered.last().and_then(|last| last.number);
+            Some(match made {
+                Some(number) => format!("build #{number} of `{}`", trigger.pipeline),
+                None => format!("the definition of `{}`", trigger.pipeline),
+            })
+        }
         _ => None,
+    }
+}
+
+impl Above {
+    fn of(row: &TriggeredFrom) -> Self {
+        Self { build_id: row.build, number: row.number, pipeline: row.pipeline.clone(), job_id: row.job }
+    }
+}
+
+impl Made {
+    fn of(row: &JobRow) -> Option<Self> {
+        let NodeKind::Trigger(trigger) = &row.node.kind else { return None };
+        let last = row.triggered.last()?;
+        Some(Self { id: last.build, number: last.number?, pipeline: trigger.pipeline.clone() })
     }
 }
 

@@ -15,6 +15,7 @@ use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{BuildSource, PipelineRow, Registered, Scope, Submit};
+use windlass_coordinator_core::trigger::confined;
 use windlass_pipeline::Compiled;
 use windlass_pipeline::graph::{Edge, Graph};
 use windlass_protocol::host::now;
@@ -393,6 +394,7 @@ async fn from_repository(ground: &Ground, mut draft: Draft) -> Result<Draft, Pro
         default_branch: registered.map(|row| row.default_branch.clone()),
         file: registered.and_then(|row| row.file.clone()),
         protected: registered.map(PipelineRow::protected).unwrap_or_default(),
+        commit_alone: false,
     };
     let found = ground.definitions.read(wanted).await?;
     let (repository, branch) = (repository.clone(), branch.clone());
@@ -455,6 +457,8 @@ impl Found {
             meta_data: draft.meta_data.clone(),
             keep_workspace: draft.keep_workspace,
             rebuilt_from: draft.rebuilt_from,
+            triggered_from: None,
+            confined: confined(caller.pipeline.as_deref(), caller.branch.as_deref()),
             idempotency: draft.idempotency.clone(),
         }
     }
@@ -499,6 +503,7 @@ fn compile(found: &Found, creator: &str, id: BuildId, number: Option<u64>) -> Re
         tag: draft.tag.as_deref(),
         message: &draft.message,
         source: draft.source,
+        triggered_from: None,
         creator,
         origin: &draft.origin,
         env: &draft.env,

@@ -10,6 +10,7 @@ mod refusals;
 mod scopes;
 mod streams;
 mod tokens;
+mod triggers;
 mod whole;
 
 use std::sync::Arc;
@@ -119,24 +120,25 @@ impl Bench {
         let views = Views::default();
         let metrics = Metrics::default();
         let (send, offers) = mpsc::unbounded_channel();
-        let ports = Ports {
-            clock: Arc::new(SystemClock),
-            fleet: Arc::new(Wire { offers: send }),
-            logs: Arc::new(Logbook::new(logs.clone(), desk.clone())),
-            views: views.clone(),
-            meter: Arc::new(metrics.clone()),
-        };
-        let (writer, loaded) = Writer::threaded(Box::new(memory.clone())).unwrap();
-        tokio::spawn(Desk::new(inbox, writer, loaded, core_maker(Policy::default()).unwrap(), ports).run());
         let reader = Reader::new(views.clone(), Arc::new(memory.history()), Offload::Blocking);
-        let authority = Arc::new(Authority::open(dir.path(), &[], &[], crate::authority::Lives::default()).unwrap());
-        let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone()));
-        let fleet = fleet::Ground { desk, views, reader, logs, store, authority, jobs };
         let definitions = definitions::Options {
             protocols: [windlass_git::Protocol::File].into_iter().collect(),
             ..definitions::Options::default()
         };
         let definitions = Definitions::new(dir.path().join("mirrors"), definitions);
+        let ports = Ports {
+            clock: Arc::new(SystemClock),
+            fleet: Arc::new(Wire { offers: send }),
+            logs: Arc::new(Logbook::new(logs.clone(), desk.clone())),
+            orders: Arc::new(crate::orders::Filler::new(desk.clone(), reader.clone(), definitions.clone())),
+            views: views.clone(),
+            meter: Arc::new(metrics.clone()),
+        };
+        let (writer, loaded) = Writer::threaded(Box::new(memory.clone())).unwrap();
+        tokio::spawn(Desk::new(inbox, writer, loaded, core_maker(Policy::default()).unwrap(), ports).run());
+        let authority = Arc::new(Authority::open(dir.path(), &[], &[], crate::authority::Lives::default()).unwrap());
+        let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone()));
+        let fleet = fleet::Ground { desk, views, reader, logs, store, authority, jobs };
         let ground = Ground::new(fleet, Switchboard::default(), "http://w".to_owned(), metrics, definitions, true);
         let router = router(ground.clone());
         let mut bench = Self { router, ground, memory, admin: String::new(), offers, agent: None, _dir: dir };

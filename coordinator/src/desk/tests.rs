@@ -51,6 +51,7 @@ impl Bench {
             clock: Arc::new(RuntimeClock::starting_at(WallMs(1_700_000_000_000))),
             fleet: recorder.clone(),
             logs: recorder.clone(),
+            orders: recorder.clone(),
             views: views.clone(),
             meter: recorder,
         };
@@ -124,6 +125,8 @@ fn submit() -> Request {
         meta_data: std::collections::BTreeMap::new(),
         keep_workspace: false,
         rebuilt_from: None,
+        triggered_from: None,
+        confined: None,
         idempotency: None,
     }))
 }

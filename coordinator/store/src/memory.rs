@@ -110,6 +110,10 @@ impl Memory {
             Change::Token(row) => drop(self.rows.tokens.insert(row.id, (**row).clone())),
             Change::Hold(row) => drop(self.rows.holds.insert(row.job, row.clone())),
             Change::HoldOver(job) => drop(self.rows.holds.remove(job)),
+            Change::Schedule(row) => drop(self.rows.schedules.insert(row.id, (**row).clone())),
+            Change::ScheduleOver(id) => drop(self.rows.schedules.remove(id)),
+            Change::Lineage(row) => drop(self.rows.lineages.insert(row.root, *row)),
+            Change::LineageOver(root) => drop(self.rows.lineages.remove(root)),
             Change::Idempotency(row) => drop(self.rows.idempotency.insert(row.key.clone(), row.clone())),
             Change::Audit(row) => {
                 self.audited += 1;

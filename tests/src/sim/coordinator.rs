@@ -5,15 +5,17 @@ use std::collections::{BTreeMap, VecDeque};
 
 use windlass_coordinator_core::effect::Progress;
 use windlass_coordinator_core::input::ReplyTo;
+use windlass_coordinator_core::order::{Obtained, Order};
 use windlass_coordinator_core::policy::Policy;
 use windlass_coordinator_core::row::Change;
 use windlass_coordinator_core::{Core, Effect, Input, Rejected};
-use windlass_protocol::job::Epoch;
+use windlass_protocol::job::{Epoch, Source};
 use windlass_protocol::limits::LOG_SETTLE_MS;
 use windlass_protocol::message::{CoordinatorMessage, RefuseCode, Verdict};
-use windlass_protocol::{AgentId, AttemptId, IdSource, WallMs};
+use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, CauseKind, IdSource, WallMs};
 
 use super::coverage;
+use super::graphs;
 use super::logs::{Appended, Wanted};
 use super::network::Payload;
 use super::world::{Event, WALL_MS, World};
@@ -251,6 +253,7 @@ impl World {
                 let patience = self.random.between(least, if broken { 50 } else { LOG_SETTLE_MS });
                 self.after(patience, Event::SettleOver { generation, attempt });
             }
+            Effect::Obtain(order) => self.take_order(&order),
             Effect::FenceLog { attempt, epoch, sealed } => self.fence_log(attempt, epoch, sealed),
             Effect::Dispatched { runnable_at } => {
                 if runnable_at > WallMs(WALL_MS + self.now) {
@@ -267,6 +270,43 @@ impl World {
                     self.violate("I1", format!("build {build} left memory and the store does not have its end"));
                 }
             }
+        }
+    }
+
+    /// The shell finds out what a build runs: sooner, later, twice, or never while things break.
+    fn take_order(&mut self, order: &Order) {
+        if self.troubled && self.random.thousandth(30) {
+            return;
+        }
+        let obtained = if self.random.thousandth(120) {
+            let kinds = [CauseKind::SourceMissing, CauseKind::CheckoutFailed, CauseKind::RefusedByPolicy];
+            Err(Cause::new(kinds[self.random.place(kinds.len())], "it was not to be found"))
+        } else {
+            let number = self
+                .random
+                .thousandth(200)
+                .then(|| self.coordinator.core.as_ref().map_or(1, |core| core.next_number(&order.pipeline.name)));
+            Ok(Box::new(Obtained {
+                number,
+                definition: "steps: triggered".to_owned(),
+                graph: graphs::graph(&mut self.random, false, false),
+                origin: Source::Empty,
+                branch: order.branch.clone(),
+                commit: order.commit.clone(),
+                verified: !self.random.thousandth(200),
+            }))
+        };
+        let generation = self.coordinator.generation;
+        let times = if self.random.thousandth(250) { 2 } else { 1 };
+        for _ in 0..times {
+            let ms = self.random.between(1, 8_000);
+            self.after(ms, Event::Filled { generation, build: order.build, obtained: obtained.clone() });
+        }
+    }
+
+    pub(super) fn filled(&mut self, generation: u64, build: BuildId, obtained: Result<Box<Obtained>, Cause>) {
+        if generation == self.coordinator.generation {
+            self.feed(Input::Obtained { build, obtained });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use windlass_pipeline::graph::{
     Broken, Command, Concurrency, Dependency, Edge, Field, FieldKind, Gate, Graph, ManualRetry, Method, Node, NodeKind,
-    Place, RetryRule, SoftFail, StatusMatch, Supersede,
+    Place, RetryRule, SoftFail, StatusMatch, Supersede, Trigger,
 };
 use windlass_protocol::CauseKind;
 use windlass_protocol::job::Resources;
@@ -49,6 +49,8 @@ fn node(random: &mut Random, index: u64, trusted: bool) -> Node {
         NodeKind::Wait { continue_on_failure: random.thousandth(300) }
     } else if random.thousandth(100) {
         gate(random)
+    } else if random.thousandth(90) {
+        trigger(random)
     } else {
         NodeKind::Command(Box::new(command(random, trusted)))
     };
@@ -135,6 +137,23 @@ fn retry(random: &mut Random, exclusive: bool) -> Vec<RetryRule> {
         rules.push(RetryRule { exit_status, signal: None, cause, or_no_cause: false, limit });
     }
     rules
+}
+
+/// A build of a pipeline that may be registered.
+fn trigger(random: &mut Random) -> NodeKind {
+    let pipeline = match random.below(8) {
+        0 => "nowhere",
+        1..=4 => "app",
+        _ => "web",
+    };
+    NodeKind::Trigger(Box::new(Trigger {
+        pipeline: pipeline.to_owned(),
+        branch: random.thousandth(500).then(|| "main".to_owned()),
+        commit: "HEAD".to_owned(),
+        r#async: random.thousandth(300),
+        soft_fail: if random.thousandth(250) { SoftFail::Always } else { SoftFail::Never },
+        ..Trigger::default()
+    }))
 }
 
 /// A block or an input; some ask something.

@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::input::AgentEvent;
-use windlass_coordinator_core::row::{AttemptRow, AttemptState, BuildEvent, BuildRow, Change, JobRow, JobState};
+use windlass_coordinator_core::row::{
+    AttemptRow, AttemptState, BuildEvent, BuildRow, BuildState, Change, JobRow, JobState, ScheduleRow,
+};
 use windlass_coordinator_core::{Input, Reply};
 use windlass_pipeline::graph::{Method, NodeKind};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome};
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage};
-use windlass_protocol::{AgentId, AttemptId, BuildId, JobId, Trust, WallMs};
+use windlass_protocol::{AgentId, AttemptId, BuildId, JobId, ScheduleId, Trust, WallMs};
 
 use super::coverage::{self, Coverage};
 use super::logs::Logs;
@@ -68,6 +70,10 @@ pub struct Oracle {
     limited: BTreeSet<JobId>,
     /// Those that were given a slot by it.
     seated: BTreeSet<JobId>,
+    /// The build that each trigger job made, by which of its builds it is.
+    made: BTreeMap<(JobId, u32), BuildId>,
+    /// The build that each schedule made for each of its times, and the last of those.
+    fired: BTreeMap<(ScheduleId, WallMs), BuildId>,
     /// Builds whose cancel was committed, and jobs that were canceled alone.
     canceled: BTreeSet<BuildId>,
 }
@@ -147,6 +153,40 @@ impl Oracle {
         Ok(())
     }
 
+    /// A trigger job that waits ends as its build did, and takes it along where it is canceled.
+    fn ended_as_its_build(row: &JobRow, store: &Store) -> Verdict {
+        let job = row.id;
+        let NodeKind::Trigger(trigger) = &row.node.kind else { return Ok(()) };
+        let last = row.triggered.last().filter(|last| last.number.is_some());
+        let build = last.and_then(|last| store.rows.builds.get(&last.build));
+        match (row.state, build) {
+            (JobState::Passed, None) => Err(("I3", format!("job {job} passed and its build was never made"))),
+            (JobState::Passed, Some(build)) if !trigger.r#async => match build.state {
+                BuildState::Passed | BuildState::NotRun => Ok(()),
+                state => Err(("I7", format!("job {job} passed and its build is {state:?}"))),
+            },
+            (JobState::Canceled, Some(build)) if !trigger.r#async => {
+                let ends = build.cancel_requested || build.state.is_final();
+                if ends { Ok(()) } else { Err(("I8", format!("job {job} is canceled and its build goes on"))) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// I3: each of a job's builds is made once; I12: none has more trust than what it comes from.
+    fn commit_triggered(&mut self, row: &BuildRow, store: &Store) -> Verdict {
+        let Some(from) = &row.triggered_from else { return Ok(()) };
+        let known = self.made.insert((from.job, from.ordinal), row.id);
+        if let Some(other) = known.filter(|other| *other != row.id) {
+            return Err(("I3", format!("job {} made {other} and {} as its build {}", from.job, row.id, from.ordinal)));
+        }
+        let parent = store.rows.builds.get(&from.build);
+        if parent.is_some_and(|parent| row.namespace.trust() > parent.namespace.trust()) {
+            return Err(("I12", format!("build {} is trusted more than what triggered it", row.id)));
+        }
+        Ok(())
+    }
+
     /// A change is about to be durable.
     ///
     /// # Errors
@@ -168,6 +208,7 @@ impl Oracle {
                 coverage.reach(coverage::build_state(row.state));
                 self.commit_build(row, store)
             }
+            Change::Schedule(row) => self.commit_schedule(row),
             Change::Event(row) => match &row.event {
                 BuildEvent::JobFinished { job, state, attempt: Some(attempt) } => {
                     // One that was lost has no result, and may come back with one.
@@ -257,6 +298,10 @@ impl Oracle {
         if opened && row.unblocked.is_none() {
             return Err(("I7", format!("job {}: a gate is open and nobody opened it", row.id)));
         }
+        // Builds stand before jobs in what one input comes to.
+        if old.is_none_or(|old| old.state != row.state) {
+            Self::ended_as_its_build(row, store)?;
+        }
         let Some(old) = old else { return Ok(()) };
         // An upload moves the edges of what has not started, and may take it away.
         let begun = !old.attempts.is_empty();
@@ -269,7 +314,22 @@ impl Oracle {
         Ok(())
     }
 
+    /// I3: a schedule makes one build for each of its times.
+    fn commit_schedule(&mut self, row: &ScheduleRow) -> Verdict {
+        let firing = row.firing.as_ref().map(|firing| (firing.at, firing.build));
+        let fired = row.last.as_ref().map(|last| (last.at, last.build));
+        for (at, build) in firing.into_iter().chain(fired) {
+            let known = self.fired.insert((row.id, at), build);
+            if let Some(other) = known.filter(|other| *other != build) {
+                let detail = format!("schedule {} makes {other} and {build} for its time {}", row.id, at.0);
+                return Err(("I3", detail));
+            }
+        }
+        Ok(())
+    }
+
     fn commit_build(&mut self, row: &BuildRow, store: &Store) -> Verdict {
+        self.commit_triggered(row, store)?;
         if row.cancel_requested {
             self.canceled.insert(row.id);
         } else {

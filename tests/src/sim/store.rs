@@ -54,6 +54,18 @@ impl Store {
             Change::HoldOver(job) => {
                 rows.holds.remove(&job);
             }
+            Change::Schedule(row) => {
+                rows.schedules.insert(row.id, *row);
+            }
+            Change::ScheduleOver(id) => {
+                rows.schedules.remove(&id);
+            }
+            Change::Lineage(row) => {
+                rows.lineages.insert(row.root, row);
+            }
+            Change::LineageOver(root) => {
+                rows.lineages.remove(&root);
+            }
             Change::Idempotency(row) => {
                 rows.idempotency.insert(row.key.clone(), row);
             }

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, BuildSource, JobRow, JobState, Joining, NewToken, PipelineChange, PoolRow, Submit, TagPolicy,
-    TokenGrant, Upload,
+    Actor, ActorKind, BuildSource, JobRow, JobState, Joining, NewSchedule, NewToken, PipelineChange, PoolRow, Submit,
+    TagPolicy, TokenGrant, Upload,
 };
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
 use windlass_pipeline::graph::NodeKind;
 use windlass_protocol::job::Source;
 use windlass_protocol::limits::{BUILD_EXPIRY_MS, LEASE_DEFAULT_MS};
-use windlass_protocol::{BuildId, Digest, JobId, Namespace, PipelineId, TokenId, Trust, WallMs};
+use windlass_protocol::{BuildId, Digest, JobId, Namespace, PipelineId, ScheduleId, TokenId, Trust, WallMs};
 
 use super::graphs;
 use super::host::Host;
@@ -37,6 +37,12 @@ pub enum Action {
     Join(usize),
     /// Submit this one.
     Submit(usize),
+    /// Register a pipeline, or change one.
+    Register,
+    /// Make a schedule.
+    Schedule,
+    /// Take all schedules away.
+    Unschedule,
     /// Any of the smaller things.
     Meddle,
     /// An agent that left is started again.
@@ -153,6 +159,15 @@ impl World {
             let at = self.random.between(300, WORK_MS * 2 / 3);
             self.after(at, Event::Act(Box::new(Action::Submit(index))));
         }
+        for _ in 0..2 {
+            let at = self.random.between(50, 5_000);
+            self.after(at, Event::Act(Box::new(Action::Register)));
+        }
+        if self.random.thousandth(300) {
+            let at = self.random.between(5_500, WORK_MS / 2);
+            self.after(at, Event::Act(Box::new(Action::Schedule)));
+        }
+        self.after(MEND_MS + 1, Event::Act(Box::new(Action::Unschedule)));
         for _ in 0..self.random.between(3, 14) {
             let at = self.random.between(2_000, WORK_MS);
             self.after(at, Event::Act(Box::new(Action::Meddle)));
@@ -193,6 +208,8 @@ impl World {
             meta_data: BTreeMap::new(),
             keep_workspace: false,
             rebuilt_from: None,
+            triggered_from: None,
+            confined: None,
             idempotency: Some((key, Digest::of(&[0]))),
         }
     }
@@ -213,6 +230,9 @@ impl World {
                 let submit = self.work.intents[index].submit.clone();
                 self.ask(Request::Submit(Box::new(submit)), Asked::Again(Action::Submit(index)));
             }
+            Action::Register => self.register_something(),
+            Action::Schedule => self.add_schedule(),
+            Action::Unschedule => self.remove_schedules(),
             Action::Meddle => self.meddle(),
             Action::Revive(host) => self.revive(host),
             Action::Care => self.care(),
@@ -404,6 +424,32 @@ impl World {
             Request::UpdatePipeline { name, change }
         };
         self.ask(request, Asked::Once(None));
+    }
+
+    /// A build a minute.
+    fn add_schedule(&mut self) {
+        let new = NewSchedule {
+            id: ScheduleId::from_bytes(self.sixteen()),
+            pipeline: if self.random.thousandth(500) { "app" } else { "web" }.to_owned(),
+            cron: "* * * * *".to_owned(),
+            timezone: "UTC".to_owned(),
+            branch: None,
+            commit: "HEAD".to_owned(),
+            message: "a minute is over".to_owned(),
+            env: Vec::new(),
+            trusted: self.random.thousandth(700),
+            confined: None,
+        };
+        self.ask(Request::AddSchedule(Box::new(new)), Asked::Once(None));
+    }
+
+    /// The last builds come to their end only where none follow.
+    fn remove_schedules(&mut self) {
+        let all: Vec<ScheduleId> = self.store.rows.schedules.keys().copied().collect();
+        for schedule in all {
+            self.ask(Request::RemoveSchedule { schedule }, Asked::Once(None));
+            self.ask(Request::RemoveSchedule { schedule }, Asked::Once(None));
+        }
     }
 
     fn meddle_with_tokens(&mut self) {

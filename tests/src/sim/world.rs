@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use windlass_agent_core::Bugs as AgentBugs;
+use windlass_coordinator_core::order::Obtained;
 use windlass_coordinator_core::policy::Bugs as CoreBugs;
-use windlass_protocol::{AttemptId, CauseKind, Instant64, Now, WallMs};
+use windlass_protocol::{AttemptId, BuildId, Cause, CauseKind, Instant64, Now, WallMs};
 
 use super::coordinator::Coordinator;
 use super::coverage::Coverage;
@@ -67,6 +68,15 @@ pub enum Event {
         generation: u64,
         /// Whose.
         attempt: AttemptId,
+    },
+    /// What an ordered build runs is known.
+    Filled {
+        /// Asked by this coordinator.
+        generation: u64,
+        /// The build.
+        build: BuildId,
+        /// What it runs.
+        obtained: Result<Box<Obtained>, Cause>,
     },
     /// A message is there.
     Arrived(Parcel),
@@ -326,6 +336,7 @@ impl World {
             Event::Committed { generation } => self.committed(generation),
             Event::LogsSynced { generation } => self.logs_synced(generation),
             Event::SettleOver { generation, attempt } => self.settle_over(generation, attempt),
+            Event::Filled { generation, build, obtained } => self.filled(generation, build, obtained),
             Event::Arrived(parcel) => self.arrived(parcel),
             Event::AgentSeesEnd(conn) => self.agent_sees_end(conn),
             Event::CoordinatorSeesEnd(conn) => self.coordinator_sees_end(conn),

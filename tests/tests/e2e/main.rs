@@ -16,4 +16,5 @@ mod renewal;
 mod source;
 mod strangers;
 mod supersede;
+mod triggers;
 mod unprivileged;

@@ -99,6 +99,7 @@ impl Shell {
                 }
                 Effect::Retired(build) => self.retire(*build),
                 Effect::SettleLog { .. }
+                | Effect::Obtain(_)
                 | Effect::FenceLog { .. }
                 | Effect::Dispatched { .. }
                 | Effect::Progress(_) => {}
@@ -139,6 +140,10 @@ impl Shell {
             Change::Agent(row) => drop(rows.agents.insert(row.id, *row)),
             Change::Token(row) => drop(rows.tokens.insert(row.id, *row)),
             Change::Idempotency(row) => drop(rows.idempotency.insert(row.key.clone(), row)),
+            Change::Schedule(row) => drop(rows.schedules.insert(row.id, *row)),
+            Change::ScheduleOver(id) => drop(rows.schedules.remove(&id)),
+            Change::Lineage(row) => drop(rows.lineages.insert(row.root, row)),
+            Change::LineageOver(root) => drop(rows.lineages.remove(&root)),
             Change::Hold(row) => drop(rows.holds.insert(row.job, row)),
             Change::HoldOver(job) => drop(rows.holds.remove(&job)),
             Change::Audit(row) => self.audits.push(row.action),
@@ -476,6 +481,8 @@ pub(crate) fn submission(graph: Graph, change: impl FnOnce(&mut Submit)) -> Subm
         meta_data: BTreeMap::new(),
         keep_workspace: false,
         rebuilt_from: None,
+        triggered_from: None,
+        confined: None,
         idempotency: None,
     };
     change(&mut submit);

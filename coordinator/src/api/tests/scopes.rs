@@ -31,7 +31,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 40] = [
+const TABLE: [(&str, &str, &[Scope], bool); 43] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -47,6 +47,9 @@ const TABLE: [(&str, &str, &[Scope], bool); 40] = [
     ("POST", "/api/v1/pipelines", &[Scope::PipelinesWrite], true),
     ("GET", "/api/v1/pipelines/{name}", LOOK, true),
     ("PATCH", "/api/v1/pipelines/{name}", &[Scope::PipelinesWrite], true),
+    ("GET", "/api/v1/pipelines/{name}/schedules", LOOK, true),
+    ("POST", "/api/v1/pipelines/{name}/schedules", &[Scope::PipelinesWrite], true),
+    ("DELETE", "/api/v1/pipelines/{name}/schedules/{id}", &[Scope::PipelinesWrite], true),
     ("GET", "/api/v1/pipelines/{name}/builds/{number}", READ, true),
     ("POST", "/api/v1/jobs/{id}/retry", WRITE, true),
     ("POST", "/api/v1/jobs/{id}/cancel", WRITE, true),
@@ -75,7 +78,7 @@ const TABLE: [(&str, &str, &[Scope], bool); 40] = [
 ];
 
 /// The path with ids that are there, and a body that means something.
-fn concrete(build: &serde_json::Value, token: &str, path: &str) -> (String, String) {
+fn concrete(build: &serde_json::Value, token: &str, method: &str, path: &str) -> (String, String) {
     let job = text(&build["jobs"][0]["id"]);
     let nobody = "00000000-0000-7000-8000-000000000000";
     let id = match path.split('/').nth(3).unwrap() {
@@ -96,6 +99,7 @@ fn concrete(build: &serde_json::Value, token: &str, path: &str) -> (String, Stri
         "/api/v1/builds" => json!({ "pipeline": "web", "branch": "main", "definition": ONE_STEP }).to_string(),
         "/api/v1/pipelines" => json!({ "name": "web" }).to_string(),
         upload if upload.ends_with("/pipeline") => json!({ "id": "u", "definition": ONE_STEP }).to_string(),
+        schedules if schedules.ends_with("/schedules") && method == "POST" => json!({ "cron": "@daily" }).to_string(),
         "/api/v1/tokens" => json!({ "kind": "api", "scopes": ["admin"] }).to_string(),
         "/api/v1/blobs/missing" => json!({ "digests": [] }).to_string(),
         "/api/v1/blobs/pack" => "WLPACK\u{1}\0\0".to_owned(),
@@ -118,7 +122,7 @@ async fn every_path_is_open_to_its_scopes_and_to_no_other() {
     let build = bench.post("/api/v1/builds", body).await.is(201).json();
     let victim = super::id_of(&bench.token(&[Scope::BuildsRead], None, None).await).to_string();
     for (method, path, may, _) in TABLE {
-        let asked = concrete(&build, &victim, path);
+        let asked = concrete(&build, &victim, method, path);
         assert_eq!(status(&bench, "", method, asked.clone()).await, 401, "{method} {path} without a token");
         for scope in ALL {
             let token = bench.token(&[scope], None, None).await;
@@ -138,7 +142,7 @@ async fn a_token_of_one_pipeline_or_branch_sees_and_touches_nothing_else() {
     for (pipeline, branch) in [(Some("api"), None), (None, Some("topic"))] {
         let token = bench.token(&[Scope::Admin], pipeline, branch).await;
         for (method, path, _, restricted) in TABLE {
-            let asked = concrete(&build, "00000000-0000-7000-8000-000000000000", path);
+            let asked = concrete(&build, "00000000-0000-7000-8000-000000000000", method, path);
             let status = status(&bench, &token, method, asked).await;
             let expected: &[u16] = match path {
                 _ if !restricted => &[403],
@@ -146,7 +150,7 @@ async fn a_token_of_one_pipeline_or_branch_sees_and_touches_nothing_else() {
                 "/api/v1/builds" => &[403],
                 "/api/v1/pipelines" if method == "GET" => &[200],
                 "/api/v1/pipelines" => &[403],
-                "/api/v1/pipelines/{name}" if method == "PATCH" => &[403],
+                path if path.starts_with("/api/v1/pipelines/{name}") && !["GET", "HEAD"].contains(&method) => &[403],
                 path if path.contains("blobs") && pipeline.is_none() => &[200, 201, 404],
                 path if path.contains("blobs") => &[403],
                 _ => &[404],

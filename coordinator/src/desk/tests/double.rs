@@ -7,13 +7,14 @@ use tokio::sync::watch;
 use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::effect::{Effect, Reply};
 use windlass_coordinator_core::input::{ConnId, Input, ReplyTo, Request};
+use windlass_coordinator_core::order::Order;
 use windlass_coordinator_core::row::{Actor, ActorKind, AuditRow, Change, Rows};
 use windlass_coordinator_store::{Expired, Fault, MemoryStore, Retention, Seq, Space, Store, WriterEpoch};
 use windlass_protocol::job::Epoch;
 use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
 use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, Instant64, Now, WallMs};
 
-use crate::desk::{Decide, Fleet, Logs, Meter};
+use crate::desk::{Decide, Fleet, Logs, Meter, Orders};
 
 /// Something that happened, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -288,6 +289,10 @@ impl Logs for Recorder {
     fn fence(&self, _attempt: AttemptId, epoch: Epoch, _sealed: bool) {
         self.0.note(Entry::Said(epoch.0));
     }
+}
+
+impl Orders for Recorder {
+    fn obtain(&self, _order: Order) {}
 }
 
 impl Meter for Recorder {

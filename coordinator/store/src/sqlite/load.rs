@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, Params};
 use serde::de::DeserializeOwned;
 use windlass_coordinator_core::row::{
-    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, PipelineRow, PoolRow, Rows, TokenRow,
+    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, LineageRow, PipelineRow, PoolRow, Rows,
+    ScheduleRow, TokenRow,
 };
 
 use super::encode::{decode, fault_of, whole};
@@ -36,6 +37,10 @@ pub(super) fn load(conn: &mut Connection) -> Result<Rows, Fault> {
     rows.tokens = tokens.into_iter().map(|row| (row.id, row)).collect();
     let holds: Vec<HoldRow> = json_rows(&transaction, "hold", "SELECT json FROM holds", [])?;
     rows.holds = holds.into_iter().map(|row| (row.job, row)).collect();
+    let schedules: Vec<ScheduleRow> = json_rows(&transaction, "schedule", "SELECT json FROM schedules", [])?;
+    rows.schedules = schedules.into_iter().map(|row| (row.id, row)).collect();
+    let lineages: Vec<LineageRow> = json_rows(&transaction, "lineage", "SELECT json FROM lineages", [])?;
+    rows.lineages = lineages.into_iter().map(|row| (row.root, row)).collect();
     let keys: Vec<IdempotencyRow> = json_rows(&transaction, "idempotency", "SELECT json FROM idempotency", [])?;
     rows.idempotency = keys.into_iter().map(|row| (row.key.clone(), row)).collect();
     Ok(rows)

@@ -82,6 +82,16 @@ fn apply(conn: &Connection, change: &Change) -> Result<(), Fault> {
             execute(conn, sql, params![row.job.as_bytes(), encode(row)?])
         }
         Change::HoldOver(job) => execute(conn, "DELETE FROM holds WHERE job = ?1", params![job.as_bytes()]),
+        Change::Schedule(row) => {
+            let sql = "INSERT INTO schedules VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET json = excluded.json";
+            execute(conn, sql, params![row.id.as_bytes(), encode(row)?])
+        }
+        Change::ScheduleOver(id) => execute(conn, "DELETE FROM schedules WHERE id = ?1", params![id.as_bytes()]),
+        Change::Lineage(row) => {
+            let sql = "INSERT INTO lineages VALUES (?1, ?2) ON CONFLICT (root) DO UPDATE SET json = excluded.json";
+            execute(conn, sql, params![row.root.as_bytes(), encode(row)?])
+        }
+        Change::LineageOver(root) => execute(conn, "DELETE FROM lineages WHERE root = ?1", params![root.as_bytes()]),
         Change::Idempotency(row) => write_idempotency(conn, row),
         Change::Audit(row) => write_audit(conn, row),
         Change::Event(_) => Ok(()),

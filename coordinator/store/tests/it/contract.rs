@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use windlass_coordinator_core::row::{AgentRow, AttemptState, BuildEvent, BuildRow, BuildState, Change, HoldRow};
+use windlass_coordinator_core::row::{
+    AgentRow, AttemptState, BuildEvent, BuildRow, BuildState, Change, HoldRow, LineageRow, ScheduleRow,
+};
 use windlass_coordinator_store::{
     BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Retention, Seq, SqliteStore, Store, WriterEpoch, open,
 };
@@ -11,7 +13,7 @@ use windlass_protocol::{Digest, Trust, WallMs};
 
 use crate::rows::{
     agent, agent_id, attempt, attempt_id, build, build_id, definition, event, finish, fleet, idempotency, job, job_id,
-    pipeline, registering, submit, token_id,
+    pipeline, registering, schedule, submit, token_id,
 };
 
 /// One store that can be closed and opened again, with its history.
@@ -54,6 +56,7 @@ suite! {
     history_gives_some_jobs_with_what_they_depend_on_and_nothing_else
     builds_are_listed_newest_first_by_filter_in_pages_without_gap_or_repetition
     slots_that_outlive_their_jobs_are_loaded_until_they_are_over
+    schedules_and_counts_of_triggered_builds_are_loaded_until_they_are_over
     a_registered_pipeline_is_loaded_and_its_definition_is_kept_as_long_as_somebody_names_it
     events_are_numbered_by_commit_and_place_and_can_be_resumed
     the_audit_trail_is_paged_newest_first
@@ -98,6 +101,25 @@ fn what_was_committed_is_loaded_after_opening_again(bench: &mut dyn Bench) {
     assert_eq!((rows.pools.len(), rows.tokens.len(), rows.agents.len(), rows.idempotency.len()), (1, 1, 1, 2));
     assert_eq!(rows.idempotency[&idempotency(2).key], idempotency(2));
     assert_eq!(rows.jobs[&job_id(1)], job(1, 1, 0, &[1]));
+}
+
+fn schedules_and_counts_of_triggered_builds_are_loaded_until_they_are_over(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    let counted = |made| LineageRow { root: build_id(1), made };
+    let rows = [schedule(1), schedule(2)];
+    store.commit(epoch, &rows.clone().map(|row| Change::Schedule(Box::new(row)))).unwrap();
+    store.commit(epoch, &[Change::Lineage(counted(1)), Change::Lineage(counted(2))]).unwrap();
+    let fired = ScheduleRow { next_at: None, firing: None, ..schedule(2) };
+    store.commit(epoch, &[Change::Schedule(Box::new(fired.clone()))]).unwrap();
+    drop((store, history));
+    let (mut store, _, epoch) = claimed(bench);
+    let loaded = store.load().unwrap();
+    assert_eq!(loaded.schedules.into_values().collect::<Vec<_>>(), [schedule(1), fired]);
+    assert_eq!(loaded.lineages.into_values().collect::<Vec<_>>(), [counted(2)]);
+    let over = [Change::ScheduleOver(schedule(1).id), Change::LineageOver(build_id(1))];
+    store.commit(epoch, &over).unwrap();
+    let loaded = store.load().unwrap();
+    assert_eq!((loaded.schedules.len(), loaded.lineages.len()), (1, 0));
 }
 
 fn a_registered_pipeline_is_loaded_and_its_definition_is_kept_as_long_as_somebody_names_it(bench: &mut dyn Bench) {

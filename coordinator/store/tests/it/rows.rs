@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use windlass_coordinator_core::row::{
     Actor, ActorKind, AgentRow, AttemptRow, AttemptState, AuditRow, BuildEvent, BuildRow, BuildSource, BuildState,
-    Change, EventRow, IdempotencyRow, JobRow, JobState, MetaRow, PipelineRow, PoolRow, TagPolicy, TokenGrant, TokenRow,
+    Change, Confined, EventRow, Fired, Firing, IdempotencyRow, JobRow, JobState, MetaRow, PipelineRow, PoolRow,
+    ScheduleRow, TagPolicy, TokenGrant, TokenRow,
 };
 use windlass_coordinator_core::terms::JoinTerms;
 use windlass_pipeline::graph::{Command, Node, NodeKind, Supersede};
 use windlass_protocol::job::{Epoch, Source};
-use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, Namespace, PipelineId, TokenId, Trust, WallMs};
+use windlass_protocol::{
+    AgentId, AttemptId, BuildId, Digest, JobId, Namespace, PipelineId, ScheduleId, TokenId, Trust, WallMs,
+};
 
 /// 16 bytes that rise with `n`, of a kind of their own.
 fn id(kind: u8, n: u64) -> [u8; 16] {
@@ -68,6 +71,8 @@ pub(crate) fn build(n: u64, state: BuildState) -> BuildRow {
         unblocker: None,
         keep_workspace: false,
         rebuilt_from: None,
+        triggered_from: None,
+        confined: None,
         cause: None,
         cancel_requested: false,
         created_at: WallMs(n),
@@ -93,6 +98,27 @@ pub(crate) fn pipeline(name: &str, n: Option<u64>) -> PipelineRow {
         created_by: actor(),
         created_at: WallMs(1),
         updated_at: WallMs(2),
+    }
+}
+
+/// A schedule that makes build `n`.
+pub(crate) fn schedule(n: u64) -> ScheduleRow {
+    ScheduleRow {
+        id: ScheduleId::from_bytes(id(7, n)),
+        pipeline: "web".to_owned(),
+        cron: "@daily".to_owned(),
+        timezone: "Europe/Berlin".to_owned(),
+        branch: Some("main".to_owned()),
+        commit: "HEAD".to_owned(),
+        message: "night".to_owned(),
+        env: vec![("A".to_owned(), "1".to_owned())],
+        trusted: true,
+        confined: Some(Confined { pipeline: Some("web".to_owned()), branch: None }),
+        created_by: actor(),
+        created_at: WallMs(1),
+        next_at: Some(WallMs(n)),
+        firing: Some(Firing { build: build_id(n), at: WallMs(n) }),
+        last: Some(Fired { at: WallMs(0), build: build_id(n), number: Some(n), cause: None }),
     }
 }
 
@@ -125,6 +151,7 @@ pub(crate) fn job(n: u64, build: u64, index: u32, attempts: &[u64]) -> JobRow {
         attempts: attempts.iter().map(|n| attempt_id(*n)).collect(),
         unblocked: None,
         uploads: Vec::new(),
+        triggered: Vec::new(),
         not_before: None,
         created_at: WallMs(n),
         runnable_at: None,
