@@ -329,9 +329,10 @@ async fn find(mirror: &Mirror<'_>, claim: &Claim) -> Result<Found, DefinitionErr
     }
     let (commit, reference) = commit_of(mirror, claim).await?;
     let standing = standing(mirror, claim, &commit).await?;
-    let (file, text) = match claim.commit_alone {
-        true => (String::new(), String::new()),
-        false => text_of(mirror, claim.file.as_deref(), &commit).await?,
+    let (file, text) = if claim.commit_alone {
+        (String::new(), String::new())
+    } else {
+        text_of(mirror, claim.file.as_deref(), &commit).await?
     };
     let message = mirror.message(&commit).await?;
     Ok(Found { commit, message, reference: reference.map(|it| it.as_str().to_owned()), file, text, standing })

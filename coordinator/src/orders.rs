@@ -57,13 +57,12 @@ impl Filler {
 
     async fn fill(&self, order: Order) -> Result<Obtained, Cause> {
         let (text, file, commit, verified) = self.read(&order).await?;
-        let number = match says_number(&text) {
-            true => {
-                let pipeline = order.pipeline.name.clone();
-                let next = self.desk.look(move |core| core.next_number(&pipeline)).await;
-                Some(next.map_err(|error| Cause::new(CauseKind::Internal, error.to_string()))?)
-            }
-            false => None,
+        let number = if says_number(&text) {
+            let pipeline = order.pipeline.name.clone();
+            let next = self.desk.look(move |core| core.next_number(&pipeline)).await;
+            Some(next.map_err(|error| Cause::new(CauseKind::Internal, error.to_string()))?)
+        } else {
+            None
         };
         let compiling = move || compile(&order, text, &file, commit, number, verified);
         let compiled = tokio::task::spawn_blocking(compiling).await;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::input::AgentEvent;
 use windlass_coordinator_core::row::{
-    AttemptRow, AttemptState, BuildEvent, BuildRow, BuildState, Change, JobRow, JobState, ScheduleRow, ArtifactRow,
+    ArtifactRow, AttemptRow, AttemptState, BuildEvent, BuildRow, BuildState, Change, JobRow, JobState, ScheduleRow,
 };
 use windlass_coordinator_core::{Input, Reply};
 use windlass_pipeline::graph::{Method, NodeKind};

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, BuildSource, JobRow, JobState, Joining, NewSchedule, NewToken, PipelineChange, PoolRow, Submit, TagPolicy, TokenGrant, Upload, NewArtifacts,
+    Actor, ActorKind, BuildSource, JobRow, JobState, Joining, NewArtifacts, NewSchedule, NewToken, PipelineChange,
+    PoolRow, Submit, TagPolicy, TokenGrant, Upload,
 };
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
 use windlass_pipeline::graph::NodeKind;
 use windlass_protocol::job::{Epoch, Source};
 use windlass_protocol::limits::{BUILD_EXPIRY_MS, LEASE_DEFAULT_MS};
-use windlass_protocol::{BuildId, Digest, JobId, Namespace, PipelineId, ScheduleId, TokenId, Trust, WallMs, AttemptId};
 use windlass_protocol::message::NewArtifact;
+use windlass_protocol::{AttemptId, BuildId, Digest, JobId, Namespace, PipelineId, ScheduleId, TokenId, Trust, WallMs};
 
 use super::graphs;
 use super::host::Host;
