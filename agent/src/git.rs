@@ -132,7 +132,8 @@ async fn run(command: Command, arguments: &[&str]) -> Result<(), Cause> {
 fn refused(bad: &BadRepository) -> Cause {
     match bad {
         BadRepository::Protocol { .. } => {
-            let hint = "an agent's operator can allow more with --git-protocol; `file` is a path of the agent's machine";
+            let hint =
+                "an agent's operator can allow more with --git-protocol; `file` is a path of the agent's machine";
             Cause::new(CauseKind::RefusedByPolicy, format!("{bad}; {hint}"))
         }
         BadRepository::Malformed | BadRepository::Option | BadRepository::Password => fail(bad.to_string()),

@@ -207,7 +207,10 @@ mod tests {
         let local: Protocols = [Protocol::File].into_iter().collect();
         assert_eq!(local.check("/srv/git/a.git"), Ok(()));
         assert_eq!((usual.variable(), local.variable()), ("https:ssh".to_owned(), "file".to_owned()));
-        assert_eq!((usual.elsewhere().variable(), local.elsewhere().variable()), ("https:ssh".to_owned(), String::new()));
+        assert_eq!(
+            (usual.elsewhere().variable(), local.elsewhere().variable()),
+            ("https:ssh".to_owned(), String::new())
+        );
     }
 
     #[test]
