@@ -229,8 +229,8 @@ async fn an_agent_that_reads_nothing_is_ended_all_the_same() {
     until(|| world.board.current(AGENT).is_some()).await;
     let conn = world.board.current(AGENT).unwrap();
     // More than the stream's window takes, and less than the outbox.
-    for _ in 0..1_000 {
-        conn.say(CoordinatorMessage::Certificate { chain: vec![vec![0; 8_000]] });
+    for _ in 0..100 {
+        conn.say(CoordinatorMessage::Certificate { chain: vec![vec![0; 1_000_000]] });
     }
     conn.refuse(RefuseCode::AgentRevoked, "revoked".to_owned());
     assert_eq!(ended_with(&connection).await, Code::Refused);

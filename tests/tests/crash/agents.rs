@@ -128,6 +128,44 @@ fn an_exclusive_job_of_a_stopped_agent_has_ended_before_another_takes_its_place(
 }
 
 #[test]
+fn an_exclusive_job_whose_record_its_agent_cannot_read_any_more_has_ended_before_it_is_given_out_again() -> Result<()> {
+    test(async |world| {
+        let mut fleet = Fleet::of(world, &JoinToken::pool("local", &["default"]), 1).await?;
+        let (lock, dir, done) = (world.shared_file("lock")?, world.shared_dir("marks")?, world.path("done"));
+        let script = format!(
+            "trap '' TERM; exec 9<>{0}; flock -n 9 || touch {1}/twice; touch {1}/$WINDLASS_ATTEMPT; {2}",
+            lock.display(),
+            dir.display(),
+            until_exists(&done)
+        );
+        let rule = json!({ "automatic": [{ "cause": "lease_lost", "limit": 2 }] });
+        let one = with(with(step("one", &script), "retry", rule), "exclusive", json!(true));
+        let build = fleet.running(pipeline([one]), "one").await?;
+        until("the first mark", DEADLINE, async || Ok(dir.join("1").exists().then_some(()))).await?;
+        let first = build.attempt("one")?.id().to_owned();
+        let agent = fleet.agents.first_mut().context("an agent")?;
+        agent.kill9().await?;
+        // As a version that writes another note would find it; the first line says whose it is, and by which right.
+        let record = agent.data().join("jobs").join(&first).join("launch");
+        let known = fs::read(&record)?;
+        let line = known.split_inclusive(|byte| *byte == b'\n').next().context("a first line")?;
+        fs::write(&record, [line, b"something of another version"].concat())?;
+        // Nor does a file that is no attempt's keep it from starting.
+        fs::write(agent.data().join("jobs/00000000-0000-7000-8000-000000000000"), "not a directory")?;
+        agent.restart().await?;
+        until("the second mark", Duration::from_secs(60), async || Ok(dir.join("2").exists().then_some(()))).await?;
+        ensure!(!dir.join("twice").exists(), "two held it at once");
+        ensure!(agent.data().join("unreadable").join(&first).join("launch").exists(), "nothing was kept to look at");
+        fs::write(&done, "")?;
+        let build = fleet.client.ends(build.id(), "passed", DEADLINE).await?;
+        let attempts = build.job("one")?.attempts();
+        let told = attempts.first().context("an attempt")?;
+        ensure!(attempts.len() == 2 && told.state() == "lost" && told.cause() == "lease_lost", "{}", build.0);
+        Ok(())
+    })
+}
+
+#[test]
 fn a_job_whose_command_had_begun_does_not_run_again_by_itself_when_its_agent_is_lost() -> Result<()> {
     test(async |world| {
         let pool = JoinToken::pool("local", &["default"]).lease_ms(2_000);

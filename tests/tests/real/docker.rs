@@ -10,7 +10,7 @@ use tokio::process::Command;
 use windlass_tests::kit::pipeline::{pipeline, step, until_exists, with};
 use windlass_tests::kit::skip::skip;
 use windlass_tests::kit::world::run;
-use windlass_tests::kit::{Agent, AgentOptions, DEADLINE, Fleet, JoinToken, Ran, World, test, until};
+use windlass_tests::kit::{Agent, AgentOptions, DEADLINE, Fleet, JoinToken, Ran, Submit, World, test, until};
 
 /// The image of these tests: busybox and nothing else.
 const IMAGE: &str = "windlass-test/busybox:e2e";
@@ -73,6 +73,33 @@ fn a_step_whose_image_is_not_to_be_had_fails_with_its_cause() -> Result<()> {
         let build = fleet.run_to("failed", pipeline([absent])).await?;
         let cause = build.job("absent")?.cause().to_owned();
         ensure!(cause == "image_pull_failed" || cause == "image_missing", "{}", build.brief());
+        Ok(())
+    })
+}
+
+#[test]
+fn an_agent_that_was_there_before_its_engine_takes_steps_with_an_image_once_it_has_come() -> Result<()> {
+    if !engine() {
+        return skip("docker", "no Docker engine answers");
+    }
+    test(async |world| {
+        import(world).await?;
+        let mut fleet = Fleet::of(world, &JoinToken::pool("local", &["default"]), 0).await?;
+        let socket = world.path("engine.sock");
+        let mut options = AgentOptions::new("early", fleet.coordinator.address(), &fleet.join_token);
+        options.env = vec![("DOCKER_HOST".to_owned(), format!("unix://{}", socket.display()))];
+        fleet.agents.push(Agent::start(world, options)?);
+        fleet.agents[0].in_state(&fleet.client, "online").await?;
+        let inside = with(step("inside", "test ! -e /etc/debian_version && echo inside"), "image", json!(IMAGE));
+        let build = fleet.client.submit(&Submit::text(pipeline([inside, step("plain", "true")]))).await?;
+        let build =
+            fleet.client.wait(build.id(), "the plain step", DEADLINE, |it| it.job_is("plain", "passed")).await?;
+        ensure!(build.job("inside")?.attempts().is_empty(), "nobody could run it: {}", build.brief());
+        let why = fleet.client.get(&format!("/jobs/{}/why", build.job("inside")?.id())).await?.json()?;
+        ensure!(why.to_string().contains("unable to run images"), "{why}");
+        std::os::unix::fs::symlink("/var/run/docker.sock", &socket)?;
+        let build = fleet.client.ends(build.id(), "passed", Duration::from_secs(60)).await?;
+        ensure!(fleet.log_of(&build, "inside").await? == "inside\n", "{}", build.brief());
         Ok(())
     })
 }

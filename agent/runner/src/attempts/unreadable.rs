@@ -249,7 +249,6 @@ mod tests {
     fn it_has_ended_when_nobody_listens_any_more_and_not_before() {
         let jobs = tempfile::tempdir().unwrap();
         let dir = noted(jobs.path(), 1);
-        fs::write(Places(&dir).started(), "broken").unwrap();
         let door = UnixListener::bind(dir.join(CONTROL_SOCKET)).unwrap();
         let serving = std::thread::spawn(move || {
             let mut asked = Vec::new();
@@ -261,7 +260,8 @@ mod tests {
             }
             asked
         });
-        let found = Unreadable::at(attempt(1), dir, &io::Error::other("broken"));
+        let (epoch, error) = (Some(Epoch(9)), "broken".to_owned());
+        let found = Unreadable { attempt: attempt(1), dir, epoch, started_at: WallMs(1), error };
         found.end(Path::new(ENGINE)).unwrap();
         let asked = serving.join().unwrap();
         assert!(asked.iter().all(|line| line.contains("\"kill\"")), "{asked:?}");

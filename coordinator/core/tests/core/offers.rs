@@ -73,7 +73,7 @@ fn what_no_agent_could_be_told_is_refused_when_it_is_submitted() {
 fn what_is_just_within_its_limits_is_offered_and_keeps_every_rule_of_an_offer() {
     let mut shell = Shell::new();
     let agent = shell.agent("one", 1);
-    let node = step_with("one", |command| command.command = "c".repeat(180 << 10));
+    let node = step_with("one", |command| command.command = "c".repeat(170 << 10));
     submit(&mut shell, graph(vec![node]), |submit| {
         submit.message = format!("first\nsecond {}", "m".repeat(60 << 10));
         submit.env.extend((0..400).map(|number| variable(&format!("A{number}"), "value\nof two lines")));
@@ -86,8 +86,8 @@ fn what_is_just_within_its_limits_is_offered_and_keeps_every_rule_of_an_offer() 
 #[test]
 fn variables_of_an_upload_are_refused_where_a_job_that_waits_has_no_room_for_them() {
     let mut shell = Shell::new();
-    let waiting = after(step_with("two", |command| command.command = "c".repeat(100 << 10)), &[0]);
-    let build = shell.submit(graph(vec![step("one"), waiting]));
+    let text = format!("steps:\n- command: one\n  key: one\n- command: {}\n  depends_on: one\n", "c".repeat(100 << 10));
+    let build = shell.submit(windlass_pipeline::compile(&text, "pipeline.yml", &[]).graph.unwrap());
     let agent = shell.agent("one", 1);
     let offer = shell.offer(agent);
     shell.start(agent, offer);
