@@ -9,8 +9,8 @@ use windlass_protocol::host::write_private;
 /// Beside the checkout, where no job reaches it.
 const FILE: &str = "kept.json";
 
-/// A container job, as `windlass shell` needs it. Holds the job's secrets as its environment did, in a file that is the
-/// agent's alone.
+/// A container job, as `windlass shell` needs it. Holds what secret variables its pipeline gave it, in a file that is the
+/// agent's alone; secrets of the coordinator are not in it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     /// The image that it ran in.

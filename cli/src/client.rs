@@ -99,6 +99,11 @@ impl Client {
         self.json(&Ask { json: body, ..Ask::new(Method::POST, path) }).await
     }
 
+    /// `DELETE`.
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), ClientError> {
+        self.json(&Ask::new(Method::DELETE, path)).await.map(drop)
+    }
+
     /// `POST` that the server does once, however often it comes with this key.
     pub(crate) async fn post_keyed(&self, path: &str, body: &Value, key: &str) -> Result<Value, ClientError> {
         let header = Some(("idempotency-key", key.to_owned()));

@@ -13,6 +13,7 @@
 //! | `build`, `job` | showing, listing, cancelling, running again |
 //! | `event`, `log` | live streams of builds and logs |
 //! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
+//! | `secret` | what jobs may know and nobody may see |
 //! | `blob` | bytes by digest |
 //! | `metric` | what operators count |
 //! | `openapi` | the document that describes all of this |
@@ -34,6 +35,7 @@ mod meta_data;
 pub mod metric;
 mod openapi;
 mod problem;
+mod secret;
 mod shape;
 mod submit;
 mod token;
@@ -41,7 +43,7 @@ mod upload;
 
 use std::sync::Arc;
 
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Router, middleware};
 use tokio::sync::Semaphore;
 use windlass_protocol::limits::HTTP_UPLOADS_MAX;
@@ -115,6 +117,8 @@ pub fn router(ground: Ground) -> Router {
         .route("/tokens", get(token::list).post(token::create))
         .route("/tokens/{id}", get(token::show))
         .route("/tokens/{id}/revoke", post(token::revoke))
+        .route("/secrets", get(secret::list).post(secret::set))
+        .route("/secrets/{key}", delete(secret::remove))
         .route("/audit", get(audit::list))
         .route("/blobs/b3/{hex}", get(blob::get).head(blob::head).put(blob::put))
         .route("/blobs/missing", post(blob::missing))

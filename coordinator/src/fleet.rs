@@ -43,6 +43,7 @@ pub use self::traffic::ZoneBytes;
 use crate::authority::Authority;
 use crate::desk::{DeskHandle, Fleet};
 use crate::job_desk::JobDesk;
+use crate::vault::Vault;
 use crate::views::{Reader, Views};
 
 /// What the fleet stands on.
@@ -62,6 +63,8 @@ pub struct Ground {
     pub authority: Arc<Authority>,
     /// Who answers jobs.
     pub jobs: Arc<dyn JobDesk>,
+    /// What seals secrets.
+    pub vault: Arc<Vault>,
 }
 
 /// All agents' connections; clones share them.
@@ -280,6 +283,7 @@ const fn unwelcome(rejected: &Rejected) -> Option<RefuseCode> {
         | Rejected::Graph(_)
         | Rejected::PoolConflict { .. }
         | Rejected::NoSuchToken(_)
+        | Rejected::Secret(_)
         | Rejected::VoidConnection(_)
         | Rejected::NoLease(_)
         | Rejected::StaleEpoch { .. }

@@ -9,19 +9,24 @@ mod step;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use windlass_coordinator_core::Rejected;
+use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::known::Known;
-use windlass_coordinator_core::row::{Actor, ActorKind, AttemptRow, BuildRow, BuildRows, Upload};
+use windlass_coordinator_core::row::{
+    Actor, ActorKind, AttemptRow, BuildRow, BuildRows, SecretRefused, SecretRequest, SecretRow, Upload,
+};
 use windlass_coordinator_core::served::SERVED;
 use windlass_pipeline::{Compiled, Inputs, Severity, compile_with};
 use windlass_protocol::BuildId;
-use windlass_protocol::job::Source;
-use windlass_protocol::limits::DETAIL_MAX_BYTES;
-use windlass_protocol::message::{Ask, AskRefused, Asked, Told};
+use windlass_protocol::job::{Epoch, Source};
+use windlass_protocol::limits::{DETAIL_MAX_BYTES, SECRETS_ANSWER_MAX_BYTES};
+use windlass_protocol::message::{Ask, AskRefused, Asked, SecretText, Told};
 
 use crate::desk::{DeskError, DeskHandle};
+use crate::vault::Vault;
 use crate::views::{ReadError, Reader};
 
 /// The answer to come.
@@ -64,7 +69,12 @@ impl From<DeskError> for No {
             DeskError::Unavailable | DeskError::StorageFull | DeskError::ShuttingDown => AskRefused::Unavailable,
             DeskError::Rejected(rejected) => match rejected {
                 Rejected::NoLease(_) | Rejected::StaleEpoch { .. } | Rejected::NotYours { .. } => AskRefused::NotHeld,
-                Rejected::NotInMemory(_) | Rejected::JobNotInMemory(_) => AskRefused::NotFound,
+                Rejected::NotInMemory(_)
+                | Rejected::JobNotInMemory(_)
+                | Rejected::Secret(SecretRefused::NoSuchSecret(_) | SecretRefused::NotForJob { .. }) => {
+                    AskRefused::NotFound
+                }
+                Rejected::Secret(SecretRefused::Untrusted) => AskRefused::Denied,
                 Rejected::BuildEnded { .. }
                 | Rejected::Job { .. }
                 | Rejected::IdempotencyMismatch
@@ -76,6 +86,7 @@ impl From<DeskError> for No {
                 | Rejected::PoolConflict { .. }
                 | Rejected::NoSuchPool(_)
                 | Rejected::NoSuchToken(_)
+                | Rejected::Secret(SecretRefused::Invalid { .. })
                 | Rejected::NoSuchAgent(_)
                 | Rejected::Join(_)
                 | Rejected::VoidConnection(_) => AskRefused::Invalid,
@@ -90,6 +101,7 @@ impl From<DeskError> for No {
 pub struct CoreJobDesk {
     desk: DeskHandle,
     reader: Reader,
+    vault: Arc<Vault>,
 }
 
 impl JobDesk for CoreJobDesk {
@@ -106,8 +118,8 @@ impl JobDesk for CoreJobDesk {
 impl CoreJobDesk {
     /// One that asks this core and this store.
     #[must_use]
-    pub const fn new(desk: DeskHandle, reader: Reader) -> Self {
-        Self { desk, reader }
+    pub const fn new(desk: DeskHandle, reader: Reader, vault: Arc<Vault>) -> Self {
+        Self { desk, reader, vault }
     }
 
     async fn answer(&self, ask: Ask, body: Vec<u8>) -> Result<Told, No> {
@@ -159,14 +171,37 @@ impl CoreJobDesk {
             Asked::Annotate { .. } | Asked::RemoveAnnotation { .. } => Err(No::not_served("annotate")),
             Asked::UpdateStep { .. } => Err(No::not_served("step update")),
             Asked::AddArtifacts { .. } | Asked::FindArtifacts { .. } => Err(No::not_served("the store of artifacts")),
-            Asked::GetSecrets { .. } => Err(No::not_served("secret get")),
+            Asked::GetSecrets { keys } => self.secrets(&attempt, ask.epoch, keys).await,
             Asked::IssueToken { .. } => Err(No::not_served("oidc request-token")),
         }
     }
 
+    /// The values of secrets, if the core gives them to this attempt; it has noted that it does.
+    async fn secrets(&self, attempt: &AttemptRow, epoch: Epoch, keys: Vec<String>) -> Result<Told, No> {
+        let request = SecretRequest::Read { attempt: attempt.id, epoch, keys };
+        let rows = match self.desk.request(actor(attempt), Request::Secret(Box::new(request))).await? {
+            Reply::Secrets(rows) => rows,
+            Reply::Done | Reply::Submitted { .. } | Reply::Token { .. } | Reply::Joined { .. } => {
+                return Err(No(AskRefused::Unavailable, "the core answered something else".to_owned()));
+            }
+        };
+        let open = |row: &SecretRow| {
+            let opened = self.vault.unseal(&row.name, &row.sealed);
+            opened.map_err(|error| {
+                tracing::error!(secret = %row.name, %error, "secret_not_opened");
+                No(AskRefused::Conflict, error.to_string())
+            })
+        };
+        let values = rows.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        if values.iter().map(|value| value.expose().len()).sum::<usize>() > SECRETS_ANSWER_MAX_BYTES {
+            let detail = format!("these secrets have more than {SECRETS_ANSWER_MAX_BYTES} bytes together");
+            return Err(No(AskRefused::Invalid, detail));
+        }
+        Ok(Told::Secrets(values.into_iter().map(SecretText::from).collect()))
+    }
+
     async fn request(&self, attempt: &AttemptRow, request: Request) -> Result<Told, No> {
-        let actor = Actor { kind: ActorKind::Build, name: format!("job {}", attempt.job) };
-        self.desk.request(actor, request).await?;
+        self.desk.request(actor(attempt), request).await?;
         Ok(Told::Done)
     }
 
@@ -197,6 +232,11 @@ impl CoreJobDesk {
         }
         Ok(Told::Done)
     }
+}
+
+/// The job of an attempt, as the audit trail names it.
+fn actor(attempt: &AttemptRow) -> Actor {
+    Actor { kind: ActorKind::Build, name: format!("job {}", attempt.job) }
 }
 
 /// What a text comes to in this build; errors say where they are.

@@ -11,6 +11,7 @@
 //! | [`authority`] | the CA and what it signs |
 //! | [`api`], `http` | what clients speak |
 //! | [`definitions`] | pipelines' texts as their repositories have them |
+//! | [`vault`] | the key of the secrets, and what it seals |
 //! | `last_use` | when tokens were last used |
 //! | `retention` | deleting what is past its time |
 //! | [`config`], [`run`] | a whole coordinator |
@@ -29,6 +30,7 @@ mod last_use;
 pub mod logbook;
 mod retention;
 pub mod run;
+pub mod vault;
 pub mod views;
 pub mod writer;
 

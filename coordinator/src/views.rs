@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{broadcast, watch as latest};
 use windlass_coordinator_core::effect::{AgentState, Progress};
-use windlass_coordinator_core::row::{AgentRow, Change, PoolRow, Rows, TokenRow};
+use windlass_coordinator_core::row::{AgentRow, Change, PoolRow, Rows, SecretName, SecretRow, TokenRow};
 use windlass_coordinator_store::{EventSeq, Seq, StoredEvent};
 use windlass_protocol::{AgentId, BuildId, TokenId, limits};
 
@@ -34,6 +34,7 @@ pub struct Views {
 struct State {
     seq: Seq,
     pools: BTreeMap<String, PoolRow>,
+    secrets: BTreeMap<SecretName, SecretRow>,
     agents: BTreeMap<AgentId, AgentRow>,
     agent_states: BTreeMap<AgentId, AgentState>,
     tokens: BTreeMap<TokenId, TokenRow>,
@@ -65,6 +66,7 @@ impl Views {
     pub fn reset(&self, rows: &Rows, seq: Seq) {
         let mut state = self.write();
         state.pools.clone_from(&rows.pools);
+        state.secrets.clone_from(&rows.secrets);
         state.agents.clone_from(&rows.agents);
         state.tokens.clone_from(&rows.tokens);
         state.agent_states.clear();
@@ -143,6 +145,18 @@ impl Views {
         let _open = self.online.subscribe().wait_for(|online| *online > 0).await.is_ok();
     }
 
+    /// All secrets, by name, sealed.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<SecretRow> {
+        self.read().secrets.values().cloned().collect()
+    }
+
+    /// One secret, sealed.
+    #[must_use]
+    pub fn secret(&self, name: &SecretName) -> Option<SecretRow> {
+        self.read().secrets.get(name).cloned()
+    }
+
     /// All pools, by name.
     #[must_use]
     pub fn pools(&self) -> Vec<PoolRow> {
@@ -195,6 +209,8 @@ impl State {
     fn apply(&mut self, seq: Seq, place: &mut u32, change: &Change) {
         match change {
             Change::Pool(row) => drop(self.pools.insert(row.name.clone(), (**row).clone())),
+            Change::Secret(row) => drop(self.secrets.insert(row.name.clone(), (**row).clone())),
+            Change::SecretGone(name) => drop(self.secrets.remove(name)),
             Change::Token(row) => drop(self.tokens.insert(row.id, (**row).clone())),
             Change::Agent(row) if row.gone.is_some() => {
                 self.agents.remove(&row.id);

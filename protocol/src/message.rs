@@ -22,7 +22,7 @@ pub mod codec;
 pub mod log;
 pub mod validate;
 
-pub use ask::{Ask, AskRefused, Asked, NewArtifact, Scope, Style, Told};
+pub use ask::{Ask, AskRefused, Asked, NewArtifact, Scope, SecretText, Style, Told};
 pub use codec::{BadMessage, decode, encode};
 pub use log::LogHeader;
 pub use validate::{Invalid, Validate};

@@ -130,6 +130,7 @@ names! { told(Told)
     Told::Value(_) => "value",
     Told::Keys(_) => "keys",
     Told::Text(_) => "text",
+    Told::Secrets(_) => "secrets",
     Told::Refused { .. } => "refused",
 }
 
@@ -463,6 +464,7 @@ fn what_jobs_ask_and_are_told_has_the_bytes_of_version_1_and_makes_sense() {
         Told::Keys(vec!["a".to_owned(), "b".to_owned()]),
         Told::Text("{}".to_owned()),
         Told::Refused { code: AskRefused::NotServed, detail: "not by this version".to_owned() },
+        Told::Secrets(vec![Secret::new("a value that is not inline".to_owned()).into()]),
     ];
     check("told", &told);
     for message in asks() {

@@ -15,6 +15,7 @@ use windlass_protocol::{BuildId, JobId, Namespace};
 
 use super::*;
 use crate::right::Right;
+use crate::secrets::Secrets;
 
 const SLOT: User = User { uid: 64_124, gid: 64_124 };
 
@@ -85,7 +86,7 @@ impl World {
     fn open(&mut self, masking: Masking) {
         let right = Arc::new(Right::new(Epoch(1), true));
         let (changes, user) = (Arc::clone(&self.changes), self.user);
-        let party = Party { spec: Arc::new(spec()), right, user, changes, masking };
+        let party = Party { spec: Arc::new(spec()), right, user, changes, masking, secrets: Secrets::default() };
         self.door = Some(self.api.open(party).unwrap());
     }
 

@@ -4,7 +4,7 @@ use windlass_protocol::job::{Epoch, Outcome};
 use windlass_protocol::message::{Health, Hello};
 use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, TokenId};
 
-use crate::row::{Actor, BuildRows, Joining, NewToken, Submit, Upload};
+use crate::row::{Actor, BuildRows, Joining, NewToken, SecretRequest, Submit, Upload};
 
 /// Whom to answer: the shell's own number for a waiting request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,6 +102,8 @@ pub enum AgentEvent {
 /// What a client can ask for. Scopes are the shell's to check; states are the core's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
+    /// Set, remove or read secrets.
+    Secret(Box<SecretRequest>),
     /// Make a build.
     Submit(Box<Submit>),
     /// Cancel a build; canceling one that has ended is refused.

@@ -14,7 +14,7 @@
 //! | [`view`] | what pages and metrics see |
 //! | [`invariant`] | what must always hold |
 //! | `state`, `load` | the core's data, its face, and how it comes from rows |
-//! | `request`, `build`, `upload`, `cancel`, `retry`, `token` | what clients ask for |
+//! | `request`, `build`, `upload`, `cancel`, `retry`, `token`, `secret` | what clients ask for |
 //! | `hello`, `event`, `lease`, `result` | what agents say, and the rights that they hold |
 //! | `agent`, `slot`, `silence`, `zone`, `drain`, `absence` | who is here, what each takes, and how one stops taking |
 //! | `deps`, `gate`, `concurrency`, `settle` | from jobs that end to jobs that may run, and to ends of builds |
@@ -48,6 +48,7 @@ mod request;
 mod result;
 mod retry;
 pub mod row;
+mod secret;
 pub mod served;
 mod settle;
 mod silence;

@@ -32,6 +32,7 @@ impl Core {
             pools: rows.pools,
             agents: BTreeMap::new(),
             tokens: rows.tokens,
+            secrets: rows.secrets,
             idempotency: rows.idempotency,
             keys: BTreeMap::new(),
             branches: BTreeMap::new(),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, TokenId};
 
 use crate::effect::Effect;
-use crate::row::{AuditRow, Change, EventRow, IdempotencyRow};
+use crate::row::{AuditRow, Change, EventRow, IdempotencyRow, SecretName};
 use crate::state::Core;
 
 /// Collected while an input is handled, emptied into effects at its end.
@@ -20,6 +20,7 @@ pub(crate) struct Logbook {
     pub(crate) jobs: BTreeSet<JobId>,
     pub(crate) attempts: BTreeSet<AttemptId>,
     pub(crate) holds: BTreeSet<JobId>,
+    pub(crate) secrets: BTreeSet<SecretName>,
     pub(crate) meta: bool,
     pub(crate) idempotency: Vec<IdempotencyRow>,
     pub(crate) audits: Vec<AuditRow>,
@@ -59,6 +60,10 @@ impl Core {
         changes.extend(book.holds.iter().map(|id| match self.holds.get(id) {
             Some(row) => Change::Hold(row.clone()),
             None => Change::HoldOver(*id),
+        }));
+        changes.extend(book.secrets.into_iter().map(|name| match self.secrets.get(&name) {
+            Some(row) => Change::Secret(Box::new(row.clone())),
+            None => Change::SecretGone(Box::new(name)),
         }));
         if book.meta {
             changes.push(Change::Meta(self.meta));

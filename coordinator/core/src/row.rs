@@ -3,6 +3,8 @@
 //! A row is plain data in the words of the interface. Loading the rows gives the same core again (I11); whatever is
 //! not in a row is volatile by design: connections, beats, and progress that agents tell anew after a restart.
 
+mod secret;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use windlass_protocol::job::{Epoch, Outcome, Resources, Source};
 use windlass_protocol::message::RefuseCode;
 use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, TokenId, Trust, WallMs};
 
+pub use self::secret::{Sealed, SecretName, SecretRefused, SecretRequest, SecretRow};
 use crate::terms::JoinTerms;
 
 /// Who asked for something, as written in rows and in the audit trail.
@@ -722,6 +725,10 @@ pub enum Change {
     /// Insert or replace.
     Token(Box<TokenRow>),
     /// Insert or replace.
+    Secret(Box<SecretRow>),
+    /// Delete.
+    SecretGone(Box<SecretName>),
+    /// Insert or replace.
     Hold(HoldRow),
     /// Delete.
     HoldOver(JobId),
@@ -770,6 +777,8 @@ pub struct Rows {
     pub agents: BTreeMap<AgentId, AgentRow>,
     /// All tokens.
     pub tokens: BTreeMap<TokenId, TokenRow>,
+    /// Secrets, sealed.
+    pub secrets: BTreeMap<SecretName, SecretRow>,
     /// Slots of concurrency groups that outlive their jobs.
     pub holds: BTreeMap<JobId, HoldRow>,
     /// Submits that are remembered.

@@ -14,7 +14,10 @@ use crate::input::{ConnId, Input};
 use crate::logbook::Logbook;
 use crate::policy::Policy;
 use crate::queue::{Queue, ShapeId, Ticket};
-use crate::row::{AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, MetaRow, PoolRow, Rows, TokenRow};
+use crate::row::{
+    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, MetaRow, PoolRow, Rows, SecretName, SecretRow,
+    TokenRow,
+};
 use crate::timer::{Timer, Timers};
 use crate::zone::{Bearing, Zone};
 
@@ -34,6 +37,7 @@ pub struct Core {
     pub(crate) pools: BTreeMap<String, PoolRow>,
     pub(crate) agents: BTreeMap<AgentId, Agent>,
     pub(crate) tokens: BTreeMap<TokenId, TokenRow>,
+    pub(crate) secrets: BTreeMap<SecretName, SecretRow>,
     pub(crate) idempotency: BTreeMap<(TokenId, String), IdempotencyRow>,
     /// Agents by key.
     pub(crate) keys: BTreeMap<Digest, AgentId>,
@@ -244,6 +248,7 @@ impl Core {
             agents: self.agents.iter().map(|(id, agent)| (*id, agent.row.clone())).collect(),
             tokens: self.tokens.clone(),
             holds: self.holds.clone(),
+            secrets: self.secrets.clone(),
             idempotency: self.idempotency.clone(),
         }
     }

@@ -46,6 +46,9 @@ use super::problem;
         super::token::create,
         super::token::revoke,
         super::audit::list,
+        super::secret::set,
+        super::secret::list,
+        super::secret::remove,
         super::blob::head,
         super::blob::get,
         super::blob::put,
@@ -79,7 +82,7 @@ impl Modify for Common {
             .content("application/problem+json", Content::new(Some(RefOr::Ref(schema))));
         let response = response.build();
         for item in document.paths.paths.values_mut() {
-            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.head];
+            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.head];
             for operation in operations.into_iter().flatten() {
                 operation.responses.responses.insert("default".to_owned(), RefOr::T(response.clone()));
             }

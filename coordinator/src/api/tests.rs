@@ -7,6 +7,7 @@ mod document;
 mod gates;
 mod refusals;
 mod scopes;
+mod secrets;
 mod streams;
 mod tokens;
 mod whole;
@@ -43,6 +44,7 @@ use crate::definitions::{self, Definitions};
 use crate::desk::{self, Desk, Fleet, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
 use crate::logbook::Logbook;
+use crate::vault::{KeySources, Vault};
 use crate::views::{Offload, Reader, Views};
 use crate::writer::Writer;
 
@@ -129,8 +131,9 @@ impl Bench {
         tokio::spawn(Desk::new(inbox, writer, loaded, core_maker(Policy::default()).unwrap(), ports).run());
         let reader = Reader::new(views.clone(), Arc::new(memory.history()), Offload::Blocking);
         let authority = Arc::new(Authority::open(dir.path(), &[], &[], crate::authority::Lives::default()).unwrap());
-        let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone()));
-        let fleet = fleet::Ground { desk, views, reader, logs, store, authority, jobs };
+        let vault = Arc::new(Vault::open(dir.path(), &KeySources::default(), [].iter()).unwrap());
+        let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone(), Arc::clone(&vault)));
+        let fleet = fleet::Ground { desk, views, reader, logs, store, authority, jobs, vault };
         let definitions = definitions::Options {
             protocols: [windlass_git::Protocol::File].into_iter().collect(),
             ..definitions::Options::default()

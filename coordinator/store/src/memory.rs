@@ -104,6 +104,8 @@ impl Memory {
             Change::Token(row) => drop(self.rows.tokens.insert(row.id, (**row).clone())),
             Change::Hold(row) => drop(self.rows.holds.insert(row.job, row.clone())),
             Change::HoldOver(job) => drop(self.rows.holds.remove(job)),
+            Change::Secret(row) => drop(self.rows.secrets.insert(row.name.clone(), (**row).clone())),
+            Change::SecretGone(name) => drop(self.rows.secrets.remove(name)),
             Change::Idempotency(row) => drop(self.rows.idempotency.insert(row.key.clone(), row.clone())),
             Change::Audit(row) => {
                 self.audited += 1;

@@ -51,6 +51,12 @@ impl Store {
             Change::HoldOver(job) => {
                 rows.holds.remove(&job);
             }
+            Change::Secret(row) => {
+                rows.secrets.insert(row.name.clone(), *row);
+            }
+            Change::SecretGone(name) => {
+                rows.secrets.remove(&*name);
+            }
             Change::Idempotency(row) => {
                 rows.idempotency.insert(row.key.clone(), row);
             }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, BuildSource, JobRow, JobState, Joining, NewToken, PoolRow, Submit, TagPolicy, TokenGrant, Upload,
+    Actor, ActorKind, BuildSource, JobRow, JobState, Joining, NewToken, PoolRow, Sealed, SecretName, SecretRequest,
+    Submit, TagPolicy, TokenGrant, Upload,
 };
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
 use windlass_pipeline::graph::NodeKind;
@@ -346,7 +347,7 @@ impl World {
         let jobs: Vec<JobId> = self.store.rows.jobs.keys().copied().collect();
         let (build, job) = (self.random.pick(&builds), self.random.pick(&jobs));
         let of_job = job.and_then(|job| Some((self.store.rows.jobs.get(&job)?.build, Some(job))));
-        match (self.random.below(22), build, job) {
+        match (self.random.below(24), build, job) {
             (0, Some(build), _) => {
                 self.ask(Request::CancelBuild { build, detail: "why not".to_owned() }, Asked::Once(None));
             }
@@ -367,6 +368,7 @@ impl World {
             (13 | 14, ..) => self.open_gates(false),
             (15..=17, ..) => self.upload_something(),
             (18, ..) => self.say_something(),
+            (22 | 23, ..) => self.keep_secrets(),
             (19, Some(build), _) => {
                 let value = if self.random.thousandth(300) { " " } else { "v" };
                 let values = [("key".to_owned(), value.to_owned())].into();
@@ -386,6 +388,22 @@ impl World {
         let Some((build, attempt, epoch)) = self.random.pick(&attempts) else { return };
         let values = [("said".to_owned(), "v".to_owned())].into();
         self.ask(Request::SetMetaData { build, by: Some((attempt, epoch)), values }, Asked::Once(None));
+    }
+
+    /// Somebody sets or removes a secret, or a job asks for one; its right may have ended, and there may be none.
+    fn keep_secrets(&mut self) {
+        let zone = self.random.thousandth(300).then(|| "elsewhere".to_owned());
+        let name = SecretName { key: "KEY".to_owned(), pipeline: None, branch: None, zone };
+        let attempts: Vec<_> = self.store.rows.attempts.values().map(|row| (row.id, row.epoch)).collect();
+        let request = match (self.random.below(4), self.random.pick(&attempts)) {
+            (0, _) => SecretRequest::Remove { name },
+            (1 | 2, Some((attempt, epoch))) => SecretRequest::Read { attempt, epoch, keys: vec!["key".to_owned()] },
+            _ => {
+                let sealed = Sealed { key_id: "k".to_owned(), nonce: "00".to_owned(), bytes: "00".to_owned() };
+                SecretRequest::Set { name, sealed }
+            }
+        };
+        self.ask(Request::Secret(Box::new(request)), Asked::Once(None));
     }
 
     fn meddle_with_tokens(&mut self) {

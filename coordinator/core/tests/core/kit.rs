@@ -140,6 +140,8 @@ impl Shell {
             Change::Idempotency(row) => drop(rows.idempotency.insert(row.key.clone(), row)),
             Change::Hold(row) => drop(rows.holds.insert(row.job, row)),
             Change::HoldOver(job) => drop(rows.holds.remove(&job)),
+            Change::Secret(row) => drop(rows.secrets.insert(row.name.clone(), *row)),
+            Change::SecretGone(name) => drop(rows.secrets.remove(&*name)),
             Change::Audit(row) => self.audits.push(row.action),
             Change::Event(row) => self.events.push(row.event),
             Change::Definition { .. } => {}

@@ -11,6 +11,7 @@ mod layers;
 mod life;
 mod meta_data;
 mod rules;
+mod secrets;
 mod states;
 mod tokens;
 mod uploads;

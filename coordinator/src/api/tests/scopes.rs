@@ -61,6 +61,9 @@ const TABLE: [(&str, &str, &[Scope], bool); 36] = [
     ("GET", "/api/v1/tokens/{id}", &[Scope::AgentsWrite], false),
     ("POST", "/api/v1/tokens/{id}/revoke", &[], false),
     ("GET", "/api/v1/audit", &[], false),
+    ("GET", "/api/v1/secrets", &[Scope::SecretsWrite], false),
+    ("POST", "/api/v1/secrets", &[Scope::SecretsWrite], false),
+    ("DELETE", "/api/v1/secrets/{key}", &[Scope::SecretsWrite], false),
     ("GET", "/api/v1/blobs/b3/{hex}", &[Scope::CacheRead], true),
     ("HEAD", "/api/v1/blobs/b3/{hex}", &[Scope::CacheRead], true),
     ("PUT", "/api/v1/blobs/b3/{hex}", STORE, true),
@@ -90,6 +93,7 @@ fn concrete(build: &serde_json::Value, token: &str, path: &str) -> (String, Stri
     let body = match path.as_str() {
         "/api/v1/builds" => json!({ "pipeline": "web", "branch": "main", "definition": ONE_STEP }).to_string(),
         upload if upload.ends_with("/pipeline") => json!({ "id": "u", "definition": ONE_STEP }).to_string(),
+        "/api/v1/secrets" => json!({ "key": "A", "value": "hunter22" }).to_string(),
         "/api/v1/tokens" => json!({ "kind": "api", "scopes": ["admin"] }).to_string(),
         "/api/v1/blobs/missing" => json!({ "digests": [] }).to_string(),
         "/api/v1/blobs/pack" => "WLPACK\u{1}\0\0".to_owned(),

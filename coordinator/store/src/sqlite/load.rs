@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, Params};
 use serde::de::DeserializeOwned;
 use windlass_coordinator_core::row::{
-    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, PoolRow, Rows, TokenRow,
+    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, PoolRow, Rows, SecretRow, TokenRow,
 };
 
 use super::encode::{decode, fault_of, whole};
@@ -34,6 +34,8 @@ pub(super) fn load(conn: &mut Connection) -> Result<Rows, Fault> {
     rows.tokens = tokens.into_iter().map(|row| (row.id, row)).collect();
     let holds: Vec<HoldRow> = json_rows(&transaction, "hold", "SELECT json FROM holds", [])?;
     rows.holds = holds.into_iter().map(|row| (row.job, row)).collect();
+    let secrets: Vec<SecretRow> = json_rows(&transaction, "secret", "SELECT json FROM secrets", [])?;
+    rows.secrets = secrets.into_iter().map(|row| (row.name.clone(), row)).collect();
     let keys: Vec<IdempotencyRow> = json_rows(&transaction, "idempotency", "SELECT json FROM idempotency", [])?;
     rows.idempotency = keys.into_iter().map(|row| (row.key.clone(), row)).collect();
     Ok(rows)

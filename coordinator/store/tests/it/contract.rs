@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use windlass_coordinator_core::row::{AgentRow, AttemptState, BuildEvent, BuildRow, BuildState, Change, HoldRow};
+use windlass_coordinator_core::row::{
+    Actor, ActorKind, AgentRow, AttemptState, BuildEvent, BuildRow, BuildState, Change, HoldRow, Sealed, SecretName,
+    SecretRow,
+};
 use windlass_coordinator_store::{
     BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Retention, Seq, SqliteStore, Store, WriterEpoch, open,
 };
@@ -54,6 +57,7 @@ suite! {
     history_gives_some_jobs_with_what_they_depend_on_and_nothing_else
     builds_are_listed_newest_first_by_filter_in_pages_without_gap_or_repetition
     slots_that_outlive_their_jobs_are_loaded_until_they_are_over
+    secrets_are_replaced_by_name_and_loaded_until_they_are_gone
     events_are_numbered_by_commit_and_place_and_can_be_resumed
     the_audit_trail_is_paged_newest_first
     a_token_s_agents_are_found_newest_first_those_that_are_gone_among_them
@@ -231,6 +235,25 @@ fn slots_that_outlive_their_jobs_are_loaded_until_they_are_over(bench: &mut dyn 
     assert_eq!(store.load().unwrap().holds.into_values().collect::<Vec<_>>(), [later]);
     store.commit(epoch, &[Change::HoldOver(job)]).unwrap();
     assert!(store.load().unwrap().holds.is_empty());
+}
+
+fn secrets_are_replaced_by_name_and_loaded_until_they_are_gone(bench: &mut dyn Bench) {
+    let (mut store, _, epoch) = claimed(bench);
+    let actor = Actor { kind: ActorKind::User, name: "ada".to_owned() };
+    let row = |zone: Option<&str>, bytes: &str| SecretRow {
+        name: SecretName { key: "KEY".to_owned(), pipeline: None, branch: None, zone: zone.map(str::to_owned) },
+        sealed: Sealed { key_id: "k".to_owned(), nonce: "00".to_owned(), bytes: bytes.to_owned() },
+        created_by: actor.clone(),
+        created_at: WallMs(1),
+        updated_by: actor.clone(),
+        updated_at: WallMs(2),
+    };
+    let changes = [row(None, "1"), row(Some("eu"), "2"), row(None, "3")].map(|row| Change::Secret(Box::new(row)));
+    store.commit(epoch, &changes).unwrap();
+    let loaded = store.load().unwrap().secrets;
+    assert_eq!(loaded.into_values().collect::<Vec<_>>(), [row(None, "3"), row(Some("eu"), "2")]);
+    store.commit(epoch, &[Change::SecretGone(Box::new(row(None, "").name))]).unwrap();
+    assert_eq!(store.load().unwrap().secrets.into_values().collect::<Vec<_>>(), [row(Some("eu"), "2")]);
 }
 
 fn events_are_numbered_by_commit_and_place_and_can_be_resumed(bench: &mut dyn Bench) {
