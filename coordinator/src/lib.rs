@@ -12,6 +12,7 @@
 //! | [`api`], `http` | what clients speak |
 //! | [`definitions`] | pipelines' texts as their repositories have them |
 //! | [`vault`] | the key of the secrets, and what it seals |
+//! | `facts` | what a pipeline is compiled with |
 //! | `last_use` | when tokens were last used |
 //! | `retention` | deleting what is past its time |
 //! | [`config`], [`run`] | a whole coordinator |
@@ -23,6 +24,7 @@ pub mod clock;
 pub mod config;
 pub mod definitions;
 pub mod desk;
+mod facts;
 pub mod fleet;
 mod http;
 pub mod job_desk;

@@ -5,11 +5,13 @@ mod blobs;
 mod builds;
 mod document;
 mod gates;
+mod pipelines;
 mod refusals;
 mod scopes;
 mod secrets;
 mod streams;
 mod tokens;
+mod trust;
 mod whole;
 
 use std::sync::Arc;
