@@ -45,6 +45,7 @@ use windlass_agent_runner::Slot;
 use windlass_hands::{NAMES, PROGRAM, SOCKET_VARIABLE};
 use windlass_protocol::AttemptId;
 use windlass_protocol::job::JobSpec;
+use windlass_protocol::message::{AskRefused, Asked, Told};
 
 pub(crate) use self::changes::Changes;
 use self::coordinator::Coordinator;
@@ -55,6 +56,7 @@ pub(crate) use self::masking::{Answers, Masking};
 use crate::bulk::Bulk;
 use crate::environment::PATH;
 use crate::home::{Home, ensure_dir};
+use crate::right::Right;
 
 /// What all attempts of an agent share.
 #[derive(Debug)]
@@ -106,6 +108,15 @@ impl JobApi {
         }
         set(env, "BUILDKITE_BIN_PATH", programs);
         set(env, SOCKET_VARIABLE, socket.to_string_lossy().into_owned());
+    }
+
+    /// Asks the coordinator by the right to an attempt, for the job itself and not for one of its commands.
+    pub(crate) async fn ask_for(&self, attempt: AttemptId, right: &Right, what: Asked) -> Told {
+        let mut call = [0; 16];
+        if let Err(error) = getrandom::fill(&mut call) {
+            return Told::Refused { code: AskRefused::Unavailable, detail: error.to_string() };
+        }
+        self.shared.coordinator.ask(attempt, right, call, what, &[]).await
     }
 
     /// Opens an attempt's door; it stays open until it is closed or dropped.

@@ -15,6 +15,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use quinn::Connection;
 use tokio::sync::{mpsc, watch};
@@ -45,7 +46,11 @@ use crate::leftovers::{Leftovers, strangers};
 use crate::logs::{self, Sending};
 use crate::preparing::{Busy, Preparing, Wish};
 use crate::right::Right;
+use crate::secrets::Secrets;
 use crate::workspace::{Sources, Workspace, io_cause, start_failed, wipe, wipe_now};
+
+/// How long the commands of a job wait for its secrets after a restart of its agent; they wait for their agent a minute.
+const SECRETS_AGAIN: Duration = Duration::from_secs(20);
 
 /// What every attempt's task stands on.
 #[derive(Debug)]
@@ -72,6 +77,7 @@ struct Job {
     spec: Arc<JobSpec>,
     slot: Slot,
     right: Arc<Right>,
+    secrets: Secrets,
     workspace: Workspace,
     end: watch::Sender<u64>,
     acked: watch::Sender<u64>,
@@ -86,6 +92,7 @@ impl Job {
     fn new(ground: &Ground, spec: Arc<JobSpec>, place: u32, right: Right) -> Self {
         Self {
             right: Arc::new(right),
+            secrets: Secrets::default(),
             slot: Slot::new(place, ground.slot_user_base),
             workspace: Workspace::at(ground.home.workspace_of(spec.attempt)),
             spec,
@@ -243,10 +250,12 @@ impl Jobs {
     fn attach(&self, job: &mut Job, dir: std::path::PathBuf) {
         let (ground, spec, workspace) = (Arc::clone(&self.ground), Arc::clone(&job.spec), job.workspace.clone());
         let (watching, masking) = Self::watching(job);
-        let (right, slot) = (Arc::clone(&job.right), job.slot);
+        let (right, slot, secrets) = (Arc::clone(&job.right), job.slot, job.secrets.clone());
         tokio::spawn(async move {
-            let env = variables(&ground, &spec, slot, &workspace);
-            let door = match open_door(&ground, &spec, right, slot, masking, &env).await {
+            again(&ground, &spec, &right, &secrets).await;
+            let mut env = variables(&ground, &spec, slot, &workspace);
+            secrets.set(&mut env);
+            let door = match open_door(&ground, &spec, right, slot, (masking, secrets), &env).await {
                 Ok(door) => Some(door),
                 Err(error) => {
                     // Its commands wait and then fail; the job goes on.
@@ -288,6 +297,7 @@ impl Jobs {
         job.preparing = Some(Arc::clone(&preparing));
         let (ground, right, workspace, slot) =
             (Arc::clone(&self.ground), Arc::clone(&job.right), job.workspace.clone(), job.slot);
+        let secrets = job.secrets.clone();
         self.table.insert(spec.attempt, job);
         tokio::spawn(async move {
             if let Some(earlier) = earlier {
@@ -296,7 +306,7 @@ impl Jobs {
             }
             let busy = Busy::default();
             let prepared = tokio::select! {
-                prepared = ready(&ground, &spec, &right, &workspace, slot, &busy) => prepared,
+                prepared = ready(&ground, &spec, &right, (&workspace, &secrets), slot, &busy) => prepared,
                 () = preparing.wanted() => Ok(()),
             };
             busy.rest().await;
@@ -316,21 +326,23 @@ impl Jobs {
         job.preparing = None;
         let (watching, masking) = Self::watching(job);
         let (ground, spec, slot) = (Arc::clone(&self.ground), Arc::clone(&job.spec), job.slot);
-        let (workspace, right) = (job.workspace.clone(), Arc::clone(&job.right));
+        let (workspace, right, secrets) = (job.workspace.clone(), Arc::clone(&job.right), job.secrets.clone());
         tokio::spawn(async move {
             if now().mono >= start_before {
                 let cause = Cause::new(CauseKind::LeaseLost, "the right to the job ended before its command started");
                 return ended(&ground, attempt, failed_outcome(cause)).await;
             }
-            let env = variables(&ground, &spec, slot, &workspace);
-            let door = match open_door(&ground, &spec, right, slot, masking, &env).await {
+            let mut env = variables(&ground, &spec, slot, &workspace);
+            secrets.set(&mut env);
+            let masked = secrets.values();
+            let door = match open_door(&ground, &spec, right, slot, (masking, secrets), &env).await {
                 Ok(door) => door,
                 Err(error) => {
                     let cause = io_cause(&error, &ground.home.work());
                     return ended(&ground, attempt, failed_outcome(cause)).await;
                 }
             };
-            match start(&ground, &spec, epoch, slot, &workspace, env, start_before).await {
+            match start(&ground, &spec, epoch, slot, &workspace, (env, masked), start_before).await {
                 Ok(running) => watch_over(&ground, running, watching).await,
                 Err(cause) => ended(&ground, attempt, failed_outcome(cause)).await,
             }
@@ -528,7 +540,7 @@ async fn ready(
     ground: &Arc<Ground>,
     spec: &Arc<JobSpec>,
     right: &Arc<Right>,
-    workspace: &Workspace,
+    (workspace, secrets): (&Workspace, &Secrets),
     slot: Slot,
     busy: &Busy,
 ) -> Result<(), Cause> {
@@ -541,6 +553,8 @@ async fn ready(
         }
     };
     busy.blocking(begun).await?;
+    // First: who may not have them need not fetch anything else.
+    secrets.fetch(&ground.api, spec, right).await?;
     if let Some(image) = &spec.image {
         ground.engine.ensure_image(image).await.map_err(|error| error.cause())?;
     }
@@ -554,18 +568,29 @@ fn variables(ground: &Ground, spec: &JobSpec, slot: Slot, workspace: &Workspace)
     env
 }
 
+/// Asks for the secrets of a job that an earlier run of this agent started. Without them its commands are served all the
+/// same: its log is masked by its supervisor, which has them.
+async fn again(ground: &Ground, spec: &JobSpec, right: &Right, secrets: &Secrets) {
+    let asking = secrets.fetch(&ground.api, spec, right);
+    match tokio::time::timeout(SECRETS_AGAIN, asking).await {
+        Ok(Ok(())) => {}
+        Ok(Err(cause)) => tracing::warn!(attempt = %spec.attempt, detail = cause.detail, "secrets_not_given_again"),
+        Err(_) => tracing::warn!(attempt = %spec.attempt, "secrets_not_given_again_in_time"),
+    }
+}
+
 /// Opens the door by which the job's commands come.
 async fn open_door(
     ground: &Ground,
     spec: &Arc<JobSpec>,
     right: Arc<Right>,
     slot: Slot,
-    masking: Masking,
+    (masking, secrets): (Masking, Secrets),
     env: &[(String, String)],
 ) -> io::Result<Door> {
     let dir = ground.home.jobs().join(spec.attempt.to_string());
     let changes = Arc::new(Changes::load(&dir, env.iter().cloned())?);
-    ground.api.open(Party { spec: Arc::clone(spec), right, slot, changes, masking }).await
+    ground.api.open(Party { spec: Arc::clone(spec), right, slot, changes, masking, secrets }).await
 }
 
 async fn start(
@@ -574,7 +599,7 @@ async fn start(
     epoch: Epoch,
     slot: Slot,
     workspace: &Workspace,
-    env: Vec<(String, String)>,
+    (env, secrets): (Vec<(String, String)>, Vec<String>),
     start_before: Instant64,
 ) -> Result<RunningJob, Cause> {
     let dir = ground.home.jobs().join(spec.attempt.to_string());
@@ -585,7 +610,7 @@ async fn start(
         workspace: &workspace.checkout,
         env,
         shown: ground.api.shown(spec.attempt),
-        secrets: Vec::new(),
+        secrets,
         preamble: String::new(),
         lease_deadline_boot_ms: start_before.0,
     };

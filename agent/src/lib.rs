@@ -17,6 +17,7 @@
 //! | `environment` | a job's variables |
 //! | `preparing` | stopping the making of a workspace |
 //! | `right` | the right to an attempt, and its record |
+//! | `secrets` | what a job may know and its log may not show |
 //! | `job_api` | what jobs ask: their sockets and the in-job command |
 //! | `jobs` | attempts between core and runners |
 //! | `host` | how the machine does |
@@ -40,6 +41,7 @@ mod logs;
 mod preparing;
 mod right;
 pub mod run;
+mod secrets;
 mod session;
 mod workspace;
 

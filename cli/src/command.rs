@@ -9,6 +9,7 @@ mod logs;
 mod pipeline;
 mod reach;
 mod run;
+mod secret;
 mod serve;
 mod shell;
 mod token;
@@ -60,6 +61,9 @@ enum Command {
     /// Make tokens for agents and for clients.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// Set, list and remove secrets of jobs.
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
     /// Print completions for a shell.
     Completions {
         /// Which shell.
@@ -81,6 +85,7 @@ pub(crate) async fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Code, Fail
         Command::Agent(arguments) => Box::pin(agent::run(arguments, ui)).await,
         Command::Agents(command) => agents::run(command, ui).await,
         Command::Token(command) => token::run(command, ui).await,
+        Command::Secret(command) => secret::run(command, ui).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "windlass", &mut script);

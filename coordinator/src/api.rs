@@ -15,6 +15,7 @@
 //! | `event`, `log` | live streams of builds and logs |
 //! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
 //! | `artifact` | files of jobs |
+//! | `secret` | what jobs may know and nobody may see |
 //! | `blob` | bytes by digest |
 //! | `metric` | what operators count |
 //! | `openapi` | the document that describes all of this |
@@ -39,6 +40,7 @@ mod openapi;
 mod pipeline;
 mod problem;
 mod schedule;
+mod secret;
 mod shape;
 mod submit;
 mod token;
@@ -126,6 +128,8 @@ pub fn router(ground: Ground) -> Router {
         .route("/tokens", get(token::list).post(token::create))
         .route("/tokens/{id}", get(token::show))
         .route("/tokens/{id}/revoke", post(token::revoke))
+        .route("/secrets", get(secret::list).post(secret::set))
+        .route("/secrets/{key}", delete(secret::remove))
         .route("/audit", get(audit::list))
         .route("/blobs/b3/{hex}", get(blob::get).head(blob::head).put(blob::put))
         .route("/blobs/missing", post(blob::missing))

@@ -9,6 +9,7 @@ use windlass_git::Protocols;
 use windlass_protocol::limits::RETENTION_MS;
 
 use crate::authority::Lives;
+use crate::vault::KeySources;
 
 /// The coordinator's TOML file. Every key is optional; unknown ones are errors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -41,6 +42,11 @@ pub struct ConfigFile {
     pub agent_certificate_seconds: Option<u64>,
     /// Seconds that the certificates of the coordinator's own servers last; it renews them at two thirds of it.
     pub server_certificate_seconds: Option<u64>,
+    /// A file with the key that seals secrets: 64 hexadecimal digits.
+    pub secrets_key_file: Option<PathBuf>,
+    /// Files with keys of before; what they sealed is sealed anew.
+    #[serde(default)]
+    pub secrets_old_key_files: Vec<PathBuf>,
     /// A file with the credentials for private repositories over HTTPS.
     pub git_credentials: Option<PathBuf>,
     /// Protocols by which pipelines are read from repositories; `https` and `ssh` without it.
@@ -84,6 +90,8 @@ pub struct Config {
     pub policy: Policy,
     /// How pipelines are read from repositories.
     pub git: GitConfig,
+    /// Where the key of the secrets comes from.
+    pub secrets: KeySources,
 }
 
 /// How pipelines are read from repositories.
@@ -110,6 +118,7 @@ impl Config {
             lives: Lives::default(),
             policy: Policy::default(),
             git: GitConfig::default(),
+            secrets: KeySources::default(),
         }
     }
 

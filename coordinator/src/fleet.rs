@@ -45,6 +45,7 @@ use crate::authority::Authority;
 use crate::desk::{DeskHandle, Fleet};
 use crate::job_desk::JobDesk;
 use crate::shelf::Shelves;
+use crate::vault::Vault;
 use crate::views::{Reader, Views};
 
 /// What the fleet stands on.
@@ -66,6 +67,8 @@ pub struct Ground {
     pub authority: Arc<Authority>,
     /// Who answers jobs.
     pub jobs: Arc<dyn JobDesk>,
+    /// What seals secrets.
+    pub vault: Arc<Vault>,
 }
 
 /// All agents' connections; clones share them.
@@ -291,6 +294,7 @@ const fn unwelcome(rejected: &Rejected) -> Option<RefuseCode> {
         | Rejected::Setting { .. }
         | Rejected::PoolConflict { .. }
         | Rejected::NoSuchToken(_)
+        | Rejected::Secret(_)
         | Rejected::VoidConnection(_)
         | Rejected::NoLease(_)
         | Rejected::StaleEpoch { .. }

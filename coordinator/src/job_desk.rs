@@ -10,18 +10,24 @@ mod step;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use windlass_coordinator_core::Rejected;
+use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{Actor, ActorKind, AttemptRow, BuildRow, BuildRows, Upload};
+use windlass_coordinator_core::row::{
+    Actor, ActorKind, AttemptRow, BuildRow, BuildRows, SecretRefused, SecretRequest, SecretRow, Upload,
+};
 use windlass_pipeline::{Compiled, Severity};
 use windlass_protocol::BuildId;
-use windlass_protocol::limits::DETAIL_MAX_BYTES;
-use windlass_protocol::message::{Ask, AskRefused, Asked, Told};
+use windlass_protocol::job::Epoch;
+use windlass_protocol::limits::{DETAIL_MAX_BYTES, SECRETS_ANSWER_MAX_BYTES};
+use windlass_protocol::message::{Ask, AskRefused, Asked, SecretText, Told};
 
 use crate::desk::{DeskError, DeskHandle};
 use crate::facts::Facts;
 use crate::shelf::Shelves;
+use crate::vault::Vault;
 use crate::views::{ReadError, Reader};
 
 pub(crate) use self::artifact::attempts_of;
@@ -66,7 +72,13 @@ impl From<DeskError> for No {
             DeskError::Unavailable | DeskError::StorageFull | DeskError::ShuttingDown => AskRefused::Unavailable,
             DeskError::Rejected(rejected) => match rejected {
                 Rejected::NoLease(_) | Rejected::StaleEpoch { .. } | Rejected::NotYours { .. } => AskRefused::NotHeld,
-                Rejected::NotInMemory(_) | Rejected::JobNotInMemory(_) | Rejected::NoOrder(_) => AskRefused::NotFound,
+                Rejected::NotInMemory(_)
+                | Rejected::JobNotInMemory(_)
+                | Rejected::NoOrder(_)
+                | Rejected::Secret(SecretRefused::NoSuchSecret(_) | SecretRefused::NotForJob { .. }) => {
+                    AskRefused::NotFound
+                }
+                Rejected::Secret(SecretRefused::Untrusted) => AskRefused::Denied,
                 Rejected::BuildEnded { .. }
                 | Rejected::Job { .. }
                 | Rejected::IdempotencyMismatch
@@ -82,6 +94,7 @@ impl From<DeskError> for No {
                 | Rejected::Setting { .. }
                 | Rejected::NoSuchPool(_)
                 | Rejected::NoSuchToken(_)
+                | Rejected::Secret(SecretRefused::Invalid { .. })
                 | Rejected::NoSuchAgent(_)
                 | Rejected::Join(_)
                 | Rejected::VoidConnection(_) => AskRefused::Invalid,
@@ -98,6 +111,7 @@ pub struct CoreJobDesk {
     reader: Reader,
     shelves: Shelves,
     url: String,
+    vault: Arc<Vault>,
 }
 
 impl JobDesk for CoreJobDesk {
@@ -114,8 +128,8 @@ impl JobDesk for CoreJobDesk {
 impl CoreJobDesk {
     /// One that asks this core, this store and these shelves; clients reach the coordinator by this URL.
     #[must_use]
-    pub const fn new(desk: DeskHandle, reader: Reader, shelves: Shelves, url: String) -> Self {
-        Self { desk, reader, shelves, url }
+    pub const fn new(desk: DeskHandle, reader: Reader, shelves: Shelves, url: String, vault: Arc<Vault>) -> Self {
+        Self { desk, reader, shelves, url, vault }
     }
 
     async fn answer(&self, ask: Ask, body: Vec<u8>) -> Result<Told, No> {
@@ -168,14 +182,37 @@ impl CoreJobDesk {
             Asked::UpdateStep { .. } => Err(No::not_served("step update")),
             Asked::AddArtifacts { artifacts } => self.add_artifacts(&attempt, (ask.epoch, ask.call), artifacts).await,
             Asked::FindArtifacts(query) => self.find_artifacts(&attempt, *query).await,
-            Asked::GetSecrets { .. } => Err(No::not_served("secret get")),
+            Asked::GetSecrets { keys } => self.secrets(&attempt, ask.epoch, keys).await,
             Asked::IssueToken { .. } => Err(No::not_served("oidc request-token")),
         }
     }
 
+    /// The values of secrets, if the core gives them to this attempt; it has noted that it does.
+    async fn secrets(&self, attempt: &AttemptRow, epoch: Epoch, keys: Vec<String>) -> Result<Told, No> {
+        let request = SecretRequest::Read { attempt: attempt.id, epoch, keys };
+        let rows = match self.desk.request(actor(attempt), Request::Secret(Box::new(request))).await? {
+            Reply::Secrets(rows) => rows,
+            Reply::Done | Reply::Submitted { .. } | Reply::Token { .. } | Reply::Joined { .. } => {
+                return Err(No(AskRefused::Unavailable, "the core answered something else".to_owned()));
+            }
+        };
+        let open = |row: &SecretRow| {
+            let opened = self.vault.unseal(&row.name, &row.sealed);
+            opened.map_err(|error| {
+                tracing::error!(secret = %row.name, %error, "secret_not_opened");
+                No(AskRefused::Conflict, error.to_string())
+            })
+        };
+        let values = rows.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        if values.iter().map(|value| value.expose().len()).sum::<usize>() > SECRETS_ANSWER_MAX_BYTES {
+            let detail = format!("these secrets have more than {SECRETS_ANSWER_MAX_BYTES} bytes together");
+            return Err(No(AskRefused::Invalid, detail));
+        }
+        Ok(Told::Secrets(values.into_iter().map(SecretText::from).collect()))
+    }
+
     async fn request(&self, attempt: &AttemptRow, request: Request) -> Result<Told, No> {
-        let actor = Actor { kind: ActorKind::Build, name: format!("job {}", attempt.job) };
-        self.desk.request(actor, request).await?;
+        self.desk.request(actor(attempt), request).await?;
         Ok(Told::Done)
     }
 
@@ -206,6 +243,11 @@ impl CoreJobDesk {
         }
         Ok(Told::Done)
     }
+}
+
+/// The job of an attempt, as the audit trail names it.
+fn actor(attempt: &AttemptRow) -> Actor {
+    Actor { kind: ActorKind::Build, name: format!("job {}", attempt.job) }
 }
 
 /// What a text comes to in this build; errors say where they are.

@@ -11,6 +11,7 @@
 //! | [`authority`] | the CA and what it signs |
 //! | [`api`], `http` | what clients speak |
 //! | [`definitions`] | pipelines' texts as their repositories have them |
+//! | [`vault`] | the key of the secrets, and what it seals |
 //! | `facts` | what a pipeline is compiled with |
 //! | [`orders`] | what builds run that jobs make |
 //! | `last_use` | when tokens were last used |
@@ -35,6 +36,7 @@ pub mod orders;
 mod retention;
 pub mod run;
 pub mod shelf;
+pub mod vault;
 pub mod views;
 pub mod writer;
 

@@ -13,7 +13,9 @@ use tokio::task::JoinHandle;
 use windlass_cache::{RealFs, Store, StoreOptions};
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{Actor, ActorKind, NewToken, PoolRow, Scope, TagPolicy, TokenGrant};
+use windlass_coordinator_core::row::{
+    Actor, ActorKind, NewToken, PoolRow, Scope, Sealed, SecretName, SecretRequest, TagPolicy, TokenGrant,
+};
 use windlass_coordinator_logs::{LogStore, Options as LogOptions};
 use windlass_coordinator_store::{OpenError, sqlite};
 use windlass_git::Credentials;
@@ -38,6 +40,7 @@ use crate::logbook::{LeftOpen, Logbook};
 use crate::orders::Filler;
 use crate::retention;
 use crate::shelf::Shelves;
+use crate::vault::{Vault, VaultError};
 use crate::views::reader::Offload;
 use crate::views::{Reader, Views};
 use crate::writer::Writer;
@@ -92,6 +95,12 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The secrets' key.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The secrets could not be sealed under the new key; the old one still opens them.
+    #[error("the secrets could not be sealed under the new key")]
+    Reseal(#[source] DeskError),
     /// No randomness.
     #[error("the system gives no random bytes: {0}")]
     Random(String),
@@ -154,7 +163,8 @@ impl Coordinator {
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
         let running = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
         let shelves = Shelves::new(opened.store.clone(), &config.data);
-        let jobs = CoreJobDesk::new(desk.clone(), reader.clone(), shelves.clone(), url.clone());
+        let vault = Arc::new(opened.vault);
+        let jobs = CoreJobDesk::new(desk.clone(), reader.clone(), shelves.clone(), url.clone(), Arc::clone(&vault));
         let ground = fleet::Ground {
             desk: desk.clone(),
             views,
@@ -164,7 +174,9 @@ impl Coordinator {
             shelves,
             authority: opened.authority,
             jobs: Arc::new(jobs),
+            vault,
         };
+        reseal(&ground, opened.resealed).await?;
         let token = first_token(&config.data, &ground).await?;
         let (views, authority, logs) = (ground.views.clone(), Arc::clone(&ground.authority), ground.logs.clone());
         let (stop, stopped) = watch::channel(false);
@@ -238,7 +250,9 @@ impl Coordinator {
         let actor = Actor { kind: ActorKind::System, name: "local agent".to_owned() };
         match self.desk.request(actor, Request::CreateToken(Box::new(new))).await? {
             Reply::Token { .. } => Ok(token.expose()),
-            Reply::Done | Reply::Submitted { .. } | Reply::Joined { .. } => Err(DeskError::Unavailable),
+            Reply::Done | Reply::Secrets(_) | Reply::Submitted { .. } | Reply::Joined { .. } => {
+                Err(DeskError::Unavailable)
+            }
         }
     }
 
@@ -303,6 +317,8 @@ struct Opened {
     left_open: LeftOpen,
     store: Store,
     authority: Arc<Authority>,
+    vault: Vault,
+    resealed: Vec<(SecretName, Sealed, Sealed)>,
 }
 
 impl Opened {
@@ -315,6 +331,9 @@ impl Opened {
     fn open_here(config: &Config) -> Result<Self, StartError> {
         let (store, history) = sqlite::open(&config.data, &sqlite::Options::default())?;
         let (writer, loaded) = Writer::threaded(Box::new(store)).map_err(StartError::Load)?;
+        let secrets = loaded.rows.secrets.values();
+        let vault = Vault::open(&config.data, &config.secrets, secrets.clone())?;
+        let resealed = vault.reseal(secrets)?;
         let vfs = Arc::new(RealFs);
         let logs =
             LogStore::open(vfs.clone(), &config.data.join("logs"), LogOptions::default()).map_err(StartError::Logs)?;
@@ -322,8 +341,21 @@ impl Opened {
         let store = Store::open(vfs, &config.data.join("cache"), StoreOptions::default()).map_err(StartError::Cache)?;
         let (names, addresses) = config.names();
         let authority = Arc::new(Authority::open(&config.data, &names, &addresses, config.lives)?);
-        Ok(Self { writer, loaded, history, logs, left_open, store, authority })
+        Ok(Self { writer, loaded, history, logs, left_open, store, authority, vault, resealed })
     }
+}
+
+/// Writes down what is sealed anew, before anybody is served.
+async fn reseal(ground: &fleet::Ground, values: Vec<(SecretName, Sealed, Sealed)>) -> Result<(), StartError> {
+    if values.is_empty() {
+        return Ok(());
+    }
+    let count = values.len();
+    let actor = Actor { kind: ActorKind::System, name: "a new key".to_owned() };
+    let request = Request::Secret(Box::new(SecretRequest::Reseal { values }));
+    ground.desk.request(actor, request).await.map_err(StartError::Reseal)?;
+    tracing::info!(count, "secrets_sealed_anew");
+    Ok(())
 }
 
 /// How pipelines come out of repositories.
@@ -409,7 +441,7 @@ async fn first_token(data: &Path, ground: &fleet::Ground) -> Result<Secret<Strin
     };
     match ground.desk.request(actor, Request::CreateToken(Box::new(new))).await {
         Ok(Reply::Token { .. }) => {}
-        Ok(Reply::Done | Reply::Submitted { .. } | Reply::Joined { .. }) => {
+        Ok(Reply::Done | Reply::Secrets(_) | Reply::Submitted { .. } | Reply::Joined { .. }) => {
             return Err(StartError::Token(DeskError::Unavailable));
         }
         Err(error) => return Err(StartError::Token(error)),

@@ -13,7 +13,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{broadcast, watch as latest};
 use windlass_coordinator_core::effect::{AgentState, Progress};
-use windlass_coordinator_core::row::{AgentRow, Change, PipelineRow, PoolRow, Rows, ScheduleRow, TokenRow};
+use windlass_coordinator_core::row::{
+    AgentRow, Change, PipelineRow, PoolRow, Rows, ScheduleRow, SecretName, SecretRow, TokenRow,
+};
 use windlass_coordinator_store::{EventSeq, Seq, StoredEvent};
 use windlass_protocol::{AgentId, BuildId, ScheduleId, TokenId, limits};
 
@@ -36,6 +38,7 @@ struct State {
     pipelines: BTreeMap<String, PipelineRow>,
     schedules: BTreeMap<ScheduleId, ScheduleRow>,
     pools: BTreeMap<String, PoolRow>,
+    secrets: BTreeMap<SecretName, SecretRow>,
     agents: BTreeMap<AgentId, AgentRow>,
     agent_states: BTreeMap<AgentId, AgentState>,
     tokens: BTreeMap<TokenId, TokenRow>,
@@ -69,6 +72,7 @@ impl Views {
         state.pipelines.clone_from(&rows.pipelines);
         state.schedules.clone_from(&rows.schedules);
         state.pools.clone_from(&rows.pools);
+        state.secrets.clone_from(&rows.secrets);
         state.agents.clone_from(&rows.agents);
         state.tokens.clone_from(&rows.tokens);
         state.agent_states.clear();
@@ -145,6 +149,18 @@ impl Views {
     pub async fn agent_online(&self) {
         // The sender lives as long as this.
         let _open = self.online.subscribe().wait_for(|online| *online > 0).await.is_ok();
+    }
+
+    /// All secrets, by name, sealed.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<SecretRow> {
+        self.read().secrets.values().cloned().collect()
+    }
+
+    /// One secret, sealed.
+    #[must_use]
+    pub fn secret(&self, name: &SecretName) -> Option<SecretRow> {
+        self.read().secrets.get(name).cloned()
     }
 
     /// All registered pipelines, by name.
@@ -226,6 +242,8 @@ impl State {
             Change::ScheduleOver(id) => drop(self.schedules.remove(id)),
             Change::Pipeline(row) => drop(self.pipelines.insert(row.name.clone(), (**row).clone())),
             Change::Pool(row) => drop(self.pools.insert(row.name.clone(), (**row).clone())),
+            Change::Secret(row) => drop(self.secrets.insert(row.name.clone(), (**row).clone())),
+            Change::SecretGone(name) => drop(self.secrets.remove(name)),
             Change::Token(row) => drop(self.tokens.insert(row.id, (**row).clone())),
             Change::TokenOver(id) => drop(self.tokens.remove(id)),
             Change::Agent(row) if row.gone.is_some() => {

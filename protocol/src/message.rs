@@ -22,7 +22,7 @@ pub mod codec;
 pub mod log;
 pub mod validate;
 
-pub use ask::{ArtifactQuery, Ask, AskRefused, Asked, FoundArtifact, NewArtifact, Scope, Style, Told};
+pub use ask::{ArtifactQuery, Ask, AskRefused, Asked, FoundArtifact, NewArtifact, Scope, SecretText, Style, Told};
 pub use codec::{BadMessage, decode, encode};
 pub use log::LogHeader;
 pub use validate::{Invalid, Validate};

@@ -131,6 +131,7 @@ names! { told(Told)
     Told::Value(_) => "value",
     Told::Keys(_) => "keys",
     Told::Text(_) => "text",
+    Told::Secrets(_) => "secrets",
     Told::Refused { .. } => "refused",
     Told::Artifacts(_) => "artifacts",
 }
@@ -493,6 +494,7 @@ fn what_jobs_ask_and_are_told_has_the_bytes_of_version_1_and_makes_sense() {
             url: "https://ci.example/api/v1/artifacts/7".to_owned(),
             artifact: artifact(),
         }]),
+        Told::Secrets(vec![Secret::new("a value that is not inline".to_owned()).into()]),
     ];
     check("told", &told);
     for message in asks() {

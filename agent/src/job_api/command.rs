@@ -10,6 +10,7 @@ mod locks;
 mod meta_data;
 mod pipeline;
 mod redact;
+mod secret;
 mod step;
 mod table;
 
@@ -77,7 +78,7 @@ impl Call<'_> {
 
     /// [`Self::ask`] by another number than the call's.
     async fn ask_as(&mut self, number: [u8; 16], what: Asked, body: &[u8]) -> Result<Told, Fail> {
-        let asking = self.shared.coordinator.ask(self.party, number, what, body);
+        let asking = self.shared.coordinator.ask(self.party.spec.attempt, &self.party.right, number, what, body);
         tokio::pin!(asking);
         let mut noted = false;
         loop {
@@ -121,7 +122,8 @@ impl Call<'_> {
         let changed = self.party.changes.variables();
         let all = self.hands.environment.iter().chain(&changed);
         let (secrets, _) = secrets_of(all.map(|(name, value)| (name.as_str(), value.as_str())));
-        let mut masker = Masker::new(secrets).map_err(fatal)?;
+        let given = self.party.secrets.values();
+        let mut masker = Masker::new(secrets.into_iter().chain(given.iter().map(String::as_str))).map_err(fatal)?;
         let mut masked = Vec::with_capacity(text.len());
         masker.push(text.as_bytes(), &mut masked);
         masker.finish(&mut masked);
@@ -153,7 +155,7 @@ const NOTE_AFTER: Duration = Duration::from_secs(2);
 fn untold(doing: &str, told: Told) -> Fail {
     match told {
         Told::Refused { code: _, detail } => fatal(format!("{doing}: {detail}")),
-        Told::Done | Told::Value(_) | Told::Keys(_) | Told::Text(_) | Told::Artifacts(_) => {
+        Told::Done | Told::Value(_) | Told::Keys(_) | Told::Text(_) | Told::Artifacts(_) | Told::Secrets(_) => {
             fatal(format!("{doing}: the coordinator answered something else"))
         }
     }
@@ -255,20 +257,11 @@ async fn carry_out(call: &mut Call<'_>) -> Result<(), Fail> {
         ["artifact", "download"] => artifact::download(call).await,
         ["artifact", "search"] => artifact::search(call).await,
         ["artifact", "shasum"] => artifact::shasum(call).await,
-        ["secret", "get"] => secret(call).await,
+        ["secret", "get"] => secret::get(call).await,
         ["oidc", "request-token"] => token(call).await,
         ["build", "cancel"] => step::cancel_build(call).await,
         path => Err(fatal(format!("{} is not served yet by this version of Windlass", path.join(" ")))),
     }
-}
-
-async fn secret(call: &mut Call<'_>) -> Result<(), Fail> {
-    let keys = call.line.arguments.clone();
-    if keys.is_empty() {
-        return Err(call.misused().await);
-    }
-    let told = call.ask(Asked::GetSecrets { keys }, &[]).await?;
-    Err(untold("failed to get secrets", told))
 }
 
 async fn token(call: &mut Call<'_>) -> Result<(), Fail> {

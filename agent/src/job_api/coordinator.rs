@@ -6,11 +6,12 @@ use bytes::Bytes;
 use quinn::Connection;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use windlass_protocol::AttemptId;
 use windlass_protocol::limits::{ASK_PATIENCE_MS, ASK_RIGHT_MS, FRAME_HEADER_BYTES};
 use windlass_protocol::link::{FramedRecv, FramedSend, LinkError};
 use windlass_protocol::message::{Ask, AskRefused, Asked, Told};
 
-use super::door::Party;
+use crate::right::Right;
 
 /// Between two tries; it doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -28,17 +29,17 @@ impl Coordinator {
     }
 
     /// Asks until there is an answer. The same call is the same request, however often it is sent.
-    pub(super) async fn ask(&self, party: &Party, call: [u8; 16], what: Asked, body: &[u8]) -> Told {
+    pub(super) async fn ask(&self, attempt: AttemptId, held: &Right, call: [u8; 16], what: Asked, body: &[u8]) -> Told {
         let begun = Instant::now();
         let (patience, right) = (Duration::from_millis(ASK_PATIENCE_MS), Duration::from_millis(ASK_RIGHT_MS));
         let Ok(body_bytes) = u32::try_from(body.len()) else {
             return Told::Refused { code: AskRefused::Invalid, detail: "the text is too long".to_owned() };
         };
-        let mut ask = Ask { attempt: party.spec.attempt, epoch: party.right.epoch(), call, what, body_bytes };
+        let mut ask = Ask { attempt, epoch: held.epoch(), call, what, body_bytes };
         let mut pause = PAUSE_MIN;
         loop {
             // A newer right may have been given meanwhile.
-            ask.epoch = party.right.epoch();
+            ask.epoch = held.epoch();
             let told = match tokio::time::timeout_at(begun + patience, self.ask_once(&ask, body)).await {
                 Ok(Ok(told)) => told,
                 Ok(Err(error)) => {
@@ -56,6 +57,7 @@ impl Coordinator {
                 | Told::Keys(_)
                 | Told::Text(_)
                 | Told::Artifacts(_) => return told,
+                Told::Secrets(_) => return told,
             };
             if begun.elapsed() + pause >= most {
                 return told;

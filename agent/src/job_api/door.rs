@@ -28,6 +28,7 @@ use super::command::answer;
 use super::{Changes, Masking, Shared};
 use crate::home::ensure_dir;
 use crate::right::Right;
+use crate::secrets::Secrets;
 
 /// The socket's name in its directory.
 const SOCKET: &str = "job.sock";
@@ -48,6 +49,8 @@ pub(crate) struct Party {
     pub(crate) changes: Arc<Changes>,
     /// Its mask.
     pub(crate) masking: Masking,
+    /// What it must not show.
+    pub(crate) secrets: Secrets,
 }
 
 /// Where the parts of a container's door are.

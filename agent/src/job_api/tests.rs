@@ -17,6 +17,7 @@ use windlass_protocol::{BuildId, JobId, Namespace};
 use super::*;
 use crate::link_kit::Link;
 use crate::right::Right;
+use crate::secrets::Secrets;
 
 mod artifact;
 
@@ -108,7 +109,8 @@ impl World {
     fn party(&self, masking: Masking) -> Party {
         let right = Arc::new(Right::new(Epoch(1), true));
         let slot = Slot { index: 3, user: self.user };
-        Party { spec: Arc::new(self.spec.clone()), right, slot, changes: Arc::clone(&self.changes), masking }
+        let (spec, changes) = (Arc::new(self.spec.clone()), Arc::clone(&self.changes));
+        Party { spec, right, slot, changes, masking, secrets: Secrets::default() }
     }
 
     /// Of a job that masks nothing.

@@ -115,6 +115,28 @@ pub(crate) struct Agent {
     pub(crate) last_seen_at: Option<String>,
 }
 
+/// A secret, without its value.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct SecretShown {
+    pub(crate) key: String,
+    pub(crate) pipeline: Option<String>,
+    pub(crate) branch: Option<String>,
+    pub(crate) zone: Option<String>,
+    pub(crate) updated_by: Option<Creator>,
+    pub(crate) updated_at: Option<String>,
+}
+
+impl SecretShown {
+    /// Whose jobs get it.
+    pub(crate) fn whom(&self) -> String {
+        let parts = [("pipeline", &self.pipeline), ("branch", &self.branch), ("zone", &self.zone)];
+        let parts: Vec<_> =
+            parts.iter().filter_map(|(what, value)| Some(format!("{what} {}", value.as_deref()?))).collect();
+        if parts.is_empty() { "all trusted builds".to_owned() } else { parts.join(", ") }
+    }
+}
+
 /// A token, without its secret.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]

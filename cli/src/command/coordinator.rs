@@ -7,9 +7,11 @@ use clap::Args;
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use windlass_coordinator::config::{ConfigFile, GitConfig};
+use windlass_coordinator::vault::KeySources;
 use windlass_coordinator::{Config, Coordinator, Http, StartError};
 use windlass_coordinator_store::StoreUrl;
 use windlass_git::{Protocol, Protocols};
+use windlass_protocol::Secret;
 use windlass_protocol::limits::{CERT_LIFE_MIN_MS, CERT_LIFE_MS, SERVER_CERT_LIFE_MAX_MS};
 
 use super::serve;
@@ -54,6 +56,13 @@ pub(crate) struct CoordinatorArguments {
     /// Where clients and agents reach it, if that is not what it listens on.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Vec<String>,
+    /// A file with the key that seals secrets: 64 hexadecimal digits, mode 0600. Without it and without
+    /// WINDLASS_SECRETS_KEY the first start makes one in the data directory.
+    #[arg(long, value_name = "FILE")]
+    secrets_key_file: Option<PathBuf>,
+    /// A file with a key of before: what it sealed is sealed under the present one at this start.
+    #[arg(long, value_name = "FILE")]
+    secrets_old_key_file: Vec<PathBuf>,
     /// A file with the credentials by which pipelines are read from private repositories over HTTPS, in the form of git's
     /// credential-store, mode 0600. Without it the coordinator's git has what its user has.
     #[arg(long, value_name = "FILE")]
@@ -119,12 +128,14 @@ pub(crate) fn not_started(error: &StartError) -> Failure {
         StartError::Listen { .. } => Some("give another port with --listen; port 0 picks a free one"),
         StartError::Store(error) => error.hint(),
         StartError::Authority(error) => error.hint(),
+        StartError::Vault(error) => error.hint(),
         StartError::Load(_)
         | StartError::Logs(_)
         | StartError::Cache(_)
         | StartError::Identity(_)
         | StartError::File { .. }
         | StartError::Random(_)
+        | StartError::Reseal(_)
         | StartError::Token(_) => None,
     };
     Failure::of(Code::Failed, error).hint_if(hint.map(str::to_owned))
@@ -190,6 +201,12 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
     if let Some(seconds) = file.server_certificate_seconds {
         config.lives.server_ms = life_ms("server_certificate_seconds", seconds, SERVER_CERT_LIFE_MAX_MS)?;
     }
+    let old_files = arguments.secrets_old_key_file;
+    config.secrets = KeySources {
+        file: arguments.secrets_key_file.or(file.secrets_key_file),
+        given: std::env::var("WINDLASS_SECRETS_KEY").ok().filter(|key| !key.is_empty()).map(Secret::new),
+        old_files: if old_files.is_empty() { file.secrets_old_key_files } else { old_files },
+    };
     let protocols = if arguments.git_protocol.is_empty() { file.git_protocols } else { Some(arguments.git_protocol) };
     config.git = GitConfig {
         credentials: arguments.git_credentials.or(file.git_credentials),

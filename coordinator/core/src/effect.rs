@@ -137,6 +137,8 @@ pub enum Reply {
     },
     /// Done, durably.
     Done,
+    /// Secrets that a job may have, sealed; that they were asked for is in the audit trail.
+    Secrets(Vec<crate::row::SecretRow>),
     /// The token exists.
     Token {
         /// Which.

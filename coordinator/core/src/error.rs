@@ -3,7 +3,7 @@
 use windlass_protocol::job::Epoch;
 use windlass_protocol::{AgentId, AttemptId, BuildId, JobId, ScheduleId, TokenId};
 
-use crate::row::{BuildState, JobRefused, JoinRefused};
+use crate::row::{BuildState, JobRefused, JoinRefused, SecretRefused};
 
 /// The caller's doing; nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +95,9 @@ pub enum Rejected {
     /// There is no such token.
     #[error("there is no token {0}")]
     NoSuchToken(TokenId),
+    /// A secret is not set, not there, or not given.
+    #[error(transparent)]
+    Secret(#[from] SecretRefused),
     /// There is no such agent.
     #[error("there is no agent {0}")]
     NoSuchAgent(AgentId),

@@ -5,7 +5,9 @@ use windlass_protocol::message::{Health, Hello};
 use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, PipelineId, ScheduleId, TokenId};
 
 use crate::order::Obtained;
-use crate::row::{Actor, BuildRows, Joining, NewArtifacts, NewSchedule, NewToken, PipelineChange, Submit, Upload};
+use crate::row::{
+    Actor, BuildRows, Joining, NewArtifacts, NewSchedule, NewToken, PipelineChange, SecretRequest, Submit, Upload,
+};
 
 /// Whom to answer: the shell's own number for a waiting request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,6 +112,8 @@ pub enum AgentEvent {
 /// What a client can ask for. Scopes are the shell's to check; states are the core's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
+    /// Set, remove or read secrets.
+    Secret(Box<SecretRequest>),
     /// Make a build.
     Submit(Box<Submit>),
     /// Cancel a build; canceling one that has ended is refused.

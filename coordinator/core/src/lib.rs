@@ -15,6 +15,7 @@
 //! | [`invariant`] | what must always hold |
 //! | `state`, `load` | the core's data, its face, and how it comes from rows |
 //! | `request`, `build`, `upload`, `artifact`, `cancel`, `retry`, `token` | what clients ask for |
+//! | `request`, `build`, `upload`, `cancel`, `retry`, `token`, `secret` | what clients ask for |
 //! | `registry` | pipelines by name |
 //! | `hello`, `event`, `lease`, `result` | what agents say, and the rights that they hold |
 //! | `agent`, `slot`, `silence`, `zone`, `drain`, `absence` | who is here, what each takes, and how one stops taking |
@@ -56,6 +57,7 @@ mod result;
 mod retry;
 pub mod row;
 mod schedule;
+mod secret;
 pub mod served;
 mod settle;
 mod silence;

@@ -34,6 +34,7 @@ impl Core {
             pools: rows.pools,
             agents: BTreeMap::new(),
             tokens: rows.tokens,
+            secrets: rows.secrets,
             idempotency: rows.idempotency,
             keys: BTreeMap::new(),
             branches: BTreeMap::new(),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, ScheduleId, TokenId};
 
 use crate::effect::Effect;
-use crate::row::{ArtifactRow, AuditRow, Change, EventRow, IdempotencyRow};
+use crate::row::{ArtifactRow, AuditRow, Change, EventRow, IdempotencyRow, SecretName};
 use crate::state::Core;
 
 /// Collected while an input is handled, emptied into effects at its end.
@@ -23,6 +23,7 @@ pub(crate) struct Logbook {
     pub(crate) holds: BTreeSet<JobId>,
     pub(crate) schedules: BTreeSet<ScheduleId>,
     pub(crate) lineages: BTreeSet<BuildId>,
+    pub(crate) secrets: BTreeSet<SecretName>,
     pub(crate) meta: bool,
     pub(crate) idempotency: Vec<IdempotencyRow>,
     pub(crate) audits: Vec<AuditRow>,
@@ -75,6 +76,10 @@ impl Core {
         changes.extend(book.lineages.iter().map(|root| match self.lineages.get(root) {
             Some(row) => Change::Lineage(*row),
             None => Change::LineageOver(*root),
+        }));
+        changes.extend(book.secrets.into_iter().map(|name| match self.secrets.get(&name) {
+            Some(row) => Change::Secret(Box::new(row.clone())),
+            None => Change::SecretGone(Box::new(name)),
         }));
         if book.meta {
             changes.push(Change::Meta(self.meta));

@@ -14,6 +14,7 @@ impl Core {
             Request::Submit(submit) => return self.submit(to, actor, *submit),
             Request::CreateToken(new) => return self.create_token(to, actor, *new),
             Request::Join(joining) => return self.join(to, *joining),
+            Request::Secret(secret) => return self.on_secret(to, actor, *secret),
             Request::CancelBuild { build, detail } => {
                 self.check_cancel_build(build)?;
                 self.cancel_build(build, Self::cause(CauseKind::Canceled, &detail));

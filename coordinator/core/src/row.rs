@@ -7,6 +7,7 @@ mod pipeline;
 mod schedule;
 mod trigger;
 use std::collections::{BTreeMap, VecDeque};
+mod secret;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use windlass_protocol::{
 
 pub use self::pipeline::{DEFAULT_BRANCH, PipelineChange, PipelineRow, Registered};
 pub use self::schedule::{Fired, Firing, NewSchedule, ScheduleRow};
+pub use self::secret::{Sealed, SecretName, SecretRefused, SecretRequest, SecretRow};
 pub use self::trigger::{Confined, LineageRow, Triggered, TriggeredFrom};
 use crate::terms::JoinTerms;
 
@@ -804,6 +806,10 @@ pub enum Change {
     /// Delete.
     TokenOver(TokenId),
     /// Insert or replace.
+    Secret(Box<SecretRow>),
+    /// Delete.
+    SecretGone(Box<SecretName>),
+    /// Insert or replace.
     Hold(HoldRow),
     /// Delete.
     HoldOver(JobId),
@@ -864,6 +870,8 @@ pub struct Rows {
     pub agents: BTreeMap<AgentId, AgentRow>,
     /// All tokens.
     pub tokens: BTreeMap<TokenId, TokenRow>,
+    /// Secrets, sealed.
+    pub secrets: BTreeMap<SecretName, SecretRow>,
     /// Slots of concurrency groups that outlive their jobs.
     pub holds: BTreeMap<JobId, HoldRow>,
     /// All schedules.

@@ -16,6 +16,7 @@ pub const SERVED: &[Feature] = &[
     Feature::UnresolvedDependency,
     Feature::Concurrency,
     Feature::CancelOnBuildFailing,
+    Feature::Secrets,
 ];
 
 /// Refuses a graph that would run otherwise than it says: one that came past the compiler, or is of another version.

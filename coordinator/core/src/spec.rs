@@ -62,6 +62,12 @@ fn last_of_each(env: Vec<(String, String)>) -> Vec<(String, String)> {
     kept
 }
 
+/// A step's secrets by name, as Buildkite's agent has them in a variable (reference 17.3).
+fn secrets_config(secrets: &[windlass_pipeline::graph::Secret]) -> String {
+    let one = |secret: &windlass_pipeline::graph::Secret| serde_json::json!({ "key": secret.key, "environment_variable": secret.env });
+    serde_json::Value::Array(secrets.iter().map(one).collect()).to_string()
+}
+
 /// The variables that the server sets.
 fn standard_env(
     build: &BuildRow,
@@ -126,6 +132,10 @@ fn standard_env(
         env.push(("BUILDKITE_COMMAND", command.command.clone()));
         env.push(("BUILDKITE_IMAGE", command.image.clone().unwrap_or_default()));
         env.push(("WINDLASS_QUEUE", command.queue.clone()));
+        if !command.secrets.is_empty() {
+            // Which secrets, never what they are: the agent asks for those by its right to the attempt.
+            env.push(("BUILDKITE_SECRETS_CONFIG", secrets_config(&command.secrets)));
+        }
         if let Some((index, total)) = command.parallel {
             env.push(("BUILDKITE_PARALLEL_JOB", index.to_string()));
             env.push(("BUILDKITE_PARALLEL_JOB_COUNT", total.to_string()));

@@ -17,7 +17,7 @@ use crate::policy::Policy;
 use crate::queue::{Queue, ShapeId, Ticket};
 use crate::row::{
     AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, LineageRow, MetaRow, PipelineRow, PoolRow, Rows,
-    TokenRow,
+    SecretName, SecretRow, TokenRow,
 };
 use crate::schedule::Schedules;
 use crate::timer::{Timer, Timers};
@@ -41,6 +41,7 @@ pub struct Core {
     pub(crate) pools: BTreeMap<String, PoolRow>,
     pub(crate) agents: BTreeMap<AgentId, Agent>,
     pub(crate) tokens: BTreeMap<TokenId, TokenRow>,
+    pub(crate) secrets: BTreeMap<SecretName, SecretRow>,
     pub(crate) idempotency: BTreeMap<(TokenId, String), IdempotencyRow>,
     /// Agents by key.
     pub(crate) keys: BTreeMap<Digest, AgentId>,
@@ -263,6 +264,7 @@ impl Core {
             holds: self.holds.clone(),
             schedules: self.schedules.rows.clone(),
             lineages: self.lineages.clone(),
+            secrets: self.secrets.clone(),
             idempotency: self.idempotency.clone(),
         }
     }

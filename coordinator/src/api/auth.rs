@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use windlass_coordinator_core::row::{Actor, ActorKind, BuildRow, Scope, TokenGrant, TokenRow};
 use windlass_protocol::host::now;
 use windlass_protocol::identity::{ApiToken, secret_matches};
-use windlass_protocol::{Namespace, TokenId, WallMs};
+use windlass_protocol::{Namespace, TokenId, Trust, WallMs};
 
 use super::Ground;
 use super::problem::{Kind, Problem};
@@ -106,6 +106,14 @@ impl Caller {
     /// Whether what it submits and uploads is trusted.
     pub(crate) fn is_trusted(&self) -> bool {
         self.has(Scope::BuildsTrusted)
+    }
+
+    /// Refuses to let a token that is not trusted say what a trusted build runs or knows.
+    pub(crate) fn need_trust_of(&self, build: &BuildRow) -> Result<(), Problem> {
+        if self.is_trusted() || build.namespace.trust() == Trust::Untrusted {
+            return Ok(());
+        }
+        Err(Problem::new(Kind::Forbidden, "the build is trusted: this needs a token with the scope `builds:trusted`"))
     }
 
     /// Where its lookups in the cache happen: the project's trusted content, or an overlay of its own (I12).

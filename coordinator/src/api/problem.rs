@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 use windlass_coordinator_core::Rejected;
-use windlass_coordinator_core::row::JobRefused;
+use windlass_coordinator_core::row::{JobRefused, SecretRefused};
 
 use crate::definitions::DefinitionError;
 use crate::desk::DeskError;
@@ -259,6 +259,9 @@ impl From<&Rejected> for Problem {
             | Rejected::NoSuchPool(_)
             | Rejected::NoSuchToken(_)
             | Rejected::NoSuchAgent(_) => Kind::NotFound,
+            Rejected::Secret(SecretRefused::Invalid { .. }) => Kind::Invalid,
+            Rejected::Secret(SecretRefused::NoSuchSecret(_) | SecretRefused::NotForJob { .. }) => Kind::NotFound,
+            Rejected::Secret(SecretRefused::Untrusted) => Kind::Forbidden,
             Rejected::Join(_)
             | Rejected::VoidConnection(_)
             | Rejected::NoLease(_)

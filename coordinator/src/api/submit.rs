@@ -32,11 +32,14 @@ use super::definition::{self, Definition};
 use super::extract::JsonBody;
 use super::problem::{Kind, Problem};
 use super::shape::Build;
-use crate::definitions::Wanted;
+use crate::definitions::{self, Standing, Wanted};
 use crate::desk::DeskError;
 use crate::facts::{Facts, UNNAMED, beneath, says_number};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Says why a build that was read from a repository is not trusted.
+const UNTRUSTED: HeaderName = HeaderName::from_static("windlass-untrusted");
 
 /// What a client asks to be built.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -185,17 +188,24 @@ pub(crate) async fn rebuild(
         Trust::Untrusted | Trust::Trusted => caller.namespace(&old.pipeline),
     };
     let idempotency = idempotency(&headers, &caller, format!("rebuild {}", old.id).as_bytes())?;
+    let registered = ground.fleet.views.pipeline(&old.pipeline);
+    // What was trusted is looked at again where the token is not: its commit may have been taken off its branch since.
+    let own = |repository: &String| registered.as_ref().is_some_and(|row| row.repository.as_ref() == Some(repository));
+    let again = !caller.is_trusted()
+        && old.namespace.trust() == Trust::Trusted
+        && matches!(&old.origin, Source::Git { repository, .. } if own(repository));
     let draft = Draft {
-        registered: ground.fleet.views.pipeline(&old.pipeline),
+        registered,
         pipeline: old.pipeline,
-        definition: Some(Definition { file: UNNAMED.to_owned(), text }),
+        definition: if again { None } else { Some(Definition { file: UNNAMED.to_owned(), text }) },
         origin: old.origin,
         branch: old.branch,
         commit: old.commit,
         tag: old.tag,
         message: old.message,
         env: old.env,
-        meta_data: old.meta_data,
+        // Of a verified build all of it came from its jobs, which run again.
+        meta_data: if again { BTreeMap::new() } else { old.meta_data },
         keep_workspace: old.keep_workspace,
         source: BuildSource::Api,
         steps: None,
@@ -342,7 +352,7 @@ async fn make(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Response
     if draft.definition.is_none() {
         draft.definition = kept(ground, draft.registered.as_ref()).await?;
     }
-    let draft = from_repository(ground, draft).await?;
+    let (draft, why) = from_repository(ground, caller, draft).await?;
     let store = ground.fleet.store.clone();
     let found = blocking(move || resolve(&store, draft)).await?;
     let (id, found) = (super::id::make(|ids| ids.build(now().wall))?, Arc::new(found));
@@ -353,13 +363,17 @@ async fn make(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Response
         let submit = Box::new(found.submit(id, number, graph, caller));
         let (id, existing) = match ground.fleet.desk.request(caller.actor(), Request::Submit(submit)).await {
             Ok(Reply::Submitted { build, existing }) => (build, existing),
-            Ok(Reply::Done | Reply::Token { .. } | Reply::Joined { .. }) => {
+            Ok(Reply::Done | Reply::Secrets(_) | Reply::Token { .. } | Reply::Joined { .. }) => {
                 return Err(Problem::internal(&"a submit was answered with something else"));
             }
             Err(DeskError::Rejected(Rejected::NumberTaken { .. })) => continue,
             Err(error) => return Err(error.into()),
         };
-        return made(ground, id, existing).await;
+        let mut response = made(ground, id, existing).await?;
+        if let Some(why) = why.and_then(|why| HeaderValue::try_from(why).ok()) {
+            response.headers_mut().insert(UNTRUSTED, why);
+        }
+        return Ok(response);
     }
     Err(Problem::new(Kind::Unavailable, "too many builds of this pipeline are submitted at once; try again"))
 }
@@ -376,9 +390,15 @@ async fn kept(ground: &Ground, pipeline: Option<&PipelineRow>) -> Result<Option<
 
 /// Reads the pipeline from the build's repository where the client did not send it. What is built is pinned to the commit
 /// that was read: a branch may move on before an agent checks it out.
-async fn from_repository(ground: &Ground, mut draft: Draft) -> Result<Draft, Problem> {
+///
+/// This is also where a build comes to be trusted whose token is not (docs/design/021). Gives why it did not, if so.
+async fn from_repository(
+    ground: &Ground,
+    caller: &Caller,
+    mut draft: Draft,
+) -> Result<(Draft, Option<String>), Problem> {
     let (None, Source::Git { repository, commit, branch }) = (&draft.definition, &draft.origin) else {
-        return Ok(draft);
+        return Ok((draft, None));
     };
     let registered = draft.registered.as_ref().filter(|row| row.repository.as_ref() == Some(repository));
     if registered.is_none() && !ground.git_unregistered {
@@ -397,14 +417,48 @@ async fn from_repository(ground: &Ground, mut draft: Draft) -> Result<Draft, Pro
         commit_alone: false,
     };
     let found = ground.definitions.read(wanted).await?;
+    let earned = earned(&draft, branch, &found, registered.is_some());
     let (repository, branch) = (repository.clone(), branch.clone());
+    let mut why = None;
+    if !caller.is_trusted() {
+        match earned {
+            Ok(namespace) => draft.namespace = namespace,
+            Err(reason) => why = Some(reason),
+        }
+    }
     draft.origin = Source::Git { repository, commit: found.commit.clone(), branch };
     draft.commit = found.commit;
     if draft.message.is_empty() {
         draft.message = found.message;
     }
     draft.definition = Some(Definition { file: found.file, text: found.text });
-    Ok(draft)
+    Ok((draft, why))
+}
+
+/// Where a build belongs by what the coordinator saw itself, whoever submits it: among what is trusted, or in the overlay
+/// of its pull request; else why neither. All that its jobs can see is the commit's, or was checked against it: what a
+/// client adds (variables, meta-data, a choice of steps, words, another branch's name) nobody has reviewed.
+fn earned(draft: &Draft, branch: &str, found: &definitions::Found, registered: bool) -> Result<Namespace, String> {
+    if !registered {
+        return Err("the repository is not the one that the pipeline is registered with".to_owned());
+    }
+    let first_line = found.message.lines().next().unwrap_or_default();
+    let added = [
+        (!draft.env.is_empty(), "env"),
+        (!draft.meta_data.is_empty(), "meta_data"),
+        (draft.steps.is_some(), "steps"),
+        (!["", &*found.message, first_line].contains(&&*draft.message), "a message that is not the commit's"),
+        (draft.branch != branch, "a branch that is not the origin's"),
+    ];
+    let namespace = match &found.standing {
+        Standing::Protected { .. } => Namespace::trusted(&draft.pipeline),
+        Standing::PullRequest { number } => Namespace::overlay(&draft.pipeline, &format!("pr:{number}")),
+        Standing::Unprotected { why } => return Err(why.clone()),
+    };
+    match added.into_iter().find(|(is_added, _)| *is_added) {
+        None => Ok(namespace),
+        Some((_, what)) => Err(format!("the client added {what}")),
+    }
 }
 
 async fn made(ground: &Ground, id: BuildId, existing: bool) -> Result<Response, Problem> {

@@ -9,9 +9,11 @@ mod gates;
 mod pipelines;
 mod refusals;
 mod scopes;
+mod secrets;
 mod streams;
 mod tokens;
 mod triggers;
+mod trust;
 mod whole;
 
 use std::sync::Arc;
@@ -45,7 +47,9 @@ use crate::clock::SystemClock;
 use crate::definitions::{self, Definitions};
 use crate::desk::{self, Desk, Fleet, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
+use crate::job_desk::CoreJobDesk;
 use crate::logbook::Logbook;
+use crate::vault::{KeySources, Vault};
 use crate::views::{Offload, Reader, Views};
 use crate::writer::Writer;
 
@@ -140,8 +144,10 @@ impl Bench {
         let authority = Arc::new(Authority::open(dir.path(), &[], &[], crate::authority::Lives::default()).unwrap());
         let shelves = crate::shelf::Shelves::new(store.clone(), dir.path());
         let url = "http://localhost:7070".to_owned();
-        let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone(), shelves.clone(), url));
-        let fleet = fleet::Ground { desk, views, reader, logs, store, shelves, authority, jobs };
+        let vault = Arc::new(Vault::open(dir.path(), &KeySources::default(), [].iter()).unwrap());
+        let jobs = CoreJobDesk::new(desk.clone(), reader.clone(), shelves.clone(), url, Arc::clone(&vault));
+        let jobs = Arc::new(jobs);
+        let fleet = fleet::Ground { desk, views, reader, logs, store, shelves, authority, jobs, vault };
         let ground = Ground::new(fleet, Switchboard::default(), "http://w".to_owned(), metrics, definitions, true);
         let router = router(ground.clone());
         let mut bench = Self { router, ground, memory, admin: String::new(), offers, agent: None, _dir: dir };

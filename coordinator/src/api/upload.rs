@@ -64,6 +64,7 @@ pub(crate) async fn pipeline(
     let attempt: AttemptId = extract::id("attempt", &id)?;
     let row = ground.fleet.reader.attempt(attempt).await?.ok_or_else(absent)?;
     let rows = some(&ground, &caller, row.build, Vec::new()).await?.ok_or_else(absent)?;
+    caller.need_trust_of(&rows.build)?;
     let NewSteps { id, definition, definition_path, replace, env } = body.value;
     let (build, env) = (rows.build, variables(env)?);
     let build_id = build.id;

@@ -119,6 +119,8 @@ impl Memory {
             Change::ScheduleOver(id) => drop(self.rows.schedules.remove(id)),
             Change::Lineage(row) => drop(self.rows.lineages.insert(row.root, *row)),
             Change::LineageOver(root) => drop(self.rows.lineages.remove(root)),
+            Change::Secret(row) => drop(self.rows.secrets.insert(row.name.clone(), (**row).clone())),
+            Change::SecretGone(name) => drop(self.rows.secrets.remove(name)),
             Change::Idempotency(row) => drop(self.rows.idempotency.insert(row.key.clone(), row.clone())),
             Change::Audit(row) => {
                 self.audited += 1;

@@ -5,6 +5,8 @@
 //! [`Told`]. The right to the attempt is the capability: whoever asks by another one is told [`AskRefused::NotHeld`], and
 //! everything that is asked is about the attempt's own build, unless the request names another that it may read.
 
+use std::fmt;
+
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::validate::{Invalid, Validate, require};
@@ -13,9 +15,10 @@ use crate::job::Epoch;
 use crate::limits::{
     ANNOTATION_CONTEXT_MAX_CHARS, ANNOTATION_MAX_BYTES, ARTIFACT_MAX_BYTES, ARTIFACTS_FOUND_MAX, ARTIFACTS_PER_ASK_MAX,
     ASK_TEXT_MAX_BYTES, DETAIL_MAX_BYTES, ENV_MAX_BYTES, ENV_VARS_MAX, META_DATA_KEY_MAX_BYTES, META_DATA_KEYS_MAX,
-    META_DATA_MAX_BYTES, META_DATA_VALUE_MAX_BYTES, NAME_MAX_BYTES, PIPELINE_MAX_BYTES, STEP_VALUE_MAX_BYTES,
-    TREE_NAME_MAX_BYTES, URL_MAX_BYTES,
+    META_DATA_MAX_BYTES, META_DATA_VALUE_MAX_BYTES, NAME_MAX_BYTES, PIPELINE_MAX_BYTES, SECRETS_ANSWER_MAX_BYTES,
+    SECRETS_PER_ASK_MAX, STEP_VALUE_MAX_BYTES, TREE_NAME_MAX_BYTES, URL_MAX_BYTES,
 };
+use crate::secret::Secret;
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -193,7 +196,7 @@ pub enum Asked {
     },
     /// Artifacts that a query finds, newest first; [`Told::Artifacts`].
     FindArtifacts(Box<ArtifactQuery>),
-    /// Secrets.
+    /// Secrets; [`Told::Secrets`], in the order of the keys.
     GetSecrets {
         /// Their keys.
         keys: Vec<String>,
@@ -205,6 +208,42 @@ pub enum Asked {
         /// For how long; 0 is the default.
         lifetime_s: u32,
     },
+}
+
+/// The value of a secret: in no Debug, be it archived or not (I6).
+#[derive(Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct SecretText(String);
+
+impl SecretText {
+    /// The value itself; each use is a place to look at.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Secret<String>> for SecretText {
+    fn from(value: Secret<String>) -> Self {
+        Self(value.expose().clone())
+    }
+}
+
+impl From<SecretText> for Secret<String> {
+    fn from(value: SecretText) -> Self {
+        Self::new(value.0)
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Debug for ArchivedSecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// Why a request is refused.
@@ -259,6 +298,8 @@ pub enum Told {
     },
     /// Artifacts, newest first; as many as [`crate::limits::ARTIFACTS_FOUND_MAX`] where there may be more.
     Artifacts(Vec<FoundArtifact>),
+    /// Values of secrets.
+    Secrets(Vec<SecretText>),
 }
 
 impl Asked {
@@ -344,7 +385,8 @@ impl Validate for Asked {
                 short("artifacts.step", &query.step)
             }
             Self::GetSecrets { keys } => {
-                require((1..=100).contains(&keys.len()), "secrets.keys", "there are 1 to 100 in a request")?;
+                let counted = (1..=SECRETS_PER_ASK_MAX).contains(&keys.len());
+                require(counted, "secrets.keys", "there are 1 to 100 in a request")?;
                 keys.iter().try_for_each(|key| short("secrets.key", key))
             }
             Self::IssueToken { audience, lifetime_s: _ } => {
@@ -381,6 +423,11 @@ impl Validate for Told {
             Self::Keys(keys) => {
                 require(keys.len() <= META_DATA_KEYS_MAX, "told.keys", "there are at most 10000")?;
                 keys.iter().try_for_each(|name| key("told.keys", name))
+            }
+            Self::Secrets(values) => {
+                let bytes: usize = values.iter().map(|value| value.expose().len()).sum();
+                let fits = values.len() <= SECRETS_PER_ASK_MAX && bytes <= SECRETS_ANSWER_MAX_BYTES;
+                require(fits, "told.secrets", "they are at most 100 of 512 KiB together")
             }
             Self::Text(text) => at_most("told.text", text, ASK_TEXT_MAX_BYTES, "a text has at most 768 KiB"),
             Self::Artifacts(found) => {

@@ -71,6 +71,12 @@ impl Store {
             Change::LineageOver(root) => {
                 rows.lineages.remove(&root);
             }
+            Change::Secret(row) => {
+                rows.secrets.insert(row.name.clone(), *row);
+            }
+            Change::SecretGone(name) => {
+                rows.secrets.remove(&*name);
+            }
             Change::Idempotency(row) => {
                 rows.idempotency.insert(row.key.clone(), row);
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
     Actor, ActorKind, BuildSource, JobRow, JobState, Joining, NewArtifacts, NewSchedule, NewToken, PipelineChange,
-    PoolRow, Submit, TagPolicy, TokenGrant, Upload,
+    PoolRow, Sealed, SecretName, SecretRequest, Submit, TagPolicy, TokenGrant, Upload,
 };
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
 use windlass_pipeline::graph::NodeKind;
@@ -368,7 +368,7 @@ impl World {
         let jobs: Vec<JobId> = self.store.rows.jobs.keys().copied().collect();
         let (build, job) = (self.random.pick(&builds), self.random.pick(&jobs));
         let of_job = job.and_then(|job| Some((self.store.rows.jobs.get(&job)?.build, Some(job))));
-        match (self.random.below(23), build, job) {
+        match (self.random.below(25), build, job) {
             (0, Some(build), _) => {
                 self.ask(Request::CancelBuild { build, detail: "why not".to_owned() }, Asked::Once(None));
             }
@@ -391,6 +391,7 @@ impl World {
             (13 | 14, ..) => self.open_gates(false),
             (15..=17, ..) => self.upload_something(),
             (18, ..) => self.say_something(),
+            (22 | 23, ..) => self.keep_secrets(),
             (19, Some(build), _) => {
                 let value = if self.random.thousandth(300) { " " } else { "v" };
                 let values = [("key".to_owned(), value.to_owned())].into();
@@ -414,6 +415,22 @@ impl World {
         }
         let values = [("said".to_owned(), "v".to_owned())].into();
         self.ask(Request::SetMetaData { build, by: Some((attempt, epoch)), values }, Asked::Once(None));
+    }
+
+    /// Somebody sets or removes a secret, or a job asks for one; its right may have ended, and there may be none.
+    fn keep_secrets(&mut self) {
+        let zone = self.random.thousandth(300).then(|| "elsewhere".to_owned());
+        let name = SecretName { key: "KEY".to_owned(), pipeline: None, branch: None, zone };
+        let attempts: Vec<_> = self.store.rows.attempts.values().map(|row| (row.id, row.epoch)).collect();
+        let request = match (self.random.below(4), self.random.pick(&attempts)) {
+            (0, _) => SecretRequest::Remove { name },
+            (1 | 2, Some((attempt, epoch))) => SecretRequest::Read { attempt, epoch, keys: vec!["key".to_owned()] },
+            _ => {
+                let sealed = Sealed { key_id: "k".to_owned(), nonce: "00".to_owned(), bytes: "00".to_owned() };
+                SecretRequest::Set { name, sealed }
+            }
+        };
+        self.ask(Request::Secret(Box::new(request)), Asked::Once(None));
     }
 
     /// Somebody registers a pipeline, or changes one.

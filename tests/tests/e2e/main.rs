@@ -14,6 +14,7 @@ mod logs;
 mod metrics;
 mod refusals;
 mod renewal;
+mod secrets;
 mod source;
 mod strangers;
 mod supersede;

@@ -149,6 +149,8 @@ impl Shell {
             Change::Hold(row) => drop(rows.holds.insert(row.job, row)),
             Change::TokenOver(id) => drop(rows.tokens.remove(&id)),
             Change::HoldOver(job) => drop(rows.holds.remove(&job)),
+            Change::Secret(row) => drop(rows.secrets.insert(row.name.clone(), *row)),
+            Change::SecretGone(name) => drop(rows.secrets.remove(&*name)),
             Change::Audit(row) => self.audits.push(row.action),
             Change::Event(row) => self.events.push(row.event),
             Change::Artifact(row) => self.artifacts.push(*row),

@@ -15,6 +15,7 @@ mod offers;
 mod registry;
 mod rules;
 mod schedules;
+mod secrets;
 mod states;
 mod tokens;
 mod triggers;

@@ -7,14 +7,14 @@ use windlass_protocol::message::{Ask, AskRefused, Asked, Told};
 
 use super::{Bench, text};
 
-async fn asked(bench: &Bench, by: (AttemptId, Epoch), what: Asked, body: &str) -> Told {
+pub(super) async fn asked(bench: &Bench, by: (AttemptId, Epoch), what: Asked, body: &str) -> Told {
     let body = body.as_bytes().to_vec();
     let body_bytes = u32::try_from(body.len()).unwrap();
     let ask = Ask { attempt: by.0, epoch: by.1, call: [7; 16], what, body_bytes };
     bench.ground.fleet.jobs.ask(ask, body).await
 }
 
-fn code(told: &Told) -> Option<AskRefused> {
+pub(super) fn code(told: &Told) -> Option<AskRefused> {
     match told {
         Told::Refused { code, .. } => Some(*code),
         _ => None,
@@ -52,7 +52,7 @@ async fn a_job_sets_and_reads_its_own_build_s_meta_data_by_its_right_alone() {
     assert_eq!(asked(&bench, by, step("command"), "").await, Told::Text("make".to_owned()));
     assert_eq!(code(&asked(&bench, by, step("agents"), "").await), Some(AskRefused::Invalid), "a list needs JSON");
     let secrets = Asked::GetSecrets { keys: vec!["k".to_owned()] };
-    assert_eq!(code(&asked(&bench, by, secrets, "").await), Some(AskRefused::NotServed));
+    assert_eq!(code(&asked(&bench, by, secrets, "").await), Some(AskRefused::NotFound));
 }
 
 #[tokio::test]

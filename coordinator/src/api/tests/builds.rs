@@ -294,7 +294,7 @@ async fn of_many_submits_at_once_each_is_compiled_with_the_number_that_it_gets()
 }
 
 /// A repository with one commit, which has a pipeline.
-fn repository(dir: &std::path::Path, text: &str) -> (String, String) {
+pub(super) fn repository(dir: &std::path::Path, text: &str) -> (String, String) {
     std::fs::create_dir_all(dir).unwrap();
     std::fs::write(dir.join("buildkite.yml"), text).unwrap();
     let script = "git init -q -b main && git add . && git commit -q -m 'the first' && git rev-parse HEAD";

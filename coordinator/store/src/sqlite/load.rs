@@ -6,7 +6,7 @@ use rusqlite::{Connection, Params};
 use serde::de::DeserializeOwned;
 use windlass_coordinator_core::row::{
     AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, LineageRow, PipelineRow, PoolRow, Rows,
-    ScheduleRow, TokenRow,
+    ScheduleRow, SecretRow, TokenRow,
 };
 
 use super::encode::{decode, fault_of, whole};
@@ -41,6 +41,8 @@ pub(super) fn load(conn: &mut Connection) -> Result<Rows, Fault> {
     rows.schedules = schedules.into_iter().map(|row| (row.id, row)).collect();
     let lineages: Vec<LineageRow> = json_rows(&transaction, "lineage", "SELECT json FROM lineages", [])?;
     rows.lineages = lineages.into_iter().map(|row| (row.root, row)).collect();
+    let secrets: Vec<SecretRow> = json_rows(&transaction, "secret", "SELECT json FROM secrets", [])?;
+    rows.secrets = secrets.into_iter().map(|row| (row.name.clone(), row)).collect();
     let keys: Vec<IdempotencyRow> = json_rows(&transaction, "idempotency", "SELECT json FROM idempotency", [])?;
     rows.idempotency = keys.into_iter().map(|row| (row.key.clone(), row)).collect();
     Ok(rows)

@@ -32,10 +32,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { to: 4, up: |tx| tx.execute_batch(V4) },
     Migration { to: 5, up: |tx| tx.execute_batch(V5) },
     Migration { to: 6, up: |tx| tx.execute_batch(V6) },
+    Migration { to: 7, up: |tx| tx.execute_batch(V7) },
 ];
 
 /// The version that this Windlass writes.
-pub(crate) const SCHEMA_VERSION: u32 = 6;
+pub(crate) const SCHEMA_VERSION: u32 = 7;
 
 const V1: &str = "
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -109,6 +110,11 @@ CREATE TABLE artifacts (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, build 
 CREATE INDEX artifacts_build ON artifacts (build);
 CREATE INDEX artifacts_digest ON artifacts (digest);
 CREATE INDEX artifacts_expires ON artifacts (expires_at);
+";
+
+/// Secrets by the JSON of their names; their values are sealed under a key that is not here.
+const V7: &str = "
+CREATE TABLE secrets (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.

@@ -94,6 +94,11 @@ fn apply(conn: &Connection, change: &Change) -> Result<(), Fault> {
             execute(conn, sql, params![row.root.as_bytes(), encode(row)?])
         }
         Change::LineageOver(root) => execute(conn, "DELETE FROM lineages WHERE root = ?1", params![root.as_bytes()]),
+        Change::Secret(row) => {
+            let sql = "INSERT INTO secrets VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET json = excluded.json";
+            execute(conn, sql, params![encode(&row.name)?, encode(row)?])
+        }
+        Change::SecretGone(name) => execute(conn, "DELETE FROM secrets WHERE name = ?1", params![encode(name)?]),
         Change::Idempotency(row) => write_idempotency(conn, row),
         Change::Audit(row) => write_audit(conn, row),
         Change::Event(_) => Ok(()),

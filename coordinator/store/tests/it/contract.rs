@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use windlass_coordinator_core::row::{
-    AgentRow, AttemptState, BuildEvent, BuildRow, BuildState, Change, HoldRow, LineageRow, ScheduleRow,
+    Actor, ActorKind, AgentRow, AttemptState, BuildEvent, BuildRow, BuildState, Change, HoldRow, LineageRow,
+    ScheduleRow, Sealed, SecretName, SecretRow,
 };
 use windlass_coordinator_store::{
     ArtifactFilter, BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Retention, Seq, SqliteStore, Store,
@@ -58,7 +59,7 @@ suite! {
     history_gives_some_jobs_with_what_they_depend_on_and_nothing_else
     builds_are_listed_newest_first_by_filter_in_pages_without_gap_or_repetition
     slots_that_outlive_their_jobs_are_loaded_until_they_are_over
-    schedules_and_counts_of_triggered_builds_are_loaded_until_they_are_over
+    schedules_and_counts_of_triggered_builds_are_loaded_until_they_are_over, secrets_are_replaced_by_name_and_loaded_until_they_are_gone,
     a_registered_pipeline_is_loaded_and_its_definition_is_kept_as_long_as_somebody_names_it
     a_token_is_loaded_until_it_is_over
     events_are_numbered_by_commit_and_place_and_can_be_resumed
@@ -299,6 +300,25 @@ fn a_token_is_loaded_until_it_is_over(bench: &mut dyn Bench) {
     assert!(left.tokens.is_empty() && !left.agents.is_empty());
     // What is over is over.
     store.commit(epoch, &[Change::TokenOver(token)]).unwrap();
+}
+
+fn secrets_are_replaced_by_name_and_loaded_until_they_are_gone(bench: &mut dyn Bench) {
+    let (mut store, _, epoch) = claimed(bench);
+    let actor = Actor { kind: ActorKind::User, name: "ada".to_owned() };
+    let row = |zone: Option<&str>, bytes: &str| SecretRow {
+        name: SecretName { key: "KEY".to_owned(), pipeline: None, branch: None, zone: zone.map(str::to_owned) },
+        sealed: Sealed { key_id: "k".to_owned(), nonce: "00".to_owned(), bytes: bytes.to_owned() },
+        created_by: actor.clone(),
+        created_at: WallMs(1),
+        updated_by: actor.clone(),
+        updated_at: WallMs(2),
+    };
+    let changes = [row(None, "1"), row(Some("eu"), "2"), row(None, "3")].map(|row| Change::Secret(Box::new(row)));
+    store.commit(epoch, &changes).unwrap();
+    let loaded = store.load().unwrap().secrets;
+    assert_eq!(loaded.into_values().collect::<Vec<_>>(), [row(None, "3"), row(Some("eu"), "2")]);
+    store.commit(epoch, &[Change::SecretGone(Box::new(row(None, "").name))]).unwrap();
+    assert_eq!(store.load().unwrap().secrets.into_values().collect::<Vec<_>>(), [row(Some("eu"), "2")]);
 }
 
 fn events_are_numbered_by_commit_and_place_and_can_be_resumed(bench: &mut dyn Bench) {

@@ -1,0 +1,144 @@
+//! A job's secrets: asked for by its right before it starts, in its environment and its mask, and on no disk.
+//!
+//! What the step declares comes as names, in the variable that Buildkite's agent has for them. The values stay in memory:
+//! an agent that starts again while the job runs asks for them again, so that what the job's commands send away is
+//! redacted as before. Its supervisor, which masks the log, has had them all the time.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Deserialize;
+use windlass_protocol::cause::CauseKind;
+use windlass_protocol::job::JobSpec;
+use windlass_protocol::limits::{SECRETS_PER_ASK_MAX, SECRETS_PER_JOB_MAX};
+use windlass_protocol::message::{AskRefused, Asked, Told};
+use windlass_protocol::{Cause, Secret};
+
+use crate::job_api::JobApi;
+use crate::right::Right;
+
+/// Which secrets a job declares (reference 17.3).
+const CONFIG: &str = "BUILDKITE_SECRETS_CONFIG";
+
+/// One of them.
+#[derive(Debug, Deserialize)]
+struct Declared {
+    key: String,
+    environment_variable: String,
+}
+
+/// The secrets that a job has so far; clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Secrets(Arc<Mutex<Held>>);
+
+#[derive(Debug, Default)]
+struct Held {
+    /// Variables by name.
+    variables: Vec<(String, Secret<String>)>,
+    /// What its commands were given beside those.
+    others: Vec<Secret<String>>,
+}
+
+impl Secrets {
+    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the variables into an environment, over what is there.
+    pub(crate) fn set(&self, env: &mut Vec<(String, String)>) {
+        for (name, value) in &self.held().variables {
+            env.retain(|(other, _)| other != name);
+            env.push((name.clone(), value.expose().clone()));
+        }
+    }
+
+    /// Every value, and each with lines as a terminal ends them.
+    pub(crate) fn values(&self) -> Vec<String> {
+        let held = self.held();
+        let values = held.variables.iter().map(|(_, value)| value).chain(&held.others);
+        let mut all = Vec::new();
+        for value in values {
+            let value = value.expose();
+            if value.contains('\n') {
+                all.push(value.replace('\n', "\r\n"));
+            }
+            all.push(value.clone());
+        }
+        all
+    }
+
+    /// A command of the job is given a value.
+    pub(crate) fn add(&self, value: Secret<String>) {
+        let mut held = self.held();
+        let known = held.variables.iter().map(|(_, known)| known).chain(&held.others).any(|known| *known == value);
+        if !known && held.others.len() < SECRETS_PER_JOB_MAX {
+            held.others.push(value);
+        }
+    }
+
+    /// Asks for what the job declares. All of it, or a cause.
+    pub(crate) async fn fetch(&self, api: &JobApi, job: &JobSpec, right: &Right) -> Result<(), Cause> {
+        let declared = declared(job)?;
+        let mut variables = Vec::with_capacity(declared.len());
+        for some in declared.chunks(SECRETS_PER_ASK_MAX) {
+            let keys: Vec<_> = some.iter().map(|one| one.key.clone()).collect();
+            let values = match api.ask_for(job.attempt, right, Asked::GetSecrets { keys }).await {
+                Told::Secrets(values) if values.len() == some.len() => values,
+                Told::Refused { code, detail } => return Err(refused(code, detail)),
+                Told::Secrets(_) | Told::Done | Told::Value(_) | Told::Keys(_) | Told::Text(_) => {
+                    return Err(Cause::new(CauseKind::Internal, "the coordinator answered something else"));
+                }
+            };
+            let names = some.iter().map(|one| one.environment_variable.clone());
+            variables.extend(names.zip(values.into_iter().map(Secret::from)));
+        }
+        self.held().variables = variables;
+        Ok(())
+    }
+}
+
+fn declared(job: &JobSpec) -> Result<Vec<Declared>, Cause> {
+    let config = job.env.iter().rev().find(|(name, _)| name == CONFIG).map(|(_, value)| value.as_str());
+    let Some(config) = config.filter(|config| !config.is_empty()) else { return Ok(Vec::new()) };
+    let bad = |detail: String| Cause::new(CauseKind::SecretMissing, detail);
+    let declared: Vec<Declared> =
+        serde_json::from_str(config).map_err(|error| bad(format!("{CONFIG} does not name secrets: {error}")))?;
+    if declared.len() > SECRETS_PER_JOB_MAX {
+        return Err(bad(format!("a job has at most {SECRETS_PER_JOB_MAX} secrets")));
+    }
+    let odd = |one: &&Declared| one.environment_variable.is_empty() || one.environment_variable.contains(['=', '\0']);
+    match declared.iter().find(odd) {
+        Some(one) => Err(bad(format!("no variable can have the name {:?}", one.environment_variable))),
+        None => Ok(declared),
+    }
+}
+
+fn refused(code: AskRefused, detail: String) -> Cause {
+    let kind = match code {
+        AskRefused::NotFound
+        | AskRefused::Denied
+        | AskRefused::Invalid
+        | AskRefused::Conflict
+        | AskRefused::NotServed => CauseKind::SecretMissing,
+        AskRefused::NotHeld => CauseKind::LeaseLost,
+        AskRefused::Unavailable => CauseKind::Internal,
+    };
+    Cause::new(kind, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_masked_as_a_terminal_shows_it_too() {
+        let secrets = Secrets::default();
+        secrets.held().variables.push(("KEY".to_owned(), Secret::new("one\ntwo".to_owned())));
+        secrets.add(Secret::new("hunter22".to_owned()));
+        secrets.add(Secret::new("hunter22".to_owned()));
+        assert_eq!(secrets.values(), ["one\r\ntwo", "one\ntwo", "hunter22"]);
+        let mut env = vec![("KEY".to_owned(), "before".to_owned()), ("A".to_owned(), "1".to_owned())];
+        secrets.set(&mut env);
+        assert_eq!(env, [("A".to_owned(), "1".to_owned()), ("KEY".to_owned(), "one\ntwo".to_owned())]);
+        assert!(!format!("{secrets:?}").contains("hunter22"));
+    }
+}
