@@ -3,6 +3,7 @@
 mod agent;
 mod agents;
 mod build;
+mod config;
 mod coordinator;
 mod logs;
 mod pipeline;
