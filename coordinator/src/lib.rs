@@ -18,6 +18,7 @@ pub mod api;
 pub mod authority;
 mod certificates;
 pub mod clock;
+mod compiling;
 pub mod config;
 pub mod desk;
 pub mod fleet;

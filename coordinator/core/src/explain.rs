@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use windlass_protocol::{JobId, WallMs};
+use windlass_protocol::{Cause, CauseKind, JobId, WallMs};
 
 use crate::deps::{Standing, standing, verdict};
 use crate::effect::AgentState;
@@ -142,7 +142,7 @@ pub fn settled(job: &JobRow, jobs: &[JobRow]) -> String {
         | JobState::Scheduled => "it waits".to_owned(),
     };
     if let Some(cause) = &job.cause {
-        text.push_str(&format!(": {cause}"));
+        text.push_str(&format!(": {}", cause.detail));
     }
     text
 }
@@ -157,8 +157,13 @@ fn ended_badly(job: &JobRow) -> String {
         (_, Some(status), None) => format!("it failed with exit status {status}"),
         (_, None, None) => "it failed".to_owned(),
     };
-    if let Some(cause) = &job.cause {
-        text.push_str(&format!(" ({cause})"));
+    match &job.cause {
+        // The state says as much.
+        Some(Cause { kind: CauseKind::Canceled | CauseKind::Timeout | CauseKind::Expired, detail, .. }) => {
+            text.push_str(&format!(" ({detail})"));
+        }
+        Some(cause) => text.push_str(&format!(" ({cause})")),
+        None => {}
     }
     if job.attempts.len() > 1 {
         text.push_str(&format!(", after {} attempts", job.attempts.len()));
