@@ -4,6 +4,7 @@ mod agent;
 mod agents;
 mod artifact;
 mod build;
+mod config;
 mod coordinator;
 mod logs;
 mod pipeline;

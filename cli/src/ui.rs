@@ -53,6 +53,11 @@ impl Ui {
         self.live
     }
 
+    /// Whether stderr has colours.
+    pub(crate) const fn has_colour(&self) -> bool {
+        self.colour
+    }
+
     /// Whether stdout is a terminal.
     pub(crate) const fn out_is_terminal(&self) -> bool {
         self.out_terminal

@@ -24,6 +24,7 @@ use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::{DETAIL_MAX_BYTES, SECRETS_ANSWER_MAX_BYTES};
 use windlass_protocol::message::{Ask, AskRefused, Asked, SecretText, Told};
 
+use crate::compiling;
 use crate::desk::{DeskError, DeskHandle};
 use crate::facts::Facts;
 use crate::shelf::Shelves;
@@ -258,7 +259,7 @@ async fn compiled(
     file: String,
 ) -> Result<windlass_pipeline::graph::Graph, No> {
     let (text, variables, build) = (text.to_owned(), variables.to_vec(), rows.build.clone());
-    let compiled = tokio::task::spawn_blocking(move || compile_in(&text, &file, &variables, &build));
+    let compiled = compiling::in_turn(move || compile_in(&text, &file, &variables, &build));
     let compiled = compiled.await.map_err(|error| No(AskRefused::Unavailable, error.to_string()))?;
     let compiled = compiled.map_err(|error| No(AskRefused::Invalid, error))?;
     let errors = compiled.diagnostics.iter().filter(|found| found.severity == Severity::Error);

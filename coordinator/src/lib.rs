@@ -23,6 +23,7 @@ pub mod api;
 pub mod authority;
 mod certificates;
 pub mod clock;
+mod compiling;
 pub mod config;
 pub mod definitions;
 pub mod desk;

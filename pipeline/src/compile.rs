@@ -107,6 +107,11 @@ fn graph(
         Walk { source: text, environment, room, findings }.document(document);
         model::read(&mut reader, document, &mut pipeline);
     }
+    if pipeline.is_too_large(&mut reader, Span::START) {
+        // What is found out of steps together takes time with the square of them.
+        *findings = reader.findings;
+        return None;
+    }
     let fates = decide(&mut reader, &pipeline, inputs);
     let linked = check_steps(&mut reader, &pipeline, &fates, inputs.served);
     *queues = queues_of(&pipeline);

@@ -20,7 +20,10 @@ use std::fmt;
 
 pub use context::{Context, ContextError, Environment, Value};
 pub use error::{Error, ErrorKind};
-pub(crate) use regex::characters;
+pub(crate) use regex::{Effort, characters};
+
+/// Matches of the most effort that one condition, or all of a pipeline together, may cost.
+pub(crate) const MATCHES_MAX: usize = 4;
 
 /// Where an expression stands: that decides which variables it may name and what an error means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +101,18 @@ impl Condition {
     /// A required variable is not set, an array has a null, an offset is no integer, a match takes too long; a blank
     /// expression that is no notification's.
     pub fn evaluate(&self, context: &Context) -> Result<bool, Error> {
+        self.evaluate_within(context, &context.environment(), &Effort::for_matches(MATCHES_MAX))
+    }
+
+    /// The same as one of many conditions that share a context, its environment and what matches may cost.
+    pub(crate) fn evaluate_within(
+        &self,
+        context: &Context,
+        environment: &Environment,
+        effort: &Effort,
+    ) -> Result<bool, Error> {
         match &self.tree {
-            Some(tree) => evaluate::evaluate(tree, context),
+            Some(tree) => evaluate::evaluate(tree, context, environment, effort),
             None if self.entry.is_notification() => Ok(true),
             None => Err(Error::new(ErrorKind::Parse, "the expression is blank", 0..0)),
         }

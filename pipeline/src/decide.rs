@@ -1,7 +1,7 @@
 //! What becomes of steps before anything runs: `if`, `branches`, `if_changed`, a group's `skip` (reference 6.5, 11, 15.1).
 
 use crate::compile::Inputs;
-use crate::condition::Context;
+use crate::condition::{Context, Effort, Environment, MATCHES_MAX};
 use crate::diagnostic::Diagnostic;
 use crate::glob::branches_match;
 use crate::graph::{Broken, Feature};
@@ -22,7 +22,9 @@ pub(crate) struct Fate {
 
 /// What the decisions look at.
 struct Known<'a> {
-    context: Option<Context>,
+    context: Option<(Context, Environment)>,
+    /// What the matches of all conditions may still cost.
+    effort: Effort,
     branch: Option<&'a str>,
     changed: Option<&'a [String]>,
     /// Otherwise every step stays: nothing need be known, or its condition is refused already.
@@ -37,12 +39,14 @@ pub(crate) fn decide(reader: &mut Reader, pipeline: &Pipeline, inputs: &Inputs<'
     let context = inputs.context.map(|context| {
         let mut context = context.clone();
         context.set_pipeline_env(pipeline.env.iter().cloned());
-        context
+        let environment = context.environment();
+        (context, environment)
     });
     let branch = branch.map(|(_, branch)| branch.as_str());
     let serves = |feature: Feature| inputs.served.is_none_or(|served| served.contains(&feature));
     let known = Known {
         context,
+        effort: Effort::for_matches(MATCHES_MAX),
         branch,
         changed: inputs.changed,
         decides_if: !inputs.open && serves(Feature::If),
@@ -79,12 +83,12 @@ impl Known<'_> {
     fn is_false(&self, reader: &mut Reader, condition: Option<&Condition>) -> bool {
         let Some(condition) = condition.filter(|_| self.decides_if) else { return false };
         let Some(parsed) = &condition.parsed else { return false };
-        let Some(context) = &self.context else {
+        let Some((context, environment)) = &self.context else {
             let message = "the `if` cannot be decided: nothing is known of the build";
             reader.error("condition", condition.source.span, message);
             return false;
         };
-        match parsed.evaluate(context) {
+        match parsed.evaluate_within(context, environment, &self.effort) {
             Ok(holds) => !holds,
             Err(error) => {
                 reader.findings.push(told("condition", &condition.at, &condition.source.text, &error));

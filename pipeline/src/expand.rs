@@ -21,10 +21,11 @@ use label::{from_command, numbered};
 /// A queue that no step names.
 pub(crate) const DEFAULT_QUEUE: &str = "default";
 
-/// Gives a command step what its document says for all.
-pub(crate) fn apply(defaults: &Defaults, step: &mut Step) {
+/// Gives a command step what its document says for all, which costs each job so many bytes.
+pub(crate) fn apply(defaults: &Defaults, bytes: usize, step: &mut Step) {
     for element in &mut step.elements {
         let StepKind::Command(command) = &mut element.kind else { continue };
+        element.bytes += bytes;
         // A step's own agents take the place of the document's as a whole (reference 2).
         command.agents = command.agents.take().or_else(|| defaults.agents.clone());
         command.image = command.image.take().or_else(|| defaults.image.clone());
@@ -89,34 +90,20 @@ pub(crate) fn expand(
     Some(nodes)
 }
 
-/// How many jobs a step becomes.
-fn count(step: &Step) -> usize {
-    step.elements.iter().map(|element| parallel(&element.kind).map_or(1, to_usize)).fold(0, usize::saturating_add)
-}
-
-fn parallel(kind: &StepKind) -> Option<u32> {
-    match kind {
-        StepKind::Command(command) => command.parallelism,
-        StepKind::Trigger(trigger) => trigger.parallelism,
-        StepKind::Wait { .. } | StepKind::Block(_) | StepKind::Input(_) => None,
-    }
-}
-
 /// The index of each step's first node, and one more for the end; `None` if there would be too much of something.
 fn layout(reader: &mut Reader, steps: &[Step], linked: &Linked, below: &[(String, String)]) -> Option<Vec<u32>> {
     let bytes_of = |env: &[(String, String)]| env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
     let common = bytes_of(below);
     let (mut jobs, mut links, mut bytes) = (0_usize, 0_usize, 0_usize);
     let mut firsts = Vec::with_capacity(steps.len() + 1);
-    let counts: Vec<usize> = steps.iter().map(count).collect();
+    let counts: Vec<usize> = steps.iter().map(Step::jobs).collect();
     for (index, step) in steps.iter().enumerate() {
         firsts.push(u32::try_from(jobs).ok()?);
         jobs = jobs.saturating_add(counts[index]);
         let targets = linked.edges[index].iter().map(|edge| counts[edge.step]).fold(0, usize::saturating_add);
         links = links.saturating_add(counts[index].saturating_mul(targets));
         for element in &step.elements {
-            let own = parallel(&element.kind).map_or(1, to_usize);
-            bytes = bytes.saturating_add(own.saturating_mul(element.bytes));
+            bytes = bytes.saturating_add(element.jobs().saturating_mul(element.bytes));
             let StepKind::Command(command) = &element.kind else { continue };
             let env_bytes = common + bytes_of(&command.env);
             if env_bytes > ENV_MAX_BYTES {
@@ -146,12 +133,12 @@ fn layout(reader: &mut Reader, steps: &[Step], linked: &Linked, below: &[(String
 }
 
 fn element_nodes(element: Element, pattern: &Node, fate: Option<&String>, overrides: bool, nodes: &mut Vec<Node>) {
+    let total = element.parallel();
     let own = element.skip.filter(|_| !(overrides && fate.is_some()));
+    let label = element.label;
     let pattern =
         Node { skip: own.or_else(|| fate.cloned()), notify: element.notify, matrix: element.matrix, ..pattern.clone() };
     let node = |label: String, kind: NodeKind| Node { label, kind, ..pattern.clone() };
-    let label = element.label;
-    let total = parallel(&element.kind);
     let places = (0..total.unwrap_or(1)).map(|index| total.map(|total| (index, total)));
     match element.kind {
         StepKind::Command(command) => {
@@ -224,8 +211,4 @@ fn resolved(step: CommandStep) -> Command {
         tty: step.tty,
         parallel: None,
     }
-}
-
-fn to_usize(count: u32) -> usize {
-    usize::try_from(count).unwrap_or(usize::MAX)
 }

@@ -23,11 +23,13 @@ mod step;
 mod trigger;
 
 use windlass_protocol::job::Resources;
+use windlass_protocol::limits::{EDGES_PER_BUILD_MAX, GRAPH_MAX_BYTES, JOBS_PER_BUILD_MAX};
 
 use crate::diagnostic::Span;
 use crate::graph::{
     Checkout, Concurrency, Gate, ManualRetry, Notify, Place, Plugin, RetryRule, Reuse, Secret, SoftFail, Supersede,
 };
+use crate::read::Reader;
 use crate::yaml::Node;
 
 pub(crate) use cache::CacheChoice;
@@ -52,6 +54,42 @@ pub(crate) struct Pipeline {
     pub(crate) groups: Vec<Group>,
     /// Steps and groups of the top level so far.
     pub(crate) positions: u32,
+    /// Jobs that the steps so far become.
+    pub(crate) jobs: usize,
+    /// Bytes of all elements so far, each counted once for all its parallel jobs.
+    pub(crate) bytes: usize,
+    /// Dependencies that steps and groups declare so far.
+    pub(crate) mentions: usize,
+    /// It was told that there is too much of something; what follows is not read.
+    pub(crate) too_large: bool,
+}
+
+impl Pipeline {
+    /// Adds a step to what there is so far.
+    pub(crate) fn add(&mut self, step: Step) {
+        self.jobs = self.jobs.saturating_add(step.jobs());
+        self.bytes += step.elements.iter().map(|element| element.bytes).sum::<usize>();
+        self.steps.push(step);
+    }
+
+    /// Whether what was read so far is more than a build may be: told once, at `span`, before more of it is copied.
+    pub(crate) fn is_too_large(&mut self, reader: &mut Reader, span: Span) -> bool {
+        if self.too_large {
+            return true;
+        }
+        let too_much = if self.jobs > JOBS_PER_BUILD_MAX || self.groups.len() > JOBS_PER_BUILD_MAX {
+            format!("the pipeline has over {JOBS_PER_BUILD_MAX} jobs; {JOBS_PER_BUILD_MAX} are the most")
+        } else if self.bytes > GRAPH_MAX_BYTES {
+            format!("the jobs have over {GRAPH_MAX_BYTES} bytes of commands, variables and settings")
+        } else if self.mentions > EDGES_PER_BUILD_MAX {
+            format!("the steps name over {EDGES_PER_BUILD_MAX} dependencies")
+        } else {
+            return false;
+        };
+        reader.error("too-large", span, too_much);
+        self.too_large = true;
+        true
+    }
 }
 
 /// What the steps of a document have if they say nothing else.
@@ -115,6 +153,13 @@ pub(crate) struct Step {
     pub(crate) kind: StepWord,
 }
 
+impl Step {
+    /// How many jobs it becomes.
+    pub(crate) fn jobs(&self) -> usize {
+        self.elements.iter().map(Element::jobs).fold(0, usize::saturating_add)
+    }
+}
+
 /// A step as one combination of its matrix has it.
 #[derive(Debug)]
 pub(crate) struct Element {
@@ -122,9 +167,25 @@ pub(crate) struct Element {
     pub(crate) skip: Option<String>,
     pub(crate) notify: Vec<Notify>,
     pub(crate) matrix: Vec<(String, String)>,
-    /// Of all its text.
+    /// What it costs each of its jobs: its text, and something for each value.
     pub(crate) bytes: usize,
     pub(crate) kind: StepKind,
+}
+
+impl Element {
+    /// How many jobs run at once for it, if it says so.
+    pub(crate) fn parallel(&self) -> Option<u32> {
+        match &self.kind {
+            StepKind::Command(command) => command.parallelism,
+            StepKind::Trigger(trigger) => trigger.parallelism,
+            StepKind::Wait { .. } | StepKind::Block(_) | StepKind::Input(_) => None,
+        }
+    }
+
+    /// How many jobs it becomes.
+    pub(crate) fn jobs(&self) -> usize {
+        self.parallel().map_or(1, |count| usize::try_from(count).unwrap_or(usize::MAX))
+    }
 }
 
 /// A group; its steps name it by index in their places.

@@ -615,6 +615,19 @@ fn a_match_that_would_never_end_is_an_error_soon() {
 }
 
 #[test]
+fn a_linear_match_of_a_large_pattern_with_a_long_text_is_an_error_at_once() {
+    let mut context = Context::default();
+    context.set("build.message", Value::Text("ab".repeat(32_000))).unwrap();
+    let large = format!("build.message =~ /[ab]*a{}c/", "[ab]{1000}".repeat(8));
+    let error = decide(&large, EntryPoint::BuildCondition, &context).unwrap_err();
+    assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Evaluation, "the match takes too long"));
+    assert_eq!(decide("build.message =~ /^[ab]{1000}/", EntryPoint::BuildCondition, &context), Ok(true));
+    let many = vec!["build.message =~ /c[ab]{1000}/"; 30].join(" || ");
+    let error = decide(&many, EntryPoint::BuildCondition, &context).unwrap_err();
+    assert_eq!(error.message, "the match takes too long", "each is small, and together they are not");
+}
+
+#[test]
 fn expressions_beyond_the_limits_are_refused() {
     let deep = CONDITION_DEPTH_MAX + 1;
     refused(

@@ -4,9 +4,12 @@
 
 use std::fmt::Write as _;
 
-use windlass_pipeline::graph::{Command, Graph, ManualRetry, NodeKind, SignalMatch, SoftFail, StatusMatch, Supersede};
+use windlass_pipeline::graph::{
+    Command, Feature, Graph, ManualRetry, NodeKind, SignalMatch, SoftFail, StatusMatch, Supersede,
+};
 use windlass_pipeline::{Compiled, Inputs, compile, compile_with};
 use windlass_protocol::cause::CauseKind;
+use windlass_protocol::limits::{JOBS_PER_BUILD_MAX, OPTIONS_MAX};
 
 fn graph(text: &str) -> Graph {
     sound(compile(text, "pipeline.yml", &[]), text)
@@ -330,6 +333,65 @@ fn pipelines_that_multiply_beyond_the_limits_are_refused_before_they_are_built()
     let doubling: String =
         (1..40).fold("env:\n  A0: xxxxxxxx\n".to_owned(), |text, n| format!("{text}  A{n}: $A{m}$A{m}\n", m = n - 1));
     assert!(codes(&format!("{doubling}steps: [{{command: x}}]")).contains(&"too-large"));
+}
+
+/// A step for each number, in one line.
+fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
+    (0..count).map(line).collect::<Vec<_>>().join("")
+}
+
+#[test]
+fn texts_that_multiply_in_memory_are_refused_while_they_are_read() {
+    // Keys that no step has yet may come with an upload.
+    let inputs =
+        Inputs { served: Some(&[Feature::UnresolvedDependency, Feature::Input, Feature::Block]), ..Inputs::default() };
+    let codes = |text: &str| {
+        let compiled = compile_with(text, "p.yml", &inputs);
+        assert!(compiled.graph.is_none(), "{text:.80}");
+        let errors = compiled.diagnostics.iter().filter(|diagnostic| diagnostic.is_error());
+        errors.map(|diagnostic| diagnostic.code).collect::<Vec<_>>()
+    };
+    let words = format!("steps:\n{}{}- block\n", "- input\n".repeat(20_000), "- wait\n".repeat(20_000));
+    assert_eq!(codes(&words), ["too-large"], "merged waits, each after all that was before");
+    let mentions = lines(450, |n| format!("{n},"));
+    let wide = format!("steps: [{{command: x, parallelism: 9000, depends_on: [{mentions}]}}]");
+    assert_eq!(codes(&wide), ["too-large"], "numbers cost something too");
+    let tags = lines(40_000, |n| format!("t{n}: 1,"));
+    let all = format!("agents: {{{tags}}}\nsteps:\n{}", "- {command: x}\n".repeat(5_000));
+    assert_eq!(codes(&all), ["too-large"], "what the document gives each of its steps");
+    let named = lines(2_000, |n| format!("k{n},"));
+    let everywhere = format!(
+        "steps:\n- {{command: x, depends_on: &all [{named}]}}\n{}",
+        "- {command: x, depends_on: *all}\n".repeat(400)
+    );
+    assert_eq!(codes(&everywhere), ["too-large"], "dependencies by alias");
+}
+
+#[test]
+fn waits_that_a_block_acts_for_share_what_was_before_them() {
+    let half = JOBS_PER_BUILD_MAX / 2 - 10;
+    let text = format!("steps:\n{}{}- block\n", "- input\n".repeat(half), "- wait\n".repeat(half));
+    let graph = graph(&text);
+    assert_eq!(graph.nodes.len(), 2 * half + 1);
+    assert_eq!(graph.nodes.last().unwrap().depends_on.len(), half);
+}
+
+#[test]
+fn a_step_named_twice_is_waited_for_once_and_forgiven_only_if_both_say_so() {
+    let graph = graph(
+        "steps: [{key: a, command: x}, {key: b, command: x}, \
+         {command: y, depends_on: [{step: a, allow_failure: true}, b, a, {step: b, allow_failure: true}, b]}]",
+    );
+    assert_eq!(shape(&graph).lines().last().unwrap(), "2 y <- 0 1");
+    assert_eq!(graph.nodes[2].declared.as_ref().unwrap().len(), 2);
+}
+
+#[test]
+fn a_field_has_only_so_many_options() {
+    let options = |count| lines(count, |n| format!("{{label: l, value: v{n}}},"));
+    let gate = |count| format!("steps: [{{block: b, fields: [{{select: s, key: k, options: [{}]}}]}}]", options(count));
+    assert!(compile(&gate(OPTIONS_MAX), "p.yml", &[]).graph.is_some());
+    assert!(compile(&gate(OPTIONS_MAX + 1), "p.yml", &[]).graph.is_none());
 }
 
 #[test]

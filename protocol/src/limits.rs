@@ -343,6 +343,9 @@ pub const PIPELINE_EXPANDED_MAX_BYTES: usize = 8 * PIPELINE_MAX_BYTES;
 /// Lists and mappings within each other; readers walk them by recursion.
 pub const PIPELINE_DEPTH_MAX: usize = 64;
 
+/// Pipelines that a coordinator compiles at once; others wait for their turn.
+pub const COMPILES_MAX: usize = 2;
+
 /// Documents in one pipeline file (buildkite.md 23: uploads per build).
 pub const PIPELINE_DOCUMENTS_MAX: usize = 500;
 
@@ -388,6 +391,12 @@ pub const GLOB_DEPTH_MAX: usize = 16;
 
 /// Dependencies of all jobs of one build: wide steps that wait for each other multiply.
 pub const EDGES_PER_BUILD_MAX: usize = 50 * JOBS_PER_BUILD_MAX;
+
+/// Options of a select field, and values that are chosen at first.
+pub const OPTIONS_MAX: usize = 1_000;
+
+/// Visits of steps while the dependencies of a build are found: what is waited for through merged steps and uploads.
+pub const LINK_VISITS_MAX: usize = 20 * EDGES_PER_BUILD_MAX;
 
 /// Commands and variables of all jobs of one build together: it is stored, and held in memory while the build runs.
 pub const GRAPH_MAX_BYTES: usize = 64 << 20;

@@ -1,6 +1,6 @@
 //! `windlass agent`: an agent of a fleet.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use windlass_agent::Config;
@@ -8,7 +8,9 @@ use windlass_agent::config::{CACHE_DEFAULT_BYTES, ConfigFile};
 use windlass_agent_runner::runner::SLOT_USER_BASE;
 use windlass_git::Protocol;
 use windlass_protocol::Secret;
+use windlass_protocol::limits::SLOTS_MAX;
 
+use super::config::{self, Problems};
 use super::serve;
 use crate::error::{Code, Failure};
 use crate::ui::Ui;
@@ -72,62 +74,80 @@ pub(crate) struct AgentArguments {
     /// A TOML file; flags and environment win over it.
     #[arg(long, value_name = "FILE", env = "WINDLASS_CONFIG")]
     config: Option<PathBuf>,
+    /// Check the configuration and end.
+    #[arg(long)]
+    check_config: bool,
 }
 
 /// Runs an agent until it leaves.
-pub(crate) async fn run(arguments: AgentArguments, _ui: &Ui) -> Result<Code, Failure> {
-    serve::trace("info");
+pub(crate) async fn run(arguments: AgentArguments, ui: &Ui) -> Result<Code, Failure> {
+    serve::trace("info", ui);
+    let check_config = arguments.check_config;
     let config = resolve(arguments)?;
+    if check_config {
+        ui.say("the configuration is good");
+        return Ok(Code::Done);
+    }
     let signals = serve::signals()?;
     serve::agent_end(windlass_agent::run(config, signals).await)
 }
 
 fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
-    let file: ConfigFile = super::coordinator::read_config(arguments.config.as_deref(), "agent")?;
+    let mut problems = Problems::default();
+    let file: ConfigFile = config::read(arguments.config.as_deref(), "agent", &mut problems);
     let servers = if arguments.server.is_empty() { file.server } else { arguments.server };
     if servers.is_empty() {
-        return Err(Failure::usage("no coordinator was named").hint("give --server HOST:PORT"));
+        let nobody = Failure::usage("no coordinator was named").hint("give --server HOST:PORT");
+        problems.take::<()>(Err(nobody));
     }
     let slots = arguments.slots.or(file.slots).unwrap_or_else(serve::default_slots);
-    if slots == 0 || slots > windlass_protocol::limits::SLOTS_MAX {
-        return Err(Failure::usage(format!("--slots is between 1 and {}", windlass_protocol::limits::SLOTS_MAX)));
+    if slots == 0 || slots > SLOTS_MAX {
+        problems.take::<()>(Err(Failure::usage(format!("slots: between 1 and {SLOTS_MAX}"))));
     }
     let tags = if arguments.tag.is_empty() { file.tag } else { arguments.tag };
-    let token = match arguments.join_token_file.or(file.join_token_file) {
+    let tags = tags.iter().filter_map(|tag| problems.take(key_value(tag))).collect();
+    let join_token = match arguments.join_token_file.or(file.join_token_file) {
         None => None,
-        Some(path) => {
-            let text = std::fs::read_to_string(&path)
-                .map_err(|e| Failure::system(format!("the join token cannot be read from {}", path.display()), &e))?;
-            Some(Secret::new(text.trim().to_owned()))
-        }
+        Some(path) => problems.take(join_token(&path)),
     };
+    let cpus = arguments.cpus.or(file.cpus);
+    let memory = arguments.memory.or(file.memory);
+    let cache = file.cache.as_deref().and_then(|cache| problems.take(size::bytes(cache)));
     let protocols = match (arguments.git_protocol, file.git_protocols) {
         (named, None) => named,
         (named, Some(_)) if !named.is_empty() => named,
         (_, Some(words)) => {
             let named = words.iter().map(|word| word.parse()).collect::<Result<Vec<Protocol>, _>>();
-            named.map_err(|error| Failure::usage(format!("git_protocols: {error}")))?
+            let named = named.map_err(|error| Failure::usage(format!("git_protocols: {error}")));
+            problems.take(named).unwrap_or_default()
         }
     };
-    Ok(Config {
+    let config = Config {
         servers,
         data: arguments.data.or(file.data).unwrap_or_else(|| place::data_dir("agent")),
         name: arguments.name.or(file.name).unwrap_or_else(serve::hostname),
         slots,
-        cpu_millis: arguments.cpus.or(file.cpus).as_deref().map(size::cpu_millis).transpose()?,
-        memory_bytes: arguments.memory.or(file.memory).as_deref().map(size::bytes).transpose()?,
-        tags: tags.iter().map(|tag| key_value(tag)).collect::<Result<_, _>>()?,
-        join_token: token,
+        cpu_millis: cpus.as_deref().and_then(|cpus| problems.take(size::cpu_millis(cpus))),
+        memory_bytes: memory.as_deref().and_then(|memory| problems.take(size::bytes(memory))),
+        tags,
+        join_token,
         ephemeral_identity: arguments.ephemeral_identity || file.ephemeral_identity.unwrap_or(false),
         git_credentials: arguments.git_credentials.or(file.git_credentials),
         git_protocols: serve::git_protocols(protocols),
         once: arguments.once,
         slot_user_base: file.slot_user_base.unwrap_or(SLOT_USER_BASE),
-        cache_bytes: file.cache.as_deref().map_or(Ok(CACHE_DEFAULT_BYTES), size::bytes)?,
+        cache_bytes: cache.unwrap_or(CACHE_DEFAULT_BYTES),
         spawner: serve::spawner()?,
         docker_socket: place::engine_socket(file.docker_socket),
         alone: false,
-    })
+    };
+    problems.or(config)
+}
+
+fn join_token(path: &Path) -> Result<Secret<String>, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Failure::system(format!("the join token cannot be read from {}", path.display()), &e))?;
+    Ok(Secret::new(text.trim().to_owned()))
 }
 
 /// `k=v`.

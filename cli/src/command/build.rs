@@ -239,7 +239,8 @@ async fn why(arguments: &WhyArguments, ui: &Ui) -> Result<Code, Failure> {
         return Ok(Code::Done);
     }
     let text = raw.get("text").and_then(Value::as_str).unwrap_or_default();
-    ui.data(&format!("{} is {}: {text}", job.name(), job.state.replace('_', " ")));
+    let state = raw.get("state").and_then(Value::as_str).unwrap_or(&job.state).replace('_', " ");
+    ui.data(&format!("{} is {state}: {text}", job.name()));
     for obstacle in raw.get("obstacles").and_then(Value::as_array).into_iter().flatten() {
         let reason = obstacle.get("reason").and_then(Value::as_str).unwrap_or_default();
         let agents = obstacle.get("agents").and_then(Value::as_u64).unwrap_or_default();

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 use windlass_coordinator::config::{ConfigFile, GitConfig};
 use windlass_coordinator::vault::KeySources;
@@ -14,6 +13,7 @@ use windlass_git::{Protocol, Protocols};
 use windlass_protocol::Secret;
 use windlass_protocol::limits::{CERT_LIFE_MIN_MS, CERT_LIFE_MS, SERVER_CERT_LIFE_MAX_MS};
 
+use super::config::{self, Problems};
 use super::serve;
 use crate::error::{Code, Failure};
 use crate::place::{self, Announcement, Server};
@@ -78,7 +78,7 @@ pub(crate) struct CoordinatorArguments {
 
 /// Runs a coordinator until it is stopped.
 pub(crate) async fn run(arguments: CoordinatorArguments, ui: &Ui) -> Result<Code, Failure> {
-    serve::trace("info");
+    serve::trace("info", ui);
     let (check, check_config) = (arguments.check, arguments.check_config);
     let config = resolve(arguments)?;
     if check_config {
@@ -170,9 +170,10 @@ fn check_data(data: &Path, ui: &Ui) -> Result<Code, Failure> {
 }
 
 fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
-    let file: ConfigFile = read_config(arguments.config.as_deref(), "coordinator")?;
+    let mut problems = Problems::default();
+    let file: ConfigFile = config::read(arguments.config.as_deref(), "coordinator", &mut problems);
     if let Some(store) = arguments.store.or(file.store) {
-        StoreUrl::parse(&store).map_err(|e| Failure::of(Code::Usage, &e))?;
+        problems.take(StoreUrl::parse(&store).map_err(|e| Failure::of(Code::Usage, &e)));
     }
     let listen = match arguments.listen.or(file.listen) {
         Some(listen) => listen,
@@ -186,7 +187,10 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
     match (arguments.tls_cert.or(file.tls_cert), arguments.tls_key.or(file.tls_key)) {
         (Some(cert), Some(key)) => config.http = Http::Files { cert, key },
         (None, None) => {}
-        _ => return Err(Failure::usage("a certificate and its key are given together")),
+        _ => {
+            let lonely = Failure::usage("tls_cert and tls_key: a certificate and its key are given together");
+            problems.take::<()>(Err(lonely));
+        }
     }
     config.advertise = if arguments.advertise.is_empty() { file.advertise } else { arguments.advertise };
     if let Some(days) = file.retention_days {
@@ -196,10 +200,12 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
         config.policy.artifact_retention_ms = days.saturating_mul(86_400_000);
     }
     if let Some(seconds) = file.agent_certificate_seconds {
-        config.lives.agent_ms = life_ms("agent_certificate_seconds", seconds, CERT_LIFE_MS)?;
+        let life = problems.take(life_ms("agent_certificate_seconds", seconds, CERT_LIFE_MS));
+        config.lives.agent_ms = life.unwrap_or(config.lives.agent_ms);
     }
     if let Some(seconds) = file.server_certificate_seconds {
-        config.lives.server_ms = life_ms("server_certificate_seconds", seconds, SERVER_CERT_LIFE_MAX_MS)?;
+        let life = problems.take(life_ms("server_certificate_seconds", seconds, SERVER_CERT_LIFE_MAX_MS));
+        config.lives.server_ms = life.unwrap_or(config.lives.server_ms);
     }
     let old_files = arguments.secrets_old_key_file;
     config.secrets = KeySources {
@@ -220,7 +226,7 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
     if let Some(max) = file.timeout_max_minutes {
         config.policy.timeout_max_ms = minutes(max);
     }
-    Ok(config)
+    problems.or(config)
 }
 
 fn protocols_of(names: &[String]) -> Result<Protocols, Failure> {
@@ -230,22 +236,4 @@ fn protocols_of(names: &[String]) -> Result<Protocols, Failure> {
 /// A path that does not depend on the working directory.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|e| Failure::system(format!("{} cannot be resolved", path.display()), &e))
-}
-
-/// The TOML file of a role: the one that is named, else the first of the usual places that exists.
-pub(crate) fn read_config<T: DeserializeOwned + Default>(named: Option<&Path>, role: &str) -> Result<T, Failure> {
-    let usual = || {
-        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-        [home.join(format!(".config/windlass/{role}.toml")), PathBuf::from(format!("/etc/windlass/{role}.toml"))]
-            .into_iter()
-            .find(|path| path.exists())
-    };
-    let Some(path) = named.map(Path::to_owned).or_else(usual) else { return Ok(T::default()) };
-    let text = std::fs::read_to_string(&path)
-        .map_err(|e| Failure::system(format!("the configuration {} cannot be read", path.display()), &e))?;
-    toml::from_str(&text).map_err(|e| {
-        let mut failure = Failure::usage(format!("{}: {}", path.display(), e.message()));
-        failure.causes = e.to_string().lines().map(str::to_owned).collect();
-        failure
-    })
 }

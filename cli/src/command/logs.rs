@@ -43,7 +43,7 @@ pub(crate) struct LogsArguments {
 
 /// Prints logs.
 pub(crate) async fn run(arguments: LogsArguments, ui: &Ui) -> Result<Code, Failure> {
-    super::serve::trace("warn");
+    super::serve::trace("warn", ui);
     let reached = reach::to_read(&arguments.server).await?;
     let printed = show(&arguments, reached.client(), ui).await;
     reached.end().await;

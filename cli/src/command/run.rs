@@ -77,7 +77,7 @@ struct Plan {
 
 /// Runs a directory.
 pub(crate) async fn run(arguments: RunArguments, ui: &Ui) -> Result<Code, Failure> {
-    serve::trace("warn");
+    serve::trace("warn", ui);
     let plan = plan(&arguments, ui)?;
     let mut signals = serve::signals()?;
     let host = tokio::select! {

@@ -15,12 +15,14 @@ use windlass_protocol::Secret;
 use crate::SPAWNER;
 use crate::error::{Code, Failure};
 use crate::place;
+use crate::ui::Ui;
 
-/// Starts tracing to stderr: `WINDLASS_LOG`, else what an operator follows.
-pub(crate) fn trace(default: &str) {
+/// Starts tracing to stderr: `WINDLASS_LOG`, else what an operator follows; with colours where a terminal reads it.
+pub(crate) fn trace(default: &str, ui: &Ui) {
     let filter = EnvFilter::try_from_env("WINDLASS_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ui.has_colour());
     // A second start in the same process keeps the first one's.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = lines.with_writer(std::io::stderr).try_init();
 }
 
 /// The process's signals, in order (F19).

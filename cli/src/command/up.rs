@@ -39,7 +39,7 @@ pub(crate) struct UpArguments {
 
 /// Runs both until they are stopped.
 pub(crate) async fn run(arguments: UpArguments, ui: &Ui) -> Result<Code, Failure> {
-    serve::trace("info");
+    serve::trace("info", ui);
     let data = coordinator::absolute(&arguments.data.unwrap_or_else(|| place::data_dir("up")))?;
     let slots = arguments.slots.unwrap_or_else(serve::default_slots);
     let mut signals = serve::signals()?;

@@ -1,12 +1,13 @@
-//! Why a job waits, in words that tell what to do.
+//! Why a job waits, or how it ended, in words that tell what to do.
 
 use std::fmt;
 
-use windlass_protocol::{JobId, WallMs};
+use windlass_protocol::{Cause, CauseKind, JobId, WallMs};
 
+use crate::deps::{Standing, standing, verdict};
 use crate::effect::AgentState;
 use crate::place::{fits, has_tags, pool_serves, share};
-use crate::row::JobState;
+use crate::row::{JobRow, JobState};
 use crate::state::Core;
 
 /// Why a job does not run.
@@ -122,6 +123,85 @@ impl fmt::Display for Why {
     }
 }
 
+/// How a job that does not wait stands: how it ended, or that it runs. `jobs` are those of its build, in order.
+#[must_use]
+pub fn settled(job: &JobRow, jobs: &[JobRow]) -> String {
+    let mut text = match job.state {
+        JobState::Passed => "it passed".to_owned(),
+        JobState::Failed | JobState::TimedOut | JobState::Expired | JobState::Canceled => return ended_badly(job),
+        JobState::WaitingFailed | JobState::BlockedFailed => return never_ran(job, jobs),
+        JobState::Unblocked | JobState::UnblockedFailed => match &job.unblocked {
+            Some(opened) => format!("{} opened it", opened.by.name),
+            None => "it was opened".to_owned(),
+        },
+        JobState::Skipped => "it is not to be run".to_owned(),
+        JobState::Broken => "its conditions exclude it from this build".to_owned(),
+        JobState::Canceling => "it is being canceled".to_owned(),
+        JobState::TimingOut => "its time is over, and its end is awaited".to_owned(),
+        JobState::Assigned | JobState::Accepted => "an agent prepares it".to_owned(),
+        JobState::Running => "it runs".to_owned(),
+        JobState::Pending
+        | JobState::Waiting
+        | JobState::Blocked
+        | JobState::Limiting
+        | JobState::Limited
+        | JobState::Scheduled => "it waits".to_owned(),
+    };
+    if let Some(cause) = &job.cause {
+        text.push_str(&format!(": {}", cause.detail));
+    }
+    text
+}
+
+/// A job that failed, was canceled or took too long: by what, and after how many tries.
+fn ended_badly(job: &JobRow) -> String {
+    let mut text = match (job.state, job.exit_status, job.signal) {
+        (JobState::Canceled, ..) => "it was canceled".to_owned(),
+        (JobState::TimedOut, ..) => "its time was over".to_owned(),
+        (JobState::Expired, ..) => "no agent took it in time".to_owned(),
+        (_, _, Some(signal)) => format!("signal {signal} ended it"),
+        (_, Some(status), None) => format!("it failed with exit status {status}"),
+        (_, None, None) => "it failed".to_owned(),
+    };
+    match &job.cause {
+        // The state says as much.
+        Some(Cause { kind: CauseKind::Canceled | CauseKind::Timeout | CauseKind::Expired, detail, .. }) => {
+            text.push_str(&format!(" ({detail})"));
+        }
+        Some(cause) => text.push_str(&format!(" ({cause})")),
+        None => {}
+    }
+    if job.attempts.len() > 1 {
+        text.push_str(&format!(", after {} attempts", job.attempts.len()));
+    }
+    if job.soft_failed {
+        text.push_str("; its failure is allowed");
+    }
+    text
+}
+
+/// A job that its dependencies kept from running: which ones.
+fn never_ran(job: &JobRow, jobs: &[JobRow]) -> String {
+    let kept = job.node.depends_on.iter().filter_map(|edge| {
+        let other = jobs.iter().find(|other| other.index == edge.node)?;
+        let forgiving = edge.allow_failure || job.node.allow_dependency_failure;
+        let (_, fails) = verdict(standing(other), forgiving);
+        let how = match other.state {
+            JobState::Canceled => "was canceled",
+            JobState::TimedOut => "timed out",
+            JobState::WaitingFailed | JobState::BlockedFailed => "did not run either",
+            _ => "failed",
+        };
+        fails.then(|| format!("{} {how}", other.node.label))
+    });
+    let kept: Vec<String> = kept.collect();
+    match (kept.is_empty(), &job.cause) {
+        (false, _) => format!("it did not run: {}", kept.join(", ")),
+        (true, Some(cause)) => format!("it did not run ({cause})"),
+        (true, None) => "it did not run: its build ended first".to_owned(),
+    }
+}
+
 impl Core {
     /// Why a job in memory does not run; `None` if it is not in memory.
     #[must_use]
@@ -135,7 +215,7 @@ impl Core {
                     let id = build.jobs.get(usize::try_from(edge.node).ok()?)?;
                     let standing = self.standing_of(*id);
                     let label = &self.jobs.get(id)?.row.node.label;
-                    (standing != crate::deps::Standing::Good).then(|| label.clone())
+                    (standing != Standing::Good).then(|| label.clone())
                 });
                 let unmet: Vec<String> = unmet.collect();
                 if unmet.is_empty() && !job.row.node.unresolved.is_empty() {

@@ -7,9 +7,9 @@ use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use windlass_coordinator_core::Rejected;
-use windlass_coordinator_core::explain::Why;
+use windlass_coordinator_core::explain::{Why, settled};
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{BuildRows, JobState, Scope};
+use windlass_coordinator_core::row::{BuildRows, JobRow, JobState, Scope};
 use windlass_pipeline::graph::{Gate, Misfit, NodeKind};
 use windlass_protocol::{AttemptId, JobId};
 
@@ -199,17 +199,19 @@ pub(crate) async fn why(
         job_id,
         state: row.state,
         kind: "ended",
-        text: String::new(),
+        text: settled(row, &rows.jobs),
         dependencies: vec![],
         obstacles: vec![],
     };
-    let Some(why) = why else {
-        reason.text = "its build has ended".to_owned();
-        return Ok(Json(reason));
-    };
+    let Some(why) = why else { return Ok(Json(reason)) };
     reason.text = why.to_string();
     reason.kind = match why {
-        Why::NotWaiting(_) => "not_waiting",
+        Why::NotWaiting(state) => {
+            // The core knows volatile progress that no row has.
+            let now = JobRow { state, ..row.clone() };
+            (reason.state, reason.text) = (state, settled(&now, &rows.jobs));
+            if state.is_final() { "ended" } else { "not_waiting" }
+        }
         Why::Dependencies(labels) => {
             reason.dependencies = labels;
             "dependencies"

@@ -1,6 +1,6 @@
 //! Making builds: a pipeline is found, compiled and narrowed, its source looked for, and the core asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
@@ -32,6 +32,7 @@ use super::definition::{self, Definition};
 use super::extract::JsonBody;
 use super::problem::{Kind, Problem};
 use super::shape::Build;
+use crate::compiling;
 use crate::definitions::{self, Standing, Wanted};
 use crate::desk::DeskError;
 use crate::facts::{Facts, UNNAMED, beneath, says_number};
@@ -358,8 +359,9 @@ async fn make(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Response
     let (id, found) = (super::id::make(|ids| ids.build(now().wall))?, Arc::new(found));
     for _ in 0..NUMBER_TRIES_MAX {
         let number = next_number(ground, &found).await?;
-        let (creator, compiling) = (caller.actor(), Arc::clone(&found));
-        let graph = blocking(move || compile(&compiling, &creator.name, id, number)).await?;
+        let (creator, text) = (caller.actor(), Arc::clone(&found));
+        let graph = compiling::in_turn(move || compile(&text, &creator.name, id, number));
+        let graph = graph.await.map_err(|error| Problem::internal(&error))??;
         let submit = Box::new(found.submit(id, number, graph, caller));
         let (id, existing) = match ground.fleet.desk.request(caller.actor(), Request::Submit(submit)).await {
             Ok(Reply::Submitted { build, existing }) => (build, existing),
@@ -583,16 +585,17 @@ pub(crate) fn graph_of(compiled: Compiled) -> Result<Graph, Problem> {
 /// Keeps some steps, with what they depend on or without. Edges to steps that are left out are left out.
 fn narrow(graph: Graph, steps: &Steps) -> Result<Graph, Problem> {
     let mut kept = vec![false; graph.nodes.len()];
-    let mut open = Vec::new();
-    for key in &steps.keys {
-        let by_key = |node: &windlass_pipeline::graph::Node| node.key.as_ref() == Some(key);
-        let by_label = |node: &windlass_pipeline::graph::Node| node.label == *key;
-        let named = if graph.nodes.iter().any(by_key) { &by_key as &dyn Fn(&_) -> bool } else { &by_label };
-        let before = open.len();
-        open.extend(graph.nodes.iter().enumerate().filter(|(_, node)| named(node)).map(|(index, _)| index));
-        if open.len() == before {
-            return Err(unknown_step(&graph, key));
+    let (mut by_key, mut by_label) = (BTreeMap::<_, Vec<usize>>::new(), BTreeMap::<_, Vec<usize>>::new());
+    for (index, node) in graph.nodes.iter().enumerate() {
+        by_label.entry(node.label.as_str()).or_default().push(index);
+        if let Some(key) = &node.key {
+            by_key.entry(key.as_str()).or_default().push(index);
         }
+    }
+    let mut open: Vec<usize> = Vec::new();
+    for key in steps.keys.iter().map(String::as_str).collect::<BTreeSet<_>>() {
+        let named = by_key.get(key).or_else(|| by_label.get(key));
+        open.extend(named.ok_or_else(|| unknown_step(&graph, key))?);
     }
     while let Some(index) = open.pop() {
         if !std::mem::replace(&mut kept[index], true) && steps.with_dependencies {

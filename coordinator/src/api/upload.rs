@@ -17,6 +17,7 @@ use super::extract::{self, JsonBody};
 use super::problem::Problem;
 use super::shape::Build;
 use super::submit::{graph_of, variables};
+use crate::compiling;
 use crate::job_desk::compile_in;
 
 /// Steps to add.
@@ -68,7 +69,7 @@ pub(crate) async fn pipeline(
     let NewSteps { id, definition, definition_path, replace, env } = body.value;
     let (build, env) = (rows.build, variables(env)?);
     let build_id = build.id;
-    let compiled = tokio::task::spawn_blocking(move || {
+    let compiled = compiling::in_turn(move || {
         let graph = compile(&definition, &definition_path, &env, &build)?;
         Ok::<_, Problem>(Upload { attempt, epoch: None, id, definition, graph, replace })
     });

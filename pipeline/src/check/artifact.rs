@@ -1,5 +1,7 @@
 //! Artifacts that are fetched and that nothing makes: told, since scripts may do what a pipeline does not show.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::diagnostic::{Diagnostic, Span};
 use crate::glob::Glob;
 use crate::model::{CommandStep, Pipeline, StepKind};
@@ -11,10 +13,13 @@ const PLUGIN: &str = "artifacts-buildkite-plugin";
 /// Flags of `artifact download` that have no value.
 const BARE_FLAGS: [&str; 3] = ["--include-retried-jobs", "--no-http2", "--debug"];
 
+/// Comparisons of paths with globs; beyond it nothing is told, as it is only a warning.
+const COMPARISONS_MAX: usize = 1_000_000;
+
 /// What all steps upload, as far as it shows.
 #[derive(Default)]
 struct Uploads {
-    globs: Vec<String>,
+    globs: BTreeSet<String>,
     /// Something uploads files of which the pipeline does not say which.
     others: bool,
 }
@@ -37,10 +42,18 @@ pub(super) fn check(reader: &mut Reader, pipeline: &Pipeline) {
         }
         uploads.add(command);
     }
+    let mut fetched: BTreeMap<String, Span> = BTreeMap::new();
     for (span, command) in commands() {
         for wanted in downloads(command) {
-            uploads.satisfy(reader, span, &wanted);
+            fetched.entry(wanted).or_insert(span);
         }
+    }
+    if fetched.len().saturating_mul(uploads.globs.len()) > COMPARISONS_MAX {
+        return;
+    }
+    let known = uploads.known();
+    for (wanted, span) in fetched {
+        uploads.satisfy(reader, span, &wanted, known.as_deref());
     }
 }
 
@@ -53,7 +66,15 @@ impl Uploads {
         }
     }
 
-    fn satisfy(&self, reader: &mut Reader, span: Span, wanted: &str) {
+    /// The globs without variables; `None` if there are others.
+    fn known(&self) -> Option<Vec<Glob>> {
+        if self.globs.iter().any(|glob| glob.contains('$')) {
+            return None;
+        }
+        Some(self.globs.iter().filter_map(|glob| Glob::parse(glob.trim_start_matches("./")).ok()).collect())
+    }
+
+    fn satisfy(&self, reader: &mut Reader, span: Span, wanted: &str, known: Option<&[Glob]>) {
         if self.others {
             return;
         }
@@ -64,11 +85,9 @@ impl Uploads {
             return;
         }
         let unsure = |text: &str| text.contains(['$', '`', '*', '?', '[', '{']) || text.contains("{{");
-        let matches = |glob: &String| {
-            let glob = glob.trim_start_matches("./");
-            glob.contains('$') || Glob::parse(glob).is_ok_and(|glob| glob.matches(wanted.trim_start_matches("./")))
-        };
-        if !unsure(wanted) && !self.globs.iter().any(matches) {
+        let path = wanted.trim_start_matches("./");
+        let named = known.is_none_or(|globs| globs.iter().any(|glob| glob.matches(path)));
+        if !unsure(wanted) && !named {
             let message = format!("the step downloads `{}`, which no step's `artifact_paths` name", shown(wanted));
             reader.warning("artifact-not-uploaded", span, message);
         }

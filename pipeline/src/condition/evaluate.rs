@@ -1,8 +1,8 @@
 //! Values of an expression (reference 15.5).
 
-use super::context::{Context, Value};
+use super::context::{Context, Environment, Value};
 use super::error::{Error, ErrorKind};
-use super::regex::Pattern;
+use super::regex::{Effort, Pattern};
 use super::syntax::{Comparison, Expression, Kind};
 use super::template::{self, Lookup};
 use super::variable;
@@ -25,15 +25,20 @@ impl Outcome<'_> {
     }
 }
 
-/// Whether an expression, checked already, holds.
-pub(super) fn evaluate(expression: &Expression, context: &Context) -> Result<bool, Error> {
-    let environment = context.environment();
-    Ok(Evaluation { context, environment: &environment }.of(expression)?.is_true())
+/// Whether an expression, checked already, holds. `environment` is the context's.
+pub(super) fn evaluate(
+    expression: &Expression,
+    context: &Context,
+    environment: &Environment,
+    effort: &Effort,
+) -> Result<bool, Error> {
+    Ok(Evaluation { context, environment, effort }.of(expression)?.is_true())
 }
 
 struct Evaluation<'a> {
     context: &'a Context,
     environment: &'a dyn Lookup,
+    effort: &'a Effort,
 }
 
 impl Evaluation<'_> {
@@ -112,13 +117,13 @@ impl Evaluation<'_> {
         Ok(match operator {
             Comparison::Equal => left == right.0,
             Comparison::NotEqual => left != right.0,
-            Comparison::Match => matches(&left, &right)?,
-            Comparison::NoMatch => !matches(&left, &right)?,
+            Comparison::Match => self.matches(&left, &right)?,
+            Comparison::NoMatch => !self.matches(&left, &right)?,
             Comparison::Includes => match (&left, &right.0) {
                 (Outcome::List(items), Outcome::Text(wanted)) => items.contains(wanted),
                 (Outcome::List(items), Outcome::Regex(pattern)) => {
                     for item in items {
-                        if pattern.is_match(item, &right.1.span)? {
+                        if pattern.is_match(item, &right.1.span, self.effort)? {
                             return Ok(true);
                         }
                     }
@@ -128,13 +133,13 @@ impl Evaluation<'_> {
             },
         })
     }
-}
 
-/// Null matches nothing.
-fn matches(left: &Outcome<'_>, right: &(Outcome<'_>, &Expression)) -> Result<bool, Error> {
-    match (left, &right.0) {
-        (Outcome::Text(text), Outcome::Regex(pattern)) => pattern.is_match(text, &right.1.span),
-        _ => Ok(false),
+    /// Null matches nothing.
+    fn matches(&self, left: &Outcome<'_>, right: &(Outcome<'_>, &Expression)) -> Result<bool, Error> {
+        match (left, &right.0) {
+            (Outcome::Text(text), Outcome::Regex(pattern)) => pattern.is_match(text, &right.1.span, self.effort),
+            _ => Ok(false),
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! The dialect is read and checked here, and written anew for the engine: what the dialect does not know is refused with
 //! its place, and what the engine alone knows cannot slip through. Patterns without look-ahead and back-references run in
-//! linear time; the others within [`REGEX_EFFORT_MAX`].
+//! time linear in text and pattern; the others step back. Either way a match takes its cost from an [`Effort`].
 
 mod class;
 mod translate;
 
+use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
 
@@ -15,6 +16,24 @@ use windlass_protocol::limits::{REGEX_EFFORT_MAX, REGEX_MAX_BYTES};
 
 use super::error::{Error, ErrorKind};
 
+/// What the matches of some conditions may still cost together: states of a pattern times bytes of a text.
+#[derive(Debug)]
+pub(crate) struct Effort(Cell<usize>);
+
+impl Effort {
+    /// For so many matches of the most that one may cost.
+    pub(crate) const fn for_matches(count: usize) -> Self {
+        Self(Cell::new(REGEX_EFFORT_MAX.saturating_mul(count)))
+    }
+
+    /// Takes that much; `false`, and nothing is left, if it is not there.
+    fn take(&self, cost: usize) -> bool {
+        let left = self.0.get().checked_sub(cost);
+        self.0.set(left.unwrap_or(0));
+        left.is_some()
+    }
+}
+
 /// A regular expression as it is written, checked.
 #[derive(Debug, Clone)]
 pub(super) struct Pattern {
@@ -22,6 +41,8 @@ pub(super) struct Pattern {
     flags: String,
     /// For the engine.
     translated: String,
+    /// About.
+    states: usize,
     /// Ready, if it runs in linear time. The others are made for the text that they meet.
     linear: Option<Regex>,
 }
@@ -53,20 +74,36 @@ impl Pattern {
         let made = build(&translated.pattern, 1)
             .map_err(|_| Error::new(ErrorKind::Parse, "the regular expression is too large", span.clone()))?;
         let linear = translated.linear.then_some(made);
-        Ok(Self { source: source.to_owned(), flags: flags.to_owned(), translated: translated.pattern, linear })
+        Ok(Self {
+            source: source.to_owned(),
+            flags: flags.to_owned(),
+            translated: translated.pattern,
+            states: translated.states,
+            linear,
+        })
     }
 
     /// Whether it matches anywhere in the text.
-    pub(super) fn is_match(&self, text: &[u8], span: &Range<usize>) -> Result<bool, Error> {
+    pub(super) fn is_match(&self, text: &[u8], span: &Range<usize>, effort: &Effort) -> Result<bool, Error> {
+        let too_long = || Error::new(ErrorKind::Evaluation, "the match takes too long", span.clone());
         let text = characters(text);
+        let length = text.len().max(64);
+        let cost = length.saturating_mul(self.states);
+        if cost > REGEX_EFFORT_MAX || !effort.take(cost) {
+            return Err(too_long());
+        }
         let matched = match &self.linear {
             Some(regex) => regex.is_match(text.as_str()),
             None => {
-                let steps = (REGEX_EFFORT_MAX / text.len().max(64)).min(1_000_000);
+                let steps = (REGEX_EFFORT_MAX / length).min(1_000_000);
+                // What steps back is taken to do all of them.
+                if !effort.take(REGEX_EFFORT_MAX / 16) {
+                    return Err(too_long());
+                }
                 build(&self.translated, steps).and_then(|regex| regex.is_match(text.as_str()))
             }
         };
-        matched.map_err(|_| Error::new(ErrorKind::Evaluation, "the match takes too long", span.clone()))
+        matched.map_err(|_| too_long())
     }
 }
 

@@ -1,5 +1,7 @@
 //! A matrix: its combinations, and a step as one of them has it (reference 8.1, 8.2).
 
+use std::collections::BTreeMap;
+
 use windlass_protocol::limits::{
     MATRIX_ADJUSTMENTS_MAX, MATRIX_DIMENSIONS_MAX, MATRIX_JOBS_MAX, MATRIX_VALUE_MAX_BYTES, MATRIX_VALUES_MAX,
 };
@@ -290,10 +292,15 @@ fn replace(reader: &mut Reader, node: &mut Node, choice: &[(String, String)]) {
 /// Keys that became the same: the last one wins, at the first one's position (reference 1.3).
 fn unique(map: &mut Map) {
     let entries = std::mem::take(map.entries_mut());
+    let mut at: BTreeMap<String, usize> = BTreeMap::new();
     for entry in entries {
-        match map.entries_mut().iter_mut().find(|known| known.key == entry.key) {
-            Some(known) => known.value = entry.value,
-            None => map.entries_mut().push(entry),
+        let list = map.entries_mut();
+        match at.get(&entry.key) {
+            Some(&known) => list[known].value = entry.value,
+            None => {
+                at.insert(entry.key.clone(), list.len());
+                list.push(entry);
+            }
         }
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! The same walk serves a pipeline's text and a build that an upload has grown: it looks at places, not at texts.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use windlass_protocol::limits::EDGES_PER_BUILD_MAX;
+use windlass_protocol::limits::{EDGES_PER_BUILD_MAX, LINK_VISITS_MAX};
 
 use super::{Dependency, Place};
 
@@ -56,7 +57,7 @@ pub(crate) struct Linked {
     pub(crate) unresolved: Vec<Vec<Dependency>>,
     /// Waits that a block beside them acts for.
     pub(crate) merged: Vec<bool>,
-    /// There are more edges than a build may have; the rest is left out.
+    /// There are more edges than a build may have, or they take longer to find than it may; the rest is left out.
     pub(crate) too_many: bool,
 }
 
@@ -69,6 +70,17 @@ enum Item {
 /// An item that is waited for, and whether its failure is forgiven.
 type Wanted = (Item, bool);
 
+/// What the places alone make an item wait for.
+#[derive(Debug, Clone, Copy)]
+struct Implicit {
+    /// The last barrier before it, whose failure is never forgiven (reference 6.3).
+    barrier: Option<Item>,
+    /// Whoever uploaded it.
+    uploader: Option<usize>,
+    /// For a barrier: which segment is before it, how much of that, and whether its failures are forgiven.
+    before: Option<(usize, usize, bool)>,
+}
+
 struct Linker<'a> {
     steps: &'a [LinkStep<'a>],
     groups: &'a [LinkGroup<'a>],
@@ -78,7 +90,11 @@ struct Linker<'a> {
     uploads: BTreeMap<usize, Vec<Item>>,
     merged: Vec<bool>,
     /// What the places alone make each step, and each group, wait for.
-    implicit: BTreeMap<Item, Vec<Wanted>>,
+    implicit: BTreeMap<Item, Implicit>,
+    /// What stands between two barriers that act.
+    segments: Vec<Vec<Item>>,
+    /// What may still be visited.
+    visits: Cell<usize>,
 }
 
 /// Finds all edges.
@@ -91,6 +107,8 @@ pub(crate) fn link(steps: &[LinkStep<'_>], groups: &[LinkGroup<'_>]) -> Linked {
         uploads: BTreeMap::new(),
         merged: vec![false; steps.len()],
         implicit: BTreeMap::new(),
+        segments: Vec::new(),
+        visits: Cell::new(LINK_VISITS_MAX),
     };
     let scopes = linker.survey();
     scopes.iter().for_each(|scope| linker.merge(scope));
@@ -104,7 +122,7 @@ pub(crate) fn link(steps: &[LinkStep<'_>], groups: &[LinkGroup<'_>]) -> Linked {
             linker.edges_of(step, EDGES_PER_BUILD_MAX - total)
         };
         total += edges.len();
-        linked.too_many |= total >= EDGES_PER_BUILD_MAX;
+        linked.too_many |= total >= EDGES_PER_BUILD_MAX || linker.visits.get() == 0;
         linked.edges.push(edges);
         linked.unresolved.push(unresolved);
     }
@@ -176,15 +194,12 @@ impl<'a> Linker<'a> {
 
     fn walk(&mut self, scope: &[Item]) {
         let mut barrier: Option<Item> = None;
-        let mut segment: Vec<Item> = Vec::new();
+        let mut segment = self.begin_segment();
         for item in scope.iter().copied() {
-            // The previous barrier's failure is final: it is never forgiven (reference 6.3).
-            let mut wanted: Vec<Wanted> = barrier.map(|barrier| (barrier, false)).into_iter().collect();
             let uploader = match item {
                 Item::Step(step) => self.steps[step].uploaded_by,
                 Item::Group(group) => self.groups[group].uploaded_by,
             };
-            wanted.extend(uploader.map(|step| (Item::Step(step), false)));
             let (barring, acting) = match item {
                 Item::Step(step) => {
                     let acting = !self.steps[step].removed && !self.merged[step];
@@ -192,20 +207,40 @@ impl<'a> Linker<'a> {
                 }
                 Item::Group(_) => (false, true),
             };
-            if barring {
-                let forgives = self.forgives(item);
-                wanted.extend(segment.iter().map(|item| (*item, forgives)));
-            }
-            self.implicit.insert(item, wanted);
+            let before = barring.then(|| (segment, self.segments[segment].len(), self.forgives(item)));
+            self.implicit.insert(item, Implicit { barrier, uploader, before });
             match (barring, acting) {
                 (true, true) => {
                     barrier = Some(item);
-                    segment.clear();
+                    segment = self.begin_segment();
                 }
                 (true, false) => {}
-                (false, _) => segment.push(item),
+                (false, _) => self.segments[segment].push(item),
             }
         }
+    }
+
+    fn begin_segment(&mut self) -> usize {
+        self.segments.push(Vec::new());
+        self.segments.len() - 1
+    }
+
+    /// What the places alone make an item wait for, in order.
+    fn implied(&self, item: Item) -> Vec<Wanted> {
+        let Some(implicit) = self.implicit.get(&item) else { return Vec::new() };
+        let mut wanted: Vec<Wanted> = implicit.barrier.map(|barrier| (barrier, false)).into_iter().collect();
+        wanted.extend(implicit.uploader.map(|step| (Item::Step(step), false)));
+        if let Some((segment, length, forgives)) = implicit.before {
+            wanted.extend(self.segments[segment][..length].iter().map(|item| (*item, forgives)));
+        }
+        wanted
+    }
+
+    /// Takes visits; none are left if there are not as many.
+    fn visit(&self, count: usize) -> bool {
+        let left = self.visits.get().saturating_sub(count);
+        self.visits.set(left);
+        left > 0
     }
 
     fn forgives(&self, item: Item) -> bool {
@@ -219,9 +254,12 @@ impl<'a> Linker<'a> {
             Item::Group(group) => self.groups[group].declared,
         };
         let Some(declared) = declared else {
-            return (self.implicit.get(&item).cloned().unwrap_or_default(), Vec::new());
+            let implied = self.implied(item);
+            self.visit(implied.len());
+            return (implied, Vec::new());
         };
         let (mut wanted, mut unresolved) = (Vec::new(), Vec::new());
+        self.visit(declared.len());
         for dependency in declared {
             match self.keys.get(dependency.key.as_str()) {
                 Some(&target) => {
@@ -268,7 +306,7 @@ impl<'a> Linker<'a> {
                     );
                 }
             }
-            if edges.list.len() >= room {
+            if edges.list.len() >= room || self.visits.get() == 0 {
                 break;
             }
         }
@@ -281,6 +319,9 @@ impl<'a> Linker<'a> {
         let mut seen: BTreeSet<Item> = BTreeSet::new();
         let mut open = vec![item];
         while let Some(item) = open.pop() {
+            if !self.visit(1) {
+                return;
+            }
             if !seen.insert(item) || targets.len() > room {
                 continue;
             }
@@ -303,6 +344,7 @@ impl<'a> Linker<'a> {
     fn is_uploaded_by(&self, step: usize, uploader: usize) -> bool {
         let mut at = step;
         for _ in 0..self.steps.len() {
+            self.visit(1);
             let group = self.steps[at].place.group.and_then(|group| self.groups.get(to_usize(group)));
             match self.steps[at].uploaded_by.or_else(|| group.and_then(|group| group.uploaded_by)) {
                 Some(by) if by == uploader => return true,

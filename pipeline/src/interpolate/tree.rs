@@ -183,6 +183,10 @@ impl Walk<'_> {
                 *text = expanded.text;
             }
             Err(error) => {
+                if let Error::TooLarge = error {
+                    // Told once for each text, and tried no further.
+                    *self.room = 0;
+                }
                 let finding = self.refusal(text, span, &error);
                 self.findings.push(finding);
             }

@@ -1,5 +1,7 @@
 //! `depends_on` in all its forms (reference 6.2).
 
+use std::collections::BTreeMap;
+
 use super::{Dependency, Named, attribute};
 use crate::read::Reader;
 use crate::yaml::{Entry, Kind, Map, Node};
@@ -9,7 +11,7 @@ pub(super) fn read(reader: &mut Reader, entry: &Entry) -> Option<Vec<Dependency>
     match &entry.value.kind {
         Kind::Null => Some(Vec::new()),
         Kind::Text(text) if text.is_empty() => Some(Vec::new()),
-        Kind::List(items) => Some(items.iter().filter_map(|item| one(reader, item)).collect()),
+        Kind::List(items) => Some(distinct(items.iter().filter_map(|item| one(reader, item)))),
         Kind::Text(_) | Kind::Int(_) | Kind::Bool(_) | Kind::Float(_) => {
             Some(one(reader, &entry.value).into_iter().collect())
         }
@@ -19,6 +21,22 @@ pub(super) fn read(reader: &mut Reader, entry: &Entry) -> Option<Vec<Dependency>
             None
         }
     }
+}
+
+/// Each step once; its failure is forgiven only if every mention says so.
+fn distinct(mentions: impl Iterator<Item = Dependency>) -> Vec<Dependency> {
+    let mut list: Vec<Dependency> = Vec::new();
+    let mut at: BTreeMap<String, usize> = BTreeMap::new();
+    for mention in mentions {
+        match at.get(&mention.step.text) {
+            Some(&index) => list[index].allow_failure &= mention.allow_failure,
+            None => {
+                at.insert(mention.step.text.clone(), list.len());
+                list.push(mention);
+            }
+        }
+    }
+    list
 }
 
 fn one(reader: &mut Reader, node: &Node) -> Option<Dependency> {

@@ -35,7 +35,8 @@ pub(crate) fn read(reader: &mut Reader, document: &Node, pipeline: &mut Pipeline
 
 fn mapping(reader: &mut Reader, document: &Node, map: &Map, pipeline: &mut Pipeline) {
     attribute::check(reader, map, &attribute::TOP);
-    step::note_attributes(reader, &of_commands(map));
+    // What of the top level goes to every command step.
+    step::note_attributes(reader, &some_of(map, &["secrets", "checkout", "cache"]));
     let env = map.get("env").map(|entry| command::variables(reader, "env", &entry.value)).unwrap_or_default();
     pipeline.env = expand::merge([pipeline.env.as_slice(), &env]);
     let notify = map.get("notify").map(|entry| notify::read(reader, entry, Level::Build));
@@ -60,16 +61,22 @@ fn mapping(reader: &mut Reader, document: &Node, map: &Map, pipeline: &mut Pipel
             );
         }
     }
+    let elements: usize = pipeline.steps[first..].iter().map(|step| step.elements.len()).sum();
+    let each = step::bytes_of(&some_of(map, &["agents", "image", "secrets", "checkout", "cache"]));
+    pipeline.bytes = pipeline.bytes.saturating_add(elements.saturating_mul(each));
+    if pipeline.is_too_large(reader, document.span) {
+        return;
+    }
     for step in &mut pipeline.steps[first..] {
-        expand::apply(&defaults, step);
+        expand::apply(&defaults, each, step);
     }
 }
 
-/// What of the top level goes to every command step.
-fn of_commands(map: &Map) -> Map {
-    let mut rest = Map::default();
-    rest.entries_mut().extend(["secrets", "checkout", "cache"].iter().filter_map(|key| map.get(key)).cloned());
-    rest
+/// These attributes alone, those that are there.
+fn some_of(map: &Map, keys: &[&str]) -> Map {
+    let mut some = Map::default();
+    some.entries_mut().extend(keys.iter().filter_map(|key| map.get(key)).cloned());
+    some
 }
 
 fn steps(reader: &mut Reader, entry: &Entry, pipeline: &mut Pipeline) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use windlass_protocol::limits::{ALLOWED_TEAMS_MAX, FIELDS_MAX, FORMATS_MAX};
+use windlass_protocol::limits::{ALLOWED_TEAMS_MAX, FIELDS_MAX, FORMATS_MAX, OPTIONS_MAX};
 
 use super::attribute::{self, OPTION, SELECT_FIELD, TEXT_FIELD};
 use crate::diagnostic::{Diagnostic, Span};
@@ -159,12 +159,21 @@ fn select(reader: &mut Reader, map: &Map, span: Span) -> Option<FieldKind> {
         reader.error("no-options", span, "a select field has at least one option");
         return None;
     };
+    if items.len() > OPTIONS_MAX {
+        reader.error("too-many", span, format!("the field has {} options; {OPTIONS_MAX} are the most", items.len()));
+        return None;
+    }
     let options: Vec<Choice> = items.iter().filter_map(|item| option(reader, item)).collect();
     let multiple = map.get("multiple").and_then(|entry| reader.flag(entry)).unwrap_or(false);
     let default = map.get("default").map(|entry| reader.texts("default", &entry.value)).unwrap_or_default();
     if let Some(entry) = map.get("default") {
         if default.len() > 1 && !multiple {
             reader.error("too-many", entry.value.span, "several values are chosen at first, and only one may be");
+        }
+        if default.len() > OPTIONS_MAX {
+            let message = format!("{} values are chosen at first; {OPTIONS_MAX} are the most", default.len());
+            reader.error("too-many", entry.value.span, message);
+            return None;
         }
         for value in &default {
             if !options.iter().any(|option| option.value == *value) && !value.contains('$') {

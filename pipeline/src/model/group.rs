@@ -30,12 +30,14 @@ pub(super) fn read(reader: &mut Reader, span: Span, map: &Map, place: &Place, pi
         }
     };
     let index = u32::try_from(pipeline.groups.len()).unwrap_or(u32::MAX);
+    let depends_on = map.get("depends_on").and_then(|entry| depends::read(reader, entry));
+    pipeline.mentions += depends_on.as_ref().map_or(0, Vec::len);
     pipeline.groups.push(Group {
         span,
         place: place.clone(),
         key: key(reader, map),
         label: label(reader, map, &["group", "label", "name"]),
-        depends_on: map.get("depends_on").and_then(|entry| depends::read(reader, entry)),
+        depends_on,
         allow_dependency_failure: flag(reader, map, "allow_dependency_failure"),
         condition: condition::of_step(reader, map),
         if_changed: map.get("if_changed").and_then(|entry| changed::read(reader, entry)),

@@ -86,6 +86,9 @@ const FEATURES: [(&str, Feature); 14] = [
 /// Reads the steps of the top level, or those of a group.
 pub(super) fn read_all(reader: &mut Reader, items: &[Node], group: Option<u32>, pipeline: &mut Pipeline) {
     for (index, item) in (0..).zip(items) {
+        if pipeline.is_too_large(reader, item.span) {
+            return;
+        }
         let position = if group.is_some() { index } else { pipeline.positions };
         read(reader, item, &Place::of(group, position), pipeline);
         if group.is_none() {
@@ -96,7 +99,11 @@ pub(super) fn read_all(reader: &mut Reader, items: &[Node], group: Option<u32>, 
 
 fn read(reader: &mut Reader, node: &Node, place: &Place, pipeline: &mut Pipeline) {
     match &node.kind {
-        Value::Text(word) => pipeline.steps.extend(scalar(reader, node, word, place)),
+        Value::Text(word) => {
+            if let Some(step) = scalar(reader, node, word, place) {
+                pipeline.add(step);
+            }
+        }
         Value::Map(map) => mapping(reader, node, map, place, pipeline),
         Value::Null
         | Value::Bool(_)
@@ -207,11 +214,13 @@ fn mapping(reader: &mut Reader, node: &Node, outer: &Map, place: &Place, pipelin
     };
     check_keys(reader, map, table, kind);
     note_attributes(reader, map);
-    pipeline.steps.push(Step {
+    let depends_on = map.get("depends_on").and_then(|entry| depends::read(reader, entry));
+    pipeline.mentions += depends_on.as_ref().map_or(0, Vec::len);
+    pipeline.add(Step {
         span,
         place: place.clone(),
         key: key(reader, map),
-        depends_on: map.get("depends_on").and_then(|entry| depends::read(reader, entry)),
+        depends_on,
         allow_dependency_failure: flag(reader, map, "allow_dependency_failure"),
         condition: condition::of_step(reader, map),
         branches: condition::branches(reader, map),
@@ -275,17 +284,21 @@ fn element(reader: &mut Reader, span: Span, map: &Map, kind: Kind, matrix: Vec<(
     }
 }
 
-/// Bytes of all text in a mapping. Recursion ends at `PIPELINE_DEPTH_MAX`.
-fn bytes_of(map: &Map) -> usize {
-    map.iter().map(|entry| entry.key.len() + text_bytes(&entry.value)).sum()
+/// What a value costs beside its text wherever it is kept.
+const VALUE_BYTES: usize = 16;
+
+/// Bytes that a mapping costs each job that keeps it: its text, and something for each value. Recursion ends at
+/// `PIPELINE_DEPTH_MAX`.
+pub(super) fn bytes_of(map: &Map) -> usize {
+    map.iter().map(|entry| entry.key.len() + bytes_of_value(&entry.value)).sum()
 }
 
-fn text_bytes(node: &Node) -> usize {
+fn bytes_of_value(node: &Node) -> usize {
     match &node.kind {
-        Value::Text(text) | Value::Time(text) => text.len(),
-        Value::Map(map) => bytes_of(map),
-        Value::List(items) => items.iter().map(text_bytes).sum(),
-        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Unsigned(_) | Value::Float(_) => 0,
+        Value::Text(text) | Value::Time(text) => VALUE_BYTES + text.len(),
+        Value::Map(map) => VALUE_BYTES + bytes_of(map),
+        Value::List(items) => VALUE_BYTES + items.iter().map(bytes_of_value).sum::<usize>(),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Unsigned(_) | Value::Float(_) => VALUE_BYTES,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::effect::AgentState;
-use windlass_coordinator_core::explain::{Obstacle, Why};
+use windlass_coordinator_core::explain::{Obstacle, Why, settled};
 use windlass_coordinator_core::input::{AgentEvent, Request};
 use windlass_coordinator_core::row::{AttemptState, BuildState, JobState};
 use windlass_pipeline::graph::{SoftFail, StatusMatch, Supersede};
@@ -295,6 +295,25 @@ fn agents_that_are_silent_draining_sick_or_unfit_get_nothing_and_explain_says_wh
     let nowhere = shell.submit(graph(vec![step_with("x", |command| command.queue = "other".to_owned())]));
     let why = shell.core.explain(shell.job_id(nowhere, 0)).unwrap();
     assert_eq!(why.to_string(), "no pool serves queue `other` for trusted builds");
+}
+
+#[test]
+fn a_job_that_does_not_wait_tells_how_it_ended_and_one_that_never_ran_by_whose_fault() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let nodes = vec![step("a"), after(step("b"), &[0]), after(step("c"), &[1]), step("d")];
+    let build = shell.submit(graph(nodes));
+    let text = |shell: &Shell, job: usize| {
+        let jobs: Vec<_> = shell.jobs(build).into_iter().cloned().collect();
+        settled(&jobs[job], &jobs)
+    };
+    let offer = shell.offer(agent);
+    shell.run(agent, offer, 7);
+    assert_eq!(text(&shell, 0), "it failed with exit status 7");
+    assert_eq!(text(&shell, 1), "it did not run: a failed");
+    assert_eq!(text(&shell, 2), "it did not run: b did not run either");
+    shell.cancel(build);
+    assert_eq!(text(&shell, 3), "it is being canceled: enough");
 }
 
 #[test]

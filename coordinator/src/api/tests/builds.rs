@@ -129,6 +129,11 @@ async fn a_job_can_be_canceled_alone_and_says_why_it_waits() {
     assert_eq!((&why["kind"], &why["dependencies"]), (&json!("dependencies"), &json!(["a"])));
     let canceled = bench.post(&format!("/api/v1/jobs/{a}/cancel"), json!({})).await.is(200).json();
     assert_eq!(canceled["state"], "canceled");
+    let why = bench.get(&format!("/api/v1/jobs/{a}/why")).await.is(200).json();
+    assert_eq!(why["kind"], "ended");
+    assert!(text(&why["text"]).starts_with("it was canceled ("), "{why}");
+    let why = bench.get(&format!("/api/v1/jobs/{b}/why")).await.is(200).json();
+    assert_eq!((&why["kind"], &why["text"]), (&json!("ended"), &json!("it did not run: a was canceled")));
     bench.post(&format!("/api/v1/jobs/{a}/cancel"), json!({})).await.is(409);
 }
 

@@ -13,6 +13,8 @@ pub(super) struct Translated {
     pub(super) pattern: String,
     /// It has neither look-ahead nor back-references.
     pub(super) linear: bool,
+    /// States of its automaton, about: what one byte of text may cost.
+    pub(super) states: usize,
 }
 
 /// Why a text is no pattern of the dialect, and the byte at which that shows.
@@ -35,9 +37,9 @@ pub(super) fn translate(source: &str, ignore_case: bool) -> Result<Translated, R
     if ignore_case {
         reader.out.push_str("(?i)");
     }
-    reader.alternatives()?;
+    let extent = reader.alternatives()?;
     match reader.peek() {
-        None => Ok(Translated { pattern: reader.out, linear: reader.linear }),
+        None => Ok(Translated { pattern: reader.out, linear: reader.linear, states: extent.states }),
         Some(_) => Err(reader.refused("a `)` closes nothing")),
     }
 }
@@ -78,13 +80,29 @@ pub(super) struct Reader<'a> {
     linear: bool,
 }
 
-/// How often something repeats by number, repetitions within it multiplied.
-type Repeats = u32;
+/// How large a part of a pattern is.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    /// How often something in it repeats by number, repetitions within it multiplied.
+    repeats: u32,
+    /// States of its automaton, about.
+    states: usize,
+}
+
+impl Extent {
+    const ONE: Self = Self { repeats: 1, states: 1 };
+
+    /// Of two parts that stand side by side.
+    const fn and(self, other: Self) -> Self {
+        let repeats = if self.repeats < other.repeats { other.repeats } else { self.repeats };
+        Self { repeats, states: self.states.saturating_add(other.states) }
+    }
+}
 
 /// What stood before a quantifier.
 enum Atom {
-    /// Repeats like this.
-    Whole(Repeats),
+    /// Something of this extent.
+    Whole(Extent),
     /// Comments, options: nothing that can be repeated.
     Nothing,
 }
@@ -132,29 +150,28 @@ impl Reader<'_> {
         self.depth -= 1;
     }
 
-    fn alternatives(&mut self) -> Result<Repeats, Refused> {
-        let mut most = self.sequence()?;
+    fn alternatives(&mut self) -> Result<Extent, Refused> {
+        let mut whole = self.sequence()?;
         while self.accept("|") {
             self.out.push('|');
-            most = most.max(self.sequence()?);
+            whole = whole.and(self.sequence()?);
         }
-        Ok(most)
+        Ok(whole)
     }
 
-    fn sequence(&mut self) -> Result<Repeats, Refused> {
-        let mut most = 1;
+    fn sequence(&mut self) -> Result<Extent, Refused> {
+        let mut whole = Extent::ONE;
         // An option in the middle holds for the rest of its group.
         loop {
             self.skip_extended();
             if matches!(self.peek(), None | Some('|' | ')')) {
-                return Ok(most);
+                return Ok(whole);
             }
             let from = self.out.len();
-            let repeats = match self.atom()? {
-                Atom::Whole(repeats) => self.quantifier(repeats, from)?,
-                Atom::Nothing => 1,
-            };
-            most = most.max(repeats);
+            match self.atom()? {
+                Atom::Whole(extent) => whole = whole.and(self.quantifier(extent, from)?),
+                Atom::Nothing => {}
+            }
         }
     }
 
@@ -188,7 +205,7 @@ impl Reader<'_> {
             }
             other => self.literal(other),
         }
-        Ok(Atom::Whole(1))
+        Ok(Atom::Whole(Extent::ONE))
     }
 
     /// `{n}`, `{n,}`, `{n,m}` at a place, and the byte after it; anything else there is text.
@@ -200,7 +217,7 @@ impl Reader<'_> {
         (!least.is_empty() && digits(least) && digits(most)).then_some((least, most, at + inner.len() + 2))
     }
 
-    fn quantifier(&mut self, inner: Repeats, from: usize) -> Result<Repeats, Refused> {
+    fn quantifier(&mut self, inner: Extent, from: usize) -> Result<Extent, Refused> {
         self.skip_extended();
         let begin = self.at;
         let (sign, times) = match self.peek() {
@@ -218,7 +235,7 @@ impl Reader<'_> {
             },
             _ => return Ok(inner),
         };
-        let repeats = inner.checked_mul(times).filter(|repeats| *repeats <= REGEX_REPEATS_MAX);
+        let repeats = inner.repeats.checked_mul(times).filter(|repeats| *repeats <= REGEX_REPEATS_MAX);
         let Some(repeats) = repeats else {
             self.at = begin;
             return Err(self.refused(format!("what repeats more than {REGEX_REPEATS_MAX} times is not counted")));
@@ -233,10 +250,10 @@ impl Reader<'_> {
         // In a group of its own: an assertion, too, may stand before a quantifier.
         self.out.insert_str(from, "(?:");
         let _ = write!(self.out, "){sign}{}", if lazy { "?" } else { "" });
-        Ok(repeats)
+        Ok(Extent { repeats, states: inner.states.saturating_mul(usize::try_from(times).unwrap_or(usize::MAX)) })
     }
 
-    fn counted(&self, least: &str, most: &str) -> Result<(String, Repeats), Refused> {
+    fn counted(&self, least: &str, most: &str) -> Result<(String, u32), Refused> {
         let number = |text: &str| text.parse::<u32>().ok().filter(|number| *number <= REGEX_REPEATS_MAX);
         let too_many = || self.refused(format!("what repeats more than {REGEX_REPEATS_MAX} times is not counted"));
         let least = number(least).ok_or_else(too_many)?;
@@ -293,7 +310,7 @@ impl Reader<'_> {
             self.out.push('(');
         }
         self.deeper()?;
-        let repeats = self.alternatives()?;
+        let extent = self.alternatives()?;
         self.higher();
         self.options = options;
         if !self.accept(")") {
@@ -301,7 +318,7 @@ impl Reader<'_> {
             return Err(self.refused("the `(` is not closed"));
         }
         self.out.push(')');
-        Ok(Atom::Whole(repeats))
+        Ok(Atom::Whole(extent))
     }
 
     /// `imsx-imsx` after `(?`; writes `(?` and those that the engine must know.
