@@ -8,6 +8,9 @@ use windlass_protocol::limits::{ARTIFACT_WALK_MAX, ARTIFACTS_PER_JOB_MAX, TREE_D
 
 use super::hands::{Hands, HandsError};
 
+/// What makes a pattern of a path. A path without any of them is looked at by itself: nothing around it is.
+const WILD: [char; 5] = ['*', '?', '[', '{', '\\'];
+
 /// How patterns are read.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Options {
@@ -62,8 +65,9 @@ pub(super) async fn find(
     let split: Vec<&str> = if delimiter.is_empty() { vec![patterns] } else { patterns.split(delimiter).collect() };
     for pattern in split.into_iter().map(str::trim).filter(|pattern| !pattern.is_empty()) {
         let pattern = at_home(hands, pattern);
-        if options.literal {
-            search.consider(hands, &pattern).await?;
+        if options.literal || !pattern.contains(WILD) {
+            // `./a` and `a` are the same to a person.
+            search.consider(hands, pattern.strip_prefix("./").unwrap_or(&pattern)).await?;
         } else {
             search.walk(hands, &pattern).await?;
         }
@@ -81,7 +85,7 @@ fn at_home(hands: &Hands, pattern: &str) -> String {
 
 /// The folder below which everything lies that a pattern can mean.
 fn folder_of(pattern: &str) -> &str {
-    let plain = pattern.find(['*', '?', '[', '{', '\\']).unwrap_or(pattern.len());
+    let plain = pattern.find(WILD).unwrap_or(pattern.len());
     let plain = pattern.get(..plain).unwrap_or_default();
     match plain.rfind('/') {
         Some(0) => "/",

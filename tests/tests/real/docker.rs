@@ -139,7 +139,8 @@ fn the_command_works_in_an_image_that_has_nothing_at_all() -> Result<()> {
         let fleet = Fleet::start(world).await?;
         let script = "set -e; buildkite-agent env set A=1; [ \"$(windlass env get A)\" = 1 ]; echo some-secret >s; \
                       windlass redactor add s; cat s; windlass meta-data set busybox yes; \
-                      while ! windlass meta-data exists scratch; do sleep 0.1; done";
+                      while ! windlass meta-data exists scratch; do sleep 0.1; done; \
+                      windlass artifact download nothing . --step stays; test -f nothing";
         let stays = with(step("stays", script), "image", json!(IMAGE));
         let build = fleet.running(pipeline([stays]), "stays").await?;
         // The job's door and program, in a container of another image: beside them it has nothing.
@@ -155,6 +156,7 @@ fn the_command_works_in_an_image_that_has_nothing_at_all() -> Result<()> {
         let got = call(&["meta-data", "get", "busybox"]).await?.code(0)?;
         ensure!(got.stdout == "yes\n", "{got:?}");
         call(&["meta-data", "exists", "nothing"]).await?.code(100)?;
+        call(&["artifact", "upload", "--literal", "nothing"]).await?.code(0)?;
         call(&["meta-data", "set", "scratch", "yes"]).await?.code(0)?;
         let build = fleet.client.ends(build.id(), "passed", DEADLINE).await?;
         let log = fleet.log_of(&build, "stays").await?;
