@@ -158,8 +158,7 @@ impl Coordinator {
         let reload = Arc::new(Notify::new());
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
         let running = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
-        let vault = Arc::new(opened.vault);
-        let jobs = Arc::new(CoreJobDesk::new(desk.clone(), reader.clone(), Arc::clone(&vault)));
+        let jobs = Arc::new(CoreJobDesk::new(desk.clone(), reader.clone(), Arc::clone(&opened.vault)));
         let ground = fleet::Ground {
             desk: desk.clone(),
             views,
@@ -168,7 +167,7 @@ impl Coordinator {
             store: opened.store,
             authority: opened.authority,
             jobs,
-            vault,
+            vault: opened.vault,
         };
         reseal(&ground, opened.resealed).await?;
         let token = first_token(&config.data, &ground).await?;
@@ -313,7 +312,7 @@ struct Opened {
     left_open: LeftOpen,
     store: Store,
     authority: Arc<Authority>,
-    vault: Vault,
+    vault: Arc<Vault>,
     resealed: Vec<(SecretName, Sealed, Sealed)>,
 }
 
@@ -337,7 +336,7 @@ impl Opened {
         let store = Store::open(vfs, &config.data.join("cache"), StoreOptions::default()).map_err(StartError::Cache)?;
         let (names, addresses) = config.names();
         let authority = Arc::new(Authority::open(&config.data, &names, &addresses, config.lives)?);
-        Ok(Self { writer, loaded, history, logs, left_open, store, authority, vault, resealed })
+        Ok(Self { writer, loaded, history, logs, left_open, store, authority, vault: Arc::new(vault), resealed })
     }
 }
 

@@ -49,7 +49,9 @@ impl World {
         let (desk, inbox) = channel();
         let vfs = Arc::new(RealFs);
         let reader = Reader::new(views.clone(), Arc::new(MemoryStore::new().history()), Offload::Here);
-        let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone()));
+        let keys = crate::vault::KeySources::default();
+        let vault = Arc::new(crate::vault::Vault::open(dir.path(), &keys, [].iter()).unwrap());
+        let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone(), Arc::clone(&vault)));
         let ground = Ground {
             desk,
             views: views.clone(),
@@ -58,6 +60,7 @@ impl World {
             store: Store::open(vfs, &dir.path().join("cache"), StoreOptions::default()).unwrap(),
             authority: Arc::clone(&authority),
             jobs,
+            vault,
         };
         let server = bind_server("127.0.0.1:0".parse().unwrap(), authority.quic().unwrap()).unwrap();
         let board = Switchboard::default();

@@ -31,7 +31,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 40] = [
+const TABLE: [(&str, &str, &[Scope], bool); 43] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -42,7 +42,8 @@ const TABLE: [(&str, &str, &[Scope], bool); 40] = [
     ("GET", "/api/v1/builds/{id}/artifacts", READ, true),
     ("GET", "/api/v1/builds/{id}/meta-data", READ, true),
     ("GET", "/api/v1/builds/{id}/meta-data/{key}", READ, true),
-    ("PUT", "/api/v1/builds/{id}/meta-data", WRITE, true),
+    // The build of the test is trusted: what it knows is said by trusted tokens alone.
+    ("PUT", "/api/v1/builds/{id}/meta-data", &[Scope::BuildsTrusted], true),
     ("GET", "/api/v1/pipelines", LOOK, true),
     ("POST", "/api/v1/pipelines", &[Scope::PipelinesWrite], true),
     ("GET", "/api/v1/pipelines/{name}", LOOK, true),
@@ -66,9 +67,9 @@ const TABLE: [(&str, &str, &[Scope], bool); 40] = [
     ("GET", "/api/v1/tokens/{id}", &[Scope::AgentsWrite], false),
     ("POST", "/api/v1/tokens/{id}/revoke", &[], false),
     ("GET", "/api/v1/audit", &[], false),
-    ("GET", "/api/v1/secrets", &[Scope::SecretsWrite], false),
-    ("POST", "/api/v1/secrets", &[Scope::SecretsWrite], false),
-    ("DELETE", "/api/v1/secrets/{key}", &[Scope::SecretsWrite], false),
+    ("GET", "/api/v1/secrets", &[Scope::SecretsWrite], true),
+    ("POST", "/api/v1/secrets", &[Scope::SecretsWrite], true),
+    ("DELETE", "/api/v1/secrets/{key}", &[Scope::SecretsWrite], true),
     ("GET", "/api/v1/blobs/b3/{hex}", &[Scope::CacheRead], true),
     ("HEAD", "/api/v1/blobs/b3/{hex}", &[Scope::CacheRead], true),
     ("PUT", "/api/v1/blobs/b3/{hex}", STORE, true),
@@ -94,7 +95,7 @@ fn concrete(build: &serde_json::Value, token: &str, path: &str) -> (String, Stri
         .replace("{name}", "web")
         .replace("{number}", "1")
         .replace("{hex}", &hex)
-        .replace("{key}", "a/b");
+        .replace("{key}", if path.contains("/secrets/") { "A" } else { "a/b" });
     let body = match path.as_str() {
         "/api/v1/builds" => json!({ "pipeline": "web", "branch": "main", "definition": ONE_STEP }).to_string(),
         "/api/v1/pipelines" => json!({ "name": "web" }).to_string(),
@@ -148,7 +149,8 @@ async fn a_token_of_one_pipeline_or_branch_sees_and_touches_nothing_else() {
                 _ if !restricted => &[403],
                 "/api/v1/builds" if method == "GET" => &[200],
                 "/api/v1/builds" => &[403],
-                "/api/v1/pipelines" if method == "GET" => &[200],
+                "/api/v1/pipelines" | "/api/v1/secrets" if method == "GET" => &[200],
+                "/api/v1/secrets" | "/api/v1/secrets/{key}" => &[403],
                 "/api/v1/pipelines" => &[403],
                 "/api/v1/pipelines/{name}" if method == "PATCH" => &[403],
                 path if path.contains("blobs") && pipeline.is_none() => &[200, 201, 404],
