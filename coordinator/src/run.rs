@@ -163,8 +163,8 @@ impl Coordinator {
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
         let running = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
         let shelves = Shelves::new(opened.store.clone(), &config.data);
-        let vault = Arc::new(opened.vault);
-        let jobs = CoreJobDesk::new(desk.clone(), reader.clone(), shelves.clone(), url.clone(), Arc::clone(&vault));
+        let vault = Arc::clone(&opened.vault);
+        let jobs = CoreJobDesk::new(desk.clone(), reader.clone(), shelves.clone(), url.clone(), vault);
         let ground = fleet::Ground {
             desk: desk.clone(),
             views,
@@ -174,7 +174,7 @@ impl Coordinator {
             shelves,
             authority: opened.authority,
             jobs: Arc::new(jobs),
-            vault,
+            vault: opened.vault,
         };
         reseal(&ground, opened.resealed).await?;
         let token = first_token(&config.data, &ground).await?;
@@ -317,7 +317,7 @@ struct Opened {
     left_open: LeftOpen,
     store: Store,
     authority: Arc<Authority>,
-    vault: Vault,
+    vault: Arc<Vault>,
     resealed: Vec<(SecretName, Sealed, Sealed)>,
 }
 
@@ -341,7 +341,7 @@ impl Opened {
         let store = Store::open(vfs, &config.data.join("cache"), StoreOptions::default()).map_err(StartError::Cache)?;
         let (names, addresses) = config.names();
         let authority = Arc::new(Authority::open(&config.data, &names, &addresses, config.lives)?);
-        Ok(Self { writer, loaded, history, logs, left_open, store, authority, vault, resealed })
+        Ok(Self { writer, loaded, history, logs, left_open, store, authority, vault: Arc::new(vault), resealed })
     }
 }
 

@@ -58,7 +58,10 @@ impl World {
         let reader = Reader::new(views.clone(), Arc::new(MemoryStore::new().history()), Offload::Here);
         let store = Store::open(vfs.clone(), &dir.path().join("cache"), StoreOptions::default()).unwrap();
         let shelves = Shelves::new(store.clone(), dir.path());
-        let jobs = Arc::new(CoreJobDesk::new(desk.clone(), reader.clone(), shelves.clone(), String::new()));
+        let keys = crate::vault::KeySources::default();
+        let vault = Arc::new(crate::vault::Vault::open(dir.path(), &keys, [].iter()).unwrap());
+        let jobs = CoreJobDesk::new(desk.clone(), reader.clone(), shelves.clone(), String::new(), Arc::clone(&vault));
+        let jobs = Arc::new(jobs);
         let ground = Ground {
             desk,
             views: views.clone(),
@@ -68,6 +71,7 @@ impl World {
             shelves,
             authority: Arc::clone(&authority),
             jobs,
+            vault,
         };
         let server = bind_server("127.0.0.1:0".parse().unwrap(), authority.quic().unwrap()).unwrap();
         let board = Switchboard::default();
