@@ -84,8 +84,8 @@ impl JobApi {
         for name in NAMES {
             lay(&programs, name)?;
         }
-        let (coordinator, doors) = (Coordinator::new(link), Doors::default());
-        let shared = Shared { locks: Locks::default(), coordinator, doors, bulk };
+        let shared =
+            Shared { locks: Locks::default(), coordinator: Coordinator::new(link), doors: Doors::default(), bulk };
         Ok(Self { programs, doors, shared: Arc::new(shared) })
     }
 

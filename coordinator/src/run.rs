@@ -132,6 +132,18 @@ pub struct Coordinator {
     serving: Vec<JoinHandle<()>>,
 }
 
+/// What the desk acts upon.
+fn ports(board: &Switchboard, logs: Logbook, orders: Filler, views: &Views, metrics: &Metrics) -> Ports {
+    Ports {
+        clock: Arc::new(SystemClock),
+        fleet: Arc::new(board.clone()),
+        logs: Arc::new(logs),
+        orders: Arc::new(orders),
+        views: views.clone(),
+        meter: Arc::new(metrics.clone()),
+    }
+}
+
 impl Coordinator {
     /// Opens the data directory and serves. Needs a tokio runtime with more than one thread.
     ///
@@ -150,14 +162,9 @@ impl Coordinator {
         let endpoint = endpoint(address, &opened.authority)?;
         let metrics = Metrics::default();
         let (definitions, unregistered) = (definitions(&config)?, config.git.unregistered);
-        let ports = Ports {
-            clock: Arc::new(SystemClock),
-            fleet: Arc::new(board.clone()),
-            logs: Arc::new(Logbook::new(opened.logs.clone(), desk.clone())),
-            orders: Arc::new(Filler::new(desk.clone(), reader.clone(), definitions.clone())),
-            views: views.clone(),
-            meter: Arc::new(metrics.clone()),
-        };
+        let orders = Filler::new(desk.clone(), reader.clone(), definitions.clone());
+        let logbook = Logbook::new(opened.logs.clone(), desk.clone());
+        let ports = ports(&board, logbook, orders, &views, &metrics);
         let (tls, files) = tls(&config, &opened.authority).await?;
         let reload = Arc::new(Notify::new());
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
@@ -184,17 +191,17 @@ impl Coordinator {
         let uses = api.last_use.clone();
         let router = api::router(api);
         let http = tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone()));
+        let agents = {
+            let (endpoint, ground) = (endpoint.clone(), ground.clone());
+            async move { board.serve(endpoint, ground).await }
+        };
         let serving = vec![
-            tokio::spawn({
-                let (board, endpoint, ground) = (board.clone(), endpoint.clone(), ground.clone());
-                async move { board.serve(endpoint, ground).await }
-            }),
+            tokio::spawn(agents),
             tokio::spawn(certificates::run(Arc::clone(&authority), files, Arc::clone(&reload), stopped.clone())),
             tokio::spawn(last_use::run(uses.clone(), desk.clone(), stopped.clone())),
             tokio::spawn(retention::run(ground, config.retention_ms, stopped)),
         ];
         tracing::info!(%address, url, data = %config.data.display(), "coordinator_ready");
-        let (running, end) = (Some(running), DeskEnd::WriterGone);
         Ok(Self {
             url,
             address,
@@ -203,8 +210,8 @@ impl Coordinator {
             views,
             authority,
             uses,
-            running,
-            end,
+            running: Some(running),
+            end: DeskEnd::WriterGone,
             logs,
             endpoint,
             reload,

@@ -106,7 +106,7 @@ struct Artifact {
 
 /// Runs one of them.
 pub(crate) async fn run(command: ArtifactCommand, ui: &Ui) -> Result<Code, Failure> {
-    super::serve::trace("warn");
+    super::serve::trace("warn", ui);
     match command {
         ArtifactCommand::Ls(arguments) => ls(&arguments, ui).await,
         ArtifactCommand::Download(arguments) => download(&arguments, ui).await,

@@ -22,6 +22,7 @@ use super::*;
 use crate::authority::Lives;
 use crate::desk::{Inbox, channel};
 use crate::job_desk::CoreJobDesk;
+use crate::vault::{KeySources, Vault};
 use crate::views::reader::Offload;
 
 const AGENT: AgentId = AgentId::from_bytes([7; 16]);
@@ -58,8 +59,8 @@ impl World {
         let reader = Reader::new(views.clone(), Arc::new(MemoryStore::new().history()), Offload::Here);
         let store = Store::open(vfs.clone(), &dir.path().join("cache"), StoreOptions::default()).unwrap();
         let shelves = Shelves::new(store.clone(), dir.path());
-        let keys = crate::vault::KeySources::default();
-        let vault = Arc::new(crate::vault::Vault::open(dir.path(), &keys, [].iter()).unwrap());
+        let keys = KeySources::default();
+        let vault = Arc::new(Vault::open(dir.path(), &keys, [].iter()).unwrap());
         let jobs = CoreJobDesk::new(desk.clone(), reader.clone(), shelves.clone(), String::new(), Arc::clone(&vault));
         let jobs = Arc::new(jobs);
         let ground = Ground {

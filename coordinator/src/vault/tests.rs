@@ -155,7 +155,8 @@ proptest! {
         let vault = Vault::open(Path::new("/nonexistent"), &key_of_all, [].iter()).unwrap();
         let own = name(&key, Some("web"));
         let sealed = vault.seal(&own, &Secret::new(value.clone())).unwrap();
-        prop_assert_eq!(vault.unseal(&own, &sealed).unwrap().expose(), &value);
+        let unsealed = vault.unseal(&own, &sealed).unwrap();
+        prop_assert_eq!(unsealed.expose(), &value);
         let kept = serde_json::to_string(&sealed).unwrap();
         prop_assert!(!kept.contains(&value) && !kept.contains(&to_hex(value.as_bytes())));
     }

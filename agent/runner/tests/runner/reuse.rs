@@ -181,7 +181,7 @@ async fn a_later_job_whose_supervisor_is_killed_is_buried_with_all_that_it_start
     }
     assert!(Command::new("kill").args(["-9", &supervisor]).status().unwrap().success());
     while event(&mut running).await != Event::SupervisorLost {}
-    let found = attempts::scan(kit.runner.jobs()).unwrap().remove(0);
+    let found = attempts::scan(kit.runner.jobs()).unwrap().found.remove(0);
     let outcome = attempts::bury(&found, "killed by the test").unwrap();
     assert_eq!(outcome.cause.unwrap().kind, CauseKind::Internal);
     assert_eq!(processes_with(&mark), [0; 0]);

@@ -269,7 +269,7 @@ fn graphs_that_cannot_be_and_submits_past_a_limit_are_refused() {
     assert!(matches!(refused(&mut shell, circle), Rejected::Graph(_)));
     let nowhere = submission(graph(vec![after(step("a"), &[9])]), |_| {});
     assert!(matches!(refused(&mut shell, nowhere), Rejected::Graph(_)));
-    let fetched = crate::kit::step_with("a", |command| command.image = Some("debian".to_owned()));
+    let fetched = step_with("a", |command| command.image = Some("debian".to_owned()));
     let mut unserved = graph(vec![fetched]);
     if let windlass_pipeline::graph::NodeKind::Command(command) = &mut unserved.nodes[0].kind {
         command.plugins =

@@ -59,7 +59,8 @@ suite! {
     history_gives_some_jobs_with_what_they_depend_on_and_nothing_else
     builds_are_listed_newest_first_by_filter_in_pages_without_gap_or_repetition
     slots_that_outlive_their_jobs_are_loaded_until_they_are_over
-    schedules_and_counts_of_triggered_builds_are_loaded_until_they_are_over, secrets_are_replaced_by_name_and_loaded_until_they_are_gone,
+    schedules_and_counts_of_triggered_builds_are_loaded_until_they_are_over
+    secrets_are_replaced_by_name_and_loaded_until_they_are_gone
     a_registered_pipeline_is_loaded_and_its_definition_is_kept_as_long_as_somebody_names_it
     a_token_is_loaded_until_it_is_over
     events_are_numbered_by_commit_and_place_and_can_be_resumed
