@@ -61,8 +61,7 @@ fn limited(command: &str, memory_bytes: u64, cpu_millis: u64) -> JobSpec {
 async fn the_next_job_has_the_supervisor_and_nothing_else_of_the_one_before() {
     let kit = Kit::new();
     let secret = ("FIRST_TOKEN", "the-first-ones-secret");
-    let first =
-        run(&kit, job("echo the-first-ones-secret $FIRST_TOKEN; ulimit -n 100; umask 0"), &[secret]).await;
+    let first = run(&kit, job("echo the-first-ones-secret $FIRST_TOKEN; ulimit -n 100; umask 0"), &[secret]).await;
     assert_eq!(first.log, "[REDACTED] [REDACTED]\n");
     let script = "echo the-first-ones-secret [$FIRST_TOKEN] $(umask) $(ulimit -n) $PWD; ls /proc/self/fd | wc -l";
     let second = run(&kit, job(script), &[]).await;
