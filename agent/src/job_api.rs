@@ -6,6 +6,7 @@
 //! | module | owns |
 //! | --- | --- |
 //! | `door` | an attempt's socket: where it lies and who may come |
+//! | `account` | what all of an attempt's commands may hold and do at once |
 //! | `hands` | one command's program, as a client that is asked |
 //! | `changes` | the variables and the directory of a job's next phases |
 //! | `coordinator` | asking the coordinator on behalf of a job |
@@ -20,6 +21,7 @@
 //! pass, and `in` is mounted: whoever comes through is in that container. Else the socket is the slot's user's alone, and
 //! whoever comes is asked who it is. A restarted agent binds the socket anew in the same directory, which containers keep.
 
+mod account;
 mod artifact;
 mod changes;
 mod command;
@@ -43,6 +45,7 @@ use tokio::sync::watch;
 use windlass_hands::{NAMES, PROGRAM, SOCKET_VARIABLE};
 use windlass_protocol::AttemptId;
 
+pub(crate) use self::account::Account;
 pub(crate) use self::changes::Changes;
 use self::coordinator::Coordinator;
 use self::door::Places;

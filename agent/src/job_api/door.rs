@@ -19,7 +19,7 @@ use windlass_protocol::job::JobSpec;
 use windlass_protocol::limits::JOB_CONNECTIONS_MAX;
 
 use super::command::answer;
-use super::{Changes, Masking, Shared};
+use super::{Account, Changes, Masking, Shared};
 use crate::home::ensure_dir;
 use crate::right::Right;
 
@@ -42,6 +42,8 @@ pub(crate) struct Party {
     pub(crate) changes: Arc<Changes>,
     /// Its mask.
     pub(crate) masking: Masking,
+    /// What its commands may hold and do at once.
+    pub(crate) account: Account,
 }
 
 /// Where the parts of a door are.
