@@ -8,6 +8,7 @@
 //! | `extract` | queries, JSON bodies and pages |
 //! | `shape` | what builds, jobs and attempts look like |
 //! | `submit`, `definition` | making builds, and where their pipelines come from |
+//! | `pipeline` | pipelines by name |
 //! | `meta_data` | strings that jobs hand to later ones |
 //! | `upload` | steps that a running job adds |
 //! | `build`, `job` | showing, listing, cancelling, running again |
@@ -33,6 +34,7 @@ mod log;
 mod meta_data;
 pub mod metric;
 mod openapi;
+mod pipeline;
 mod problem;
 mod shape;
 mod submit;
@@ -47,6 +49,7 @@ use tokio::sync::Semaphore;
 use windlass_protocol::limits::HTTP_UPLOADS_MAX;
 
 use self::metric::Metrics;
+use crate::definitions::Definitions;
 use crate::fleet::{self, Switchboard};
 use crate::last_use::LastUse;
 
@@ -61,6 +64,10 @@ pub struct Ground {
     pub url: String,
     /// What is counted.
     pub metrics: Metrics,
+    /// Pipelines out of repositories.
+    pub definitions: Definitions,
+    /// Whether a client may name a repository that no pipeline is registered for.
+    pub git_unregistered: bool,
     pub(crate) last_use: LastUse,
     uploads: Arc<Semaphore>,
 }
@@ -68,9 +75,16 @@ pub struct Ground {
 impl Ground {
     /// Puts it together.
     #[must_use]
-    pub fn new(fleet: fleet::Ground, board: Switchboard, url: String, metrics: Metrics) -> Self {
+    pub fn new(
+        fleet: fleet::Ground,
+        board: Switchboard,
+        url: String,
+        metrics: Metrics,
+        definitions: Definitions,
+        git_unregistered: bool,
+    ) -> Self {
         let uploads = Arc::new(Semaphore::new(HTTP_UPLOADS_MAX));
-        Self { fleet, board, url, metrics, last_use: LastUse::default(), uploads }
+        Self { fleet, board, url, metrics, definitions, git_unregistered, last_use: LastUse::default(), uploads }
     }
 }
 
@@ -86,6 +100,8 @@ pub fn router(ground: Ground) -> Router {
         .route("/builds/{id}/artifacts", get(build::artifacts))
         .route("/builds/{id}/meta-data", get(meta_data::list).put(meta_data::set))
         .route("/builds/{id}/meta-data/{*key}", get(meta_data::show))
+        .route("/pipelines", get(pipeline::list).post(pipeline::create))
+        .route("/pipelines/{name}", get(pipeline::show).patch(pipeline::update))
         .route("/pipelines/{name}/builds/{number}", get(build::show_by_number))
         .route("/jobs/{id}/retry", post(job::retry))
         .route("/jobs/{id}/cancel", post(job::cancel))

@@ -10,6 +10,8 @@
 //! | [`logbook`] | the desk's port to the log store |
 //! | [`authority`] | the CA and what it signs |
 //! | [`api`], `http` | what clients speak |
+//! | [`definitions`] | pipelines' texts as their repositories have them |
+//! | `facts` | what a pipeline is compiled with |
 //! | `last_use` | when tokens were last used |
 //! | `retention` | deleting what is past its time |
 //! | [`config`], [`run`] | a whole coordinator |
@@ -19,7 +21,9 @@ pub mod authority;
 mod certificates;
 pub mod clock;
 pub mod config;
+pub mod definitions;
 pub mod desk;
+mod facts;
 pub mod fleet;
 mod http;
 pub mod job_desk;

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::row::JobRefused;
 
+use crate::definitions::DefinitionError;
 use crate::desk::DeskError;
 use crate::views::ReadError;
 
@@ -56,6 +57,8 @@ kinds! {
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method-not-allowed", "The path has no such method";
     /// Its state does not allow it.
     Conflict = CONFLICT, "conflict", "Its state does not allow this";
+    /// Another pipeline has the name.
+    PipelineExists = CONFLICT, "pipeline-exists", "A pipeline of this name is registered";
     /// A token contradicts a pool.
     PoolConflict = CONFLICT, "pool-conflict", "The pool exists and is described otherwise";
     /// A body past its limit.
@@ -70,6 +73,12 @@ kinds! {
     IdempotencyMismatch = UNPROCESSABLE_ENTITY, "idempotency-mismatch", "The key was used with another body";
     /// The tree was not uploaded.
     SourceMissing = UNPROCESSABLE_ENTITY, "source-missing", "The source is not in the cache";
+    /// No such branch, tag or commit in the repository.
+    CommitMissing = UNPROCESSABLE_ENTITY, "commit-missing", "The repository has no such commit";
+    /// The repository does not answer, or not to us.
+    RepositoryUnreachable = BAD_GATEWAY, "repository-unreachable", "The repository cannot be fetched";
+    /// The repository takes too long.
+    RepositoryTimeout = GATEWAY_TIMEOUT, "repository-timeout", "The repository was not read in time";
     /// Bytes that are not what their name says.
     DigestMismatch = UNPROCESSABLE_ENTITY, "digest-mismatch", "The bytes are not what their digest says";
     /// Bytes that are no pack.
@@ -241,7 +250,14 @@ impl From<&Rejected> for Problem {
             Rejected::Limit { .. } => Kind::LimitReached,
             Rejected::Graph(_) => Kind::PipelineInvalid,
             Rejected::PoolConflict { .. } => Kind::PoolConflict,
-            Rejected::NoSuchPool(_) | Rejected::NoSuchToken(_) | Rejected::NoSuchAgent(_) => Kind::NotFound,
+            Rejected::PipelineExists(_) => Kind::PipelineExists,
+            Rejected::Setting { what, why } => {
+                return Self::invalid(rejected.to_string()).with_errors(vec![json!({ "field": what, "message": why })]);
+            }
+            Rejected::NoSuchPipeline(_)
+            | Rejected::NoSuchPool(_)
+            | Rejected::NoSuchToken(_)
+            | Rejected::NoSuchAgent(_) => Kind::NotFound,
             Rejected::Join(_)
             | Rejected::VoidConnection(_)
             | Rejected::NoLease(_)
@@ -257,6 +273,29 @@ impl From<&Rejected> for Problem {
             other => other.to_string(),
         };
         Self::new(kind, detail)
+    }
+}
+
+impl From<DefinitionError> for Problem {
+    fn from(error: DefinitionError) -> Self {
+        let kind = match &error {
+            DefinitionError::Repository(_)
+            | DefinitionError::BadReference(_)
+            | DefinitionError::BadCommit
+            | DefinitionError::BadPath(_) => Kind::Invalid,
+            DefinitionError::NoSuchReference(_) | DefinitionError::NoSuchCommit(_) => Kind::CommitMissing,
+            DefinitionError::NoFile { .. }
+            | DefinitionError::NoSuchFile { .. }
+            | DefinitionError::TooLarge { .. }
+            | DefinitionError::NotText { .. } => Kind::PipelineInvalid,
+            DefinitionError::Unreachable { .. } => Kind::RepositoryUnreachable,
+            DefinitionError::RepositoryTooLarge => Kind::LimitReached,
+            DefinitionError::TimedOut(_) => Kind::RepositoryTimeout,
+            DefinitionError::Busy => Kind::Unavailable,
+            DefinitionError::StorageFull => Kind::StorageFull,
+            DefinitionError::Fault { .. } => return Self::internal(&error),
+        };
+        Self::new(kind, error.to_string())
     }
 }
 
