@@ -1,6 +1,7 @@
 //! Jobs that talk back: to their agent, and through it to their coordinator.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -102,7 +103,7 @@ fn a_job_that_floods_its_mask_is_canceled_and_its_agent_goes_on() -> Result<()> 
         let script = format!(
             "awk 'BEGIN {{ a = sprintf(\"%8000s\", \"\"); gsub(/ /, \"a\", a); for (k = 1; k <= 64; k++) {{ f = \"v\" k; \
              printf \"{{\" > f; for (i = 1; i <= 40; i++) printf \"%s\\\"k%d\\\":\\\"%d-%d-%s\\\"\", (i > 1 ? \",\" : \"\"), i, k, i, a > f; \
-             printf \"}}\" > f; close(f) }} }}'; windlass redactor add --format json v1; \
+             printf \"}}\" > f; close(f) }} }}'; echo first-value | windlass redactor add; \
              for k in $(seq 64); do (while :; do windlass redactor add --format json v$k 2> /dev/null; done) & echo $! >> {}; \
              done; echo x > {}; wait",
             pids.display(),
@@ -111,7 +112,8 @@ fn a_job_that_floods_its_mask_is_canceled_and_its_agent_goes_on() -> Result<()> 
         let build = fleet.running(pipeline([step("flood", &script)]), "flood").await?;
         until("the flood has begun", DEADLINE, async || Ok((fs::read_to_string(&up)? == "x\n").then_some(()))).await?;
         fleet.client.post(&format!("/builds/{}/cancel", build.id()), &json!({})).await?.status(200)?;
-        fleet.client.ends(build.id(), "canceled", DEADLINE).await?;
+        // The grace is ten seconds.
+        fleet.client.ends(build.id(), "canceled", Duration::from_secs(40)).await?;
         let left = fs::read_to_string(&pids)?;
         ensure!(left.lines().count() == 64, "{left}");
         until("its processes are gone", DEADLINE, async || {
