@@ -6,6 +6,7 @@
 //! | module | owns |
 //! | --- | --- |
 //! | `door` | an attempt's socket: where it lies and who may come |
+//! | `account` | what all of an attempt's commands may hold and do at once |
 //! | `hands` | one command's program, as a client that is asked |
 //! | `changes` | the variables and the directory of a job's next phases |
 //! | `coordinator` | asking the coordinator on behalf of a job |
@@ -21,6 +22,7 @@
 //! of that place after another; it is the slot's user's alone, and whoever comes is asked who it is. A restarted agent binds
 //! sockets anew in the same directories, which containers keep.
 
+mod account;
 mod artifact;
 mod changes;
 mod command;
@@ -47,6 +49,7 @@ use windlass_protocol::AttemptId;
 use windlass_protocol::job::JobSpec;
 use windlass_protocol::message::{AskRefused, Asked, Told};
 
+pub(crate) use self::account::Account;
 pub(crate) use self::changes::Changes;
 use self::coordinator::Coordinator;
 pub(crate) use self::door::{Door, Party};

@@ -8,6 +8,7 @@
 
 mod follow;
 mod record;
+mod steering;
 mod unreadable;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +23,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 use windlass_agent_core::{Found, Input, Terms};
 use windlass_agent_runner::attempts::{self, FoundAttempt, Unreadable};
-use windlass_agent_runner::control::Request;
 use windlass_agent_runner::docker::{ContainerError, Engine};
 use windlass_agent_runner::spawner::LaunchError;
 use windlass_agent_runner::spool::SpoolReader;
@@ -31,16 +31,16 @@ use windlass_protocol::cause::CauseKind;
 use windlass_protocol::host::now;
 use windlass_protocol::identity::AgentIdentity;
 use windlass_protocol::job::{Epoch, JobSpec, Phase};
-use windlass_protocol::limits::JOB_REQUESTS_MAX;
 use windlass_protocol::{AttemptId, Cause, Instant64};
 
 use self::follow::{Watching, attach_to, ended, failed_outcome, nothing_ran, tell, watch_over};
 use self::record::{Record, record};
+use self::steering::{Steered, Wishes};
 use self::unreadable::Ending;
 use crate::environment;
 use crate::home::Home;
 use crate::host::BootId;
-use crate::job_api::{Answers, Changes, Door, JobApi, Masking, Party};
+use crate::job_api::{Account, Answers, Changes, Door, JobApi, Masking, Party};
 use crate::kept::Kept;
 use crate::leftovers::{Leftovers, strangers};
 use crate::logs::{self, Sending};
@@ -81,7 +81,8 @@ struct Job {
     workspace: Workspace,
     end: watch::Sender<u64>,
     acked: watch::Sender<u64>,
-    requests: Option<mpsc::Sender<Request>>,
+    /// What its supervisor is to do; there from the moment that there may be one.
+    wishes: Option<watch::Sender<Wishes>>,
     killing: Arc<AtomicBool>,
     preparing: Option<Arc<Preparing>>,
     sending: Option<AbortHandle>,
@@ -98,7 +99,7 @@ impl Job {
             spec,
             end: watch::Sender::new(0),
             acked: watch::Sender::new(0),
-            requests: None,
+            wishes: None,
             killing: Arc::new(AtomicBool::new(false)),
             preparing: None,
             sending: None,
@@ -272,12 +273,15 @@ impl Jobs {
     }
 
     fn watching(job: &mut Job) -> (Watching, Masking) {
-        let (requests, queue) = mpsc::channel(JOB_REQUESTS_MAX);
+        // One at a time, and beside what steers the job: that waits for nothing that the job wants.
+        let (masks, queue) = mpsc::channel(1);
         let answers = Answers::default();
-        let masking = Masking::new(requests.clone(), answers.clone());
-        job.requests = Some(requests);
+        let masking = Masking::new(masks, answers.clone());
+        let (wishes, steered) = watch::channel(Wishes::default());
+        job.wishes = Some(wishes);
         let watching = Watching {
-            requests: queue,
+            steered: Steered::new(steered),
+            masks: queue,
             answers,
             acked: job.acked.subscribe(),
             end: job.end.clone(),
@@ -366,7 +370,7 @@ impl Jobs {
     /// Ends it politely.
     pub(crate) fn cancel(&mut self, attempt: AttemptId, cause: Cause, grace_ms: u64) {
         match self.table.get(&attempt) {
-            Some(job) if job.requests.is_some() => self.request(attempt, Request::Cancel { cause, grace_ms }),
+            Some(Job { wishes: Some(wishes), .. }) => wishes.send_modify(|wishes| wishes.cancel(cause, grace_ms)),
             Some(job) if job.preparing.as_ref().is_some_and(|preparing| preparing.stop(Wish::Cancel)) => {}
             _ => {
                 let ground = Arc::clone(&self.ground);
@@ -385,8 +389,8 @@ impl Jobs {
             job.killing.store(true, Ordering::Release);
         }
         match self.table.get(&attempt) {
-            Some(job) if job.requests.as_ref().is_some_and(|requests| !requests.is_closed()) => {
-                self.request(attempt, Request::Kill { cause });
+            Some(Job { wishes: Some(wishes), .. }) if !wishes.is_closed() => {
+                wishes.send_modify(|wishes| wishes.kill(cause));
             }
             Some(job) if job.preparing.as_ref().is_some_and(|preparing| preparing.stop(Wish::Kill)) => {}
             _ => {
@@ -399,7 +403,7 @@ impl Jobs {
     /// Attempts that are being killed and whose end was not told yet.
     pub(crate) fn killing(&self) -> BTreeSet<AttemptId> {
         let killing = self.table.iter().filter(|(_, job)| {
-            let followed = job.requests.as_ref().is_some_and(|requests| !requests.is_closed());
+            let followed = job.wishes.as_ref().is_some_and(|wishes| !wishes.is_closed());
             let prepared = job.preparing.as_ref().is_some_and(|preparing| !preparing.is_done());
             job.killing.load(Ordering::Acquire) && (followed || prepared)
         });
@@ -409,13 +413,8 @@ impl Jobs {
 
     /// Tells a supervisor the lease's end.
     pub(crate) fn renew(&self, attempt: AttemptId, deadline: Instant64) {
-        self.request(attempt, Request::Lease { deadline_boot_ms: deadline.0 });
-    }
-
-    fn request(&self, attempt: AttemptId, request: Request) {
-        let Some(requests) = self.table.get(&attempt).and_then(|job| job.requests.as_ref()) else { return };
-        if let Err(mpsc::error::TrySendError::Full(_)) = requests.try_send(request) {
-            tracing::error!(%attempt, "supervisor_stuck");
+        if let Some(Job { wishes: Some(wishes), .. }) = self.table.get(&attempt) {
+            wishes.send_modify(|wishes| wishes.renew(deadline));
         }
     }
 
@@ -590,7 +589,8 @@ async fn open_door(
 ) -> io::Result<Door> {
     let dir = ground.home.jobs().join(spec.attempt.to_string());
     let changes = Arc::new(Changes::load(&dir, env.iter().cloned())?);
-    ground.api.open(Party { spec: Arc::clone(spec), right, slot, changes, masking, secrets }).await
+    let account = Account::default();
+    ground.api.open(Party { spec: Arc::clone(spec), right, slot, changes, masking, secrets, account }).await
 }
 
 async fn start(

@@ -26,6 +26,16 @@ pub const SECRET_MIN_BYTES: usize = 6;
 /// Values that one job's log is searched for; the search stays fast and its table small.
 pub const SECRETS_PER_JOB_MAX: usize = 1_000;
 
+/// Bytes of all forms of all values that one job's log is searched for: an environment that is full of them, or thirty of
+/// [`REDACTION_MAX_BYTES`]. A search for them has 32 MB.
+pub const MASK_MAX_BYTES: usize = 1 << 20;
+
+/// States of a search that a supervisor makes between two looks at its deadlines: about a millisecond's.
+pub const MASK_STEP_STATES: usize = 32 << 10;
+
+/// Values that one supervisor has been asked to mask and has not yet: one agent asks for one at a time.
+pub const MASKS_WAITING_MAX: usize = 64;
+
 /// A launch of a job on its way to the spawner: an environment and a command at their limits, as JSON.
 pub const LAUNCH_MAX_BYTES: usize = 4 << 20;
 
@@ -116,9 +126,6 @@ pub const HEALTH_MS: u64 = 2_000;
 
 /// What an agent's loop has not taken in yet: messages, events of jobs, signals.
 pub const AGENT_INPUTS_MAX: usize = 1_024;
-
-/// Requests that wait for one job's supervisor.
-pub const JOB_REQUESTS_MAX: usize = 64;
 
 /// Messages that wait for an agent's control stream; more, and the connection is given up.
 pub const AGENT_OUTBOX_MAX: usize = 1_024;
@@ -832,11 +839,30 @@ pub const JOB_CONNECTIONS_MAX: usize = 64;
 /// Connections that wait at a place's door when it is given to its next attempt: more than the kernel keeps waiting.
 pub const JOB_BACKLOG_MAX: usize = 65_536;
 
+/// What all commands of one job may hold of their agent's memory at once: what they were called with, what they have read, and
+/// lists of files. The largest call takes a third, and an ordinary one a five-hundredth.
+pub const JOB_CALLS_MAX_BYTES: usize = 64 << 20;
+
+/// How long a command waits for the job's others to give memory back; less than it has to say how it was called.
+pub const JOB_ROOM_MS: u64 = 5_000;
+
+/// One answer of the command in a job: [`HANDS_CHUNK_BYTES`], or [`HANDS_ENTRIES_MAX`] with the longest names.
+pub const HANDS_ANSWER_MAX_BYTES: usize = 512 << 10;
+
 /// From a connection of a job to how it was called; the program says it at once.
 pub const JOB_HELLO_MS: u64 = 10_000;
 
 /// What one command in a job reads whole: an input of variables or of values to mask, as JSON.
 pub const JOB_INPUT_MAX_BYTES: usize = 4 << 20;
+
+/// Patterns of names whose values a job has masked, in one call; people write the reference's dozen.
+pub const REDACTED_VARS_MAX: usize = 100;
+
+/// Looks at bytes that matching such patterns may take in one call: some tenths of a second.
+pub const REDACTED_VARS_EFFORT_MAX: usize = 64 << 20;
+
+/// What a command says beside its result about files that it leaves out; the others are counted.
+pub const ARTIFACT_NOTES_MAX: usize = 100;
 
 /// A value that a job has masked; as JSON, at worst six bytes for one, it fits a supervisor's line.
 pub const REDACTION_MAX_BYTES: usize = 32 << 10;
@@ -846,6 +872,9 @@ pub const MASK_ANSWER_MS: u64 = 5_000;
 
 /// Locks that jobs of one agent hold at once, or have marked as done.
 pub const LOCKS_MAX: usize = 10_000;
+
+/// Those of them that are one job's: as many as it could name, and no more than others can do without.
+pub const LOCKS_PER_JOB_MAX: usize = 1_000;
 
 /// A lock's key.
 pub const LOCK_KEY_MAX_BYTES: usize = 1_024;
@@ -859,8 +888,9 @@ pub const META_DATA_VALUE_MAX_BYTES: usize = 100 << 10;
 /// Keys of a build's meta-data: one for each job of a large build.
 pub const META_DATA_KEYS_MAX: usize = 10_000;
 
-/// A build's meta-data in all: it stands in the build's row, which is written with each change of the build.
-pub const META_DATA_MAX_BYTES: usize = 1 << 20;
+/// A build's meta-data in all: it stands in the build's row, which is written with each change of the build, and all of its
+/// keys are one answer to a job.
+pub const META_DATA_MAX_BYTES: usize = 768 << 10;
 
 /// Jobs of one upload (buildkite.md 23).
 pub const UPLOAD_JOBS_MAX: usize = 500;
@@ -961,6 +991,10 @@ const _: () = assert!(
 );
 const _: () = assert!(STORE_MAX_BLOBS * 48 < FRAME_MAX_BYTES as usize, "an offer of blobs fits a frame");
 const _: () = assert!(HANDS_ENTRIES_MAX * 264 < HANDS_FRAME_MAX_BYTES, "an answer with the longest names fits a frame");
+const _: () =
+    assert!(HANDS_ENTRIES_MAX * 264 < HANDS_ANSWER_MAX_BYTES && HANDS_CHUNK_BYTES * 2 <= HANDS_ANSWER_MAX_BYTES);
+const _: () = assert!(META_DATA_MAX_BYTES + META_DATA_KEYS_MAX * 16 < FRAME_MAX_BYTES as usize, "all keys fit a frame");
+const _: () = assert!(JOB_ROOM_MS < JOB_HELLO_MS, "a command that finds no room is told so");
 const _: () = assert!(REDACTION_MAX_BYTES * 6 + 1_024 < SUPERVISOR_LINE_MAX_BYTES, "a value to mask fits a line");
 
 /// What is kept of what git says on its errors: the first lines say what is wrong, and a server may send any number of them.

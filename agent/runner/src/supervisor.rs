@@ -21,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::time::{ClockId, Itimerspec, TimerfdTimerFlags, Timespec, clock_gettime, timerfd_settime};
 use windlass_protocol::cause::{Cause, CauseKind};
 use windlass_protocol::job::Outcome;
-use windlass_protocol::limits::{SPOOL_STUCK_MS, SUPERVISOR_JOBS_MAX, UNKILLABLE_MS};
+use windlass_protocol::limits::{MASKS_WAITING_MAX, SPOOL_STUCK_MS, SUPERVISOR_JOBS_MAX, UNKILLABLE_MS};
 use windlass_protocol::time::WallMs;
 
 use crate::cgroup::{Cgroups, JobCgroup};
@@ -177,8 +177,15 @@ enum Over {
 
 fn supervise(launch: Launch, listener: UnixListener, cgroups: &Cgroups, post: &mut Post) -> io::Result<Over> {
     listener.set_nonblocking(true)?;
-    let masker = Masker::new(secrets(&launch)).map_err(io::Error::other)?;
+    let (masker, unmasked) = match Masker::new(secrets(&launch)) {
+        Ok(masker) => (masker, None),
+        Err(error) => (Masker::default(), Some(error)),
+    };
     let mut log = Log::new(&Places(&launch.dir).spool(), masker, launch.log_limit_bytes);
+    if let Some(error) = unmasked {
+        let detail = format!("its secrets cannot be masked: {error}");
+        return give_up(&launch, log, &listener, Cause::new(CauseKind::RefusedByPolicy, detail));
+    }
     log.push(wall_now(), launch.preamble.as_bytes());
     let (started_at, started) = match &launch.task {
         Task::Process(task) => match process::groups(launch.attempt, task, cgroups, &mut post.kept) {
@@ -219,6 +226,7 @@ fn supervise(launch: Launch, listener: UnixListener, cgroups: &Cgroups, post: &m
         told_bytes: 0,
         stuck_told: false,
         forced: false,
+        masks: Vec::new(),
     };
     supervisor.watch()
 }
@@ -290,6 +298,8 @@ struct Supervisor<'a> {
     stuck_told: bool,
     /// It was asked to end, or killed, or something that it had started was.
     forced: bool,
+    /// Values that are to be masked and are not yet: who asked, and how many forms the log masks then.
+    masks: Vec<(u64, usize)>,
 }
 
 /// What a wake-up was about.
@@ -349,7 +359,8 @@ impl Supervisor<'_> {
         };
         let lease = self.lease.filter(|_| !self.is_ending());
         let disk = self.log.is_stuck().then_some(now + DISK_RETRY_MS);
-        by_stage.into_iter().chain(lease).chain(disk).chain(self.task.wake_at()).min()
+        let step = self.log.is_building().then_some(now);
+        by_stage.into_iter().chain(lease).chain(disk).chain(self.task.wake_at()).chain(step).min()
     }
 
     fn set_timer(&self, now: u64) -> io::Result<()> {
@@ -438,11 +449,12 @@ impl Supervisor<'_> {
         for index in ready.readable.iter().rev().copied() {
             for request in self.clients.requests(index) {
                 match request {
-                    Request::Mask { ticket, value } => masked.push(self.mask(ticket, &value)),
+                    Request::Mask { ticket, value } => masked.extend(self.mask(ticket, &value)),
                     other => self.obey(other),
                 }
             }
         }
+        masked.extend(self.build_mask());
         // Only now: telling may drop clients, which would move those still to be served.
         for report in masked {
             self.clients.report(&report);
@@ -453,15 +465,35 @@ impl Supervisor<'_> {
         }
     }
 
-    fn mask(&mut self, ticket: u64, value: &str) -> Report {
-        let refused = self.log.redact(value).err().map(|error| error.to_string());
-        Report::Masked { ticket, refused }
+    /// Takes a value to mask. It is answered once it is masked, or at once where it never will be.
+    fn mask(&mut self, ticket: u64, value: &str) -> Option<Report> {
+        let refused = if self.masks.len() >= MASKS_WAITING_MAX {
+            format!("{MASKS_WAITING_MAX} values wait to be masked already")
+        } else {
+            match self.log.mask(value) {
+                Ok(masks) => {
+                    self.masks.push((ticket, masks));
+                    return None;
+                }
+                Err(error) => error.to_string(),
+            }
+        };
+        Some(Report::Masked { ticket, refused: Some(refused) })
+    }
+
+    /// Takes one step towards what is to be masked: neither a deadline nor a request waits for more than that. Those are
+    /// answered whose values are.
+    fn build_mask(&mut self) -> Vec<Report> {
+        self.log.build();
+        let masks = self.log.masks();
+        let masked = self.masks.extract_if(.., |(_, needed)| *needed <= masks);
+        masked.map(|(ticket, _)| Report::Masked { ticket, refused: None }).collect()
     }
 
     fn obey(&mut self, request: Request) {
         match request {
             // Taken by `serve`, which answers it.
-            Request::Mask { value, .. } => drop(self.mask(0, &value)),
+            Request::Mask { ticket, value } => drop(self.mask(ticket, &value)),
             Request::Cancel { cause, grace_ms } => self.stop(cause, grace_ms),
             Request::Kill { cause } => {
                 self.verdict.get_or_insert(cause);

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use windlass_hands::wire::Kind;
 use windlass_pipeline::glob::Glob;
-use windlass_protocol::limits::{ARTIFACT_WALK_MAX, ARTIFACTS_PER_JOB_MAX, TREE_DEPTH_MAX, TREE_DIR_MAX_ENTRIES};
+use windlass_protocol::limits::{
+    ARTIFACT_NOTES_MAX, ARTIFACT_WALK_MAX, ARTIFACTS_PER_JOB_MAX, HANDS_PATH_MAX_BYTES, TREE_DEPTH_MAX,
+};
 
 use super::hands::{Hands, HandsError};
 
@@ -61,16 +63,19 @@ pub(super) async fn find(
     delimiter: &str,
     options: Options,
 ) -> Result<Found, FindError> {
-    let mut search = Search { found: Found::default(), options, left: ARTIFACT_WALK_MAX };
+    let mut search = Search { found: Found::default(), options, left: ARTIFACT_WALK_MAX, unsaid: 0 };
     let split: Vec<&str> = if delimiter.is_empty() { vec![patterns] } else { patterns.split(delimiter).collect() };
     for pattern in split.into_iter().map(str::trim).filter(|pattern| !pattern.is_empty()) {
         let pattern = at_home(hands, pattern);
         if options.literal || !pattern.contains(WILD) {
             // `./a` and `a` are the same to a person.
-            search.consider(hands, pattern.strip_prefix("./").unwrap_or(&pattern)).await?;
+            search.consider(hands, pattern.strip_prefix("./").unwrap_or(&pattern), true).await?;
         } else {
             search.walk(hands, &pattern).await?;
         }
+    }
+    if search.unsaid > 0 {
+        search.found.notes.push(format!("{} more directories match, and are not uploaded", search.unsaid));
     }
     Ok(search.found)
 }
@@ -94,10 +99,15 @@ fn folder_of(pattern: &str) -> &str {
     }
 }
 
+/// What a path costs beside its bytes, in a list of them.
+const PATH_BYTES: usize = 64;
+
 struct Search {
     found: Found,
     options: Options,
     left: usize,
+    /// Notes that were not made.
+    unsaid: usize,
 }
 
 impl Search {
@@ -106,38 +116,51 @@ impl Search {
         // `./a` and `a` are the same to a person.
         let pattern = pattern.strip_prefix("./").unwrap_or(pattern);
         let glob = Glob::parse(pattern).map_err(|error| bad(error.message))?;
+        let is_plain = !pattern.contains(['*', '?', '[', '{']);
+        // What waits to be looked into is all that is kept of what was seen.
         let mut folders = vec![(folder_of(pattern).to_owned(), 0_usize)];
         while let Some((folder, depth)) = folders.pop() {
+            if depth > 0 {
+                hands.share.shrink(folder.len() + PATH_BYTES);
+            }
             let shown = if folder.is_empty() { "." } else { &folder };
-            let Some(entries) = hands.list(shown, TREE_DIR_MAX_ENTRIES).await? else { continue };
-            self.left = self.left.checked_sub(entries.len()).ok_or(FindError::TooLarge(ARTIFACT_WALK_MAX))?;
-            for (name, kind) in entries {
-                let Ok(name) = String::from_utf8(name) else { continue };
-                let path = match folder.as_str() {
-                    "" => name,
-                    "/" => format!("/{name}"),
-                    folder => format!("{folder}/{name}"),
-                };
-                if glob.matches(&path) {
-                    self.consider(hands, &path).await?;
+            let Some(handle) = hands.open_directory(shown).await? else { continue };
+            loop {
+                let entries = hands.entries(handle, shown).await?;
+                if entries.is_empty() {
+                    break;
                 }
-                let descends = match kind {
-                    Kind::Directory => true,
-                    Kind::Link if self.options.follow => {
-                        hands.stat(&path, true).await?.is_some_and(|found| found.kind == Kind::Directory)
+                self.left = self.left.checked_sub(entries.len()).ok_or(FindError::TooLarge(ARTIFACT_WALK_MAX))?;
+                for (name, kind) in entries {
+                    // What has a longer path can be neither opened nor named.
+                    let Some(path) = path_of(&folder, name) else { continue };
+                    if glob.matches(&path) {
+                        self.consider(hands, &path, is_plain).await?;
                     }
-                    Kind::Link | Kind::File | Kind::Other => false,
-                };
-                if descends && depth < TREE_DEPTH_MAX {
-                    folders.push((path, depth + 1));
+                    if depth < TREE_DEPTH_MAX && self.descends(hands, &path, kind).await? {
+                        hands.share.grow(path.len() + PATH_BYTES).await?;
+                        folders.push((path, depth + 1));
+                    }
                 }
             }
+            hands.close(handle).await?;
         }
         Ok(())
     }
 
+    /// Whether a path is a directory to look into.
+    async fn descends(&self, hands: &mut Hands, path: &str, kind: Kind) -> Result<bool, FindError> {
+        match kind {
+            Kind::Directory => Ok(true),
+            Kind::Link if self.options.follow => {
+                Ok(hands.stat(path, true).await?.is_some_and(|found| found.kind == Kind::Directory))
+            }
+            Kind::Link | Kind::File | Kind::Other => Ok(false),
+        }
+    }
+
     /// Takes a path that is meant, if it is a file.
-    async fn consider(&mut self, hands: &mut Hands, path: &str) -> Result<(), FindError> {
+    async fn consider(&mut self, hands: &mut Hands, path: &str, is_plain: bool) -> Result<(), FindError> {
         let Some(itself) = hands.stat(path, false).await? else { return Ok(()) };
         if itself.kind == Kind::Link && self.options.skip_links {
             return Ok(());
@@ -149,18 +172,31 @@ impl Search {
                 let directory = String::from_utf8_lossy(&hands.directory).into_owned();
                 let chosen =
                     Chosen { path: path_in_build(path, &directory), file: path.to_owned(), bytes: found.bytes };
+                hands.share.grow(chosen.path.len() + chosen.file.len() + 2 * PATH_BYTES).await?;
                 self.found.files.insert(chosen);
                 if self.found.files.len() > ARTIFACTS_PER_JOB_MAX {
                     return Err(FindError::TooMany(ARTIFACTS_PER_JOB_MAX));
                 }
             }
-            Kind::Directory if self.options.literal || !path.contains(['*', '?']) => {
+            Kind::Directory if is_plain && self.found.notes.len() < ARTIFACT_NOTES_MAX => {
                 self.found.notes.push(format!("{path:?} is a directory, and is not uploaded"));
             }
+            Kind::Directory if is_plain => self.unsaid += 1,
             Kind::Directory | Kind::Link | Kind::Other => {}
         }
         Ok(())
     }
+}
+
+/// The path of an entry of a folder, if it has one that can be told.
+fn path_of(folder: &str, name: Vec<u8>) -> Option<String> {
+    let name = String::from_utf8(name).ok()?;
+    let path = match folder {
+        "" => name,
+        "/" => format!("/{name}"),
+        folder => format!("{folder}/{name}"),
+    };
+    (path.len() <= HANDS_PATH_MAX_BYTES).then_some(path)
 }
 
 /// A file's path in the build: relative to the working directory, or where it lies outside, whole without the first `/`.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use windlass_protocol::limits::{ENV_MAX_BYTES, ENV_VARS_MAX};
+use windlass_protocol::limits::{ENV_MAX_BYTES, ENV_VARS_MAX, HANDS_PATH_MAX_BYTES};
 
 /// Variables that neither commands nor hooks of a job may change (reference 17.4).
 const PROTECTED: &[&str] = &[
@@ -59,6 +59,9 @@ pub(crate) enum ChangeError {
     /// More than a job may have.
     #[error("a job has at most {ENV_VARS_MAX} variables of {ENV_MAX_BYTES} bytes together")]
     TooMuch,
+    /// No path is so long.
+    #[error("a directory's path has at most {HANDS_PATH_MAX_BYTES} bytes")]
+    TooLong,
     /// It could not be written down.
     #[error("the change cannot be written down: {0}")]
     Disk(#[from] io::Error),
@@ -81,6 +84,8 @@ pub(crate) struct Changes {
     path: PathBuf,
     first: BTreeMap<String, String>,
     noted: Mutex<Noted>,
+    /// Held by who makes a change: the disk may be slow, and who only looks does not wait for it.
+    changing: Mutex<()>,
 }
 
 /// What became of the variables that were set.
@@ -99,7 +104,7 @@ impl Changes {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Noted::default(),
             Err(error) => return Err(error),
         };
-        Ok(Self { path, first: first.into_iter().collect(), noted: Mutex::new(noted) })
+        Ok(Self { path, first: first.into_iter().collect(), noted: Mutex::new(noted), changing: Mutex::new(()) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Noted> {
@@ -117,7 +122,7 @@ impl Changes {
         self.lock().directory.clone()
     }
 
-    /// Sets variables: all of them, or none.
+    /// Sets variables: all of them, or none. Blocks, as all that changes something does.
     pub(crate) fn set(&self, values: BTreeMap<String, String>) -> Result<Set, ChangeError> {
         permitted(values.keys())?;
         if let Some((name, _)) = values.iter().find(|(name, value)| !is_variable(name, value)) {
@@ -148,14 +153,17 @@ impl Changes {
 
     /// Sets where the next phases begin.
     pub(crate) fn set_directory(&self, directory: String) -> Result<(), ChangeError> {
+        if directory.len() > HANDS_PATH_MAX_BYTES {
+            return Err(ChangeError::TooLong);
+        }
         self.change(|_, noted| noted.directory = Some(directory))
     }
 
-    /// Makes a change once it is written down.
+    /// Makes a change once it is written down. Blocks.
     fn change<T>(&self, make: impl FnOnce(&BTreeMap<String, String>, &mut Noted) -> T) -> Result<T, ChangeError> {
-        let mut noted = self.lock();
-        let mut changed = noted.clone();
-        let made = make(&merged(&self.first, &noted), &mut changed);
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = self.lock().clone();
+        let made = make(&merged(&self.first, &changed), &mut changed);
         let after = merged(&self.first, &changed);
         let bytes: usize = after.iter().map(|(name, value)| name.len() + value.len()).sum();
         let taken = changed.variables.keys().map(String::len).sum::<usize>();
@@ -167,7 +175,7 @@ impl Changes {
         let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         file.write_all(&serde_json::to_vec(&changed).map_err(io::Error::other)?)?;
         fs::rename(&fresh, &self.path)?;
-        *noted = changed;
+        *self.lock() = changed;
         Ok(made)
     }
 }
@@ -213,6 +221,8 @@ mod tests {
         let again = Changes::load(dir.path(), first).unwrap();
         assert_eq!(again.variables(), [pair("B", "two"), pair("C", "3")].into());
         assert_eq!(again.directory().as_deref(), Some("/elsewhere"));
+        let long = "x".repeat(HANDS_PATH_MAX_BYTES + 1);
+        assert!(matches!(again.set_directory(long), Err(ChangeError::TooLong)));
     }
 
     #[test]

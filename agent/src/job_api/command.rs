@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use windlass_agent_runner::mask::{Masker, secrets_of};
+use windlass_agent_runner::mask::{MaskError, Masker, secrets_of};
 use windlass_protocol::BuildId;
 use windlass_protocol::message::{Asked, Told};
 
@@ -78,6 +78,8 @@ impl Call<'_> {
 
     /// [`Self::ask`] by another number than the call's.
     async fn ask_as(&mut self, number: [u8; 16], what: Asked, body: &[u8]) -> Result<Told, Fail> {
+        // It is copied for each try.
+        self.hands.share.grow(body.len()).await?;
         let asking = self.shared.coordinator.ask(self.party.spec.attempt, &self.party.right, number, what, body);
         tokio::pin!(asking);
         let mut noted = false;
@@ -118,17 +120,26 @@ impl Call<'_> {
     }
 
     /// A text without the job's secrets, and whether there were any in it.
-    fn redacted(&self, text: &str) -> Result<(String, bool), Fail> {
+    async fn redacted(&mut self, text: &str) -> Result<(String, bool), Fail> {
+        let one = self.redacted_each(vec![text.to_owned()]).await?;
+        one.into_iter().next().ok_or_else(|| fatal("the text cannot be redacted"))
+    }
+
+    /// [`Self::redacted`], for many.
+    async fn redacted_each(&mut self, texts: Vec<String>) -> Result<Vec<(String, bool)>, Fail> {
         let changed = self.party.changes.variables();
         let all = self.hands.environment.iter().chain(&changed);
         let (secrets, _) = secrets_of(all.map(|(name, value)| (name.as_str(), value.as_str())));
         let given = self.party.secrets.values();
-        let mut masker = Masker::new(secrets.into_iter().chain(given.iter().map(String::as_str))).map_err(fatal)?;
-        let mut masked = Vec::with_capacity(text.len());
-        masker.push(text.as_bytes(), &mut masked);
-        masker.finish(&mut masked);
-        let is_other = masked != text.as_bytes();
-        Ok((String::from_utf8(masked).map_err(fatal)?, is_other))
+        let secrets: Vec<String> =
+            secrets.into_iter().chain(given.iter().map(String::as_str)).map(str::to_owned).collect();
+        let bytes = |texts: &[String]| texts.iter().map(String::len).sum::<usize>();
+        // The secrets, the texts, and the texts as they become.
+        let held = bytes(&secrets) + 3 * bytes(&texts);
+        self.hands.share.grow(held).await?;
+        let redacted = self.party.account.work(move || redact_each(&secrets, texts)).await?;
+        self.hands.share.shrink(held);
+        redacted.map_err(fatal)
     }
 
     /// The argument at this place, or else the whole input.
@@ -148,6 +159,20 @@ impl Call<'_> {
     }
 }
 
+fn redact_each(secrets: &[String], texts: Vec<String>) -> Result<Vec<(String, bool)>, MaskError> {
+    let mut masker = Masker::new(secrets)?;
+    let redacted = texts.into_iter().map(|text| {
+        let mut masked = Vec::with_capacity(text.len());
+        masker.push(text.as_bytes(), &mut masked);
+        masker.finish(&mut masked);
+        let is_other = masked != text.as_bytes();
+        // A secret may end within a character of the text.
+        let masked = String::from_utf8(masked);
+        (masked.unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()), is_other)
+    });
+    Ok(redacted.collect())
+}
+
 /// How long a command waits in silence.
 const NOTE_AFTER: Duration = Duration::from_secs(2);
 
@@ -164,7 +189,7 @@ fn untold(doing: &str, told: Told) -> Fail {
 /// Answers one connection of a job.
 pub(super) async fn answer(stream: UnixStream, party: &Party, shared: &Shared) {
     let attempt = party.spec.attempt;
-    let mut hands = match Hands::greet(stream).await {
+    let mut hands = match Hands::greet(stream, &party.account).await {
         Ok(hands) => hands,
         Err(error) => return tracing::debug!(%attempt, %error, "job_call_not_understood"),
     };

@@ -7,9 +7,9 @@ use quinn::Connection;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use windlass_protocol::AttemptId;
-use windlass_protocol::limits::{ASK_PATIENCE_MS, ASK_RIGHT_MS, FRAME_HEADER_BYTES};
-use windlass_protocol::link::{FramedRecv, FramedSend, LinkError};
-use windlass_protocol::message::{Ask, AskRefused, Asked, Told};
+use windlass_protocol::limits::{ASK_PATIENCE_MS, ASK_RIGHT_MS, FRAME_HEADER_BYTES, FRAME_MAX_BYTES};
+use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
+use windlass_protocol::message::{Ask, AskRefused, Asked, Told, Validate as _, encode};
 
 use crate::right::Right;
 
@@ -36,12 +36,19 @@ impl Coordinator {
             return Told::Refused { code: AskRefused::Invalid, detail: "the text is too long".to_owned() };
         };
         let mut ask = Ask { attempt, epoch: held.epoch(), call, what, body_bytes };
+        if let Some(why) = unsendable(&ask) {
+            return Told::Refused { code: AskRefused::Invalid, detail: why };
+        }
         let mut pause = PAUSE_MIN;
         loop {
             // A newer right may have been given meanwhile.
             ask.epoch = held.epoch();
             let told = match tokio::time::timeout_at(begun + patience, self.ask_once(&ask, body)).await {
                 Ok(Ok(told)) => told,
+                // The same would be said of it again.
+                Ok(Err(error)) if is_final(&error) => {
+                    return Told::Refused { code: AskRefused::Invalid, detail: format!("it cannot be asked: {error}") };
+                }
                 Ok(Err(error)) => {
                     tracing::info!(attempt = %ask.attempt, %error, "job_request_cut_short");
                     unavailable(&error.to_string())
@@ -56,8 +63,8 @@ impl Coordinator {
                 | Told::Value(_)
                 | Told::Keys(_)
                 | Told::Text(_)
-                | Told::Artifacts(_) => return told,
-                Told::Secrets(_) => return told,
+                | Told::Artifacts(_)
+                | Told::Secrets(_) => return told,
             };
             if begun.elapsed() + pause >= most {
                 return told;
@@ -84,6 +91,39 @@ impl Coordinator {
         }
         send.finish()?;
         recv.recv_message().await?.ok_or(LinkError::Short { missing: FRAME_HEADER_BYTES as u64 })
+    }
+}
+
+/// Why no coordinator will ever hear a request, if that is so.
+fn unsendable(ask: &Ask) -> Option<String> {
+    if let Err(invalid) = ask.validate() {
+        return Some(invalid.to_string());
+    }
+    match encode(ask) {
+        Ok(bytes) if bytes.len() <= FRAME_MAX_BYTES as usize => None,
+        Ok(bytes) => Some(format!("it has {} bytes, and {FRAME_MAX_BYTES} are the most of a request", bytes.len())),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// Whether an error is about what is said, and not about the way to who hears it.
+fn is_final(error: &LinkError) -> bool {
+    match error {
+        LinkError::BadFrame(_) | LinkError::BadMessage(_) | LinkError::Invalid(_) => true,
+        LinkError::Reset { code } | LinkError::Stopped { code } => matches!(code, Code::BadFrame | Code::BadMessage),
+        LinkError::Closed { .. }
+        | LinkError::ClosedHere
+        | LinkError::TimedOut
+        | LinkError::Lost { .. }
+        | LinkError::Handshake { .. }
+        | LinkError::NoCommonVersion
+        | LinkError::NoCertificate
+        | LinkError::Unreachable { .. }
+        | LinkError::Ended
+        | LinkError::Short { .. }
+        | LinkError::Interrupted
+        | LinkError::Identity(_)
+        | LinkError::Io { .. } => false,
     }
 }
 

@@ -25,7 +25,7 @@ use windlass_protocol::job::JobSpec;
 use windlass_protocol::limits::{JOB_BACKLOG_MAX, JOB_CONNECTIONS_MAX};
 
 use super::command::answer;
-use super::{Changes, Masking, Shared};
+use super::{Account, Changes, Masking, Shared};
 use crate::home::ensure_dir;
 use crate::right::Right;
 use crate::secrets::Secrets;
@@ -51,6 +51,8 @@ pub(crate) struct Party {
     pub(crate) masking: Masking,
     /// What it must not show.
     pub(crate) secrets: Secrets,
+    /// What its commands may hold and do at once.
+    pub(crate) account: Account,
 }
 
 /// Where the parts of a container's door are.

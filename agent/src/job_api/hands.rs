@@ -10,7 +10,12 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use windlass_hands::wire::{self, Answer, Bad, Hello, Kind, LENGTH_BYTES, Op, Stream};
-use windlass_protocol::limits::{HANDS_CHUNK_BYTES, JOB_HELLO_MS};
+use windlass_protocol::limits::{
+    HANDS_ANSWER_MAX_BYTES, HANDS_ARGUMENTS_MAX, HANDS_CHUNK_BYTES, HANDS_FRAME_MAX_BYTES, JOB_CALLS_MAX_BYTES,
+    JOB_HELLO_MS,
+};
+
+use super::account::{Account, Share};
 
 /// So much of a frame has to come before room is made for all of it.
 const TRUST_AFTER_BYTES: usize = 64 << 10;
@@ -43,6 +48,14 @@ pub(super) enum HandsError {
         /// The bound.
         max: usize,
     },
+    /// All commands of the job together hold as much as they may.
+    #[error(
+        "this job's commands hold {JOB_CALLS_MAX_BYTES} bytes of their agent's memory, and get no more: give this one less, or call fewer at once"
+    )]
+    NoRoom,
+    /// The agent could not finish what it did for it.
+    #[error("the agent could not do it: {0}")]
+    Unfinished(String),
 }
 
 /// What a path is.
@@ -56,6 +69,8 @@ pub(super) struct Found {
 #[derive(Debug)]
 pub(super) struct Hands {
     stream: UnixStream,
+    /// What it holds of its attempt's account, until it is over.
+    pub(super) share: Share,
     /// The number of the call.
     pub(super) call: [u8; 16],
     /// The name it was called by, without its folders, then the arguments.
@@ -70,40 +85,43 @@ pub(super) struct Hands {
 
 impl Hands {
     /// Takes up a connection: its hello comes soon or never.
-    pub(super) async fn greet(mut stream: UnixStream) -> Result<Self, HandsError> {
-        let hello = tokio::time::timeout(Duration::from_millis(JOB_HELLO_MS), receive(&mut stream));
-        let hello = hello.await.map_err(|_| HandsError::Gone(io::ErrorKind::TimedOut.into()))??;
-        let hello = match Hello::decode(&hello) {
-            Err(bad @ Bad::Version(_)) => {
+    pub(super) async fn greet(mut stream: UnixStream, account: &Account) -> Result<Self, HandsError> {
+        let mut share = account.share();
+        let hello = tokio::time::timeout(Duration::from_millis(JOB_HELLO_MS), hear(&mut stream, &mut share)).await;
+        let hello = hello.map_err(|_| HandsError::Gone(io::ErrorKind::TimedOut.into())).flatten();
+        match &hello {
+            Err(HandsError::Bad(bad @ Bad::Version(_))) => {
                 part(&mut stream, &format!("windlass: {bad}: the command and its agent are of different versions\n"))
                     .await;
-                return Err(bad.into());
             }
-            other => other?,
-        };
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let mut words: Vec<String> = hello.arguments.iter().map(|word| text(word)).collect();
+            Err(error @ HandsError::NoRoom) => part(&mut stream, &format!("fatal: {error}\n")).await,
+            Ok(_) | Err(_) => {}
+        }
+        let hello = hello?;
+        let mut words: Vec<String> = hello.arguments.into_iter().map(text).collect();
         if let Some(name) = words.first_mut() {
             *name = name.rsplit('/').next().unwrap_or_default().to_owned();
         }
-        let variables = hello.environment.iter().filter_map(|variable| {
+        let variables = hello.environment.into_iter().filter_map(|mut variable| {
             let at = variable.iter().skip(1).position(|byte| *byte == b'=')? + 1;
-            Some((text(variable.get(..at)?), text(variable.get(at + 1..)?)))
+            let value = variable.split_off(at + 1);
+            variable.truncate(at);
+            Some((text(variable), text(value)))
         });
+        let environment = variables.collect();
+        share.be(words_cost(&words) + variables_cost(&environment)).await?;
         let is_given = hello.streams & 8 != 0;
-        Ok(Self {
-            stream,
-            call: hello.call,
-            words,
-            is_given,
-            directory: hello.directory,
-            environment: variables.collect(),
-        })
+        Ok(Self { stream, share, call: hello.call, words, is_given, directory: hello.directory, environment })
     }
 
     async fn ask(&mut self, op: &Op) -> Result<Answer, HandsError> {
         self.stream.write_all(&op.encode()?).await.map_err(HandsError::Gone)?;
-        Ok(Answer::decode(&receive(&mut self.stream).await?)?)
+        let length = length(&mut self.stream, HANDS_ANSWER_MAX_BYTES).await?;
+        // Its bytes, and what is made of them.
+        pay(&mut self.stream, &mut self.share, 2 * length, length).await?;
+        let answer = Answer::decode(&receive(&mut self.stream, length).await?)?;
+        self.share.shrink(2 * length);
+        Ok(answer)
     }
 
     /// Asks for something that is only done.
@@ -157,7 +175,11 @@ impl Hands {
         loop {
             match self.ask(op).await? {
                 Answer::Bytes(bytes) if bytes.is_empty() => return Ok(all),
-                Answer::Bytes(bytes) if all.len() + bytes.len() <= max => all.extend_from_slice(&bytes),
+                Answer::Bytes(bytes) if all.len() + bytes.len() <= max => {
+                    // A vector that grows has room for as much again.
+                    self.share.grow(2 * bytes.len()).await?;
+                    all.extend_from_slice(&bytes);
+                }
                 Answer::Bytes(_) => return Err(HandsError::TooLarge { what: what.to_owned(), max }),
                 other => return Err(refused(other, || what.to_owned())),
             }
@@ -173,24 +195,21 @@ impl Hands {
         }
     }
 
-    /// The names in a directory, at most `max` of them, as they come; `None` where there is no such directory.
-    pub(super) async fn list(&mut self, path: &str, max: usize) -> Result<Option<Vec<(Vec<u8>, Kind)>>, HandsError> {
-        let handle = match self.ask(&Op::OpenDirectory { path: self.absolute(path) }).await? {
-            Answer::Handle(handle) => handle,
-            Answer::Failed(errno) if is_nothing(errno) => return Ok(None),
-            other => return Err(refused(other, || path.to_owned())),
-        };
-        let mut all = Vec::new();
-        loop {
-            match self.ask(&Op::Entries { handle }).await? {
-                Answer::Entries(entries) if entries.is_empty() => break,
-                Answer::Entries(entries) if all.len() + entries.len() <= max => all.extend(entries),
-                Answer::Entries(_) => return Err(HandsError::TooLarge { what: path.to_owned(), max }),
-                other => return Err(refused(other, || path.to_owned())),
-            }
+    /// Opens a directory; `None` where there is none of this name.
+    pub(super) async fn open_directory(&mut self, path: &str) -> Result<Option<u32>, HandsError> {
+        match self.ask(&Op::OpenDirectory { path: self.absolute(path) }).await? {
+            Answer::Handle(handle) => Ok(Some(handle)),
+            Answer::Failed(errno) if is_nothing(errno) => Ok(None),
+            other => Err(refused(other, || path.to_owned())),
         }
-        self.close(handle).await?;
-        Ok(Some(all))
+    }
+
+    /// The next names in an open directory, as they come; none is its end.
+    pub(super) async fn entries(&mut self, handle: u32, path: &str) -> Result<Vec<(Vec<u8>, Kind)>, HandsError> {
+        match self.ask(&Op::Entries { handle }).await? {
+            Answer::Entries(entries) => Ok(entries),
+            other => Err(refused(other, || path.to_owned())),
+        }
     }
 
     /// Opens a file, to be read piece by piece.
@@ -285,11 +304,51 @@ fn refused(answer: Answer, what: impl FnOnce() -> String) -> HandsError {
     }
 }
 
-/// Reads a frame. What it says of its length is believed as it comes.
-async fn receive(stream: &mut UnixStream) -> Result<Vec<u8>, HandsError> {
+/// What a word costs beside its bytes: itself, and its place in a map.
+const WORD_BYTES: usize = 160;
+
+/// What the words of a command cost, which are split, copied and looked at again.
+fn words_cost(words: &[String]) -> usize {
+    4 * words.iter().map(|word| word.len() + WORD_BYTES / 2).sum::<usize>()
+}
+
+fn variables_cost(variables: &BTreeMap<String, String>) -> usize {
+    variables.iter().map(|(name, value)| name.len() + value.len() + WORD_BYTES).sum()
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+/// Reads a hello. It may be made to have as many words as its length allows for: they are paid for before they are made.
+async fn hear(stream: &mut UnixStream, share: &mut Share) -> Result<Hello, HandsError> {
+    let length = length(stream, HANDS_FRAME_MAX_BYTES).await?;
+    let words = (length / LENGTH_BYTES).min(2 * HANDS_ARGUMENTS_MAX);
+    // And a byte that is no text becomes three.
+    pay(stream, share, 5 * length + WORD_BYTES * words, length).await?;
+    Ok(Hello::decode(&receive(stream, length).await?)?)
+}
+
+/// Holds what a frame costs. One that is not paid for is passed over: who sent it is still to hear why.
+async fn pay(stream: &mut UnixStream, share: &mut Share, cost: usize, length: usize) -> Result<(), HandsError> {
+    let paid = share.grow(cost).await;
+    if paid.is_err() {
+        let mut frame = stream.take(length as u64);
+        tokio::io::copy(&mut frame, &mut tokio::io::sink()).await.map_err(HandsError::Gone)?;
+    }
+    paid
+}
+
+/// Reads the length of a frame.
+async fn length(stream: &mut UnixStream, max: usize) -> Result<usize, HandsError> {
     let mut length = [0; LENGTH_BYTES];
     stream.read_exact(&mut length).await.map_err(HandsError::Gone)?;
     let length = wire::length(length)?;
+    if length > max { Err(Bad::TooLong.into()) } else { Ok(length) }
+}
+
+/// Reads a frame's bytes. Its length is believed as they come.
+async fn receive(stream: &mut UnixStream, length: usize) -> Result<Vec<u8>, HandsError> {
     let mut bytes = Vec::with_capacity(length.min(TRUST_AFTER_BYTES));
     let read = stream.take(length as u64).read_to_end(&mut bytes).await.map_err(HandsError::Gone)?;
     if read < length { Err(HandsError::Gone(io::ErrorKind::UnexpectedEof.into())) } else { Ok(bytes) }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex as Turn, mpsc, oneshot};
 use windlass_agent_runner::control::Request;
 use windlass_protocol::limits::{MASK_ANSWER_MS, REDACTION_MAX_BYTES};
 
@@ -33,6 +33,8 @@ type Waiting = BTreeMap<u64, oneshot::Sender<Option<String>>>;
 pub(crate) struct Masking {
     requests: mpsc::Sender<Request>,
     answers: Answers,
+    /// One value is under way at a time, so that a job's values are no more than that for who carries them.
+    turn: Arc<Turn<()>>,
 }
 
 /// The supervisor's answers, for who waits for them.
@@ -67,8 +69,8 @@ impl Answers {
 }
 
 impl Masking {
-    pub(crate) const fn new(requests: mpsc::Sender<Request>, answers: Answers) -> Self {
-        Self { requests, answers }
+    pub(crate) fn new(requests: mpsc::Sender<Request>, answers: Answers) -> Self {
+        Self { requests, answers, turn: Arc::default() }
     }
 
     /// Masks a value; once this returns, every later byte of the job's output is.
@@ -76,6 +78,7 @@ impl Masking {
         if value.len() > REDACTION_MAX_BYTES {
             return Err(MaskFailed::TooLong);
         }
+        let _turn = self.turn.lock().await;
         for _ in 0..TRIES {
             let (ticket, heard) = self.answers.expect();
             let asked = self.requests.send(Request::Mask { ticket, value: value.to_owned() }).await;

@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 use windlass_agent_runner::control::Request;
 use windlass_agent_runner::launch::User;
 use windlass_cache::{RealFs, Store, StoreOptions};
-use windlass_hands::wire::{Hello, LENGTH_BYTES, Op};
+use windlass_hands::wire::{Answer, Hello, Kind, LENGTH_BYTES, Op};
 use windlass_protocol::job::{Epoch, JobSpec, Resources, Source};
+use windlass_protocol::limits::{HANDS_ARGUMENTS_MAX, HANDS_PATH_MAX_BYTES};
 use windlass_protocol::{BuildId, JobId, Namespace};
 
 use super::*;
@@ -110,7 +111,8 @@ impl World {
         let right = Arc::new(Right::new(Epoch(1), true));
         let slot = Slot { index: 3, user: self.user };
         let (spec, changes) = (Arc::new(self.spec.clone()), Arc::clone(&self.changes));
-        Party { spec, right, slot, changes, masking, secrets: Secrets::default() }
+        let (secrets, account) = (Secrets::default(), Account::default());
+        Party { spec, right, slot, changes, masking, secrets, account }
     }
 
     /// Of a job that masks nothing.
@@ -412,4 +414,135 @@ async fn who_speaks_the_protocol_by_itself_gains_nothing_and_holds_nobody_up() {
     stream.write_all(b"\x01\0\0\0\x00").await.unwrap();
     assert_eq!(world.print(&["windlass", "env", "get", "A"]).await, "1\n");
     drop(hostile);
+}
+
+/// Speaks the protocol as a hostile job would, with what `answer` says to all but writing: the status, what was said, and how
+/// often something was asked.
+async fn spoken(world: &World, words: &[&[u8]], mut answer: impl FnMut(&Op) -> Answer) -> (u8, String, usize) {
+    let arguments = words.iter().map(|word| word.to_vec()).collect();
+    let hello = Hello { arguments, directory: b"/".to_vec(), ..Hello::default() };
+    let mut stream = UnixStream::connect(world.socket()).await.unwrap();
+    stream.write_all(&hello.encode().unwrap()).await.unwrap();
+    let (mut said, mut asked) = (Vec::new(), 0);
+    loop {
+        let mut length = [0; LENGTH_BYTES];
+        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut length).await.unwrap();
+        let mut frame = vec![0; windlass_hands::wire::length(length).unwrap()];
+        tokio::io::AsyncReadExt::read_exact(&mut stream, &mut frame).await.unwrap();
+        let answer = match Op::decode(&frame).unwrap() {
+            Op::Exit { status } => return (status, String::from_utf8(said).unwrap(), asked),
+            Op::Write { bytes, .. } => {
+                said.extend(bytes);
+                Answer::Done
+            }
+            other => {
+                asked += 1;
+                answer(&other)
+            }
+        };
+        stream.write_all(&answer.encode().unwrap()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_input_has_one_end_however_often_it_is_meant() {
+    let world = World::new().await;
+    let mut given = [b"A\n".to_vec(), b"B\n".to_vec(), Vec::new()].into_iter().cycle();
+    let words: [&[u8]; 6] = [b"windlass", b"env", b"unset", b"-", b"-", b"-"];
+    let ended = spoken(&world, &words, |_| Answer::Bytes(given.next().unwrap())).await;
+    assert_eq!(ended, (0, "Unset:\n- A\n".to_owned(), 3));
+}
+
+#[tokio::test]
+async fn a_list_of_files_holds_no_more_of_the_agent_s_memory_than_a_job_may() {
+    let world = World::new().await;
+    let listing = |kind: Kind, count: usize, bytes: usize| {
+        let mut made = 0_usize;
+        move |op: &Op| match op {
+            Op::OpenDirectory { .. } => Answer::Handle(1),
+            Op::Entries { .. } if made < count => {
+                let entries = (made..made + 100).map(|at| (format!("{at:08}{}", "x".repeat(bytes)).into_bytes(), kind));
+                made += 100;
+                Answer::Entries(entries.collect())
+            }
+            Op::Entries { .. } => Answer::Entries(Vec::new()),
+            _ => Answer::Done,
+        }
+    };
+    let words: [&[u8]; 4] = [b"windlass", b"artifact", b"upload", b"y*"];
+    // What was looked at and is not meant is forgotten: these would be more than a job may hold.
+    let (status, said, _) = spoken(&world, &words, listing(Kind::File, 17_000, 4_080)).await;
+    assert_eq!((status, said.as_str()), (0, "notice: No files matched paths: y*\n"));
+    // Directories have to be remembered, until they are looked into.
+    let words: [&[u8]; 4] = [b"windlass", b"artifact", b"upload", b"[y]/**"];
+    let (status, said, _) = spoken(&world, &words, listing(Kind::Directory, 17_000, 4_080)).await;
+    assert_eq!(status, 1);
+    assert!(said.starts_with("fatal: this job's commands hold 67108864 bytes of their agent's memory"), "{said}");
+    // What cannot be opened is not.
+    let mut first = true;
+    let mut once = |op: &Op| match op {
+        Op::Entries { .. } if std::mem::take(&mut first) => {
+            Answer::Entries(vec![(vec![b'x'; HANDS_PATH_MAX_BYTES - 3], Kind::Directory)])
+        }
+        Op::Entries { .. } => Answer::Entries(Vec::new()),
+        Op::OpenDirectory { .. } => Answer::Handle(1),
+        _ => Answer::Done,
+    };
+    let words: [&[u8]; 4] = [b"windlass", b"artifact", b"upload", b"/tmp/**"];
+    let (status, _, asked) = spoken(&world, &words, &mut once).await;
+    assert_eq!((status, asked), (0, 4));
+    assert_eq!(world.print(&["windlass", "env", "get", "A"]).await, "1\n", "what was held is given back");
+}
+
+#[tokio::test]
+async fn a_directory_that_a_pattern_means_by_its_name_is_told_and_others_are_not() {
+    let world = World::new().await;
+    let work = world.dir.path().join("checkout");
+    fs::create_dir_all(work.join("log/deep")).unwrap();
+    for path in ["log", "log/deep"] {
+        fs::set_permissions(work.join(path), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let (_, _, errors) = world.run(&["windlass", "artifact", "upload", "log/deep"]).await;
+    let told = "warning: \"log/deep\" is a directory, and is not uploaded\n";
+    assert_eq!(errors, format!("{told}notice: No files matched paths: log/deep\n"));
+    let (_, _, errors) = world.run(&["windlass", "artifact", "upload", "log/*"]).await;
+    assert_eq!(errors, "notice: No files matched paths: log/*\n");
+}
+
+#[tokio::test]
+async fn what_no_coordinator_could_hear_is_refused_without_one() {
+    let world = World::new().await;
+    let long = "x".repeat(1_100);
+    let (status, _, errors) = world.run(&["windlass", "meta-data", "set", &long, "v"]).await;
+    assert_eq!((status, errors.as_str()), (Some(1), "fatal: a key has at most 1024 bytes, and this one has 1100\n"));
+    let (status, _, errors) = world.run(&["windlass", "step", "get", "label", "--step", &long]).await;
+    assert_eq!(status, Some(1));
+    assert!(errors.starts_with("fatal: failed to get step: ") && errors.contains("at most 200 bytes"), "{errors}");
+    let large: Vec<String> = (0..11).map(|at| format!("key-{at}={}", "v".repeat(100 << 10))).collect();
+    let mut line = vec!["windlass", "meta-data", "set-batch"];
+    line.extend(large.iter().map(String::as_str));
+    let (status, _, errors) = world.run(&line).await;
+    assert_eq!(status, Some(1));
+    assert!(errors.ends_with("bytes together, and 786432 are the most\n"), "{errors}");
+}
+
+#[tokio::test]
+async fn a_call_that_is_larger_than_a_job_may_hold_is_told_so() {
+    let world = World::new().await;
+    // As many words as there may be, and not one byte in them.
+    let words = vec![Vec::new(); HANDS_ARGUMENTS_MAX];
+    let hello = Hello { arguments: words.clone(), environment: words, directory: b"/".to_vec(), ..Hello::default() };
+    let mut streams = Vec::new();
+    let mut told = 0;
+    for _ in 0..6 {
+        let mut stream = UnixStream::connect(world.socket()).await.unwrap();
+        stream.write_all(&hello.encode().unwrap()).await.unwrap();
+        streams.push(stream);
+    }
+    for mut stream in streams {
+        let mut frame = [0; 64];
+        let count = tokio::io::AsyncReadExt::read(&mut stream, &mut frame).await.unwrap();
+        told += usize::from(String::from_utf8_lossy(&frame[..count]).contains("this job's commands hold"));
+    }
+    assert!((1..6).contains(&told), "{told}");
 }

@@ -16,6 +16,7 @@ use windlass_protocol::job::Outcome;
 use windlass_protocol::{AttemptId, Cause, Digest};
 
 use super::Ground;
+use super::steering::Steered;
 use crate::job_api::Answers;
 use crate::workspace::start_failed;
 
@@ -36,7 +37,9 @@ pub(super) async fn attach_to(attempt: AttemptId, dir: &Path) -> RunningJob {
 /// What a job's watcher is given.
 #[derive(Debug)]
 pub(super) struct Watching {
-    pub(super) requests: mpsc::Receiver<Request>,
+    pub(super) steered: Steered,
+    /// Values to mask, which the job gave.
+    pub(super) masks: mpsc::Receiver<Request>,
     pub(super) answers: Answers,
     pub(super) acked: watch::Receiver<u64>,
     pub(super) end: watch::Sender<u64>,
@@ -54,9 +57,9 @@ pub(super) async fn watch_over(ground: &Ground, mut running: RunningJob, mut wat
     let outcome = loop {
         tokio::select! {
             biased;
-            Some(request) = watching.requests.recv() => {
-                // A supervisor that cannot be reached is gone: the next event tells.
-                let _ = steering.send(&request).await;
+            true = watching.steered.changed() => {
+                // A supervisor that cannot be reached is gone, or is reached again: the next event tells.
+                let _ = watching.steered.tell(&steering).await;
             }
             room = ground.inputs.reserve(), if untold.is_some() => {
                 if let (Ok(room), Some(end)) = (room, untold.take()) {
@@ -66,6 +69,7 @@ pub(super) async fn watch_over(ground: &Ground, mut running: RunningJob, mut wat
             }
             event = running.next_event() => match event {
                 Ok(Event::Started { at, log_bytes }) => {
+                    let _ = watching.steered.tell_again(&steering).await;
                     untold = Some(log_bytes);
                     tell(ground, Input::Started { attempt, at }).await;
                 }
@@ -84,6 +88,10 @@ pub(super) async fn watch_over(ground: &Ground, mut running: RunningJob, mut wat
             Ok(()) = watching.acked.changed() => {
                 let offset = *watching.acked.borrow_and_update();
                 let _ = steering.acked(offset).await;
+            }
+            Some(mask) = watching.masks.recv() => {
+                // Who waits for it asks again.
+                let _ = steering.send(&mask).await;
             }
         }
     };

@@ -51,7 +51,14 @@ async fn answer(conn: &Conn, ground: &Ground, send: SendStream, recv: RecvStream
             return Ok(());
         }
     };
-    send.send_message(&told).await?;
+    match send.send_message(&told).await {
+        // Nothing of it was sent. Asked again, it would be as long.
+        Err(LinkError::BadFrame(_) | LinkError::BadMessage(_)) => {
+            let told = refuse(AskRefused::Invalid, "the answer is larger than one can be");
+            send.send_message(&told).await?;
+        }
+        other => other?,
+    }
     send.finish()
 }
 

@@ -357,7 +357,7 @@ impl Validate for Asked {
             Self::SetMetaData { values } => {
                 let bytes: usize = values.iter().map(|(key, value)| key.len() + value.len()).sum();
                 let counted = (1..=META_DATA_KEYS_MAX).contains(&values.len()) && bytes <= META_DATA_MAX_BYTES;
-                require(counted, "meta_data.values", "there are 1 to 10000 of 1 MiB in all")?;
+                require(counted, "meta_data.values", "there are 1 to 10000 of 768 KiB in all")?;
                 values.iter().try_for_each(|(name, value)| {
                     key("meta_data.key", name)?;
                     let good = !value.trim().is_empty() && value.len() <= META_DATA_VALUE_MAX_BYTES;

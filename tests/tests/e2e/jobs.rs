@@ -1,6 +1,7 @@
 //! Jobs that talk back: to their agent, and through it to their coordinator.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -89,6 +90,39 @@ fn a_value_that_a_job_has_redacted_is_in_no_later_line() -> Result<()> {
         let build = fleet.run_to("passed", pipeline([step("tell", script)])).await?;
         let log = String::from_utf8(fleet.client.log(build.attempt("tell")?.id()).await?)?;
         ensure!(log == "[REDACTED]\n".repeat(20), "{log}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_job_that_floods_its_mask_is_canceled_and_its_agent_goes_on() -> Result<()> {
+    test(async |world| {
+        let fleet = Fleet::start(world).await?;
+        let (up, pids) = (world.shared_file("up")?, world.shared_file("pids")?);
+        // Each of as many as are served at once has other values masked, and begins again.
+        let script = format!(
+            "awk 'BEGIN {{ a = sprintf(\"%8000s\", \"\"); gsub(/ /, \"a\", a); for (k = 1; k <= 64; k++) {{ f = \"v\" k; \
+             printf \"{{\" > f; for (i = 1; i <= 40; i++) printf \"%s\\\"k%d\\\":\\\"%d-%d-%s\\\"\", (i > 1 ? \",\" : \"\"), i, k, i, a > f; \
+             printf \"}}\" > f; close(f) }} }}'; echo first-value | windlass redactor add; \
+             for k in $(seq 64); do (while :; do windlass redactor add --format json v$k 2> /dev/null; done) & echo $! >> {}; \
+             done; echo x > {}; wait",
+            pids.display(),
+            up.display()
+        );
+        let build = fleet.running(pipeline([step("flood", &script)]), "flood").await?;
+        until("the flood has begun", DEADLINE, async || Ok((fs::read_to_string(&up)? == "x\n").then_some(()))).await?;
+        fleet.client.post(&format!("/builds/{}/cancel", build.id()), &json!({})).await?.status(200)?;
+        // The grace is ten seconds.
+        fleet.client.ends(build.id(), "canceled", Duration::from_secs(40)).await?;
+        let left = fs::read_to_string(&pids)?;
+        ensure!(left.lines().count() == 64, "{left}");
+        until("its processes are gone", DEADLINE, async || {
+            let is_there = |pid: &str| fs::exists(format!("/proc/{pid}")).unwrap_or(true);
+            Ok((!left.lines().any(is_there)).then_some(()))
+        })
+        .await?;
+        // One that could not end a job would take nothing more.
+        fleet.run_to("passed", pipeline([step("next", "true")])).await?;
         Ok(())
     })
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use windlass_protocol::digest::Digest;
+use windlass_protocol::limits::MASK_STEP_STATES;
 use windlass_protocol::time::WallMs;
 
 use crate::mask::{MaskError, Masker};
@@ -82,8 +83,29 @@ impl Log {
         self.pending.is_empty()
     }
 
+    /// Masks `value` in all that is pushed from now on.
     pub(crate) fn redact(&mut self, value: &str) -> Result<bool, MaskError> {
         self.masker.add(value.as_bytes())
+    }
+
+    /// Masks `value` in all that is pushed once [`Self::masks`] is what is answered here.
+    pub(crate) fn mask(&mut self, value: &str) -> Result<usize, MaskError> {
+        self.masker.take(value.as_bytes())
+    }
+
+    /// How many of the forms of the values that were taken are masked.
+    pub(crate) fn masks(&self) -> usize {
+        self.masker.ready()
+    }
+
+    /// Whether something that was taken is not masked yet.
+    pub(crate) fn is_building(&self) -> bool {
+        self.masker.is_building()
+    }
+
+    /// Takes one step towards masking it.
+    pub(crate) fn build(&mut self) {
+        self.masker.go_on(MASK_STEP_STATES);
     }
 
     pub(crate) fn acked(&mut self, offset: u64) {

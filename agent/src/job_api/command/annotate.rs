@@ -47,7 +47,7 @@ pub(super) async fn annotate(call: &mut Call<'_>) -> Result<(), Fail> {
     if body.len() > ANNOTATION_MAX_BYTES {
         return Err(fatal(format!("annotation body size exceeds maximum ({ANNOTATION_MAX_BYTES} bytes)")));
     }
-    let (body, redacted) = call.redacted(&body)?;
+    let (body, redacted) = call.redacted(&body).await?;
     if redacted {
         call.note("warning", "Annotation body contained one or more secrets and has been redacted").await?;
     }

@@ -1,15 +1,18 @@
 //! `env get|set|unset|dump` and `workdir set`: the variables and the directory of the job's next phases (reference 19.10).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 use windlass_agent_runner::mask::secrets_of;
 use windlass_hands::wire::Kind;
-use windlass_protocol::limits::JOB_INPUT_MAX_BYTES;
+use windlass_protocol::limits::{ENV_VARS_MAX, JOB_INPUT_MAX_BYTES};
 
 use super::{Call, Fail, fatal};
+use crate::job_api::changes::ChangeError;
 
 /// How variables are given.
+#[derive(Debug, Clone, Copy)]
 enum Input {
     Plain,
     Json,
@@ -48,6 +51,8 @@ fn json(value: &impl Serialize, pretty: bool) -> Result<String, Fail> {
 pub(super) async fn get(call: &mut Call<'_>) -> Result<(), Fail> {
     let output = output(call, "format")?;
     let all = call.party.changes.variables();
+    // Themselves, those that are chosen, and how they are shown.
+    call.hands.share.grow(4 * all.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()).await?;
     let names = call.line.arguments.clone();
     let mut chosen = BTreeMap::new();
     let mut missing = false;
@@ -71,49 +76,111 @@ pub(super) async fn get(call: &mut Call<'_>) -> Result<(), Fail> {
     if missing { Err(Fail::Silent(1)) } else { Ok(()) }
 }
 
-/// What the arguments give, and for a dash the lines of the input, each read by `read`.
-async fn given(call: &mut Call<'_>, mut read: impl FnMut(&str) -> Result<(), String>) -> Result<(), Fail> {
-    for argument in call.line.arguments.clone() {
-        if argument != "-" {
-            let told = read(&argument);
-            told.map_err(|error| fatal(format!("couldn't parse the command-line argument {argument:?}: {error}")))?;
-            continue;
+/// What variables are given by: the arguments, and for the first dash among them the lines of the input.
+struct Given {
+    arguments: Vec<String>,
+    input: Option<String>,
+}
+
+impl Given {
+    async fn take(call: &mut Call<'_>) -> Result<Self, Fail> {
+        let arguments = call.line.arguments.clone();
+        if !arguments.iter().any(|argument| argument == "-") {
+            return Ok(Self { arguments, input: None });
         }
+        // An input has one end: behind it there is nothing for a second dash.
         let bytes = call.hands.read_input(JOB_INPUT_MAX_BYTES).await?;
         let text = String::from_utf8(bytes).map_err(|_| fatal("the input is no text"))?;
-        for (at, line) in text.lines().enumerate() {
-            read(line).map_err(|error| fatal(format!("couldn't parse input line {}: {error}", at + 1)))?;
-        }
+        Ok(Self { arguments, input: Some(text) })
     }
-    Ok(())
+
+    /// The bytes that are to be read.
+    fn bytes(&self) -> usize {
+        self.arguments.iter().chain(&self.input).map(String::len).sum()
+    }
+
+    /// Has each of them read.
+    fn each(&self, mut read: impl FnMut(&str) -> Result<(), String>) -> Result<(), String> {
+        let mut input = self.input.as_deref();
+        for argument in &self.arguments {
+            if argument != "-" {
+                let told = read(argument);
+                told.map_err(|error| format!("couldn't parse the command-line argument {argument:?}: {error}"))?;
+                continue;
+            }
+            for (at, line) in input.take().into_iter().flat_map(str::lines).enumerate() {
+                read(line).map_err(|error| format!("couldn't parse input line {}: {error}", at + 1))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The variables that they set.
+    fn values(&self, input: Input) -> Result<BTreeMap<String, String>, String> {
+        let mut values: BTreeMap<String, String> = BTreeMap::new();
+        self.each(|text| {
+            match input {
+                Input::Plain => {
+                    let (name, value) = text
+                        .split_once('=')
+                        .filter(|(name, _)| !name.is_empty())
+                        .ok_or_else(|| format!("{text:?} is not in key=value format"))?;
+                    values.insert(name.to_owned(), value.to_owned());
+                }
+                Input::Json => {
+                    let more: BTreeMap<String, String> = serde_json::from_str(text).map_err(|it| it.to_string())?;
+                    values.extend(more);
+                }
+            }
+            counted(values.len())
+        })?;
+        Ok(values)
+    }
+
+    /// The names of variables that they are.
+    fn names(&self, input: Input) -> Result<Vec<String>, String> {
+        let mut names = Vec::new();
+        self.each(|text| {
+            match input {
+                Input::Plain => names.push(text.to_owned()),
+                Input::Json => names.extend(serde_json::from_str::<Vec<String>>(text).map_err(|it| it.to_string())?),
+            }
+            counted(names.len())
+        })?;
+        Ok(names)
+    }
+}
+
+/// That so many variables can be meant.
+fn counted(count: usize) -> Result<(), String> {
+    if count > ENV_VARS_MAX { Err(ChangeError::TooMuch.to_string()) } else { Ok(()) }
+}
+
+/// What a text in JSON costs at most when it is read, a byte: an object of texts without a letter.
+const JSON_COST: usize = 32;
+
+/// Holds what reading so much costs.
+async fn pay(call: &mut Call<'_>, given: &Given, input: Input) -> Result<(), Fail> {
+    let each = match input {
+        Input::Plain => 1,
+        Input::Json => JSON_COST,
+    };
+    Ok(call.hands.share.grow(each * given.bytes()).await?)
 }
 
 pub(super) async fn set(call: &mut Call<'_>) -> Result<(), Fail> {
     let (input, output) = (input(call)?, output(call, "output-format")?);
-    let mut values: BTreeMap<String, String> = BTreeMap::new();
-    given(call, |text| match input {
-        Input::Plain => {
-            let (name, value) = text
-                .split_once('=')
-                .filter(|(name, _)| !name.is_empty())
-                .ok_or_else(|| format!("{text:?} is not in key=value format"))?;
-            values.insert(name.to_owned(), value.to_owned());
-            Ok(())
-        }
-        Input::Json => {
-            let more: BTreeMap<String, String> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-            values.extend(more);
-            Ok(())
-        }
-    })
-    .await?;
+    let given = Given::take(call).await?;
+    pay(call, &given, input).await?;
+    let values = call.party.account.work(move || given.values(input)).await?.map_err(fatal)?;
     // Before anything can read them: what is secret by its name appears in no log from now on.
     let named: Vec<(String, String)> = values.clone().into_iter().collect();
     for value in secrets_of(named.iter().map(|(name, value)| (name.as_str(), value.as_str()))).0 {
         let masked = call.party.masking.add(value).await;
         masked.map_err(|error| fatal(format!("couldn't update the job executor environment: {error}")))?;
     }
-    let set = call.party.changes.set(values);
+    let changes = Arc::clone(&call.party.changes);
+    let set = call.party.account.work(move || changes.set(values)).await?;
     let set = set.map_err(|error| fatal(format!("couldn't update the job executor environment: {error}")))?;
     let text = match output {
         Output::Quiet => String::new(),
@@ -136,19 +203,11 @@ fn listed(title: &str, mark: char, names: &[String]) -> String {
 
 pub(super) async fn unset(call: &mut Call<'_>) -> Result<(), Fail> {
     let (input, output) = (input(call)?, output(call, "output-format")?);
-    let mut names = Vec::new();
-    given(call, |text| match input {
-        Input::Plain => {
-            names.push(text.to_owned());
-            Ok(())
-        }
-        Input::Json => {
-            names.extend(serde_json::from_str::<Vec<String>>(text).map_err(|error| error.to_string())?);
-            Ok(())
-        }
-    })
-    .await?;
-    let unset = call.party.changes.unset(names);
+    let given = Given::take(call).await?;
+    pay(call, &given, input).await?;
+    let names = call.party.account.work(move || given.names(input)).await?.map_err(fatal)?;
+    let changes = Arc::clone(&call.party.changes);
+    let unset = call.party.account.work(move || changes.unset(names)).await?;
     let unset =
         unset.map_err(|error| fatal(format!("couldn't unset the job executor environment variables: {error}")))?;
     let text = match output {
@@ -180,5 +239,6 @@ pub(super) async fn set_directory(call: &mut Call<'_>) -> Result<(), Fail> {
     }
     let whole = String::from_utf8(call.hands.absolute(&path));
     let whole = whole.map_err(|_| fatal("the working directory's path is no text"))?;
-    call.party.changes.set_directory(whole).map_err(fatal)
+    let changes = Arc::clone(&call.party.changes);
+    call.party.account.work(move || changes.set_directory(whole)).await?.map_err(fatal)
 }

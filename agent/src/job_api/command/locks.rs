@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Call, Fail, fatal};
-use crate::job_api::lock::LockError;
+use crate::job_api::lock::{LockError, Owner, Taken};
 
 /// The key, where the command has as many arguments as it takes.
 async fn key(call: &mut Call<'_>, arguments: usize) -> Result<String, Fail> {
@@ -37,6 +37,10 @@ async fn wait<T>(
     }
 }
 
+fn owner(call: &Call<'_>) -> Owner {
+    Owner { attempt: call.party.spec.attempt, life: call.party.account.life() }
+}
+
 fn shown(time: Duration) -> String {
     format!("{time:?}")
 }
@@ -47,14 +51,12 @@ pub(super) async fn acquire(call: &mut Call<'_>) -> Result<(), Fail> {
     getrandom::fill(&mut secret).map_err(fatal)?;
     let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let token = format!("acquired(attempt={},otp={secret})", call.party.spec.attempt);
-    let shared = call.shared;
-    wait(call, "could not acquire lock", shared.locks.acquire(&key, &token)).await?;
+    let (shared, owner) = (call.shared, owner(call));
+    let taken = wait(call, "could not acquire lock", shared.locks.acquire(&key, &token, &owner)).await?;
     // Who waited may be gone before it hears: nobody would know the token, so that the lock is free again.
-    let told = call.print(&format!("{token}\n")).await;
-    if told.is_err() {
-        let _ = shared.locks.release(&key, &token);
-    }
-    told
+    call.print(&format!("{token}\n")).await?;
+    taken.keep();
+    Ok(())
 }
 
 pub(super) async fn release(call: &mut Call<'_>) -> Result<(), Fail> {
@@ -65,9 +67,12 @@ pub(super) async fn release(call: &mut Call<'_>) -> Result<(), Fail> {
 
 pub(super) async fn begin(call: &mut Call<'_>) -> Result<(), Fail> {
     let key = key(call, 1).await?;
-    let shared = call.shared;
-    let is_first = wait(call, "couldn't start do-once lock", shared.locks.begin(&key)).await?;
-    call.print(if is_first { "do\n" } else { "done\n" }).await
+    let (shared, owner) = (call.shared, owner(call));
+    let begun = wait(call, "couldn't start do-once lock", shared.locks.begin(&key, &owner)).await?;
+    // As with a lock: work that nobody knows to be theirs is another's to begin.
+    call.print(if begun.is_some() { "do\n" } else { "done\n" }).await?;
+    begun.into_iter().for_each(Taken::keep);
+    Ok(())
 }
 
 pub(super) async fn done(call: &mut Call<'_>) -> Result<(), Fail> {

@@ -1,6 +1,8 @@
 //! `meta-data set|set-batch|get|exists|keys`: words between the jobs of a build (reference 19.2).
 
-use windlass_protocol::limits::META_DATA_VALUE_MAX_BYTES;
+use windlass_protocol::limits::{
+    META_DATA_KEY_MAX_BYTES, META_DATA_KEYS_MAX, META_DATA_MAX_BYTES, META_DATA_VALUE_MAX_BYTES,
+};
 use windlass_protocol::message::{Asked, Told};
 
 use super::{Call, Fail, fatal, untold};
@@ -8,10 +10,16 @@ use super::{Call, Fail, fatal, untold};
 /// The status of `exists` where there is no such key.
 const ABSENT: u8 = 100;
 
-/// A value as it is kept: without the job's secrets.
-async fn kept(call: &mut Call<'_>, key: &str, value: String) -> Result<(String, String), Fail> {
+/// That a value can be kept.
+fn check(key: &str, value: &str) -> Result<(), Fail> {
     if key.trim().is_empty() {
         return Err(fatal("key cannot be empty, or composed of only whitespace characters"));
+    }
+    if key.len() > META_DATA_KEY_MAX_BYTES {
+        return Err(fatal(format!(
+            "a key has at most {META_DATA_KEY_MAX_BYTES} bytes, and this one has {}",
+            key.len()
+        )));
     }
     if value.trim().is_empty() {
         return Err(fatal("value cannot be empty, or composed of only whitespace characters"));
@@ -19,38 +27,53 @@ async fn kept(call: &mut Call<'_>, key: &str, value: String) -> Result<(String, 
     if value.len() > META_DATA_VALUE_MAX_BYTES {
         return Err(fatal(format!("the value of {key:?} is larger than {META_DATA_VALUE_MAX_BYTES} bytes")));
     }
-    let (value, redacted) = call.redacted(&value)?;
-    if redacted {
-        call.note(
-            "warning",
-            &format!("Meta-data value for key {key:?} contained one or more secrets and has been redacted"),
-        )
-        .await?;
+    Ok(())
+}
+
+/// Sets what was checked, without the job's secrets.
+async fn keep(call: &mut Call<'_>, keys: Vec<String>, values: Vec<String>) -> Result<(), Fail> {
+    let bytes: usize = keys.iter().chain(&values).map(String::len).sum();
+    if bytes > META_DATA_MAX_BYTES {
+        return Err(fatal(format!(
+            "the keys and values have {bytes} bytes together, and {META_DATA_MAX_BYTES} are the most"
+        )));
     }
-    Ok((key.to_owned(), value))
+    let mut kept = Vec::with_capacity(values.len());
+    for (key, (value, redacted)) in keys.into_iter().zip(call.redacted_each(values).await?) {
+        if redacted {
+            let words = format!("Meta-data value for key {key:?} contained one or more secrets and has been redacted");
+            call.note("warning", &words).await?;
+        }
+        kept.push((key, value));
+    }
+    call.have("failed to set meta-data", Asked::SetMetaData { values: kept }, &[]).await
 }
 
 pub(super) async fn set(call: &mut Call<'_>) -> Result<(), Fail> {
     call.own_job()?;
     let Some(key) = call.argument(0).map(str::to_owned) else { return Err(call.misused().await) };
     let value = call.text_at(1, META_DATA_VALUE_MAX_BYTES).await?;
-    let values = vec![kept(call, &key, value).await?];
-    call.have("failed to set meta-data", Asked::SetMetaData { values }, &[]).await
+    check(&key, &value)?;
+    keep(call, vec![key], vec![value]).await
 }
 
 pub(super) async fn set_batch(call: &mut Call<'_>) -> Result<(), Fail> {
     call.own_job()?;
-    let arguments = call.line.arguments.clone();
-    if arguments.is_empty() {
+    if call.line.arguments.is_empty() {
         return Err(call.misused().await);
     }
-    let mut values = Vec::new();
-    for argument in arguments {
+    let (mut keys, mut values) = (Vec::new(), Vec::new());
+    for argument in &call.line.arguments {
         let (key, value) =
             argument.split_once('=').ok_or_else(|| fatal(format!("{argument:?} is not in key=value format")))?;
-        values.push(kept(call, key, value.to_owned()).await?);
+        check(key, value)?;
+        keys.push(key.to_owned());
+        values.push(value.to_owned());
     }
-    call.have("failed to set meta-data", Asked::SetMetaData { values }, &[]).await
+    if keys.len() > META_DATA_KEYS_MAX {
+        return Err(fatal(format!("{} keys are given, and {META_DATA_KEYS_MAX} are the most", keys.len())));
+    }
+    keep(call, keys, values).await
 }
 
 /// The value of the key that the command names.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use windlass_agent_runner::mask::is_secret_name;
 use windlass_pipeline::file::{BUILDKITE, OWN};
-use windlass_protocol::limits::{PIPELINE_MAX_BYTES, SECRET_MIN_BYTES};
+use windlass_protocol::limits::{ENV_MAX_BYTES, PIPELINE_MAX_BYTES, SECRET_MIN_BYTES};
 use windlass_protocol::message::{Asked, Told};
 
 use super::{Call, Fail, fatal, untold};
@@ -71,7 +71,10 @@ async fn read(call: &mut Call<'_>, file: &str) -> Result<String, Fail> {
 
 /// Uploads one text, with the variables that it names.
 async fn send(call: &mut Call<'_>, at: usize, file: String, text: String) -> Result<(), Fail> {
-    let variables: Vec<(String, String)> = named(&text, &call.hands.environment).into_iter().collect();
+    let variables = named(&text, &call.hands.environment);
+    let variables = variables.map_err(|bytes| {
+        fatal(format!("{file:?} names variables of {bytes} bytes together, and {ENV_MAX_BYTES} are the most"))
+    })?;
     let secret = |(name, value): &&(String, String)| is_secret_name(name) && value.len() >= SECRET_MIN_BYTES;
     let secrets: Vec<&str> = variables.iter().filter(secret).map(|(name, _)| name.as_str()).collect();
     let given = call.party.secrets.values();
@@ -100,19 +103,24 @@ async fn send(call: &mut Call<'_>, at: usize, file: String, text: String) -> Res
     }
 }
 
-/// The variables that a text names after a `$`: what of it is a name to interpolation is among them.
-fn named(text: &str, environment: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+/// The variables that a text names after a `$`: what of it is a name to interpolation is among them. Where they are too
+/// much together, so many bytes.
+fn named(text: &str, environment: &BTreeMap<String, String>) -> Result<Vec<(String, String)>, usize> {
     let mut all = BTreeMap::new();
     for (at, _) in text.match_indices('$') {
         let rest = text.get(at + 1..).unwrap_or_default();
         let rest = rest.strip_prefix('{').unwrap_or(rest);
         let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-        let name = rest.get(..end).unwrap_or_default();
-        if let Some(value) = environment.get(name) {
-            all.insert(name.to_owned(), value.clone());
+        // None is copied before all of them are known: a text may name one two million times.
+        if let Some((name, value)) = environment.get_key_value(rest.get(..end).unwrap_or_default()) {
+            all.insert(name, value);
         }
     }
-    all
+    let bytes = all.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > ENV_MAX_BYTES {
+        return Err(bytes);
+    }
+    Ok(all.into_iter().map(|(name, value)| (name.clone(), value.clone())).collect())
 }
 
 #[cfg(test)]
@@ -123,7 +131,16 @@ mod tests {
     fn only_what_a_text_names_goes_with_it() {
         let environment = ["A", "B_1", "C", "D", "SECRET_TOKEN"].map(|name| (name.to_owned(), name.to_lowercase()));
         let text = "a: $A ${B_1:-x} ${C} \\$D $$ ${ $9 $\u{e9}";
-        let names: Vec<String> = named(text, &environment.into()).into_keys().collect();
+        let all = named(text, &environment.into()).unwrap();
+        let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["A", "B_1", "C", "D"]);
+    }
+
+    #[test]
+    fn a_variable_is_taken_once_however_often_it_is_named_and_all_of_them_up_to_an_environment_s_bytes() {
+        let environment = [("A".to_owned(), "x".repeat(ENV_MAX_BYTES - 1)), ("B".to_owned(), "y".to_owned())].into();
+        // Copied as often as it is named, it would be half a terabyte.
+        assert_eq!(named(&"$A".repeat(2 << 20), &environment).unwrap().len(), 1);
+        assert_eq!(named("$A$B", &environment), Err(ENV_MAX_BYTES + 2));
     }
 }
