@@ -30,7 +30,7 @@ mod hands;
 mod lock;
 mod masking;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -40,10 +40,12 @@ use std::sync::Arc;
 
 use quinn::Connection;
 use tokio::sync::watch;
-use windlass_hands::{NAMES, PROGRAM, SOCKET_VARIABLE};
+use windlass_agent_runner::launch::User;
+use windlass_hands::plan::Plan;
+use windlass_hands::{BOOTSTRAP, NAMES, PROGRAM, SOCKET_VARIABLE};
 use windlass_protocol::AttemptId;
 
-pub(crate) use self::changes::Changes;
+pub(crate) use self::changes::{Changes, is_protected};
 use self::coordinator::Coordinator;
 use self::door::Places;
 pub(crate) use self::door::{Door, Party};
@@ -73,7 +75,7 @@ impl JobApi {
         let (programs, doors) = (home.work().join(".bin"), home.work().join(".doors"));
         ensure_dir(&programs, 0o755)?;
         ensure_dir(&doors, 0o711)?;
-        for name in NAMES {
+        for name in NAMES.into_iter().chain([BOOTSTRAP]) {
             lay(&programs, name)?;
         }
         let shared = Shared { locks: Locks::default(), coordinator: Coordinator::new(link) };
@@ -96,6 +98,29 @@ impl JobApi {
         }
         set(env, "BUILDKITE_BIN_PATH", programs);
         set(env, SOCKET_VARIABLE, socket);
+    }
+
+    /// Lays out the plan of an attempt whose door is open; what starts its job. In a container the door's directory is for who is in
+    /// it, on the host the plan is for the slot's user alone.
+    pub(crate) fn plan(&self, attempt: AttemptId, user: Option<User>, plan: &Plan) -> io::Result<Vec<String>> {
+        let path = Places::of(&self.doors, attempt).inner.join("plan");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&path)?;
+        file.write_all(&plan.encode().map_err(io::Error::other)?)?;
+        let mode = match user {
+            Some(user) => {
+                std::os::unix::fs::fchown(&file, None, Some(user.gid))?;
+                0o440
+            }
+            None => 0o444,
+        };
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        let text =
+            |path: PathBuf| path.into_os_string().into_string().map_err(|_| io::Error::other("a path is no text"));
+        Ok(vec![text(self.programs.join(BOOTSTRAP))?, text(path)?])
     }
 
     /// Opens an attempt's door; it stays open until it is closed or dropped.

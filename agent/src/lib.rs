@@ -12,6 +12,9 @@
 //! | `logs` | sending spools |
 //! | `bulk` | fetching blobs |
 //! | `workspace` | a job's files, and its wiping |
+//! | `phases` | which jobs run in phases, and their plans |
+//! | `hooks` | the agent's own hooks |
+//! | `plugins` | the plugins of jobs, cloned |
 //! | `git` | fetching as the agent, checking out as the job |
 //! | `environment` | a job's variables |
 //! | `preparing` | stopping the making of a workspace |
@@ -26,6 +29,7 @@ mod environment;
 pub mod error;
 mod git;
 pub mod home;
+mod hooks;
 mod host;
 pub mod identity;
 mod job_api;
@@ -35,6 +39,8 @@ mod leftovers;
 #[cfg(test)]
 mod link_kit;
 mod logs;
+mod phases;
+mod plugins;
 mod preparing;
 mod right;
 pub mod run;

@@ -8,6 +8,7 @@ mod artifact;
 mod env;
 mod locks;
 mod meta_data;
+mod phase;
 mod pipeline;
 mod redact;
 mod step;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use windlass_agent_runner::mask::{Masker, secrets_of};
+use windlass_hands::BOOTSTRAP;
 use windlass_protocol::BuildId;
 use windlass_protocol::message::{Asked, Told};
 
@@ -188,6 +190,9 @@ pub(super) async fn answer(stream: UnixStream, party: &Party, shared: &Shared) {
 async fn obey(hands: &mut Hands, party: &Party, shared: &Shared) -> Result<(), Fail> {
     let words: Vec<String> = hands.words.iter().skip(1).cloned().collect();
     let name = program(hands).to_owned();
+    if name == BOOTSTRAP {
+        return phase::answer(hands, party).await;
+    }
     let word = |index: usize| words.get(index).map(String::as_str);
     match word(0) {
         None => {

@@ -372,6 +372,9 @@ pub(crate) fn check_nodes(nodes: &[Node], env_bytes: usize) -> Result<(), Reject
         }
         let NodeKind::Command(command) = &node.kind else { continue };
         let own: usize = command.env.iter().map(|(name, value)| name.len() + value.len()).sum();
+        // What its job gets as variables too (`spec`).
+        let own =
+            own + plugins_bytes(command) + command.artifact_paths.iter().map(|path| path.len() + 1).sum::<usize>();
         for (what, value, limit) in [
             ("bytes of a command", command.command.len(), limits::COMMAND_MAX_BYTES),
             ("bytes of an environment", env_bytes + own, limits::ENV_MAX_BYTES),
@@ -384,6 +387,10 @@ pub(crate) fn check_nodes(nodes: &[Node], env_bytes: usize) -> Result<(), Reject
         }
     }
     Ok(())
+}
+
+fn plugins_bytes(command: &windlass_pipeline::graph::Command) -> usize {
+    if command.plugins.is_empty() { 0 } else { windlass_pipeline::plugin::text(&command.plugins).len() }
 }
 
 /// Edges lead somewhere and never in a circle (Kahn's way: take what waits for nothing, until nothing is left).

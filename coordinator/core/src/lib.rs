@@ -25,6 +25,7 @@ mod absence;
 mod agent;
 mod build;
 mod cancel;
+mod checkout;
 mod concurrency;
 mod deps;
 mod drain;

@@ -15,6 +15,8 @@ pub const SERVED: &[Feature] = &[
     Feature::UnresolvedDependency,
     Feature::Concurrency,
     Feature::CancelOnBuildFailing,
+    Feature::Plugins,
+    Feature::Checkout,
 ];
 
 /// Refuses a graph that would run otherwise than it says: one that came past the compiler, or is of another version.

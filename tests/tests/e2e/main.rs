@@ -6,6 +6,7 @@ mod access;
 mod agents;
 mod builds;
 mod cli;
+mod hooks;
 mod https;
 mod isolation;
 mod jobs;
