@@ -47,6 +47,7 @@ use tokio::sync::Semaphore;
 use windlass_protocol::limits::HTTP_UPLOADS_MAX;
 
 use self::metric::Metrics;
+use crate::definitions::Definitions;
 use crate::fleet::{self, Switchboard};
 use crate::last_use::LastUse;
 
@@ -61,6 +62,10 @@ pub struct Ground {
     pub url: String,
     /// What is counted.
     pub metrics: Metrics,
+    /// Pipelines out of repositories.
+    pub definitions: Definitions,
+    /// Whether a client may name a repository that no pipeline is registered for.
+    pub git_unregistered: bool,
     pub(crate) last_use: LastUse,
     uploads: Arc<Semaphore>,
 }
@@ -68,9 +73,16 @@ pub struct Ground {
 impl Ground {
     /// Puts it together.
     #[must_use]
-    pub fn new(fleet: fleet::Ground, board: Switchboard, url: String, metrics: Metrics) -> Self {
+    pub fn new(
+        fleet: fleet::Ground,
+        board: Switchboard,
+        url: String,
+        metrics: Metrics,
+        definitions: Definitions,
+        git_unregistered: bool,
+    ) -> Self {
         let uploads = Arc::new(Semaphore::new(HTTP_UPLOADS_MAX));
-        Self { fleet, board, url, metrics, last_use: LastUse::default(), uploads }
+        Self { fleet, board, url, metrics, definitions, git_unregistered, last_use: LastUse::default(), uploads }
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`logbook`] | the desk's port to the log store |
 //! | [`authority`] | the CA and what it signs |
 //! | [`api`], `http` | what clients speak |
+//! | [`definitions`] | pipelines' texts as their repositories have them |
 //! | `last_use` | when tokens were last used |
 //! | `retention` | deleting what is past its time |
 //! | [`config`], [`run`] | a whole coordinator |
@@ -19,6 +20,7 @@ pub mod authority;
 mod certificates;
 pub mod clock;
 pub mod config;
+pub mod definitions;
 pub mod desk;
 pub mod fleet;
 mod http;
