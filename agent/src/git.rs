@@ -60,8 +60,8 @@ struct Way {
 const BRANCHES: &str = "+refs/heads/*:refs/remotes/origin/*";
 
 impl Wish {
-    /// Of a job (reference 11.7, 17.2). Its flags for git are not given to the agent's git, which they could make run anything; what they say
-    /// of depth is heeded.
+    /// Of a job (reference 11.7, 17.2). Its flags for git are not given to the agent's git, which they could make run
+    /// anything; what they say of depth is heeded.
     pub(crate) fn of(spec: &JobSpec, repository: &str, commit: &str, branch: &str) -> Self {
         let flags =
             [variable(spec, "BUILDKITE_GIT_CLONE_FLAGS"), variable(spec, "BUILDKITE_GIT_FETCH_FLAGS")].join(" ");
@@ -172,8 +172,8 @@ impl Git {
         run(self.command(dest), &["cat-file", "-e", &format!("{commit}^{{commit}}")]).await.is_ok()
     }
 
-    /// Copies from this agent's mirror, brought up to date where it lacks what is wanted; nothing where there are no mirrors, or this is not
-    /// what they hold.
+    /// Copies from this agent's mirror, brought up to date where it lacks what is wanted; nothing where there are no
+    /// mirrors, or this is not what they hold.
     async fn fetch_from_mirror(&self, dest: &Path, wish: &Wish) -> Result<Option<String>, Cause> {
         let Some(mirrors) = self.mirrors.as_ref().filter(|_| wish.refspec.is_empty()) else { return Ok(None) };
         let Some(wanted) = in_mirror(wish) else { return Ok(None) };

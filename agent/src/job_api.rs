@@ -100,8 +100,8 @@ impl JobApi {
         set(env, SOCKET_VARIABLE, socket);
     }
 
-    /// Lays out the plan of an attempt whose door is open; what starts its job. In a container the door's directory is for who is in
-    /// it, on the host the plan is for the slot's user alone.
+    /// Lays out the plan of an attempt whose door is open; what starts its job. In a container the door's directory is for
+    /// who is in it, on the host the plan is for the slot's user alone.
     pub(crate) fn plan(&self, attempt: AttemptId, user: Option<User>, plan: &Plan) -> io::Result<Vec<String>> {
         let path = Places::of(&self.doors, attempt).inner.join("plan");
         match fs::remove_file(&path) {

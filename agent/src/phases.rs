@@ -96,8 +96,8 @@ impl Course {
         !self.skips && !self.hooked
     }
 
-    /// Whether its commit is fetched before it starts and checked out by its bootstrap, in its place among the hooks. An image need not have
-    /// git, so what a container sees is laid out whole.
+    /// Whether its commit is fetched before it starts and checked out by its bootstrap, in its place among the hooks. An
+    /// image need not have git, so what a container sees is laid out whole.
     pub(crate) fn defers_checkout(&self, spec: &JobSpec) -> bool {
         spec.image.is_none() && self.has_phases()
     }
@@ -140,8 +140,8 @@ impl Course {
         }))
     }
 
-    /// Whether a repository can have brought hooks. Where other phases come first they, or a checkout, may bring some yet. The
-    /// directory is the job's user's, but nothing of the job has run in it.
+    /// Whether a repository can have brought hooks. Where other phases come first they, or a checkout, may bring some yet.
+    /// The directory is the job's user's, but nothing of the job has run in it.
     fn may_have_hooks(&self, checkout: &Path) -> io::Result<bool> {
         if self.has_phases() {
             return Ok(true);

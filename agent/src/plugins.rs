@@ -1,8 +1,10 @@
-//! The plugins of jobs: cloned once into the agent's folder, and there for all jobs to read and none to change (reference 12.1).
+//! The plugins of jobs: cloned once into the agent's folder, and there for all jobs to read and none to change (reference
+//! 12.1).
 //!
-//! `<plugins>/<id>-<digest>` is a plugin at a version; the digest is its source's, for ids of different sources may be the same.
-//! An operator may put a plugin there as `<id>`. It is cloned as the agent, with the agent's credentials, beside its place and
-//! renamed into it: nobody ever sees half of one. What a repository could have run by a checkout (hooks, filters) is off.
+//! `<plugins>/<id>-<digest>` is a plugin at a version; the digest is its source's, for ids of different sources may be the
+//! same. An operator may put a plugin there as `<id>`. It is cloned as the agent, with the agent's credentials, beside its
+//! place and renamed into it: nobody ever sees half of one. What a repository could have run by a checkout (hooks, filters)
+//! is off.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

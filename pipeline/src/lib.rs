@@ -10,7 +10,8 @@
 //! - `expand`: the steps as nodes of a [`graph`].
 //!
 //! [`condition`] reads and evaluates the expressions of `if`, [`glob`] matches paths and branches. `schema` gives the
-//! language to editors. [`plugin`] says where a job's plugins are found and what their hooks see. [`file`] names the files that a text is looked for in.
+//! language to editors. [`plugin`] says where a job's plugins are found and what their hooks see. [`file`] names the files
+//! that a text is looked for in.
 //!
 //! All stops report [`Diagnostic`]s and go on, so that one run tells everything that is wrong.
 

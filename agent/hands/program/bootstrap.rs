@@ -1,5 +1,5 @@
-//! A job's bootstrap: runs the phases of its plan in order, as the job (docs/design/020). Which comes next the machine of phases
-//! says; what hooks changed is carried to the agent, which says what the next phase has.
+//! A job's bootstrap: runs the phases of its plan in order, as the job (docs/design/020). Which comes next the machine of
+//! phases says; what hooks changed is carried to the agent, which says what the next phase has.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -25,6 +25,8 @@ pub(crate) struct Job {
     pub(crate) variables: Variables,
     /// Where the next phase begins.
     pub(crate) directory: PathBuf,
+    /// Where the agent said last that it begins; empty where it did not.
+    told_directory: Vec<u8>,
 }
 
 /// Runs a job by the plan in a file; the status that it ends with.
@@ -40,7 +42,8 @@ pub(crate) fn bootstrap(plan: &Path) -> u8 {
     };
     let variables: Variables = std::env::vars_os().map(|(name, value)| (name.into_vec(), value.into_vec())).collect();
     let directory = path_of(plan.checkout.clone());
-    let mut job = Job { plan: plan.clone(), first: variables.clone(), variables, directory };
+    let first = variables.clone();
+    let mut job = Job { plan: plan.clone(), first, variables, directory, told_directory: Vec::new() };
     let ended = job.go(&plan);
     match ended.signal {
         Some(signal) => child::die_of(signal, ended.status),
@@ -173,6 +176,7 @@ impl Job {
         let words = [vec![CARRY.as_bytes().to_vec()], changes.gone].concat();
         let answer = agent::tell(&self.variables, words, directory, environment)?;
         let (next, _) = Surroundings::decode(&answer).map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad))?;
+        let checkout = self.checkout();
         self.variables = self.first.clone();
         for variable in next.environment {
             match split(&variable) {
@@ -180,8 +184,12 @@ impl Job {
                 None => self.variables.remove(&variable),
             };
         }
-        if !next.directory.is_empty() {
-            self.directory = path_of(next.directory);
+        if next.directory != self.told_directory {
+            self.directory = path_of(next.directory.clone());
+            self.told_directory = next.directory;
+        } else if self.checkout() != checkout {
+            // A hook that moves the checkout moves the job (reference 18.3).
+            self.directory = self.checkout();
         }
         Ok(())
     }

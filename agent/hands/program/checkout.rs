@@ -1,5 +1,5 @@
-//! The ordinary checkout (reference 18.3), of objects that the agent has fetched: as the job's user, with the job's variables and no
-//! credentials of the agent's, for filters, submodules and whatever else a tree brings into play run here.
+//! The ordinary checkout (reference 18.3), of objects that the agent has fetched: as the job's user, with the job's
+//! variables and no credentials of the agent's, for filters, submodules and whatever else a tree brings into play run here.
 
 use std::ffi::OsString;
 use std::io;
@@ -34,7 +34,7 @@ fn prepare(job: &Job) -> Ended {
     let is_wanted = !WANTED.iter().any(|name| job.is_changed(name)) && checkout.join(".git").exists();
     let target = match &job.plan.files {
         Files::CheckedOut if is_wanted => {
-            comment("The commit was checked out before the container started");
+            comment("The commit is checked out already");
             return Ended::with(0);
         }
         Files::Fetched(target) if is_wanted => String::from_utf8_lossy(target).into_owned(),

@@ -110,8 +110,8 @@ fn sourced(path: &Path, words: Vec<String>, variables: &Variables, directory: &P
     Ok(Left { ended: ended?, changes: changes(&bytes) })
 }
 
-/// The script that shows the environment, sources a hook, and shows it again. The way to us is descriptor 9, which the hook does
-/// not see.
+/// The script that shows the environment, sources a hook, and shows it again. The way to us is descriptor 9, which the hook
+/// does not see.
 fn wrapper(hook: &Path) -> Vec<u8> {
     let program = quoted(&child::this_program());
     let hook = quoted(hook);

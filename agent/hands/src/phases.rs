@@ -1,7 +1,7 @@
 //! The phases of a job, in the reference's order (18.4), and the status that they give it (18.7).
 //!
-//! A machine without I/O: [`Phases::next`] says what to run, [`Phases::ended`] hears what came of it. Which hooks there are is
-//! asked of [`World`] when their phase begins, for a checkout brings some and a hook may bring others.
+//! A machine without I/O: [`Phases::next`] says what to run, [`Phases::ended`] hears what came of it. Which hooks there are
+//! is asked of [`World`] when their phase begins, for a checkout brings some and a hook may bring others.
 
 use std::collections::VecDeque;
 

@@ -34,8 +34,9 @@ const AGENT_LABEL: &str = "windlass.agent";
 const ATTEMPT_LABEL: &str = "windlass.attempt";
 /// Where a container finds the attempt's FIFOs.
 const SHARED: &str = "/run/windlass";
-/// Waits for the supervisor's word, then runs the job's command with the shell that the image has: into the attempt's
-/// FIFO, or in the terminal; or the program that follows the command. Where the image has its programs, only it knows: the in-job command is put before them here.
+/// Waits for the supervisor's word, then runs the job's command with the shell that the image has: into the attempt's FIFO,
+/// or in the terminal; or the program that follows the command. Where the image has its programs, only it knows: the in-job
+/// command is put before them here.
 const WRAPPER: &str = "read -r go </run/windlass/go && [ \"$go\" ] || exit 1\n\
                        [ $go = pipe ] && exec >/run/windlass/output 2>&1 </dev/null\n\
                        [ $go = stty ] && stty -opost rows 40 cols 160 2>/dev/null\n\

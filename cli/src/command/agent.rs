@@ -45,9 +45,9 @@ pub(crate) struct AgentArguments {
     /// A file with the credentials for private repositories over HTTPS.
     #[arg(long, value_name = "FILE")]
     git_credentials: Option<PathBuf>,
-    /// A directory with hooks that every job runs, as the job's user (environment, pre-command, pre-exit and so on). They and every
-    /// directory above belong to root or the agent's user, are not writable by others, and are readable by jobs. A file that
-    /// others could have written ends every job with the cause hook_failed.
+    /// A directory with hooks that every job runs, as the job's user (environment, pre-command, pre-exit and so on). They
+    /// and every directory above belong to root or the agent's user, are not writable by others, and are readable by jobs.
+    /// A file that others could have written ends every job with the cause hook_failed.
     #[arg(long, value_name = "DIR", env = "WINDLASS_HOOKS_PATH")]
     hooks_path: Option<PathBuf>,
     /// More directories with hooks, run after those of --hooks-path.

@@ -1,5 +1,6 @@
 //! What an agent is told to run: a job's row and its build's, put together (reference 17.1, 17.2).
 
+use windlass_pipeline::graph::Feature;
 use windlass_pipeline::plugin;
 use windlass_protocol::job::JobSpec;
 use windlass_protocol::{AttemptId, JobId};
@@ -7,6 +8,7 @@ use windlass_protocol::{AttemptId, JobId};
 use crate::checkout;
 use crate::concurrency::runs_alone;
 use crate::row::{BuildRow, BuildSource, JobRow};
+use crate::served::SERVED;
 use crate::state::Core;
 
 impl Core {
@@ -123,7 +125,8 @@ fn standard_env(
         env.push(("BUILDKITE_COMMAND", command.command.clone()));
         env.push(("BUILDKITE_IMAGE", command.image.clone().unwrap_or_default()));
         env.push(("WINDLASS_QUEUE", command.queue.clone()));
-        if !command.artifact_paths.is_empty() {
+        // Where nobody takes files, the job does not try: its paths are ignored, as the checker says.
+        if !command.artifact_paths.is_empty() && SERVED.contains(&Feature::ArtifactPaths) {
             env.push(("BUILDKITE_ARTIFACT_PATHS", command.artifact_paths.join(";")));
         }
         // Always: a step without plugins has none, whatever variables it sets.

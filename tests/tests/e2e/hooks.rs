@@ -1,5 +1,5 @@
-//! Hooks of agent, repository and plugins around real jobs: their order, what they carry on, what a failing one does, and what a
-//! hostile one cannot do.
+//! Hooks of agent, repository and plugins around real jobs: their order, what they carry on, what a failing one does, and
+//! what a hostile one cannot do.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -84,6 +84,46 @@ fn headers(log: &str) -> Vec<String> {
     headers.collect()
 }
 
+/// What all hooks of the test below say, in order: the reference's table (18.4).
+const ORDER: [&str; 28] = [
+    "agent environment",
+    "plugin one environment",
+    "plugin two environment",
+    "agent pre-checkout",
+    "plugin one pre-checkout",
+    "plugin two pre-checkout",
+    "checkout",
+    "plugin two post-checkout",
+    "plugin one post-checkout",
+    "repository post-checkout",
+    "agent post-checkout",
+    "plugin v environment",
+    "agent pre-command",
+    "repository pre-command",
+    "plugin one pre-command",
+    "plugin two pre-command",
+    "plugin v pre-command",
+    "commands",
+    "plugin v post-command",
+    "plugin two post-command",
+    "plugin one post-command",
+    "repository post-command",
+    "agent post-command",
+    "plugin v pre-exit",
+    "plugin two pre-exit",
+    "plugin one pre-exit",
+    "repository pre-exit",
+    "agent pre-exit",
+];
+
+/// What the variable `CHAIN` holds after these.
+fn chain(headers: &[&str]) -> String {
+    let scope =
+        |name: &str| name.replace("repository ", "repo:").replace("plugin v ", "vendored:").replace("plugin ", "");
+    let hooks = headers.iter().filter(|name| name.contains(' ')).map(|name| scope(name).replace(' ', ":"));
+    hooks.map(|hook| format!(" {hook}")).collect()
+}
+
 #[test]
 fn hooks_run_in_the_reference_s_order_and_each_sees_what_those_before_it_changed() -> Result<()> {
     test(async |world| {
@@ -123,46 +163,9 @@ fn hooks_run_in_the_reference_s_order_and_each_sees_what_those_before_it_changed
         let all = with(step("all", "echo \"chain$CHAIN\"; exit 3"), "plugins", plugins);
         let build = finished(&fleet, pipeline([all]), &repo).await?;
         let log = fleet.log_of(&build, "all").await?;
-        let wanted = [
-            "agent environment",
-            "plugin one environment",
-            "plugin two environment",
-            "agent pre-checkout",
-            "plugin one pre-checkout",
-            "plugin two pre-checkout",
-            "checkout",
-            "plugin two post-checkout",
-            "plugin one post-checkout",
-            "repository post-checkout",
-            "agent post-checkout",
-            "plugin v environment",
-            "agent pre-command",
-            "repository pre-command",
-            "plugin one pre-command",
-            "plugin two pre-command",
-            "plugin v pre-command",
-            "commands",
-            "plugin v post-command",
-            "plugin two post-command",
-            "plugin one post-command",
-            "repository post-command",
-            "agent post-command",
-            "plugin v pre-exit",
-            "plugin two pre-exit",
-            "plugin one pre-exit",
-            "repository pre-exit",
-            "agent pre-exit",
-        ];
-        ensure!(headers(&log) == wanted, "{:#?}\n{log}", headers(&log));
-        let chain = |names: &[&str]| {
-            let scope = |name: &str| {
-                name.replace("repository ", "repo:").replace("plugin v ", "vendored:").replace("plugin ", "")
-            };
-            let hooks = names.iter().filter(|name| name.contains(' ')).map(|name| scope(name).replace(' ', ":"));
-            hooks.map(|hook| format!(" {hook}")).collect::<String>()
-        };
-        ensure!(log.contains(&format!("\nchain{}\n", chain(&wanted[..17]))), "{log}");
-        ensure!(log.contains(&format!("\nCHAIN{}\n", chain(&wanted))), "{log}");
+        ensure!(headers(&log) == ORDER, "{:#?}\n{log}", headers(&log));
+        ensure!(log.contains(&format!("\nchain{}\n", chain(&ORDER[..17]))), "{log}");
+        ensure!(log.contains(&format!("\nCHAIN{}\n", chain(&ORDER))), "{log}");
         ensure!(log.contains("\nstatus 3\n"), "{log}");
         let job = build.job("all")?;
         ensure!(
@@ -347,6 +350,7 @@ fn a_hostile_hook_of_a_repository_has_its_jobs_rights_and_no_more() -> Result<()
         hook(&agent_hooks, "environment", "export FROM_AGENT=yes\n")?;
         let (go, plugins) = (world.path("go"), world.path("plugins"));
         let data = world.path("agent");
+        let doors = data.join("work").join(".doors");
         let tries: BTreeMap<&str, String> = [
             ("the agent's hook", format!("echo evil >>{}/environment", agent_hooks.display())),
             ("another hook of the agent", format!("echo evil >{}/pre-exit", agent_hooks.display())),
@@ -356,12 +360,12 @@ fn a_hostile_hook_of_a_repository_has_its_jobs_rights_and_no_more() -> Result<()
             ("its own plan", "echo evil >\"${WINDLASS_JOB_SOCKET%/*}/plan\"".to_owned()),
             ("its own plan's place", "rm -f \"${WINDLASS_JOB_SOCKET%/*}/plan\"".to_owned()),
             ("other doors", "ls \"${WINDLASS_JOB_SOCKET%/*/in/*}\"".to_owned()),
-            ("another's plan", format!("cat {}/work/.doors/$(cat {}/id)/in/plan", data.display(), world.path("told").display())),
+            ("another's plan", format!("cat {}/$(cat {}/id)/in/plan", doors.display(), world.path("told").display())),
             (
                 "another's variables",
                 format!(
-                    "WINDLASS_JOB_SOCKET={}/work/.doors/$(cat {}/id)/in/job.sock timeout 5 buildkite-agent env set EVIL=1",
-                    data.display(),
+                    "WINDLASS_JOB_SOCKET={}/$(cat {}/id)/in/job.sock timeout 5 buildkite-agent env set EVIL=1",
+                    doors.display(),
                     world.path("told").display()
                 ),
             ),
@@ -371,7 +375,7 @@ fn a_hostile_hook_of_a_repository_has_its_jobs_rights_and_no_more() -> Result<()
         .into();
         let tries: String = tries
             .iter()
-            .map(|(what, try_it)| format!("( {try_it} ) >/dev/null 2>&1 && echo 'reached: {what}'\n"))
+            .map(|(what, try_it)| format!("( {try_it} ) >/dev/null 2>&1 && echo \"reached: {what}\"\n"))
             .collect();
         let hostile =
             format!("{tries}echo \"hook user $(id -u)\"\necho tried all\nexport PATH=/evil:$PATH LD_PRELOAD=\n");

@@ -246,7 +246,7 @@ fn containers_of_an_agent_that_crashed_are_removed_and_those_of_another_one_run_
             let wait = until_exists(std::path::Path::new("done"));
             with(step(key, &format!("touch up; {wait}")), "image", json!(IMAGE))
         });
-        let build = fleet.client.submit(&windlass_tests::kit::Submit::text(pipeline(steps))).await?;
+        let build = fleet.client.submit(&Submit::text(pipeline(steps))).await?;
         let all = |build: &windlass_tests::kit::Build| build.jobs().iter().all(|job| job.state() == "running");
         let build = fleet.client.wait(build.id(), "four running steps", DEADLINE, all).await?;
         let of = |name: &str| -> Vec<_> {

@@ -1,5 +1,5 @@
-//! What a job's bootstrap says between its phases: what a hook changed, and which phase failed (docs/design/020). The job can say
-//! the same by itself, and reaches by it what `env set` reaches: its own next phases and its own cause.
+//! What a job's bootstrap says between its phases: what a hook changed, and which phase failed (docs/design/020). The job
+//! can say the same by itself, and reaches by it what `env set` reaches: its own next phases and its own cause.
 
 use std::collections::BTreeMap;
 
