@@ -12,16 +12,14 @@ use std::pin::Pin;
 
 use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::known::Known;
 use windlass_coordinator_core::row::{Actor, ActorKind, AttemptRow, BuildRow, BuildRows, Upload};
-use windlass_coordinator_core::served::SERVED;
-use windlass_pipeline::{Compiled, Inputs, Severity, compile_with};
+use windlass_pipeline::{Compiled, Severity};
 use windlass_protocol::BuildId;
-use windlass_protocol::job::Source;
 use windlass_protocol::limits::DETAIL_MAX_BYTES;
 use windlass_protocol::message::{Ask, AskRefused, Asked, Told};
 
 use crate::desk::{DeskError, DeskHandle};
+use crate::facts::Facts;
 use crate::views::{ReadError, Reader};
 
 /// The answer to come.
@@ -69,11 +67,14 @@ impl From<DeskError> for No {
                 | Rejected::Job { .. }
                 | Rejected::IdempotencyMismatch
                 | Rejected::NumberTaken { .. }
+                | Rejected::PipelineExists(_)
                 | Rejected::IdTaken(_) => AskRefused::Conflict,
                 Rejected::Answer { .. }
                 | Rejected::Limit { .. }
                 | Rejected::Graph(_)
                 | Rejected::PoolConflict { .. }
+                | Rejected::NoSuchPipeline(_)
+                | Rejected::Setting { .. }
                 | Rejected::NoSuchPool(_)
                 | Rejected::NoSuchToken(_)
                 | Rejected::NoSuchAgent(_)
@@ -224,31 +225,5 @@ pub(crate) fn compile_in(
     variables: &[(String, String)],
     build: &BuildRow,
 ) -> Result<Compiled, String> {
-    let id = build.id.to_string();
-    let repository = match &build.origin {
-        Source::Git { repository, .. } => repository.as_str(),
-        Source::Tree { .. } | Source::Empty => "",
-    };
-    let known = Known {
-        id: &id,
-        number: Some(build.number),
-        branch: &build.branch,
-        commit: &build.commit,
-        tag: build.tag.as_deref().unwrap_or_default(),
-        message: &build.message,
-        source: "api",
-        creator: &build.creator.name,
-        pipeline: &build.pipeline,
-        repository,
-        env: &build.env,
-    };
-    let context = known.context().map_err(|error| error.to_string())?;
-    let inputs = Inputs {
-        build_env: &build.env,
-        standard_env: variables,
-        context: Some(&context),
-        served: Some(SERVED),
-        ..Inputs::default()
-    };
-    Ok(compile_with(text, file, &inputs))
+    Facts::of(build).compile_in(text, file, variables).map_err(|error| error.to_string())
 }

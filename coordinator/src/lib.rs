@@ -11,6 +11,7 @@
 //! | [`authority`] | the CA and what it signs |
 //! | [`api`], `http` | what clients speak |
 //! | [`definitions`] | pipelines' texts as their repositories have them |
+//! | `facts` | what a pipeline is compiled with |
 //! | `last_use` | when tokens were last used |
 //! | `retention` | deleting what is past its time |
 //! | [`config`], [`run`] | a whole coordinator |
@@ -22,6 +23,7 @@ pub mod clock;
 pub mod config;
 pub mod definitions;
 pub mod desk;
+mod facts;
 pub mod fleet;
 mod http;
 pub mod job_desk;

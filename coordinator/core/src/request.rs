@@ -52,6 +52,8 @@ impl Core {
                 self.set_meta_data(build, values)?;
                 self.audit(actor, "build.meta_data", &build.to_string(), &keys);
             }
+            Request::CreatePipeline { id, name, change } => self.create_pipeline(actor, id, &name, *change)?,
+            Request::UpdatePipeline { name, change } => self.update_pipeline(actor, &name, *change)?,
             Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
             Request::DrainAgents { agents, deadline_ms } => {
                 self.known(&agents)?;

@@ -3,6 +3,8 @@
 //! A row is plain data in the words of the interface. Loading the rows gives the same core again (I11); whatever is
 //! not in a row is volatile by design: connections, beats, and progress that agents tell anew after a restart.
 
+mod pipeline;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use windlass_protocol::job::{Epoch, Outcome, Resources, Source};
 use windlass_protocol::message::RefuseCode;
 use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, TokenId, Trust, WallMs};
 
+pub use self::pipeline::{DEFAULT_BRANCH, PipelineChange, PipelineRow, Registered};
 use crate::terms::JoinTerms;
 
 /// Who asked for something, as written in rows and in the audit trail.
@@ -54,6 +57,19 @@ pub enum BuildSource {
     Trigger,
     /// A schedule.
     Schedule,
+}
+
+impl BuildSource {
+    /// In Buildkite's words (reference 17.2).
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Cli | Self::Api => "api",
+            Self::Webhook => "webhook",
+            Self::Trigger => "trigger_job",
+            Self::Schedule => "schedule",
+        }
+    }
 }
 
 /// A build's state, in Buildkite's words (reference 16.2).
@@ -214,6 +230,9 @@ pub struct BuildRow {
     pub pipeline: String,
     /// Its state.
     pub state: BuildState,
+    /// What its pipeline was registered with; `None` where nobody had registered it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered: Option<Registered>,
     /// For people; may be empty.
     pub branch: String,
     /// A commit id or `HEAD`; may be empty.
@@ -233,7 +252,7 @@ pub struct BuildRow {
     pub namespace: Namespace,
     /// As submitted.
     pub env: Vec<(String, String)>,
-    /// The pipeline's own, which lie beneath those (reference 17.1).
+    /// The pipeline's own, as it is registered and as its definition says, which lie beneath those (reference 17.1).
     #[serde(default)]
     pub pipeline_env: Vec<(String, String)>,
     /// As submitted, and as jobs set it.
@@ -710,6 +729,8 @@ pub enum Change {
         last: u64,
     },
     /// Insert or replace.
+    Pipeline(Box<PipelineRow>),
+    /// Insert or replace.
     Build(Box<BuildRow>),
     /// Insert or replace.
     Job(Box<JobRow>),
@@ -758,6 +779,8 @@ pub struct Rows {
     pub meta: MetaRow,
     /// Each pipeline's last build number.
     pub pipeline_numbers: BTreeMap<String, u64>,
+    /// Registered pipelines by name.
+    pub pipelines: BTreeMap<String, PipelineRow>,
     /// Builds that have not ended.
     pub builds: BTreeMap<BuildId, BuildRow>,
     /// Their jobs.

@@ -10,6 +10,7 @@ mod kit;
 mod layers;
 mod life;
 mod meta_data;
+mod registry;
 mod rules;
 mod states;
 mod tokens;
