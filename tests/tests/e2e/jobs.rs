@@ -71,7 +71,7 @@ fn what_cannot_be_uploaded_says_where_it_is_wrong_and_adds_nothing() -> Result<(
             "(stdin):4:1: ",
             "secret environment variables MY_TOKEN",
             "annotate is not served yet",
-            "secret get is not served yet",
+            "failed to get secrets: ",
         ] {
             ensure!(log.contains(words), "{words} is not in {log}");
         }
