@@ -40,6 +40,19 @@ pub struct ConfigFile {
     pub git_protocols: Option<Vec<String>>,
     /// Where the machine's container engine listens.
     pub docker_socket: Option<PathBuf>,
+    /// A directory with hooks that every job runs.
+    pub hooks_path: Option<PathBuf>,
+    /// More of them, after the first.
+    #[serde(default)]
+    pub additional_hooks_paths: Vec<PathBuf>,
+    /// Where plugins are kept; a directory of the agent's own by default.
+    pub plugins_path: Option<PathBuf>,
+    /// Where a mirror of each repository is kept; without it none is.
+    pub git_mirrors_path: Option<PathBuf>,
+    /// Whether repositories may bring hooks, and steps plugins; true by default.
+    pub local_hooks_enabled: Option<bool>,
+    /// Whether steps may have plugins; true by default.
+    pub plugins_enabled: Option<bool>,
 }
 
 /// What an agent starts with.
@@ -75,11 +88,40 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Where the machine's container engine listens.
     pub docker_socket: PathBuf,
+    /// Hooks, plugins and mirrors.
+    pub phases: Phases,
     /// No other agent will come: a step with an image is taken whether there is an engine or not, and is refused with its
     /// cause rather than left to wait.
     pub alone: bool,
     /// The program and arguments that become the spawner: they call `windlass_agent_runner::spawner_from_stdin`.
     pub spawner: (PathBuf, Vec<String>),
+}
+
+/// What an operator says about the phases of jobs, by the names of the reference's agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Phases {
+    /// Directories with hooks that every job runs, in order.
+    pub hooks_paths: Vec<PathBuf>,
+    /// Where plugins are kept; `None` is a directory of the agent's own.
+    pub plugins_path: Option<PathBuf>,
+    /// Where a mirror of each repository is kept.
+    pub git_mirrors_path: Option<PathBuf>,
+    /// Whether repositories may bring hooks, and steps plugins.
+    pub local_hooks_enabled: bool,
+    /// Whether steps may have plugins.
+    pub plugins_enabled: bool,
+}
+
+impl Default for Phases {
+    fn default() -> Self {
+        Self {
+            hooks_paths: Vec::new(),
+            plugins_path: None,
+            git_mirrors_path: None,
+            local_hooks_enabled: true,
+            plugins_enabled: true,
+        }
+    }
 }
 
 /// Bytes of an agent's cache where nobody says otherwise: ten source trees of a large repository.

@@ -6,10 +6,14 @@ use std::path::Path;
 use windlass_protocol::identity::AgentIdentity;
 use windlass_protocol::job::{JobSpec, Source};
 
+use crate::job_api::is_protected;
+
 /// Where a job without a `PATH` of its own looks for programs.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The whole environment of a job's process. What the agent knows wins over what the job says (reference 17.1).
+///
+/// Names that only the agent may set are left out, and listed in `BUILDKITE_IGNORED_ENV`.
 pub(crate) fn of(
     job: &JobSpec,
     agent: &AgentIdentity,
@@ -31,8 +35,16 @@ pub(crate) fn of(
     if job.tty {
         set("TERM", "xterm-256color".to_owned());
     }
+    let mut ignored = Vec::new();
     for (key, value) in &job.env {
-        set(key, value.clone());
+        if is_protected(key) {
+            ignored.push(key.as_str());
+        } else {
+            set(key, value.clone());
+        }
+    }
+    if !ignored.is_empty() {
+        set("BUILDKITE_IGNORED_ENV", ignored.join(","));
     }
     let always = [
         ("BUILDKITE_AGENT_ID", agent.agent.to_string()),

@@ -20,7 +20,8 @@
 //! `.doors/` has the sockets. Where the job is a container, it is `<attempt>/in/job.sock`, the directory above `in` lets nobody
 //! pass, and `in` is mounted: whoever comes through is in that container. Else it is `slot-<number>/job.sock`, for one attempt
 //! of that place after another; it is the slot's user's alone, and whoever comes is asked who it is. A restarted agent binds
-//! sockets anew in the same directories, which containers keep.
+//! sockets anew in the same directories, which containers keep. The plan of a job that runs in phases is the attempt's own:
+//! `<attempt>/in/plan`, on the host `<attempt>/plan`, and goes with the attempt.
 
 mod account;
 mod artifact;
@@ -33,7 +34,7 @@ mod hands;
 mod lock;
 mod masking;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -44,13 +45,14 @@ use std::sync::Arc;
 use quinn::Connection;
 use tokio::sync::watch;
 use windlass_agent_runner::Slot;
-use windlass_hands::{NAMES, PROGRAM, SOCKET_VARIABLE};
+use windlass_hands::plan::Plan;
+use windlass_hands::{BOOTSTRAP, NAMES, PROGRAM, SOCKET_VARIABLE};
 use windlass_protocol::AttemptId;
 use windlass_protocol::job::JobSpec;
 use windlass_protocol::message::{AskRefused, Asked, Told};
 
 pub(crate) use self::account::Account;
-pub(crate) use self::changes::Changes;
+pub(crate) use self::changes::{Changes, is_protected};
 use self::coordinator::Coordinator;
 pub(crate) use self::door::{Door, Party};
 use self::door::{Doors, Places, is_slots, slots_socket};
@@ -60,6 +62,9 @@ use crate::bulk::Bulk;
 use crate::environment::PATH;
 use crate::home::{Home, ensure_dir};
 use crate::right::Right;
+
+/// The name of an attempt's plan in its directory.
+const PLAN: &str = "plan";
 
 /// What all attempts of an agent share.
 #[derive(Debug)]
@@ -84,7 +89,7 @@ impl JobApi {
         let (programs, doors) = (home.work().join(".bin"), home.work().join(".doors"));
         ensure_dir(&programs, 0o755)?;
         ensure_dir(&doors, 0o711)?;
-        for name in NAMES {
+        for name in NAMES.into_iter().chain([BOOTSTRAP]) {
             lay(&programs, name)?;
         }
         let shared =
@@ -120,6 +125,39 @@ impl JobApi {
             return Told::Refused { code: AskRefused::Unavailable, detail: error.to_string() };
         }
         self.shared.coordinator.ask(attempt, right, call, what, &[]).await
+    }
+
+    /// Lays out the plan of an attempt whose door is open; what starts its job. In a container the door's directory is for
+    /// who is in it. On the host the plan is for the slot's user alone, in a directory of the attempt's: a later attempt of
+    /// the place finds no plan but its own. It goes with the door.
+    pub(crate) fn plan(&self, spec: &JobSpec, slot: Slot, plan: &Plan) -> io::Result<Vec<String>> {
+        let places = Places::of(&self.doors, spec.attempt);
+        let path = match spec.image {
+            Some(_) => places.inner.join(PLAN),
+            None => {
+                ensure_dir(&places.outer, 0o711)?;
+                places.outer.join(PLAN)
+            }
+        };
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(&path)?;
+        file.write_all(&plan.encode().map_err(io::Error::other)?)?;
+        let mode = match (&spec.image, slot.user) {
+            (Some(_), _) => 0o444,
+            (None, Some(user)) => {
+                std::os::unix::fs::fchown(&file, None, Some(user.gid))?;
+                0o440
+            }
+            // Who the agent is.
+            (None, None) => 0o400,
+        };
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        let text =
+            |path: PathBuf| path.into_os_string().into_string().map_err(|_| io::Error::other("a path is no text"));
+        Ok(vec![text(self.programs.join(BOOTSTRAP))?, text(path)?])
     }
 
     /// Opens an attempt's door; it stays open until it is closed or dropped.

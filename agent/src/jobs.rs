@@ -14,8 +14,8 @@ mod unreadable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use quinn::Connection;
@@ -33,7 +33,7 @@ use windlass_protocol::identity::AgentIdentity;
 use windlass_protocol::job::{Epoch, JobSpec, Phase};
 use windlass_protocol::{AttemptId, Cause, Instant64};
 
-use self::follow::{Watching, attach_to, ended, failed_outcome, nothing_ran, tell, watch_over};
+use self::follow::{Watching, attach_to, ended, explained, failed_outcome, nothing_ran, tell, watch_over};
 use self::record::{Record, record};
 use self::steering::{Steered, Wishes};
 use self::unreadable::Ending;
@@ -44,6 +44,7 @@ use crate::job_api::{Account, Answers, Changes, Door, JobApi, Masking, Party};
 use crate::kept::Kept;
 use crate::leftovers::{Leftovers, strangers};
 use crate::logs::{self, Sending};
+use crate::phases::{Course, Rules};
 use crate::preparing::{Busy, Preparing, Wish};
 use crate::right::Right;
 use crate::secrets::Secrets;
@@ -61,6 +62,8 @@ pub(crate) struct Ground {
     pub(crate) engine: Engine,
     pub(crate) leftovers: Leftovers,
     pub(crate) sources: Sources,
+    /// Hooks and plugins.
+    pub(crate) rules: Rules,
     /// What jobs ask.
     pub(crate) api: JobApi,
     pub(crate) inputs: mpsc::Sender<Input>,
@@ -69,6 +72,14 @@ pub(crate) struct Ground {
     /// Which run of the machine this is.
     pub(crate) boot: BootId,
     pub(crate) slot_user_base: u32,
+}
+
+/// What was found out while a job was prepared.
+#[derive(Debug, Default)]
+struct Prepared {
+    course: Course,
+    /// What its bootstrap is to check out.
+    target: Option<String>,
 }
 
 /// An attempt that the agent has.
@@ -85,6 +96,7 @@ struct Job {
     wishes: Option<watch::Sender<Wishes>>,
     killing: Arc<AtomicBool>,
     preparing: Option<Arc<Preparing>>,
+    prepared: Arc<OnceLock<Prepared>>,
     sending: Option<AbortHandle>,
     failed: Arc<AtomicBool>,
 }
@@ -102,6 +114,7 @@ impl Job {
             wishes: None,
             killing: Arc::new(AtomicBool::new(false)),
             preparing: None,
+            prepared: Arc::default(),
             sending: None,
             failed: Arc::new(AtomicBool::new(false)),
         }
@@ -195,7 +208,7 @@ impl Jobs {
 
     fn adopt_one(&mut self, found: &FoundAttempt) -> io::Result<Option<Found>> {
         let Some(Record { boot, place, spec }) = Record::parse(&found.note, found.launched)? else { return Ok(None) };
-        let outcome = found.outcome.clone();
+        let outcome = found.outcome.clone().map(|outcome| explained(&found.dir, outcome));
         if !found.launched && boot == self.ground.boot && attempts::discard_unlaunched(&found.dir)? {
             // The agent died before the launch: the command has not started and never will. The same attempt may be
             // offered again, once its workspace is gone.
@@ -302,6 +315,7 @@ impl Jobs {
         let (ground, right, workspace, slot) =
             (Arc::clone(&self.ground), Arc::clone(&job.right), job.workspace.clone(), job.slot);
         let secrets = job.secrets.clone();
+        let found = Arc::clone(&job.prepared);
         self.table.insert(spec.attempt, job);
         tokio::spawn(async move {
             if let Some(earlier) = earlier {
@@ -310,7 +324,9 @@ impl Jobs {
             }
             let busy = Busy::default();
             let prepared = tokio::select! {
-                prepared = ready(&ground, &spec, &right, (&workspace, &secrets), slot, &busy) => prepared,
+                prepared = ready(&ground, &spec, &right, (&workspace, &secrets), slot, &busy) => {
+                    prepared.map(|prepared| drop(found.set(prepared)))
+                }
                 () = preparing.wanted() => Ok(()),
             };
             busy.rest().await;
@@ -330,7 +346,8 @@ impl Jobs {
         job.preparing = None;
         let (watching, masking) = Self::watching(job);
         let (ground, spec, slot) = (Arc::clone(&self.ground), Arc::clone(&job.spec), job.slot);
-        let (workspace, right, secrets) = (job.workspace.clone(), Arc::clone(&job.right), job.secrets.clone());
+        let (workspace, right) = (job.workspace.clone(), Arc::clone(&job.right));
+        let (secrets, prepared) = (job.secrets.clone(), Arc::clone(&job.prepared));
         tokio::spawn(async move {
             if now().mono >= start_before {
                 let cause = Cause::new(CauseKind::LeaseLost, "the right to the job ended before its command started");
@@ -346,7 +363,9 @@ impl Jobs {
                     return ended(&ground, attempt, failed_outcome(cause)).await;
                 }
             };
-            match start(&ground, &spec, epoch, slot, &workspace, (env, masked), start_before).await {
+            let prepared = prepared.get_or_init(Prepared::default);
+            let place = Place { epoch, slot, workspace: &workspace, start_before };
+            match start(&ground, &spec, prepared, &place, (env, masked)).await {
                 Ok(running) => watch_over(&ground, running, watching).await,
                 Err(cause) => ended(&ground, attempt, failed_outcome(cause)).await,
             }
@@ -542,7 +561,7 @@ async fn ready(
     (workspace, secrets): (&Workspace, &Secrets),
     slot: Slot,
     busy: &Busy,
-) -> Result<(), Cause> {
+) -> Result<Prepared, Cause> {
     let begun = {
         let (ground, spec, right) = (Arc::clone(ground), Arc::clone(spec), Arc::clone(right));
         let workspace = workspace.clone();
@@ -557,13 +576,22 @@ async fn ready(
     if let Some(image) = &spec.image {
         ground.engine.ensure_image(image).await.map_err(|error| error.cause())?;
     }
-    ground.sources.fill(spec, right, workspace, slot.user, busy).await
+    let plugins = ground.rules.plugins.lay(spec).await?;
+    let course = if !Course::needs_disk(&ground.rules, &plugins) {
+        Course::of(&ground.rules, spec, plugins)?
+    } else {
+        let (ground, spec) = (Arc::clone(ground), Arc::clone(spec));
+        busy.blocking(move || Course::of(&ground.rules, &spec, plugins)).await?
+    };
+    let target = ground.sources.fill(spec, right, workspace, slot.user, busy, &course).await?;
+    Ok(Prepared { course, target })
 }
 
 /// The whole environment of a job, the way to its agent included.
 fn variables(ground: &Ground, spec: &JobSpec, slot: Slot, workspace: &Workspace) -> Vec<(String, String)> {
     let mut env = environment::of(spec, &ground.agent, &ground.name, &workspace.checkout, &workspace.home);
     ground.api.variables(spec, slot, &mut env);
+    env.extend(ground.rules.variables());
     env
 }
 
@@ -593,23 +621,39 @@ async fn open_door(
     ground.api.open(Party { spec: Arc::clone(spec), right, slot, changes, masking, secrets, account }).await
 }
 
+/// Where a job is started, and by which right.
+struct Place<'a> {
+    epoch: Epoch,
+    slot: Slot,
+    workspace: &'a Workspace,
+    start_before: Instant64,
+}
+
 async fn start(
     ground: &Ground,
     spec: &JobSpec,
-    epoch: Epoch,
-    slot: Slot,
-    workspace: &Workspace,
+    prepared: &Prepared,
+    place: &Place<'_>,
     (env, secrets): (Vec<(String, String)>, Vec<String>),
-    start_before: Instant64,
 ) -> Result<RunningJob, Cause> {
     let dir = ground.home.jobs().join(spec.attempt.to_string());
+    let Place { epoch, slot, workspace, start_before } = *place;
+    let plan = prepared.course.plan(spec, workspace, prepared.target.as_deref());
+    let plan = plan.map_err(|error| io_cause(&error, &workspace.checkout))?;
+    let (mut shown, mut program) = (ground.api.shown(spec.attempt), None);
+    if let Some(plan) = plan {
+        let laid = ground.api.plan(spec, slot, &plan);
+        program = Some(laid.map_err(|error| io_cause(&error, &ground.home.work()))?);
+        shown.extend(prepared.course.shown(&ground.rules));
+    }
     let start = Start {
         job: spec,
         epoch,
         slot,
         workspace: &workspace.checkout,
         env,
-        shown: ground.api.shown(spec.attempt),
+        shown,
+        program,
         secrets,
         preamble: String::new(),
         lease_deadline_boot_ms: start_before.0,

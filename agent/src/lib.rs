@@ -12,6 +12,9 @@
 //! | `logs` | sending spools |
 //! | `bulk` | fetching blobs |
 //! | `workspace` | a job's files, and its wiping |
+//! | `phases` | which jobs run in phases, and their plans |
+//! | `hooks` | the agent's own hooks |
+//! | `plugins` | the plugins of jobs, cloned |
 //! | `git` | fetching as the agent, checking out as the job |
 //! | `engine` | whether the machine's container engine is there |
 //! | `environment` | a job's variables |
@@ -29,6 +32,7 @@ mod environment;
 pub mod error;
 mod git;
 pub mod home;
+mod hooks;
 mod host;
 pub mod identity;
 mod job_api;
@@ -38,6 +42,8 @@ mod leftovers;
 #[cfg(test)]
 mod link_kit;
 mod logs;
+mod phases;
+mod plugins;
 mod preparing;
 mod right;
 pub mod run;

@@ -26,11 +26,14 @@ use crate::config::Config;
 use crate::error::Fault;
 use crate::git::Git;
 use crate::home::Home;
+use crate::hooks::Hooks;
 use crate::host::{BootId, Host, boot_id, machine_id};
 use crate::identity::{Identity, JoinKey, usable};
 use crate::job_api::JobApi;
 use crate::jobs::{Ground, Jobs};
 use crate::leftovers::Leftovers;
+use crate::phases::Rules;
+use crate::plugins::Plugins;
 use crate::session::{Dial, Session};
 use crate::workspace::Sources;
 
@@ -55,7 +58,8 @@ pub async fn run(config: Config, mut signals: mpsc::Receiver<Signal>) -> Result<
     let spawner = Spawner::start(&config.spawner.0, &arguments)
         .map_err(|source| Fault::System { doing: "the spawner cannot be started", source })?;
     let home = if config.ephemeral_identity { Home::open_anywhere(&config.data)? } else { Home::open(&config.data)? };
-    let git = Git::new(config.git_credentials.clone(), config.git_protocols.clone())?;
+    let mirrors = config.phases.git_mirrors_path.clone();
+    let git = Git::new(config.git_credentials.clone(), config.git_protocols.clone(), mirrors)?;
     let endpoint = bind_client().map_err(|source| Fault::System { doing: "no UDP socket can be had", source })?;
     let machine = machine_id();
     let identity = match kept(&home, &config)? {
@@ -174,8 +178,10 @@ impl Shell {
         let (link, jobs_link) = watch::channel(None);
         let api = JobApi::new(&home, jobs_link, Arc::clone(&bulk))
             .map_err(|source| Fault::System { doing: "the jobs' command cannot be laid out", source })?;
+        let rules = rules(&config, &home, &git)?;
         let ground = Arc::new(Ground {
             api,
+            rules,
             runner: Runner::new(spawner, home.jobs()),
             engine,
             leftovers: Leftovers::default(),
@@ -434,6 +440,25 @@ async fn dial_once(dial: &Dial, conn: ConnId, renew: Option<Vec<u8>>, inputs: mp
             Err(fault) => Dialled::Failed(conn, fault),
         },
     }
+}
+
+/// What the operator says of the phases of jobs. Plugins lie beside workspaces by default, where jobs can read them.
+fn rules(config: &Config, home: &Home, git: &Git) -> Result<Rules, Fault> {
+    let phases = &config.phases;
+    let refused = match (phases.plugins_enabled, phases.local_hooks_enabled) {
+        (false, _) => Some("its operator has turned them off"),
+        (true, false) => Some("its operator has turned off what repositories and steps bring"),
+        (true, true) => None,
+    };
+    let path = phases.plugins_path.clone().unwrap_or_else(|| home.work().join(".plugins"));
+    let failed = |source| Fault::File { doing: "plugins cannot be kept in", path: path.clone(), source };
+    let plugins = Plugins::new(path.clone(), refused, git.clone()).map_err(failed)?;
+    let hooks = Hooks::new(phases.hooks_paths.clone());
+    if let Err(error) = hooks.list() {
+        // Each job ends with it, until somebody has mended it.
+        tracing::error!(%error, "hooks_refused");
+    }
+    Ok(Rules { hooks, plugins, local_hooks: phases.local_hooks_enabled })
 }
 
 fn core_config(config: &Config, host: &Host, (machine_id, boot): (String, &BootId), runs_images: bool) -> AgentConfig {

@@ -14,7 +14,8 @@ use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::{JobSpec, Source};
 
 use crate::bulk::{Bulk, internal, stored};
-use crate::git::Git;
+use crate::git::{Git, Wish};
+use crate::phases::Course;
 use crate::preparing::Busy;
 use crate::right::Right;
 
@@ -57,7 +58,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Fills a workspace.
+    /// Fills a workspace, as far as its job's course wants it; what is left to be checked out by the job.
     pub(crate) async fn fill(
         &self,
         job: &JobSpec,
@@ -65,9 +66,11 @@ impl Sources {
         workspace: &Workspace,
         user: Option<User>,
         busy: &Busy,
-    ) -> Result<(), Cause> {
+        course: &Course,
+    ) -> Result<Option<String>, Cause> {
         match &job.source {
-            Source::Empty => Ok(()),
+            Source::Empty => Ok(None),
+            Source::Tree { .. } if !course.brings_files() => Ok(None),
             Source::Tree { digest } => {
                 self.bulk.fetch_tree(job, right, *digest).await?;
                 let (store, namespace, root) = (self.store.clone(), job.namespace.clone(), *digest);
@@ -76,13 +79,24 @@ impl Sources {
                     LayoutOptions { owner: user.map(|user| (user.uid, user.gid)), ..LayoutOptions::default() };
                 busy.blocking(move || layout(&store, &namespace, root, &dest, &options).map_err(|e| stored(&e)))
                     .await?;
-                Ok(())
+                Ok(None)
             }
             Source::Git { repository, commit, branch } => {
-                let target = self.git.fetch(&workspace.checkout, repository, commit, branch).await?;
+                let target = if course.brings_files() {
+                    let wish = Wish::of(job, repository, commit, branch);
+                    Some(self.git.fetch(&workspace.checkout, &wish).await?)
+                } else {
+                    None
+                };
                 let checkout = workspace.checkout.clone();
                 busy.blocking(move || own(&checkout, user).map_err(|e| io_cause(&e, &checkout))).await?;
-                self.git.check_out(workspace, user, &target).await
+                match target {
+                    Some(target) if !course.defers_checkout(job) => {
+                        self.git.check_out(workspace, user, &target, job).await?;
+                        Ok(None)
+                    }
+                    target => Ok(target),
+                }
             }
         }
     }

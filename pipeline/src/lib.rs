@@ -10,7 +10,8 @@
 //! - `expand`: the steps as nodes of a [`graph`].
 //!
 //! [`condition`] reads and evaluates the expressions of `if`, [`glob`] matches paths and branches. `schema` gives the
-//! language to editors. [`destination`] says where downloads go, [`file`] names the files that a text is looked for in.
+//! language to editors. [`destination`] says where downloads go, [`plugin`] where a job's plugins are found and what their
+//! hooks see. [`file`] names the files that a text is looked for in.
 //!
 //! All stops report [`Diagnostic`]s and go on, so that one run tells everything that is wrong.
 
@@ -28,6 +29,7 @@ pub mod graph;
 mod interpolate;
 mod model;
 pub mod normal;
+pub mod plugin;
 mod read;
 pub mod render;
 mod schema;

@@ -827,6 +827,15 @@ pub const HANDS_ENTRIES_MAX: usize = 1_024;
 /// Files and directories that the command in a job holds open: one for each level of a walk, and a few files.
 pub const HANDS_HANDLES_MAX: usize = TREE_DEPTH_MAX + 64;
 
+/// Tries of what a checkout has from the network, before it has failed: the longest wait together is half a minute.
+pub const CHECKOUT_TRIES_MAX: u32 = 6;
+
+/// How long a job waits for a mirror or a plugin that another one fetches (the reference's `git-mirrors-lock-timeout`).
+pub const GIT_LOCK_MS: u64 = 300_000;
+
+/// Before a checkout's second try; doubled before each further one.
+pub const CHECKOUT_WAIT_MS: u64 = 1_000;
+
 /// How long a command in a job waits for an agent that is away, being upgraded.
 pub const HANDS_PATIENCE_MS: u64 = 60_000;
 

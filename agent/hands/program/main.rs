@@ -1,5 +1,5 @@
 //! The program that jobs call as `buildkite-agent` and `windlass`: it connects to its job's socket, says how it was
-//! called, and does what it is told. It decides nothing.
+//! called, and does what it is told. It decides nothing. By another name it is a job's bootstrap, see `bootstrap`.
 
 #![allow(
     unreachable_pub,
@@ -23,9 +23,19 @@ use std::time::{Duration, Instant};
 use limits::{HANDS_CHUNK_BYTES, HANDS_ENTRIES_MAX, HANDS_HANDLES_MAX, HANDS_PATIENCE_MS, HANDS_RETRY_MS};
 use wire::{Answer, Hello, Kind, LENGTH_BYTES, Op, Stream};
 
+mod agent;
+mod bootstrap;
+mod checkout;
+mod child;
+mod hook;
 #[path = "../../../protocol/src/limits.rs"]
 #[allow(dead_code, reason = "this program is bound by a few of them")]
 mod limits;
+#[path = "../src/phases.rs"]
+mod phases;
+#[path = "../src/plan.rs"]
+#[allow(dead_code, reason = "the other side's half is here too")]
+mod plan;
 #[path = "../src/wire.rs"]
 #[allow(dead_code, reason = "the other side's half is here too")]
 mod wire;
@@ -34,6 +44,24 @@ mod wire;
 const ADDRESS_MAX_BYTES: usize = 107;
 
 fn main() {
+    let mut words = std::env::args_os();
+    let name = words.next().unwrap_or_default();
+    if Path::new(&name).file_name().is_some_and(|name| name == plan::BOOTSTRAP) {
+        std::process::exit(i32::from(as_bootstrap(words.next())));
+    }
+    as_command();
+}
+
+/// What a job's first process does, and what the wrapper of a hook asks it for.
+fn as_bootstrap(word: Option<std::ffi::OsString>) -> u8 {
+    match word {
+        Some(word) if word == "show" => u8::from(hook::show().is_err()),
+        Some(plan) => bootstrap::bootstrap(Path::new(&plan)),
+        None => give_up("a job's bootstrap is started by its agent, with a plan"),
+    }
+}
+
+fn as_command() {
     let Some(socket) = std::env::var_os("WINDLASS_JOB_SOCKET") else {
         give_up("this command works inside a job of Windlass only: WINDLASS_JOB_SOCKET is not set");
     };
@@ -65,11 +93,6 @@ fn give_up(why: &str) -> ! {
 }
 
 fn hello() -> Hello {
-    let mut call = [0; 16];
-    for half in call.chunks_mut(8) {
-        // The operating system's randomness, by the only way that the standard library has to it.
-        half.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
-    }
     let environment = std::env::vars_os().map(|(name, value)| {
         let mut variable = name.into_vec();
         variable.push(b'=');
@@ -77,7 +100,7 @@ fn hello() -> Hello {
         variable
     });
     Hello {
-        call,
+        call: call_number(),
         streams: u8::from(io::stdin().is_terminal())
             | u8::from(io::stdout().is_terminal()) << 1
             | u8::from(io::stderr().is_terminal()) << 2
@@ -86,6 +109,16 @@ fn hello() -> Hello {
         directory: std::env::current_dir().map(|path| path.into_os_string().into_vec()).unwrap_or_default(),
         environment: environment.collect(),
     }
+}
+
+/// A number that no other call has.
+fn call_number() -> [u8; 16] {
+    let mut call = [0; 16];
+    for half in call.chunks_mut(8) {
+        // The operating system's randomness, by the only way that the standard library has to it.
+        half.copy_from_slice(&RandomState::new().build_hasher().finish().to_le_bytes());
+    }
+    call
 }
 
 /// Whether somebody gave it an input: a pipe or a file, and no device.

@@ -7,11 +7,15 @@
 //! | module | owns |
 //! | --- | --- |
 //! | [`wire`] | the frames between both, shared with the program as source |
+//! | [`plan`] | what a job's bootstrap is to do, shared with the program as source |
+//! | [`phases`] | in which order it does it, shared with the program as source |
 //! | [`fuzz`] | the fuzz entries of its decoders |
 
 use windlass_protocol::limits;
 
 pub mod fuzz;
+pub mod phases;
+pub mod plan;
 pub mod wire;
 
 /// The program, as it is mounted into jobs.
@@ -19,6 +23,9 @@ pub static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hands"));
 
 /// The names by which jobs call it.
 pub const NAMES: [&str; 2] = ["buildkite-agent", "windlass"];
+
+/// The name by which it is a job's bootstrap.
+pub use plan::BOOTSTRAP;
 
 /// The variable that names the job's socket.
 pub const SOCKET_VARIABLE: &str = "WINDLASS_JOB_SOCKET";

@@ -450,35 +450,35 @@ pub fn length(bytes: [u8; LENGTH_BYTES]) -> Result<usize, Bad> {
 }
 
 /// A frame that is being made.
-struct Out(Vec<u8>);
+pub(crate) struct Out(Vec<u8>);
 
 impl Out {
-    fn new(first: u8) -> Self {
+    pub(crate) fn new(first: u8) -> Self {
         Self(vec![0, 0, 0, 0, first])
     }
 
-    fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }
 
-    fn count(&mut self, count: usize) -> Result<(), Bad> {
+    pub(crate) fn count(&mut self, count: usize) -> Result<(), Bad> {
         let count = u32::try_from(count).map_err(|_| Bad::TooLong)?;
         self.raw(&count.to_le_bytes());
         Ok(())
     }
 
-    fn bytes(&mut self, bytes: &[u8]) -> Result<(), Bad> {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Bad> {
         self.count(bytes.len())?;
         self.raw(bytes);
         Ok(())
     }
 
-    fn list(&mut self, list: &[Vec<u8>]) -> Result<(), Bad> {
+    pub(crate) fn list(&mut self, list: &[Vec<u8>]) -> Result<(), Bad> {
         self.count(list.len())?;
         list.iter().try_for_each(|one| self.bytes(one))
     }
 
-    fn frame(mut self) -> Result<Vec<u8>, Bad> {
+    pub(crate) fn frame(mut self) -> Result<Vec<u8>, Bad> {
         let length = self.0.len() - LENGTH_BYTES;
         if length > HANDS_FRAME_MAX_BYTES {
             return Err(Bad::TooLong);
@@ -490,30 +490,30 @@ impl Out {
 }
 
 /// What is left of a frame.
-struct In<'a>(&'a [u8]);
+pub(crate) struct In<'a>(pub(crate) &'a [u8]);
 
 impl<'a> In<'a> {
-    fn take(&mut self, count: usize) -> Result<&'a [u8], Bad> {
+    pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], Bad> {
         let (taken, rest) = self.0.split_at_checked(count).ok_or(Bad::Short)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Bad> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Bad> {
         let (taken, rest) = self.0.split_first_chunk().ok_or(Bad::Short)?;
         self.0 = rest;
         Ok(*taken)
     }
 
-    fn byte(&mut self) -> Result<u8, Bad> {
+    pub(crate) fn byte(&mut self) -> Result<u8, Bad> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    fn number(&mut self) -> Result<u32, Bad> {
+    pub(crate) fn number(&mut self) -> Result<u32, Bad> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn flag(&mut self) -> Result<bool, Bad> {
+    pub(crate) fn flag(&mut self) -> Result<bool, Bad> {
         match self.byte()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -521,7 +521,7 @@ impl<'a> In<'a> {
         }
     }
 
-    fn stream(&mut self) -> Result<Stream, Bad> {
+    pub(crate) fn stream(&mut self) -> Result<Stream, Bad> {
         match self.byte()? {
             1 => Ok(Stream::Output),
             2 => Ok(Stream::Errors),
@@ -529,7 +529,7 @@ impl<'a> In<'a> {
         }
     }
 
-    fn kind(&mut self) -> Result<Kind, Bad> {
+    pub(crate) fn kind(&mut self) -> Result<Kind, Bad> {
         match self.byte()? {
             0 => Ok(Kind::File),
             1 => Ok(Kind::Directory),
@@ -540,7 +540,7 @@ impl<'a> In<'a> {
     }
 
     /// How many follow, each of at least `each` bytes.
-    fn count(&mut self, max: usize, each: usize) -> Result<usize, Bad> {
+    pub(crate) fn count(&mut self, max: usize, each: usize) -> Result<usize, Bad> {
         let count = self.number()? as usize;
         if count > max {
             return Err(Bad::Limit);
@@ -551,7 +551,7 @@ impl<'a> In<'a> {
         Ok(count)
     }
 
-    fn bytes(&mut self, max: usize) -> Result<Vec<u8>, Bad> {
+    pub(crate) fn bytes(&mut self, max: usize) -> Result<Vec<u8>, Bad> {
         let length = self.number()? as usize;
         if length > max {
             return Err(Bad::Limit);
@@ -559,16 +559,16 @@ impl<'a> In<'a> {
         self.take(length).map(<[u8]>::to_vec)
     }
 
-    fn path(&mut self) -> Result<Vec<u8>, Bad> {
+    pub(crate) fn path(&mut self) -> Result<Vec<u8>, Bad> {
         self.bytes(HANDS_PATH_MAX_BYTES)
     }
 
-    fn list(&mut self, max: usize) -> Result<Vec<Vec<u8>>, Bad> {
+    pub(crate) fn list(&mut self, max: usize) -> Result<Vec<Vec<u8>>, Bad> {
         let count = self.count(max, 4)?;
         (0..count).map(|_| self.bytes(HANDS_FRAME_MAX_BYTES)).collect()
     }
 
-    fn end<T>(self, value: T) -> Result<T, Bad> {
+    pub(crate) fn end<T>(self, value: T) -> Result<T, Bad> {
         if self.0.is_empty() { Ok(value) } else { Err(Bad::Trailing) }
     }
 }

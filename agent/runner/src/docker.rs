@@ -34,12 +34,14 @@ const AGENT_LABEL: &str = "windlass.agent";
 const ATTEMPT_LABEL: &str = "windlass.attempt";
 /// Where a container finds the attempt's FIFOs.
 const SHARED: &str = "/run/windlass";
-/// Waits for the supervisor's word, then runs the job's command with the shell that the image has: into the attempt's
-/// FIFO, or in the terminal. Where the image has its programs, only it knows: the in-job command is put before them here.
+/// Waits for the supervisor's word, then runs the job's command with the shell that the image has: into the attempt's FIFO,
+/// or in the terminal; or the program that follows the command. Where the image has its programs, only it knows: the in-job
+/// command is put before them here.
 const WRAPPER: &str = "read -r go </run/windlass/go && [ \"$go\" ] || exit 1\n\
                        [ $go = pipe ] && exec >/run/windlass/output 2>&1 </dev/null\n\
                        [ $go = stty ] && stty -opost rows 40 cols 160 2>/dev/null\n\
                        [ \"$BUILDKITE_BIN_PATH\" ] && export PATH=\"$BUILDKITE_BIN_PATH:$PATH\"\n\
+                       [ $# = 1 ] || { shift; exec \"$@\"; }\n\
                        [ -x /bin/bash ] && exec /bin/bash -e -c \"$1\"\nexec /bin/sh -e -c \"$1\"";
 
 /// Why a job's container was not started.
@@ -301,7 +303,13 @@ fn body(
     }
     ContainerCreateBody {
         image: Some(image.to_owned()),
-        entrypoint: Some(["/bin/sh", "-c", WRAPPER, "sh", &job.command].map(str::to_owned).to_vec()),
+        entrypoint: Some(
+            ["/bin/sh", "-c", WRAPPER, "sh", &job.command]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(start.program.iter().flatten().cloned())
+                .collect(),
+        ),
         cmd: Some(Vec::new()),
         env: Some(start.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
         working_dir: Some(workspace.clone()),

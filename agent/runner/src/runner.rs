@@ -56,6 +56,8 @@ pub struct Start<'a> {
     pub workspace: &'a Path,
     /// The whole environment; the job's own `env` is not looked at.
     pub env: Vec<(String, String)>,
+    /// What runs in place of the shell with the job's command: absolute path of a program, then its arguments.
+    pub program: Option<Vec<String>>,
     /// Directories that a container sees at the same paths, and cannot change.
     pub shown: Vec<PathBuf>,
     /// Values to mask beside those of secret variables.
@@ -135,7 +137,7 @@ impl Runner {
     pub async fn start(&self, start: Start<'_>) -> Result<RunningJob, StartError> {
         let job = start.job;
         let task = Task::Process(ProcessTask {
-            argv: shell(&job.command),
+            argv: start.program.clone().unwrap_or_else(|| shell(&job.command)),
             env: start.env.clone(),
             workspace: start.workspace.to_owned(),
             user: start.slot.user,

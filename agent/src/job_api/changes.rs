@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use windlass_hands::plan::Surroundings;
+use windlass_protocol::Cause;
 use windlass_protocol::limits::{ENV_MAX_BYTES, ENV_VARS_MAX, HANDS_PATH_MAX_BYTES};
 
 /// Variables that neither commands nor hooks of a job may change (reference 17.4).
 const PROTECTED: &[&str] = &[
+    "BUILDKITE_ADDITIONAL_HOOKS_PATHS",
     "BUILDKITE_AGENT_ACCESS_TOKEN",
     "BUILDKITE_AGENT_DEBUG",
     "BUILDKITE_AGENT_ENDPOINT",
@@ -67,6 +70,9 @@ pub(crate) enum ChangeError {
     Disk(#[from] io::Error),
 }
 
+/// The file's name in an attempt's directory.
+const NAME: &str = "changes";
+
 /// What was changed, as it lies on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Noted {
@@ -76,6 +82,9 @@ struct Noted {
     /// Where the next phases begin.
     #[serde(default)]
     directory: Option<String>,
+    /// Which of its phases failed.
+    #[serde(default)]
+    failure: Option<Cause>,
 }
 
 /// A job's variables as its next phase will see them, and how they came to be so.
@@ -98,12 +107,8 @@ pub(crate) struct Set {
 impl Changes {
     /// Those of the attempt with this directory, whose first phase has these variables.
     pub(crate) fn load(dir: &Path, first: impl IntoIterator<Item = (String, String)>) -> io::Result<Self> {
-        let path = dir.join("changes");
-        let noted = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Noted::default(),
-            Err(error) => return Err(error),
-        };
+        let path = dir.join(NAME);
+        let noted = noted(&path)?;
         Ok(Self { path, first: first.into_iter().collect(), noted: Mutex::new(noted), changing: Mutex::new(()) })
     }
 
@@ -116,10 +121,44 @@ impl Changes {
         merged(&self.first, &self.lock())
     }
 
-    /// Where the next phase begins, if that was changed.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the phases of a job, which are one by now"))]
-    pub(crate) fn directory(&self) -> Option<String> {
-        self.lock().directory.clone()
+    /// What a phase has otherwise than the first one.
+    pub(crate) fn since_the_start(&self) -> Surroundings {
+        let noted = self.lock();
+        let environment = noted.variables.iter().map(|(name, value)| match value {
+            Some(value) => format!("{name}={value}").into_bytes(),
+            None => name.clone().into_bytes(),
+        });
+        let directory = noted.directory.clone().unwrap_or_default().into_bytes();
+        Surroundings { directory, environment: environment.collect() }
+    }
+
+    /// Takes over what a phase changed, but for what nobody may change: those names are given back.
+    pub(crate) fn carry(
+        &self,
+        set: BTreeMap<String, String>,
+        gone: Vec<String>,
+        directory: Option<String>,
+    ) -> Result<Vec<String>, ChangeError> {
+        let all = set.into_iter().map(|(name, value)| (name, Some(value)));
+        let all = all.chain(gone.into_iter().map(|name| (name, None)));
+        let (kept, dropped): (Vec<_>, Vec<_>) = all.partition(|(name, _)| !is_protected(name));
+        self.change(|_, noted| {
+            noted.variables.extend(kept);
+            noted.directory = directory.or_else(|| noted.directory.take());
+        })?;
+        Ok(dropped.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// Notes which phase of the job failed; the first one stands.
+    pub(crate) fn note_failure(&self, cause: Cause) -> Result<(), ChangeError> {
+        self.change(|_, noted| {
+            noted.failure.get_or_insert(cause);
+        })
+    }
+
+    /// Which phase failed of the attempt with this directory.
+    pub(crate) fn failure(dir: &Path) -> io::Result<Option<Cause>> {
+        Ok(noted(&dir.join(NAME))?.failure)
     }
 
     /// Sets variables: all of them, or none. Blocks, as all that changes something does.
@@ -180,6 +219,14 @@ impl Changes {
     }
 }
 
+fn noted(path: &Path) -> io::Result<Noted> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Noted::default()),
+        Err(error) => Err(error),
+    }
+}
+
 fn merged(first: &BTreeMap<String, String>, noted: &Noted) -> BTreeMap<String, String> {
     let mut all = first.clone();
     for (name, value) in &noted.variables {
@@ -220,9 +267,32 @@ mod tests {
         drop(changes);
         let again = Changes::load(dir.path(), first).unwrap();
         assert_eq!(again.variables(), [pair("B", "two"), pair("C", "3")].into());
-        assert_eq!(again.directory().as_deref(), Some("/elsewhere"));
+        assert_eq!(again.since_the_start().directory, b"/elsewhere");
         let long = "x".repeat(HANDS_PATH_MAX_BYTES + 1);
         assert!(matches!(again.set_directory(long), Err(ChangeError::TooLong)));
+    }
+
+    #[test]
+    fn a_hook_changes_all_but_what_is_protected() {
+        let dir = tempfile::tempdir().unwrap();
+        let changes = Changes::load(dir.path(), [pair("A", "1"), pair("BUILDKITE_SHELL", "sh")]).unwrap();
+        let set = [pair("B", "2=3"), pair("BUILDKITE_HOOKS_PATH", "/x")].into();
+        let gone = vec!["A".to_owned(), "IN_THE_IMAGE".to_owned(), "BUILDKITE_SHELL".to_owned()];
+        let dropped = changes.carry(set, gone, Some("/sub".to_owned())).unwrap();
+        assert_eq!(dropped, ["BUILDKITE_HOOKS_PATH", "BUILDKITE_SHELL"]);
+        changes.carry(BTreeMap::new(), Vec::new(), None).unwrap();
+        let next = changes.since_the_start();
+        let wanted: [&[u8]; 3] = [b"A", b"B=2=3", b"IN_THE_IMAGE"];
+        assert_eq!(
+            (next.directory.as_slice(), next.environment),
+            (b"/sub".as_slice(), wanted.map(<[u8]>::to_vec).to_vec())
+        );
+        assert_eq!(changes.variables(), [pair("B", "2=3"), pair("BUILDKITE_SHELL", "sh")].into());
+        let cause = |detail: &str| Cause::new(windlass_protocol::cause::CauseKind::HookFailed, detail);
+        assert_eq!(Changes::failure(dir.path()).unwrap(), None);
+        changes.note_failure(cause("first")).unwrap();
+        changes.note_failure(cause("second")).unwrap();
+        assert_eq!(Changes::failure(dir.path()).unwrap(), Some(cause("first")));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod artifact;
 mod env;
 mod locks;
 mod meta_data;
+mod phase;
 mod pipeline;
 mod redact;
 mod secret;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use windlass_agent_runner::mask::{MaskError, Masker, secrets_of};
+use windlass_hands::BOOTSTRAP;
 use windlass_protocol::BuildId;
 use windlass_protocol::message::{Asked, Told};
 
@@ -220,6 +222,9 @@ async fn obey(hands: &mut Hands, party: &Party, shared: &Shared) -> Result<(), F
     }
     let words: Vec<String> = hands.words.iter().skip(1).cloned().collect();
     let name = program(hands).to_owned();
+    if name == BOOTSTRAP {
+        return phase::answer(hands, party).await;
+    }
     let word = |index: usize| words.get(index).map(String::as_str);
     match word(0) {
         None => {

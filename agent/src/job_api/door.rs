@@ -55,11 +55,11 @@ pub(crate) struct Party {
     pub(crate) account: Account,
 }
 
-/// Where the parts of a container's door are.
+/// Where the parts of a container's door are, and what else is one attempt's alone.
 #[derive(Debug, Clone)]
 pub(super) struct Places {
-    /// Lets nobody pass.
-    outer: PathBuf,
+    /// Lets nobody pass; on the host, where there is no door in it, whoever knows a name in it.
+    pub(super) outer: PathBuf,
     /// What the container sees.
     pub(super) inner: PathBuf,
 }
@@ -127,8 +127,8 @@ impl Listening {
 /// An open door. Dropped, nobody is served any more; what lies on disk stays for the agent's next run.
 #[derive(Debug)]
 pub(crate) struct Door {
-    /// The attempt's own directory, if it has one.
-    own: Option<PathBuf>,
+    /// The attempt's own directory, if there is one.
+    own: PathBuf,
     serving: AbortHandle,
 }
 
@@ -136,12 +136,12 @@ impl Door {
     /// Opens an attempt's door before any of its processes begins, or again for those that an earlier run of this agent
     /// started. Waits until the attempt that had it before is served no more.
     pub(super) async fn open(doors: &Path, party: Party, shared: Arc<Shared>) -> io::Result<Self> {
-        let (listening, own) = if party.spec.image.is_some() {
-            let places = Places::of(doors, party.spec.attempt);
+        let places = Places::of(doors, party.spec.attempt);
+        let listening = if party.spec.image.is_some() {
             ensure_dir(&places.outer, 0o700)?;
             ensure_dir(&places.inner, 0o755)?;
             // An image may run as any user, and who is not in its container cannot come so far.
-            (Listening::Own(bind(&places.inner, None, 0o666)?), Some(places.outer))
+            Listening::Own(bind(&places.inner, None, 0o666)?)
         } else {
             let mut kept = shared.doors.of(party.slot.index).lock_owned().await;
             match kept.as_ref() {
@@ -152,20 +152,19 @@ impl Door {
                     *kept = Some(bind(&dir, party.slot.user, 0o600)?);
                 }
             }
-            (Listening::Slot(kept), None)
+            Listening::Slot(kept)
         };
         let serving = tokio::spawn(serve(listening, Arc::new(party), shared)).abort_handle();
-        Ok(Self { own, serving })
+        Ok(Self { own: places.outer, serving })
     }
 
     /// The attempt is over: nobody comes any more.
     pub(crate) fn close(self) {
         self.serving.abort();
-        if let Some(own) = &self.own
-            && let Err(error) = fs::remove_dir_all(own)
+        if let Err(error) = fs::remove_dir_all(&self.own)
             && error.kind() != io::ErrorKind::NotFound
         {
-            tracing::warn!(path = %own.display(), %error, "door_not_removed");
+            tracing::warn!(path = %self.own.display(), %error, "door_not_removed");
         }
     }
 }

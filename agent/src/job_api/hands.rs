@@ -149,6 +149,11 @@ impl Hands {
         self.write(Stream::Errors, text.as_bytes()).await
     }
 
+    /// [`Self::print`], for what is no text.
+    pub(super) async fn put_out(&mut self, bytes: &[u8]) -> Result<(), HandsError> {
+        self.write(Stream::Output, bytes).await
+    }
+
     async fn write(&mut self, to: Stream, bytes: &[u8]) -> Result<(), HandsError> {
         for bytes in bytes.chunks(HANDS_CHUNK_BYTES) {
             self.have(&Op::Write { to, bytes: bytes.to_vec() }, || "its output cannot be written".to_owned()).await?;

@@ -42,7 +42,7 @@ struct World {
     linked: watch::Sender<Option<Connection>>,
 }
 
-fn spec() -> JobSpec {
+pub(crate) fn spec() -> JobSpec {
     JobSpec {
         attempt: AttemptId::from_bytes([1; 16]),
         attempt_number: 1,
@@ -197,7 +197,7 @@ async fn a_directory_is_one_of_the_job_s() {
     let world = World::new().await;
     assert_eq!(world.print(&["windlass", "workdir", "set", "."]).await, "");
     let here = world.dir.path().canonicalize().unwrap().join("checkout/.");
-    assert_eq!(world.changes.directory(), here.to_str().map(str::to_owned));
+    assert_eq!(Some(world.changes.since_the_start().directory.as_slice()), here.to_str().map(str::as_bytes));
     let (status, _, errors) = world.run(&["windlass", "workdir", "set", "nowhere"]).await;
     assert_eq!((status, errors.as_str()), (Some(1), "fatal: nowhere does not exist\n"));
 }

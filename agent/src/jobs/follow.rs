@@ -17,7 +17,7 @@ use windlass_protocol::{AttemptId, Cause, Digest};
 
 use super::Ground;
 use super::steering::Steered;
-use crate::job_api::Answers;
+use crate::job_api::{Answers, Changes};
 use crate::workspace::start_failed;
 
 /// Between two tries of what has to succeed.
@@ -95,6 +95,7 @@ pub(super) async fn watch_over(ground: &Ground, mut running: RunningJob, mut wat
             }
         }
     };
+    let outcome = explained(running.dir(), outcome);
     watching.failed.store(!outcome.passed(), Ordering::Release);
     tell(ground, Input::SpoolAt { attempt, end: outcome.log_bytes }).await;
     watching.end.send_replace(outcome.log_bytes);
@@ -121,6 +122,17 @@ async fn bury(ground: &Ground, attempt: AttemptId) -> Outcome {
         }
         tokio::time::sleep(TRY_AGAIN).await;
     }
+}
+
+/// An outcome with the cause that the job's bootstrap has told, where nothing else is one.
+pub(super) fn explained(dir: &Path, mut outcome: Outcome) -> Outcome {
+    if outcome.cause.is_none() && !outcome.passed() {
+        match Changes::failure(dir) {
+            Ok(cause) => outcome.cause = cause,
+            Err(error) => tracing::warn!(dir = %dir.display(), %error, "phase_not_read"),
+        }
+    }
+    outcome
 }
 
 pub(super) async fn ended(ground: &Ground, attempt: AttemptId, outcome: Outcome) {

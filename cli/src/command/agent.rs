@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use windlass_agent::Config;
-use windlass_agent::config::{CACHE_DEFAULT_BYTES, ConfigFile};
+use windlass_agent::config::{CACHE_DEFAULT_BYTES, ConfigFile, Phases};
 use windlass_agent_runner::runner::SLOT_USER_BASE;
 use windlass_git::Protocol;
 use windlass_protocol::Secret;
@@ -53,6 +53,26 @@ pub(crate) struct AgentArguments {
     /// than once; https and ssh by default. Submodules never come from paths of the machine.
     #[arg(long, value_name = "PROTOCOL", value_delimiter = ',')]
     git_protocol: Vec<Protocol>,
+    /// A directory with hooks that every job runs, as the job's user (environment, pre-command, pre-exit and so on). They
+    /// and every directory above belong to root or the agent's user, are not writable by others, and are readable by jobs.
+    /// A file that others could have written ends every job with the cause hook_failed.
+    #[arg(long, value_name = "DIR", env = "WINDLASS_HOOKS_PATH")]
+    hooks_path: Option<PathBuf>,
+    /// More directories with hooks, run after those of --hooks-path.
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    additional_hooks_paths: Vec<PathBuf>,
+    /// Where plugins are kept; a directory of the agent's own by default. One that lies there as its id is used as it is.
+    #[arg(long, value_name = "DIR", env = "WINDLASS_PLUGINS_PATH")]
+    plugins_path: Option<PathBuf>,
+    /// Keep a mirror of each repository here, so that a job fetches only what is new. Jobs get copies and never the mirror.
+    #[arg(long, value_name = "DIR", env = "WINDLASS_GIT_MIRRORS_PATH")]
+    git_mirrors_path: Option<PathBuf>,
+    /// Run no hooks of repositories, and no plugins.
+    #[arg(long)]
+    no_local_hooks: bool,
+    /// Refuse steps with plugins.
+    #[arg(long)]
+    no_plugins: bool,
     /// The agent's name; the host's by default.
     #[arg(long)]
     name: Option<String>,
@@ -122,6 +142,12 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
             problems.take(named).unwrap_or_default()
         }
     };
+    let hooks_path = arguments.hooks_path.or(file.hooks_path);
+    let more_hooks = if arguments.additional_hooks_paths.is_empty() {
+        file.additional_hooks_paths
+    } else {
+        arguments.additional_hooks_paths
+    };
     let config = Config {
         servers,
         data: arguments.data.or(file.data).unwrap_or_else(|| place::data_dir("agent")),
@@ -139,6 +165,13 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
         cache_bytes: cache.unwrap_or(CACHE_DEFAULT_BYTES),
         spawner: serve::spawner()?,
         docker_socket: place::engine_socket(file.docker_socket),
+        phases: Phases {
+            hooks_paths: hooks_path.into_iter().chain(more_hooks).collect(),
+            plugins_path: arguments.plugins_path.or(file.plugins_path),
+            git_mirrors_path: arguments.git_mirrors_path.or(file.git_mirrors_path),
+            local_hooks_enabled: !arguments.no_local_hooks && file.local_hooks_enabled.unwrap_or(true),
+            plugins_enabled: !arguments.no_plugins && file.plugins_enabled.unwrap_or(true),
+        },
         alone: false,
     };
     problems.or(config)

@@ -92,6 +92,7 @@ pub(crate) fn embedded_agent(
         cache_bytes: windlass_agent::config::CACHE_DEFAULT_BYTES,
         spawner: spawner()?,
         docker_socket: place::engine_socket(None),
+        phases: windlass_agent::config::Phases::default(),
         alone,
     })
 }

@@ -30,6 +30,7 @@ mod agent;
 mod artifact;
 mod build;
 mod cancel;
+mod checkout;
 mod concurrency;
 mod deps;
 mod drain;

@@ -9,9 +9,11 @@ use windlass_protocol::job::{JobSpec, Source};
 use windlass_protocol::message::validate::Validate as _;
 use windlass_protocol::{AttemptId, BuildId, JobId, Namespace, limits};
 
+use crate::checkout;
 use crate::error::Rejected;
 use crate::policy::Policy;
 use crate::row::{BuildRow, Submit};
+use crate::spec;
 use crate::state::Core;
 
 /// Names and values that the server sets itself, but for those that are counted one by one.
@@ -114,15 +116,19 @@ impl<'a> Common<'a> {
         if node.label.contains('\0') || of_group.iter().any(|text| text.contains('\0')) {
             return Err(of_step("there is a NUL in a label or key"));
         }
-        check_variables(&command.env).map_err(of_step)?;
+        // What its keys become, beside its own variables.
+        let keys = spec::of_step(command).into_iter().map(|(name, value)| (name.to_owned(), value));
+        let keys = keys.chain(checkout::beneath(&command.checkout)).chain(checkout::above(&command.checkout, &[]));
+        let keys: Vec<(String, String)> = keys.collect();
+        check_variables(&command.env).and_then(|()| check_variables(&keys)).map_err(of_step)?;
         let said = command.command.len()
             + command.image.as_ref().map_or(0, String::len)
             + command.queue.len()
             + node.label.len()
             + node.key.as_ref().map_or(0, String::len)
             + of_group.iter().map(|text| text.len()).sum::<usize>();
-        let bytes = self.env_bytes + said + bytes_of(&command.env);
-        let vars = self.env_vars + command.env.len();
+        let bytes = self.env_bytes + said + bytes_of(&command.env) + bytes_of(&keys);
+        let vars = self.env_vars + command.env.len() + keys.len();
         for (what, value, limit) in [
             ("bytes of an environment, with the command, message and labels in it", bytes, limits::ENV_MAX_BYTES),
             ("variables of an environment", vars, limits::ENV_VARS_MAX),

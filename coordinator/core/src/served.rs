@@ -17,13 +17,39 @@ pub const SERVED: &[Feature] = &[
     Feature::Concurrency,
     Feature::CancelOnBuildFailing,
     Feature::Secrets,
+    Feature::Plugins,
+    Feature::Checkout,
+    Feature::ArtifactPaths,
 ];
 
 /// Refuses a graph that would run otherwise than it says: one that came past the compiler, or is of another version.
 pub(crate) fn check(graph: &Graph) -> Result<(), Rejected> {
-    let missing = graph.requires().into_iter().find(|feature| !SERVED.contains(feature) && !feature.is_harmless());
+    check_by(graph, SERVED)
+}
+
+fn check_by(graph: &Graph, served: &[Feature]) -> Result<(), Rejected> {
+    let missing = graph.requires().into_iter().find(|feature| !served.contains(feature) && !feature.is_harmless());
     match missing {
         Some(feature) => Err(Rejected::Graph(format!("`{feature}` is not served yet"))),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn graph(step: &str) -> Graph {
+        let text = format!("steps:\n  - command: a\n    {step}\n");
+        windlass_pipeline::compile(&text, "pipeline.yml", &[]).graph.unwrap()
+    }
+
+    #[test]
+    fn what_is_not_served_is_refused_unless_leaving_it_out_is_harmless() {
+        let plugins = graph("plugins: [docker#v1]");
+        let refused = Rejected::Graph("`plugins` is not served yet".to_owned());
+        assert_eq!(check_by(&plugins, &[Feature::Secrets]), Err(refused));
+        assert_eq!(check(&plugins), Ok(()));
+        assert_eq!(check_by(&graph("artifact_paths: x"), &[]), Ok(()));
     }
 }

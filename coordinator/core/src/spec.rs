@@ -1,10 +1,14 @@
 //! What an agent is told to run: a job's row and its build's, put together (reference 17.1, 17.2).
 
+use windlass_pipeline::graph::{Command, Feature};
+use windlass_pipeline::plugin;
 use windlass_protocol::job::JobSpec;
 use windlass_protocol::{AttemptId, JobId};
 
+use crate::checkout;
 use crate::concurrency::runs_alone;
 use crate::row::{BuildRow, JobRow};
+use crate::served::SERVED;
 use crate::state::Core;
 
 impl Core {
@@ -15,9 +19,12 @@ impl Core {
         let build = &self.builds.get(&attempt.build)?.row;
         let command = self.command(attempt.job)?;
         let timeout_ms = self.timeout_ms(attempt.job);
-        let mut env = build.pipeline_env.clone();
+        let mut env = vec![("BUILDKITE_PULL_REQUEST".to_owned(), "false".to_owned())];
+        env.extend(build.pipeline_env.iter().cloned());
         env.extend(build.env.iter().cloned());
+        env.extend(checkout::beneath(&command.checkout));
         env.extend(command.env.iter().cloned());
+        env.extend(checkout::above(&command.checkout, &env));
         env.extend(standard_env(build, job, attempt.number, timeout_ms, id));
         env.extend(self.policy.env.iter().cloned());
         Some(JobSpec {
@@ -68,6 +75,23 @@ fn secrets_config(secrets: &[windlass_pipeline::graph::Secret]) -> String {
     serde_json::Value::Array(secrets.iter().map(one).collect()).to_string()
 }
 
+/// What some of a step's keys become, over whatever variables it sets.
+pub(crate) fn of_step(command: &Command) -> Vec<(&'static str, String)> {
+    let mut env = Vec::new();
+    if !command.secrets.is_empty() {
+        // Which secrets, never what they are: the agent asks for those by its right to the attempt.
+        env.push(("BUILDKITE_SECRETS_CONFIG", secrets_config(&command.secrets)));
+    }
+    // Where nobody takes files, the job does not try: its paths are ignored, as the checker says.
+    if !command.artifact_paths.is_empty() && SERVED.contains(&Feature::ArtifactPaths) {
+        env.push(("BUILDKITE_ARTIFACT_PATHS", command.artifact_paths.join(";")));
+    }
+    // Always: a step without plugins has none, whatever variables it sets.
+    let plugins = if command.plugins.is_empty() { String::new() } else { plugin::text(&command.plugins) };
+    env.push(("BUILDKITE_PLUGINS", plugins));
+    env
+}
+
 /// The variables that the server sets.
 fn standard_env(
     build: &BuildRow,
@@ -86,7 +110,6 @@ fn standard_env(
         ("BUILDKITE_TAG", build.tag.clone().unwrap_or_default()),
         ("BUILDKITE_COMMIT", build.commit.clone()),
         ("BUILDKITE_MESSAGE", build.message.clone()),
-        ("BUILDKITE_PULL_REQUEST", "false".to_owned()),
         ("BUILDKITE_SOURCE", build.source.word().to_owned()),
         ("BUILDKITE_PIPELINE_NAME", build.pipeline.clone()),
         ("BUILDKITE_PIPELINE_SLUG", build.pipeline.clone()),
@@ -132,10 +155,7 @@ fn standard_env(
         env.push(("BUILDKITE_COMMAND", command.command.clone()));
         env.push(("BUILDKITE_IMAGE", command.image.clone().unwrap_or_default()));
         env.push(("WINDLASS_QUEUE", command.queue.clone()));
-        if !command.secrets.is_empty() {
-            // Which secrets, never what they are: the agent asks for those by its right to the attempt.
-            env.push(("BUILDKITE_SECRETS_CONFIG", secrets_config(&command.secrets)));
-        }
+        env.extend(of_step(command));
         if let Some((index, total)) = command.parallel {
             env.push(("BUILDKITE_PARALLEL_JOB", index.to_string()));
             env.push(("BUILDKITE_PARALLEL_JOB_COUNT", total.to_string()));

@@ -72,7 +72,7 @@ fn what_cannot_be_uploaded_says_where_it_is_wrong_and_adds_nothing() -> Result<(
             "(stdin):4:1: ",
             "secret environment variables MY_TOKEN",
             "annotate is not served yet",
-            "there is no secret a for this pipeline",
+            "failed to get secrets: ",
         ] {
             ensure!(log.contains(words), "{words} is not in {log}");
         }

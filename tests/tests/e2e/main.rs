@@ -7,6 +7,7 @@ mod agents;
 mod artifacts;
 mod builds;
 mod cli;
+mod hooks;
 mod https;
 mod isolation;
 mod jobs;

@@ -63,6 +63,47 @@ fn a_step_with_an_image_runs_in_it_and_leaves_no_container() -> Result<()> {
 }
 
 #[test]
+fn hooks_of_a_step_with_an_image_run_in_its_container() -> Result<()> {
+    if !engine() {
+        return skip("docker", "no Docker engine answers");
+    }
+    test(async |world| {
+        import(world).await?;
+        let make = "set -e; export HOME=$PWD/home; git config --global user.name t; git config --global user.email t@example.invalid; \
+                    git config --global init.defaultBranch main; mkdir -p hooks repo/.buildkite/hooks tool-buildkite-plugin/hooks; \
+                    echo 'export FROM_AGENT=agent; test -e /etc/debian_version || echo in the container' >hooks/environment; \
+                    echo 'echo \"left $FROM_REPO $BUILDKITE_COMMAND_EXIT_STATUS\"' >hooks/pre-exit; \
+                    echo 'export FROM_REPO=repo; touch by-hook' >repo/.buildkite/hooks/pre-command; \
+                    echo 'echo \"$FROM_AGENT $FROM_REPO $BUILDKITE_PLUGIN_TOOL_X\"; ls; exit 5' >tool-buildkite-plugin/hooks/command; \
+                    for r in repo tool-buildkite-plugin; do git -C $r init -q; git -C $r add -A; git -C $r commit -qm one; done";
+        let mut bash = Command::new("bash");
+        bash.args(["-c", make]).current_dir(world.root());
+        run("bash", bash, DEADLINE).await?.code(0)?;
+        let mut fleet = Fleet::of(world, &JoinToken::pool("local", &["default"]), 0).await?;
+        let mut options = AgentOptions::new("agent", fleet.coordinator.address(), &fleet.join_token);
+        let hooks = world.path("hooks").display().to_string();
+        // Repository and plugin are paths of this machine.
+        options.more = ["--git-protocol", "https,file", "--hooks-path", &hooks].map(str::to_owned).to_vec();
+        let agent = Agent::start(world, options)?;
+        agent.in_state(&fleet.client, "online").await?;
+        fleet.agents.push(agent);
+        let source = world.path("tool-buildkite-plugin").display().to_string();
+        let inside =
+            with(with(step("inside", "true"), "image", json!(IMAGE)), "plugins", json!([{ source: { "x": 1 } }]));
+        let origin =
+            json!({ "repository": world.path("repo").display().to_string(), "commit": "HEAD", "branch": "main" });
+        let build = fleet.client.submit(&Submit::text(pipeline([inside])).origin(origin)).await?;
+        let build = fleet.client.ends(build.id(), "failed", DEADLINE).await?;
+        let log = fleet.log_of(&build, "inside").await?;
+        ensure!(log.contains("\nin the container\n"), "{log}");
+        ensure!(log.contains("\nagent repo 1\nby-hook\n"), "{log}");
+        ensure!(log.contains("\nleft repo 5\n"), "{log}");
+        ensure!(build.job("inside")?.exit_status() == Some(5), "{}", build.brief());
+        Ok(())
+    })
+}
+
+#[test]
 fn a_step_whose_image_is_not_to_be_had_fails_with_its_cause() -> Result<()> {
     if !engine() {
         return skip("docker", "no Docker engine answers");

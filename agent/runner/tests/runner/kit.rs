@@ -136,6 +136,7 @@ pub(crate) fn start<'a>(
     env.push(("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into()));
     env.push(("WINDLASS_ATTEMPT_ID".into(), job.attempt.to_string()));
     Start {
+        program: None,
         job,
         epoch: Epoch(1),
         slot,

@@ -57,3 +57,33 @@ fn a_build_made_again_gives_its_jobs_the_same_layers() {
     assert_eq!(values(&first, &names), values(&again, &names));
     assert_eq!(values(&again, &["BUILDKITE_REBUILT_FROM_BUILD_ID"]), [[id.to_string()]]);
 }
+
+#[test]
+fn a_step_s_plugins_and_checkout_reach_its_job_as_variables() {
+    const TEXT: &str = r#"
+checkout: { submodules: false, flags: { clean: "-fd" } }
+steps:
+  - command: "true"
+    plugins: [{ "./x#v1": { b: 1, a: [two] } }, docker]
+    checkout: { depth: 3 }
+    env: { BUILDKITE_PLUGINS: "[]", BUILDKITE_GIT_CLEAN_FLAGS: "-x", BUILDKITE_GIT_SUBMODULES: "true" }
+  - command: "true"
+    env: { BUILDKITE_PLUGINS: '["./y"]' }
+"#;
+    let mut shell = Shell::new();
+    let env = [pair("BUILDKITE_PULL_REQUEST", "7")];
+    let graph = compile(TEXT, "pipeline.yml", &env).graph.unwrap();
+    shell.submit_with(graph, |submit| (submit.env, submit.definition) = (env.to_vec(), TEXT.to_owned()));
+    let agent = shell.agent("one", 2);
+    let offers = shell.offers(agent);
+    let names = [
+        "BUILDKITE_PLUGINS",
+        "BUILDKITE_GIT_CLEAN_FLAGS",
+        "BUILDKITE_GIT_SUBMODULES",
+        "BUILDKITE_GIT_FETCH_FLAGS",
+        "BUILDKITE_PULL_REQUEST",
+    ];
+    let plugins = r#"[{"./x#v1":{"b":1,"a":["two"]}},{"github.com/buildkite-plugins/docker-buildkite-plugin":null}]"#;
+    assert_eq!(values(&offers[0].1.env, &names), [[plugins], ["-x"], ["false"], ["--depth=3"], ["7"]]);
+    assert_eq!(values(&offers[1].1.env, &names[..2]), [[""], ["-fd"]], "a step's variables bring no plugins");
+}

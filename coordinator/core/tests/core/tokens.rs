@@ -269,14 +269,12 @@ fn graphs_that_cannot_be_and_submits_past_a_limit_are_refused() {
     assert!(matches!(refused(&mut shell, circle), Rejected::Graph(_)));
     let nowhere = submission(graph(vec![after(step("a"), &[9])]), |_| {});
     assert!(matches!(refused(&mut shell, nowhere), Rejected::Graph(_)));
-    let fetched = step_with("a", |command| command.image = Some("debian".to_owned()));
-    let mut unserved = graph(vec![fetched]);
-    if let windlass_pipeline::graph::NodeKind::Command(command) = &mut unserved.nodes[0].kind {
-        command.plugins =
-            vec![windlass_pipeline::graph::Plugin { source: "x#v1".to_owned(), config: serde_json::Value::Null }];
-    }
-    let unserved = refused(&mut shell, submission(unserved, |_| {}));
-    assert_eq!(unserved, Rejected::Graph("`plugins` is not served yet".to_owned()));
+    // What its keys become counts among a step's variables.
+    let paths = step_with("a", |command| {
+        command.artifact_paths = vec!["x".repeat(limits::ENV_MAX_BYTES)];
+    });
+    let many = refused(&mut shell, submission(graph(vec![paths]), |_| {}));
+    assert!(matches!(many, Rejected::Limit { .. }), "{many:?}");
     let long = submission(graph(vec![]), |submit| submit.message = "x".repeat(limits::MESSAGE_MAX_BYTES + 1));
     assert!(matches!(refused(&mut shell, long), Rejected::Limit { .. }));
     assert!(shell.rows.builds.is_empty());
