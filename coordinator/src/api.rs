@@ -8,18 +8,20 @@
 //! | `extract` | queries, JSON bodies and pages |
 //! | `shape` | what builds, jobs and attempts look like |
 //! | `submit`, `definition` | making builds, and where their pipelines come from |
-//! | `meta_data` | strings that jobs hand to later ones |
+//! | `meta_data`, `annotation` | strings that jobs hand to later ones, and words for people |
 //! | `upload` | steps that a running job adds |
 //! | `build`, `job` | showing, listing, cancelling, running again |
 //! | `event`, `log` | live streams of builds and logs |
 //! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
 //! | `blob` | bytes by digest |
+//! | `oidc` | what verifiers of jobs' tokens read |
 //! | `metric` | what operators count |
 //! | `openapi` | the document that describes all of this |
 
 #![allow(unused_qualifications, reason = "what utoipa derives and expands to has them")]
 
 mod agent;
+mod annotation;
 mod audit;
 mod auth;
 mod blob;
@@ -32,6 +34,7 @@ mod job;
 mod log;
 mod meta_data;
 pub mod metric;
+mod oidc;
 mod openapi;
 mod problem;
 mod shape;
@@ -49,6 +52,7 @@ use windlass_protocol::limits::HTTP_UPLOADS_MAX;
 use self::metric::Metrics;
 use crate::fleet::{self, Switchboard};
 use crate::last_use::LastUse;
+use crate::oidc::Issuer;
 
 /// What the API stands on.
 #[derive(Debug, Clone)]
@@ -61,6 +65,8 @@ pub struct Ground {
     pub url: String,
     /// What is counted.
     pub metrics: Metrics,
+    /// Who vouches for jobs.
+    pub issuer: Arc<Issuer>,
     pub(crate) last_use: LastUse,
     uploads: Arc<Semaphore>,
 }
@@ -68,9 +74,9 @@ pub struct Ground {
 impl Ground {
     /// Puts it together.
     #[must_use]
-    pub fn new(fleet: fleet::Ground, board: Switchboard, url: String, metrics: Metrics) -> Self {
+    pub fn new(fleet: fleet::Ground, board: Switchboard, url: String, metrics: Metrics, issuer: Arc<Issuer>) -> Self {
         let uploads = Arc::new(Semaphore::new(HTTP_UPLOADS_MAX));
-        Self { fleet, board, url, metrics, last_use: LastUse::default(), uploads }
+        Self { fleet, board, url, metrics, issuer, last_use: LastUse::default(), uploads }
     }
 }
 
@@ -83,6 +89,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/builds/{id}/retry", post(build::retry))
         .route("/builds/{id}/rebuild", post(submit::rebuild))
         .route("/builds/{id}/events", get(event::stream))
+        .route("/builds/{id}/annotations", get(annotation::list))
         .route("/builds/{id}/artifacts", get(build::artifacts))
         .route("/builds/{id}/meta-data", get(meta_data::list).put(meta_data::set))
         .route("/builds/{id}/meta-data/{*key}", get(meta_data::show))
@@ -112,6 +119,8 @@ pub fn router(ground: Ground) -> Router {
         .route("/healthz", get(metric::healthy))
         .route("/readyz", get(metric::ready))
         .route("/metrics", get(metric::metrics))
+        .route("/.well-known/openid-configuration", get(oidc::configuration))
+        .route("/.well-known/jwks", get(oidc::jwks))
         .route("/openapi.json", get(openapi::document))
         .fallback(nothing)
         .layer(middleware::from_fn(problem::finish))

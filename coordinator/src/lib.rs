@@ -9,6 +9,7 @@
 //! | [`fleet`] | agents' connections over QUIC |
 //! | [`logbook`] | the desk's port to the log store |
 //! | [`authority`] | the CA and what it signs |
+//! | [`oidc`] | tokens that say who a job is |
 //! | [`api`], `http` | what clients speak |
 //! | `last_use` | when tokens were last used |
 //! | `retention` | deleting what is past its time |
@@ -25,6 +26,7 @@ mod http;
 pub mod job_desk;
 mod last_use;
 pub mod logbook;
+pub mod oidc;
 mod retention;
 pub mod run;
 pub mod views;

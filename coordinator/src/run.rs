@@ -33,6 +33,7 @@ use crate::fleet::{self, Switchboard};
 use crate::job_desk::CoreJobDesk;
 use crate::last_use::{self, LastUse};
 use crate::logbook::{LeftOpen, Logbook};
+use crate::oidc::{self, Issuer, OidcError};
 use crate::retention;
 use crate::views::reader::Offload;
 use crate::views::{Reader, Views};
@@ -70,6 +71,9 @@ pub enum StartError {
     /// Keys and certificates.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The keys that sign jobs' tokens.
+    #[error(transparent)]
+    Oidc(#[from] OidcError),
     /// A file of the operator's or of the data directory.
     #[error("{doing} {}", path.display())]
     File {
@@ -128,7 +132,7 @@ impl Coordinator {
         let (address, listener) = listen(config.listen).await?;
         let url = url(&config, address);
         let (desk, inbox) = desk::channel();
-        let opened = Opened::open(&config).await?;
+        let opened = Opened::open(&config, &url).await?;
         // Beside the rest: on a full disk it waits for space.
         tokio::spawn(opened.left_open.close(opened.logs.clone()));
         let views = Views::default();
@@ -147,7 +151,7 @@ impl Coordinator {
         let reload = Arc::new(Notify::new());
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
         let running = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
-        let jobs = Arc::new(CoreJobDesk::new(desk.clone(), reader.clone()));
+        let jobs = Arc::new(CoreJobDesk::new(desk.clone(), reader.clone(), Arc::clone(&opened.issuer)));
         let ground = fleet::Ground {
             desk: desk.clone(),
             views,
@@ -160,7 +164,7 @@ impl Coordinator {
         let token = first_token(&config.data, &ground).await?;
         let (views, authority) = (ground.views.clone(), Arc::clone(&ground.authority));
         let (stop, stopped) = watch::channel(false);
-        let api = api::Ground::new(ground.clone(), board.clone(), url.clone(), metrics);
+        let api = api::Ground::new(ground.clone(), board.clone(), url.clone(), metrics, Arc::clone(&opened.issuer));
         let uses = api.last_use.clone();
         let router = api::router(api);
         let http = tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone()));
@@ -171,6 +175,7 @@ impl Coordinator {
                 async move { board.serve(endpoint, ground).await }
             }),
             tokio::spawn(certificates::run(Arc::clone(&authority), files, Arc::clone(&reload), stopped.clone())),
+            tokio::spawn(oidc::run(opened.issuer, stopped.clone())),
             tokio::spawn(last_use::run(uses.clone(), desk.clone(), stopped.clone())),
             tokio::spawn(retention::run(ground, config.retention_ms, stopped)),
         ];
@@ -296,16 +301,18 @@ struct Opened {
     left_open: LeftOpen,
     store: Store,
     authority: Arc<Authority>,
+    issuer: Arc<Issuer>,
 }
 
 impl Opened {
-    async fn open(config: &Config) -> Result<Self, StartError> {
-        let config = config.clone();
-        let opened = tokio::task::spawn_blocking(move || Self::open_here(&config)).await;
+    /// Opens it; jobs are vouched for by the URL that clients know.
+    async fn open(config: &Config, url: &str) -> Result<Self, StartError> {
+        let (config, url) = (config.clone(), url.to_owned());
+        let opened = tokio::task::spawn_blocking(move || Self::open_here(&config, url)).await;
         opened.unwrap_or_else(|error| Err(StartError::Random(error.to_string())))
     }
 
-    fn open_here(config: &Config) -> Result<Self, StartError> {
+    fn open_here(config: &Config, url: String) -> Result<Self, StartError> {
         let (store, history) = sqlite::open(&config.data, &sqlite::Options::default())?;
         let (writer, loaded) = Writer::threaded(Box::new(store)).map_err(StartError::Load)?;
         let vfs = Arc::new(RealFs);
@@ -315,7 +322,8 @@ impl Opened {
         let store = Store::open(vfs, &config.data.join("cache"), StoreOptions::default()).map_err(StartError::Cache)?;
         let (names, addresses) = config.names();
         let authority = Arc::new(Authority::open(&config.data, &names, &addresses, config.lives)?);
-        Ok(Self { writer, loaded, history, logs, left_open, store, authority })
+        let issuer = Arc::new(Issuer::open(&config.data, url)?);
+        Ok(Self { writer, loaded, history, logs, left_open, store, authority, issuer })
     }
 }
 

@@ -215,6 +215,8 @@ impl State {
             | Change::Build(_)
             | Change::Hold(_)
             | Change::HoldOver(_)
+            | Change::AnnotationText { .. }
+            | Change::AnnotationGone(_)
             | Change::Idempotency(_)
             | Change::Audit(_)
             | Change::Definition { .. } => {}

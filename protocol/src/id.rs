@@ -103,6 +103,10 @@ typed_id!(
     AgentId
 );
 typed_id!(
+    /// An annotation: words about a build.
+    AnnotationId
+);
+typed_id!(
     /// A join token or an API token (its public part).
     TokenId
 );
@@ -181,6 +185,11 @@ impl IdSource {
     /// The next agent's id.
     pub fn agent(&mut self, at: WallMs) -> AgentId {
         AgentId(self.next_bytes(at))
+    }
+
+    /// The next annotation's id.
+    pub fn annotation(&mut self, at: WallMs) -> AnnotationId {
+        AnnotationId(self.next_bytes(at))
     }
 
     /// The next token's public id.

@@ -790,6 +790,40 @@ pub const ANNOTATION_MAX_BYTES: usize = 1 << 20;
 /// The name of an annotation, in characters (buildkite.md 23).
 pub const ANNOTATION_CONTEXT_MAX_CHARS: usize = 100;
 
+/// Annotations of one build: more than a page shows, and few enough to stand in the build's row by their names.
+pub const ANNOTATIONS_PER_BUILD_MAX: usize = 256;
+
+/// Texts of a build's annotations in all: they are read at once.
+pub const ANNOTATIONS_MAX_BYTES: usize = 8 << 20;
+
+/// Calls of a job that are remembered, so that one that comes again after a lost answer is done once. More than can come
+/// between, since an agent asks again within seconds, and all its jobs ask over the same connection.
+pub const CALLS_PER_JOB_MAX: usize = 256;
+
+/// A label that a job gives to a step.
+pub const STEP_LABEL_MAX_BYTES: usize = 4 << 10;
+
+/// Names of the files that have changed, as `if_changed` asks for them: of a large move through a large repository.
+pub const CHANGED_FILES_MAX_BYTES: usize = 16 << 20;
+
+/// How long a job's token is good where the job says nothing, in seconds: for one exchange with a cloud.
+pub const OIDC_LIFETIME_DEFAULT_S: u32 = 300;
+
+/// How long a job's token may be good, in seconds: nobody can take it back.
+pub const OIDC_LIFETIME_MAX_S: u32 = 3_600;
+
+/// How long a key signs jobs' tokens.
+pub const OIDC_KEY_LIFE_MS: u64 = 90 * 86_400_000;
+
+/// How long a key is published before it signs, and after its tokens are over: verifiers keep keys for hours, some for a day.
+pub const OIDC_KEY_KNOWN_MS: u64 = 2 * 86_400_000;
+
+/// Between two looks at whether a key is due.
+pub const OIDC_TURN_CHECK_MS: u64 = 3_600_000;
+
+/// Claims, and session tags, that one token may be asked for.
+pub const OIDC_CLAIMS_MAX: usize = 32;
+
 /// Artifacts of one job (buildkite.md 23).
 pub const ARTIFACTS_PER_JOB_MAX: usize = 5_000;
 

@@ -4,7 +4,7 @@ use windlass_protocol::job::{Epoch, Outcome};
 use windlass_protocol::message::{Health, Hello};
 use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, TokenId};
 
-use crate::row::{Actor, BuildRows, Joining, NewToken, Submit, Upload};
+use crate::row::{Actor, BuildRows, Joining, NewToken, Speech, Submit, Upload};
 
 /// Whom to answer: the shell's own number for a waiting request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +115,8 @@ pub enum Request {
     CancelJob {
         /// Which.
         job: JobId,
+        /// Between the polite signal and the kill, where that is to be less than the job's own.
+        grace_ms: Option<u64>,
     },
     /// Run again what failed in a build (its hard failures and canceled jobs, and what waited on them).
     RetryBuild {
@@ -148,6 +150,8 @@ pub enum Request {
         /// Neither keys nor values may be blank (reference 19.2).
         values: std::collections::BTreeMap<String, String>,
     },
+    /// What a job says to its own build.
+    Speak(Box<Speech>),
     /// Make a token.
     CreateToken(Box<NewToken>),
     /// Take a token back; its agents stay unless `and_agents` (F5).

@@ -23,6 +23,7 @@
 
 mod absence;
 mod agent;
+mod annotation;
 mod build;
 mod cancel;
 mod concurrency;
@@ -53,7 +54,9 @@ mod settle;
 mod silence;
 mod slot;
 mod spec;
+mod speech;
 mod state;
+mod step;
 pub mod terms;
 mod timer;
 mod token;

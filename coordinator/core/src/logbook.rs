@@ -21,6 +21,8 @@ pub(crate) struct Logbook {
     pub(crate) attempts: BTreeSet<AttemptId>,
     pub(crate) holds: BTreeSet<JobId>,
     pub(crate) meta: bool,
+    /// Texts of annotations, in order.
+    pub(crate) texts: Vec<Change>,
     pub(crate) idempotency: Vec<IdempotencyRow>,
     pub(crate) audits: Vec<AuditRow>,
     pub(crate) events: Vec<EventRow>,
@@ -63,6 +65,7 @@ impl Core {
         if book.meta {
             changes.push(Change::Meta(self.meta));
         }
+        changes.extend(book.texts);
         changes.extend(book.idempotency.into_iter().map(Change::Idempotency));
         changes.extend(book.audits.into_iter().map(Change::Audit));
         changes.extend(book.events.into_iter().map(Change::Event));

@@ -64,6 +64,8 @@ pub struct Bugs {
     pub slot_before_fence: bool,
     /// I3: an upload that comes again is inserted again.
     pub upload_twice: bool,
+    /// I3: what a job says is done as often as it comes.
+    pub hear_twice: bool,
     /// I3: what an agent was given before its machine crashed is offered to it again, though it may have started.
     pub forget_reboot: bool,
     /// I10: leases get no deadline.

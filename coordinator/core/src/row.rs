@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use windlass_pipeline::graph::{BlockedState, Graph, Group, Node, Notify, Supersede};
 use windlass_protocol::job::{Epoch, Outcome, Resources, Source};
 use windlass_protocol::message::RefuseCode;
-use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, TokenId, Trust, WallMs};
+use windlass_protocol::{
+    AgentId, AnnotationId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, TokenId, Trust, WallMs,
+};
 
 use crate::terms::JoinTerms;
 
@@ -255,6 +257,9 @@ pub struct BuildRow {
     /// Keep failed jobs' workspaces.
     #[serde(default)]
     pub keep_workspace: bool,
+    /// What its jobs wrote beside it, in the order of their making, without their texts.
+    #[serde(default)]
+    pub annotations: Vec<Annotation>,
     /// The build it was made again from.
     #[serde(default)]
     pub rebuilt_from: Option<BuildId>,
@@ -285,8 +290,8 @@ pub struct JobRow {
     pub build: BuildId,
     /// Its place in the build's graph.
     pub index: u32,
-    /// The step, resolved; it never changes, and every copy of the row shares it. Edges name other jobs of the build by
-    /// [`JobRow::index`].
+    /// The step, resolved; every copy of the row shares it. What uploads and `step update` change of it is a new one. Edges
+    /// name other jobs of the build by [`JobRow::index`].
     pub node: Arc<Node>,
     /// Its state; volatile progress (`accepted`, `running`) is stored as `assigned`.
     pub state: JobState,
@@ -319,6 +324,13 @@ pub struct JobRow {
     /// What it uploaded, oldest first.
     #[serde(default)]
     pub uploads: Vec<Uploaded>,
+    /// What it has said of late ([`crate::speech`]), oldest first, by the calls of its command: at most
+    /// `CALLS_PER_JOB_MAX`.
+    #[serde(default)]
+    pub calls: Vec<String>,
+    /// Where it was canceled with less grace than its own.
+    #[serde(default)]
+    pub cancel_grace_ms: Option<u64>,
     /// Not to be leased before this time: a fence for an exclusive step, or a pause between retries.
     #[serde(default)]
     pub not_before: Option<WallMs>,
@@ -333,6 +345,45 @@ pub struct JobRow {
     /// When it ended.
     #[serde(default)]
     pub finished_at: Option<WallMs>,
+}
+
+/// Words about a build, for people (reference 19.3). Its text is a row of its own, which the core never reads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Annotation {
+    /// Its id.
+    pub id: AnnotationId,
+    /// Its name: unique among those of the build, or of the job that it is about.
+    pub context: String,
+    /// The job that it is about; `None`: the build.
+    #[serde(default)]
+    pub job: Option<JobId>,
+    /// How it looks; `None`: plain.
+    #[serde(default)]
+    pub style: Option<AnnotationStyle>,
+    /// 1 to 10; 10 is shown first, and of equal ones the older.
+    pub priority: u8,
+    /// Of its text.
+    pub bytes: usize,
+    /// Who wrote it last.
+    pub by: JobId,
+    /// When it was made.
+    pub created_at: WallMs,
+    /// When it was changed last.
+    pub updated_at: WallMs,
+}
+
+/// How an annotation looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnnotationStyle {
+    /// Green.
+    Success,
+    /// Blue.
+    Info,
+    /// Yellow.
+    Warning,
+    /// Red.
+    Error,
 }
 
 /// An upload that a job made.
@@ -679,6 +730,24 @@ pub enum BuildEvent {
         /// Its last attempt, if it has one.
         attempt: Option<AttemptId>,
     },
+    /// An annotation was made, or changed.
+    Annotated {
+        /// Which.
+        annotation: AnnotationId,
+        /// Its name.
+        context: String,
+        /// The job that it is about.
+        job: Option<JobId>,
+    },
+    /// An annotation was taken away.
+    AnnotationRemoved {
+        /// Which.
+        annotation: AnnotationId,
+        /// Its name.
+        context: String,
+        /// The job that it was about.
+        job: Option<JobId>,
+    },
     /// A job ended (it may be retried).
     JobFinished {
         /// The job.
@@ -725,6 +794,19 @@ pub enum Change {
     Hold(HoldRow),
     /// Delete.
     HoldOver(JobId),
+    /// The text of an annotation.
+    AnnotationText {
+        /// Which.
+        annotation: AnnotationId,
+        /// Of which build.
+        build: BuildId,
+        /// All of it, or what is added to what is there.
+        text: String,
+        /// It is added.
+        append: bool,
+    },
+    /// Delete its text.
+    AnnotationGone(AnnotationId),
     /// Insert.
     Idempotency(IdempotencyRow),
     /// Append.
@@ -833,6 +915,85 @@ pub struct Upload {
     pub graph: Graph,
     /// Steps after the job's own that have not started go first.
     pub replace: bool,
+}
+
+/// What a job says to its own build, by its right. The same call again changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Speech {
+    /// Whose.
+    pub attempt: AttemptId,
+    /// By which right.
+    pub epoch: Epoch,
+    /// Of its command, made anew for each.
+    pub call: String,
+    /// What.
+    pub what: Said,
+}
+
+/// What a job may say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// Write an annotation.
+    Annotate(Annotate),
+    /// Take one away; none is nothing to do.
+    RemoveAnnotation {
+        /// Which.
+        context: String,
+        /// It is about the job itself.
+        own: bool,
+    },
+    /// Take a token that says who it is; it is only noted here.
+    TakeToken {
+        /// For whom, how long, and under which number.
+        detail: String,
+    },
+    /// Change an attribute of a step.
+    UpdateStep {
+        /// One of the step's jobs, of the same build.
+        job: JobId,
+        /// What.
+        change: StepChange,
+    },
+}
+
+/// What to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Annotate {
+    /// The annotation's name.
+    pub context: String,
+    /// It is about the job itself.
+    pub own: bool,
+    /// Plain, where a text takes the place of another and names none.
+    pub style: Option<AnnotationStyle>,
+    /// 1 to 10.
+    pub priority: Option<u8>,
+    /// The text; `None`: only the style changes.
+    pub text: Option<String>,
+    /// The text is added to what is there.
+    pub append: bool,
+}
+
+/// What a step's attribute becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StepChange {
+    /// Its label; `%n` and the like become its jobs' numbers.
+    Label {
+        /// The text.
+        text: String,
+        /// It is added to what is there.
+        append: bool,
+    },
+    /// Its priority, for what has not been leased.
+    Priority(i64),
+    /// Who hears of it.
+    Notify {
+        /// Whom.
+        notify: Vec<Notify>,
+        /// Beside those who do already.
+        append: bool,
+    },
+    /// As many jobs; never fewer than there are.
+    Parallelism(u32),
 }
 
 /// A new token, and for a join token of a new pool the pool with it.

@@ -22,6 +22,7 @@ use super::problem;
         super::build::cancel,
         super::build::retry,
         super::build::artifacts,
+        super::annotation::list,
         super::meta_data::list,
         super::meta_data::show,
         super::meta_data::set,
@@ -51,6 +52,8 @@ use super::problem;
         super::blob::put,
         super::blob::missing,
         super::blob::pack,
+        super::oidc::configuration,
+        super::oidc::jwks,
         super::metric::healthy,
         super::metric::ready,
         super::metric::metrics

@@ -72,6 +72,7 @@ pub(crate) struct Build {
     env: Map<String, Value>,
     meta_data: BTreeMap<String, String>,
     keep_workspace: bool,
+    annotations_count: usize,
     #[schema(value_type = Option<String>)]
     rebuilt_from: Option<BuildId>,
     created_at: String,
@@ -203,6 +204,7 @@ impl Build {
             env: row.env.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect(),
             meta_data: row.meta_data.clone(),
             keep_workspace: row.keep_workspace,
+            annotations_count: row.annotations.len(),
             rebuilt_from: row.rebuilt_from,
             created_at: time(row.created_at),
             started_at: maybe_time(row.started_at),

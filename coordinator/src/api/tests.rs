@@ -128,9 +128,10 @@ impl Bench {
         tokio::spawn(Desk::new(inbox, writer, loaded, core_maker(Policy::default()).unwrap(), ports).run());
         let reader = Reader::new(views.clone(), Arc::new(memory.history()), Offload::Blocking);
         let authority = Arc::new(Authority::open(dir.path(), &[], &[], crate::authority::Lives::default()).unwrap());
-        let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone()));
+        let issuer = Arc::new(crate::oidc::Issuer::open(dir.path(), "http://w".to_owned()).unwrap());
+        let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone(), Arc::clone(&issuer)));
         let fleet = fleet::Ground { desk, views, reader, logs, store, authority, jobs };
-        let ground = Ground::new(fleet, Switchboard::default(), "http://w".to_owned(), metrics);
+        let ground = Ground::new(fleet, Switchboard::default(), "http://w".to_owned(), metrics, issuer);
         let router = router(ground.clone());
         let mut bench = Self { router, ground, memory, admin: String::new(), offers, agent: None, _dir: dir };
         bench.admin = bench.token(&[Scope::Admin], None, None).await;

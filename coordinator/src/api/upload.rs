@@ -17,7 +17,7 @@ use super::extract::{self, JsonBody};
 use super::problem::Problem;
 use super::shape::Build;
 use super::submit::{graph_of, variables};
-use crate::job_desk::compile_in;
+use crate::job_desk::{Variables, compile_in};
 
 /// Steps to add.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -77,5 +77,5 @@ pub(crate) async fn pipeline(
 }
 
 fn compile(text: &str, file: &str, env: &[(String, String)], build: &BuildRow) -> Result<Graph, Problem> {
-    graph_of(compile_in(text, file, env, build).map_err(|error| Problem::internal(&error))?)
+    graph_of(compile_in(text, file, Variables::Are(env), build).map_err(|error| Problem::internal(&error))?)
 }

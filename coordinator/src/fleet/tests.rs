@@ -49,7 +49,8 @@ impl World {
         let (desk, inbox) = channel();
         let vfs = Arc::new(RealFs);
         let reader = Reader::new(views.clone(), Arc::new(MemoryStore::new().history()), Offload::Here);
-        let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone()));
+        let issuer = Arc::new(crate::oidc::Issuer::open(dir.path(), "http://w".to_owned()).unwrap());
+        let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone(), Arc::clone(&issuer)));
         let ground = Ground {
             desk,
             views: views.clone(),

@@ -5,12 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use windlass_coordinator_core::row::{AgentRow, AttemptRow, AuditRow, BuildRow, BuildRows, Change, Rows};
-use windlass_protocol::{AttemptId, BuildId, Digest, JobId, TokenId, limits};
+use windlass_coordinator_core::row::{AgentRow, Annotation, AttemptRow, AuditRow, BuildRow, BuildRows, Change, Rows};
+use windlass_protocol::{AnnotationId, AttemptId, BuildId, Digest, JobId, TokenId, limits};
 
 use crate::fault::Fault;
 use crate::store::{
     BuildFilter, Cursor, EventSeq, Expired, History, Page, Retention, Seq, Space, Store, StoredEvent, WriterEpoch,
+    in_order,
 };
 
 /// A store that forgets everything when its last clone is dropped.
@@ -36,6 +37,7 @@ struct Memory {
     audit: Vec<(u64, AuditRow)>,
     audited: u64,
     definitions: BTreeMap<Digest, String>,
+    annotations: BTreeMap<AnnotationId, (BuildId, String)>,
     seq: Seq,
     fence: WriterEpoch,
     low: bool,
@@ -114,6 +116,14 @@ impl Memory {
                 *place += 1;
                 self.events.insert((row.build, seq), StoredEvent { seq, row: row.clone() });
             }
+            Change::AnnotationText { annotation, build, text, append } => {
+                let (_, known) = self.annotations.entry(*annotation).or_insert_with(|| (*build, String::new()));
+                if !append {
+                    known.clear();
+                }
+                known.push_str(text);
+            }
+            Change::AnnotationGone(id) => drop(self.annotations.remove(id)),
             Change::Definition { digest, text } => {
                 self.definitions.entry(*digest).or_insert_with(|| text.clone());
             }
@@ -139,6 +149,7 @@ impl Memory {
         self.rows.jobs.retain(|_, job| job.build != id);
         self.rows.attempts.retain(|_, attempt| attempt.build != id);
         self.events.retain(|(build, _), _| *build != id);
+        self.annotations.retain(|_, (build, _)| *build != id);
         expired.builds.push(id);
         if self.rows.builds.values().all(|other| other.definition != build.definition)
             && self.definitions.remove(&build.definition).is_some()
@@ -286,6 +297,13 @@ impl History for MemoryHistory {
         let from = (build, EventSeq(after.0.saturating_add(1)));
         let found = memory.events.range(from..=(build, EventSeq(u64::MAX))).map(|(_, event)| event.clone());
         Ok(found.take(limit.clamp(1, limits::WATCHER_BUFFER_MAX)).collect())
+    }
+
+    fn annotations(&self, id: BuildId) -> Result<Vec<(Annotation, String)>, Fault> {
+        let memory = self.lock();
+        let Some(build) = memory.rows.builds.get(&id).cloned() else { return Ok(Vec::new()) };
+        let own = memory.annotations.iter().filter(|(_, (build, _))| *build == id);
+        Ok(in_order(build, own.map(|(annotation, (_, text))| (*annotation, text.clone())).collect()))
     }
 
     fn audit(&self, after: Option<Cursor>, limit: usize) -> Result<Page<AuditRow>, Fault> {

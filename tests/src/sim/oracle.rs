@@ -133,6 +133,7 @@ impl Oracle {
     /// Somebody was.
     pub fn end_commit(&self, store: &Store) -> Verdict {
         let rows = &store.rows;
+        Self::annotations_are_whole(store)?;
         for seated in self.seated.iter().filter_map(|job| rows.jobs.get(job)) {
             let Some((group, Method::Ordered, _)) = group_of(seated, store) else { continue };
             let before = self.limited.iter().filter_map(|job| rows.jobs.get(job)).find(|waits| {
@@ -143,6 +144,29 @@ impl Oracle {
             if let Some(before) = before {
                 return Err(("I7", format!("job {} has a slot of `{}` before {}", seated.id, group.1, before.id)));
             }
+        }
+        Ok(())
+    }
+
+    /// I3: what a job says is done once: each piece of a text has a mark of its own. I11: rows know their texts.
+    fn annotations_are_whole(store: &Store) -> Verdict {
+        let mut known = 0;
+        for (id, annotation) in store.rows.builds.values().flat_map(|build| &build.annotations).map(|it| (it.id, it)) {
+            let text = store.annotations.get(&id).map_or("", String::as_str);
+            known += usize::from(store.annotations.contains_key(&id));
+            let marks: Vec<&str> = text.split_inclusive('>').collect();
+            if marks.iter().collect::<BTreeSet<_>>().len() < marks.len() {
+                return Err(("I3", format!("annotation {id}: what was said once stands there twice: {text}")));
+            }
+            if text.len() != annotation.bytes {
+                return Err((
+                    "I11",
+                    format!("annotation {id}: {} bytes, its row says {}", text.len(), annotation.bytes),
+                ));
+            }
+        }
+        if known < store.annotations.len() {
+            return Err(("I11", format!("{} texts of annotations and {known} of them named", store.annotations.len())));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use windlass_coordinator_core::row::{AuditRow, BuildRows, Change, EventRow, Rows};
-use windlass_protocol::{BuildId, Digest};
+use windlass_protocol::{AnnotationId, BuildId, Digest};
 
 /// Everything that was committed, ever.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +14,8 @@ pub struct Store {
     pub events: Vec<EventRow>,
     /// The audit trail.
     pub audits: Vec<AuditRow>,
+    /// Texts of annotations.
+    pub annotations: BTreeMap<AnnotationId, String>,
     /// Pipelines' texts.
     pub definitions: BTreeMap<Digest, String>,
 }
@@ -51,6 +53,14 @@ impl Store {
             Change::HoldOver(job) => {
                 rows.holds.remove(&job);
             }
+            Change::AnnotationText { annotation, text, append, build: _ } => {
+                let known = self.annotations.entry(annotation).or_default();
+                if !append {
+                    known.clear();
+                }
+                known.push_str(&text);
+            }
+            Change::AnnotationGone(id) => drop(self.annotations.remove(&id)),
             Change::Idempotency(row) => {
                 rows.idempotency.insert(row.key.clone(), row);
             }

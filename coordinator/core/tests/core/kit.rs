@@ -13,8 +13,8 @@ use windlass_pipeline::graph::{
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::message::{CoordinatorMessage, Health, Held, Hello, Verdict};
 use windlass_protocol::{
-    AgentId, AttemptId, BuildId, Cause, CauseKind, Digest, IdSource, Instant64, JobId, Namespace, Now, TokenId, Trust,
-    WallMs,
+    AgentId, AnnotationId, AttemptId, BuildId, Cause, CauseKind, Digest, IdSource, Instant64, JobId, Namespace, Now,
+    TokenId, Trust, WallMs,
 };
 
 pub(crate) const LEASE_MS: u64 = 60_000;
@@ -29,6 +29,8 @@ pub(crate) struct Shell {
     pub(crate) history: BTreeMap<BuildId, BuildRows>,
     pub(crate) events: Vec<BuildEvent>,
     pub(crate) audits: Vec<String>,
+    /// Texts of annotations.
+    pub(crate) texts: BTreeMap<AnnotationId, String>,
     /// All effects since the last `take`.
     pub(crate) effects: Vec<Effect>,
     pub(crate) told: BTreeMap<AgentId, Vec<CoordinatorMessage>>,
@@ -55,6 +57,7 @@ impl Shell {
             history: BTreeMap::new(),
             events: Vec::new(),
             audits: Vec::new(),
+            texts: BTreeMap::new(),
             effects: Vec::new(),
             told: BTreeMap::new(),
             policy,
@@ -140,6 +143,14 @@ impl Shell {
             Change::Idempotency(row) => drop(rows.idempotency.insert(row.key.clone(), row)),
             Change::Hold(row) => drop(rows.holds.insert(row.job, row)),
             Change::HoldOver(job) => drop(rows.holds.remove(&job)),
+            Change::AnnotationText { annotation, text, append, build: _ } => {
+                let known = self.texts.entry(annotation).or_default();
+                if !append {
+                    known.clear();
+                }
+                known.push_str(&text);
+            }
+            Change::AnnotationGone(id) => drop(self.texts.remove(&id)),
             Change::Audit(row) => self.audits.push(row.action),
             Change::Event(row) => self.events.push(row.event),
             Change::Definition { .. } => {}

@@ -30,7 +30,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 36] = [
+const TABLE: [(&str, &str, &[Scope], bool); 37] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -39,6 +39,7 @@ const TABLE: [(&str, &str, &[Scope], bool); 36] = [
     ("POST", "/api/v1/builds/{id}/rebuild", WRITE, true),
     ("GET", "/api/v1/builds/{id}/events", READ, true),
     ("GET", "/api/v1/builds/{id}/artifacts", READ, true),
+    ("GET", "/api/v1/builds/{id}/annotations", READ, true),
     ("GET", "/api/v1/builds/{id}/meta-data", READ, true),
     ("GET", "/api/v1/builds/{id}/meta-data/{key}", READ, true),
     ("PUT", "/api/v1/builds/{id}/meta-data", WRITE, true),

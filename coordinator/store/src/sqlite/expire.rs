@@ -74,6 +74,7 @@ fn delete_build(conn: &Connection, build: [u8; 16], expired: &mut Expired) -> ru
     let mut rows = 0;
     for sql in [
         "DELETE FROM events WHERE build = ?1",
+        "DELETE FROM annotations WHERE build = ?1",
         "DELETE FROM attempts WHERE build = ?1",
         "DELETE FROM jobs WHERE build = ?1",
         "DELETE FROM builds WHERE id = ?1",

@@ -29,10 +29,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { to: 1, up: |tx| tx.execute_batch(V1) },
     Migration { to: 2, up: |tx| tx.execute_batch(V2) },
     Migration { to: 3, up: |tx| tx.execute_batch(V3) },
+    Migration { to: 4, up: |tx| tx.execute_batch(V4) },
 ];
 
 /// The version that this Windlass writes.
-pub(crate) const SCHEMA_VERSION: u32 = 3;
+pub(crate) const SCHEMA_VERSION: u32 = 4;
 
 const V1: &str = "
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -85,6 +86,12 @@ const V3: &str = "
 ALTER TABLE builds ADD COLUMN blocked INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX builds_blocked ON builds (key) WHERE blocked = 1;
 CREATE TABLE holds (job BLOB PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// Texts of annotations; all else of them stands in their build's row.
+const V4: &str = "
+CREATE TABLE annotations (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, build BLOB NOT NULL, text TEXT NOT NULL) STRICT;
+CREATE INDEX annotations_build ON annotations (build);
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.

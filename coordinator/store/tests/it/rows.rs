@@ -9,7 +9,7 @@ use windlass_coordinator_core::row::{
 use windlass_coordinator_core::terms::JoinTerms;
 use windlass_pipeline::graph::{Command, Node, NodeKind, Supersede};
 use windlass_protocol::job::{Epoch, Source};
-use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, Trust, WallMs};
+use windlass_protocol::{AgentId, AnnotationId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, Trust, WallMs};
 
 /// 16 bytes that rise with `n`, of a kind of their own.
 fn id(kind: u8, n: u64) -> [u8; 16] {
@@ -28,6 +28,10 @@ pub(crate) fn job_id(n: u64) -> JobId {
 
 pub(crate) fn attempt_id(n: u64) -> AttemptId {
     AttemptId::from_bytes(id(3, n))
+}
+
+pub(crate) fn annotation_id(n: u64) -> AnnotationId {
+    AnnotationId::from_bytes(id(6, n))
 }
 
 pub(crate) fn token_id(n: u64) -> TokenId {
@@ -66,6 +70,7 @@ pub(crate) fn build(n: u64, state: BuildState) -> BuildRow {
         blocked: None,
         unblocker: None,
         keep_workspace: false,
+        annotations: Vec::new(),
         rebuilt_from: None,
         cause: None,
         cancel_requested: false,
@@ -99,6 +104,8 @@ pub(crate) fn job(n: u64, build: u64, index: u32, attempts: &[u64]) -> JobRow {
         attempts: attempts.iter().map(|n| attempt_id(*n)).collect(),
         unblocked: None,
         uploads: Vec::new(),
+        calls: Vec::new(),
+        cancel_grace_ms: None,
         not_before: None,
         created_at: WallMs(n),
         runnable_at: None,
