@@ -6,31 +6,23 @@
 //! play have the job's rights and no credentials, so a submodule that needs any is refused, and so is one that names a path
 //! of this machine. Hooks never run.
 
-use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
-use rustix::process::{Pid, Signal};
-use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use windlass_agent_runner::launch::User;
+use windlass_git::credentials::without_secrets;
+use windlass_git::{Bounds, Credentials, GitError};
 use windlass_protocol::Cause;
 use windlass_protocol::cause::CauseKind;
-use windlass_protocol::host::read_private;
-use windlass_protocol::limits::GIT_SAID_MAX_BYTES;
 
 use crate::environment::PATH;
 use crate::error::Fault;
 use crate::workspace::Workspace;
 
-/// Answers git's questions from the file, and does nothing else: git's own `store` would take an entry out of the file
-/// when a server refuses it, be it for a moment.
-const HELPER: &str = r#"!f() { test "$1" = get && git credential-store --file "$WINDLASS_GIT_CREDENTIALS" get; }; f"#;
-
 /// The agent's git.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Git {
-    credentials: Option<PathBuf>,
+    credentials: Credentials,
 }
 
 impl Git {
@@ -39,17 +31,10 @@ impl Git {
     /// # Errors
     /// [`Fault::File`] where there is none, or others may read it.
     pub(crate) fn new(credentials: Option<PathBuf>) -> Result<Self, Fault> {
-        let git = Self { credentials };
-        let path = git.credentials.clone().unwrap_or_default();
-        git.secrets().map_err(|source| Fault::File { doing: "git credentials cannot be used:", path, source })?;
-        Ok(git)
-    }
-
-    /// The secrets of the file, as they stand there and as they are meant; the file may have changed since the last time.
-    fn secrets(&self) -> io::Result<Vec<String>> {
-        let Some(path) = &self.credentials else { return Ok(Vec::new()) };
-        let bytes = read_private(path)?.ok_or(io::ErrorKind::NotFound)?;
-        Ok(String::from_utf8_lossy(&bytes).lines().flat_map(secrets_of).collect())
+        let shown = credentials.clone().unwrap_or_default();
+        let credentials = Credentials::new(credentials);
+        let failed = |source| Fault::File { doing: "git credentials cannot be used:", path: shown, source };
+        Ok(Self { credentials: credentials.map_err(failed)? })
     }
 
     /// Fetches one commit into `dest`, an empty directory of the agent's own. Gives what to check out.
@@ -60,7 +45,8 @@ impl Git {
         commit: &str,
         branch: &str,
     ) -> Result<String, Cause> {
-        let secrets = self.secrets().map_err(|e| fail(format!("the agent's git credentials cannot be read: {e}")))?;
+        let secrets =
+            self.credentials.secrets().map_err(|e| fail(format!("the agent's git credentials cannot be read: {e}")))?;
         let fetched = self.fetch_told(dest, repository, commit, branch).await;
         fetched.map_err(|cause| Cause::new(cause.kind, without_secrets(&cause.detail, &secrets)))
     }
@@ -89,72 +75,9 @@ impl Git {
 
     fn command(&self, dest: &Path) -> Command {
         let mut command = agents(dest);
-        if let Some(path) = &self.credentials {
-            // The empty one takes back the helpers of the user's own configuration.
-            command.args(["-c", "credential.helper=", "-c", &format!("credential.helper={HELPER}")]);
-            command.env("WINDLASS_GIT_CREDENTIALS", path);
-        }
+        self.credentials.give(&mut command);
         command
     }
-}
-
-/// The password of a line of the file, as it stands there and percent-decoded.
-fn secrets_of(line: &str) -> Vec<String> {
-    let userinfo =
-        line.trim().split_once("://").and_then(|(_, rest)| rest.split_once('@')).map(|(userinfo, _)| userinfo);
-    let Some((_, password)) = userinfo.and_then(|userinfo| userinfo.split_once(':')) else { return Vec::new() };
-    let mut both = vec![password.to_owned(), percent_decoded(password)];
-    both.dedup();
-    both.retain(|secret| !secret.is_empty());
-    both
-}
-
-fn percent_decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((byte, after)) = rest.split_first() {
-        let digits = after.split_first_chunk::<2>().and_then(|(digits, after)| {
-            let value = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-            Some((value, after))
-        });
-        match digits {
-            Some((value, after)) if *byte == b'%' => {
-                bytes.push(value);
-                rest = after;
-            }
-            Some(_) | None => {
-                bytes.push(*byte);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// What git says without the secrets that it was given, and without what stands before the host in any URL.
-fn without_secrets(said: &str, secrets: &[String]) -> String {
-    let mut text = said.to_owned();
-    for secret in secrets {
-        text = text.replace(secret.as_str(), "***");
-    }
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text.as_str();
-    while let Some((before, after)) = rest.split_once("://") {
-        out.push_str(before);
-        out.push_str("://");
-        let end = after.find(|c: char| c == '/' || c == '\'' || c == '"' || c.is_whitespace()).unwrap_or(after.len());
-        let (authority, tail) = after.split_at(end);
-        match authority.rsplit_once('@') {
-            Some((_, host)) => {
-                out.push_str("***@");
-                out.push_str(host);
-            }
-            None => out.push_str(authority),
-        }
-        rest = tail;
-    }
-    out.push_str(rest);
-    out
 }
 
 /// Lays out what was fetched, which belongs to the slot's user by now.
@@ -190,47 +113,15 @@ fn jobs(workspace: &Workspace, user: Option<User>) -> Command {
     command
 }
 
-/// The process group of a running git: ended with all that it started when nobody waits for it any more.
-struct Group(Option<Pid>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(leader) = self.0 {
-            // One that ended meanwhile is what was wanted.
-            let _ = rustix::process::kill_process_group(leader, Signal::KILL);
+async fn run(command: Command, arguments: &[&str]) -> Result<(), Cause> {
+    match windlass_git::run(command, arguments, Bounds::SILENT).await {
+        Ok(_) => Ok(()),
+        Err(GitError::Refused { said, .. }) if said.contains("No space left on device") => {
+            let verb = arguments.first().copied().unwrap_or_default();
+            Err(Cause::new(CauseKind::DiskFull, format!("git {verb}: {said}")))
         }
+        Err(error) => Err(fail(error.to_string())),
     }
-}
-
-async fn run(mut command: Command, arguments: &[&str]) -> Result<(), Cause> {
-    let failed = |e: io::Error| fail(format!("git cannot be run: {e}"));
-    let mut child = command
-        .args(["-c", "core.hooksPath=/dev/null"])
-        .args(arguments)
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed)?;
-    let mut group = Group(child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)));
-    let mut said = Vec::new();
-    if let Some(mut errors) = child.stderr.take() {
-        (&mut errors).take(GIT_SAID_MAX_BYTES).read_to_end(&mut said).await.map_err(failed)?;
-        // The rest is read and dropped: git must not wait for us.
-        tokio::io::copy(&mut errors, &mut tokio::io::sink()).await.map_err(failed)?;
-    }
-    let status = child.wait().await.map_err(failed)?;
-    group.0 = None;
-    if status.success() {
-        return Ok(());
-    }
-    let said: String = String::from_utf8_lossy(&said).trim().chars().take(1_000).collect();
-    let verb = arguments.first().copied().unwrap_or_default();
-    let kind = if said.contains("No space left on device") { CauseKind::DiskFull } else { CauseKind::CheckoutFailed };
-    Err(Cause::new(kind, format!("git {verb}: {said}")))
 }
 
 fn fail(what: String) -> Cause {
@@ -310,31 +201,6 @@ mod tests {
         let refused = world.lay_out(&origin).await.unwrap_err();
         assert_eq!(refused.kind, CauseKind::CheckoutFailed, "{}", refused.detail);
         assert!(!world.workspace.checkout.join("sub/file").exists());
-    }
-
-    #[test]
-    fn what_is_said_holds_no_secret() {
-        let secrets: Vec<_> = secrets_of("https://ci:p%40ss%2Fword@git.example.org\n");
-        assert_eq!(secrets, ["p%40ss%2Fword", "p@ss/word"]);
-        let said =
-            "fatal: p@ss/word: 'https://ci:p%40ss%2Fword@git.example.org/a.git' and http://x:y@h z@w ssh://g@h:1/p";
-        let wanted = "fatal: ***: 'https://***@git.example.org/a.git' and http://***@h z@w ssh://***@h:1/p";
-        assert_eq!(without_secrets(said, &secrets), wanted);
-        for plain in ["", "# comment", "https://host", "https://user@host", "https://user:@host"] {
-            assert_eq!(secrets_of(plain), Vec::<String>::new(), "{plain}");
-        }
-    }
-
-    #[test]
-    fn credentials_that_others_may_read_are_not_used() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("credentials");
-        assert!(Git::new(Some(path.clone())).is_err(), "there is none");
-        fs::write(&path, "https://a:b@c\n").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(Git::new(Some(path.clone())).is_err());
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(Git::new(Some(path)).unwrap().secrets().unwrap(), ["b"]);
     }
 
     #[tokio::test]

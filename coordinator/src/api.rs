@@ -50,6 +50,7 @@ use tokio::sync::Semaphore;
 use windlass_protocol::limits::HTTP_UPLOADS_MAX;
 
 use self::metric::Metrics;
+use crate::definitions::Definitions;
 use crate::fleet::{self, Switchboard};
 use crate::last_use::LastUse;
 use crate::oidc::Issuer;
@@ -67,6 +68,10 @@ pub struct Ground {
     pub metrics: Metrics,
     /// Who vouches for jobs.
     pub issuer: Arc<Issuer>,
+    /// Pipelines out of repositories.
+    pub definitions: Definitions,
+    /// Whether a client may name a repository that no pipeline is registered for.
+    pub git_unregistered: bool,
     pub(crate) last_use: LastUse,
     uploads: Arc<Semaphore>,
 }
@@ -74,9 +79,27 @@ pub struct Ground {
 impl Ground {
     /// Puts it together.
     #[must_use]
-    pub fn new(fleet: fleet::Ground, board: Switchboard, url: String, metrics: Metrics, issuer: Arc<Issuer>) -> Self {
+    pub fn new(
+        fleet: fleet::Ground,
+        board: Switchboard,
+        url: String,
+        metrics: Metrics,
+        definitions: Definitions,
+        git_unregistered: bool,
+        issuer: Arc<Issuer>,
+    ) -> Self {
         let uploads = Arc::new(Semaphore::new(HTTP_UPLOADS_MAX));
-        Self { fleet, board, url, metrics, issuer, last_use: LastUse::default(), uploads }
+        Self {
+            fleet,
+            board,
+            url,
+            metrics,
+            definitions,
+            git_unregistered,
+            issuer,
+            last_use: LastUse::default(),
+            uploads,
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use windlass_coordinator_core::policy::Policy;
+use windlass_git::Protocols;
 use windlass_protocol::limits::RETENTION_MS;
 
 use crate::authority::Lives;
@@ -38,6 +39,12 @@ pub struct ConfigFile {
     pub agent_certificate_seconds: Option<u64>,
     /// Seconds that the certificates of the coordinator's own servers last; it renews them at two thirds of it.
     pub server_certificate_seconds: Option<u64>,
+    /// A file with the credentials for private repositories over HTTPS.
+    pub git_credentials: Option<PathBuf>,
+    /// Protocols by which pipelines are read from repositories; `https` and `ssh` without it.
+    pub git_protocols: Option<Vec<String>>,
+    /// Read pipelines from repositories that no pipeline is registered for.
+    pub git_unregistered: Option<bool>,
 }
 
 /// How HTTP is served.
@@ -73,6 +80,19 @@ pub struct Config {
     pub lives: Lives,
     /// The core's settings.
     pub policy: Policy,
+    /// How pipelines are read from repositories.
+    pub git: GitConfig,
+}
+
+/// How pipelines are read from repositories.
+#[derive(Debug, Clone, Default)]
+pub struct GitConfig {
+    /// A file in the form of git's credential-store, for the coordinator alone.
+    pub credentials: Option<PathBuf>,
+    /// What is fetched by.
+    pub protocols: Protocols,
+    /// Whether a client may name a repository that no pipeline is registered for.
+    pub unregistered: bool,
 }
 
 impl Config {
@@ -87,6 +107,7 @@ impl Config {
             retention_ms: RETENTION_MS,
             lives: Lives::default(),
             policy: Policy::default(),
+            git: GitConfig::default(),
         }
     }
 

@@ -11,6 +11,7 @@
 //! | [`authority`] | the CA and what it signs |
 //! | [`oidc`] | tokens that say who a job is |
 //! | [`api`], `http` | what clients speak |
+//! | [`definitions`] | pipelines' texts as their repositories have them |
 //! | `last_use` | when tokens were last used |
 //! | `retention` | deleting what is past its time |
 //! | [`config`], [`run`] | a whole coordinator |
@@ -20,6 +21,7 @@ pub mod authority;
 mod certificates;
 pub mod clock;
 pub mod config;
+pub mod definitions;
 pub mod desk;
 pub mod fleet;
 mod http;

@@ -16,6 +16,7 @@ use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{Actor, ActorKind, NewToken, PoolRow, Scope, TagPolicy, TokenGrant};
 use windlass_coordinator_logs::{LogStore, Options as LogOptions};
 use windlass_coordinator_store::{OpenError, sqlite};
+use windlass_git::Credentials;
 use windlass_protocol::host::{now, read_private, write_private};
 use windlass_protocol::identity::tls::https_config;
 use windlass_protocol::identity::{ApiToken, IdentityError, JoinToken, secret_hash};
@@ -28,6 +29,7 @@ use crate::authority::{Authority, AuthorityError};
 use crate::certificates::{self, Files};
 use crate::clock::SystemClock;
 use crate::config::{Config, Http};
+use crate::definitions::{self, Definitions};
 use crate::desk::{self, Desk, DeskEnd, DeskError, DeskHandle, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
 use crate::job_desk::CoreJobDesk;
@@ -164,7 +166,7 @@ impl Coordinator {
         let token = first_token(&config.data, &ground).await?;
         let (views, authority) = (ground.views.clone(), Arc::clone(&ground.authority));
         let (stop, stopped) = watch::channel(false);
-        let api = api::Ground::new(ground.clone(), board.clone(), url.clone(), metrics, Arc::clone(&opened.issuer));
+        let api = api_ground(&config, (&ground, &board), &url, metrics, &opened.issuer)?;
         let uses = api.last_use.clone();
         let router = api::router(api);
         let http = tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone()));
@@ -325,6 +327,29 @@ impl Opened {
         let issuer = Arc::new(Issuer::open(&config.data, url)?);
         Ok(Self { writer, loaded, history, logs, left_open, store, authority, issuer })
     }
+}
+
+/// How pipelines come out of repositories.
+fn definitions(config: &Config) -> Result<Definitions, StartError> {
+    let path = config.git.credentials.clone().unwrap_or_default();
+    let failed = |source| StartError::File { doing: "git credentials cannot be used:", path, source };
+    let credentials = Credentials::new(config.git.credentials.clone()).map_err(failed)?;
+    let protocols = config.git.protocols.clone();
+    let options = definitions::Options { credentials, protocols, ..definitions::Options::default() };
+    Ok(Definitions::new(config.data.join("mirrors"), options))
+}
+
+/// What the API stands on.
+fn api_ground(
+    config: &Config,
+    (fleet, board): (&fleet::Ground, &Switchboard),
+    url: &str,
+    metrics: Metrics,
+    issuer: &Arc<Issuer>,
+) -> Result<api::Ground, StartError> {
+    let (definitions, unregistered) = (definitions(config)?, config.git.unregistered);
+    let (fleet, board, url, issuer) = (fleet.clone(), board.clone(), url.to_owned(), Arc::clone(issuer));
+    Ok(api::Ground::new(fleet, board, url, metrics, definitions, unregistered, issuer))
 }
 
 /// Binds TCP; where the port may be chosen, one that UDP has free too.

@@ -870,3 +870,52 @@ const _: () = assert!(REDACTION_MAX_BYTES * 6 + 1_024 < SUPERVISOR_LINE_MAX_BYTE
 
 /// What is kept of what git says on its errors: the first lines say what is wrong, and a server may send any number of them.
 pub const GIT_SAID_MAX_BYTES: u64 = 64 << 10;
+
+/// Secrets of a coordinator: all of them are in its memory, sealed.
+pub const SECRETS_MAX: usize = 10_000;
+
+/// A secret's value: what can be masked at once, and lies in an environment beside others.
+pub const SECRET_MAX_BYTES: usize = REDACTION_MAX_BYTES;
+
+/// Values of one answer to a job that asks for secrets; they fit a frame with room for its form.
+pub const SECRETS_ANSWER_MAX_BYTES: usize = 512 << 10;
+
+/// Keys of one request for secrets.
+pub const SECRETS_PER_ASK_MAX: usize = 100;
+
+/// A client's wait for a pipeline's text out of its repository: longer than any fetch of what changed, shorter than a
+/// proxy's patience. A first fetch that takes longer goes on without the client, who asks again.
+pub const DEFINITION_WAIT_MS: u64 = 60_000;
+
+/// Those that wait for texts out of repositories: each holds a request and a task. More are told to come again.
+pub const DEFINITION_READERS_MAX: usize = 64;
+
+/// Repositories that are fetched at once: each is a git, and the link is shared.
+pub const MIRROR_FLIGHTS_MAX: usize = 4;
+
+/// One fetch into a mirror: the whole history, without contents, of the largest repositories takes minutes.
+pub const MIRROR_FETCH_MS: u64 = 600_000;
+
+/// One look into a mirror; a text that it does not hold yet is fetched meanwhile.
+pub const MIRROR_LOOK_MS: u64 = 60_000;
+
+/// Housekeeping of a mirror, with nobody waiting but the next fetch of the same repository.
+pub const MIRROR_TIDY_MS: u64 = 300_000;
+
+/// One file of a mirror: history without contents is far below this, and a server that knows no filters sends all of it.
+pub const MIRROR_FILE_MAX_BYTES: u64 = 4 << 30;
+
+/// All mirrors. Those that were not used for longest go first; they are fetched again when they are wanted.
+pub const MIRRORS_MAX_BYTES: u64 = 16 << 30;
+
+/// Mirrors, as [`MIRRORS_MAX_BYTES`].
+pub const MIRRORS_MAX: usize = 1_000;
+
+/// Names of a repository's branches and tags: a hundred thousand of them.
+pub const MIRROR_REFS_MAX_BYTES: u64 = 16 << 20;
+
+/// A commit as git writes it: its headers and its message.
+pub const COMMIT_MAX_BYTES: u64 = 1 << 20;
+
+/// A pipeline's patterns of protected branches and tags: each is asked of each of their names.
+pub const PROTECTED_PATTERNS_MAX: usize = 100;

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
-use windlass_coordinator::config::ConfigFile;
+use windlass_coordinator::config::{ConfigFile, GitConfig};
 use windlass_coordinator::{Config, Coordinator, Http, StartError};
 use windlass_coordinator_store::StoreUrl;
+use windlass_git::{Protocol, Protocols};
 use windlass_protocol::limits::{CERT_LIFE_MIN_MS, CERT_LIFE_MS, SERVER_CERT_LIFE_MAX_MS};
 
 use super::serve;
@@ -53,6 +54,17 @@ pub(crate) struct CoordinatorArguments {
     /// Where clients and agents reach it, if that is not what it listens on.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Vec<String>,
+    /// A file with the credentials by which pipelines are read from private repositories over HTTPS, in the form of git's
+    /// credential-store, mode 0600. Without it the coordinator's git has what its user has.
+    #[arg(long, value_name = "FILE")]
+    git_credentials: Option<PathBuf>,
+    /// A protocol by which repositories are read: https, ssh, http, git, file. [default: https ssh]
+    #[arg(long, value_name = "PROTOCOL", num_args = 1.., value_delimiter = ',')]
+    git_protocol: Vec<String>,
+    /// Read pipelines from repositories that no pipeline is registered for, too: whoever may submit builds has the
+    /// coordinator fetch from wherever he says.
+    #[arg(long)]
+    git_unregistered: bool,
 }
 
 /// Runs a coordinator until it is stopped.
@@ -175,6 +187,12 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
     if let Some(seconds) = file.server_certificate_seconds {
         config.lives.server_ms = life_ms("server_certificate_seconds", seconds, SERVER_CERT_LIFE_MAX_MS)?;
     }
+    let protocols = if arguments.git_protocol.is_empty() { file.git_protocols } else { Some(arguments.git_protocol) };
+    config.git = GitConfig {
+        credentials: arguments.git_credentials.or(file.git_credentials),
+        protocols: protocols.map_or_else(|| Ok(Protocols::default()), |names| protocols_of(&names))?,
+        unregistered: arguments.git_unregistered || file.git_unregistered.unwrap_or(false),
+    };
     let minutes = |minutes: u64| minutes.saturating_mul(60_000);
     if let Some(default) = file.timeout_default_minutes {
         config.policy.timeout_default_ms = minutes(default);
@@ -183,6 +201,10 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
         config.policy.timeout_max_ms = minutes(max);
     }
     Ok(config)
+}
+
+fn protocols_of(names: &[String]) -> Result<Protocols, Failure> {
+    names.iter().map(|name| name.parse::<Protocol>().map_err(|e| Failure::of(Code::Usage, &e))).collect()
 }
 
 /// A path that does not depend on the working directory.

@@ -1,7 +1,9 @@
 //! Where a build's pipeline comes from when the client does not send it: its source tree (reference 1.1).
 
+use std::collections::BTreeMap;
+
 use windlass_cache::{Directory, Node, Store};
-use windlass_pipeline::file::{BUILDKITE, OWN};
+use windlass_pipeline::file::{BUILDKITE, OWN, choose};
 use windlass_protocol::limits::{PIPELINE_MAX_BYTES, TREE_DIR_MAX_BYTES};
 use windlass_protocol::{Digest, Namespace};
 
@@ -17,21 +19,13 @@ pub(crate) struct Definition {
 /// Reads the pipeline of a tree. Blocks on the disk.
 pub(crate) fn of_tree(store: &Store, namespace: &Namespace, root: &Digest) -> Result<Definition, Problem> {
     let tree = Tree { store, namespace };
-    if let Some(digest) = tree.file(root, OWN)? {
-        return tree.text(OWN, &digest);
+    let mut there = BTreeMap::new();
+    for path in [OWN].into_iter().chain(BUILDKITE) {
+        there.extend(tree.file(root, path)?.map(|digest| (path, digest)));
     }
-    let mut found = Vec::new();
-    for path in BUILDKITE {
-        found.extend(tree.file(root, path)?.map(|digest| (path, digest)));
-    }
-    match found.as_slice() {
-        [(path, digest)] => tree.text(path, digest),
-        [] => Err(invalid(format!("the source has no pipeline: write {OWN}, or name a file with --pipeline"))),
-        several => {
-            let names: Vec<_> = several.iter().map(|(path, _)| *path).collect();
-            Err(invalid(format!("the source has several pipelines ({}): keep one", names.join(", "))))
-        }
-    }
+    let path = choose(|path| there.contains_key(path)).map_err(|why| invalid(why.to_string()))?;
+    let digest = there.get(path).ok_or_else(|| invalid(format!("{path} is not there")))?;
+    tree.text(path, digest)
 }
 
 fn invalid(detail: String) -> Problem {

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::row::JobRefused;
 
+use crate::definitions::DefinitionError;
 use crate::desk::DeskError;
 use crate::views::ReadError;
 
@@ -70,6 +71,12 @@ kinds! {
     IdempotencyMismatch = UNPROCESSABLE_ENTITY, "idempotency-mismatch", "The key was used with another body";
     /// The tree was not uploaded.
     SourceMissing = UNPROCESSABLE_ENTITY, "source-missing", "The source is not in the cache";
+    /// No such branch, tag or commit in the repository.
+    CommitMissing = UNPROCESSABLE_ENTITY, "commit-missing", "The repository has no such commit";
+    /// The repository does not answer, or not to us.
+    RepositoryUnreachable = BAD_GATEWAY, "repository-unreachable", "The repository cannot be fetched";
+    /// The repository takes too long.
+    RepositoryTimeout = GATEWAY_TIMEOUT, "repository-timeout", "The repository was not read in time";
     /// Bytes that are not what their name says.
     DigestMismatch = UNPROCESSABLE_ENTITY, "digest-mismatch", "The bytes are not what their digest says";
     /// Bytes that are no pack.
@@ -257,6 +264,29 @@ impl From<&Rejected> for Problem {
             other => other.to_string(),
         };
         Self::new(kind, detail)
+    }
+}
+
+impl From<DefinitionError> for Problem {
+    fn from(error: DefinitionError) -> Self {
+        let kind = match &error {
+            DefinitionError::Repository(_)
+            | DefinitionError::BadReference(_)
+            | DefinitionError::BadCommit
+            | DefinitionError::BadPath(_) => Kind::Invalid,
+            DefinitionError::NoSuchReference(_) | DefinitionError::NoSuchCommit(_) => Kind::CommitMissing,
+            DefinitionError::NoFile { .. }
+            | DefinitionError::NoSuchFile { .. }
+            | DefinitionError::TooLarge { .. }
+            | DefinitionError::NotText { .. } => Kind::PipelineInvalid,
+            DefinitionError::Unreachable { .. } => Kind::RepositoryUnreachable,
+            DefinitionError::RepositoryTooLarge => Kind::LimitReached,
+            DefinitionError::TimedOut(_) => Kind::RepositoryTimeout,
+            DefinitionError::Busy => Kind::Unavailable,
+            DefinitionError::StorageFull => Kind::StorageFull,
+            DefinitionError::Fault { .. } => return Self::internal(&error),
+        };
+        Self::new(kind, error.to_string())
     }
 }
 

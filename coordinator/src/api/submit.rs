@@ -33,6 +33,7 @@ use super::definition::{self, Definition};
 use super::extract::JsonBody;
 use super::problem::{Kind, Problem};
 use super::shape::Build;
+use crate::definitions::Wanted;
 use crate::desk::DeskError;
 
 /// The file's name in diagnostics where the text came without one.
@@ -49,7 +50,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(crate) struct NewBuild {
     /// Its pipeline's name; a repository's name where it is left out.
     pipeline: Option<String>,
-    /// The pipeline's text; without it, it is read from the source tree.
+    /// The pipeline's text; without it, it is read from the source: the tree, or the repository's commit.
     definition: Option<String>,
     /// The file's name, for diagnostics.
     definition_path: Option<String>,
@@ -348,6 +349,7 @@ fn standard_env(draft: &Draft, creator: &str) -> Vec<(String, String)> {
 /// A pipeline that says its build's number is compiled with the one that is next, and submitted for that one: where
 /// another submit of the pipeline was first, it is compiled again (docs/design/011).
 async fn make(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Response, Problem> {
+    let draft = from_repository(ground, draft).await?;
     let store = ground.fleet.store.clone();
     let found = blocking(move || resolve(&store, draft)).await?;
     let (id, found) = (super::id::make(|ids| ids.build(now().wall))?, Arc::new(found));
@@ -367,6 +369,35 @@ async fn make(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Response
         return made(ground, id, existing).await;
     }
     Err(Problem::new(Kind::Unavailable, "too many builds of this pipeline are submitted at once; try again"))
+}
+
+/// Reads the pipeline from the build's repository where the client did not send it. What is built is pinned to the commit
+/// that was read: a branch may move on before an agent checks it out.
+async fn from_repository(ground: &Ground, mut draft: Draft) -> Result<Draft, Problem> {
+    let (None, Source::Git { repository, commit, branch }) = (&draft.definition, &draft.origin) else {
+        return Ok(draft);
+    };
+    if !ground.git_unregistered {
+        let detail = "definition: send the pipeline's text, or register the pipeline with its repository \
+                      (`windlass pipeline create`); it is not read from any other repository";
+        return Err(Problem::new(Kind::PipelineInvalid, detail));
+    }
+    let wanted = Wanted {
+        repository: repository.clone(),
+        branch: Some(branch.clone()).filter(|branch| !branch.is_empty()),
+        tag: draft.tag.clone(),
+        commit: Some(commit.clone()),
+        ..Wanted::default()
+    };
+    let found = ground.definitions.read(wanted).await?;
+    let (repository, branch) = (repository.clone(), branch.clone());
+    draft.origin = Source::Git { repository, commit: found.commit.clone(), branch };
+    draft.commit = found.commit;
+    if draft.message.is_empty() {
+        draft.message = found.message;
+    }
+    draft.definition = Some(Definition { file: found.file, text: found.text });
+    Ok(draft)
 }
 
 async fn made(ground: &Ground, id: BuildId, existing: bool) -> Result<Response, Problem> {
@@ -437,7 +468,7 @@ fn resolve(store: &windlass_cache::Store, mut draft: Draft) -> Result<Found, Pro
         (Some(definition), _) => definition,
         (None, Source::Tree { digest }) => definition::of_tree(store, &draft.namespace, digest)?,
         (None, Source::Git { .. } | Source::Empty) => {
-            let detail = "definition: send the pipeline's text; it is read from the source only where that is a tree";
+            let detail = "definition: send the pipeline's text, or an origin that has it";
             return Err(Problem::new(Kind::PipelineInvalid, detail));
         }
     };

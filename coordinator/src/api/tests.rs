@@ -39,6 +39,7 @@ use super::metric::Metrics;
 use super::{Ground, router};
 use crate::authority::Authority;
 use crate::clock::SystemClock;
+use crate::definitions::{self, Definitions};
 use crate::desk::{self, Desk, Fleet, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
 use crate::logbook::Logbook;
@@ -131,7 +132,13 @@ impl Bench {
         let issuer = Arc::new(crate::oidc::Issuer::open(dir.path(), "http://w".to_owned()).unwrap());
         let jobs = Arc::new(crate::job_desk::CoreJobDesk::new(desk.clone(), reader.clone(), Arc::clone(&issuer)));
         let fleet = fleet::Ground { desk, views, reader, logs, store, authority, jobs };
-        let ground = Ground::new(fleet, Switchboard::default(), "http://w".to_owned(), metrics, issuer);
+        let definitions = definitions::Options {
+            protocols: [windlass_git::Protocol::File].into_iter().collect(),
+            ..definitions::Options::default()
+        };
+        let definitions = Definitions::new(dir.path().join("mirrors"), definitions);
+        let ground =
+            Ground::new(fleet, Switchboard::default(), "http://w".to_owned(), metrics, definitions, true, issuer);
         let router = router(ground.clone());
         let mut bench = Self { router, ground, memory, admin: String::new(), offers, agent: None, _dir: dir };
         bench.admin = bench.token(&[Scope::Admin], None, None).await;

@@ -292,3 +292,46 @@ async fn of_many_submits_at_once_each_is_compiled_with_the_number_that_it_gets()
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=24).collect::<Vec<_>>());
 }
+
+/// A repository with one commit, which has a pipeline.
+fn repository(dir: &std::path::Path, text: &str) -> (String, String) {
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(dir.join("buildkite.yml"), text).unwrap();
+    let script = "git init -q -b main && git add . && git commit -q -m 'the first' && git rev-parse HEAD";
+    let identity = ["GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"];
+    let mut command = std::process::Command::new("sh");
+    command.args(["-ec", script]).current_dir(dir).envs(identity.map(|name| (name, "t@example.invalid")));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    (dir.display().to_string(), String::from_utf8(output.stdout).unwrap().trim().to_owned())
+}
+
+#[tokio::test]
+async fn a_pipeline_is_read_from_the_commit_and_the_build_is_pinned_to_it() {
+    let bench = Bench::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, commit) = repository(&dir.path().join("web.git"), ONE_STEP);
+    for asked in ["HEAD", &commit] {
+        let origin = json!({ "repository": repository, "commit": asked, "branch": "main" });
+        let build = bench.post("/api/v1/builds", json!({ "origin": origin })).await.is(201).json();
+        assert_eq!((&build["pipeline"], &build["commit"]), (&json!("web"), &json!(commit)));
+        assert_eq!((&build["origin"]["commit"], &build["message"]), (&json!(commit), &json!("the first")));
+        assert_eq!(build["jobs"][0]["step_key"], "one");
+    }
+    let absent = "0123456789".repeat(4);
+    for (commit, branch, status, kind) in [
+        (&*absent, "main", 422, "commit-missing"),
+        ("HEAD", "gone", 422, "commit-missing"),
+        ("HEAD", "a..b", 422, "invalid"),
+    ] {
+        let origin = json!({ "repository": repository, "commit": commit, "branch": branch });
+        let refused = bench.post("/api/v1/builds", json!({ "origin": origin })).await.is(status).json();
+        assert_eq!(refused["type"], format!("/problems/{kind}"), "{refused}");
+    }
+    let nowhere = dir.path().join("nowhere").display().to_string();
+    let origin = json!({ "repository": nowhere, "commit": "HEAD", "branch": "main" });
+    bench.post("/api/v1/builds", json!({ "origin": origin })).await.is(502);
+    let origin = json!({ "repository": "https://git.example.invalid/a.git", "commit": "HEAD", "branch": "main" });
+    let refused = bench.post("/api/v1/builds", json!({ "origin": origin })).await.is(422).json();
+    assert!(text(&refused["detail"]).contains("the operator allows file"), "{refused}");
+}
