@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_coordinator_core::input::AgentEvent;
 use windlass_coordinator_core::row::{AttemptRow, AttemptState, BuildEvent, BuildRow, Change, JobRow, JobState};
 use windlass_coordinator_core::{Input, Reply};
-use windlass_pipeline::graph::{Method, NodeKind};
+use windlass_pipeline::graph::{Method, Node, NodeKind};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome};
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage};
 use windlass_protocol::{AgentId, AttemptId, BuildId, JobId, Trust, WallMs};
@@ -27,6 +27,15 @@ fn group_of(job: &JobRow, store: &Store) -> Option<(Group, Method, u32)> {
     let concurrency = command.concurrency.as_ref()?;
     let trust = store.rows.builds.get(&job.build)?.namespace.trust();
     Some(((trust, concurrency.group.clone()), concurrency.method, concurrency.limit))
+}
+
+/// What a job's own build may not change of its step while it runs (reference 19.5).
+fn fixed(node: &Node) -> Node {
+    let mut node = Node { label: String::new(), notify: Vec::new(), ..node.clone() };
+    if let NodeKind::Command(command) = &mut node.kind {
+        (command.priority, command.parallel) = (0, None);
+    }
+    node
 }
 
 /// Who was first: by what made it, then by place.
@@ -284,7 +293,8 @@ impl Oracle {
         let Some(old) = old else { return Ok(()) };
         // An upload moves the edges of what has not started, and may take it away.
         let begun = !old.attempts.is_empty();
-        if old.node.kind != row.node.kind || old.node.place != row.node.place || (begun && old.node != row.node) {
+        let (was, is) = (fixed(&old.node), fixed(&row.node));
+        if was.kind != is.kind || was.place != is.place || (begun && was != is) {
             return Err(("I7", format!("job {}: its step changes", row.id)));
         }
         if !row.attempts.starts_with(&old.attempts) {

@@ -225,7 +225,9 @@ impl Upload {
         for (byte, of) in number.iter_mut().rev().zip((self.count - 1).to_le_bytes()) {
             *byte ^= of;
         }
-        let what = Asked::UploadPipeline { replace: call.line.is_on("replace"), file: file.to_owned() };
+        // A later document does not take the place of those before it.
+        let replace = call.line.is_on("replace") && self.count == 1;
+        let what = Asked::UploadPipeline { replace, file: file.to_owned() };
         match call.ask_as(number, what, text.as_bytes()).await? {
             Told::Done => Ok(()),
             other => Err(untold("failed to upload and process pipeline", other)),
