@@ -99,6 +99,11 @@ impl Client {
         self.json(&Ask { json: body, ..Ask::new(Method::POST, path) }).await
     }
 
+    /// `PATCH`: done twice is like done once.
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        self.json(&Ask { json: Some(body), ..Ask::new(Method::PATCH, path) }).await
+    }
+
     /// `POST` that the server does once, however often it comes with this key.
     pub(crate) async fn post_keyed(&self, path: &str, body: &Value, key: &str) -> Result<Value, ClientError> {
         let header = Some(("idempotency-key", key.to_owned()));

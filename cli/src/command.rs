@@ -41,7 +41,7 @@ enum Command {
     Logs(logs::LogsArguments),
     /// Go into the kept workspace of a failed job of this machine.
     Shell(shell::ShellArguments),
-    /// Check pipelines.
+    /// Check pipelines, and tell the server of them.
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
     /// Run a coordinator and one agent on this machine.

@@ -8,6 +8,7 @@
 //! | `extract` | queries, JSON bodies and pages |
 //! | `shape` | what builds, jobs and attempts look like |
 //! | `submit`, `definition` | making builds, and where their pipelines come from |
+//! | `pipeline` | pipelines by name |
 //! | `meta_data`, `annotation` | strings that jobs hand to later ones, and words for people |
 //! | `upload` | steps that a running job adds |
 //! | `build`, `job` | showing, listing, cancelling, running again |
@@ -36,6 +37,7 @@ mod meta_data;
 pub mod metric;
 mod oidc;
 mod openapi;
+mod pipeline;
 mod problem;
 mod shape;
 mod submit;
@@ -116,6 +118,8 @@ pub fn router(ground: Ground) -> Router {
         .route("/builds/{id}/artifacts", get(build::artifacts))
         .route("/builds/{id}/meta-data", get(meta_data::list).put(meta_data::set))
         .route("/builds/{id}/meta-data/{*key}", get(meta_data::show))
+        .route("/pipelines", get(pipeline::list).post(pipeline::create))
+        .route("/pipelines/{name}", get(pipeline::show).patch(pipeline::update))
         .route("/pipelines/{name}/builds/{number}", get(build::show_by_number))
         .route("/jobs/{id}/retry", post(job::retry))
         .route("/jobs/{id}/cancel", post(job::cancel))

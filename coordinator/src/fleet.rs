@@ -278,6 +278,9 @@ const fn unwelcome(rejected: &Rejected) -> Option<RefuseCode> {
         | Rejected::NumberTaken { .. }
         | Rejected::IdTaken(_)
         | Rejected::Graph(_)
+        | Rejected::PipelineExists(_)
+        | Rejected::NoSuchPipeline(_)
+        | Rejected::Setting { .. }
         | Rejected::PoolConflict { .. }
         | Rejected::NoSuchToken(_)
         | Rejected::VoidConnection(_)

@@ -13,19 +13,18 @@ use std::sync::Arc;
 
 use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::known::Known;
 use windlass_coordinator_core::row::{
     Actor, ActorKind, Annotate, AnnotationStyle, AttemptRow, BuildRow, BuildRows, Said, Speech, Upload,
 };
-use windlass_coordinator_core::served::SERVED;
-use windlass_pipeline::{Compiled, Inputs, Severity, compile_with};
+use windlass_pipeline::{Compiled, Severity};
 use windlass_protocol::host::now;
-use windlass_protocol::job::{Epoch, Source};
+use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::DETAIL_MAX_BYTES;
 use windlass_protocol::message::{Ask, AskRefused, Asked, Scope, Style, Told};
 use windlass_protocol::{BuildId, Trust};
 
 use crate::desk::{DeskError, DeskHandle};
+use crate::facts::{Facts, Variables};
 use crate::oidc::Issuer;
 use crate::oidc::claim::{self, About, Asking};
 use crate::views::{ReadError, Reader};
@@ -75,11 +74,14 @@ impl From<DeskError> for No {
                 | Rejected::Job { .. }
                 | Rejected::IdempotencyMismatch
                 | Rejected::NumberTaken { .. }
+                | Rejected::PipelineExists(_)
                 | Rejected::IdTaken(_) => AskRefused::Conflict,
                 Rejected::Answer { .. }
                 | Rejected::Limit { .. }
                 | Rejected::Graph(_)
                 | Rejected::PoolConflict { .. }
+                | Rejected::NoSuchPipeline(_)
+                | Rejected::Setting { .. }
                 | Rejected::NoSuchPool(_)
                 | Rejected::NoSuchToken(_)
                 | Rejected::NoSuchAgent(_)
@@ -278,15 +280,6 @@ async fn compiled(rows: &BuildRows, text: &str, file: String) -> Result<windlass
     compiled.graph.ok_or_else(|| No(AskRefused::Invalid, errors.join("\n")))
 }
 
-/// What of an upload's variables is known here.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Variables<'a> {
-    /// The job's agent has put them in.
-    AreIn,
-    /// These are put in, beside the build's own.
-    Are(&'a [(String, String)]),
-}
-
 /// Compiles an upload; conditions and branches are decided by the build as it is now.
 pub(crate) fn compile_in(
     text: &str,
@@ -294,38 +287,5 @@ pub(crate) fn compile_in(
     variables: Variables<'_>,
     build: &BuildRow,
 ) -> Result<Compiled, String> {
-    let id = build.id.to_string();
-    let repository = match &build.origin {
-        Source::Git { repository, .. } => repository.as_str(),
-        Source::Tree { .. } | Source::Empty => "",
-    };
-    let known = Known {
-        id: &id,
-        number: Some(build.number),
-        branch: &build.branch,
-        commit: &build.commit,
-        tag: build.tag.as_deref().unwrap_or_default(),
-        message: &build.message,
-        source: "api",
-        creator: &build.creator.name,
-        pipeline: &build.pipeline,
-        repository,
-        env: &build.env,
-    };
-    let context = known.context().map_err(|error| error.to_string())?;
-    let (interpolated, variables) = match variables {
-        Variables::AreIn => (true, &[][..]),
-        Variables::Are(variables) => (false, variables),
-    };
-    let mut standard_env = vec![("BUILDKITE_BRANCH".to_owned(), build.branch.clone())];
-    standard_env.extend_from_slice(variables);
-    let inputs = Inputs {
-        build_env: &build.env,
-        standard_env: &standard_env,
-        interpolated,
-        context: Some(&context),
-        served: Some(SERVED),
-        ..Inputs::default()
-    };
-    Ok(compile_with(text, file, &inputs))
+    Facts::of(build).compile_in(text, file, variables).map_err(|error| error.to_string())
 }

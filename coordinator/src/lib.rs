@@ -12,6 +12,7 @@
 //! | [`oidc`] | tokens that say who a job is |
 //! | [`api`], `http` | what clients speak |
 //! | [`definitions`] | pipelines' texts as their repositories have them |
+//! | `facts` | what a pipeline is compiled with |
 //! | `last_use` | when tokens were last used |
 //! | `retention` | deleting what is past its time |
 //! | [`config`], [`run`] | a whole coordinator |
@@ -23,6 +24,7 @@ pub mod clock;
 pub mod config;
 pub mod definitions;
 pub mod desk;
+mod facts;
 pub mod fleet;
 mod http;
 pub mod job_desk;

@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::{broadcast, watch as latest};
 use windlass_coordinator_core::effect::{AgentState, Progress};
-use windlass_coordinator_core::row::{AgentRow, Change, PoolRow, Rows, TokenRow};
+use windlass_coordinator_core::row::{AgentRow, Change, PipelineRow, PoolRow, Rows, TokenRow};
 use windlass_coordinator_store::{EventSeq, Seq, StoredEvent};
 use windlass_protocol::{AgentId, BuildId, TokenId, limits};
 
@@ -33,6 +33,7 @@ pub struct Views {
 #[derive(Debug, Default)]
 struct State {
     seq: Seq,
+    pipelines: BTreeMap<String, PipelineRow>,
     pools: BTreeMap<String, PoolRow>,
     agents: BTreeMap<AgentId, AgentRow>,
     agent_states: BTreeMap<AgentId, AgentState>,
@@ -64,6 +65,7 @@ impl Views {
     /// Starts again from what the store holds. Volatile progress is forgotten; agents tell it again.
     pub fn reset(&self, rows: &Rows, seq: Seq) {
         let mut state = self.write();
+        state.pipelines.clone_from(&rows.pipelines);
         state.pools.clone_from(&rows.pools);
         state.agents.clone_from(&rows.agents);
         state.tokens.clone_from(&rows.tokens);
@@ -143,6 +145,18 @@ impl Views {
         let _open = self.online.subscribe().wait_for(|online| *online > 0).await.is_ok();
     }
 
+    /// All registered pipelines, by name.
+    #[must_use]
+    pub fn pipelines(&self) -> Vec<PipelineRow> {
+        self.read().pipelines.values().cloned().collect()
+    }
+
+    /// One registered pipeline.
+    #[must_use]
+    pub fn pipeline(&self, name: &str) -> Option<PipelineRow> {
+        self.read().pipelines.get(name).cloned()
+    }
+
     /// All pools, by name.
     #[must_use]
     pub fn pools(&self) -> Vec<PoolRow> {
@@ -194,6 +208,7 @@ impl State {
     /// What a change means for what is shown. Builds, jobs and attempts are read from the store.
     fn apply(&mut self, seq: Seq, place: &mut u32, change: &Change) {
         match change {
+            Change::Pipeline(row) => drop(self.pipelines.insert(row.name.clone(), (**row).clone())),
             Change::Pool(row) => drop(self.pools.insert(row.name.clone(), (**row).clone())),
             Change::Token(row) => drop(self.tokens.insert(row.id, (**row).clone())),
             Change::Agent(row) if row.gone.is_some() => {

@@ -110,6 +110,10 @@ typed_id!(
     /// A join token or an API token (its public part).
     TokenId
 );
+typed_id!(
+    /// A registered pipeline.
+    PipelineId
+);
 
 /// Makes UUIDv7 ids from the time it is given and a seeded generator (xoshiro256++), so that a core that owns one
 /// stays deterministic: same seed and same times, same ids.
@@ -195,6 +199,11 @@ impl IdSource {
     /// The next token's public id.
     pub fn token(&mut self, at: WallMs) -> TokenId {
         TokenId(self.next_bytes(at))
+    }
+
+    /// The next registered pipeline's id.
+    pub fn pipeline(&mut self, at: WallMs) -> PipelineId {
+        PipelineId(self.next_bytes(at))
     }
 }
 

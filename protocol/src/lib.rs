@@ -40,7 +40,7 @@ pub mod version;
 
 pub use cause::{Cause, CauseKind};
 pub use digest::Digest;
-pub use id::{AgentId, AnnotationId, AttemptId, BuildId, IdSource, JobId, TokenId};
+pub use id::{AgentId, AnnotationId, AttemptId, BuildId, IdSource, JobId, PipelineId, TokenId};
 pub use namespace::{Namespace, Trust};
 pub use secret::Secret;
 pub use time::{Instant64, Now, WallMs};

@@ -239,6 +239,9 @@ pub const POOLS_MAX: usize = 1_000;
 /// Tokens of both kinds that are not past.
 pub const TOKENS_MAX: usize = 10_000;
 
+/// Registered pipelines; each row is in memory, without its definition.
+pub const PIPELINES_MAX: usize = 10_000;
+
 /// Queues that one pool serves.
 pub const QUEUES_PER_POOL_MAX: usize = 100;
 

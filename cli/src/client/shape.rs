@@ -137,6 +137,34 @@ pub(crate) struct Admitted {
     pub(crate) gone: Option<String>,
 }
 
+/// A registered pipeline.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Pipeline {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) description: String,
+    pub(crate) repository: Option<String>,
+    pub(crate) default_branch: String,
+    pub(crate) file: Option<String>,
+    pub(crate) definition_digest: Option<String>,
+    pub(crate) protected_refs: Vec<String>,
+    pub(crate) env: serde_json::Map<String, Value>,
+    pub(crate) timeout_in_minutes: Option<u64>,
+    pub(crate) created_at: String,
+}
+
+impl Pipeline {
+    /// Where its definition comes from, in few words.
+    pub(crate) fn definition(&self) -> String {
+        match (&self.definition_digest, &self.file) {
+            (Some(_), _) => "kept by the server".to_owned(),
+            (None, Some(file)) => file.clone(),
+            (None, None) => "in the source".to_owned(),
+        }
+    }
+}
+
 /// A piece of a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]

@@ -1,8 +1,9 @@
-//! `windlass pipeline`: what can be known without a build.
+//! `windlass pipeline`: what can be known without a build, and the pipelines that the server knows by name.
 
 mod check;
 mod eval;
 mod graph;
+mod registry;
 mod render;
 
 use clap::Subcommand;
@@ -21,6 +22,14 @@ pub(crate) enum PipelineCommand {
     Render(render::RenderArguments),
     /// Evaluate the expression of an `if`.
     Eval(eval::EvalArguments),
+    /// Register a pipeline with the server.
+    Create(Box<registry::CreateArguments>),
+    /// Change a registered pipeline, for builds from now on.
+    Update(Box<registry::UpdateArguments>),
+    /// List registered pipelines.
+    List(registry::ListArguments),
+    /// Show a registered pipeline.
+    Show(registry::ShowArguments),
 }
 
 /// Runs one of them.
@@ -30,5 +39,9 @@ pub(crate) async fn run(command: &PipelineCommand, ui: &Ui) -> Result<Code, Fail
         PipelineCommand::Graph(arguments) => graph::graph(arguments, ui),
         PipelineCommand::Render(arguments) => render::render(arguments, ui),
         PipelineCommand::Eval(arguments) => eval::eval(arguments, ui),
+        PipelineCommand::Create(arguments) => registry::create(arguments, ui).await,
+        PipelineCommand::Update(arguments) => registry::update(arguments, ui).await,
+        PipelineCommand::List(arguments) => registry::list_all(arguments, ui).await,
+        PipelineCommand::Show(arguments) => registry::show(arguments, ui).await,
     }
 }

@@ -108,10 +108,12 @@ impl Core {
             self.idempotency.insert(key, row.clone());
             self.book.idempotency.push(row);
         }
+        let (registered, pipeline_env) = self.registered(&submit.pipeline, submit.graph.env);
         let row = BuildRow {
             id,
             number,
             pipeline: submit.pipeline,
+            registered,
             state: BuildState::Creating,
             branch: submit.branch,
             commit: submit.commit,
@@ -125,7 +127,7 @@ impl Core {
             meta_data: submit.meta_data,
             supersede: submit.graph.supersede,
             groups: submit.graph.groups,
-            pipeline_env: submit.graph.env,
+            pipeline_env,
             notify: submit.graph.notify,
             blocked: None,
             unblocker: None,
@@ -357,7 +359,8 @@ impl Core {
             bound("bytes of an idempotency key", key.len(), limits::IDEMPOTENCY_KEY_MAX_BYTES)?;
         }
         check_meta_data(&submit.meta_data)?;
-        check_nodes(&submit.graph.nodes, env(&submit.env) + env(&submit.graph.env))?;
+        let beneath = self.pipelines.get(&submit.pipeline).map_or(0, |pipeline| env(&pipeline.env));
+        check_nodes(&submit.graph.nodes, env(&submit.env) + env(&submit.graph.env) + beneath)?;
         served::check(&submit.graph)?;
         check_graph(&submit.graph)
     }

@@ -69,6 +69,20 @@ pub enum Rejected {
         /// Which field differs.
         field: &'static str,
     },
+    /// A pipeline is registered by this name.
+    #[error("the pipeline `{0}` is registered already")]
+    PipelineExists(String),
+    /// No pipeline is registered by this name.
+    #[error("no pipeline `{0}` is registered")]
+    NoSuchPipeline(String),
+    /// What is said of a pipeline is nothing that one can have.
+    #[error("{what}: {why}")]
+    Setting {
+        /// Of what.
+        what: &'static str,
+        /// What it takes.
+        why: String,
+    },
     /// There is no such pool.
     #[error("there is no pool `{0}`")]
     NoSuchPool(String),

@@ -2,9 +2,9 @@
 
 use windlass_protocol::job::{Epoch, Outcome};
 use windlass_protocol::message::{Health, Hello};
-use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, TokenId};
+use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, PipelineId, TokenId};
 
-use crate::row::{Actor, BuildRows, Joining, NewToken, Speech, Submit, Upload};
+use crate::row::{Actor, BuildRows, Joining, NewToken, PipelineChange, Speech, Submit, Upload};
 
 /// Whom to answer: the shell's own number for a waiting request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -152,6 +152,22 @@ pub enum Request {
     },
     /// What a job says to its own build.
     Speak(Box<Speech>),
+    /// Register a pipeline: the defaults, and what is said of it.
+    CreatePipeline {
+        /// Made by the shell.
+        id: PipelineId,
+        /// Nobody has registered it.
+        name: String,
+        /// What is not as it is by default.
+        change: Box<PipelineChange>,
+    },
+    /// Say something of a registered pipeline anew. Builds that are made already go on as they are.
+    UpdatePipeline {
+        /// Which.
+        name: String,
+        /// What.
+        change: Box<PipelineChange>,
+    },
     /// Make a token.
     CreateToken(Box<NewToken>),
     /// Take a token back; its agents stay unless `and_agents` (F5).

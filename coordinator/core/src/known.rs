@@ -23,6 +23,10 @@ pub struct Known<'a> {
     pub creator: &'a str,
     /// Its pipeline.
     pub pipeline: &'a str,
+    /// The registered pipeline's.
+    pub pipeline_id: &'a str,
+    /// The registered pipeline's.
+    pub default_branch: &'a str,
     /// Where its source comes from.
     pub repository: &'a str,
     /// The build's own variables.
@@ -46,6 +50,8 @@ impl Known<'_> {
             ("build.creator.name", self.creator),
             ("pipeline.slug", self.pipeline),
             ("pipeline.name", self.pipeline),
+            ("pipeline.id", self.pipeline_id),
+            ("pipeline.default_branch", self.default_branch),
             ("pipeline.repository", self.repository),
         ] {
             let value = if text.is_empty() { Value::Null } else { Value::Text(text.to_owned()) };
@@ -67,11 +73,19 @@ mod tests {
     #[test]
     fn conditions_see_the_build_and_its_variables() {
         let env = [("DEPLOY".to_owned(), "yes".to_owned())];
-        let known = Known { branch: "main", source: "api", pipeline: "web", env: &env, ..Known::default() };
+        let known = Known {
+            branch: "main",
+            source: "api",
+            pipeline: "web",
+            default_branch: "main",
+            env: &env,
+            ..Known::default()
+        };
         let context = known.context().unwrap();
         for (condition, holds) in [
             ("build.branch == 'main' && pipeline.slug == 'web'", true),
             ("build.env('DEPLOY') == 'yes'", true),
+            ("build.branch == pipeline.default_branch", true),
             ("build.tag != null", false),
             ("build.number == 7", false),
         ] {

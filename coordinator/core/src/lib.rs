@@ -15,6 +15,7 @@
 //! | [`invariant`] | what must always hold |
 //! | `state`, `load` | the core's data, its face, and how it comes from rows |
 //! | `request`, `build`, `upload`, `cancel`, `retry`, `token` | what clients ask for |
+//! | `registry` | pipelines by name |
 //! | `hello`, `event`, `lease`, `result` | what agents say, and the rights that they hold |
 //! | `agent`, `slot`, `silence`, `zone`, `drain`, `absence` | who is here, what each takes, and how one stops taking |
 //! | `deps`, `gate`, `concurrency`, `settle` | from jobs that end to jobs that may run, and to ends of builds |
@@ -45,6 +46,7 @@ mod meta_data;
 mod place;
 pub mod policy;
 mod queue;
+mod registry;
 mod request;
 mod result;
 mod retry;

@@ -25,6 +25,7 @@ impl Core {
             now,
             meta: rows.meta,
             numbers: rows.pipeline_numbers,
+            pipelines: rows.pipelines,
             builds: BTreeMap::new(),
             jobs: BTreeMap::new(),
             attempts: BTreeMap::new(),

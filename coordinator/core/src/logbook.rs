@@ -13,6 +13,7 @@ use crate::state::Core;
 pub(crate) struct Logbook {
     pub(crate) definitions: Vec<(Digest, String)>,
     pub(crate) numbers: BTreeSet<String>,
+    pub(crate) pipelines: BTreeSet<String>,
     pub(crate) pools: BTreeSet<String>,
     pub(crate) tokens: BTreeSet<TokenId>,
     pub(crate) agents: BTreeSet<AgentId>,
@@ -46,6 +47,8 @@ impl Core {
             let last = self.numbers.get(&pipeline).copied().unwrap_or_default();
             changes.push(Change::PipelineNumber { pipeline, last });
         }
+        let pipelines = book.pipelines.iter().filter_map(|name| self.pipelines.get(name));
+        changes.extend(pipelines.map(|row| Change::Pipeline(Box::new(row.clone()))));
         let pools = book.pools.iter().filter_map(|name| self.pools.get(name));
         changes.extend(pools.map(|row| Change::Pool(Box::new(row.clone()))));
         let tokens = book.tokens.iter().filter_map(|id| self.tokens.get(id));

@@ -52,6 +52,8 @@ impl Core {
             }
             Request::Speak(speech) => self.speak(actor, *speech)?,
             Request::SetMetaData { build, by, values } => self.write_meta_data(actor, build, by, values)?,
+            Request::CreatePipeline { id, name, change } => self.create_pipeline(actor, id, &name, *change)?,
+            Request::UpdatePipeline { name, change } => self.update_pipeline(actor, &name, *change)?,
             Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
             Request::DrainAgents { agents, deadline_ms } => {
                 self.known(&agents)?;

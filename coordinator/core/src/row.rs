@@ -3,6 +3,8 @@
 //! A row is plain data in the words of the interface. Loading the rows gives the same core again (I11); whatever is
 //! not in a row is volatile by design: connections, beats, and progress that agents tell anew after a restart.
 
+mod pipeline;
+mod refused;
 mod speech;
 
 use std::collections::BTreeMap;
@@ -17,6 +19,8 @@ use windlass_protocol::{
     AgentId, AnnotationId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, TokenId, Trust, WallMs,
 };
 
+pub use self::pipeline::{DEFAULT_BRANCH, PipelineChange, PipelineRow, Registered};
+pub use self::refused::JobRefused;
 pub use self::speech::{Annotate, Annotation, AnnotationStyle, Said, Speech, StepChange};
 use crate::terms::JoinTerms;
 
@@ -59,6 +63,19 @@ pub enum BuildSource {
     Trigger,
     /// A schedule.
     Schedule,
+}
+
+impl BuildSource {
+    /// In Buildkite's words (reference 17.2).
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Cli | Self::Api => "api",
+            Self::Webhook => "webhook",
+            Self::Trigger => "trigger_job",
+            Self::Schedule => "schedule",
+        }
+    }
 }
 
 /// A build's state, in Buildkite's words (reference 16.2).
@@ -219,6 +236,9 @@ pub struct BuildRow {
     pub pipeline: String,
     /// Its state.
     pub state: BuildState,
+    /// What its pipeline was registered with; `None` where nobody had registered it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registered: Option<Registered>,
     /// For people; may be empty.
     pub branch: String,
     /// A commit id or `HEAD`; may be empty.
@@ -238,7 +258,7 @@ pub struct BuildRow {
     pub namespace: Namespace,
     /// As submitted.
     pub env: Vec<(String, String)>,
-    /// The pipeline's own, which lie beneath those (reference 17.1).
+    /// The pipeline's own, as it is registered and as its definition says, which lie beneath those (reference 17.1).
     #[serde(default)]
     pub pipeline_env: Vec<(String, String)>,
     /// As submitted, and as jobs set it.
@@ -743,6 +763,8 @@ pub enum Change {
         last: u64,
     },
     /// Insert or replace.
+    Pipeline(Box<PipelineRow>),
+    /// Insert or replace.
     Build(Box<BuildRow>),
     /// Insert or replace.
     Job(Box<JobRow>),
@@ -804,6 +826,8 @@ pub struct Rows {
     pub meta: MetaRow,
     /// Each pipeline's last build number.
     pub pipeline_numbers: BTreeMap<String, u64>,
+    /// Registered pipelines by name.
+    pub pipelines: BTreeMap<String, PipelineRow>,
     /// Builds that have not ended.
     pub builds: BTreeMap<BuildId, BuildRow>,
     /// Their jobs.
@@ -938,48 +962,4 @@ pub struct Usage {
     pub capacity: Resources,
     /// Taken.
     pub used: Resources,
-}
-
-/// Why a job cannot be retried or canceled.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum JobRefused {
-    /// It has not ended.
-    #[error("it has not ended")]
-    NotEnded,
-    /// It has ended.
-    #[error("it has already ended")]
-    Ended,
-    /// Its step does not allow it.
-    #[error("its step does not allow a retry{}", .reason.as_deref().map(|r| format!(": {r}")).unwrap_or_default())]
-    NotAllowed {
-        /// As the step says.
-        reason: Option<String>,
-    },
-    /// It is no command.
-    #[error("only command steps can be retried")]
-    NotACommand,
-    /// It is no gate.
-    #[error("only block and input steps can be unblocked")]
-    NotAGate,
-    /// What it depends on is not done.
-    #[error("it is not reached yet: what it depends on is not done")]
-    NotReached,
-    /// Somebody was there before.
-    #[error("it was unblocked already, by {by}")]
-    Unblocked {
-        /// Who.
-        by: String,
-    },
-    /// The gate is for others.
-    #[error("only {} may unblock it", .teams.join(", "))]
-    NotAllowedHere {
-        /// Who may.
-        teams: Vec<String>,
-    },
-    /// Its build was canceled.
-    #[error("its build was canceled")]
-    BuildCanceled,
-    /// It has had all attempts that a job may have.
-    #[error("it has had all the attempts that a job may have")]
-    TooManyAttempts,
 }

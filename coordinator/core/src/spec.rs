@@ -4,7 +4,7 @@ use windlass_protocol::job::JobSpec;
 use windlass_protocol::{AttemptId, JobId};
 
 use crate::concurrency::runs_alone;
-use crate::row::{BuildRow, BuildSource, JobRow};
+use crate::row::{BuildRow, JobRow};
 use crate::state::Core;
 
 impl Core {
@@ -46,10 +46,11 @@ impl Core {
         })
     }
 
-    /// How long a job's command may run: its own timeout, else the default, never more than the longest.
+    /// How long a job's command may run: its own timeout, else its pipeline's, else the default, never more than the longest.
     pub(crate) fn timeout_ms(&self, job: JobId) -> u64 {
         let own = self.command(job).and_then(|command| command.timeout_ms);
-        own.unwrap_or(self.policy.timeout_default_ms).min(self.policy.timeout_max_ms)
+        let registered = || self.builds.get(&self.jobs.get(&job)?.row.build)?.row.registered.as_ref()?.timeout_ms;
+        own.or_else(registered).unwrap_or(self.policy.timeout_default_ms).min(self.policy.timeout_max_ms)
     }
 }
 
@@ -69,12 +70,6 @@ fn standard_env(
     timeout_ms: u64,
     attempt: AttemptId,
 ) -> Vec<(String, String)> {
-    let source = match build.source {
-        BuildSource::Cli | BuildSource::Api => "api",
-        BuildSource::Webhook => "webhook",
-        BuildSource::Trigger => "trigger_job",
-        BuildSource::Schedule => "schedule",
-    };
     let mut env: Vec<(&str, String)> = vec![
         ("CI", "true".to_owned()),
         ("BUILDKITE", "true".to_owned()),
@@ -86,7 +81,7 @@ fn standard_env(
         ("BUILDKITE_COMMIT", build.commit.clone()),
         ("BUILDKITE_MESSAGE", build.message.clone()),
         ("BUILDKITE_PULL_REQUEST", "false".to_owned()),
-        ("BUILDKITE_SOURCE", source.to_owned()),
+        ("BUILDKITE_SOURCE", build.source.word().to_owned()),
         ("BUILDKITE_PIPELINE_NAME", build.pipeline.clone()),
         ("BUILDKITE_PIPELINE_SLUG", build.pipeline.clone()),
         ("BUILDKITE_JOB_ID", attempt.to_string()),
@@ -107,6 +102,12 @@ fn standard_env(
         env.push(("BUILDKITE_UNBLOCKER_ID", unblocker.name.clone()));
         env.push(("BUILDKITE_UNBLOCKER_EMAIL", String::new()));
         env.push(("BUILDKITE_UNBLOCKER_TEAMS", String::new()));
+    }
+    if let Some(pipeline) = &build.registered {
+        env.push(("BUILDKITE_PIPELINE_ID", pipeline.id.to_string()));
+        env.push(("BUILDKITE_PIPELINE_DEFAULT_BRANCH", pipeline.default_branch.clone()));
+        // Where the source is a repository, its agent says which.
+        env.push(("BUILDKITE_REPO", pipeline.repository.clone().unwrap_or_default()));
     }
     let group = job.node.place.group.and_then(|group| build.groups.get(usize::try_from(group).ok()?));
     if let Some(group) = group {

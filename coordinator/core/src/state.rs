@@ -14,7 +14,9 @@ use crate::input::{ConnId, Input};
 use crate::logbook::Logbook;
 use crate::policy::Policy;
 use crate::queue::{Queue, ShapeId, Ticket};
-use crate::row::{AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, MetaRow, PoolRow, Rows, TokenRow};
+use crate::row::{
+    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, MetaRow, PipelineRow, PoolRow, Rows, TokenRow,
+};
 use crate::timer::{Timer, Timers};
 use crate::zone::{Bearing, Zone};
 
@@ -26,6 +28,8 @@ pub struct Core {
     pub(crate) now: Now,
     pub(crate) meta: MetaRow,
     pub(crate) numbers: BTreeMap<String, u64>,
+    /// Registered ones by name.
+    pub(crate) pipelines: BTreeMap<String, PipelineRow>,
     pub(crate) builds: BTreeMap<BuildId, Build>,
     /// Boxed, so that the tree's nodes stay small: a million jobs are looked up often.
     pub(crate) jobs: BTreeMap<JobId, Box<Job>>,
@@ -237,6 +241,7 @@ impl Core {
         Rows {
             meta: self.meta,
             pipeline_numbers: self.numbers.clone(),
+            pipelines: self.pipelines.clone(),
             builds: self.builds.iter().map(|(id, build)| (*id, build.row.clone())).collect(),
             jobs: self.jobs.iter().map(|(id, job)| (*id, job.row.clone())).collect(),
             attempts: self.attempts.clone(),

@@ -16,9 +16,19 @@ pub(crate) struct Definition {
     pub(crate) text: String,
 }
 
-/// Reads the pipeline of a tree. Blocks on the disk.
-pub(crate) fn of_tree(store: &Store, namespace: &Namespace, root: &Digest) -> Result<Definition, Problem> {
+/// Reads the pipeline of a tree, where `file` says or else where it is always looked for. Blocks on the disk.
+pub(crate) fn of_tree(
+    store: &Store,
+    namespace: &Namespace,
+    root: &Digest,
+    file: Option<&str>,
+) -> Result<Definition, Problem> {
     let tree = Tree { store, namespace };
+    if let Some(file) = file {
+        let digest = tree.file(root, file)?;
+        let absent = || invalid(format!("the source has no {file}, where the pipeline is registered to be"));
+        return tree.text(file, &digest.ok_or_else(absent)?);
+    }
     let mut there = BTreeMap::new();
     for path in [OWN].into_iter().chain(BUILDKITE) {
         there.extend(tree.file(root, path)?.map(|digest| (path, digest)));

@@ -26,6 +26,10 @@ use super::problem;
         super::meta_data::list,
         super::meta_data::show,
         super::meta_data::set,
+        super::pipeline::list,
+        super::pipeline::show,
+        super::pipeline::create,
+        super::pipeline::update,
         super::submit::submit,
         super::submit::rebuild,
         super::event::stream,
@@ -82,7 +86,7 @@ impl Modify for Common {
             .content("application/problem+json", Content::new(Some(RefOr::Ref(schema))));
         let response = response.build();
         for item in document.paths.paths.values_mut() {
-            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.head];
+            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.head];
             for operation in operations.into_iter().flatten() {
                 operation.responses.responses.insert("default".to_owned(), RefOr::T(response.clone()));
             }

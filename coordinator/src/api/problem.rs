@@ -57,6 +57,8 @@ kinds! {
     MethodNotAllowed = METHOD_NOT_ALLOWED, "method-not-allowed", "The path has no such method";
     /// Its state does not allow it.
     Conflict = CONFLICT, "conflict", "Its state does not allow this";
+    /// Another pipeline has the name.
+    PipelineExists = CONFLICT, "pipeline-exists", "A pipeline of this name is registered";
     /// A token contradicts a pool.
     PoolConflict = CONFLICT, "pool-conflict", "The pool exists and is described otherwise";
     /// A body past its limit.
@@ -248,7 +250,14 @@ impl From<&Rejected> for Problem {
             Rejected::Limit { .. } => Kind::LimitReached,
             Rejected::Graph(_) => Kind::PipelineInvalid,
             Rejected::PoolConflict { .. } => Kind::PoolConflict,
-            Rejected::NoSuchPool(_) | Rejected::NoSuchToken(_) | Rejected::NoSuchAgent(_) => Kind::NotFound,
+            Rejected::PipelineExists(_) => Kind::PipelineExists,
+            Rejected::Setting { what, why } => {
+                return Self::invalid(rejected.to_string()).with_errors(vec![json!({ "field": what, "message": why })]);
+            }
+            Rejected::NoSuchPipeline(_)
+            | Rejected::NoSuchPool(_)
+            | Rejected::NoSuchToken(_)
+            | Rejected::NoSuchAgent(_) => Kind::NotFound,
             Rejected::Join(_)
             | Rejected::VoidConnection(_)
             | Rejected::NoLease(_)

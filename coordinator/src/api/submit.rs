@@ -14,11 +14,9 @@ use utoipa::ToSchema;
 use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::known::Known;
-use windlass_coordinator_core::row::{BuildSource, Scope, Submit};
-use windlass_coordinator_core::served::SERVED;
+use windlass_coordinator_core::row::{BuildSource, PipelineRow, Registered, Scope, Submit};
+use windlass_pipeline::Compiled;
 use windlass_pipeline::graph::{Edge, Graph};
-use windlass_pipeline::{Compiled, Inputs, compile_with};
 use windlass_protocol::host::now;
 use windlass_protocol::job::Source;
 use windlass_protocol::limits::{
@@ -35,12 +33,7 @@ use super::problem::{Kind, Problem};
 use super::shape::Build;
 use crate::definitions::Wanted;
 use crate::desk::DeskError;
-
-/// The file's name in diagnostics where the text came without one.
-const UNNAMED: &str = "pipeline.yml";
-
-/// A pipeline whose text has this name in it may say its build's number.
-const NUMBER: &str = "BUILDKITE_BUILD_NUMBER";
+use crate::facts::{Facts, UNNAMED, beneath, says_number};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -118,6 +111,8 @@ type Remembered = ((TokenId, String), Digest);
 /// A build on its way to the core, without its graph.
 struct Draft {
     pipeline: String,
+    /// As it is registered, if it is.
+    registered: Option<PipelineRow>,
     definition: Option<Definition>,
     origin: Source,
     branch: String,
@@ -155,7 +150,7 @@ pub(crate) async fn submit(
 ) -> Result<Response, Problem> {
     caller.need(&[Scope::BuildsWrite])?;
     let idempotency = idempotency(&headers, &caller, &body.bytes)?;
-    let draft = draft(body.value, &caller, idempotency)?;
+    let draft = draft(&ground, body.value, &caller, idempotency)?;
     caller.need_place(&draft.pipeline, Some(&draft.branch))?;
     make(&ground, &caller, draft).await
 }
@@ -190,6 +185,7 @@ pub(crate) async fn rebuild(
     };
     let idempotency = idempotency(&headers, &caller, format!("rebuild {}", old.id).as_bytes())?;
     let draft = Draft {
+        registered: ground.fleet.views.pipeline(&old.pipeline),
         pipeline: old.pipeline,
         definition: Some(Definition { file: UNNAMED.to_owned(), text }),
         origin: old.origin,
@@ -217,11 +213,16 @@ fn idempotency(headers: &HeaderMap, caller: &Caller, body: &[u8]) -> Result<Opti
     Ok(Some(((caller.token, key.ok_or_else(bad)?.to_owned()), Digest::of(body))))
 }
 
-fn draft(new: NewBuild, caller: &Caller, idempotency: Option<((TokenId, String), Digest)>) -> Result<Draft, Problem> {
-    let origin = origin(new.origin, &new.branch)?;
-    let pipeline = new.pipeline.or_else(|| repository_name(&origin)).or_else(|| caller.pipeline.clone());
+fn draft(ground: &Ground, new: NewBuild, caller: &Caller, idempotency: Option<Remembered>) -> Result<Draft, Problem> {
+    let sent = new.origin.map(|sent| origin(sent, &new.branch)).transpose()?;
+    let pipeline = new.pipeline.or_else(|| repository_name(sent.as_ref()?)).or_else(|| caller.pipeline.clone());
     let pipeline = pipeline.ok_or_else(|| Problem::invalid("pipeline: say its name"))?;
     check_name(&pipeline)?;
+    let registered = ground.fleet.views.pipeline(&pipeline);
+    let origin = match sent {
+        Some(origin) => origin,
+        None => registered_origin(registered.as_ref(), &new.commit, &new.branch)?,
+    };
     let commit = match &origin {
         Source::Git { commit, .. } if new.commit.is_empty() => commit.clone(),
         Source::Git { .. } | Source::Tree { .. } | Source::Empty => new.commit,
@@ -234,6 +235,7 @@ fn draft(new: NewBuild, caller: &Caller, idempotency: Option<((TokenId, String),
     Ok(Draft {
         namespace: caller.namespace(&pipeline),
         pipeline,
+        registered,
         definition: new.definition.map(|text| Definition { file, text }),
         origin,
         branch,
@@ -253,8 +255,17 @@ fn draft(new: NewBuild, caller: &Caller, idempotency: Option<((TokenId, String),
     })
 }
 
-fn origin(origin: Option<Origin>, branch: &str) -> Result<Source, Problem> {
-    let Some(origin) = origin else { return Ok(Source::Empty) };
+/// Where the source is of a build that does not say it: in its pipeline's repository, if one is registered.
+fn registered_origin(pipeline: Option<&PipelineRow>, commit: &str, branch: &str) -> Result<Source, Problem> {
+    let Some((pipeline, repository)) = pipeline.and_then(|row| Some((row, row.repository.clone()?))) else {
+        return Ok(Source::Empty);
+    };
+    let branch = if branch.is_empty() { &pipeline.default_branch } else { branch };
+    let commit = if commit.is_empty() { "HEAD" } else { commit };
+    origin(Origin::Git { repository, commit: commit.to_owned(), branch: None }, branch)
+}
+
+fn origin(origin: Origin, branch: &str) -> Result<Source, Problem> {
     match origin {
         Origin::Tree { tree } => Ok(Source::Tree { digest: tree }),
         Origin::Git { repository, commit, branch: own } => {
@@ -282,7 +293,7 @@ fn origin(origin: Option<Origin>, branch: &str) -> Result<Source, Problem> {
 }
 
 /// Whether a URL has a password before its host. A name alone may stay: clone URLs of some servers have one.
-fn has_password(url: &str) -> bool {
+pub(crate) fn has_password(url: &str) -> bool {
     let authority = url.split_once("://").map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
     let userinfo = authority.and_then(|authority| authority.rsplit_once('@')).map(|(userinfo, _)| userinfo);
     userinfo.is_some_and(|userinfo| userinfo.contains(':'))
@@ -295,7 +306,7 @@ fn repository_name(origin: &Source) -> Option<String> {
 }
 
 /// A pipeline's name stands in paths and in `PIPELINE/NUMBER`.
-fn check_name(name: &str) -> Result<(), Problem> {
+pub(crate) fn check_name(name: &str) -> Result<(), Problem> {
     let bad = name.is_empty()
         || name.len() > NAME_MAX_BYTES
         || matches!(name, "." | "..")
@@ -321,34 +332,15 @@ pub(crate) fn variables(env: Map<String, Value>) -> Result<Vec<(String, String)>
     env.into_iter().map(variable).collect()
 }
 
-/// What interpolation sees beside the build's own variables (reference 17.1).
-fn standard_env(draft: &Draft, creator: &str) -> Vec<(String, String)> {
-    let source = "api";
-    let mut env = vec![
-        ("CI", "true"),
-        ("BUILDKITE", "true"),
-        ("BUILDKITE_BRANCH", &draft.branch),
-        ("BUILDKITE_COMMIT", &draft.commit),
-        ("BUILDKITE_MESSAGE", &draft.message),
-        ("BUILDKITE_TAG", draft.tag.as_deref().unwrap_or_default()),
-        ("BUILDKITE_PIPELINE_SLUG", &draft.pipeline),
-        ("BUILDKITE_PIPELINE_NAME", &draft.pipeline),
-        ("BUILDKITE_PULL_REQUEST", "false"),
-        ("BUILDKITE_SOURCE", source),
-        ("BUILDKITE_BUILD_CREATOR", creator),
-        ("WINDLASS", "true"),
-    ];
-    if let Source::Git { repository, .. } = &draft.origin {
-        env.push(("BUILDKITE_REPO", repository));
-    }
-    env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
 /// Finds pipeline and source, compiles, asks the core, and shows what came of it.
 ///
 /// A pipeline that says its build's number is compiled with the one that is next, and submitted for that one: where
 /// another submit of the pipeline was first, it is compiled again (docs/design/011).
 async fn make(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Response, Problem> {
+    let mut draft = draft;
+    if draft.definition.is_none() {
+        draft.definition = kept(ground, draft.registered.as_ref()).await?;
+    }
     let draft = from_repository(ground, draft).await?;
     let store = ground.fleet.store.clone();
     let found = blocking(move || resolve(&store, draft)).await?;
@@ -371,13 +363,24 @@ async fn make(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Response
     Err(Problem::new(Kind::Unavailable, "too many builds of this pipeline are submitted at once; try again"))
 }
 
+/// The definition that the server keeps of a pipeline.
+async fn kept(ground: &Ground, pipeline: Option<&PipelineRow>) -> Result<Option<Definition>, Problem> {
+    let Some((pipeline, digest)) = pipeline.and_then(|row| Some((row, row.definition?))) else { return Ok(None) };
+    let text = ground.fleet.reader.definition(digest).await?;
+    // It was replaced since its row was looked at.
+    let changed = || Problem::new(Kind::Unavailable, "the pipeline is being changed; try again");
+    let file = format!("{} (kept by the server)", pipeline.name);
+    Ok(Some(Definition { file, text: text.ok_or_else(changed)? }))
+}
+
 /// Reads the pipeline from the build's repository where the client did not send it. What is built is pinned to the commit
 /// that was read: a branch may move on before an agent checks it out.
 async fn from_repository(ground: &Ground, mut draft: Draft) -> Result<Draft, Problem> {
     let (None, Source::Git { repository, commit, branch }) = (&draft.definition, &draft.origin) else {
         return Ok(draft);
     };
-    if !ground.git_unregistered {
+    let registered = draft.registered.as_ref().filter(|row| row.repository.as_ref() == Some(repository));
+    if registered.is_none() && !ground.git_unregistered {
         let detail = "definition: send the pipeline's text, or register the pipeline with its repository \
                       (`windlass pipeline create`); it is not read from any other repository";
         return Err(Problem::new(Kind::PipelineInvalid, detail));
@@ -387,7 +390,9 @@ async fn from_repository(ground: &Ground, mut draft: Draft) -> Result<Draft, Pro
         branch: Some(branch.clone()).filter(|branch| !branch.is_empty()),
         tag: draft.tag.clone(),
         commit: Some(commit.clone()),
-        ..Wanted::default()
+        default_branch: registered.map(|row| row.default_branch.clone()),
+        file: registered.and_then(|row| row.file.clone()),
+        protected: registered.map(PipelineRow::protected).unwrap_or_default(),
     };
     let found = ground.definitions.read(wanted).await?;
     let (repository, branch) = (repository.clone(), branch.clone());
@@ -416,8 +421,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Problem> +
 
 /// The number to compile for; `None` where the pipeline does not say it.
 async fn next_number(ground: &Ground, found: &Found) -> Result<Option<u64>, Problem> {
-    let text = &found.definition.text;
-    if !text.contains(NUMBER) && !text.contains("build.number") {
+    if !says_number(&found.definition.text) {
         return Ok(None);
     }
     let pipeline = found.draft.pipeline.clone();
@@ -466,9 +470,13 @@ fn resolve(store: &windlass_cache::Store, mut draft: Draft) -> Result<Found, Pro
     }
     let definition = match (draft.definition.take(), &draft.origin) {
         (Some(definition), _) => definition,
-        (None, Source::Tree { digest }) => definition::of_tree(store, &draft.namespace, digest)?,
+        (None, Source::Tree { digest }) => {
+            let file = draft.registered.as_ref().and_then(|pipeline| pipeline.file.as_deref());
+            definition::of_tree(store, &draft.namespace, digest, file)?
+        }
         (None, Source::Git { .. } | Source::Empty) => {
-            let detail = "definition: send the pipeline's text, or an origin that has it";
+            let detail = "definition: send the pipeline's text, or an origin that has it, or have the server keep it \
+                          (`windlass pipeline update --definition FILE`)";
             return Err(Problem::new(Kind::PipelineInvalid, detail));
         }
     };
@@ -478,36 +486,25 @@ fn resolve(store: &windlass_cache::Store, mut draft: Draft) -> Result<Found, Pro
 /// Takes a while for large pipelines.
 fn compile(found: &Found, creator: &str, id: BuildId, number: Option<u64>) -> Result<Graph, Problem> {
     let Found { draft, definition } = found;
-    let mut standard_env = standard_env(draft, creator);
-    standard_env.extend(["BUILDKITE_BUILD_ID", "WINDLASS_BUILD_ID"].map(|name| (name.to_owned(), id.to_string())));
-    standard_env.extend(number.map(|number| (NUMBER.to_owned(), number.to_string())));
-    let repository = match &draft.origin {
-        Source::Git { repository, .. } => repository.as_str(),
-        Source::Tree { .. } | Source::Empty => "",
-    };
-    let id = id.to_string();
-    let known = Known {
-        id: &id,
+    let pipeline = draft.registered.as_ref();
+    let registered = pipeline.map(Registered::from);
+    let facts = Facts {
+        id,
         number,
+        pipeline: &draft.pipeline,
+        registered: registered.as_ref(),
+        beneath: beneath(pipeline),
         branch: &draft.branch,
         commit: &draft.commit,
-        tag: draft.tag.as_deref().unwrap_or_default(),
+        tag: draft.tag.as_deref(),
         message: &draft.message,
-        source: "api",
+        source: draft.source,
         creator,
-        pipeline: &draft.pipeline,
-        repository,
+        origin: &draft.origin,
         env: &draft.env,
     };
-    let context = known.context().map_err(|error| Problem::internal(&error))?;
-    let inputs = Inputs {
-        build_env: &draft.env,
-        standard_env: &standard_env,
-        context: Some(&context),
-        served: Some(SERVED),
-        ..Inputs::default()
-    };
-    let mut graph = graph_of(compile_with(&definition.text, &definition.file, &inputs))?;
+    let compiled = facts.compile(&definition.text, &definition.file).map_err(|error| Problem::internal(&error))?;
+    let mut graph = graph_of(compiled)?;
     if let Some(steps) = &draft.steps {
         graph = narrow(graph, steps)?;
     }

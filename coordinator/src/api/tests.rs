@@ -5,6 +5,7 @@ mod blobs;
 mod builds;
 mod document;
 mod gates;
+mod pipelines;
 mod refusals;
 mod scopes;
 mod streams;

@@ -17,7 +17,8 @@ use super::extract::{self, JsonBody};
 use super::problem::Problem;
 use super::shape::Build;
 use super::submit::{graph_of, variables};
-use crate::job_desk::{Variables, compile_in};
+use crate::facts::Variables;
+use crate::job_desk::compile_in;
 
 /// Steps to add.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -3,7 +3,7 @@
 //! Everything is what the coordinator knows of the attempt that asks, and nothing what the job says of itself.
 
 use serde_json::{Map, Value, json};
-use windlass_coordinator_core::row::{AttemptRow, BuildRow, BuildSource, JobRow};
+use windlass_coordinator_core::row::{AttemptRow, BuildRow, JobRow};
 use windlass_pipeline::graph::NodeKind;
 use windlass_protocol::limits::{OIDC_LIFETIME_DEFAULT_S, OIDC_LIFETIME_MAX_S};
 use windlass_protocol::{Trust, WallMs};
@@ -37,7 +37,8 @@ pub(super) const ALWAYS: &[&str] = &[
 ];
 
 /// Those that a job may ask for beside them; `agent_tag:NAME` is one for each tag of its agent.
-pub(super) const ASKED: &[&str] = &["agent_tag", "build_id", "pool", "queue_key", "windlass_job_id", "zone"];
+pub(super) const ASKED: &[&str] =
+    &["agent_tag", "build_id", "pipeline_id", "pool", "queue_key", "windlass_job_id", "zone"];
 
 /// What a job asks for.
 #[derive(Debug, Clone, Copy)]
@@ -131,12 +132,6 @@ pub(crate) fn claims(
 /// What every token says of its job.
 fn known(about: &About<'_>) -> Map<String, Value> {
     let About { build, job, attempt, .. } = about;
-    let source = match build.source {
-        BuildSource::Cli | BuildSource::Api => "api",
-        BuildSource::Webhook => "webhook",
-        BuildSource::Trigger => "trigger_job",
-        BuildSource::Schedule => "schedule",
-    };
     let all = [
         ("organization_slug", json!(ORGANIZATION)),
         ("pipeline_slug", json!(build.pipeline)),
@@ -144,7 +139,7 @@ fn known(about: &About<'_>) -> Map<String, Value> {
         ("build_branch", json!(build.branch)),
         ("build_tag", json!(build.tag)),
         ("build_commit", json!(build.commit)),
-        ("build_source", json!(source)),
+        ("build_source", json!(build.source.word())),
         ("step_key", json!(job.node.key)),
         // What the job knows as BUILDKITE_JOB_ID.
         ("job_id", json!(attempt.id)),
@@ -170,13 +165,17 @@ fn named(about: &About<'_>, known: &Map<String, Value>, name: &str) -> Result<Va
     };
     match name {
         "build_id" => Ok(json!(build.id)),
+        "pipeline_id" => match &build.registered {
+            Some(registered) => Ok(json!(registered.id)),
+            None => Err("the build's pipeline is not registered, and has no id".to_owned()),
+        },
         "pool" => Ok(json!(attempt.pool)),
         "queue_key" => Ok(json!(queue)),
         "windlass_job_id" => Ok(json!(job.id)),
         "zone" => Ok(json!(attempt.zone)),
         other => {
             let mut names: Vec<&str> = known.keys().map(String::as_str).collect();
-            names.extend(["agent_tag:NAME", "build_id", "pool", "queue_key", "windlass_job_id", "zone"]);
+            names.extend(["agent_tag:NAME", "build_id", "pipeline_id", "pool", "queue_key", "windlass_job_id", "zone"]);
             Err(format!("{other:?} is no claim: there are {}", names.join(", ")))
         }
     }

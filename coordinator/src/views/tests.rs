@@ -56,6 +56,7 @@ fn build() -> Change {
         id: BUILD,
         number: 1,
         pipeline: "web".to_owned(),
+        registered: None,
         state: BuildState::Running,
         branch: String::new(),
         commit: String::new(),

@@ -27,6 +27,7 @@ fn build(id: BuildId) -> BuildRow {
         id,
         number: 1,
         pipeline: "web".to_owned(),
+        registered: None,
         state: BuildState::Running,
         branch: "main".to_owned(),
         commit: "HEAD".to_owned(),

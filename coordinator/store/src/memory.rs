@@ -94,6 +94,12 @@ impl Memory {
             Change::PipelineNumber { pipeline, last } => {
                 self.rows.pipeline_numbers.insert(pipeline.clone(), *last);
             }
+            Change::Pipeline(row) => {
+                let before = self.rows.pipelines.insert(row.name.clone(), (**row).clone());
+                if let Some(definition) = before.and_then(|before| before.definition) {
+                    self.delete_definition(definition);
+                }
+            }
             Change::Build(row) => {
                 if self.rows.builds.insert(row.id, (**row).clone()).is_none() {
                     self.order.push(row.id);
@@ -151,11 +157,16 @@ impl Memory {
         self.events.retain(|(build, _), _| *build != id);
         self.annotations.retain(|_, (build, _)| *build != id);
         expired.builds.push(id);
-        if self.rows.builds.values().all(|other| other.definition != build.definition)
-            && self.definitions.remove(&build.definition).is_some()
-        {
+        if self.delete_definition(build.definition) {
             expired.definitions.push(build.definition);
         }
+    }
+
+    /// Deletes a pipeline's text if nobody names it any more.
+    fn delete_definition(&mut self, digest: Digest) -> bool {
+        let named = self.rows.builds.values().any(|build| build.definition == digest)
+            || self.rows.pipelines.values().any(|pipeline| pipeline.definition == Some(digest));
+        !named && self.definitions.remove(&digest).is_some()
     }
 }
 

@@ -38,6 +38,9 @@ impl Store {
             Change::Attempt(row) => {
                 rows.attempts.insert(row.id, *row);
             }
+            Change::Pipeline(row) => {
+                rows.pipelines.insert(row.name.clone(), *row);
+            }
             Change::Pool(row) => {
                 rows.pools.insert(row.name.clone(), *row);
             }

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, JobRow, JobState, Joining, NewToken, PoolRow, Said,
-    Speech, StepChange, Submit, TagPolicy, TokenGrant, Upload,
+    Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, JobRow, JobState, Joining, NewToken, PipelineChange,
+    PoolRow, Said, Speech, StepChange, Submit, TagPolicy, TokenGrant, Upload,
 };
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
 use windlass_pipeline::graph::NodeKind;
 use windlass_protocol::job::Source;
 use windlass_protocol::limits::{BUILD_EXPIRY_MS, LEASE_DEFAULT_MS};
-use windlass_protocol::{BuildId, Digest, JobId, Namespace, TokenId, Trust, WallMs};
+use windlass_protocol::{BuildId, Digest, JobId, Namespace, PipelineId, TokenId, Trust, WallMs};
 
 use super::graphs;
 use super::host::Host;
@@ -347,7 +347,7 @@ impl World {
         let jobs: Vec<JobId> = self.store.rows.jobs.keys().copied().collect();
         let (build, job) = (self.random.pick(&builds), self.random.pick(&jobs));
         let of_job = job.and_then(|job| Some((self.store.rows.jobs.get(&job)?.build, Some(job))));
-        match (self.random.below(22), build, job) {
+        match (self.random.below(23), build, job) {
             (0, Some(build), _) => {
                 self.ask(Request::CancelBuild { build, detail: "why not".to_owned() }, Asked::Once(None));
             }
@@ -373,6 +373,7 @@ impl World {
                 let values = [("key".to_owned(), value.to_owned())].into();
                 self.ask(Request::SetMetaData { build, by: None, values }, Asked::Once(None));
             }
+            (21, ..) => self.register_something(),
             (20, ..) => {
                 let uses = self.work.tokens.iter().map(|token| (*token, WallMs(WALL_MS + self.now))).collect();
                 self.ask(Request::NoteUses(uses), Asked::Once(None));
@@ -425,6 +426,22 @@ impl World {
                 append: self.random.thousandth(700),
             }),
         }
+    }
+
+    /// Somebody registers a pipeline, or changes one.
+    fn register_something(&mut self) {
+        let name = if self.random.thousandth(500) { "app" } else { "web" }.to_owned();
+        let change = Box::new(PipelineChange {
+            default_branch: Some(if self.random.thousandth(200) { "-x" } else { "trunk" }.to_owned()),
+            env: vec![("FROM".to_owned(), Some("registry".to_owned()))],
+            ..PipelineChange::default()
+        });
+        let request = if self.random.thousandth(500) {
+            Request::CreatePipeline { id: PipelineId::from_bytes(self.sixteen()), name, change }
+        } else {
+            Request::UpdatePipeline { name, change }
+        };
+        self.ask(request, Asked::Once(None));
     }
 
     fn meddle_with_tokens(&mut self) {

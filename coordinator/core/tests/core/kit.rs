@@ -136,6 +136,7 @@ impl Shell {
             }
             Change::Job(row) => drop(rows.jobs.insert(row.id, *row)),
             Change::Attempt(row) => drop(rows.attempts.insert(row.id, *row)),
+            Change::Pipeline(row) => drop(rows.pipelines.insert(row.name.clone(), *row)),
             Change::Pool(row) => drop(rows.pools.insert(row.name.clone(), *row)),
             Change::Agent(row) if row.gone.is_some() => drop(rows.agents.remove(&row.id)),
             Change::Agent(row) => drop(rows.agents.insert(row.id, *row)),

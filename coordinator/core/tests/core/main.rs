@@ -11,6 +11,7 @@ mod layers;
 mod life;
 mod meta_data;
 mod reference;
+mod registry;
 mod rules;
 mod speech;
 mod states;

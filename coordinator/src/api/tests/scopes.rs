@@ -25,12 +25,13 @@ const ALL: [Scope; 13] = [
 
 const READ: &[Scope] = &[Scope::BuildsRead, Scope::BuildsWrite, Scope::BuildsTrusted];
 const WRITE: &[Scope] = &[Scope::BuildsWrite, Scope::BuildsTrusted];
+const LOOK: &[Scope] = &[Scope::BuildsRead, Scope::BuildsWrite, Scope::BuildsTrusted, Scope::PipelinesWrite];
 const AGENTS: &[Scope] = &[Scope::AgentsRead, Scope::AgentsWrite, Scope::PoolsWrite];
 const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 37] = [
+const TABLE: [(&str, &str, &[Scope], bool); 41] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -43,6 +44,10 @@ const TABLE: [(&str, &str, &[Scope], bool); 37] = [
     ("GET", "/api/v1/builds/{id}/meta-data", READ, true),
     ("GET", "/api/v1/builds/{id}/meta-data/{key}", READ, true),
     ("PUT", "/api/v1/builds/{id}/meta-data", WRITE, true),
+    ("GET", "/api/v1/pipelines", LOOK, true),
+    ("POST", "/api/v1/pipelines", &[Scope::PipelinesWrite], true),
+    ("GET", "/api/v1/pipelines/{name}", LOOK, true),
+    ("PATCH", "/api/v1/pipelines/{name}", &[Scope::PipelinesWrite], true),
     ("GET", "/api/v1/pipelines/{name}/builds/{number}", READ, true),
     ("POST", "/api/v1/jobs/{id}/retry", WRITE, true),
     ("POST", "/api/v1/jobs/{id}/cancel", WRITE, true),
@@ -90,6 +95,7 @@ fn concrete(build: &serde_json::Value, token: &str, path: &str) -> (String, Stri
         .replace("{key}", "a/b");
     let body = match path.as_str() {
         "/api/v1/builds" => json!({ "pipeline": "web", "branch": "main", "definition": ONE_STEP }).to_string(),
+        "/api/v1/pipelines" => json!({ "name": "web" }).to_string(),
         upload if upload.ends_with("/pipeline") => json!({ "id": "u", "definition": ONE_STEP }).to_string(),
         "/api/v1/tokens" => json!({ "kind": "api", "scopes": ["admin"] }).to_string(),
         "/api/v1/blobs/missing" => json!({ "digests": [] }).to_string(),
@@ -139,6 +145,9 @@ async fn a_token_of_one_pipeline_or_branch_sees_and_touches_nothing_else() {
                 _ if !restricted => &[403],
                 "/api/v1/builds" if method == "GET" => &[200],
                 "/api/v1/builds" => &[403],
+                "/api/v1/pipelines" if method == "GET" => &[200],
+                "/api/v1/pipelines" => &[403],
+                "/api/v1/pipelines/{name}" if method == "PATCH" => &[403],
                 path if path.contains("blobs") && pipeline.is_none() => &[200, 201, 404],
                 path if path.contains("blobs") => &[403],
                 _ => &[404],

@@ -85,8 +85,9 @@ fn delete_build(conn: &Connection, build: [u8; 16], expired: &mut Expired) -> ru
     Ok(rows)
 }
 
-/// Deletes a pipeline's text if no build names it any more.
-fn delete_definition(conn: &Connection, digest: [u8; 32]) -> rusqlite::Result<bool> {
-    let sql = "DELETE FROM definitions WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM builds WHERE definition = ?1)";
+/// Deletes a pipeline's text if neither a build nor a registered pipeline names it any more.
+pub(super) fn delete_definition(conn: &Connection, digest: [u8; 32]) -> rusqlite::Result<bool> {
+    let sql = "DELETE FROM definitions WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM builds WHERE definition = ?1)
+        AND NOT EXISTS (SELECT 1 FROM registry WHERE definition = ?1)";
     Ok(conn.prepare_cached(sql)?.execute([digest])? > 0)
 }

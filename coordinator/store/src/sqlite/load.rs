@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, Params};
 use serde::de::DeserializeOwned;
 use windlass_coordinator_core::row::{
-    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, PoolRow, Rows, TokenRow,
+    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, PipelineRow, PoolRow, Rows, TokenRow,
 };
 
 use super::encode::{decode, fault_of, whole};
@@ -18,6 +18,8 @@ pub(super) fn load(conn: &mut Connection) -> Result<Rows, Fault> {
     let meta = transaction.query_row("SELECT json FROM meta WHERE id = 1", [], |row| row.get::<_, String>(0));
     rows.meta = decode("meta", &meta.map_err(|e| fault_of("load", e))?)?;
     rows.pipeline_numbers = pipeline_numbers(&transaction)?;
+    let pipelines: Vec<PipelineRow> = json_rows(&transaction, "pipeline", "SELECT json FROM registry", [])?;
+    rows.pipelines = pipelines.into_iter().map(|row| (row.name.clone(), row)).collect();
     let builds: Vec<BuildRow> = json_rows(&transaction, "build", "SELECT json FROM builds WHERE live = 1", [])?;
     rows.builds = builds.into_iter().map(|row| (row.id, row)).collect();
     let sql = "SELECT j.json FROM builds b JOIN jobs j ON j.build = b.id WHERE b.live = 1";

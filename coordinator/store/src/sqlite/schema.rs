@@ -30,10 +30,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { to: 2, up: |tx| tx.execute_batch(V2) },
     Migration { to: 3, up: |tx| tx.execute_batch(V3) },
     Migration { to: 4, up: |tx| tx.execute_batch(V4) },
+    Migration { to: 5, up: |tx| tx.execute_batch(V5) },
 ];
 
 /// The version that this Windlass writes.
-pub(crate) const SCHEMA_VERSION: u32 = 4;
+pub(crate) const SCHEMA_VERSION: u32 = 5;
 
 const V1: &str = "
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -88,8 +89,14 @@ CREATE INDEX builds_blocked ON builds (key) WHERE blocked = 1;
 CREATE TABLE holds (job BLOB PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
-/// Texts of annotations; all else of them stands in their build's row.
+/// Registered pipelines; `pipelines` has the last number of every name that ever had a build.
 const V4: &str = "
+CREATE TABLE registry (name TEXT PRIMARY KEY, definition BLOB, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX registry_definition ON registry (definition) WHERE definition IS NOT NULL;
+";
+
+/// Texts of annotations; all else of them stands in their build's row.
+const V5: &str = "
 CREATE TABLE annotations (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, build BLOB NOT NULL, text TEXT NOT NULL) STRICT;
 CREATE INDEX annotations_build ON annotations (build);
 ";

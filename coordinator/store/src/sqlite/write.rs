@@ -1,12 +1,13 @@
 //! One commit: the fence, the changes in order, the new position.
 
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 use windlass_coordinator_core::row::{
-    AgentRow, AttemptRow, AuditRow, BuildRow, Change, EventRow, IdempotencyRow, JobRow, MetaRow,
+    AgentRow, AttemptRow, AuditRow, BuildRow, Change, EventRow, IdempotencyRow, JobRow, MetaRow, PipelineRow,
 };
 use windlass_protocol::Digest;
 
 use super::encode::{encode, fault_of, int, name_of, whole};
+use super::expire::delete_definition;
 use crate::fault::Fault;
 use crate::store::{EventSeq, Seq, WriterEpoch};
 
@@ -68,6 +69,7 @@ fn apply(conn: &Connection, change: &Change) -> Result<(), Fault> {
             let sql = "INSERT INTO pipelines VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET last = excluded.last";
             execute(conn, sql, params![pipeline, int(*last)])
         }
+        Change::Pipeline(row) => write_pipeline(conn, row),
         Change::Build(row) => write_build(conn, row),
         Change::Job(row) => write_job(conn, row),
         Change::Attempt(row) => write_attempt(conn, row),
@@ -99,6 +101,22 @@ fn apply(conn: &Connection, change: &Change) -> Result<(), Fault> {
 
 fn write_meta(conn: &Connection, row: &MetaRow) -> Result<(), Fault> {
     execute(conn, "UPDATE meta SET json = ?1 WHERE id = 1", params![encode(row)?])
+}
+
+/// The definition that it had before goes if nobody else names it.
+fn write_pipeline(conn: &Connection, row: &PipelineRow) -> Result<(), Fault> {
+    let held = "SELECT definition FROM registry WHERE name = ?1 AND definition IS NOT NULL";
+    let read = conn.prepare_cached(held).and_then(|mut statement| statement.query_row([&row.name], |r| r.get(0)));
+    let before: Option<[u8; 32]> = read.optional().map_err(|e| fault_of("read a row", e))?;
+    let sql =
+        "INSERT INTO registry VALUES (?1, ?2, ?3) ON CONFLICT (name) DO UPDATE SET definition = excluded.definition,
+        json = excluded.json";
+    let definition = row.definition.map(|digest| *digest.as_bytes());
+    execute(conn, sql, params![row.name, definition, encode(row)?])?;
+    match before.filter(|before| definition != Some(*before)) {
+        Some(before) => delete_definition(conn, before).map(drop).map_err(|e| fault_of("delete a row", e)),
+        None => Ok(()),
+    }
 }
 
 /// Only what changes is in the update, so that the indexes of what does not are left alone.

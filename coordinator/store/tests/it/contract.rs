@@ -13,7 +13,7 @@ use windlass_protocol::{Digest, Trust, WallMs};
 
 use crate::rows::{
     agent, agent_id, annotation_id, attempt, attempt_id, build, build_id, definition, event, finish, fleet,
-    idempotency, job, job_id, submit, token_id,
+    idempotency, job, job_id, pipeline, registering, submit, token_id,
 };
 
 /// One store that can be closed and opened again, with its history.
@@ -56,6 +56,7 @@ suite! {
     history_gives_some_jobs_with_what_they_depend_on_and_nothing_else
     builds_are_listed_newest_first_by_filter_in_pages_without_gap_or_repetition
     slots_that_outlive_their_jobs_are_loaded_until_they_are_over
+    a_registered_pipeline_is_loaded_and_its_definition_is_kept_as_long_as_somebody_names_it
     events_are_numbered_by_commit_and_place_and_can_be_resumed
     the_audit_trail_is_paged_newest_first
     a_token_s_agents_are_found_newest_first_those_that_are_gone_among_them
@@ -100,6 +101,35 @@ fn what_was_committed_is_loaded_after_opening_again(bench: &mut dyn Bench) {
     assert_eq!((rows.pools.len(), rows.tokens.len(), rows.agents.len(), rows.idempotency.len()), (1, 1, 1, 2));
     assert_eq!(rows.idempotency[&idempotency(2).key], idempotency(2));
     assert_eq!(rows.jobs[&job_id(1)], job(1, 1, 0, &[1]));
+}
+
+fn a_registered_pipeline_is_loaded_and_its_definition_is_kept_as_long_as_somebody_names_it(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    let kept = |n| history.definition(definition(n).0).unwrap().is_some();
+    store.commit(epoch, &registering("web", Some(2))).unwrap();
+    store.commit(epoch, &registering("api", Some(4))).unwrap();
+    store.commit(epoch, &registering("bare", None)).unwrap();
+    let pipelines = store.load().unwrap().pipelines;
+    assert_eq!(
+        pipelines.into_values().collect::<Vec<_>>(),
+        [pipeline("api", Some(4)), pipeline("bare", None), pipeline("web", Some(2))]
+    );
+    // The last build that ran a definition is deleted; a pipeline keeps it still.
+    store.commit(epoch, &submit(4)).unwrap();
+    store.commit(epoch, &finish(4)).unwrap();
+    assert_eq!(store.expire(epoch, retention(2_000, 0, 9)).unwrap().definitions, []);
+    assert!(kept(4));
+    // A pipeline gives its definition up; a build has it still.
+    store.commit(epoch, &submit(6)).unwrap();
+    store.commit(epoch, &registering("web", Some(6))).unwrap();
+    assert_eq!((kept(2), kept(6)), (false, true), "nobody names the old one any more");
+    store.commit(epoch, &registering("web", Some(6))).unwrap();
+    assert!(kept(6), "set again to what it was");
+    store.commit(epoch, &registering("web", None)).unwrap();
+    assert!(kept(6), "build 6 runs it");
+    store.commit(epoch, &finish(6)).unwrap();
+    assert_eq!(store.expire(epoch, retention(2_000, 0, 9)).unwrap().definitions, [definition(6).0]);
+    assert_eq!((kept(4), kept(6)), (true, false));
 }
 
 fn finished_builds_leave_what_is_loaded_and_come_back_when_retried(bench: &mut dyn Bench) {

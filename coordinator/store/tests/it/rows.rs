@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use windlass_coordinator_core::row::{
     Actor, ActorKind, AgentRow, AttemptRow, AttemptState, AuditRow, BuildEvent, BuildRow, BuildSource, BuildState,
-    Change, EventRow, IdempotencyRow, JobRow, JobState, MetaRow, PoolRow, TagPolicy, TokenGrant, TokenRow,
+    Change, EventRow, IdempotencyRow, JobRow, JobState, MetaRow, PipelineRow, PoolRow, TagPolicy, TokenGrant, TokenRow,
 };
 use windlass_coordinator_core::terms::JoinTerms;
 use windlass_pipeline::graph::{Command, Node, NodeKind, Supersede};
 use windlass_protocol::job::{Epoch, Source};
-use windlass_protocol::{AgentId, AnnotationId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, Trust, WallMs};
+use windlass_protocol::{
+    AgentId, AnnotationId, AttemptId, BuildId, Digest, JobId, Namespace, PipelineId, TokenId, Trust, WallMs,
+};
 
 /// 16 bytes that rise with `n`, of a kind of their own.
 fn id(kind: u8, n: u64) -> [u8; 16] {
@@ -52,6 +54,7 @@ pub(crate) fn build(n: u64, state: BuildState) -> BuildRow {
         id: build_id(n),
         number: n,
         pipeline: "web".to_owned(),
+        registered: None,
         state,
         branch: if n.is_multiple_of(2) { "main" } else { "topic" }.to_owned(),
         commit: "HEAD".to_owned(),
@@ -79,6 +82,31 @@ pub(crate) fn build(n: u64, state: BuildState) -> BuildRow {
         finished_at: state.is_final().then_some(WallMs(1_000 + n)),
         definition: definition(n).0,
     }
+}
+
+/// A registered pipeline that keeps build `n`'s definition.
+pub(crate) fn pipeline(name: &str, n: Option<u64>) -> PipelineRow {
+    PipelineRow {
+        id: PipelineId::from_bytes(id(6, n.unwrap_or_default())),
+        name: name.to_owned(),
+        description: "for people".to_owned(),
+        repository: Some("https://git.example/web".to_owned()),
+        default_branch: "trunk".to_owned(),
+        file: None,
+        definition: n.map(|n| definition(n).0),
+        protected_refs: vec!["refs/tags/v*".to_owned()],
+        env: vec![("A".to_owned(), "1".to_owned())],
+        timeout_ms: Some(60_000),
+        created_by: actor(),
+        created_at: WallMs(1),
+        updated_at: WallMs(2),
+    }
+}
+
+/// What setting such a pipeline comes to.
+pub(crate) fn registering(name: &str, n: Option<u64>) -> Vec<Change> {
+    let text = n.map(definition).map(|(digest, text)| Change::Definition { digest, text });
+    text.into_iter().chain([Change::Pipeline(Box::new(pipeline(name, n)))]).collect()
 }
 
 pub(crate) fn definition(n: u64) -> (Digest, String) {
