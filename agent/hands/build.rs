@@ -1,7 +1,7 @@
 //! Builds the program that is mounted into jobs: static, so that it needs nothing of the image that it runs in.
 //!
 //! It has no dependency but the standard library, so the compiler alone builds it, in some seconds, again only when one of
-//! its three files changes. It is built for the same target as everything else, with that target's linker.
+//! its four files changes. It is built for the same target as everything else, with that target's linker.
 
 #![allow(clippy::print_stdout, reason = "cargo hears a build script through its output")]
 
@@ -10,7 +10,8 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;
 
-const SOURCES: [&str; 3] = ["program/main.rs", "src/wire.rs", "../../protocol/src/limits.rs"];
+const SOURCES: [&str; 4] =
+    ["program/main.rs", "src/wire.rs", "../../protocol/src/limits.rs", "../../protocol/src/limits/ask.rs"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for source in SOURCES {
