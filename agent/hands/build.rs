@@ -22,10 +22,10 @@ const SOURCES: [&str; 9] = [
     "src/wire.rs",
 ];
 /// Its bounds, which are the protocol's.
-const LIMITS: &str = "../../protocol/src/limits.rs";
+const LIMITS: [&str; 2] = ["../../protocol/src/limits.rs", "../../protocol/src/limits/ask.rs"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    for source in SOURCES.into_iter().chain([LIMITS]) {
+    for source in SOURCES.into_iter().chain(LIMITS) {
         println!("cargo::rerun-if-changed={source}");
     }
     println!("cargo::rerun-if-changed=build.rs");

@@ -9,7 +9,7 @@
 //! | `shape` | what builds, jobs and attempts look like |
 //! | `submit`, `definition` | making builds, and where their pipelines come from |
 //! | `pipeline`, `schedule` | pipelines by name, and when they build by themselves |
-//! | `meta_data` | strings that jobs hand to later ones |
+//! | `meta_data`, `annotation` | strings that jobs hand to later ones, and words for people |
 //! | `upload` | steps that a running job adds |
 //! | `build`, `job` | showing, listing, cancelling, running again |
 //! | `event`, `log` | live streams of builds and logs |
@@ -17,12 +17,14 @@
 //! | `artifact` | files of jobs |
 //! | `secret` | what jobs may know and nobody may see |
 //! | `blob` | bytes by digest |
+//! | `oidc` | what verifiers of jobs' tokens read |
 //! | `metric` | what operators count |
 //! | `openapi` | the document that describes all of this |
 
 #![allow(unused_qualifications, reason = "what utoipa derives and expands to has them")]
 
 mod agent;
+mod annotation;
 mod artifact;
 mod audit;
 mod auth;
@@ -36,6 +38,7 @@ mod job;
 mod log;
 mod meta_data;
 pub mod metric;
+mod oidc;
 mod openapi;
 mod pipeline;
 mod problem;
@@ -57,6 +60,7 @@ use self::metric::Metrics;
 use crate::definitions::Definitions;
 use crate::fleet::{self, Switchboard};
 use crate::last_use::LastUse;
+use crate::oidc::Issuer;
 
 /// What the API stands on.
 #[derive(Debug, Clone)]
@@ -69,6 +73,8 @@ pub struct Ground {
     pub url: String,
     /// What is counted.
     pub metrics: Metrics,
+    /// Who vouches for jobs.
+    pub issuer: Arc<Issuer>,
     /// Pipelines out of repositories.
     pub definitions: Definitions,
     /// Whether a client may name a repository that no pipeline is registered for.
@@ -87,9 +93,20 @@ impl Ground {
         metrics: Metrics,
         definitions: Definitions,
         git_unregistered: bool,
+        issuer: Arc<Issuer>,
     ) -> Self {
         let uploads = Arc::new(Semaphore::new(HTTP_UPLOADS_MAX));
-        Self { fleet, board, url, metrics, definitions, git_unregistered, last_use: LastUse::default(), uploads }
+        Self {
+            fleet,
+            board,
+            url,
+            metrics,
+            definitions,
+            git_unregistered,
+            issuer,
+            last_use: LastUse::default(),
+            uploads,
+        }
     }
 }
 
@@ -102,6 +119,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/builds/{id}/retry", post(build::retry))
         .route("/builds/{id}/rebuild", post(submit::rebuild))
         .route("/builds/{id}/events", get(event::stream))
+        .route("/builds/{id}/annotations", get(annotation::list))
         .route("/builds/{id}/artifacts", get(artifact::list))
         .route("/artifacts/{id}", get(artifact::read))
         .route("/artifacts/{id}/info", get(artifact::show))
@@ -139,6 +157,8 @@ pub fn router(ground: Ground) -> Router {
         .route("/healthz", get(metric::healthy))
         .route("/readyz", get(metric::ready))
         .route("/metrics", get(metric::metrics))
+        .route("/.well-known/openid-configuration", get(oidc::configuration))
+        .route("/.well-known/jwks", get(oidc::jwks))
         .route("/openapi.json", get(openapi::document))
         .fallback(nothing)
         .layer(middleware::from_fn(problem::finish))

@@ -20,6 +20,15 @@ pub(crate) fn says_number(text: &str) -> bool {
     text.contains(NUMBER) || text.contains("build.number")
 }
 
+/// What becomes of a text's variables.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Variables<'a> {
+    /// A job's agent has put them in.
+    AreIn,
+    /// These are put in, beside the build's own.
+    Are(&'a [(String, String)]),
+}
+
 /// What is known.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts<'a> {
@@ -129,7 +138,7 @@ impl<'a> Facts<'a> {
     /// # Errors
     /// The language lacks a variable that is set here: our own mistake.
     pub(crate) fn compile(&self, text: &str, file: &str) -> Result<Compiled, ContextError> {
-        self.compile_in(text, file, &self.standard_env())
+        self.compile_in(text, file, Variables::Are(&self.standard_env()))
     }
 
     /// Compiles what a job adds to this build; interpolation sees the job's variables.
@@ -140,7 +149,7 @@ impl<'a> Facts<'a> {
         &self,
         text: &str,
         file: &str,
-        variables: &[(String, String)],
+        variables: Variables<'_>,
     ) -> Result<Compiled, ContextError> {
         let id = self.id.to_string();
         let pipeline_id = self.registered.map(|registered| registered.id.to_string());
@@ -161,9 +170,17 @@ impl<'a> Facts<'a> {
             env: self.env,
         };
         let context = known.context()?;
+        let (interpolated, variables) = match variables {
+            Variables::AreIn => (true, &[][..]),
+            Variables::Are(variables) => (false, variables),
+        };
+        // By this one `branches` are decided, whoever put in the variables.
+        let mut standard_env = vec![("BUILDKITE_BRANCH".to_owned(), self.branch.to_owned())];
+        standard_env.extend_from_slice(variables);
         let inputs = Inputs {
             build_env: self.env,
-            standard_env: variables,
+            standard_env: &standard_env,
+            interpolated,
             context: Some(&context),
             served: Some(SERVED),
             ..Inputs::default()

@@ -1,4 +1,4 @@
-//! What jobs ask of their coordinator: meta-data, uploads, steps and the end of builds.
+//! What jobs ask of their coordinator: meta-data, annotations, uploads, steps and the end of builds.
 //!
 //! The asking attempt is held by a live right when a request comes here; what it changes is of its own build alone, and
 //! the core looks at the right again in the same commit. What it reads is its own build, or another one of its pipeline
@@ -16,17 +16,21 @@ use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, AttemptRow, BuildRow, BuildRows, SecretRefused, SecretRequest, SecretRow, Upload,
+    Actor, ActorKind, Annotate, AnnotationStyle, AttemptRow, BuildRow, BuildRows, Said, SecretRefused, SecretRequest,
+    SecretRow, Speech, Upload,
 };
 use windlass_pipeline::{Compiled, Severity};
-use windlass_protocol::BuildId;
+use windlass_protocol::host::now;
 use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::{DETAIL_MAX_BYTES, SECRETS_ANSWER_MAX_BYTES};
-use windlass_protocol::message::{Ask, AskRefused, Asked, SecretText, Told};
+use windlass_protocol::message::{Ask, AskRefused, Asked, Scope, SecretText, Style, Told};
+use windlass_protocol::{BuildId, Trust};
 
 use crate::compiling;
 use crate::desk::{DeskError, DeskHandle};
-use crate::facts::Facts;
+use crate::facts::{Facts, Variables};
+use crate::oidc::Issuer;
+use crate::oidc::claim::{self, About, Asking};
 use crate::shelf::Shelves;
 use crate::vault::Vault;
 use crate::views::{ReadError, Reader};
@@ -54,12 +58,6 @@ pub(crate) fn refuse(code: AskRefused, detail: impl Into<String>) -> Told {
 
 /// Why there is no answer but a refusal.
 struct No(AskRefused, String);
-
-impl No {
-    fn not_served(what: &str) -> Self {
-        Self(AskRefused::NotServed, format!("{what} is not served yet by this version of Windlass"))
-    }
-}
 
 impl From<ReadError> for No {
     fn from(error: ReadError) -> Self {
@@ -105,6 +103,23 @@ impl From<DeskError> for No {
     }
 }
 
+/// What a [`CoreJobDesk`] is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The core.
+    pub desk: DeskHandle,
+    /// What is stored.
+    pub reader: Reader,
+    /// Where the blobs of artifacts stand.
+    pub shelves: Shelves,
+    /// Where clients reach the coordinator.
+    pub url: String,
+    /// What seals secrets.
+    pub vault: Arc<Vault>,
+    /// Who vouches for jobs.
+    pub issuer: Arc<Issuer>,
+}
+
 /// Answers from the core and from what is stored.
 #[derive(Debug)]
 pub struct CoreJobDesk {
@@ -113,6 +128,8 @@ pub struct CoreJobDesk {
     shelves: Shelves,
     url: String,
     vault: Arc<Vault>,
+    /// Who vouches for jobs.
+    issuer: Arc<Issuer>,
 }
 
 impl JobDesk for CoreJobDesk {
@@ -127,10 +144,11 @@ impl JobDesk for CoreJobDesk {
 }
 
 impl CoreJobDesk {
-    /// One that asks this core, this store and these shelves; clients reach the coordinator by this URL.
+    /// One that asks, stores and signs with these.
     #[must_use]
-    pub const fn new(desk: DeskHandle, reader: Reader, shelves: Shelves, url: String, vault: Arc<Vault>) -> Self {
-        Self { desk, reader, shelves, url, vault }
+    pub fn new(parts: Parts) -> Self {
+        let Parts { desk, reader, shelves, url, vault, issuer } = parts;
+        Self { desk, reader, shelves, url, vault, issuer }
     }
 
     async fn answer(&self, ask: Ask, body: Vec<u8>) -> Result<Told, No> {
@@ -151,15 +169,14 @@ impl CoreJobDesk {
                 let rows = self.readable(&attempt, build).await?;
                 Ok(Told::Keys(rows.build.meta_data.into_keys().collect()))
             }
-            Asked::UploadPipeline { replace, variables, file } => {
-                let text = String::from_utf8(body)
-                    .map_err(|_| No(AskRefused::Invalid, format!("{file} is no text in UTF-8")))?;
+            Asked::UploadPipeline { replace, file } => {
+                let text = text_of(body, &file)?;
                 let rows = self.readable(&attempt, None).await?;
                 let upload = Upload {
                     attempt: attempt.id,
                     epoch: Some(ask.epoch),
-                    id: ask.call.iter().map(|byte| format!("{byte:02x}")).collect(),
-                    graph: compiled(&rows, &text, &variables, file).await?,
+                    id: call_id(ask.call),
+                    graph: compiled(&rows, &text, file).await?,
                     definition: text,
                     replace,
                 };
@@ -169,23 +186,59 @@ impl CoreJobDesk {
                 let rows = self.readable(&attempt, build).await?;
                 step::get(&rows, &attempt, &step, &attribute, json)
             }
-            Asked::CancelStep { step, grace_ms } => {
-                if grace_ms.is_some() {
-                    return Err(No::not_served("step cancel --force"));
-                }
-                self.cancel_step(&attempt, &step).await
-            }
+            Asked::CancelStep { step, grace_ms } => self.cancel_step(&attempt, &step, grace_ms).await,
             Asked::CancelBuild => {
                 let detail = format!("by job {} of the build", attempt.job);
                 self.request(&attempt, Request::CancelBuild { build: attempt.build, detail }).await
             }
-            Asked::Annotate { .. } | Asked::RemoveAnnotation { .. } => Err(No::not_served("annotate")),
-            Asked::UpdateStep { .. } => Err(No::not_served("step update")),
+            Asked::Annotate { context, style, append, priority, scope } => {
+                let text = text_of(body, "the annotation")?;
+                let text = (!text.is_empty()).then_some(text);
+                let (own, style) = (scope == Scope::Job, style.map(style_of));
+                let annotate = Annotate { context, own, style, priority, text, append };
+                self.say(&attempt, ask.epoch, ask.call, Said::Annotate(annotate)).await
+            }
+            Asked::RemoveAnnotation { context, scope } => {
+                let what = Said::RemoveAnnotation { context, own: scope == Scope::Job };
+                self.say(&attempt, ask.epoch, ask.call, what).await
+            }
+            Asked::UpdateStep { step, attribute, append } => {
+                let value = text_of(body, "the value")?;
+                let rows = self.readable(&attempt, None).await?;
+                let job = step::jobs(&rows, &attempt, &step)?.first().map(|job| job.id).unwrap_or(attempt.job);
+                let change = step::change(&attribute, &value, append)?;
+                self.say(&attempt, ask.epoch, ask.call, Said::UpdateStep { job, change }).await
+            }
             Asked::AddArtifacts { artifacts } => self.add_artifacts(&attempt, (ask.epoch, ask.call), artifacts).await,
             Asked::FindArtifacts(query) => self.find_artifacts(&attempt, *query).await,
             Asked::GetSecrets { keys } => self.secrets(&attempt, ask.epoch, keys).await,
-            Asked::IssueToken { .. } => Err(No::not_served("oidc request-token")),
+            Asked::IssueToken { audience, lifetime_s, subject, claims, aws_tags } => {
+                let asking =
+                    Asking { audience: &audience, lifetime_s, subject: &subject, claims: &claims, aws_tags: &aws_tags };
+                self.token(&attempt, ask.epoch, ask.call, &asking).await
+            }
         }
+    }
+
+    /// A token that says who the job is. Who got it is durable before it is made.
+    async fn token(&self, attempt: &AttemptRow, epoch: Epoch, call: [u8; 16], asking: &Asking<'_>) -> Result<Told, No> {
+        let rows = self.readable(attempt, None).await?;
+        let job = rows.jobs.iter().find(|job| job.id == attempt.job);
+        let job = job.ok_or_else(|| No(AskRefused::NotHeld, "the job is not known".to_owned()))?;
+        let agent = self.reader.views().agent(attempt.agent);
+        let tags = agent.as_ref().map(|agent| agent.row.tags.as_slice()).unwrap_or_default();
+        let about = About { build: &rows.build, job, attempt, tags };
+        let (at, id) = (now().wall, format!("{}-{}", attempt.id, call_id(call)));
+        let issuer = &self.issuer;
+        let claims = claim::claims(issuer.url(), &id, at, asking, &about);
+        let trusted = rows.build.namespace.trust() == Trust::Trusted;
+        let code = if trusted { AskRefused::Invalid } else { AskRefused::Denied };
+        let claims = claims.map_err(|why| No(code, why))?;
+        let (audience, subject) = (&claims["aud"], &claims["sub"]);
+        let detail = format!("for {audience} as {subject} until {}, number {id}", claims["exp"]);
+        self.say(attempt, epoch, call, Said::TakeToken { detail }).await?;
+        let token = issuer.sign(at, &claims).map_err(|error| No(AskRefused::Unavailable, error.to_string()))?;
+        Ok(Told::Text(token))
     }
 
     /// The values of secrets, if the core gives them to this attempt; it has noted that it does.
@@ -217,6 +270,11 @@ impl CoreJobDesk {
         Ok(Told::Done)
     }
 
+    async fn say(&self, attempt: &AttemptRow, epoch: Epoch, call: [u8; 16], what: Said) -> Result<Told, No> {
+        let speech = Speech { attempt: attempt.id, epoch, call: call_id(call), what };
+        self.request(attempt, Request::Speak(Box::new(speech))).await
+    }
+
     /// The attempt's build, or another that it may read.
     async fn readable(&self, attempt: &AttemptRow, build: Option<BuildId>) -> Result<BuildRows, No> {
         let absent =
@@ -233,11 +291,11 @@ impl CoreJobDesk {
     }
 
     /// Cancels the jobs of a step that have not ended; one that ends meanwhile has ended.
-    async fn cancel_step(&self, attempt: &AttemptRow, step: &str) -> Result<Told, No> {
+    async fn cancel_step(&self, attempt: &AttemptRow, step: &str, grace_ms: Option<u64>) -> Result<Told, No> {
         let rows = self.readable(attempt, None).await?;
         let jobs = step::jobs(&rows, attempt, step)?;
         for job in jobs.into_iter().filter(|job| !job.state.is_final()) {
-            match self.request(attempt, Request::CancelJob { job: job.id }).await {
+            match self.request(attempt, Request::CancelJob { job: job.id, grace_ms }).await {
                 Ok(_) | Err(No(AskRefused::Conflict, _)) => {}
                 Err(no) => return Err(no),
             }
@@ -251,15 +309,28 @@ fn actor(attempt: &AttemptRow) -> Actor {
     Actor { kind: ActorKind::Build, name: format!("job {}", attempt.job) }
 }
 
+/// One call of a command, as rows name it.
+fn call_id(call: [u8; 16]) -> String {
+    call.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn text_of(body: Vec<u8>, what: &str) -> Result<String, No> {
+    String::from_utf8(body).map_err(|_| No(AskRefused::Invalid, format!("{what} is no text in UTF-8")))
+}
+
+const fn style_of(style: Style) -> AnnotationStyle {
+    match style {
+        Style::Success => AnnotationStyle::Success,
+        Style::Info => AnnotationStyle::Info,
+        Style::Warning => AnnotationStyle::Warning,
+        Style::Error => AnnotationStyle::Error,
+    }
+}
+
 /// What a text comes to in this build; errors say where they are.
-async fn compiled(
-    rows: &BuildRows,
-    text: &str,
-    variables: &[(String, String)],
-    file: String,
-) -> Result<windlass_pipeline::graph::Graph, No> {
-    let (text, variables, build) = (text.to_owned(), variables.to_vec(), rows.build.clone());
-    let compiled = compiling::in_turn(move || compile_in(&text, &file, &variables, &build));
+async fn compiled(rows: &BuildRows, text: &str, file: String) -> Result<windlass_pipeline::graph::Graph, No> {
+    let (text, build) = (text.to_owned(), rows.build.clone());
+    let compiled = compiling::in_turn(move || compile_in(&text, &file, Variables::AreIn, &build));
     let compiled = compiled.await.map_err(|error| No(AskRefused::Unavailable, error.to_string()))?;
     let compiled = compiled.map_err(|error| No(AskRefused::Invalid, error))?;
     let errors = compiled.diagnostics.iter().filter(|found| found.severity == Severity::Error);
@@ -269,11 +340,11 @@ async fn compiled(
     compiled.graph.ok_or_else(|| No(AskRefused::Invalid, errors.join("\n")))
 }
 
-/// Compiles an upload; conditions are decided by the build as it is now.
+/// Compiles an upload; conditions and branches are decided by the build as it is now.
 pub(crate) fn compile_in(
     text: &str,
     file: &str,
-    variables: &[(String, String)],
+    variables: Variables<'_>,
     build: &BuildRow,
 ) -> Result<Compiled, String> {
     Facts::of(build).compile_in(text, file, variables).map_err(|error| error.to_string())

@@ -9,6 +9,7 @@
 //! | [`fleet`] | agents' connections over QUIC |
 //! | [`logbook`] | the desk's port to the log store |
 //! | [`authority`] | the CA and what it signs |
+//! | [`oidc`] | tokens that say who a job is |
 //! | [`api`], `http` | what clients speak |
 //! | [`definitions`] | pipelines' texts as their repositories have them |
 //! | [`vault`] | the key of the secrets, and what it seals |
@@ -33,6 +34,7 @@ mod http;
 pub mod job_desk;
 mod last_use;
 pub mod logbook;
+pub mod oidc;
 pub mod orders;
 mod retention;
 pub mod run;

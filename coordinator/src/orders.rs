@@ -65,7 +65,7 @@ impl Filler {
             None
         };
         let compiling = move || compile(&order, text, &file, commit, number, verified);
-        let compiled = tokio::task::spawn_blocking(compiling).await;
+        let compiled = crate::compiling::in_turn(compiling).await;
         compiled.map_err(|error| Cause::new(CauseKind::Internal, error.to_string()))?
     }
 

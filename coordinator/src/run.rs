@@ -34,9 +34,10 @@ use crate::config::{Config, Http};
 use crate::definitions::{self, Definitions};
 use crate::desk::{self, Desk, DeskEnd, DeskError, DeskHandle, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
-use crate::job_desk::CoreJobDesk;
+use crate::job_desk::{CoreJobDesk, Parts};
 use crate::last_use::{self, LastUse};
 use crate::logbook::{LeftOpen, Logbook};
+use crate::oidc::{self, Issuer, OidcError};
 use crate::orders::Filler;
 use crate::retention;
 use crate::shelf::Shelves;
@@ -77,6 +78,9 @@ pub enum StartError {
     /// Keys and certificates.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The keys that sign jobs' tokens.
+    #[error(transparent)]
+    Oidc(#[from] OidcError),
     /// A file of the operator's or of the data directory.
     #[error("{doing} {}", path.display())]
     File {
@@ -153,41 +157,30 @@ impl Coordinator {
         let (address, listener) = listen(config.listen).await?;
         let url = url(&config, address);
         let (desk, inbox) = desk::channel();
-        let opened = Opened::open(&config).await?;
+        let opened = Opened::open(&config, &url).await?;
         // Beside the rest: on a full disk it waits for space.
-        tokio::spawn(opened.left_open.close(opened.logs.clone()));
+        tokio::spawn(opened.left_open.close(opened.kept.logs.clone()));
         let views = Views::default();
         let reader = Reader::new(views.clone(), Arc::new(opened.history), Offload::Blocking);
         let board = Switchboard::default();
-        let endpoint = endpoint(address, &opened.authority)?;
+        let endpoint = endpoint(address, &opened.kept.authority)?;
         let metrics = Metrics::default();
         let (definitions, unregistered) = (definitions(&config)?, config.git.unregistered);
         let orders = Filler::new(desk.clone(), reader.clone(), definitions.clone());
-        let logbook = Logbook::new(opened.logs.clone(), desk.clone());
+        let logbook = Logbook::new(opened.kept.logs.clone(), desk.clone());
         let ports = ports(&board, logbook, orders, &views, &metrics);
-        let (tls, files) = tls(&config, &opened.authority).await?;
+        let (tls, files) = tls(&config, &opened.kept.authority).await?;
         let reload = Arc::new(Notify::new());
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
         let running = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
-        let shelves = Shelves::new(opened.store.clone(), &config.data);
-        let vault = Arc::clone(&opened.vault);
-        let jobs = CoreJobDesk::new(desk.clone(), reader.clone(), shelves.clone(), url.clone(), vault);
-        let ground = fleet::Ground {
-            desk: desk.clone(),
-            views,
-            reader,
-            logs: opened.logs,
-            store: opened.store,
-            shelves,
-            authority: opened.authority,
-            jobs: Arc::new(jobs),
-            vault: opened.vault,
-        };
+        let issuer = Arc::clone(&opened.kept.issuer);
+        let ground = ground(&config, &url, (desk.clone(), views, reader), opened.kept);
         reseal(&ground, opened.resealed).await?;
         let token = first_token(&config.data, &ground).await?;
         let (views, authority, logs) = (ground.views.clone(), Arc::clone(&ground.authority), ground.logs.clone());
         let (stop, stopped) = watch::channel(false);
-        let api = api::Ground::new(ground.clone(), board.clone(), url.clone(), metrics, definitions, unregistered);
+        let (fleet, shown, signs) = (ground.clone(), url.clone(), Arc::clone(&issuer));
+        let api = api::Ground::new(fleet, board.clone(), shown, metrics, definitions, unregistered, signs);
         let uses = api.last_use.clone();
         let router = api::router(api);
         let http = tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone()));
@@ -198,6 +191,7 @@ impl Coordinator {
         let serving = vec![
             tokio::spawn(agents),
             tokio::spawn(certificates::run(Arc::clone(&authority), files, Arc::clone(&reload), stopped.clone())),
+            tokio::spawn(oidc::run(issuer, stopped.clone())),
             tokio::spawn(last_use::run(uses.clone(), desk.clone(), stopped.clone())),
             tokio::spawn(retention::run(ground, config.retention_ms, stopped)),
         ];
@@ -320,22 +314,29 @@ struct Opened {
     writer: Writer,
     loaded: crate::writer::Loaded,
     history: sqlite::SqliteHistory,
-    logs: LogStore,
     left_open: LeftOpen,
+    resealed: Vec<(SecretName, Sealed, Sealed)>,
+    kept: Kept,
+}
+
+/// What of it serves agents and clients.
+struct Kept {
+    logs: LogStore,
     store: Store,
     authority: Arc<Authority>,
     vault: Arc<Vault>,
-    resealed: Vec<(SecretName, Sealed, Sealed)>,
+    issuer: Arc<Issuer>,
 }
 
 impl Opened {
-    async fn open(config: &Config) -> Result<Self, StartError> {
-        let config = config.clone();
-        let opened = tokio::task::spawn_blocking(move || Self::open_here(&config)).await;
+    /// Opens it; jobs are vouched for by the URL that clients know.
+    async fn open(config: &Config, url: &str) -> Result<Self, StartError> {
+        let (config, url) = (config.clone(), url.to_owned());
+        let opened = tokio::task::spawn_blocking(move || Self::open_here(&config, url)).await;
         opened.unwrap_or_else(|error| Err(StartError::Random(error.to_string())))
     }
 
-    fn open_here(config: &Config) -> Result<Self, StartError> {
+    fn open_here(config: &Config, url: String) -> Result<Self, StartError> {
         let (store, history) = sqlite::open(&config.data, &sqlite::Options::default())?;
         let (writer, loaded) = Writer::threaded(Box::new(store)).map_err(StartError::Load)?;
         let secrets = loaded.rows.secrets.values();
@@ -348,8 +349,25 @@ impl Opened {
         let store = Store::open(vfs, &config.data.join("cache"), StoreOptions::default()).map_err(StartError::Cache)?;
         let (names, addresses) = config.names();
         let authority = Arc::new(Authority::open(&config.data, &names, &addresses, config.lives)?);
-        Ok(Self { writer, loaded, history, logs, left_open, store, authority, vault: Arc::new(vault), resealed })
+        let issuer = Arc::new(Issuer::open(&config.data, url)?);
+        let kept = Kept { logs, store, authority, vault: Arc::new(vault), issuer };
+        Ok(Self { writer, loaded, history, left_open, resealed, kept })
     }
+}
+
+/// What agents and clients are served from.
+fn ground(config: &Config, url: &str, (desk, views, reader): (DeskHandle, Views, Reader), kept: Kept) -> fleet::Ground {
+    let Kept { logs, store, authority, vault, issuer } = kept;
+    let shelves = Shelves::new(store.clone(), &config.data);
+    let jobs = CoreJobDesk::new(Parts {
+        desk: desk.clone(),
+        reader: reader.clone(),
+        shelves: shelves.clone(),
+        url: url.to_owned(),
+        vault: Arc::clone(&vault),
+        issuer,
+    });
+    fleet::Ground { desk, views, reader, logs, store, shelves, authority, jobs: Arc::new(jobs), vault }
 }
 
 /// Writes down what is sealed anew, before anybody is served.

@@ -267,6 +267,8 @@ impl State {
             | Change::HoldOver(_)
             | Change::Lineage(_)
             | Change::LineageOver(_)
+            | Change::AnnotationText { .. }
+            | Change::AnnotationGone(_)
             | Change::Idempotency(_)
             | Change::Audit(_)
             | Change::Artifact(_)

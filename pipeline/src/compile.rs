@@ -28,6 +28,8 @@ pub struct Inputs<'a> {
     pub changed: Option<&'a [String]>,
     /// What the coordinator serves that is to run the pipeline: whatever else it needs is told. `None`: it does not matter.
     pub served: Option<&'a [Feature]>,
+    /// Variables are in the text already, as where a job's agent has put them in: a `$` is one.
+    pub interpolated: bool,
     /// The variables are not known yet, as in a check at a desk: what depends on unknown ones is let pass, a required
     /// one that is not set is a warning, and conditions are checked and not decided.
     pub open: bool,
@@ -104,7 +106,9 @@ fn graph(
     let mut pipeline = Pipeline::default();
     for document in &mut documents {
         let (environment, room, findings) = (&mut environment, &mut room, &mut reader.findings);
-        Walk { source: text, environment, room, findings }.document(document);
+        if !inputs.interpolated {
+            Walk { source: text, environment, room, findings }.document(document);
+        }
         model::read(&mut reader, document, &mut pipeline);
     }
     if pipeline.is_too_large(&mut reader, Span::START) {

@@ -9,7 +9,7 @@ use crate::model::{Condition, IfChanged, Pipeline, condition::told};
 use crate::read::Reader;
 
 /// Why a step is skipped that waits for files to change.
-const UNCHANGED: &str = "no file that it names has changed";
+pub(crate) const UNCHANGED: &str = "no file that it names has changed";
 
 /// What was decided of a step, or of a group.
 #[derive(Debug, Clone, Default)]

@@ -16,6 +16,7 @@ use crate::model::{Agents, CommandStep, Defaults, Element, Step, StepKind, Trigg
 use crate::read::Reader;
 
 pub use document::expand_document;
+pub use label::numbered as numbered_label;
 use label::{from_command, numbered};
 
 /// A queue that no step names.

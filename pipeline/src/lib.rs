@@ -39,7 +39,8 @@ pub mod yaml;
 
 pub use compile::{Compiled, Inputs, check, compile, compile_with};
 pub use diagnostic::{Diagnostic, Severity, Span};
-pub use expand::expand_document;
+pub use expand::{expand_document, numbered_label};
 pub use fuzz::{fuzz, fuzz_condition, fuzz_document, fuzz_glob, fuzz_interpolation};
 pub use interpolate::{Error as InterpolationError, identifiers};
+pub use model::step_notify;
 pub use schema::json_schema;

@@ -33,9 +33,10 @@ use crate::read::Reader;
 use crate::yaml::Node;
 
 pub(crate) use cache::CacheChoice;
-pub(crate) use changed::IfChanged;
+pub(crate) use changed::{IfChanged, read as if_changed};
 pub(crate) use command::parallelism;
 pub(crate) use document::{read, unsupported};
+pub use notify::of_step as step_notify;
 pub(crate) use step::Kind as StepWord;
 pub(crate) use step::infer_quietly;
 

@@ -4,16 +4,24 @@
 //! A step that does not decode, or has no kind, stays as it is written, with a warning. The tree keeps its places, so that
 //! interpolation (which comes after) can still point into the file.
 
+mod changed;
 mod json;
+mod placed;
 mod plugin;
+mod session;
 mod step;
+mod to_yaml;
 
+pub use changed::{Changed, apply_if_changed, has_if_changed};
 pub use json::{NotJson, to_json};
+pub use placed::to_placed_json;
+pub use session::{Documents, Failed, Session};
+pub use to_yaml::to_yaml;
 
 use crate::diagnostic::{Diagnostic, Span};
 use crate::model::unsupported;
-use crate::render::{Interpolation, interpolate};
-use crate::yaml::{self, Entry, Kind, Map, Node};
+use crate::render::Interpolation;
+use crate::yaml::{Entry, Kind, Map, Node};
 
 pub(crate) use step::is_command;
 
@@ -86,25 +94,11 @@ pub fn resolve_plugins(document: &mut Node) {
 /// Reads, normalises and interpolates all documents of a text, as an upload does.
 ///
 /// # Errors
-/// Everything that is wrong with it.
+/// Everything that is wrong with the first document that cannot be uploaded.
 pub fn upload(text: &str, interpolation: Option<&Interpolation<'_>>) -> Result<Vec<Normal>, Vec<Diagnostic>> {
-    let parsed = yaml::parse(text);
-    if let Some(error) = parsed.error {
-        return Err(vec![error]);
+    let Documents { documents, failed } = Session::new(interpolation).read(text);
+    match failed {
+        None => Ok(documents),
+        Some(Failed::Parsing(errors) | Failed::Interpolation(errors)) => Err(errors),
     }
-    if parsed.documents.is_empty() {
-        return Err(vec![Diagnostic::error("no-document", Span::START, "the file is empty")]);
-    }
-    let normalized: Result<Vec<Normal>, Box<Diagnostic>> = parsed.documents.iter().map(normalize).collect();
-    let mut normalized = normalized.map_err(|error| vec![*error])?;
-    if let Some(interpolation) = interpolation {
-        let mut documents: Vec<Node> = normalized
-            .iter_mut()
-            .map(|normal| std::mem::replace(&mut normal.document, Node { span: Span::START, kind: Kind::Null }))
-            .collect();
-        interpolate(text, &mut documents, interpolation)?;
-        normalized.iter_mut().zip(documents).for_each(|(normal, document)| normal.document = document);
-    }
-    normalized.iter_mut().for_each(|normal| resolve_plugins(&mut normal.document));
-    Ok(normalized)
 }

@@ -66,20 +66,6 @@ fn under_steps(list: Node) -> Node {
     Node { span, kind: Kind::Map(map) }
 }
 
-/// Puts variables into documents, in order: what one sets the next ones see. `source` is the text that they come from.
-///
-/// # Errors
-/// Everything that is wrong with them.
-pub fn interpolate(
-    source: &str,
-    documents: &mut [Node],
-    interpolation: &Interpolation<'_>,
-) -> Result<(), Vec<Diagnostic>> {
-    let mut findings = Findings::default();
-    expand(source, documents, interpolation, &mut findings);
-    if findings.has_errors() { Err(findings.settle()) } else { Ok(()) }
-}
-
 fn expand(source: &str, documents: &mut [Node], interpolation: &Interpolation<'_>, findings: &mut Findings) {
     let mut environment = Environment::new(interpolation.variables, false);
     environment.prefer_known(interpolation.prefer_variables);

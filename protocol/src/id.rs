@@ -107,6 +107,10 @@ typed_id!(
     ArtifactId
 );
 typed_id!(
+    /// An annotation: words about a build.
+    AnnotationId
+);
+typed_id!(
     /// A join token or an API token (its public part).
     TokenId
 );
@@ -198,6 +202,11 @@ impl IdSource {
     /// The next artifact's id.
     pub fn artifact(&mut self, at: WallMs) -> ArtifactId {
         ArtifactId(self.next_bytes(at))
+    }
+
+    /// The next annotation's id.
+    pub fn annotation(&mut self, at: WallMs) -> AnnotationId {
+        AnnotationId(self.next_bytes(at))
     }
 
     /// The next token's public id.

@@ -330,6 +330,8 @@ pub enum CoordinatorMessage {
         epoch: Epoch,
         /// Why.
         cause: Cause,
+        /// In place of the job's grace, where it is shorter.
+        grace_ms: Option<u64>,
     },
     /// The right has ended: end the attempt at once, report nothing but [`AgentMessage::Stopped`].
     Stop {

@@ -378,7 +378,12 @@ fn coordinator_messages() -> Vec<CoordinatorMessage> {
         CoordinatorMessage::BeatAck { seq: 5 },
         CoordinatorMessage::Offer { epoch, job: Box::new(job()) },
         CoordinatorMessage::Offer { epoch, job: Box::new(plain_job()) },
-        CoordinatorMessage::Cancel { attempt: id, epoch, cause: Cause::new(CauseKind::Canceled, "by alice") },
+        CoordinatorMessage::Cancel {
+            attempt: id,
+            epoch,
+            cause: Cause::new(CauseKind::Canceled, "by alice"),
+            grace_ms: Some(15_000),
+        },
         CoordinatorMessage::Stop { attempt: id, epoch },
         CoordinatorMessage::Committed { attempt: id, epoch },
         CoordinatorMessage::LogAck { attempt: id, offset: 1 << 33 },
@@ -450,20 +455,13 @@ fn asks() -> Vec<Ask> {
                 context: annotation.0.clone(),
                 style: Some(Style::Warning),
                 append: true,
-                priority: 3,
+                priority: Some(3),
                 scope: Scope::Job,
             },
             1 << 20,
         ),
         (Asked::RemoveAnnotation { context: annotation.0, scope: annotation.1 }, 0),
-        (
-            Asked::UploadPipeline {
-                replace: true,
-                variables: vec![(text("A"), text("1"))],
-                file: text("pipeline.yml"),
-            },
-            77,
-        ),
+        (Asked::UploadPipeline { replace: true, file: text("pipeline.yml") }, 77),
         (Asked::GetStep { build: None, step: text("tests"), attribute: text("label"), json: true }, 0),
         (Asked::UpdateStep { step: String::new(), attribute: text("label"), append: false }, 5),
         (Asked::CancelStep { step: text("tests"), grace_ms: Some(15_000) }, 0),
@@ -471,7 +469,16 @@ fn asks() -> Vec<Ask> {
         (Asked::AddArtifacts { artifacts: vec![artifact()] }, 0),
         (Asked::FindArtifacts(Box::new(query)), 0),
         (Asked::GetSecrets { keys: vec![text("deploy_key")] }, 0),
-        (Asked::IssueToken { audience: text("sts.example"), lifetime_s: 300 }, 0),
+        (
+            Asked::IssueToken {
+                audience: text("sts.example"),
+                lifetime_s: 300,
+                subject: text("build_branch"),
+                claims: vec![text("zone")],
+                aws_tags: vec![text("pipeline_slug")],
+            },
+            0,
+        ),
     ];
     let (epoch, call) = (Epoch(7), [0x5A; 16]);
     whats.map(|(what, body_bytes)| Ask { attempt: attempt(1), epoch, call, what, body_bytes }).into()

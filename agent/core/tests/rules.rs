@@ -640,6 +640,7 @@ fn any_input() -> impl Strategy<Value = (u64, u8, Input)> {
             attempt,
             epoch,
             cause: Cause::new(CauseKind::Canceled, "x"),
+            grace_ms: None,
         }),
         (attempt.clone(), epoch.clone()).prop_map(|(attempt, epoch)| CoordinatorMessage::Committed { attempt, epoch }),
         (attempt.clone(), 0_u64..20).prop_map(|(attempt, offset)| CoordinatorMessage::LogAck { attempt, offset }),

@@ -10,6 +10,7 @@
 )]
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions, ReadDir};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, ErrorKind, IsTerminal as _, Read as _, Write as _};
@@ -17,7 +18,9 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use limits::{HANDS_CHUNK_BYTES, HANDS_ENTRIES_MAX, HANDS_HANDLES_MAX, HANDS_PATIENCE_MS, HANDS_RETRY_MS};
@@ -170,6 +173,7 @@ fn bad(error: wire::Bad) -> io::Error {
 enum Open {
     File(File),
     Directory(ReadDir),
+    Program(Child),
 }
 
 /// What the program has done and holds open.
@@ -203,14 +207,21 @@ impl Body {
             Op::OpenDirectory { path } => return self.open(Open::Directory(path_of(path).read_dir()?)),
             Op::OpenFile { path } => return self.open(Open::File(open(&path_of(path))?)),
             Op::Entries { handle } => return self.entries(handle),
-            Op::Read { handle } => return some_of(self.file(handle)?),
+            Op::Read { handle } => return self.some_of(handle),
             Op::Create { path, mode } => {
                 self.touched = true;
                 let file = OpenOptions::new().write(true).create_new(true).mode(mode & 0o777).open(path_of(path))?;
                 return self.open(Open::File(file));
             }
             Op::Put { handle, bytes } => self.file(handle)?.write_all(&bytes)?,
-            Op::Close { handle } => drop(self.handles.remove(&handle)),
+            Op::Close { handle } => {
+                if let Some(Open::Program(mut child)) = self.handles.remove(&handle) {
+                    child.kill()?;
+                    child.wait()?;
+                }
+            }
+            Op::Run { directory, arguments } => return self.run(directory, arguments),
+            Op::Wait { handle } => return self.wait(handle),
             Op::MakeDirectories { path } => DirBuilder::new().recursive(true).create(path_of(path))?,
             Op::Rename { from, to } => {
                 self.touched = true;
@@ -238,6 +249,33 @@ impl Body {
             Some(Open::File(file)) => Ok(file),
             _ => Err(ErrorKind::InvalidInput.into()),
         }
+    }
+
+    fn some_of(&mut self, handle: u32) -> io::Result<Answer> {
+        match self.handles.get_mut(&handle) {
+            Some(Open::File(file)) => some_of(file),
+            Some(Open::Program(Child { stdout: Some(output), .. })) => some_of(output),
+            _ => Err(ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn run(&mut self, directory: Vec<u8>, arguments: Vec<Vec<u8>>) -> io::Result<Answer> {
+        self.touched = true;
+        let mut words = arguments.into_iter().map(OsString::from_vec);
+        let mut command = Command::new(words.next().ok_or(ErrorKind::InvalidInput)?);
+        command.args(words).current_dir(path_of(directory));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let child = command.spawn()?;
+        self.open(Open::Program(child))
+    }
+
+    fn wait(&mut self, handle: u32) -> io::Result<Answer> {
+        let Some(Open::Program(mut child)) = self.handles.remove(&handle) else {
+            return Err(ErrorKind::InvalidInput.into());
+        };
+        drop(child.stdout.take());
+        let ended = child.wait()?;
+        Ok(Answer::Ended(ended.code().or_else(|| ended.signal().map(|signal| 128 + signal)).unwrap_or(1)))
     }
 
     fn entries(&mut self, handle: u32) -> io::Result<Answer> {
@@ -288,7 +326,7 @@ fn write(to: Stream, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn path_of(bytes: Vec<u8>) -> PathBuf {
-    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+    PathBuf::from(OsString::from_vec(bytes))
 }
 
 fn kind(found: std::fs::FileType) -> Kind {

@@ -13,7 +13,7 @@ use crate::limits::{
 };
 
 /// What this source speaks.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Bytes of a frame's length.
 pub const LENGTH_BYTES: usize = 4;
@@ -161,6 +161,18 @@ pub enum Op {
         /// Which.
         path: Vec<u8>,
     },
+    /// Start a program with the call's own variables: without input, its errors to nobody, its output for [`Op::Read`].
+    Run {
+        /// Where.
+        directory: Vec<u8>,
+        /// The program, found as a shell finds it, and its arguments.
+        arguments: Vec<Vec<u8>>,
+    },
+    /// Wait for the end of a program; what of its output was not read is lost.
+    Wait {
+        /// Which.
+        handle: u32,
+    },
 }
 
 impl std::fmt::Debug for Op {
@@ -205,6 +217,8 @@ pub enum Answer {
     Entries(Vec<(Vec<u8>, Kind)>),
     /// The operating system refused, with this number; 0 where it gave none.
     Failed(i32),
+    /// A program has ended with this status; 128 and its number where a signal ended it.
+    Ended(i32),
 }
 
 impl std::fmt::Debug for Answer {
@@ -216,6 +230,7 @@ impl std::fmt::Debug for Answer {
             Self::Handle(handle) => write!(f, "Handle({handle})"),
             Self::Entries(entries) => write!(f, "Entries({})", entries.len()),
             Self::Failed(errno) => write!(f, "Failed({errno})"),
+            Self::Ended(status) => write!(f, "Ended({status})"),
         }
     }
 }
@@ -278,6 +293,8 @@ impl Op {
             Self::MakeDirectories { .. } => 11,
             Self::Rename { .. } => 12,
             Self::Remove { .. } => 13,
+            Self::Run { .. } => 14,
+            Self::Wait { .. } => 15,
         }
     }
 
@@ -305,7 +322,11 @@ impl Op {
             | Self::OpenFile { path }
             | Self::MakeDirectories { path }
             | Self::Remove { path } => out.bytes(path)?,
-            Self::Entries { handle } | Self::Read { handle } | Self::Close { handle } => {
+            Self::Run { directory, arguments } => {
+                out.bytes(directory)?;
+                out.list(arguments)?;
+            }
+            Self::Entries { handle } | Self::Read { handle } | Self::Close { handle } | Self::Wait { handle } => {
                 out.raw(&handle.to_le_bytes());
             }
             Self::Create { path, mode } => {
@@ -345,6 +366,8 @@ impl Op {
             11 => Self::MakeDirectories { path: of.path()? },
             12 => Self::Rename { from: of.path()?, to: of.path()? },
             13 => Self::Remove { path: of.path()? },
+            14 => Self::Run { directory: of.path()?, arguments: of.list(HANDS_ARGUMENTS_MAX)? },
+            15 => Self::Wait { handle: of.number()? },
             _ => return Err(Bad::Unknown),
         };
         of.end(op)
@@ -390,6 +413,11 @@ impl Answer {
                 out.raw(&errno.to_le_bytes());
                 out.frame()
             }
+            Self::Ended(status) => {
+                let mut out = Out::new(6);
+                out.raw(&status.to_le_bytes());
+                out.frame()
+            }
         }
     }
 
@@ -423,6 +451,7 @@ impl Answer {
                 Self::Entries(entries)
             }
             5 => Self::Failed(i32::from_le_bytes(of.array()?)),
+            6 => Self::Ended(i32::from_le_bytes(of.array()?)),
             _ => return Err(Bad::Unknown),
         };
         of.end(answer)

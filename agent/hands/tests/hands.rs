@@ -139,6 +139,33 @@ fn it_reads_and_writes_what_it_is_told_to() {
 }
 
 #[test]
+fn it_runs_programs_as_the_job_would_and_says_how_they_ended() {
+    let world = World::new();
+    let child = world.command(&["x"]).env("PATH", "/usr/bin:/bin").env("A", "its own").spawn().unwrap();
+    let mut agent = world.accept();
+    let run = |script: &str| Op::Run {
+        directory: path(world.dir.path()),
+        arguments: ["sh", "-c", script].map(|word| word.as_bytes().to_vec()).to_vec(),
+    };
+    let Answer::Handle(handle) = agent.ask(&run("echo \"$A in $PWD\"; echo dropped >&2; cat; exit 3")) else {
+        panic!()
+    };
+    let here = world.dir.path().canonicalize().unwrap();
+    assert_eq!(agent.ask(&Op::Read { handle }), Answer::Bytes(format!("its own in {}\n", here.display()).into_bytes()));
+    assert_eq!(agent.ask(&Op::Read { handle }), Answer::Bytes(Vec::new()), "its input was empty");
+    assert_eq!(agent.ask(&Op::Wait { handle }), Answer::Ended(3));
+    assert_eq!(agent.ask(&Op::Wait { handle }), Answer::Failed(0), "it is over");
+    let Answer::Handle(handle) = agent.ask(&run("kill -9 $$")) else { panic!() };
+    assert_eq!(agent.ask(&Op::Wait { handle }), Answer::Ended(137));
+    let Answer::Handle(handle) = agent.ask(&run("exec sleep 600")) else { panic!() };
+    assert_eq!(agent.ask(&Op::Close { handle }), Answer::Done, "one that is not wanted any more is ended");
+    let nothing = Op::Run { directory: path(world.dir.path()), arguments: vec![b"no-such-program".to_vec()] };
+    assert_eq!(agent.ask(&nothing), Answer::Failed(2));
+    agent.exit(0);
+    assert_eq!(output(child), (Some(0), String::new(), String::new()));
+}
+
+#[test]
 fn a_call_that_touched_nothing_begins_anew_with_an_agent_that_started_again() {
     let world = World::new();
     let child = world.command(&["meta-data", "get", "a"]).spawn().unwrap();
@@ -216,6 +243,8 @@ fn good() -> Vec<Vec<u8>> {
         Op::MakeDirectories { path: bytes("p/q") },
         Op::Rename { from: bytes("p"), to: bytes("q") },
         Op::Remove { path: bytes("p") },
+        Op::Run { directory: bytes("/a"), arguments: vec![bytes("git"), bytes("diff")] },
+        Op::Wait { handle: 6 },
     ];
     let answers = [
         Answer::Done,
@@ -224,6 +253,7 @@ fn good() -> Vec<Vec<u8>> {
         Answer::Handle(5),
         Answer::Entries(vec![(bytes("a"), Kind::File), (bytes("b"), Kind::Directory)]),
         Answer::Failed(2),
+        Answer::Ended(128),
     ];
     let mut all = vec![hello.encode().unwrap()];
     all.extend(ops.iter().map(|op| op.encode().unwrap()));

@@ -5,6 +5,7 @@
 
 mod annotate;
 mod artifact;
+mod changed;
 mod env;
 mod locks;
 mod meta_data;
@@ -14,6 +15,7 @@ mod redact;
 mod secret;
 mod step;
 mod table;
+mod token;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -288,17 +290,10 @@ async fn carry_out(call: &mut Call<'_>) -> Result<(), Fail> {
         ["artifact", "search"] => artifact::search(call).await,
         ["artifact", "shasum"] => artifact::shasum(call).await,
         ["secret", "get"] => secret::get(call).await,
-        ["oidc", "request-token"] => token(call).await,
+        ["oidc", "request-token"] => token::request(call).await,
         ["build", "cancel"] => step::cancel_build(call).await,
         path => Err(fatal(format!("{} is not served yet by this version of Windlass", path.join(" ")))),
     }
-}
-
-async fn token(call: &mut Call<'_>) -> Result<(), Fail> {
-    let lifetime_s = u32::try_from(call.line.number("lifetime")).map_err(|_| fatal("lifetime must not be negative"))?;
-    let audience = call.line.text("audience").to_owned();
-    let told = call.ask(Asked::IssueToken { audience, lifetime_s }, &[]).await?;
-    Err(untold("failed to request a token", told))
 }
 
 /// The name by which the command was called.

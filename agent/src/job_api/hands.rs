@@ -191,6 +191,24 @@ impl Hands {
         }
     }
 
+    /// Runs a program as the job would, where the command was called: its status, and its output.
+    pub(super) async fn run(&mut self, arguments: &[&str], max: usize) -> Result<(i32, Vec<u8>), HandsError> {
+        let name = arguments.first().copied().unwrap_or_default();
+        let words = arguments.iter().map(|word| word.as_bytes().to_vec()).collect();
+        let op = Op::Run { directory: self.directory.clone(), arguments: words };
+        let handle = self.open(&op, || name.to_owned()).await?;
+        match self.read_all(&Op::Read { handle }, name, max).await {
+            Ok(output) => match self.ask(&Op::Wait { handle }).await? {
+                Answer::Ended(status) => Ok((status, output)),
+                other => Err(refused(other, || name.to_owned())),
+            },
+            Err(error) => {
+                self.close(handle).await?;
+                Err(error)
+            }
+        }
+    }
+
     /// What a path is; `None` where it is nothing.
     pub(super) async fn stat(&mut self, path: &str, follow: bool) -> Result<Option<Found>, HandsError> {
         match self.ask(&Op::Stat { path: self.absolute(path), follow }).await? {
@@ -303,9 +321,12 @@ fn refused(answer: Answer, what: impl FnOnce() -> String) -> HandsError {
     match answer {
         Answer::Failed(0) => HandsError::Refused { what: what(), source: io::Error::other("the command refused") },
         Answer::Failed(errno) => HandsError::Refused { what: what(), source: io::Error::from_raw_os_error(errno) },
-        Answer::Done | Answer::Bytes(_) | Answer::Found { .. } | Answer::Handle(_) | Answer::Entries(_) => {
-            HandsError::Confused
-        }
+        Answer::Done
+        | Answer::Bytes(_)
+        | Answer::Found { .. }
+        | Answer::Handle(_)
+        | Answer::Entries(_)
+        | Answer::Ended(_) => HandsError::Confused,
     }
 }
 

@@ -1,5 +1,8 @@
 //! The real program against a real door, as a job would call it.
 
+mod artifact;
+mod upload;
+
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::process::Stdio;
 
@@ -19,8 +22,6 @@ use super::*;
 use crate::link_kit::Link;
 use crate::right::Right;
 use crate::secrets::Secrets;
-
-mod artifact;
 
 const SLOT: User = User { uid: 64_124, gid: 64_124 };
 

@@ -22,6 +22,7 @@ pub(crate) struct Build {
     pub(crate) started_at: Option<String>,
     pub(crate) finished_at: Option<String>,
     pub(crate) jobs: Vec<Job>,
+    pub(crate) annotations_count: usize,
     pub(crate) cause: Option<Cause>,
 }
 

@@ -105,7 +105,7 @@ pub(crate) async fn run(command: BuildCommand, ui: &Ui) -> Result<Code, Failure>
         }
         BuildCommand::Show(arguments) => {
             let reached = reach::to_read(&arguments.server).await?;
-            let found = find_build(reached.client(), &arguments.build).await;
+            let found = found_whole(reached.client(), &arguments).await;
             reached.end().await;
             let (build, raw) = found?;
             show(&build, &raw, arguments.json, ui);
@@ -170,6 +170,18 @@ async fn list_builds(arguments: &ListArguments, client: &Client, ui: &Ui) -> Res
     Ok(())
 }
 
+/// A build; what its jobs wrote beside it comes with it where all of it is printed.
+async fn found_whole(client: &Client, arguments: &OneArguments) -> Result<(Build, Value), Failure> {
+    let (build, mut raw) = find_build(client, &arguments.build).await?;
+    if arguments.json
+        && let Some(whole) = raw.as_object_mut()
+    {
+        let mut annotations = client.get(&format!("/builds/{}/annotations", build.id)).await?;
+        whole.insert("annotations".to_owned(), annotations["items"].take());
+    }
+    Ok((build, raw))
+}
+
 fn show(build: &Build, raw: &Value, json: bool, ui: &Ui) {
     if json {
         ui.data(&raw.to_string());
@@ -188,6 +200,7 @@ fn show(build: &Build, raw: &Value, json: bool, ui: &Ui) {
         ("created", build.created_at.clone()),
         ("finished", build.finished_at.clone()),
         ("because", build.cause.as_ref().map(words::cause)),
+        ("notes", annotated(build.annotations_count)),
     ];
     for (name, value) in facts {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
@@ -197,6 +210,12 @@ fn show(build: &Build, raw: &Value, json: bool, ui: &Ui) {
     ui.data("");
     let paint = |style, text: &str| ui.paint_out(style, text);
     ui.raw(words::table(build, &paint).as_bytes());
+}
+
+/// How many annotations a build has, and where they are.
+fn annotated(count: usize) -> Option<String> {
+    let plural = if count == 1 { "annotation" } else { "annotations" };
+    (count > 0).then(|| format!("{count} {plural}; --json prints them"))
 }
 
 /// Says what became of a build.

@@ -136,6 +136,7 @@ pub(crate) fn not_started(error: &StartError) -> Failure {
         | StartError::File { .. }
         | StartError::Random(_)
         | StartError::Reseal(_)
+        | StartError::Oidc(_)
         | StartError::Token(_) => None,
     };
     Failure::of(Code::Failed, error).hint_if(hint.map(str::to_owned))

@@ -9,6 +9,11 @@ use crate::row::{BuildState, JobRefused, JobState};
 use crate::state::{Core, Phase};
 use crate::trigger;
 
+/// Whether a grace is shorter than one that was given before; `None` is a job's own.
+fn is_shorter(grace_ms: Option<u64>, before: Option<u64>) -> bool {
+    grace_ms.is_some_and(|ms| before.is_none_or(|before| ms < before))
+}
+
 impl Core {
     /// A build that can still be canceled.
     pub(crate) fn check_cancel_build(&self, id: BuildId) -> Result<(), Rejected> {
@@ -35,8 +40,11 @@ impl Core {
         for job in jobs {
             match self.jobs[&job].row.state {
                 state if state.is_final() => {}
-                JobState::Assigned | JobState::TimingOut => self.cancel_leased(job, cause.clone()),
-                JobState::Canceling => {}
+                JobState::Assigned => {
+                    self.edit_job(job).cancel_grace_ms = None;
+                    self.cancel_leased(job, cause.clone());
+                }
+                JobState::Canceling | JobState::TimingOut => {}
                 _ if self.policy.bugs.ignore_cancel => {}
                 _ => self.end_unleased(job, to, cause.clone()),
             }
@@ -54,10 +62,18 @@ impl Core {
         Ok(())
     }
 
-    /// Ends one job.
-    pub(crate) fn cancel_job(&mut self, id: JobId, cause: Cause) {
+    /// Ends one job; its processes get this grace, where it is shorter than their own. One that is being canceled already may
+    /// get a shorter one.
+    pub(crate) fn cancel_job(&mut self, id: JobId, cause: Cause, grace_ms: Option<u64>) {
         match self.jobs[&id].row.state {
-            JobState::Assigned => self.cancel_leased(id, cause),
+            JobState::Assigned => {
+                self.edit_job(id).cancel_grace_ms = grace_ms;
+                self.cancel_leased(id, cause);
+            }
+            JobState::Canceling if is_shorter(grace_ms, self.jobs[&id].row.cancel_grace_ms) => {
+                self.edit_job(id).cancel_grace_ms = grace_ms;
+                self.cancel_leased(id, cause);
+            }
             JobState::Canceling | JobState::TimingOut => {}
             _ => {
                 let forgiven = self.command(id).is_some_and(|command| forgives(command, JobState::Canceled, None));
@@ -77,13 +93,14 @@ impl Core {
         }
         let finishing = matches!(lease.phase, Phase::Finishing(_));
         let (agent, epoch) = (lease.agent, lease.epoch);
+        let grace_ms = self.jobs[&id].row.cancel_grace_ms;
         let told = cause.clone();
         self.change_job(id, |row| {
             row.state = JobState::Canceling;
             row.cause = Some(told);
         });
         if !finishing {
-            self.send(agent, CoordinatorMessage::Cancel { attempt, epoch, cause });
+            self.send(agent, CoordinatorMessage::Cancel { attempt, epoch, cause, grace_ms });
             self.arm(attempt);
         }
     }

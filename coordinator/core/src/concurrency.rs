@@ -166,6 +166,21 @@ impl Core {
         Turn { since, build: row.build, index: row.index, job: row.id }
     }
 
+    /// What a waiting job asks of its group has changed.
+    pub(crate) fn wish_again(&mut self, id: JobId) {
+        let Some(row) = self.jobs.get(&id).map(|job| &job.row) else { return };
+        let Some((command, concurrency)) = concurrency_of(&row.node.kind) else { return };
+        if seat(row.state) != Seat::Waiting {
+            return;
+        }
+        let wish = Wish { limit: concurrency.limit, method: concurrency.method, priority: command.priority };
+        let (Some(key), turn) = (self.group_of(row), self.turn_of(row)) else { return };
+        let group = self.groups.groups.entry(key.clone()).or_default();
+        group.leave(&turn);
+        group.enter(turn, wish);
+        self.groups.touched.insert(key);
+    }
+
     /// A job's state has changed: it takes its seat in its group, changes it, or leaves.
     pub(crate) fn reseat(&mut self, id: JobId, from: JobState, to: JobState) {
         let (from, to) = (seat(from), seat(to));

@@ -91,7 +91,7 @@ impl Core {
                 Phase::Unknown | Phase::Accepted | Phase::Running => {
                     lease.stopping = true;
                     let epoch = lease.epoch;
-                    self.send(id, CoordinatorMessage::Cancel { attempt, epoch, cause: stopped() });
+                    self.send(id, CoordinatorMessage::Cancel { attempt, epoch, cause: stopped(), grace_ms: None });
                     self.arm(attempt);
                 }
             }

@@ -283,9 +283,10 @@ impl Core {
             return;
         }
         if let (JobState::Canceling | JobState::TimingOut, Some(cause)) = (job.state, job.cause.clone()) {
-            self.send(agent, CoordinatorMessage::Cancel { attempt, epoch, cause });
+            let grace_ms = job.cancel_grace_ms.filter(|_| job.state == JobState::Canceling);
+            self.send(agent, CoordinatorMessage::Cancel { attempt, epoch, cause, grace_ms });
         } else if lease.stopping {
-            self.send(agent, CoordinatorMessage::Cancel { attempt, epoch, cause: stopped() });
+            self.send(agent, CoordinatorMessage::Cancel { attempt, epoch, cause: stopped(), grace_ms: None });
         }
     }
 }

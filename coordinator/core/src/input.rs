@@ -6,7 +6,8 @@ use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, Pipel
 
 use crate::order::Obtained;
 use crate::row::{
-    Actor, BuildRows, Joining, NewArtifacts, NewSchedule, NewToken, PipelineChange, SecretRequest, Submit, Upload,
+    Actor, BuildRows, Joining, NewArtifacts, NewSchedule, NewToken, PipelineChange, SecretRequest, Speech, Submit,
+    Upload,
 };
 
 /// Whom to answer: the shell's own number for a waiting request.
@@ -127,6 +128,8 @@ pub enum Request {
     CancelJob {
         /// Which.
         job: JobId,
+        /// Between the polite signal and the kill, where that is to be less than the job's own.
+        grace_ms: Option<u64>,
     },
     /// Run again what failed in a build (its hard failures and canceled jobs, and what waited on them).
     RetryBuild {
@@ -160,6 +163,8 @@ pub enum Request {
         /// Neither keys nor values may be blank (reference 19.2).
         values: std::collections::BTreeMap<String, String>,
     },
+    /// What a job says to its own build.
+    Speak(Box<Speech>),
     /// Register a pipeline: the defaults, and what is said of it.
     CreatePipeline {
         /// Made by the shell.

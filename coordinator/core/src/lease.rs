@@ -304,7 +304,7 @@ impl Core {
             row.state = JobState::TimingOut;
             row.cause = Some(told);
         });
-        self.send(agent, CoordinatorMessage::Cancel { attempt: id, epoch, cause });
+        self.send(agent, CoordinatorMessage::Cancel { attempt: id, epoch, cause, grace_ms: None });
         self.arm(id);
     }
 

@@ -27,6 +27,7 @@
 
 mod absence;
 mod agent;
+mod annotation;
 mod artifact;
 mod build;
 mod cancel;
@@ -64,7 +65,9 @@ mod settle;
 mod silence;
 mod slot;
 mod spec;
+mod speech;
 mod state;
+mod step;
 pub mod terms;
 mod timer;
 pub mod timetable;

@@ -25,6 +25,8 @@ pub(crate) struct Logbook {
     pub(crate) lineages: BTreeSet<BuildId>,
     pub(crate) secrets: BTreeSet<SecretName>,
     pub(crate) meta: bool,
+    /// Texts of annotations, in order.
+    pub(crate) texts: Vec<Change>,
     pub(crate) idempotency: Vec<IdempotencyRow>,
     pub(crate) audits: Vec<AuditRow>,
     pub(crate) events: Vec<EventRow>,
@@ -84,6 +86,7 @@ impl Core {
         if book.meta {
             changes.push(Change::Meta(self.meta));
         }
+        changes.extend(book.texts);
         changes.extend(book.idempotency.into_iter().map(Change::Idempotency));
         changes.extend(book.audits.into_iter().map(Change::Audit));
         changes.extend(book.events.into_iter().map(Change::Event));

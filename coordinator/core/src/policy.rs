@@ -75,6 +75,8 @@ pub struct Bugs {
     pub orphan_triggered: bool,
     /// I3: what a job uploaded is noted again when the same request comes again.
     pub add_artifacts_twice: bool,
+    /// I3: what a job says is done as often as it comes.
+    pub hear_twice: bool,
     /// I3: what an agent was given before its machine crashed is offered to it again, though it may have started.
     pub forget_reboot: bool,
     /// I10: leases get no deadline.

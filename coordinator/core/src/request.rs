@@ -1,6 +1,9 @@
 //! What clients ask for: each request is checked whole, then done, noted in the audit trail and answered.
 
-use windlass_protocol::{AgentId, CauseKind, TokenId, WallMs, limits};
+use std::collections::BTreeMap;
+
+use windlass_protocol::job::Epoch;
+use windlass_protocol::{AgentId, AttemptId, BuildId, CauseKind, TokenId, WallMs, limits};
 
 use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
@@ -20,9 +23,13 @@ impl Core {
                 self.cancel_build(build, Self::cause(CauseKind::Canceled, &detail));
                 self.audit(actor, "build.cancel", &build.to_string(), &detail);
             }
-            Request::CancelJob { job } => {
+            Request::CancelJob { job, grace_ms } => {
                 self.check_cancel_job(job)?;
-                self.cancel_job(job, Self::cause(CauseKind::Canceled, &format!("canceled by {}", actor.name)));
+                self.cancel_job(
+                    job,
+                    Self::cause(CauseKind::Canceled, &format!("canceled by {}", actor.name)),
+                    grace_ms,
+                );
                 self.audit(actor, "job.cancel", &job.to_string(), "");
             }
             Request::RetryBuild { build, rows } => {
@@ -44,15 +51,8 @@ impl Core {
                     self.audit(actor, "build.upload", &target, &detail);
                 }
             }
-            Request::SetMetaData { build, by: Some((attempt, epoch)), values } => {
-                self.check_own_build(build, attempt, epoch)?;
-                self.set_meta_data(build, values)?;
-            }
-            Request::SetMetaData { build, by: None, values } => {
-                let keys = values.keys().cloned().collect::<Vec<_>>().join(" ");
-                self.set_meta_data(build, values)?;
-                self.audit(actor, "build.meta_data", &build.to_string(), &keys);
-            }
+            Request::Speak(speech) => self.speak(actor, *speech)?,
+            Request::SetMetaData { build, by, values } => self.write_meta_data(actor, build, by, values)?,
             Request::CreatePipeline { id, name, change } => self.create_pipeline(actor, id, &name, *change)?,
             Request::UpdatePipeline { name, change } => self.update_pipeline(actor, &name, *change)?,
             Request::AddSchedule(new) => self.add_schedule(actor, *new)?,
@@ -88,6 +88,28 @@ impl Core {
             self.audit(actor, "agent.drain", &agent.to_string(), "");
         }
         Ok(())
+    }
+
+    /// Sets meta-data. What clients set is noted in the audit trail; what a job sets of its own build is its work.
+    fn write_meta_data(
+        &mut self,
+        actor: &Actor,
+        build: BuildId,
+        by: Option<(AttemptId, Epoch)>,
+        values: BTreeMap<String, String>,
+    ) -> Result<(), Rejected> {
+        let keys = values.keys().cloned().collect::<Vec<_>>().join(" ");
+        match by {
+            Some((attempt, epoch)) => {
+                self.check_own_build(build, attempt, epoch)?;
+                self.set_meta_data(build, values)
+            }
+            None => {
+                self.set_meta_data(build, values)?;
+                self.audit(actor, "build.meta_data", &build.to_string(), &keys);
+                Ok(())
+            }
+        }
     }
 
     fn known(&self, agents: &[AgentId]) -> Result<(), Rejected> {

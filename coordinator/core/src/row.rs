@@ -4,10 +4,14 @@
 //! not in a row is volatile by design: connections, beats, and progress that agents tell anew after a restart.
 
 mod pipeline;
+mod refused;
 mod schedule;
-mod trigger;
-use std::collections::{BTreeMap, VecDeque};
 mod secret;
+mod speech;
+mod token;
+mod trigger;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,14 +20,17 @@ use windlass_pipeline::graph::{BlockedState, Graph, Group, Node, Notify, Superse
 use windlass_protocol::job::{Epoch, Outcome, Resources, Source};
 use windlass_protocol::message::{NewArtifact, RefuseCode};
 use windlass_protocol::{
-    AgentId, ArtifactId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, ScheduleId, TokenId, Trust, WallMs,
+    AgentId, AnnotationId, ArtifactId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, ScheduleId, TokenId, Trust,
+    WallMs,
 };
 
 pub use self::pipeline::{DEFAULT_BRANCH, PipelineChange, PipelineRow, Registered};
+pub use self::refused::JobRefused;
 pub use self::schedule::{Fired, Firing, NewSchedule, ScheduleRow};
 pub use self::secret::{Sealed, SecretName, SecretRefused, SecretRequest, SecretRow};
+pub use self::speech::{Annotate, Annotation, AnnotationStyle, Said, Speech, StepChange};
+pub use self::token::{Scope, TokenGrant, TokenRow};
 pub use self::trigger::{Confined, LineageRow, Triggered, TriggeredFrom};
-use crate::terms::JoinTerms;
 
 /// Who asked for something, as written in rows and in the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -281,6 +288,9 @@ pub struct BuildRow {
     /// Keep failed jobs' workspaces.
     #[serde(default)]
     pub keep_workspace: bool,
+    /// What its jobs wrote beside it, in the order of their making, without their texts.
+    #[serde(default)]
+    pub annotations: Vec<Annotation>,
     /// The build it was made again from.
     #[serde(default)]
     pub rebuilt_from: Option<BuildId>,
@@ -317,8 +327,8 @@ pub struct JobRow {
     pub build: BuildId,
     /// Its place in the build's graph.
     pub index: u32,
-    /// The step, resolved; it never changes, and every copy of the row shares it. Edges name other jobs of the build by
-    /// [`JobRow::index`].
+    /// The step, resolved; every copy of the row shares it. What uploads and `step update` change of it is a new one. Edges
+    /// name other jobs of the build by [`JobRow::index`].
     pub node: Arc<Node>,
     /// Its state; volatile progress (`accepted`, `running`) is stored as `assigned`.
     pub state: JobState,
@@ -354,6 +364,13 @@ pub struct JobRow {
     /// Builds that it made or is making, where it is a trigger, oldest first: a retry makes another one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggered: Vec<Triggered>,
+    /// What it has said of late ([`crate::speech`]), oldest first, by the calls of its command: at most
+    /// `CALLS_PER_JOB_MAX`.
+    #[serde(default)]
+    pub calls: Vec<String>,
+    /// Where it was canceled with less grace than its own.
+    #[serde(default)]
+    pub cancel_grace_ms: Option<u64>,
     /// Not to be leased before this time: a fence for an exclusive step, or a pause between retries.
     #[serde(default)]
     pub not_before: Option<WallMs>,
@@ -589,112 +606,6 @@ impl AgentRow {
     }
 }
 
-/// A token, without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TokenRow {
-    /// Its public id.
-    pub id: TokenId,
-    /// Hash of its secret.
-    pub secret_hash: Digest,
-    /// What it lets one do.
-    pub grant: TokenGrant,
-    /// For people.
-    pub note: String,
-    /// Who made it.
-    pub created_by: Actor,
-    /// When.
-    pub created_at: WallMs,
-    /// Its end; `None` is never.
-    pub expires_at: Option<WallMs>,
-    /// It was taken back.
-    #[serde(default)]
-    pub revoked_at: Option<WallMs>,
-    /// When it was last used, coarsely: a use is written some minutes later, so that no request costs a commit.
-    #[serde(default)]
-    pub last_used_at: Option<WallMs>,
-}
-
-/// What a token lets one do. The two kinds never mix.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "kind")]
-pub enum TokenGrant {
-    /// Lets agents enrol in a pool.
-    Join {
-        /// The pool.
-        pool: String,
-        /// How many agents; `None` is any number.
-        max_uses: Option<u32>,
-        /// How many it has admitted.
-        used: u32,
-        /// What it asks of an agent beside its secret.
-        #[serde(default)]
-        terms: JoinTerms,
-    },
-    /// Lets a client use the API.
-    Api {
-        /// What it may do.
-        scopes: Vec<Scope>,
-        /// Only this pipeline.
-        #[serde(default)]
-        pipeline: Option<String>,
-        /// Only this branch.
-        #[serde(default)]
-        branch: Option<String>,
-    },
-}
-
-impl TokenGrant {
-    /// A grant for agents of a pool that asks nothing but its secret.
-    #[must_use]
-    pub fn join(pool: impl Into<String>, max_uses: Option<u32>) -> Self {
-        Self::Join { pool: pool.into(), max_uses, used: 0, terms: JoinTerms::default() }
-    }
-}
-
-/// What an API token may do; names are fixed by the interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Scope {
-    /// See builds, jobs and logs.
-    #[serde(rename = "builds:read")]
-    BuildsRead,
-    /// Submit, cancel, retry.
-    #[serde(rename = "builds:write")]
-    BuildsWrite,
-    /// What it submits is trusted.
-    #[serde(rename = "builds:trusted")]
-    BuildsTrusted,
-    /// Register pipelines.
-    #[serde(rename = "pipelines:write")]
-    PipelinesWrite,
-    /// See agents.
-    #[serde(rename = "agents:read")]
-    AgentsRead,
-    /// Drain, resume, revoke agents; make join tokens of existing pools.
-    #[serde(rename = "agents:write")]
-    AgentsWrite,
-    /// Make and change pools.
-    #[serde(rename = "pools:write")]
-    PoolsWrite,
-    /// Read blobs.
-    #[serde(rename = "cache:read")]
-    CacheRead,
-    /// Write blobs.
-    #[serde(rename = "cache:write")]
-    CacheWrite,
-    /// Read images.
-    #[serde(rename = "images:read")]
-    ImagesRead,
-    /// Write images.
-    #[serde(rename = "images:write")]
-    ImagesWrite,
-    /// Set secrets.
-    #[serde(rename = "secrets:write")]
-    SecretsWrite,
-    /// Everything.
-    #[serde(rename = "admin")]
-    Admin,
-}
-
 /// A remembered submit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdempotencyRow {
@@ -759,6 +670,24 @@ pub enum BuildEvent {
         /// Its last attempt, if it has one.
         attempt: Option<AttemptId>,
     },
+    /// An annotation was made, or changed.
+    Annotated {
+        /// Which.
+        annotation: AnnotationId,
+        /// Its name.
+        context: String,
+        /// The job that it is about.
+        job: Option<JobId>,
+    },
+    /// An annotation was taken away.
+    AnnotationRemoved {
+        /// Which.
+        annotation: AnnotationId,
+        /// Its name.
+        context: String,
+        /// The job that it was about.
+        job: Option<JobId>,
+    },
     /// A job ended (it may be retried).
     JobFinished {
         /// The job.
@@ -821,6 +750,19 @@ pub enum Change {
     Lineage(LineageRow),
     /// Delete.
     LineageOver(BuildId),
+    /// The text of an annotation.
+    AnnotationText {
+        /// Which.
+        annotation: AnnotationId,
+        /// Of which build.
+        build: BuildId,
+        /// All of it, or what is added to what is there.
+        text: String,
+        /// It is added.
+        append: bool,
+    },
+    /// Delete its text.
+    AnnotationGone(AnnotationId),
     /// Insert.
     Idempotency(IdempotencyRow),
     /// Append.
@@ -1015,48 +957,4 @@ pub struct Usage {
     pub capacity: Resources,
     /// Taken.
     pub used: Resources,
-}
-
-/// Why a job cannot be retried or canceled.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum JobRefused {
-    /// It has not ended.
-    #[error("it has not ended")]
-    NotEnded,
-    /// It has ended.
-    #[error("it has already ended")]
-    Ended,
-    /// Its step does not allow it.
-    #[error("its step does not allow a retry{}", .reason.as_deref().map(|r| format!(": {r}")).unwrap_or_default())]
-    NotAllowed {
-        /// As the step says.
-        reason: Option<String>,
-    },
-    /// It is no command.
-    #[error("only command and trigger steps can be retried")]
-    NotACommand,
-    /// It is no gate.
-    #[error("only block and input steps can be unblocked")]
-    NotAGate,
-    /// What it depends on is not done.
-    #[error("it is not reached yet: what it depends on is not done")]
-    NotReached,
-    /// Somebody was there before.
-    #[error("it was unblocked already, by {by}")]
-    Unblocked {
-        /// Who.
-        by: String,
-    },
-    /// The gate is for others.
-    #[error("only {} may unblock it", .teams.join(", "))]
-    NotAllowedHere {
-        /// Who may.
-        teams: Vec<String>,
-    },
-    /// Its build was canceled.
-    #[error("its build was canceled")]
-    BuildCanceled,
-    /// It has had all attempts that a job may have.
-    #[error("it has had all the attempts that a job may have")]
-    TooManyAttempts,
 }

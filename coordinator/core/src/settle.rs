@@ -54,7 +54,8 @@ impl Core {
         let mut moved = false;
         for job in jobs {
             let before = self.jobs[&job].row.state;
-            self.cancel_job(job, Self::cause(CauseKind::Canceled, "the build is failing, and the step ends with that"));
+            let cause = Self::cause(CauseKind::Canceled, "the build is failing, and the step ends with that");
+            self.cancel_job(job, cause, None);
             moved |= self.jobs[&job].row.state != before;
         }
         moved

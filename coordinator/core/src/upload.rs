@@ -178,7 +178,7 @@ impl Core {
     }
 
     /// Takes a grown graph over: edges of what has not started, and the new jobs.
-    fn grow(&mut self, build: BuildId, graph: Graph) {
+    pub(crate) fn grow(&mut self, build: BuildId, graph: Graph) {
         let wall = self.now.wall;
         let row = self.edit_build(build);
         (row.groups, row.pipeline_env, row.notify) = (graph.groups, graph.env, graph.notify);

@@ -22,6 +22,7 @@ use windlass_protocol::limits::{HTTP_KEEP_ALIVE_MS, WATCHER_BUFFER_MAX};
 use windlass_protocol::{BuildId, JobId};
 
 use super::Ground;
+use super::annotation::AnnotationName;
 use super::auth::Caller;
 use super::build::find;
 use super::extract::Query;
@@ -55,8 +56,8 @@ pub(crate) enum Until {
 /// One thing that happened, with what it happened to, as that is now.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EventShape {
-    /// `snapshot build_created build_changed build_finished job_changed job_finished`, and volatile `job_started
-    /// job_progress`.
+    /// `snapshot build_created build_changed build_finished job_changed job_finished annotation_changed
+    /// annotation_removed`, and volatile `job_started job_progress`.
     event: &'static str,
     at: String,
     #[schema(value_type = String)]
@@ -68,6 +69,8 @@ pub(crate) struct EventShape {
     job: Option<Job>,
     #[serde(skip_serializing_if = "Option::is_none")]
     build: Option<Build>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annotation: Option<AnnotationName>,
 }
 
 /// A build's or a job's.
@@ -228,6 +231,7 @@ impl Following {
             state: Standing::Build(rows.build.state),
             job: None,
             build: Some(Build::whole(rows, &self.url)),
+            annotation: None,
         };
         self.ready.push_back(Event::default().event(shape.event).data(json(&shape)));
     }
@@ -239,6 +243,8 @@ impl Following {
             BuildEvent::BuildFinished { state } => ("build_finished", Standing::Build(*state), None),
             BuildEvent::JobChanged { job, state, .. } => ("job_changed", Standing::Job(*state), Some(*job)),
             BuildEvent::JobFinished { job, state, .. } => ("job_finished", Standing::Job(*state), Some(*job)),
+            BuildEvent::Annotated { .. } => ("annotation_changed", Standing::Build(rows.build.state), None),
+            BuildEvent::AnnotationRemoved { .. } => ("annotation_removed", Standing::Build(rows.build.state), None),
         };
         let finished = matches!(stored.row.event, BuildEvent::BuildFinished { .. });
         let shape = EventShape {
@@ -248,6 +254,7 @@ impl Following {
             state,
             job: job.and_then(|id| job_of(id, rows, attempts)),
             build: finished.then(|| Build::whole(rows, &self.url)),
+            annotation: annotation_of(&stored.row.event),
         };
         self.ready.push_back(Event::default().event(event).id(stored.seq.to_string()).data(json(&shape)));
     }
@@ -262,6 +269,7 @@ impl Following {
             state: Standing::Job(job_state),
             job: job_of(job, rows, attempts),
             build: None,
+            annotation: None,
         };
         self.ready.push_back(Event::default().event(event).data(json(&shape)));
     }
@@ -286,11 +294,28 @@ const fn job_named(notice: &Notice) -> Subject {
         Notice::Reset => Subject::Whole,
         Notice::Event(stored) => match stored.row.event {
             BuildEvent::BuildFinished { .. } => Subject::Whole,
-            BuildEvent::BuildCreated | BuildEvent::BuildChanged { .. } => Subject::Build,
+            BuildEvent::BuildCreated
+            | BuildEvent::BuildChanged { .. }
+            | BuildEvent::Annotated { .. }
+            | BuildEvent::AnnotationRemoved { .. } => Subject::Build,
             BuildEvent::JobChanged { job, .. } | BuildEvent::JobFinished { job, .. } => Subject::Job(job),
         },
         Notice::Progress(Progress::Attempt { job, .. }) => Subject::Job(*job),
         Notice::Progress(Progress::Agent { .. }) => Subject::Build,
+    }
+}
+
+fn annotation_of(event: &BuildEvent) -> Option<AnnotationName> {
+    match event {
+        BuildEvent::Annotated { annotation, context, job }
+        | BuildEvent::AnnotationRemoved { annotation, context, job } => {
+            Some(AnnotationName::new(*annotation, context, *job))
+        }
+        BuildEvent::BuildCreated
+        | BuildEvent::BuildChanged { .. }
+        | BuildEvent::BuildFinished { .. }
+        | BuildEvent::JobChanged { .. }
+        | BuildEvent::JobFinished { .. } => None,
     }
 }
 

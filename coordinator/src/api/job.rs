@@ -107,7 +107,7 @@ pub(crate) async fn cancel(
 ) -> Result<Json<Job>, Problem> {
     caller.need(&[Scope::BuildsWrite])?;
     let (job, rows) = find(&ground, &caller, &id).await?;
-    ground.fleet.desk.request(caller.actor(), Request::CancelJob { job }).await?;
+    ground.fleet.desk.request(caller.actor(), Request::CancelJob { job, grace_ms: None }).await?;
     shown_now(&ground, job, &rows).await
 }
 

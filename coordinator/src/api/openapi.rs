@@ -21,6 +21,7 @@ use super::problem;
         super::build::show_by_number,
         super::build::cancel,
         super::build::retry,
+        super::annotation::list,
         super::artifact::list,
         super::artifact::show,
         super::artifact::read,
@@ -63,6 +64,8 @@ use super::problem;
         super::blob::put,
         super::blob::missing,
         super::blob::pack,
+        super::oidc::configuration,
+        super::oidc::jwks,
         super::metric::healthy,
         super::metric::ready,
         super::metric::metrics

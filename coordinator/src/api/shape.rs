@@ -73,6 +73,7 @@ pub(crate) struct Build {
     env: Map<String, Value>,
     meta_data: BTreeMap<String, String>,
     keep_workspace: bool,
+    annotations_count: usize,
     #[schema(value_type = Option<String>)]
     rebuilt_from: Option<BuildId>,
     /// The build and job that made it; null if a trigger step did not.
@@ -230,6 +231,7 @@ impl Build {
             env: row.env.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect(),
             meta_data: row.meta_data.clone(),
             keep_workspace: row.keep_workspace,
+            annotations_count: row.annotations.len(),
             rebuilt_from: row.rebuilt_from,
             triggered_from: row.triggered_from.as_ref().map(Above::of),
             created_at: time(row.created_at),

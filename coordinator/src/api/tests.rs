@@ -47,7 +47,7 @@ use crate::clock::SystemClock;
 use crate::definitions::{self, Definitions};
 use crate::desk::{self, Desk, Fleet, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
-use crate::job_desk::CoreJobDesk;
+use crate::job_desk::{CoreJobDesk, Parts};
 use crate::logbook::Logbook;
 use crate::vault::{KeySources, Vault};
 use crate::views::{Offload, Reader, Views};
@@ -145,10 +145,18 @@ impl Bench {
         let shelves = crate::shelf::Shelves::new(store.clone(), dir.path());
         let url = "http://localhost:7070".to_owned();
         let vault = Arc::new(Vault::open(dir.path(), &KeySources::default(), [].iter()).unwrap());
-        let jobs = CoreJobDesk::new(desk.clone(), reader.clone(), shelves.clone(), url, Arc::clone(&vault));
-        let jobs = Arc::new(jobs);
+        let issuer = Arc::new(crate::oidc::Issuer::open(dir.path(), "http://w".to_owned()).unwrap());
+        let jobs = Arc::new(CoreJobDesk::new(Parts {
+            desk: desk.clone(),
+            reader: reader.clone(),
+            shelves: shelves.clone(),
+            url,
+            vault: Arc::clone(&vault),
+            issuer: Arc::clone(&issuer),
+        }));
         let fleet = fleet::Ground { desk, views, reader, logs, store, shelves, authority, jobs, vault };
-        let ground = Ground::new(fleet, Switchboard::default(), "http://w".to_owned(), metrics, definitions, true);
+        let ground =
+            Ground::new(fleet, Switchboard::default(), "http://w".to_owned(), metrics, definitions, true, issuer);
         let router = router(ground.clone());
         let mut bench = Self { router, ground, memory, admin: String::new(), offers, agent: None, _dir: dir };
         bench.admin = bench.token(&[Scope::Admin], None, None).await;

@@ -18,6 +18,7 @@ use super::problem::Problem;
 use super::shape::Build;
 use super::submit::{graph_of, variables};
 use crate::compiling;
+use crate::facts::Variables;
 use crate::job_desk::compile_in;
 
 /// Steps to add.
@@ -79,5 +80,5 @@ pub(crate) async fn pipeline(
 }
 
 fn compile(text: &str, file: &str, env: &[(String, String)], build: &BuildRow) -> Result<Graph, Problem> {
-    graph_of(compile_in(text, file, env, build).map_err(|error| Problem::internal(&error))?)
+    graph_of(compile_in(text, file, Variables::Are(env), build).map_err(|error| Problem::internal(&error))?)
 }

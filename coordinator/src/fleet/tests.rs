@@ -21,7 +21,7 @@ use windlass_protocol::{TokenId, Trust, WallMs};
 use super::*;
 use crate::authority::Lives;
 use crate::desk::{Inbox, channel};
-use crate::job_desk::CoreJobDesk;
+use crate::job_desk::{CoreJobDesk, Parts};
 use crate::vault::{KeySources, Vault};
 use crate::views::reader::Offload;
 
@@ -59,10 +59,16 @@ impl World {
         let reader = Reader::new(views.clone(), Arc::new(MemoryStore::new().history()), Offload::Here);
         let store = Store::open(vfs.clone(), &dir.path().join("cache"), StoreOptions::default()).unwrap();
         let shelves = Shelves::new(store.clone(), dir.path());
-        let keys = KeySources::default();
-        let vault = Arc::new(Vault::open(dir.path(), &keys, [].iter()).unwrap());
-        let jobs = CoreJobDesk::new(desk.clone(), reader.clone(), shelves.clone(), String::new(), Arc::clone(&vault));
-        let jobs = Arc::new(jobs);
+        let vault = Arc::new(Vault::open(dir.path(), &KeySources::default(), [].iter()).unwrap());
+        let issuer = Arc::new(crate::oidc::Issuer::open(dir.path(), "http://w".to_owned()).unwrap());
+        let jobs = Arc::new(CoreJobDesk::new(Parts {
+            desk: desk.clone(),
+            reader: reader.clone(),
+            shelves: shelves.clone(),
+            url: String::new(),
+            vault: Arc::clone(&vault),
+            issuer,
+        }));
         let ground = Ground {
             desk,
             views: views.clone(),

@@ -1,8 +1,9 @@
 //! Steps as jobs ask for them: by key, by id, or their own (reference 19.5).
 
 use serde_json::{Value, json};
-use windlass_coordinator_core::row::{AttemptRow, BuildRows, JobRow};
+use windlass_coordinator_core::row::{AttemptRow, BuildRows, JobRow, StepChange};
 use windlass_pipeline::graph::{Command, NodeKind};
+use windlass_pipeline::step_notify;
 use windlass_protocol::limits::ASK_TEXT_MAX_BYTES;
 use windlass_protocol::message::{AskRefused, Told};
 
@@ -53,6 +54,38 @@ pub(super) fn get(
         return Err(No(AskRefused::Invalid, format!("{attribute} is longer than {ASK_TEXT_MAX_BYTES} bytes")));
     }
     Ok(Told::Text(text))
+}
+
+/// What a job wants an attribute to be.
+pub(super) fn change(attribute: &str, value: &str, append: bool) -> Result<StepChange, No> {
+    let invalid = |why: String| No(AskRefused::Invalid, why);
+    let number =
+        |what: &str| value.trim().parse::<i64>().map_err(|_| invalid(format!("{what} is an integer, not {value:?}")));
+    let alone = |change| {
+        if append {
+            Err(invalid(format!("nothing can be added to {attribute}: leave --append out")))
+        } else {
+            Ok(change)
+        }
+    };
+    match attribute {
+        "label" if value.trim().is_empty() => Err(invalid("a label cannot be empty".to_owned())),
+        "label" => Ok(StepChange::Label { text: value.to_owned(), append }),
+        "priority" => alone(StepChange::Priority(number("priority")?)),
+        "parallelism" => {
+            let jobs =
+                u32::try_from(number("parallelism")?).map_err(|_| invalid("parallelism is 1 or more".to_owned()))?;
+            alone(StepChange::Parallelism(jobs))
+        }
+        "notify" => match step_notify(value) {
+            Ok(notify) => Ok(StepChange::Notify { notify, append }),
+            Err(errors) => {
+                let words: Vec<_> = errors.into_iter().map(|found| found.message).collect();
+                Err(invalid(words.join("; ")))
+            }
+        },
+        other => Err(invalid(format!("{other:?} cannot be changed: label, notify, parallelism and priority can be"))),
+    }
 }
 
 /// Every attribute that can be asked for.

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use windlass_coordinator_core::row::{AgentRow, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows};
+use windlass_coordinator_core::row::{AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows};
 use windlass_coordinator_store::{
     ArtifactFilter, BuildFilter, Cursor, EventSeq, Fault, History, Page, Seq, StoredEvent,
 };
@@ -134,6 +134,14 @@ impl Reader {
     pub async fn events_since(&self, build: BuildId, after: EventSeq) -> Result<Vec<StoredEvent>, ReadError> {
         let limit = limits::WATCHER_BUFFER_MAX;
         Ok(self.read(move |history| history.events(build, after, limit)).await?.1)
+    }
+
+    /// A build's annotations with their texts, in the order in which they are shown.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn annotations(&self, build: BuildId) -> Result<Vec<(Annotation, String)>, ReadError> {
+        Ok(self.read(move |history| history.annotations(build)).await?.1)
     }
 
     /// The audit trail, newest first.

@@ -5,13 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use windlass_coordinator_core::row::{AgentRow, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, Change, Rows};
-use windlass_protocol::{ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
+use windlass_coordinator_core::row::{
+    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, Change, Rows,
+};
+use windlass_protocol::{AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
 
 use crate::fault::Fault;
 use crate::store::{
     ArtifactFilter, BuildFilter, Cursor, EventSeq, Expired, History, Page, Retention, Seq, Space, Store, StoredEvent,
-    WriterEpoch,
+    WriterEpoch, in_order,
 };
 
 /// A store that forgets everything when its last clone is dropped.
@@ -40,6 +42,7 @@ struct Memory {
     /// Numbered, as the audit trail is.
     artifacts: Vec<(u64, ArtifactRow)>,
     added: u64,
+    annotations: BTreeMap<AnnotationId, (BuildId, String)>,
     seq: Seq,
     fence: WriterEpoch,
     low: bool,
@@ -135,6 +138,14 @@ impl Memory {
                 self.added += 1;
                 self.artifacts.push((self.added, (**row).clone()));
             }
+            Change::AnnotationText { annotation, build, text, append } => {
+                let (_, known) = self.annotations.entry(*annotation).or_insert_with(|| (*build, String::new()));
+                if !append {
+                    known.clear();
+                }
+                known.push_str(text);
+            }
+            Change::AnnotationGone(id) => drop(self.annotations.remove(id)),
             Change::Definition { digest, text } => {
                 self.definitions.entry(*digest).or_insert_with(|| text.clone());
             }
@@ -161,6 +172,7 @@ impl Memory {
         self.rows.attempts.retain(|_, attempt| attempt.build != id);
         self.events.retain(|(build, _), _| *build != id);
         self.artifacts.retain(|(_, row)| row.build != id);
+        self.annotations.retain(|_, (build, _)| *build != id);
         expired.builds.push(id);
         if self.delete_definition(build.definition) {
             expired.definitions.push(build.definition);
@@ -315,6 +327,13 @@ impl History for MemoryHistory {
         let from = (build, EventSeq(after.0.saturating_add(1)));
         let found = memory.events.range(from..=(build, EventSeq(u64::MAX))).map(|(_, event)| event.clone());
         Ok(found.take(limit.clamp(1, limits::WATCHER_BUFFER_MAX)).collect())
+    }
+
+    fn annotations(&self, id: BuildId) -> Result<Vec<(Annotation, String)>, Fault> {
+        let memory = self.lock();
+        let Some(build) = memory.rows.builds.get(&id).cloned() else { return Ok(Vec::new()) };
+        let own = memory.annotations.iter().filter(|(_, (build, _))| *build == id);
+        Ok(in_order(build, own.map(|(annotation, (_, text))| (*annotation, text.clone())).collect()))
     }
 
     fn audit(&self, after: Option<Cursor>, limit: usize) -> Result<Page<AuditRow>, Fault> {

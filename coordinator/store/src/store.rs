@@ -3,15 +3,18 @@
 //! Both are blocking: a thread of its own calls the store, blocking tasks call history. History may be ahead of what has
 //! been published by a moment; [`History::seq`], asked after a read, bounds how far.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
 use windlass_coordinator_core::row::{
-    AgentRow, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, BuildState, Change, EventRow, Rows,
+    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, BuildState, Change, EventRow, Rows,
 };
 use windlass_pipeline::glob::PathQuery;
-use windlass_protocol::{ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, WallMs, limits};
+use windlass_protocol::{
+    AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, WallMs, limits,
+};
 
 use crate::fault::Fault;
 
@@ -291,6 +294,12 @@ pub trait History: Send + Sync + fmt::Debug {
     /// [`Fault`].
     fn events(&self, build: BuildId, after: EventSeq, limit: usize) -> Result<Vec<StoredEvent>, Fault>;
 
+    /// A build's annotations with their texts, in the order in which they are shown, all as of one commit.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    fn annotations(&self, build: BuildId) -> Result<Vec<(Annotation, String)>, Fault>;
+
     /// The audit trail, newest first.
     ///
     /// # Errors
@@ -331,6 +340,18 @@ pub trait History: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Fault`].
     fn definition(&self, digest: Digest) -> Result<Option<String>, Fault>;
+}
+
+/// A build's annotations as they are shown: by priority, then by age.
+pub(crate) fn in_order(build: BuildRow, mut texts: BTreeMap<AnnotationId, String>) -> Vec<(Annotation, String)> {
+    let mut all = build.annotations;
+    // Stable: they stand in the order of their making.
+    all.sort_by_key(|annotation| Reverse(annotation.priority));
+    let with_text = |annotation: Annotation| {
+        let text = texts.remove(&annotation.id).unwrap_or_default();
+        (annotation, text)
+    };
+    all.into_iter().map(with_text).collect()
 }
 
 #[cfg(test)]

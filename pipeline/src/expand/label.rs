@@ -9,8 +9,9 @@ pub(super) fn from_command(command: &str) -> String {
     line.chars().take(LABEL_MAX_CHARS).collect()
 }
 
-/// `%n` from 0, `%N` from 1, `%t` and `%T` the number of jobs; any other `%` stays.
-pub(super) fn numbered(label: &str, parallel: Option<(u32, u32)>) -> String {
+/// A label as one of several jobs has it: `%n` from 0, `%N` from 1, `%t` and `%T` the number of jobs; any other `%` stays.
+#[must_use]
+pub fn numbered(label: &str, parallel: Option<(u32, u32)>) -> String {
     let Some((index, total)) = parallel else { return label.to_owned() };
     let mut out = String::with_capacity(label.len());
     let mut characters = label.chars().peekable();

@@ -3,6 +3,8 @@
 //! One table for each mapping of the language. Readers take their known keys from here, and the JSON Schema is made of it, so
 //! that neither can drift from the other.
 
+#[cfg(test)]
+mod reference;
 mod step;
 #[cfg(test)]
 mod tests;

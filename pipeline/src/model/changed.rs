@@ -24,7 +24,7 @@ impl IfChanged {
 }
 
 /// `None`: no condition, or one that upstream's agent would not understand either; the step runs.
-pub(super) fn read(reader: &mut Reader, entry: &Entry) -> Option<IfChanged> {
+pub(crate) fn read(reader: &mut Reader, entry: &Entry) -> Option<IfChanged> {
     match &entry.value.kind {
         Kind::Null => None,
         Kind::Text(_) | Kind::List(_) => {

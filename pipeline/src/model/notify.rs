@@ -6,11 +6,11 @@ use super::attribute::{self, NOTIFY, SLACK};
 use super::condition;
 use super::plugin::json;
 use crate::condition::EntryPoint;
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::{Diagnostic, Findings, Span};
 use crate::graph::{Feature, Notify, SERVICES};
 use crate::read::{Reader, shown};
 use crate::suggest::did_you_mean;
-use crate::yaml::{Entry, Node};
+use crate::yaml::{self, Entry, Kind, Node};
 
 /// Where a list of notifications stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,20 @@ pub(super) fn read(reader: &mut Reader, entry: &Entry, level: Level) -> Vec<Noti
         one(reader, item, level, &mut all);
     }
     all
+}
+
+/// Reads the `notify` of a step alone, as a running job gives it (reference 19.5): a list, in JSON or YAML.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn of_step(text: &str) -> Result<Vec<Notify>, Vec<Diagnostic>> {
+    let parsed = yaml::parse(text);
+    let mut reader = Reader::new(Findings::default(), false);
+    parsed.error.into_iter().for_each(|error| reader.findings.push(error));
+    let value = parsed.documents.into_iter().next().unwrap_or(Node { span: Span::START, kind: Kind::Null });
+    let entry = Entry { key: "notify".to_owned(), key_span: Span::START, value };
+    let all = read(&mut reader, &entry, Level::Step);
+    if reader.findings.has_errors() { Err(reader.findings.settle()) } else { Ok(all) }
 }
 
 fn one(reader: &mut Reader, node: &Node, level: Level, all: &mut Vec<Notify>) {

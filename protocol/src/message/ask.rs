@@ -14,8 +14,8 @@ use crate::id::{ArtifactId, AttemptId, BuildId, JobId};
 use crate::job::Epoch;
 use crate::limits::{
     ANNOTATION_CONTEXT_MAX_CHARS, ANNOTATION_MAX_BYTES, ARTIFACT_MAX_BYTES, ARTIFACTS_FOUND_MAX, ARTIFACTS_PER_ASK_MAX,
-    ASK_TEXT_MAX_BYTES, DETAIL_MAX_BYTES, ENV_MAX_BYTES, ENV_VARS_MAX, META_DATA_KEY_MAX_BYTES, META_DATA_KEYS_MAX,
-    META_DATA_MAX_BYTES, META_DATA_VALUE_MAX_BYTES, NAME_MAX_BYTES, PIPELINE_MAX_BYTES, SECRETS_ANSWER_MAX_BYTES,
+    ASK_TEXT_MAX_BYTES, DETAIL_MAX_BYTES, META_DATA_KEY_MAX_BYTES, META_DATA_KEYS_MAX, META_DATA_MAX_BYTES,
+    META_DATA_VALUE_MAX_BYTES, NAME_MAX_BYTES, OIDC_CLAIMS_MAX, PIPELINE_MAX_BYTES, SECRETS_ANSWER_MAX_BYTES,
     SECRETS_PER_ASK_MAX, STEP_VALUE_MAX_BYTES, TREE_NAME_MAX_BYTES, URL_MAX_BYTES,
 };
 use crate::secret::Secret;
@@ -135,12 +135,12 @@ pub enum Asked {
     Annotate {
         /// Which annotation.
         context: String,
-        /// How it looks.
+        /// How it looks; `None`: plain, or as it is where only a text is added.
         style: Option<Style>,
         /// Add the text to what is there.
         append: bool,
-        /// Where it stands among others, 10 first.
-        priority: u8,
+        /// Where it stands among others, 10 first; `None`: 3, or as it is where only a text or a style is added.
+        priority: Option<u8>,
         /// What it is about.
         scope: Scope,
     },
@@ -151,12 +151,10 @@ pub enum Asked {
         /// What it is about.
         scope: Scope,
     },
-    /// Add steps to the build; the body is the text.
+    /// Add steps to the build; the body is one document in its normal form, variables already put in.
     UploadPipeline {
         /// The steps after the job's own that have not started go first.
         replace: bool,
-        /// The variables of the command's process that the text names: they are put into it.
-        variables: Vec<(String, String)>,
         /// What people call the text.
         file: String,
     },
@@ -207,6 +205,12 @@ pub enum Asked {
         audience: String,
         /// For how long; 0 is the default.
         lifetime_s: u32,
+        /// The claim whose value is its subject; empty: all that there is to say.
+        subject: String,
+        /// Claims beside those that every token has.
+        claims: Vec<String>,
+        /// Claims that become session tags of AWS.
+        aws_tags: Vec<String>,
     },
 }
 
@@ -367,7 +371,8 @@ impl Validate for Asked {
             Self::GetMetaData { build: _, key: name } => key("meta_data.key", name),
             Self::Annotate { context: name, style: _, append: _, priority, scope: _ } => {
                 context("annotation.context", name)?;
-                require((1..=10).contains(priority), "annotation.priority", "a priority is 1 to 10")
+                let good = priority.is_none_or(|priority| (1..=10).contains(&priority));
+                require(good, "annotation.priority", "a priority is 1 to 10")
             }
             Self::RemoveAnnotation { context: name, scope: _ } => context("annotation.context", name),
             Self::GetStep { build: _, step, attribute, json: _ } | Self::UpdateStep { step, attribute, append: _ } => {
@@ -389,13 +394,14 @@ impl Validate for Asked {
                 require(counted, "secrets.keys", "there are 1 to 100 in a request")?;
                 keys.iter().try_for_each(|key| short("secrets.key", key))
             }
-            Self::IssueToken { audience, lifetime_s: _ } => {
-                at_most("token.audience", audience, 1_024, "an audience has at most 1024 bytes")
+            Self::IssueToken { audience, lifetime_s: _, subject, claims, aws_tags } => {
+                at_most("token.audience", audience, 1_024, "an audience has at most 1024 bytes")?;
+                short("token.subject", subject)?;
+                let few = claims.len() <= OIDC_CLAIMS_MAX && aws_tags.len() <= OIDC_CLAIMS_MAX;
+                require(few, "token.claims", "there are at most 32")?;
+                claims.iter().chain(aws_tags).try_for_each(|claim| short("token.claims", claim))
             }
-            Self::UploadPipeline { replace: _, variables, file } => {
-                let bytes: usize = variables.iter().map(|(name, value)| name.len() + value.len()).sum();
-                let counted = variables.len() <= ENV_VARS_MAX && bytes <= ENV_MAX_BYTES;
-                require(counted, "upload.variables", "they are an environment's at most")?;
+            Self::UploadPipeline { replace: _, file } => {
                 at_most("upload.file", file, TREE_NAME_MAX_BYTES, "a name has at most 4096 bytes")
             }
             Self::MetaDataKeys { build: _ } | Self::CancelBuild => Ok(()),

@@ -169,7 +169,7 @@ impl Validate for CoordinatorMessage {
                 granted("offer.epoch", *epoch)?;
                 job.validate()
             }
-            Self::Cancel { attempt: _, epoch, cause } => {
+            Self::Cancel { attempt: _, epoch, cause, grace_ms: _ } => {
                 granted("cancel.epoch", *epoch)?;
                 sentence("cancel.cause", cause)
             }

@@ -168,6 +168,7 @@ impl Client {
             || path.starts_with("/readyz")
             || path.starts_with("/metrics")
             || path.starts_with("/openapi")
+            || path.starts_with("/.well-known/")
         {
             ""
         } else {

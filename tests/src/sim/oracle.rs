@@ -8,7 +8,7 @@ use windlass_coordinator_core::row::{
     ArtifactRow, AttemptRow, AttemptState, BuildEvent, BuildRow, BuildState, Change, JobRow, JobState, ScheduleRow,
 };
 use windlass_coordinator_core::{Input, Reply};
-use windlass_pipeline::graph::{Method, NodeKind};
+use windlass_pipeline::graph::{Method, Node, NodeKind};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome};
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage};
 use windlass_protocol::{AgentId, AttemptId, BuildId, JobId, ScheduleId, Trust, WallMs};
@@ -29,6 +29,15 @@ fn group_of(job: &JobRow, store: &Store) -> Option<(Group, Method, u32)> {
     let concurrency = command.concurrency.as_ref()?;
     let trust = store.rows.builds.get(&job.build)?.namespace.trust();
     Some(((trust, concurrency.group.clone()), concurrency.method, concurrency.limit))
+}
+
+/// What a job's own build may not change of its step while it runs (reference 19.5).
+fn fixed(node: &Node) -> Node {
+    let mut node = Node { label: String::new(), notify: Vec::new(), ..node.clone() };
+    if let NodeKind::Command(command) = &mut node.kind {
+        (command.priority, command.parallel) = (0, None);
+    }
+    node
 }
 
 /// Who was first: by what made it, then by place.
@@ -141,6 +150,7 @@ impl Oracle {
     /// Somebody was.
     pub fn end_commit(&self, store: &Store) -> Verdict {
         let rows = &store.rows;
+        Self::annotations_are_whole(store)?;
         for seated in self.seated.iter().filter_map(|job| rows.jobs.get(job)) {
             let Some((group, Method::Ordered, _)) = group_of(seated, store) else { continue };
             let before = self.limited.iter().filter_map(|job| rows.jobs.get(job)).find(|waits| {
@@ -185,6 +195,29 @@ impl Oracle {
         let parent = store.rows.builds.get(&from.build);
         if parent.is_some_and(|parent| row.namespace.trust() > parent.namespace.trust()) {
             return Err(("I12", format!("build {} is trusted more than what triggered it", row.id)));
+        }
+        Ok(())
+    }
+
+    /// I3: what a job says is done once: each piece of a text has a mark of its own. I11: rows know their texts.
+    fn annotations_are_whole(store: &Store) -> Verdict {
+        let mut known = 0;
+        for (id, annotation) in store.rows.builds.values().flat_map(|build| &build.annotations).map(|it| (it.id, it)) {
+            let text = store.annotations.get(&id).map_or("", String::as_str);
+            known += usize::from(store.annotations.contains_key(&id));
+            let marks: Vec<&str> = text.split_inclusive('>').collect();
+            if marks.iter().collect::<BTreeSet<_>>().len() < marks.len() {
+                return Err(("I3", format!("annotation {id}: what was said once stands there twice: {text}")));
+            }
+            if text.len() != annotation.bytes {
+                return Err((
+                    "I11",
+                    format!("annotation {id}: {} bytes, its row says {}", text.len(), annotation.bytes),
+                ));
+            }
+        }
+        if known < store.annotations.len() {
+            return Err(("I11", format!("{} texts of annotations and {known} of them named", store.annotations.len())));
         }
         Ok(())
     }
@@ -320,7 +353,8 @@ impl Oracle {
         let Some(old) = old else { return Ok(()) };
         // An upload moves the edges of what has not started, and may take it away.
         let begun = !old.attempts.is_empty();
-        if old.node.kind != row.node.kind || old.node.place != row.node.place || (begun && old.node != row.node) {
+        let (was, is) = (fixed(&old.node), fixed(&row.node));
+        if was.kind != is.kind || was.place != is.place || (begun && was != is) {
             return Err(("I7", format!("job {}: its step changes", row.id)));
         }
         if !row.attempts.starts_with(&old.attempts) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use windlass_coordinator_core::row::{ArtifactRow, AuditRow, BuildRows, Change, EventRow, Rows};
-use windlass_protocol::{ArtifactId, BuildId, Digest};
+use windlass_protocol::{AnnotationId, ArtifactId, BuildId, Digest};
 
 /// Everything that was committed, ever.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +16,8 @@ pub struct Store {
     pub audits: Vec<AuditRow>,
     /// What jobs uploaded.
     pub artifacts: BTreeMap<ArtifactId, ArtifactRow>,
+    /// Texts of annotations.
+    pub annotations: BTreeMap<AnnotationId, String>,
     /// Pipelines' texts.
     pub definitions: BTreeMap<Digest, String>,
 }
@@ -77,6 +79,14 @@ impl Store {
             Change::SecretGone(name) => {
                 rows.secrets.remove(&*name);
             }
+            Change::AnnotationText { annotation, text, append, build: _ } => {
+                let known = self.annotations.entry(annotation).or_default();
+                if !append {
+                    known.clear();
+                }
+                known.push_str(&text);
+            }
+            Change::AnnotationGone(id) => drop(self.annotations.remove(&id)),
             Change::Idempotency(row) => {
                 rows.idempotency.insert(row.key.clone(), row);
             }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, BuildSource, JobRow, JobState, Joining, NewArtifacts, NewSchedule, NewToken, PipelineChange,
-    PoolRow, Sealed, SecretName, SecretRequest, Submit, TagPolicy, TokenGrant, Upload,
+    Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, JobRow, JobState, Joining, NewArtifacts, NewSchedule,
+    NewToken, PipelineChange, PoolRow, Said, Sealed, SecretName, SecretRequest, Speech, StepChange, Submit, TagPolicy,
+    TokenGrant, Upload,
 };
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
 use windlass_pipeline::graph::NodeKind;
@@ -372,7 +373,7 @@ impl World {
             (0, Some(build), _) => {
                 self.ask(Request::CancelBuild { build, detail: "why not".to_owned() }, Asked::Once(None));
             }
-            (1, _, Some(job)) => self.ask(Request::CancelJob { job }, Asked::Once(None)),
+            (1, _, Some(job)) => self.ask(Request::CancelJob { job, grace_ms: None }, Asked::Once(None)),
             (2 | 3, Some(build), _) => {
                 self.ask(Request::RetryBuild { build, rows: None }, Asked::Once(Some((build, None))));
             }
@@ -410,11 +411,49 @@ impl World {
     fn say_something(&mut self) {
         let attempts: Vec<_> = self.store.rows.attempts.values().map(|row| (row.build, row.id, row.epoch)).collect();
         let Some((build, attempt, epoch)) = self.random.pick(&attempts) else { return };
-        if self.random.thousandth(500) {
+        if self.random.thousandth(300) {
             return self.note_an_artifact(attempt, epoch);
         }
-        let values = [("said".to_owned(), "v".to_owned())].into();
-        self.ask(Request::SetMetaData { build, by: Some((attempt, epoch)), values }, Asked::Once(None));
+        if self.random.thousandth(300) {
+            let values = [("said".to_owned(), "v".to_owned())].into();
+            self.ask(Request::SetMetaData { build, by: Some((attempt, epoch)), values }, Asked::Once(None));
+            return;
+        }
+        let number = self.random.below(1 << 40);
+        let what = self.said(build, number);
+        let speech = Speech { attempt, epoch, call: format!("call-{number}"), what };
+        if self.random.thousandth(400) {
+            self.ask(Request::Speak(Box::new(speech.clone())), Asked::Once(None));
+        }
+        self.ask(Request::Speak(Box::new(speech)), Asked::Once(None));
+    }
+
+    /// What a job says: texts have a mark of their own, by which the judge counts them.
+    fn said(&mut self, build: BuildId, number: u64) -> Said {
+        let own = self.random.thousandth(300);
+        let context = format!("context-{}", self.random.below(2));
+        match self.random.below(8) {
+            0 => Said::RemoveAnnotation { context, own },
+            kind @ 1..=3 => {
+                let jobs: Vec<JobId> =
+                    self.store.rows.jobs.values().filter(|job| job.build == build).map(|job| job.id).collect();
+                let job = self.random.pick(&jobs).unwrap_or(JobId::from_bytes([0; 16]));
+                let change = match kind {
+                    1 => StepChange::Label { text: format!("label {number}"), append: false },
+                    2 => StepChange::Priority(i64::try_from(self.random.below(5)).unwrap_or(0)),
+                    _ => StepChange::Parallelism(u32::try_from(self.random.between(1, 3)).unwrap_or(1)),
+                };
+                Said::UpdateStep { job, change }
+            }
+            _ => Said::Annotate(Annotate {
+                context,
+                own,
+                style: self.random.thousandth(300).then_some(AnnotationStyle::Info),
+                priority: None,
+                text: (!self.random.thousandth(100)).then(|| format!("<{number}>")),
+                append: self.random.thousandth(700),
+            }),
+        }
     }
 
     /// Somebody sets or removes a secret, or a job asks for one; its right may have ended, and there may be none.

@@ -13,6 +13,8 @@ mod isolation;
 mod jobs;
 mod logs;
 mod metrics;
+mod notes;
+mod oidc;
 mod refusals;
 mod renewal;
 mod secrets;

@@ -221,14 +221,15 @@ impl AgentCore {
         attempt: AttemptId,
         epoch: Epoch,
         cause: Cause,
+        grace_ms: Option<u64>,
     ) -> Result<(), Rejected> {
         let holding = self.slots.held.get(&attempt).ok_or(Rejected::NotHeld(attempt))?;
         if epoch < holding.epoch {
             return Err(Rejected::StaleEpoch { attempt, held: holding.epoch, got: epoch });
         }
         if !self.config.bugs.ignores_stop {
-            let grace_ms = holding.terms.grace_ms;
-            self.begin_cancel(now, attempt, &cause, grace_ms);
+            let own_ms = holding.terms.grace_ms;
+            self.begin_cancel(now, attempt, &cause, grace_ms.map_or(own_ms, |ms| ms.min(own_ms)));
         }
         Ok(())
     }

@@ -89,8 +89,8 @@ impl AgentCore {
                 Ok(())
             }
             CoordinatorMessage::Offer { epoch, job } => self.offer(now.mono, epoch, job),
-            CoordinatorMessage::Cancel { attempt, epoch, cause } => {
-                self.cancel_message(now.mono, attempt, epoch, cause)
+            CoordinatorMessage::Cancel { attempt, epoch, cause, grace_ms } => {
+                self.cancel_message(now.mono, attempt, epoch, cause, grace_ms)
             }
             CoordinatorMessage::Stop { attempt, epoch } => self.stop(now.mono, attempt, epoch),
             CoordinatorMessage::Committed { attempt, epoch } => self.committed(now.mono, attempt, epoch),

@@ -33,8 +33,13 @@ pub(super) async fn annotate(call: &mut Call<'_>) -> Result<(), Fail> {
         "error" => Some(Style::Error),
         other => return Err(fatal(format!("invalid style {other:?}: it is success, info, warning or error"))),
     };
-    let priority = u8::try_from(call.line.number("priority")).ok().filter(|priority| (1..=10).contains(priority));
-    let priority = priority.ok_or_else(|| fatal("priority must be 1 to 10"))?;
+    let priority = match call.line.has("priority") {
+        true => {
+            let number = u8::try_from(call.line.number("priority")).ok().filter(|number| (1..=10).contains(number));
+            Some(number.ok_or_else(|| fatal("priority must be 1 to 10"))?)
+        }
+        false => None,
+    };
     let append = call.line.is_on("append");
     let body = if call.argument(0).is_some() || call.hands.is_given {
         call.text_at(0, ANNOTATION_MAX_BYTES).await?

@@ -1,36 +1,89 @@
-//! `pipeline upload`: steps that a job adds to its build (reference 1.1, 7, 19.4).
+//! `pipeline upload` (reference 1.1, 7, 14, 19.4): which texts, with which variables, and what of them goes to the
+//! coordinator: documents in their normal form, so that neither variables nor secrets travel.
 
-use std::collections::BTreeMap;
-
-use windlass_agent_runner::mask::is_secret_name;
 use windlass_pipeline::file::{BUILDKITE, OWN};
-use windlass_protocol::limits::{ENV_MAX_BYTES, PIPELINE_MAX_BYTES, SECRET_MIN_BYTES};
+use windlass_pipeline::normal::{
+    Changed, Documents, Failed, Normal, Session, apply_if_changed, has_if_changed, to_json, to_placed_json, to_yaml,
+};
+use windlass_pipeline::render::Interpolation;
+use windlass_pipeline::secret::{Check, PATTERNS};
+use windlass_pipeline::yaml::{Kind, Node};
+use windlass_pipeline::{Diagnostic, Severity};
+use windlass_protocol::limits::{PIPELINE_MAX_BYTES, SECRET_MIN_BYTES};
 use windlass_protocol::message::{Asked, Told};
 
-use super::{Call, Fail, fatal, untold};
+use super::{Call, Fail, changed, fatal, untold};
+
+/// How documents are shown that are not uploaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Json,
+    Yaml,
+}
+
+/// One call of the command.
+struct Upload {
+    session: Session,
+    /// What interpolation sees at its beginning; what an `env` block sets is no variable of the process.
+    variables: Vec<(String, String)>,
+    patterns: Vec<String>,
+    /// Shown in place of being uploaded.
+    dry: Option<Format>,
+    /// Documents so far.
+    count: usize,
+    /// Files that have changed; asked for once, by the first step that waits for some.
+    changed: Option<Option<Vec<String>>>,
+}
 
 pub(super) async fn upload(call: &mut Call<'_>) -> Result<(), Fail> {
     call.own_job()?;
-    for flag in ["dry-run", "no-interpolation", "reject-parse-warnings"] {
-        if call.line.is_on(flag) {
-            return Err(fatal(format!("pipeline upload --{flag} is not served yet by this version of Windlass")));
-        }
-    }
     for flag in ["jwks-file", "signing-aws-kms-key", "signing-gcp-kms-key"] {
         if call.line.has(flag) {
             return Err(fatal(format!("pipeline upload --{flag}: signed pipelines are not served by Windlass")));
         }
     }
+    let format = match call.line.text("format") {
+        "json" => Format::Json,
+        "yaml" => Format::Yaml,
+        other => return Err(fatal(format!("invalid format {other:?}: it is json or yaml"))),
+    };
     let files = call.line.arguments.clone();
-    if files.is_empty() {
-        let (file, text) = found(call).await?;
-        return send(call, 0, file, text).await;
+    // What is missing is told before anything is done.
+    let first = if files.is_empty() { Some(found(call).await?) } else { None };
+    let interpolates = !call.line.is_on("no-interpolation");
+    let variables = variables(call, interpolates).await?;
+    let prefer_variables = call.line.texts("experiment").iter().any(|name| name == "interpolation-prefers-runtime-env");
+    let interpolation = Interpolation { variables: &variables, prefer_variables };
+    let session = Session::new(interpolates.then_some(&interpolation));
+    let given = call.line.texts("redacted-vars").to_vec();
+    let patterns = if given.is_empty() { PATTERNS.map(str::to_owned).to_vec() } else { given };
+    let dry = call.line.is_on("dry-run").then_some(format);
+    let mut upload = Upload { session, variables, patterns, dry, count: 0, changed: None };
+    if let Some((file, text)) = first {
+        return upload.text(call, file, text).await;
     }
-    for (at, file) in files.into_iter().enumerate() {
+    for file in files {
         let text = read(call, &file).await?;
-        send(call, at, file, text).await?;
+        upload.text(call, file, text).await?;
     }
     Ok(())
+}
+
+/// The variables of the command's process. A commit that has a name is known by its id (reference 14.2, 1).
+async fn variables(call: &mut Call<'_>, interpolates: bool) -> Result<Vec<(String, String)>, Fail> {
+    const COMMIT: &str = "BUILDKITE_COMMIT";
+    let mut variables = call.hands.environment.clone();
+    let named = variables.get(COMMIT).filter(|name| interpolates && !name.is_empty()).cloned();
+    if let Some(name) = named {
+        match changed::commit(call, &name).await {
+            Ok(id) => drop(variables.insert(COMMIT.to_owned(), id)),
+            Err(Fail::Fatal(why)) => {
+                call.note("warning", &format!("{COMMIT} is used as it is: {why}")).await?;
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    Ok(variables.into_iter().collect())
 }
 
 /// The input, or the one file that is there.
@@ -69,78 +122,147 @@ async fn read(call: &mut Call<'_>, file: &str) -> Result<String, Fail> {
     String::from_utf8(bytes).map_err(|_| fatal(format!("{file} is no text in UTF-8")))
 }
 
-/// Uploads one text, with the variables that it names.
-async fn send(call: &mut Call<'_>, at: usize, file: String, text: String) -> Result<(), Fail> {
-    let variables = named(&text, &call.hands.environment);
-    let variables = variables.map_err(|bytes| {
-        fatal(format!("{file:?} names variables of {bytes} bytes together, and {ENV_MAX_BYTES} are the most"))
-    })?;
-    let secret = |(name, value): &&(String, String)| is_secret_name(name) && value.len() >= SECRET_MIN_BYTES;
-    let secrets: Vec<&str> = variables.iter().filter(secret).map(|(name, _)| name.as_str()).collect();
-    let given = call.party.secrets.values();
-    let holds = |text: &str| given.iter().any(|value| value.len() >= SECRET_MIN_BYTES && text.contains(value.as_str()));
-    if holds(&text) || variables.iter().any(|(_, value)| holds(value)) {
-        // Not even with --allow-secrets: the text becomes a row, and is shown to whoever may see the build.
-        return Err(fatal(format!("pipeline {file:?} contains the value of a secret, and cannot be uploaded")));
-    }
-    if !secrets.is_empty() {
-        let words =
-            format!("{file:?} contains values interpolated from secret environment variables {}", secrets.join(", "));
-        if !call.line.is_on("allow-secrets") {
-            return Err(fatal(format!("pipeline {words}, and cannot be uploaded to Buildkite")));
+impl Upload {
+    /// Reads a text, and uploads its documents one by one: those before one that fails stay.
+    async fn text(&mut self, call: &mut Call<'_>, file: String, text: String) -> Result<(), Fail> {
+        let mut session = std::mem::replace(&mut self.session, Session::new(None));
+        let read = tokio::task::spawn_blocking(move || {
+            let read = session.read(&text);
+            (session, read)
+        });
+        let (session, Documents { documents, failed }) = read.await.map_err(fatal)?;
+        self.session = session;
+        for document in documents {
+            self.document(call, &file, document).await?;
         }
-        call.note("warning", &format!("pipeline {words}")).await?;
+        let (doing, errors) = match failed {
+            None => return Ok(()),
+            Some(Failed::Parsing(errors)) => ("parsing", errors),
+            Some(Failed::Interpolation(errors)) => ("interpolation", errors),
+        };
+        Err(fatal(format!("pipeline {doing} of {file:?} failed: {}", told(&file, &errors))))
     }
-    // Each file is an upload of its own; a call that is made again makes the same ones.
-    let mut number = call.hands.call;
-    for (byte, of) in number.iter_mut().rev().zip(at.to_le_bytes()) {
-        *byte ^= of;
+
+    async fn document(&mut self, call: &mut Call<'_>, file: &str, normal: Normal) -> Result<(), Fail> {
+        let Normal { mut document, mut warnings } = normal;
+        self.decide(call, &mut document, &mut warnings).await?;
+        if !warnings.is_empty() {
+            let words = format!("pipeline parsing of {file:?} completed with warnings: {}", told(file, &warnings));
+            if call.line.is_on("reject-parse-warnings") {
+                return Err(fatal(words));
+            }
+            call.note("warning", &words).await?;
+        }
+        self.look_for_secrets(call, file, &document).await?;
+        self.count += 1;
+        match self.dry {
+            Some(format) => self.show(call, &document, format).await,
+            None => self.send(call, file, &document).await,
+        }
     }
-    let what = Asked::UploadPipeline { replace: call.line.is_on("replace"), variables, file };
-    match call.ask_as(number, what, text.as_bytes()).await? {
-        Told::Done => Ok(()),
-        other => Err(untold("failed to upload and process pipeline", other)),
+
+    /// Decides `if_changed`, and takes it away.
+    async fn decide(
+        &mut self,
+        call: &mut Call<'_>,
+        document: &mut Node,
+        warnings: &mut Vec<Diagnostic>,
+    ) -> Result<(), Fail> {
+        if !has_if_changed(document) {
+            return Ok(());
+        }
+        if !call.line.is_on("apply-if-changed") {
+            apply_if_changed(document, Changed::Unknown);
+            return Ok(());
+        }
+        if self.changed.is_none() {
+            self.changed = Some(changed::files(call).await?);
+        }
+        let changed = match &self.changed {
+            Some(Some(files)) => Changed::Files(files),
+            Some(None) | None => Changed::Unknown,
+        };
+        warnings.extend(apply_if_changed(document, changed));
+        Ok(())
+    }
+
+    /// What is secret must not become part of a pipeline (reference 14.3).
+    async fn look_for_secrets(&self, call: &mut Call<'_>, file: &str, document: &Node) -> Result<(), Fail> {
+        let patterns: Vec<&str> = self.patterns.iter().map(String::as_str).collect();
+        let allow = call.line.is_on("allow-secrets");
+        let given = call.party.secrets.values();
+        if holds(document, &|text: &str| given.iter().any(|value| is_long(value) && text.contains(value.as_str()))) {
+            // Not even with --allow-secrets: the text becomes a row, and is shown to whoever may see the build.
+            return Err(fatal(format!("pipeline {file:?} contains the value of a secret, and cannot be uploaded")));
+        }
+        let found = Check { patterns: &patterns, variables: &self.variables, allow }.document(document);
+        if found.is_empty() {
+            return Ok(());
+        }
+        let words = format!("pipeline {file:?} holds secrets: {}", told(file, &found));
+        if found.iter().any(|found| found.severity == Severity::Error) {
+            return Err(fatal(format!("{words}; --allow-secrets uploads it regardless")));
+        }
+        call.note("warning", &words).await
+    }
+
+    async fn show(&self, call: &mut Call<'_>, document: &Node, format: Format) -> Result<(), Fail> {
+        let json = to_json(document).map_err(fatal)?;
+        let text = match format {
+            Format::Json => format!("{json:#}\n"),
+            Format::Yaml if self.count > 1 => format!("---\n{}", to_yaml(&json)),
+            Format::Yaml => to_yaml(&json),
+        };
+        call.print(&text).await
+    }
+
+    async fn send(&self, call: &mut Call<'_>, file: &str, document: &Node) -> Result<(), Fail> {
+        let mut text = to_placed_json(document).map_err(fatal)?;
+        if text.len() > PIPELINE_MAX_BYTES {
+            text = to_json(document).map_err(fatal)?.to_string();
+        }
+        if text.len() > PIPELINE_MAX_BYTES {
+            let bytes = text.len();
+            return Err(fatal(format!("pipeline {file:?} has {bytes} bytes; {PIPELINE_MAX_BYTES} are the most")));
+        }
+        // Each document is an upload of its own; a call that is made again makes the same ones.
+        let mut number = call.hands.call;
+        for (byte, of) in number.iter_mut().rev().zip((self.count - 1).to_le_bytes()) {
+            *byte ^= of;
+        }
+        // A later document does not take the place of those before it.
+        let replace = call.line.is_on("replace") && self.count == 1;
+        let what = Asked::UploadPipeline { replace, file: file.to_owned() };
+        match call.ask_as(number, what, text.as_bytes()).await? {
+            Told::Done => Ok(()),
+            other => Err(untold("failed to upload and process pipeline", other)),
+        }
     }
 }
 
-/// The variables that a text names after a `$`: what of it is a name to interpolation is among them. Where they are too
-/// much together, so many bytes.
-fn named(text: &str, environment: &BTreeMap<String, String>) -> Result<Vec<(String, String)>, usize> {
-    let mut all = BTreeMap::new();
-    for (at, _) in text.match_indices('$') {
-        let rest = text.get(at + 1..).unwrap_or_default();
-        let rest = rest.strip_prefix('{').unwrap_or(rest);
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-        // None is copied before all of them are known: a text may name one two million times.
-        if let Some((name, value)) = environment.get_key_value(rest.get(..end).unwrap_or_default()) {
-            all.insert(name, value);
-        }
-    }
-    let bytes = all.iter().map(|(name, value)| name.len() + value.len()).sum();
-    if bytes > ENV_MAX_BYTES {
-        return Err(bytes);
-    }
-    Ok(all.into_iter().map(|(name, value)| (name.clone(), value.clone())).collect())
+/// Whether a value is so long that it is no word by chance.
+const fn is_long(value: &str) -> bool {
+    value.len() >= SECRET_MIN_BYTES
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_a_text_names_goes_with_it() {
-        let environment = ["A", "B_1", "C", "D", "SECRET_TOKEN"].map(|name| (name.to_owned(), name.to_lowercase()));
-        let text = "a: $A ${B_1:-x} ${C} \\$D $$ ${ $9 $\u{e9}";
-        let all = named(text, &environment.into()).unwrap();
-        let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["A", "B_1", "C", "D"]);
+/// Whether a key or a value anywhere in it is such a text. Recursion ends at `PIPELINE_DEPTH_MAX`.
+fn holds(node: &Node, is: &dyn Fn(&str) -> bool) -> bool {
+    match &node.kind {
+        Kind::List(items) => items.iter().any(|item| holds(item, is)),
+        Kind::Map(map) => map.iter().any(|entry| is(&entry.key) || holds(&entry.value, is)),
+        Kind::Time(text) | Kind::Text(text) => is(text),
+        Kind::Int(number) => is(&number.to_string()),
+        Kind::Unsigned(number) => is(&number.to_string()),
+        Kind::Float(number) => is(&number.to_string()),
+        Kind::Null | Kind::Bool(_) => false,
     }
+}
 
-    #[test]
-    fn a_variable_is_taken_once_however_often_it_is_named_and_all_of_them_up_to_an_environment_s_bytes() {
-        let environment = [("A".to_owned(), "x".repeat(ENV_MAX_BYTES - 1)), ("B".to_owned(), "y".to_owned())].into();
-        // Copied as often as it is named, it would be half a terabyte.
-        assert_eq!(named(&"$A".repeat(2 << 20), &environment).unwrap().len(), 1);
-        assert_eq!(named("$A$B", &environment), Err(ENV_MAX_BYTES + 2));
-    }
+/// What was found, and where.
+fn told(file: &str, found: &[Diagnostic]) -> String {
+    let one = |found: &Diagnostic| {
+        let hint = found.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        format!("{file}:{}:{}: {}{hint}", found.span.line, found.span.column, found.message)
+    };
+    found.iter().map(one).collect::<Vec<_>>().join("\n")
 }

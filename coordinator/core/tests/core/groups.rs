@@ -159,7 +159,7 @@ fn the_slot_of_a_lost_holder_is_free_once_its_agent_says_that_nothing_runs() {
     shell.start(one, offer);
     let second = shell.submit(graph(vec![limited("b", "g", 1)]));
     let job = shell.rows.attempts[&offer.0].job;
-    shell.request(Request::CancelJob { job }).unwrap();
+    shell.request(Request::CancelJob { job, grace_ms: None }).unwrap();
     // It does not answer the cancel in time; then it does.
     shell.beat(one, vec![offer]);
     for _ in 0..10 {

@@ -13,8 +13,8 @@ use windlass_pipeline::graph::{
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::message::{CoordinatorMessage, Health, Held, Hello, Verdict};
 use windlass_protocol::{
-    AgentId, AttemptId, BuildId, Cause, CauseKind, Digest, IdSource, Instant64, JobId, Namespace, Now, TokenId, Trust,
-    WallMs,
+    AgentId, AnnotationId, AttemptId, BuildId, Cause, CauseKind, Digest, IdSource, Instant64, JobId, Namespace, Now,
+    TokenId, Trust, WallMs,
 };
 
 pub(crate) const LEASE_MS: u64 = 60_000;
@@ -30,6 +30,8 @@ pub(crate) struct Shell {
     pub(crate) events: Vec<BuildEvent>,
     pub(crate) audits: Vec<String>,
     pub(crate) artifacts: Vec<ArtifactRow>,
+    /// Texts of annotations.
+    pub(crate) texts: BTreeMap<AnnotationId, String>,
     /// All effects since the last `take`.
     pub(crate) effects: Vec<Effect>,
     pub(crate) told: BTreeMap<AgentId, Vec<CoordinatorMessage>>,
@@ -57,6 +59,7 @@ impl Shell {
             events: Vec::new(),
             audits: Vec::new(),
             artifacts: Vec::new(),
+            texts: BTreeMap::new(),
             effects: Vec::new(),
             told: BTreeMap::new(),
             policy,
@@ -151,6 +154,14 @@ impl Shell {
             Change::HoldOver(job) => drop(rows.holds.remove(&job)),
             Change::Secret(row) => drop(rows.secrets.insert(row.name.clone(), *row)),
             Change::SecretGone(name) => drop(rows.secrets.remove(&*name)),
+            Change::AnnotationText { annotation, text, append, build: _ } => {
+                let known = self.texts.entry(annotation).or_default();
+                if !append {
+                    known.clear();
+                }
+                known.push_str(&text);
+            }
+            Change::AnnotationGone(id) => drop(self.texts.remove(&id)),
             Change::Audit(row) => self.audits.push(row.action),
             Change::Event(row) => self.events.push(row.event),
             Change::Artifact(row) => self.artifacts.push(*row),

@@ -53,7 +53,7 @@ fn play(shell: &mut Shell, build: BuildId, end: End) {
     match end {
         End::Broken | End::Skipped | End::Waits => {}
         End::Submitted => drop(shell.request(Request::Unblock { job, answers: Default::default() }).unwrap()),
-        End::Canceled => drop(shell.request(Request::CancelJob { job }).unwrap()),
+        End::Canceled => drop(shell.request(Request::CancelJob { job, grace_ms: None }).unwrap()),
         End::Expires => shell.pass(limits::JOB_EXPIRY_MS),
         End::TimesOut => {
             let agent = agent(shell);

@@ -308,7 +308,7 @@ fn cancelling_takes_along_a_build_that_is_waited_for_and_no_other() {
         } else {
             for index in [0, 2] {
                 let job = shell.job_id(parent, index);
-                assert_eq!(shell.request(Request::CancelJob { job }), Ok(Reply::Done));
+                assert_eq!(shell.request(Request::CancelJob { job, grace_ms: None }), Ok(Reply::Done));
             }
         }
         assert_eq!(shell.states(parent), [JobState::Canceled, JobState::Passed, JobState::Canceled]);

@@ -210,7 +210,7 @@ impl World {
         let request = if b.is_multiple_of(2) {
             Request::CancelBuild { build, detail: "enough".to_owned() }
         } else {
-            Request::CancelJob { job }
+            Request::CancelJob { job, grace_ms: None }
         };
         let _ = self.request(request);
     }
@@ -273,7 +273,7 @@ impl World {
                 }
             }
             CoordinatorMessage::Offer { epoch, job } => self.take_offer(agent, epoch, &job, b),
-            CoordinatorMessage::Cancel { attempt, epoch, cause } => {
+            CoordinatorMessage::Cancel { attempt, epoch, cause, grace_ms: _ } => {
                 let have = self.have.entry(agent).or_default();
                 match have.get_mut(&attempt).filter(|have| have.epoch == epoch && have.outcome.is_none()) {
                     Some(have) => {

@@ -31,7 +31,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 46] = [
+const TABLE: [(&str, &str, &[Scope], bool); 49] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -40,6 +40,9 @@ const TABLE: [(&str, &str, &[Scope], bool); 46] = [
     ("POST", "/api/v1/builds/{id}/rebuild", WRITE, true),
     ("GET", "/api/v1/builds/{id}/events", READ, true),
     ("GET", "/api/v1/builds/{id}/artifacts", READ, true),
+    ("GET", "/api/v1/builds/{id}/annotations", READ, true),
+    ("GET", "/api/v1/artifacts/{id}", READ, true),
+    ("GET", "/api/v1/artifacts/{id}/info", READ, true),
     ("GET", "/api/v1/builds/{id}/meta-data", READ, true),
     ("GET", "/api/v1/builds/{id}/meta-data/{key}", READ, true),
     // The build of the test is trusted: what it knows is said by trusted tokens alone.

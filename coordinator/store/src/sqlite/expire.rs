@@ -83,6 +83,7 @@ fn delete_build(conn: &Connection, build: [u8; 16], expired: &mut Expired) -> ru
     for sql in [
         "DELETE FROM events WHERE build = ?1",
         "DELETE FROM artifacts WHERE build = ?1",
+        "DELETE FROM annotations WHERE build = ?1",
         "DELETE FROM attempts WHERE build = ?1",
         "DELETE FROM jobs WHERE build = ?1",
         "DELETE FROM builds WHERE id = ?1",

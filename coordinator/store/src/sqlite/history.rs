@@ -5,14 +5,16 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
-use windlass_coordinator_core::row::{AgentRow, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, JobRow};
-use windlass_protocol::{ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
+use windlass_coordinator_core::row::{
+    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, JobRow,
+};
+use windlass_protocol::{AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
 
 use super::encode::{decode, fault_of, int, name_of, whole};
 use super::load::json_rows;
 use super::{Target, seq_of};
 use crate::fault::Fault;
-use crate::store::{ArtifactFilter, BuildFilter, Cursor, EventSeq, History, Page, Seq, StoredEvent};
+use crate::store::{ArtifactFilter, BuildFilter, Cursor, EventSeq, History, Page, Seq, StoredEvent, in_order};
 
 /// Reads what is stored; clones share a few connections.
 #[derive(Debug, Clone)]
@@ -238,6 +240,21 @@ impl History for SqliteHistory {
             [Value::Blob(build.as_bytes().to_vec()), Value::Integer(int(after.0)), Value::Integer(int(limit as u64))];
         let found = self.read(|conn| keyed_rows(conn, "event", sql, &params))?;
         Ok(found.into_iter().map(|(seq, row)| StoredEvent { seq: EventSeq(seq), row }).collect())
+    }
+
+    fn annotations(&self, build: BuildId) -> Result<Vec<(Annotation, String)>, Fault> {
+        self.read(|conn| {
+            let key = build.as_bytes();
+            let found: Vec<BuildRow> = json_rows(conn, "build", "SELECT json FROM builds WHERE id = ?1", [key])?;
+            let Some(build) = found.into_iter().next() else { return Ok(Vec::new()) };
+            let read = || {
+                let mut statement = conn.prepare_cached("SELECT id, text FROM annotations WHERE build = ?1")?;
+                let rows =
+                    statement.query_map([key], |row| Ok((AnnotationId::from_bytes(row.get(0)?), row.get(1)?)))?;
+                rows.collect::<rusqlite::Result<BTreeMap<AnnotationId, String>>>()
+            };
+            Ok(in_order(build, read().map_err(|e| fault_of("read annotations", e))?))
+        })
     }
 
     fn audit(&self, after: Option<Cursor>, limit: usize) -> Result<Page<AuditRow>, Fault> {

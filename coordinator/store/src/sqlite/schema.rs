@@ -33,10 +33,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { to: 5, up: |tx| tx.execute_batch(V5) },
     Migration { to: 6, up: |tx| tx.execute_batch(V6) },
     Migration { to: 7, up: |tx| tx.execute_batch(V7) },
+    Migration { to: 8, up: |tx| tx.execute_batch(V8) },
 ];
 
 /// The version that this Windlass writes.
-pub(crate) const SCHEMA_VERSION: u32 = 7;
+pub(crate) const SCHEMA_VERSION: u32 = 8;
 
 const V1: &str = "
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -115,6 +116,12 @@ CREATE INDEX artifacts_expires ON artifacts (expires_at);
 /// Secrets by the JSON of their names; their values are sealed under a key that is not here.
 const V7: &str = "
 CREATE TABLE secrets (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// Texts of annotations; all else of them stands in their build's row.
+const V8: &str = "
+CREATE TABLE annotations (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, build BLOB NOT NULL, text TEXT NOT NULL) STRICT;
+CREATE INDEX annotations_build ON annotations (build);
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.

@@ -52,6 +52,11 @@ pub(super) fn commit(conn: &Connection, epoch: WriterEpoch, changes: &[Change]) 
     Ok(seq)
 }
 
+const PUT_TEXT: &str = "INSERT INTO annotations (id, build, text) VALUES (?1, ?2, ?3)
+    ON CONFLICT (id) DO UPDATE SET text = excluded.text";
+const ADD_TEXT: &str = "INSERT INTO annotations (id, build, text) VALUES (?1, ?2, ?3)
+    ON CONFLICT (id) DO UPDATE SET text = text || excluded.text";
+
 fn execute(conn: &Connection, sql: &str, params: &[&dyn ToSql]) -> Result<(), Fault> {
     let done = conn.prepare_cached(sql).and_then(|mut statement| statement.execute(params));
     done.map(|_| ()).map_err(|e| fault_of("write a row", e))
@@ -99,6 +104,11 @@ fn apply(conn: &Connection, change: &Change) -> Result<(), Fault> {
             execute(conn, sql, params![encode(&row.name)?, encode(row)?])
         }
         Change::SecretGone(name) => execute(conn, "DELETE FROM secrets WHERE name = ?1", params![encode(name)?]),
+        Change::AnnotationText { annotation, build, text, append } => {
+            let sql = if *append { ADD_TEXT } else { PUT_TEXT };
+            execute(conn, sql, params![annotation.as_bytes(), build.as_bytes(), text])
+        }
+        Change::AnnotationGone(id) => execute(conn, "DELETE FROM annotations WHERE id = ?1", params![id.as_bytes()]),
         Change::Idempotency(row) => write_idempotency(conn, row),
         Change::Audit(row) => write_audit(conn, row),
         Change::Event(_) => Ok(()),

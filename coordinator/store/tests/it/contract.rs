@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, AgentRow, AttemptState, BuildEvent, BuildRow, BuildState, Change, HoldRow, LineageRow,
-    ScheduleRow, Sealed, SecretName, SecretRow,
+    Actor, ActorKind, AgentRow, Annotation, AnnotationStyle, AttemptState, BuildEvent, BuildRow, BuildState, Change,
+    HoldRow, LineageRow, ScheduleRow, Sealed, SecretName, SecretRow,
 };
 use windlass_coordinator_store::{
     ArtifactFilter, BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Retention, Seq, SqliteStore, Store,
@@ -15,8 +15,8 @@ use windlass_pipeline::graph::{BlockedState, Edge};
 use windlass_protocol::{Digest, Trust, WallMs};
 
 use crate::rows::{
-    agent, agent_id, artifact, artifact_id, attempt, attempt_id, build, build_id, definition, event, finish, fleet,
-    idempotency, job, job_id, pipeline, registering, schedule, submit, token_id,
+    agent, agent_id, annotation_id, artifact, artifact_id, attempt, attempt_id, build, build_id, definition, event,
+    finish, fleet, idempotency, job, job_id, pipeline, registering, schedule, submit, token_id,
 };
 
 /// One store that can be closed and opened again, with its history.
@@ -66,6 +66,7 @@ suite! {
     events_are_numbered_by_commit_and_place_and_can_be_resumed
     the_audit_trail_is_paged_newest_first
     a_token_s_agents_are_found_newest_first_those_that_are_gone_among_them
+    annotations_are_put_added_to_and_read_in_their_order_and_go_with_their_build
     retention_deletes_whole_finished_builds_in_pieces_and_nothing_else
     retention_deletes_agents_long_gone_and_old_lines_of_the_audit_trail
     the_last_of_several_changes_of_a_row_counts
@@ -320,6 +321,52 @@ fn secrets_are_replaced_by_name_and_loaded_until_they_are_gone(bench: &mut dyn B
     assert_eq!(loaded.into_values().collect::<Vec<_>>(), [row(None, "3"), row(Some("eu"), "2")]);
     store.commit(epoch, &[Change::SecretGone(Box::new(row(None, "").name))]).unwrap();
     assert_eq!(store.load().unwrap().secrets.into_values().collect::<Vec<_>>(), [row(Some("eu"), "2")]);
+}
+
+fn annotations_are_put_added_to_and_read_in_their_order_and_go_with_their_build(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    store.commit(epoch, &submit(1)).unwrap();
+    store.commit(epoch, &submit(2)).unwrap();
+    let note = |n: u64, priority, bytes| Annotation {
+        id: annotation_id(n),
+        context: format!("c{n}"),
+        job: None,
+        style: Some(AnnotationStyle::Info),
+        priority,
+        bytes,
+        by: job_id(1),
+        created_at: WallMs(n),
+        updated_at: WallMs(n),
+    };
+    let text = |n: u64, of: u64, text: &str, append| Change::AnnotationText {
+        annotation: annotation_id(n),
+        build: build_id(of),
+        text: text.to_owned(),
+        append,
+    };
+    let with = |n, annotations| Change::Build(Box::new(BuildRow { annotations, ..build(n, BuildState::Running) }));
+    let notes = vec![note(1, 3, 3), note(2, 10, 6), note(3, 3, 0)];
+    let changes = [with(1, notes.clone()), text(1, 1, "old", false), text(2, 1, "one", true), text(2, 1, "two", true)];
+    store.commit(epoch, &changes).unwrap();
+    store.commit(epoch, &[with(2, vec![note(9, 3, 5)]), text(9, 2, "other", false), text(1, 1, "new", false)]).unwrap();
+    let shown = |of| {
+        let found = history.annotations(build_id(of)).unwrap();
+        found.into_iter().map(|(note, text)| (note.context, text)).collect::<Vec<_>>()
+    };
+    let pair = |context: &str, text: &str| (context.to_owned(), text.to_owned());
+    assert_eq!(shown(1), [pair("c2", "onetwo"), pair("c1", "new"), pair("c3", "")]);
+    assert_eq!(store.load().unwrap().builds[&build_id(1)].annotations, notes, "their texts are not in memory");
+    store.commit(epoch, &[with(1, vec![note(2, 10, 6)]), Change::AnnotationGone(annotation_id(1))]).unwrap();
+    assert_eq!(shown(1), [pair("c2", "onetwo")]);
+    store.commit(epoch, &[with(1, vec![note(1, 3, 0), note(2, 10, 6)])]).unwrap();
+    assert_eq!(shown(1), [pair("c2", "onetwo"), pair("c1", "")], "a text that is gone does not come back");
+    store.commit(epoch, &finish(1)).unwrap();
+    store.expire(epoch, retention(2_000, 0, 9)).unwrap();
+    assert_eq!((shown(1), shown(2)), (vec![], vec![pair("c9", "other")]));
+    // The same ids again: nothing of them is left.
+    store.commit(epoch, &submit(3)).unwrap();
+    store.commit(epoch, &[with(3, vec![note(2, 3, 0)])]).unwrap();
+    assert_eq!(shown(3), [pair("c2", "")]);
 }
 
 fn events_are_numbered_by_commit_and_place_and_can_be_resumed(bench: &mut dyn Bench) {

@@ -11,7 +11,8 @@ use windlass_coordinator_core::terms::JoinTerms;
 use windlass_pipeline::graph::{Command, Node, NodeKind, Supersede};
 use windlass_protocol::job::{Epoch, Source};
 use windlass_protocol::{
-    AgentId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, PipelineId, ScheduleId, TokenId, Trust, WallMs,
+    AgentId, AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, PipelineId, ScheduleId, TokenId,
+    Trust, WallMs,
 };
 
 /// 16 bytes that rise with `n`, of a kind of their own.
@@ -31,6 +32,10 @@ pub(crate) fn job_id(n: u64) -> JobId {
 
 pub(crate) fn attempt_id(n: u64) -> AttemptId {
     AttemptId::from_bytes(id(3, n))
+}
+
+pub(crate) fn annotation_id(n: u64) -> AnnotationId {
+    AnnotationId::from_bytes(id(6, n))
 }
 
 pub(crate) fn token_id(n: u64) -> TokenId {
@@ -70,6 +75,7 @@ pub(crate) fn build(n: u64, state: BuildState) -> BuildRow {
         blocked: None,
         unblocker: None,
         keep_workspace: false,
+        annotations: Vec::new(),
         rebuilt_from: None,
         triggered_from: None,
         confined: None,
@@ -152,6 +158,8 @@ pub(crate) fn job(n: u64, build: u64, index: u32, attempts: &[u64]) -> JobRow {
         unblocked: None,
         uploads: Vec::new(),
         triggered: Vec::new(),
+        calls: Vec::new(),
+        cancel_grace_ms: None,
         not_before: None,
         created_at: WallMs(n),
         runnable_at: None,

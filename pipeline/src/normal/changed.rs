@@ -1,0 +1,67 @@
+//! `if_changed` as an upload decides it (reference 11.1): of command, trigger and group steps, and gone afterwards.
+
+use crate::decide::UNCHANGED;
+use crate::diagnostic::{Diagnostic, Findings, Severity};
+use crate::model::if_changed;
+use crate::read::Reader;
+use crate::yaml::{Entry, Kind, Map, Node};
+
+const ATTRIBUTE: &str = "if_changed";
+
+/// What is known of the files that have changed.
+#[derive(Debug, Clone, Copy)]
+pub enum Changed<'a> {
+    /// These, by their paths in the repository.
+    Files(&'a [String]),
+    /// Nothing, or nobody asks: every step runs.
+    Unknown,
+}
+
+/// Whether a step of a document waits for files to change.
+#[must_use]
+pub fn has_if_changed(document: &Node) -> bool {
+    let in_step = |step: &Node| step.as_map().is_some_and(|map| map.get(ATTRIBUTE).is_some()) || has_if_changed(step);
+    let steps = document.as_map().and_then(|map| map.get("steps")).and_then(|entry| entry.value.as_list());
+    steps.unwrap_or_default().iter().any(in_step)
+}
+
+/// Decides each `if_changed` of a normal form, and takes it away. What is not understood is told, and its step runs.
+pub fn apply_if_changed(document: &mut Node, changed: Changed<'_>) -> Vec<Diagnostic> {
+    let mut warnings = Vec::new();
+    steps(document, changed, &mut warnings);
+    warnings
+}
+
+/// Recursion ends at `PIPELINE_DEPTH_MAX`.
+fn steps(node: &mut Node, changed: Changed<'_>, warnings: &mut Vec<Diagnostic>) {
+    let Kind::Map(map) = &mut node.kind else { return };
+    let list = map.entries_mut().iter_mut().find(|entry| entry.key == "steps");
+    let Some(Entry { value: Node { kind: Kind::List(items), .. }, .. }) = list else { return };
+    for item in items {
+        if let Kind::Map(step) = &mut item.kind {
+            decide(step, changed, warnings);
+        }
+        steps(item, changed, warnings);
+    }
+}
+
+fn decide(step: &mut Map, changed: Changed<'_>, warnings: &mut Vec<Diagnostic>) {
+    let Some(at) = step.iter().position(|entry| entry.key == ATTRIBUTE) else { return };
+    let entry = step.entries_mut().remove(at);
+    let gate = ["wait", "waiter", "block", "input", "manual"].iter().any(|key| step.get(key).is_some());
+    let Changed::Files(files) = changed else { return };
+    if gate && !crate::normal::is_command(step) {
+        return;
+    }
+    let mut reader = Reader::new(Findings::default(), false);
+    let condition = if_changed(&mut reader, &entry);
+    let told = reader.findings.settle().into_iter();
+    warnings.extend(told.map(|found| Diagnostic { severity: Severity::Warning, ..found }));
+    if condition.is_some_and(|condition| !condition.matches(files)) {
+        let value = Node { span: entry.value.span, kind: Kind::Text(UNCHANGED.to_owned()) };
+        match step.entries_mut().iter_mut().find(|entry| entry.key == "skip") {
+            Some(skip) => skip.value = value,
+            None => step.entries_mut().push(Entry { key: "skip".to_owned(), key_span: entry.key_span, value }),
+        }
+    }
+}

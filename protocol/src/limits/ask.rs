@@ -1,0 +1,110 @@
+//! Bounds of what jobs ask of their coordinator: annotations, changes of steps, tokens, artifacts.
+
+use super::JOB_CONNECTIONS_MAX;
+
+/// The text of an annotation (buildkite.md 23).
+pub const ANNOTATION_MAX_BYTES: usize = 1 << 20;
+
+/// The name of an annotation, in characters (buildkite.md 23).
+pub const ANNOTATION_CONTEXT_MAX_CHARS: usize = 100;
+
+/// Annotations of one build: more than a page shows, and few enough to stand in the build's row by their names.
+pub const ANNOTATIONS_PER_BUILD_MAX: usize = 256;
+
+/// Texts of a build's annotations in all: they are read at once.
+pub const ANNOTATIONS_MAX_BYTES: usize = 8 << 20;
+
+/// Calls of a job that are remembered, so that one that comes again after a lost answer is done once. More than can come
+/// between, since an agent asks again within seconds, and all its jobs ask over the same connection.
+pub const CALLS_PER_JOB_MAX: usize = 256;
+
+/// A label that a job gives to a step.
+pub const STEP_LABEL_MAX_BYTES: usize = 4 << 10;
+
+/// Names of the files that have changed, as `if_changed` asks for them: of a large move through a large repository.
+pub const CHANGED_FILES_MAX_BYTES: usize = 16 << 20;
+
+/// How long a job's token is good where the job says nothing, in seconds: for one exchange with a cloud.
+pub const OIDC_LIFETIME_DEFAULT_S: u32 = 300;
+
+/// How long a job's token may be good, in seconds: nobody can take it back.
+pub const OIDC_LIFETIME_MAX_S: u32 = 3_600;
+
+/// How long a key signs jobs' tokens.
+pub const OIDC_KEY_LIFE_MS: u64 = 90 * 86_400_000;
+
+/// How long a key is published before it signs, and after its tokens are over: verifiers keep keys for hours, some for a day.
+pub const OIDC_KEY_KNOWN_MS: u64 = 2 * 86_400_000;
+
+/// Between two looks at whether a key is due.
+pub const OIDC_TURN_CHECK_MS: u64 = 3_600_000;
+
+/// Claims, and session tags, that one token may be asked for.
+pub const OIDC_CLAIMS_MAX: usize = 32;
+
+/// Artifacts of one job (buildkite.md 23).
+pub const ARTIFACTS_PER_JOB_MAX: usize = 5_000;
+
+/// Artifacts of one build: what twenty such jobs make, as rows of a list.
+pub const ARTIFACTS_PER_BUILD_MAX: usize = 100_000;
+
+/// One artifact (buildkite.md 23).
+pub const ARTIFACT_MAX_BYTES: u64 = 10 << 30;
+
+/// All artifacts of one attempt of a job (buildkite.md 23).
+pub const ARTIFACTS_PER_JOB_MAX_BYTES: u64 = 50 << 30;
+
+/// All artifacts of one build: no build alone fills an ordinary disk of a fleet.
+pub const ARTIFACTS_PER_BUILD_MAX_BYTES: u64 = 500 << 30;
+
+/// Requests to add artifacts that an attempt remembers by their numbers, so that one that comes again adds nothing: as many
+/// as an agent has open for a job at once.
+pub const ARTIFACT_CALLS_MAX: usize = JOB_CONNECTIONS_MAX;
+
+/// Artifacts in one answer to a job: with the longest paths and URLs they fit a frame.
+pub const ARTIFACTS_FOUND_MAX: usize = 100;
+
+/// Blobs in one offer to store: 40 bytes each, so that the request fits a frame with room.
+pub const STORE_MAX_BLOBS: usize = 8_000;
+
+/// Offers to store blobs that are being taken at once, from all agents: each holds a thread and a file.
+pub const STORES_MAX: usize = 64;
+
+/// An agent that sends nothing of a blob for this long is not waited for. Its job may read from a slow disk.
+pub const STORE_STALL_MS: u64 = 60_000;
+
+/// Bytes of disk that no artifact and no cache may take: running builds go on in them.
+pub const STORE_HEADROOM_BYTES: u64 = 1 << 30;
+
+/// How long artifacts are kept: a month of releases can be compared.
+pub const ARTIFACT_RETENTION_MS: u64 = 30 * 24 * 3_600_000;
+
+/// Between two looks for blobs that no row names any more. A blob has to be unnamed and untouched in two of them to go.
+pub const SHELF_SWEEP_MS: u64 = 3_600_000;
+
+/// Blobs of one piece of such a look: for so long no artifact can be added.
+pub const SHELF_PIECE_BLOBS: usize = 256;
+
+/// Directory entries that are looked at for a job's artifacts: a large tree with its dependencies.
+pub const ARTIFACT_WALK_MAX: usize = 1_000_000;
+
+/// Artifacts in one request (buildkite.md 23).
+pub const ARTIFACTS_PER_ASK_MAX: usize = 30;
+
+/// A value that a job gives to an attribute of a step: a list of notifications at its largest.
+pub const STEP_VALUE_MAX_BYTES: usize = 64 << 10;
+
+/// A text that answers a job: a step with the largest command and environment, as JSON, in a frame.
+pub const ASK_TEXT_MAX_BYTES: usize = 768 << 10;
+
+/// Requests of jobs that one agent may have open at once: one for each of a job's commands, on a machine of many slots.
+pub const ASKS_PER_AGENT_MAX: usize = 64;
+
+/// From a request's stream to all of its body.
+pub const ASK_READ_MS: u64 = 20_000;
+
+/// How long an agent asks on behalf of a job while its coordinator is away: an upgrade costs nobody's work.
+pub const ASK_PATIENCE_MS: u64 = 600_000;
+
+/// How long an agent goes on asking by a right that its coordinator does not know: one of the two has just come back.
+pub const ASK_RIGHT_MS: u64 = 30_000;
