@@ -56,7 +56,7 @@ fn main() {
 }
 
 /// What a job's first process does, and what the wrapper of a hook asks it for.
-fn as_bootstrap(word: Option<std::ffi::OsString>) -> u8 {
+fn as_bootstrap(word: Option<OsString>) -> u8 {
     match word {
         Some(word) if word == "show" => u8::from(hook::show().is_err()),
         Some(plan) => bootstrap::bootstrap(Path::new(&plan)),

@@ -28,57 +28,23 @@ impl Store {
         let rows = &mut self.rows;
         match change {
             Change::Meta(meta) => rows.meta = meta,
-            Change::PipelineNumber { pipeline, last } => {
-                rows.pipeline_numbers.insert(pipeline, last);
-            }
-            Change::Build(row) => {
-                rows.builds.insert(row.id, *row);
-            }
-            Change::Job(row) => {
-                rows.jobs.insert(row.id, *row);
-            }
-            Change::Attempt(row) => {
-                rows.attempts.insert(row.id, *row);
-            }
-            Change::Pipeline(row) => {
-                rows.pipelines.insert(row.name.clone(), *row);
-            }
-            Change::Pool(row) => {
-                rows.pools.insert(row.name.clone(), *row);
-            }
-            Change::Agent(row) => {
-                rows.agents.insert(row.id, *row);
-            }
-            Change::Token(row) => {
-                rows.tokens.insert(row.id, *row);
-            }
-            Change::TokenOver(id) => {
-                rows.tokens.remove(&id);
-            }
-            Change::Hold(row) => {
-                rows.holds.insert(row.job, row);
-            }
-            Change::HoldOver(job) => {
-                rows.holds.remove(&job);
-            }
-            Change::Schedule(row) => {
-                rows.schedules.insert(row.id, *row);
-            }
-            Change::ScheduleOver(id) => {
-                rows.schedules.remove(&id);
-            }
-            Change::Lineage(row) => {
-                rows.lineages.insert(row.root, row);
-            }
-            Change::LineageOver(root) => {
-                rows.lineages.remove(&root);
-            }
-            Change::Secret(row) => {
-                rows.secrets.insert(row.name.clone(), *row);
-            }
-            Change::SecretGone(name) => {
-                rows.secrets.remove(&*name);
-            }
+            Change::PipelineNumber { pipeline, last } => drop(rows.pipeline_numbers.insert(pipeline, last)),
+            Change::Build(row) => drop(rows.builds.insert(row.id, *row)),
+            Change::Job(row) => drop(rows.jobs.insert(row.id, *row)),
+            Change::Attempt(row) => drop(rows.attempts.insert(row.id, *row)),
+            Change::Pipeline(row) => drop(rows.pipelines.insert(row.name.clone(), *row)),
+            Change::Pool(row) => drop(rows.pools.insert(row.name.clone(), *row)),
+            Change::Agent(row) => drop(rows.agents.insert(row.id, *row)),
+            Change::Token(row) => drop(rows.tokens.insert(row.id, *row)),
+            Change::TokenOver(id) => drop(rows.tokens.remove(&id)),
+            Change::Hold(row) => drop(rows.holds.insert(row.job, row)),
+            Change::HoldOver(job) => drop(rows.holds.remove(&job)),
+            Change::Schedule(row) => drop(rows.schedules.insert(row.id, *row)),
+            Change::ScheduleOver(id) => drop(rows.schedules.remove(&id)),
+            Change::Lineage(row) => drop(rows.lineages.insert(row.root, row)),
+            Change::LineageOver(root) => drop(rows.lineages.remove(&root)),
+            Change::Secret(row) => drop(rows.secrets.insert(row.name.clone(), *row)),
+            Change::SecretGone(name) => drop(rows.secrets.remove(&*name)),
             Change::AnnotationText { annotation, text, append, build: _ } => {
                 let known = self.annotations.entry(annotation).or_default();
                 if !append {
@@ -87,17 +53,11 @@ impl Store {
                 known.push_str(&text);
             }
             Change::AnnotationGone(id) => drop(self.annotations.remove(&id)),
-            Change::Idempotency(row) => {
-                rows.idempotency.insert(row.key.clone(), row);
-            }
+            Change::Idempotency(row) => drop(rows.idempotency.insert(row.key.clone(), row)),
             Change::Audit(row) => self.audits.push(row),
             Change::Event(row) => self.events.push(row),
-            Change::Artifact(row) => {
-                self.artifacts.insert(row.id, *row);
-            }
-            Change::Definition { digest, text } => {
-                self.definitions.insert(digest, text);
-            }
+            Change::Artifact(row) => drop(self.artifacts.insert(row.id, *row)),
+            Change::Definition { digest, text } => drop(self.definitions.insert(digest, text)),
         }
     }
 
