@@ -206,15 +206,39 @@ impl Git {
         }
     }
 
+    /// A mirror without content: whole once it has its name. One that was half made is made again.
+    async fn make_mirror(&self, mirror: &Path, repository: &str) -> Result<(), Cause> {
+        let mut new = mirror.as_os_str().to_owned();
+        new.push(".new");
+        let new = PathBuf::from(new);
+        let unusable = |e: std::io::Error| fail(format!("{}: {e}", new.display()));
+        match std::fs::remove_dir_all(&new) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unusable(error)),
+            _ => {}
+        }
+        std::fs::create_dir_all(&new).map_err(unusable)?;
+        run(self.command(&new), &["init", "--quiet", "--bare", "--template="]).await?;
+        for (key, value) in
+            [("uploadpack.allowAnySHA1InWant", "true"), ("gc.autoDetach", "false"), ("remote.origin.url", repository)]
+        {
+            run(self.command(&new), &["config", key, value]).await?;
+        }
+        match std::fs::remove_dir_all(mirror) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unusable(error)),
+            _ => {}
+        }
+        std::fs::rename(&new, mirror).map_err(unusable)
+    }
+
     /// Fetches into a mirror, unless it has the commit already.
     async fn update_mirror(&self, mirror: &Path, wish: &Wish) -> Result<(), Cause> {
         let git = async |arguments: &[&str]| run(self.command(mirror), arguments).await;
-        if !mirror.join("config").exists() {
-            std::fs::create_dir_all(mirror).map_err(|e| fail(format!("{}: {e}", mirror.display())))?;
-            git(&["init", "--quiet", "--bare", "--template="]).await?;
-            git(&["config", "uploadpack.allowAnySHA1InWant", "true"]).await?;
-            git(&["config", "gc.autoDetach", "false"]).await?;
-            git(&["config", "remote.origin.url", &wish.repository]).await?;
+        let unusable = |e: std::io::Error| fail(format!("{}: {e}", mirror.display()));
+        if mirror.join("config").exists() {
+            // A job that was canceled took its git with it.
+            windlass_git::locks::clear(mirror).map_err(unusable)?;
+        } else {
+            self.make_mirror(mirror, &wish.repository).await?;
         }
         if wish.is_commit() && self.has(mirror, &wish.commit).await {
             return Ok(());

@@ -24,7 +24,7 @@ use windlass_protocol::host::now;
 use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::{DETAIL_MAX_BYTES, SECRETS_ANSWER_MAX_BYTES};
 use windlass_protocol::message::{Ask, AskRefused, Asked, Scope, SecretText, Style, Told};
-use windlass_protocol::{BuildId, Trust};
+use windlass_protocol::{BuildId, Digest, Trust};
 
 use crate::compiling;
 use crate::desk::{DeskError, DeskHandle};
@@ -118,6 +118,17 @@ pub struct Parts {
     pub vault: Arc<Vault>,
     /// Who vouches for jobs.
     pub issuer: Arc<Issuer>,
+}
+
+/// The number of a call that asks for this token.
+fn asked_as(call: [u8; 16], asking: &Asking<'_>) -> [u8; 16] {
+    let Asking { audience, lifetime_s, subject, claims, aws_tags } = asking;
+    let question = serde_json::json!([call, audience, lifetime_s, subject, claims, aws_tags]).to_string();
+    let mut number = [0; 16];
+    for (byte, of) in number.iter_mut().zip(Digest::of(question.as_bytes()).as_bytes()) {
+        *byte = *of;
+    }
+    number
 }
 
 /// Answers from the core and from what is stored.
@@ -227,6 +238,8 @@ impl CoreJobDesk {
         let job = job.ok_or_else(|| No(AskRefused::NotHeld, "the job is not known".to_owned()))?;
         let agent = self.reader.views().agent(attempt.agent);
         let tags = agent.as_ref().map(|agent| agent.row.tags.as_slice()).unwrap_or_default();
+        // The job's program chooses the call's number: with another question it is another call, noted by itself.
+        let call = asked_as(call, asking);
         let about = About { build: &rows.build, job, attempt, tags };
         let (at, id) = (now().wall, format!("{}-{}", attempt.id, call_id(call)));
         let issuer = &self.issuer;

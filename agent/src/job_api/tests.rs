@@ -39,6 +39,7 @@ struct World {
     user: Option<User>,
     masked: mpsc::Receiver<Request>,
     answers: Answers,
+    bulk: Arc<Bulk>,
     kit: Link,
     linked: watch::Sender<Option<Connection>>,
 }
@@ -70,13 +71,9 @@ pub(crate) fn spec() -> JobSpec {
     }
 }
 
-fn api(home: &Home) -> JobApi {
-    api_on(home, watch::channel(None).1, &Link::new())
-}
-
-fn api_on(home: &Home, link: watch::Receiver<Option<Connection>>, kit: &Link) -> JobApi {
-    let store = Store::open(Arc::new(RealFs), &home.cache(), StoreOptions::lazy(64 << 20)).unwrap();
-    JobApi::new(home, link, Bulk::new(kit.bulk.clone(), store)).unwrap()
+/// That of an agent which starts again.
+fn again(world: &World) -> JobApi {
+    JobApi::new(&world.home, watch::channel(None).1, Arc::clone(&world.bulk)).unwrap()
 }
 
 impl World {
@@ -96,13 +93,16 @@ impl World {
         let home = Home::open(&dir.path().join("agent")).unwrap();
         let kit = Link::new();
         let (linked, link) = watch::channel(None);
-        let api = api_on(&home, link, &kit);
+        let store = Store::open(Arc::new(RealFs), &home.cache(), StoreOptions::lazy(64 << 20)).unwrap();
+        let bulk = Bulk::new(kit.bulk.clone(), store);
+        let api = JobApi::new(&home, link, Arc::clone(&bulk)).unwrap();
         let mut env = vec![("A".to_owned(), "1".to_owned()), ("MY_TOKEN".to_owned(), "hunter22".to_owned())];
         api.variables(&spec, Slot { index: 3, user }, &mut env);
         let changes = Arc::new(Changes::load(dir.path(), env.clone()).unwrap());
         let (requests, masked) = mpsc::channel(16);
         let answers = Answers::default();
-        let mut world = Self { home, api, spec, door: None, env, changes, user, masked, answers, kit, linked, dir };
+        let mut world =
+            Self { home, api, spec, door: None, env, changes, user, masked, answers, bulk, kit, linked, dir };
         let party = world.party(Masking::new(requests, world.answers.clone()));
         world.door = Some(world.api.open(party).await.unwrap());
         world
@@ -325,7 +325,7 @@ async fn an_agent_that_starts_again_serves_the_same_doors() {
         let before = inode(&world);
         drop(world.door.take());
         let waiting = world.command(&["windlass", "env", "get", "A"], world.user).spawn().unwrap();
-        world.api = api(&world.home);
+        world.api = again(&world);
         world.api.tidy(|name| name == spec().attempt.to_string()).unwrap();
         world.door = Some(world.api.open(world.quiet()).await.unwrap());
         let (status, output, _) = ended(waiting).await;

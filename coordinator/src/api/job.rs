@@ -153,6 +153,8 @@ pub(crate) async fn unblock(
     let teams = gate.is_some_and(|gate| !gate.allowed_teams.is_empty());
     if !teams {
         caller.need(&[Scope::BuildsWrite])?;
+        // The answers become meta-data, which its jobs see.
+        caller.need_trust_of(&rows.build)?;
     }
     let answers = body.value.fields.into_iter().map(|(key, given)| match given {
         Given::One(value) => (key, vec![value]),

@@ -213,6 +213,7 @@ pub(crate) async fn create(
     let name = settings.name.clone().ok_or_else(|| Problem::invalid("name: say the pipeline's name"))?;
     check_name("name", &name)?;
     may_write(&caller, &name)?;
+    vouched(&caller, &settings)?;
     let id = super::id::make(|ids| ids.pipeline(now().wall))?;
     let change = Box::new(checked(settings).await?);
     ground.fleet.desk.request(caller.actor(), Request::CreatePipeline { id, name: name.clone(), change }).await?;
@@ -241,6 +242,7 @@ pub(crate) async fn update(
     if body.value.name.as_ref().is_some_and(|other| *other != name) {
         return Err(Problem::invalid("name: a pipeline keeps its name, in which its builds are numbered"));
     }
+    vouched(&caller, &body.value)?;
     let change = Box::new(checked(body.value).await?);
     ground.fleet.desk.request(caller.actor(), Request::UpdatePipeline { name: name.clone(), change }).await?;
     shown(&ground, find(&ground, &caller, &name)?).await.map(Json)
@@ -261,6 +263,27 @@ pub(crate) fn may_write(caller: &Caller, name: &str) -> Result<(), Problem> {
         return Err(Problem::new(Kind::Forbidden, detail));
     }
     Ok(())
+}
+
+/// What decides what trusted builds run, and which builds are trusted, is said only by who may make such builds.
+fn vouched(caller: &Caller, settings: &Settings) -> Result<(), Problem> {
+    let says = [
+        ("repository", settings.repository.is_some()),
+        ("default_branch", settings.default_branch.is_some()),
+        ("file", settings.file.is_some()),
+        ("definition", settings.definition.is_some()),
+        ("protected_refs", settings.protected_refs.is_some()),
+        ("env", !settings.env.is_empty()),
+    ];
+    match says.iter().find(|(_, said)| *said).filter(|_| !caller.is_trusted()) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let detail = format!(
+                "{name}: it decides what trusted builds run, so the token needs the scope `builds:trusted` too"
+            );
+            Err(Problem::new(Kind::Forbidden, detail))
+        }
+    }
 }
 
 /// A registered pipeline that the caller may see; any other is as if it were not there.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 use windlass_git::credentials::without_secrets;
-use windlass_git::{Bounds, Credentials, GitError, Protocols};
+use windlass_git::{Bounds, Credentials, GitError, Protocols, locks};
 use windlass_protocol::limits::{
     COMMIT_MAX_BYTES, MIRROR_FETCH_MS, MIRROR_LOOK_MS, MIRROR_REFS_MAX_BYTES, MIRROR_TIDY_MS, PIPELINE_MAX_BYTES,
 };
@@ -87,7 +87,7 @@ impl Mirror<'_> {
         if !self.dir.exists() {
             self.make().await?;
         }
-        clear_locks(self.dir).map_err(DefinitionError::fault("the mirror cannot be used"))?;
+        locks::clear(self.dir).map_err(DefinitionError::fault("the mirror cannot be used"))?;
         self.fetch(&EVERYTHING).await
     }
 
@@ -300,24 +300,6 @@ pub(super) fn remove(dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Takes away what a git that was killed left: no other one is in this mirror now.
-fn clear_locks(dir: &Path) -> io::Result<()> {
-    let mut open = vec![dir.to_owned()];
-    while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(&dir)? {
-            let entry = entry?;
-            let is_dir = entry.file_type()?.is_dir();
-            // Objects are named by their content and have no locks.
-            if is_dir && entry.file_name() != "objects" {
-                open.push(entry.path());
-            } else if !is_dir && entry.path().extension().is_some_and(|extension| extension == "lock") {
-                fs::remove_file(entry.path())?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Bytes of all files of a directory.

@@ -36,7 +36,10 @@ fn one(reader: &mut Reader, node: &Node, plugins: &mut Vec<Plugin>) {
                     let diagnostic = Diagnostic::warning("plugin-settings", entry.value.span, message);
                     reader.findings.push(diagnostic.hint("settings stand deeper than the plugin's name"));
                 }
-                add(reader, &entry.key, json(&entry.value), node, plugins);
+                // No settings are null in the normal form, however they were written.
+                let none = entry.value.as_map().is_some_and(|map| map.iter().next().is_none());
+                let config = if none { Value::Null } else { json(&entry.value) };
+                add(reader, &entry.key, config, node, plugins);
             }
         }
         Kind::Null

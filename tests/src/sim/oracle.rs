@@ -114,7 +114,8 @@ impl Oracle {
                 self.acknowledged.insert(*build);
                 self.acknowledged_are_stored(store)
             }
-            Reply::Token { token } if !store.rows.tokens.contains_key(token) => {
+            // One that was taken back at once may be forgotten in the commit that made it.
+            Reply::Token { token } if !store.rows.tokens.contains_key(token) && !store.forgotten.contains(token) => {
                 Err(("I1", format!("token {token} was acknowledged and is not in the store")))
             }
             Reply::Joined { agent, .. } if !store.rows.agents.contains_key(agent) => {

@@ -1,9 +1,9 @@
 //! The model store: rows that a commit changes all at once, and the history that a core does not load.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::row::{ArtifactRow, AuditRow, BuildRows, Change, EventRow, Rows};
-use windlass_protocol::{AnnotationId, ArtifactId, BuildId, Digest};
+use windlass_protocol::{AnnotationId, ArtifactId, BuildId, Digest, TokenId};
 
 /// Everything that was committed, ever.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +18,8 @@ pub struct Store {
     pub artifacts: BTreeMap<ArtifactId, ArtifactRow>,
     /// Texts of annotations.
     pub annotations: BTreeMap<AnnotationId, String>,
+    /// Tokens that are over.
+    pub forgotten: BTreeSet<TokenId>,
     /// Pipelines' texts.
     pub definitions: BTreeMap<Digest, String>,
 }
@@ -36,7 +38,10 @@ impl Store {
             Change::Pool(row) => drop(rows.pools.insert(row.name.clone(), *row)),
             Change::Agent(row) => drop(rows.agents.insert(row.id, *row)),
             Change::Token(row) => drop(rows.tokens.insert(row.id, *row)),
-            Change::TokenOver(id) => drop(rows.tokens.remove(&id)),
+            Change::TokenOver(id) => {
+                rows.tokens.remove(&id);
+                self.forgotten.insert(id);
+            }
             Change::Hold(row) => drop(rows.holds.insert(row.job, row)),
             Change::HoldOver(job) => drop(rows.holds.remove(&job)),
             Change::Schedule(row) => drop(rows.schedules.insert(row.id, *row)),

@@ -45,6 +45,8 @@ pub enum Action {
     Schedule,
     /// Take all schedules away.
     Unschedule,
+    /// Let what is past go.
+    Forget,
     /// Any of the smaller things.
     Meddle,
     /// An agent that left is started again.
@@ -235,6 +237,7 @@ impl World {
             Action::Register => self.register_something(),
             Action::Schedule => self.add_schedule(),
             Action::Unschedule => self.remove_schedules(),
+            Action::Forget => self.forget_what_is_past(),
             Action::Meddle => self.meddle(),
             Action::Revive(host) => self.revive(host),
             Action::Care => self.care(),
@@ -383,10 +386,10 @@ impl World {
             (9, ..) => self.resume_one(),
             (10, ..) => self.revoke_one(),
             (11, ..) => {
-                // What is past goes at once: 90 days are not reached here.
-                let tokens_before = WallMs(WALL_MS + self.now);
-                let request = Request::Retain { idempotency_before: WallMs(1), tokens_before };
-                self.ask(request, Asked::Once(None));
+                if self.random.thousandth(300) {
+                    self.take_back_a_token();
+                }
+                self.forget_what_is_past();
             }
             (12, ..) => self.ask_nonsense(),
             (13 | 14, ..) => self.open_gates(false),
@@ -425,7 +428,17 @@ impl World {
         if self.random.thousandth(400) {
             self.ask(Request::Speak(Box::new(speech.clone())), Asked::Once(None));
         }
+        let gone = match &speech.what {
+            Said::Annotate(note) if self.random.thousandth(200) => {
+                Some(Said::RemoveAnnotation { context: note.context.clone(), own: note.own })
+            }
+            _ => None,
+        };
         self.ask(Request::Speak(Box::new(speech)), Asked::Once(None));
+        if let Some(what) = gone {
+            let call = format!("call-{}", self.random.below(1 << 40));
+            self.ask(Request::Speak(Box::new(Speech { attempt, epoch, call, what })), Asked::Once(None));
+        }
     }
 
     /// What a job says: texts have a mark of their own, by which the judge counts them.
@@ -645,6 +658,25 @@ impl World {
                 self.ask(Request::ResumeAgent { agent }, Asked::Once(None));
             }
         }
+    }
+
+    /// What is past goes at once: 90 days are not reached here.
+    fn forget_what_is_past(&mut self) {
+        let tokens_before = WallMs(WALL_MS + self.now);
+        self.ask(Request::Retain { idempotency_before: WallMs(1), tokens_before }, Asked::Once(None));
+    }
+
+    /// A token that nobody came by, made and taken back.
+    fn take_back_a_token(&mut self) {
+        let id = TokenId::from_bytes(self.sixteen());
+        let pool = Some(pools().swap_remove(0));
+        let grant = TokenGrant::join(pools().swap_remove(0).name, Some(1));
+        let token = NewToken { id, secret_hash: secret(id), grant, pool, note: String::new(), expires_at: None };
+        self.ask(Request::CreateToken(Box::new(token)), Asked::Once(None));
+        self.ask(Request::RevokeToken { token: id, and_agents: false }, Asked::Once(None));
+        // Time has to go on until what was taken back is past.
+        let soon = self.random.between(1, 50);
+        self.after(soon, Event::Act(Box::new(Action::Forget)));
     }
 
     fn contradict_pool(&mut self) {

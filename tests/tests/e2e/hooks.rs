@@ -358,16 +358,16 @@ fn a_hostile_hook_of_a_repository_has_its_jobs_rights_and_no_more() -> Result<()
             ("the agent's hooks", format!("mv {0} {0}.gone", agent_hooks.display())),
             ("a plugin", format!("touch {0}/*/hooks/x || touch {0}/x", plugins.display())),
             ("the in-job program", "cp /bin/true \"$BUILDKITE_BIN_PATH/windlass-bootstrap\"".to_owned()),
-            ("its own plan", "echo evil >\"${WINDLASS_JOB_SOCKET%/*}/plan\"".to_owned()),
-            ("its own plan's place", "rm -f \"${WINDLASS_JOB_SOCKET%/*}/plan\"".to_owned()),
-            ("other doors", "ls \"${WINDLASS_JOB_SOCKET%/*/in/*}\"".to_owned()),
-            ("another's plan", format!("cat {}/$(cat {}/id)/in/plan", doors.display(), world.path("told").display())),
+            ("its own plan", format!("echo evil >>{}/$WINDLASS_ATTEMPT_ID/plan", doors.display())),
+            ("its own plan's place", format!("rm {}/$WINDLASS_ATTEMPT_ID/plan", doors.display())),
+            ("other doors", format!("ls {}", doors.display())),
+            ("another's plan", format!("cat {}/$(cat {}/id)/plan", doors.display(), world.path("told").display())),
             (
                 "another's variables",
                 format!(
-                    "WINDLASS_JOB_SOCKET={}/$(cat {}/id)/in/job.sock timeout 5 buildkite-agent env set EVIL=1",
-                    doors.display(),
-                    world.path("told").display()
+                    "for n in 0 1 2 3; do s={}/slot-$n/job.sock; [ $s != $WINDLASS_JOB_SOCKET ] && \
+                     WINDLASS_JOB_SOCKET=$s timeout 5 buildkite-agent env set EVIL=1 && exit 0; done; exit 1",
+                    doors.display()
                 ),
             ),
             ("another's bootstrap", "for p in /proc/[0-9]*; do grep -q windlass-bootstrap $p/cmdline && [ ! -O $p ] && cat $p/environ && exit 0; done; exit 1".to_owned()),
@@ -378,8 +378,14 @@ fn a_hostile_hook_of_a_repository_has_its_jobs_rights_and_no_more() -> Result<()
             .iter()
             .map(|(what, try_it)| format!("( {try_it} ) >/dev/null 2>&1 && echo \"reached: {what}\"\n"))
             .collect();
-        let hostile =
-            format!("{tries}echo \"hook user $(id -u)\"\necho tried all\nexport PATH=/evil:$PATH LD_PRELOAD=\n");
+        // What it may: see that its own plan and the others' doors are where they are looked for.
+        let control = format!(
+            "[ -s {0}/$WINDLASS_ATTEMPT_ID/plan ] && [ -S {0}/slot-0/job.sock ] && echo control\n",
+            doors.display()
+        );
+        let hostile = format!(
+            "{control}{tries}echo \"hook user $(id -u)\"\necho tried all\nexport PATH=/evil:$PATH LD_PRELOAD=\n"
+        );
         let repo = repository(world, "repo", &[(".buildkite/hooks/pre-command", hostile.as_str())]).await?;
         let told = world.shared_dir("told")?;
         let source = repository(world, "quiet-buildkite-plugin", &[("hooks/pre-exit", "true\n")]).await?;
@@ -400,7 +406,7 @@ fn a_hostile_hook_of_a_repository_has_its_jobs_rights_and_no_more() -> Result<()
         .await?;
         let attack = finished(&fleet, pipeline([step("attack", "echo \"job user $(id -u)\"")]), &repo).await?;
         let log = fleet.log_of(&attack, "attack").await?;
-        ensure!(log.contains("tried all"), "{}\n{log}", attack.brief());
+        ensure!(log.contains("control\n") && log.contains("tried all"), "{}\n{log}", attack.brief());
         ensure!(!log.contains("reached:"), "{log}");
         let user = |of: &str| log.lines().find_map(|line| line.strip_prefix(&format!("{of} user ")).map(str::to_owned));
         ensure!(user("hook").is_some() && user("hook") == user("job") && user("hook").as_deref() != Some("0"), "{log}");

@@ -63,7 +63,7 @@ fn a_secret_is_in_the_job_that_may_have_it_and_nowhere_else() -> Result<()> {
         let fleet = Fleet::start(world).await?;
         set(&fleet, world, "plain", PLAIN, &["--pipeline", "web", "--branch", "main"]).await?;
         set(&fleet, world, "OTHER", OTHER, &["--zone", "local"]).await?;
-        let go = world.shared_file("go")?;
+        let go = world.path("go");
         let script = format!(
             "echo {CONTROL} ${{#MINE}}; echo \"it is $MINE\"; buildkite-agent secret get other | wc -c\n\
              buildkite-agent secret get Other; printf '%s' \"$MINE\" >in-workspace; rm in-workspace\n\

@@ -61,7 +61,8 @@ impl Unreadable {
         kill(&self.dir)?;
         // What cannot be read names nothing; the attempt's name finds the rest.
         let started = read_json::<StartedRecord>(&Places(&self.dir).started()).ok().flatten();
-        end_processes(self.attempt, started.as_ref())?;
+        let handed_on = Places(&self.dir).outcome().symlink_metadata().is_ok();
+        end_processes(self.attempt, started.as_ref(), handed_on)?;
         let container = read_json::<ContainerRecord>(&Places(&self.dir).container());
         let container = container
             .unwrap_or_else(|_| Some(ContainerRecord { engine: engine.to_owned(), name: name_of(self.attempt) }));

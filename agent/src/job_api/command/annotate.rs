@@ -42,7 +42,7 @@ pub(super) async fn annotate(call: &mut Call<'_>) -> Result<(), Fail> {
     };
     let append = call.line.is_on("append");
     let body = if call.argument(0).is_some() || call.hands.is_given {
-        call.text_at(0, ANNOTATION_MAX_BYTES).await?
+        call.text_at(0, ANNOTATION_MAX_BYTES + 1).await?
     } else {
         String::new()
     };

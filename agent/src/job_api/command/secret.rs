@@ -1,6 +1,6 @@
 //! `secret get`: values that are masked before the job can print them (reference 19.10).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_protocol::Secret;
 use windlass_protocol::message::{Asked, Told};
@@ -26,14 +26,24 @@ pub(super) async fn get(call: &mut Call<'_>) -> Result<(), Fail> {
     for value in &values {
         call.party.secrets.add(value.clone());
     }
-    for value in call.party.secrets.values() {
-        call.party.masking.add(&value).await.map_err(|error| fatal(format!("failed to redact secrets: {error}")))?;
+    let mut forms: BTreeSet<String> = call.party.secrets.values().into_iter().collect();
+    forms.extend(values.iter().flat_map(printed));
+    for form in forms {
+        call.party.masking.add(&form).await.map_err(|error| fatal(format!("failed to redact secrets: {error}")))?;
     }
     let text = match (values.as_slice(), format.as_str()) {
         ([value], "default") => format!("{}\n", value.expose()),
         (values, format) => listed(&keys, values, format == "env")?,
     };
     call.print(&text).await
+}
+
+/// A value as this command prints it: as it is, within JSON, and within a shell's quotes.
+fn printed(value: &Secret<String>) -> [String; 3] {
+    let plain = value.expose();
+    let json = serde_json::Value::from(plain.as_str()).to_string();
+    let within = json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or(&json).to_owned();
+    [plain.clone(), within, plain.replace('\'', r"'\''")]
 }
 
 /// Several secrets: as JSON, or as a shell sets variables. By key, as upstream sorts them.

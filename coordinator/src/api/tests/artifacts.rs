@@ -192,7 +192,7 @@ async fn an_artifact_whose_time_is_over_goes_and_then_its_bytes_unless_another_n
     let (store, shelves) = (bench.ground.fleet.store.clone(), bench.ground.fleet.shelves.clone());
     let reader = bench.ground.fleet.reader.clone();
     let overlay = Namespace::overlay("web", "pr:1").on(Shelf::Artifacts);
-    for (namespace, bytes) in [(&shelf(), &b"named"[..]), (&shelf(), b"nobody's"), (&overlay, b"named")] {
+    for (namespace, bytes) in [(&overlay, &b"named"[..]), (&shelf(), b"named"), (&shelf(), b"nobody's")] {
         store.put(namespace, bytes).unwrap();
     }
     assert_eq!(add(&bench, right, 1, &[("a", b"named")]).await, Told::Done);

@@ -67,6 +67,9 @@ async fn a_gate_asks_for_the_right_to_write_or_for_membership() {
     let build = submitted(&bench, "steps:\n  - block: b\n").await;
     let path = format!("/api/v1/jobs/{}/unblock", text(&build["jobs"][0]["id"]));
     bench.call(&read, "POST", &path, "{}").await.is(403);
+    let write = bench.token(&[Scope::BuildsWrite], None, None).await;
+    let refused = bench.call(&write, "POST", &path, "{}").await.is(403).json();
+    assert!(text(&refused["detail"]).contains("builds:trusted"), "the build is trusted: {refused}");
     bench.call(&bench.admin, "POST", &path, "{}").await.is(200);
     let build = submitted(&bench, "steps:\n  - block: b\n    allowed_teams: nobody\n").await;
     let path = format!("/api/v1/jobs/{}/unblock", text(&build["jobs"][0]["id"]));

@@ -123,6 +123,18 @@ async fn a_token_of_one_pipeline_sees_and_changes_that_one() {
     let list = bench.call(&own, "GET", PIPELINES, "").await.is(200).json();
     assert_eq!((list["items"].as_array().unwrap().len(), &list["items"][0]["name"]), (1, &json!("web")));
     let change = json!({ "description": "mine" }).to_string();
+    // What trusted builds run is not said by who may not make one.
+    for taken in [
+        json!({ "env": { "BASH_ENV": "/tmp/x" } }),
+        json!({ "protected_refs": ["**"] }),
+        json!({ "repository": "https://example.org/mine" }),
+        json!({ "default_branch": "mine" }),
+        json!({ "definition": super::ONE_STEP }),
+        json!({ "file": "mine.yml" }),
+    ] {
+        let refused = bench.call(&own, "PATCH", "/api/v1/pipelines/web", taken.to_string()).await.is(403).json();
+        assert!(refused["detail"].as_str().unwrap().contains("builds:trusted"), "{refused}");
+    }
     bench.call(&own, "PATCH", "/api/v1/pipelines/web", change.clone()).await.is(200);
     bench.call(&own, "PATCH", "/api/v1/pipelines/api", change.clone()).await.is(403);
     bench.call(&own, "GET", "/api/v1/pipelines/api", "").await.is(404);
