@@ -57,7 +57,8 @@ const TABLE: [(&str, &str, &[Scope], bool); 49] = [
     ("GET", "/api/v1/pipelines/{name}/builds/{number}", READ, true),
     ("POST", "/api/v1/jobs/{id}/retry", WRITE, true),
     ("POST", "/api/v1/jobs/{id}/cancel", WRITE, true),
-    ("POST", "/api/v1/jobs/{id}/unblock", WRITE, true),
+    // The build that is tried is trusted.
+    ("POST", "/api/v1/jobs/{id}/unblock", &[Scope::BuildsTrusted], true),
     ("GET", "/api/v1/jobs/{id}/why", READ, true),
     ("POST", "/api/v1/attempts/{id}/pipeline", WRITE, true),
     ("GET", "/api/v1/attempts/{id}/log", READ, true),
