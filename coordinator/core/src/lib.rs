@@ -14,13 +14,13 @@
 //! | [`view`] | what pages and metrics see |
 //! | [`invariant`] | what must always hold |
 //! | `state`, `load` | the core's data, its face, and how it comes from rows |
-//! | `request`, `build`, `upload`, `artifact`, `cancel`, `retry`, `token` | what clients ask for |
-//! | `request`, `build`, `upload`, `cancel`, `retry`, `token`, `secret` | what clients ask for |
+//! | `request`, `build`, `upload`, `artifact`, `meta_data`, `cancel`, `retry`, `token`, `secret` | what clients ask for |
+//! | `speech`, `annotation`, `step` | what jobs say about their builds |
 //! | `registry` | pipelines by name |
 //! | `hello`, `event`, `lease`, `result` | what agents say, and the rights that they hold |
 //! | `agent`, `slot`, `silence`, `zone`, `drain`, `absence` | who is here, what each takes, and how one stops taking |
 //! | `deps`, `gate`, `concurrency`, `settle` | from jobs that end to jobs that may run, and to ends of builds |
-//! | `queue`, `place`, `spec` | from a job that may run to an offer |
+//! | `queue`, `place`, `spec`, `checkout`, `offer` | from a job that may run to an offer |
 //! | [`order`], [`trigger`], `schedule` | builds that jobs and schedules make |
 //! | [`timetable`] | cron expressions in time zones |
 //! | `timer`, `logbook` | deadlines, and the changes of one input |
