@@ -39,6 +39,8 @@ pub(super) fn read(reader: &mut Reader, entry: &Entry) -> CacheChoice {
     match &entry.value.kind {
         Kind::Null | Kind::Bool(true) => CacheChoice::Default,
         Kind::Bool(false) => CacheChoice::Off,
+        // As the normal form has `true`.
+        Kind::Map(map) if map.iter().next().is_none() => CacheChoice::Default,
         Kind::Map(map) => CacheChoice::Of(mapping(reader, entry, map)),
         Kind::Text(_) | Kind::List(_) => match reader.texts("cache", &entry.value) {
             paths if paths.is_empty() => CacheChoice::Default,
