@@ -560,7 +560,7 @@ mod tests {
 
     fn spec(env: &[(&str, &str)]) -> JobSpec {
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        JobSpec { env, ..crate::job_api::tests::spec() }
+        JobSpec { env, ..crate::link_kit::job() }
     }
 
     /// Commit, branch and variables; the refs of each way, `!` where it is the whole history.

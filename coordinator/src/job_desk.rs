@@ -24,7 +24,7 @@ use windlass_protocol::host::now;
 use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::{DETAIL_MAX_BYTES, SECRETS_ANSWER_MAX_BYTES};
 use windlass_protocol::message::{Ask, AskRefused, Asked, Scope, SecretText, Style, Told};
-use windlass_protocol::{BuildId, Digest, Trust};
+use windlass_protocol::{BuildId, Digest, Trust, hex};
 
 use crate::compiling;
 use crate::desk::{DeskError, DeskHandle};
@@ -103,23 +103,6 @@ impl From<DeskError> for No {
     }
 }
 
-/// What a [`CoreJobDesk`] is made of.
-#[derive(Debug)]
-pub struct Parts {
-    /// The core.
-    pub desk: DeskHandle,
-    /// What is stored.
-    pub reader: Reader,
-    /// Where the blobs of artifacts stand.
-    pub shelves: Shelves,
-    /// Where clients reach the coordinator.
-    pub url: String,
-    /// What seals secrets.
-    pub vault: Arc<Vault>,
-    /// Who vouches for jobs.
-    pub issuer: Arc<Issuer>,
-}
-
 /// The number of a call that asks for this token.
 fn asked_as(call: [u8; 16], asking: &Asking<'_>) -> [u8; 16] {
     let Asking { audience, lifetime_s, subject, claims, aws_tags } = asking;
@@ -134,13 +117,18 @@ fn asked_as(call: [u8; 16], asking: &Asking<'_>) -> [u8; 16] {
 /// Answers from the core and from what is stored.
 #[derive(Debug)]
 pub struct CoreJobDesk {
-    desk: DeskHandle,
-    reader: Reader,
-    shelves: Shelves,
-    url: String,
-    vault: Arc<Vault>,
+    /// The core.
+    pub desk: DeskHandle,
+    /// What is stored.
+    pub reader: Reader,
+    /// Where the blobs of artifacts stand.
+    pub shelves: Shelves,
+    /// Where clients reach the coordinator.
+    pub url: String,
+    /// What seals secrets.
+    pub vault: Arc<Vault>,
     /// Who vouches for jobs.
-    issuer: Arc<Issuer>,
+    pub issuer: Arc<Issuer>,
 }
 
 impl JobDesk for CoreJobDesk {
@@ -155,13 +143,6 @@ impl JobDesk for CoreJobDesk {
 }
 
 impl CoreJobDesk {
-    /// One that asks, stores and signs with these.
-    #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        let Parts { desk, reader, shelves, url, vault, issuer } = parts;
-        Self { desk, reader, shelves, url, vault, issuer }
-    }
-
     async fn answer(&self, ask: Ask, body: Vec<u8>) -> Result<Told, No> {
         let attempt = self.reader.attempt(ask.attempt).await?;
         let attempt = attempt.ok_or_else(|| No(AskRefused::NotHeld, "the attempt is not known".to_owned()))?;
@@ -324,7 +305,7 @@ fn actor(attempt: &AttemptRow) -> Actor {
 
 /// One call of a command, as rows name it.
 fn call_id(call: [u8; 16]) -> String {
-    call.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::to(&call)
 }
 
 fn text_of(body: Vec<u8>, what: &str) -> Result<String, No> {

@@ -34,7 +34,7 @@ use crate::config::{Config, Http};
 use crate::definitions::{self, Definitions};
 use crate::desk::{self, Desk, DeskEnd, DeskError, DeskHandle, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
-use crate::job_desk::{CoreJobDesk, Parts};
+use crate::job_desk::CoreJobDesk;
 use crate::last_use::{self, LastUse};
 use crate::logbook::{LeftOpen, Logbook};
 use crate::oidc::{self, Issuer, OidcError};
@@ -359,14 +359,14 @@ impl Opened {
 fn ground(config: &Config, url: &str, (desk, views, reader): (DeskHandle, Views, Reader), kept: Kept) -> fleet::Ground {
     let Kept { logs, store, authority, vault, issuer } = kept;
     let shelves = Shelves::new(store.clone(), &config.data);
-    let jobs = CoreJobDesk::new(Parts {
+    let jobs = CoreJobDesk {
         desk: desk.clone(),
         reader: reader.clone(),
         shelves: shelves.clone(),
         url: url.to_owned(),
         vault: Arc::clone(&vault),
         issuer,
-    });
+    };
     fleet::Ground { desk, views, reader, logs, store, shelves, authority, jobs: Arc::new(jobs), vault }
 }
 

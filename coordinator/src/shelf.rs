@@ -223,7 +223,7 @@ impl Shelves {
 /// Whether a row of this owner is served from that shelf: its own, or the trusted one that an overlay reads too.
 fn needs(owner: &Namespace, on: &Namespace) -> bool {
     match on.shelf() {
-        Some((of, _)) => of.project == owner.project && (of.overlay.is_none() || of.overlay == owner.overlay),
+        Some((of, _)) => owner.reads(&of),
         None => true,
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use windlass_coordinator_core::row::{Sealed, SecretName, SecretRow};
 use windlass_protocol::host::{read_private, write_private};
-use windlass_protocol::{Digest, Secret};
+use windlass_protocol::{Digest, Secret, hex};
 
 /// Where the key is made that nobody gave.
 const FILE: &str = "secrets.key";
@@ -96,7 +96,7 @@ impl Key {
     }
 
     fn parse(text: &str, from: &str) -> Result<Self, VaultError> {
-        let bytes = from_hex(text.trim()).and_then(|bytes| <[u8; KEY_BYTES]>::try_from(bytes).ok());
+        let bytes = hex::from(text.trim()).and_then(|bytes| <[u8; KEY_BYTES]>::try_from(bytes).ok());
         Self::new(&bytes.ok_or_else(|| VaultError::NoKey { from: from.to_owned() })?)
     }
 
@@ -172,7 +172,7 @@ impl Vault {
         let aad = Aad::from(context(name, &key.id));
         let sealed = key.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut bytes);
         sealed.map_err(|_| VaultError::Random)?;
-        Ok(Sealed { key_id: key.id.clone(), nonce: to_hex(&nonce), bytes: to_hex(&bytes) })
+        Ok(Sealed { key_id: key.id.clone(), nonce: hex::to(&nonce), bytes: hex::to(&bytes) })
     }
 
     /// Opens what was sealed under this name.
@@ -183,9 +183,9 @@ impl Vault {
         let damaged = || VaultError::Damaged(name.clone());
         let key = self.key(&sealed.key_id);
         let key = key.ok_or_else(|| VaultError::OtherKey { key_id: sealed.key_id.clone(), count: 1 })?;
-        let nonce = from_hex(&sealed.nonce).and_then(|bytes| <[u8; NONCE_LEN]>::try_from(bytes).ok());
+        let nonce = hex::from(&sealed.nonce).and_then(|bytes| <[u8; NONCE_LEN]>::try_from(bytes).ok());
         let nonce = Nonce::assume_unique_for_key(nonce.ok_or_else(damaged)?);
-        let mut bytes = from_hex(&sealed.bytes).ok_or_else(damaged)?;
+        let mut bytes = hex::from(&sealed.bytes).ok_or_else(damaged)?;
         let aad = Aad::from(context(name, &key.id));
         let opened = key.key.open_in_place(nonce, aad, &mut bytes).map_err(|_| damaged())?;
         Ok(Secret::new(String::from_utf8(opened.to_vec()).map_err(|_| damaged())?))
@@ -217,7 +217,7 @@ fn make(path: &Path) -> Result<Key, VaultError> {
     let mut bytes = [0; KEY_BYTES];
     getrandom::fill(&mut bytes).map_err(|_| VaultError::Random)?;
     let failed = |source| VaultError::File { doing: "the key cannot be written to", path: path.to_owned(), source };
-    write_private(path, format!("{}\n", to_hex(&bytes)).as_bytes()).map_err(failed)?;
+    write_private(path, format!("{}\n", hex::to(&bytes)).as_bytes()).map_err(failed)?;
     tracing::info!(path = %path.display(), "secrets_key_made");
     Key::new(&bytes)
 }
@@ -237,18 +237,6 @@ fn context(name: &SecretName, key_id: &str) -> Vec<u8> {
         }
     }
     bytes
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    let byte = |at: usize| u8::from_str_radix(text.get(at..at + 2)?, 16).ok();
-    (0..text.len()).step_by(2).map(|at| byte(at).filter(|_| text.as_bytes()[at] != b'+')).collect()
 }
 
 #[cfg(test)]

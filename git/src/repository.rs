@@ -162,12 +162,17 @@ pub fn check(repository: &str) -> Result<(), BadRepository> {
     if [Some(repository), host, scp_host].into_iter().flatten().any(|text| text.starts_with('-')) {
         return Err(BadRepository::Option);
     }
-    let userinfo = authority(repository).and_then(|authority| authority.rsplit_once('@')).map(|(userinfo, _)| userinfo);
-    // A name alone may stay: clone URLs of some servers have one.
-    if userinfo.is_some_and(|userinfo| userinfo.contains(':')) {
+    if has_password(repository) {
         return Err(BadRepository::Password);
     }
     Ok(())
+}
+
+/// Whether a URL has a password before its host. A name alone may stay: clone URLs of some servers have one.
+#[must_use]
+pub fn has_password(repository: &str) -> bool {
+    let userinfo = authority(repository).and_then(|authority| authority.rsplit_once('@')).map(|(userinfo, _)| userinfo);
+    userinfo.is_some_and(|userinfo| userinfo.contains(':'))
 }
 
 /// What stands between `://` and the path.

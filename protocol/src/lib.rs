@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`id`] | typed UUIDv7 ids and the source that makes them |
 //! | [`digest`] | BLAKE3 names of bytes |
+//! | [`hex`] | bytes as digits |
 //! | [`time`] | monotonic and wall-clock milliseconds as plain numbers |
 //! | [`limits`] | every bound of the system, with its reason |
 //! | [`version`] | protocol versions and their ALPN names |
@@ -23,6 +24,7 @@ pub mod cause;
 pub mod digest;
 pub mod frame;
 pub mod fuzz;
+pub mod hex;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod id;

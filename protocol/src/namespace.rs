@@ -120,6 +120,12 @@ impl Namespace {
         })
     }
 
+    /// Whether who looks here sees what was made in the other: its own, and for an overlay its project's trusted one's.
+    #[must_use]
+    pub fn reads(&self, made: &Self) -> bool {
+        self.project == made.project && (made.overlay.is_none() || made.overlay == self.overlay)
+    }
+
     /// The trust that this namespace's content carries.
     #[must_use]
     pub const fn trust(&self) -> Trust {

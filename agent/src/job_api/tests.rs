@@ -14,12 +14,11 @@ use windlass_agent_runner::control::Request;
 use windlass_agent_runner::launch::User;
 use windlass_cache::{RealFs, Store, StoreOptions};
 use windlass_hands::wire::{Answer, Hello, Kind, LENGTH_BYTES, Op};
-use windlass_protocol::job::{Epoch, JobSpec, Resources, Source};
+use windlass_protocol::job::{Epoch, JobSpec};
 use windlass_protocol::limits::{HANDS_ARGUMENTS_MAX, HANDS_PATH_MAX_BYTES};
-use windlass_protocol::{BuildId, JobId, Namespace};
 
 use super::*;
-use crate::link_kit::Link;
+use crate::link_kit::{Link, job};
 use crate::right::Right;
 use crate::secrets::Secrets;
 
@@ -44,33 +43,6 @@ struct World {
     linked: watch::Sender<Option<Connection>>,
 }
 
-pub(crate) fn spec() -> JobSpec {
-    JobSpec {
-        attempt: AttemptId::from_bytes([1; 16]),
-        attempt_number: 1,
-        job: JobId::from_bytes([2; 16]),
-        build: BuildId::from_bytes([3; 16]),
-        build_number: 4,
-        pipeline: "hello".to_owned(),
-        step_key: None,
-        label: "Tests".to_owned(),
-        command: "true".to_owned(),
-        env: Vec::new(),
-        image: None,
-        source: Source::Empty,
-        namespace: Namespace::overlay("hello", "laptop"),
-        queue: "default".to_owned(),
-        timeout_ms: None,
-        grace_ms: 10,
-        resources: Resources::default(),
-        exclusive: false,
-        interruptible: false,
-        tty: false,
-        keep_workspace: false,
-        log_limit_bytes: 1,
-    }
-}
-
 /// That of an agent which starts again.
 fn again(world: &World) -> JobApi {
     JobApi::new(&world.home, watch::channel(None).1, Arc::clone(&world.bulk)).unwrap()
@@ -78,7 +50,7 @@ fn again(world: &World) -> JobApi {
 
 impl World {
     async fn new() -> Self {
-        Self::of(spec()).await
+        Self::of(job()).await
     }
 
     async fn of(spec: JobSpec) -> Self {
@@ -310,7 +282,7 @@ async fn only_the_slot_s_user_comes_in_and_only_root_can_change_the_program() {
 #[tokio::test]
 async fn an_agent_that_starts_again_serves_the_same_doors() {
     for image in [None, Some("tool:1".to_owned())] {
-        let mut world = World::of(JobSpec { image: image.clone(), ..spec() }).await;
+        let mut world = World::of(JobSpec { image: image.clone(), ..job() }).await;
         if image.is_some() {
             // In the container it would be found by the image's own path.
             let programs = world.api.programs.to_string_lossy().into_owned();
@@ -326,7 +298,7 @@ async fn an_agent_that_starts_again_serves_the_same_doors() {
         drop(world.door.take());
         let waiting = world.command(&["windlass", "env", "get", "A"], world.user).spawn().unwrap();
         world.api = again(&world);
-        world.api.tidy(|name| name == spec().attempt.to_string()).unwrap();
+        world.api.tidy(|name| name == job().attempt.to_string()).unwrap();
         world.door = Some(world.api.open(world.quiet()).await.unwrap());
         let (status, output, _) = ended(waiting).await;
         assert_eq!((status, output.as_str()), (Some(0), "1\n"));
@@ -384,7 +356,7 @@ async fn a_place_s_door_is_given_on_when_nobody_serves_it_for_the_attempt_before
 #[tokio::test]
 async fn a_command_of_another_attempt_is_refused_at_its_place_s_door() {
     let mut world = World::new().await;
-    let ours = ("WINDLASS_ATTEMPT_ID".to_owned(), spec().attempt.to_string());
+    let ours = ("WINDLASS_ATTEMPT_ID".to_owned(), job().attempt.to_string());
     world.env.push(ours);
     assert_eq!(world.print(&["windlass", "env", "get", "A"]).await, "1\n");
     let other = AttemptId::from_bytes([9; 16]);

@@ -149,5 +149,5 @@ pub(crate) fn random_hex() -> Result<String, Failure> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes)
         .map_err(|e| Failure::new(Code::Failed, format!("the system gives no random bytes: {e}")))?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(windlass_protocol::hex::to(&bytes))
 }

@@ -1,14 +1,10 @@
 //! What jobs upload: rows that are noted by whoever holds the right to the attempt, once, within limits (I3, I9).
 
-use windlass_protocol::{AttemptId, BuildId, limits};
+use windlass_protocol::{AttemptId, BuildId, hex, limits};
 
 use crate::error::Rejected;
 use crate::row::{ArtifactRow, NewArtifacts};
 use crate::state::Core;
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 impl Core {
     /// Notes what a running job has uploaded. The same request again changes nothing. A build that was canceled takes it
@@ -21,7 +17,7 @@ impl Core {
         }
         let job = lease.job;
         let build = self.jobs[&job].row.build;
-        let call = hex(&call);
+        let call = hex::to(&call);
         if self.attempts[&attempt].artifacts.calls.contains(&call) && !self.policy.bugs.add_artifacts_twice {
             return Ok(());
         }
@@ -46,8 +42,8 @@ impl Core {
                 path: artifact.path,
                 bytes: artifact.bytes,
                 digest: artifact.digest,
-                sha1: hex(&artifact.sha1),
-                sha256: hex(&artifact.sha256),
+                sha1: hex::to(&artifact.sha1),
+                sha256: hex::to(&artifact.sha256),
                 content_type: artifact.content_type,
                 namespace: namespace.clone(),
                 created_at,

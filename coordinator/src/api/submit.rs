@@ -287,7 +287,7 @@ fn origin(origin: Origin, branch: &str) -> Result<Source, Problem> {
             if repository.is_empty() || repository.len() > URL_MAX_BYTES || odd(&repository) {
                 return Err(Problem::invalid("origin.repository: a URL that git understands"));
             }
-            if has_password(&repository) {
+            if windlass_git::repository::has_password(&repository) {
                 let detail = "origin.repository: without a password, which would stand in every record of the build; \
                               agents hold the credentials (`windlass agent --git-credentials`)";
                 return Err(Problem::invalid(detail));
@@ -302,13 +302,6 @@ fn origin(origin: Origin, branch: &str) -> Result<Source, Problem> {
             Ok(Source::Git { repository, commit, branch })
         }
     }
-}
-
-/// Whether a URL has a password before its host. A name alone may stay: clone URLs of some servers have one.
-pub(crate) fn has_password(url: &str) -> bool {
-    let authority = url.split_once("://").map(|(_, rest)| rest.split(['/', '?', '#']).next().unwrap_or_default());
-    let userinfo = authority.and_then(|authority| authority.rsplit_once('@')).map(|(userinfo, _)| userinfo);
-    userinfo.is_some_and(|userinfo| userinfo.contains(':'))
 }
 
 fn repository_name(origin: &Source) -> Option<String> {

@@ -47,7 +47,7 @@ use crate::clock::SystemClock;
 use crate::definitions::{self, Definitions};
 use crate::desk::{self, Desk, Fleet, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
-use crate::job_desk::{CoreJobDesk, Parts};
+use crate::job_desk::CoreJobDesk;
 use crate::logbook::Logbook;
 use crate::vault::{KeySources, Vault};
 use crate::views::{Offload, Reader, Views};
@@ -146,14 +146,14 @@ impl Bench {
         let url = "http://localhost:7070".to_owned();
         let vault = Arc::new(Vault::open(dir.path(), &KeySources::default(), [].iter()).unwrap());
         let issuer = Arc::new(crate::oidc::Issuer::open(dir.path(), "http://w".to_owned()).unwrap());
-        let jobs = Arc::new(CoreJobDesk::new(Parts {
+        let jobs = Arc::new(CoreJobDesk {
             desk: desk.clone(),
             reader: reader.clone(),
             shelves: shelves.clone(),
             url,
             vault: Arc::clone(&vault),
             issuer: Arc::clone(&issuer),
-        }));
+        });
         let fleet = fleet::Ground { desk, views, reader, logs, store, shelves, authority, jobs, vault };
         let ground =
             Ground::new(fleet, Switchboard::default(), "http://w".to_owned(), metrics, definitions, true, issuer);

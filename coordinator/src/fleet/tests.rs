@@ -21,7 +21,7 @@ use windlass_protocol::{TokenId, Trust, WallMs};
 use super::*;
 use crate::authority::Lives;
 use crate::desk::{Inbox, channel};
-use crate::job_desk::{CoreJobDesk, Parts};
+use crate::job_desk::CoreJobDesk;
 use crate::vault::{KeySources, Vault};
 use crate::views::reader::Offload;
 
@@ -61,14 +61,14 @@ impl World {
         let shelves = Shelves::new(store.clone(), dir.path());
         let vault = Arc::new(Vault::open(dir.path(), &KeySources::default(), [].iter()).unwrap());
         let issuer = Arc::new(crate::oidc::Issuer::open(dir.path(), "http://w".to_owned()).unwrap());
-        let jobs = Arc::new(CoreJobDesk::new(Parts {
+        let jobs = Arc::new(CoreJobDesk {
             desk: desk.clone(),
             reader: reader.clone(),
             shelves: shelves.clone(),
             url: String::new(),
             vault: Arc::clone(&vault),
             issuer,
-        }));
+        });
         let ground = Ground {
             desk,
             views: views.clone(),

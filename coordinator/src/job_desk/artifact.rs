@@ -10,7 +10,7 @@ use windlass_protocol::host::now;
 use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::ARTIFACTS_FOUND_MAX;
 use windlass_protocol::message::{ArtifactQuery, AskRefused, FoundArtifact, NewArtifact, Told};
-use windlass_protocol::{AttemptId, BuildId, Namespace, Shelf};
+use windlass_protocol::{AttemptId, BuildId, Shelf, hex};
 
 use super::{CoreJobDesk, No};
 use crate::shelf::ShelfError;
@@ -73,7 +73,7 @@ impl CoreJobDesk {
         let absent = || No(AskRefused::NotFound, format!("there is no build {other} that this job may read"));
         let own = self.reader.some_jobs(attempt.build, Vec::new()).await?.ok_or_else(absent)?.build;
         let (_, rows) = self.reader.build(other).await?.ok_or_else(absent)?;
-        let may = own.pipeline == rows.build.pipeline && reads(&own.namespace, &rows.build.namespace);
+        let may = own.pipeline == rows.build.pipeline && own.namespace.reads(&rows.build.namespace);
         if may { Ok(rows) } else { Err(absent()) }
     }
 
@@ -91,20 +91,8 @@ impl CoreJobDesk {
     }
 }
 
-/// Whether what lives in one namespace reads what was made in the other: its own, and for an overlay the trusted one's.
-fn reads(reader: &Namespace, made: &Namespace) -> bool {
-    reader.project == made.project && (made.overlay.is_none() || made.overlay == reader.overlay)
-}
-
-fn bytes_of<const N: usize>(hex: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    if hex.len() != N * 2 {
-        return None;
-    }
-    for (byte, at) in bytes.iter_mut().zip((0..).step_by(2)) {
-        *byte = u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()?;
-    }
-    Some(bytes)
+fn bytes_of<const N: usize>(digits: &str) -> Option<[u8; N]> {
+    hex::from(digits)?.try_into().ok()
 }
 
 /// Of which attempts artifacts are looked for: the last one of each job, or of all, of one step or of all.
@@ -133,6 +121,8 @@ fn is_named(job: &JobRow, step: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use windlass_protocol::Namespace;
+
     use super::*;
 
     #[test]
@@ -146,7 +136,7 @@ mod tests {
             (&one, &two, false),
             (&Namespace::trusted("q"), &trusted, false),
         ] {
-            assert_eq!(reads(reader, made), may, "{reader} {made}");
+            assert_eq!(reader.reads(made), may, "{reader} {made}");
         }
     }
 

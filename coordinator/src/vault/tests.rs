@@ -61,9 +61,9 @@ fn a_row_that_was_changed_does_not_open() {
     let own = name("A", None);
     let sealed = vault.seal(&own, &Secret::new("hunter22".to_owned())).unwrap();
     for at in (0..sealed.bytes.len()).step_by(2) {
-        let mut bytes = from_hex(&sealed.bytes).unwrap();
+        let mut bytes = hex::from(&sealed.bytes).unwrap();
         bytes[at / 2] ^= 1;
-        is_damaged(&vault, &own, &Sealed { bytes: to_hex(&bytes), ..sealed.clone() });
+        is_damaged(&vault, &own, &Sealed { bytes: hex::to(&bytes), ..sealed.clone() });
     }
     for odd in ["", "zz", "0", "+1+1", "é1", &sealed.bytes[2..]] {
         is_damaged(&vault, &own, &Sealed { bytes: odd.to_owned(), ..sealed.clone() });
@@ -158,6 +158,6 @@ proptest! {
         let unsealed = vault.unseal(&own, &sealed).unwrap();
         prop_assert_eq!(unsealed.expose(), &value);
         let kept = serde_json::to_string(&sealed).unwrap();
-        prop_assert!(!kept.contains(&value) && !kept.contains(&to_hex(value.as_bytes())));
+        prop_assert!(!kept.contains(&value) && !kept.contains(&hex::to(value.as_bytes())));
     }
 }

@@ -79,7 +79,7 @@ impl AgentIdentity {
             zone: name.zone,
             trust: name.trust,
             trust_domain: domain.to_owned(),
-            serial: x509.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
+            serial: crate::hex::to(x509.raw_serial()),
             public_key_digest: Digest::of(spki.raw),
             not_before: wall(x509.validity().not_before.timestamp())?,
             not_after: wall(x509.validity().not_after.timestamp())?,

@@ -49,7 +49,7 @@ pub(super) async fn acquire(call: &mut Call<'_>) -> Result<(), Fail> {
     let key = key(call, 1).await?;
     let mut secret = [0; 16];
     getrandom::fill(&mut secret).map_err(fatal)?;
-    let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let secret = windlass_protocol::hex::to(&secret);
     let token = format!("acquired(attempt={},otp={secret})", call.party.spec.attempt);
     let (shared, owner) = (call.shared, owner(call));
     let taken = wait(call, "could not acquire lock", shared.locks.acquire(&key, &token, &owner)).await?;

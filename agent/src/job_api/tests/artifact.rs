@@ -90,7 +90,7 @@ impl Played {
                 let rows = state.rows.iter().enumerate().rev();
                 let found = rows.filter(|(_, row)| wanted.matches(&row.path)).map(|(at, row)| FoundArtifact {
                     id: ArtifactId::from_bytes([u8::try_from(at).unwrap(); 16]),
-                    job: spec().job,
+                    job: job().job,
                     created_at: WallMs(1_700_000_000_000),
                     url: "http://w/a".to_owned(),
                     artifact: row.clone(),

@@ -9,10 +9,10 @@ use windlass_pipeline::destination::{absolute, target};
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::limits::HANDS_CHUNK_BYTES;
 use windlass_protocol::message::FoundArtifact;
-use windlass_protocol::{Digest, Shelf};
+use windlass_protocol::{Digest, Shelf, hex};
 
 use super::super::{Call, Fail, fatal};
-use super::query::{find, hex, latest};
+use super::query::{find, latest};
 use crate::bulk::{NotStored, Taking};
 use crate::job_api::Shared;
 use crate::job_api::door::Party;
@@ -171,7 +171,7 @@ async fn said(call: &mut Call<'_>, found: &FoundArtifact, written: Result<(), Fi
     let path = &found.artifact.path;
     match written {
         Ok(()) => {
-            let (bytes, sha256) = (found.artifact.bytes, hex(&found.artifact.sha256));
+            let (bytes, sha256) = (found.artifact.bytes, hex::to(&found.artifact.sha256));
             let words = format!("Successfully downloaded {path:?} ({bytes} bytes) with SHA256 {sha256}");
             call.note("notice", &words).await?;
             Ok(0)
@@ -200,7 +200,7 @@ impl<'a> Fresh<'a> {
         // Made anew for each call, and for each of its files.
         let mut own = blake3::Hasher::new();
         own.update(&hands.call).update(path.as_bytes());
-        let name = format!("{folder}/.windlass-{}", hex(&own.finalize().as_bytes()[..8]));
+        let name = format!("{folder}/.windlass-{}", hex::to(&own.finalize().as_bytes()[..8]));
         Self { hands, path, name, handle: None }
     }
 

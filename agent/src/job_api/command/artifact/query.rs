@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, UNIX_EPOCH};
 
+use windlass_protocol::hex;
 use windlass_protocol::limits::{ARTIFACTS_FOUND_MAX, ARTIFACTS_PER_BUILD_MAX};
 use windlass_protocol::message::{ArtifactQuery, Asked, FoundArtifact, Told};
 
@@ -64,15 +65,12 @@ pub(in super::super) async fn shasum(call: &mut Call<'_>) -> Result<(), Fail> {
     match found.as_slice() {
         [] => Err(fatal("No artifacts found for downloading")),
         [one] => {
-            let digest = if call.line.is_on("sha256") { hex(&one.artifact.sha256) } else { hex(&one.artifact.sha1) };
+            let digest =
+                if call.line.is_on("sha256") { hex::to(&one.artifact.sha256) } else { hex::to(&one.artifact.sha1) };
             call.print(&format!("{digest}\n")).await
         }
         _ => Err(fatal("Multiple artifacts were found. Try being more specific with the search or scope by step")),
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// One artifact as a format shows it.
@@ -90,8 +88,8 @@ fn record(format: &str, found: &FoundArtifact) -> String {
             }
             ('%', Some('j')) => found.job.to_string(),
             ('%', Some('s')) => found.artifact.bytes.to_string(),
-            ('%', Some('S')) => hex(&found.artifact.sha1),
-            ('%', Some('T')) => hex(&found.artifact.sha256),
+            ('%', Some('S')) => hex::to(&found.artifact.sha1),
+            ('%', Some('T')) => hex::to(&found.artifact.sha256),
             ('%', Some('u')) => found.url.clone(),
             ('\\', Some('n')) => "\n".to_owned(),
             ('\\', Some('t')) => "\t".to_owned(),

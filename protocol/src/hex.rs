@@ -1,0 +1,31 @@
+//! Bytes as lower-case hex digits, and back.
+
+/// Two digits for each byte.
+#[must_use]
+pub fn to(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The bytes that a text's digits stand for, in either case; `None` if it has anything else, or an odd number of them.
+#[must_use]
+pub fn from(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_read_back_and_nothing_else_is() {
+        assert_eq!(to(&[0, 10, 255]), "000aff");
+        assert_eq!(from("000aff"), Some(vec![0, 10, 255]));
+        assert_eq!(from(""), Some(Vec::new()));
+        for bad in ["0", "0afff", "0g11", "é1", "+1", " 1"] {
+            assert_eq!(from(bad), None, "{bad}");
+        }
+    }
+}
