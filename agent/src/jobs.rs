@@ -30,7 +30,7 @@ use windlass_agent_runner::{Runner, RunningJob, Slot, Start, StartError};
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::host::now;
 use windlass_protocol::identity::AgentIdentity;
-use windlass_protocol::job::{Epoch, JobSpec, Phase};
+use windlass_protocol::job::{Epoch, JobSpec, Phase, Source};
 use windlass_protocol::{AttemptId, Cause, Instant64};
 
 use self::follow::{Watching, attach_to, ended, explained, failed_outcome, nothing_ran, tell, watch_over};
@@ -48,7 +48,7 @@ use crate::phases::{Course, Rules};
 use crate::preparing::{Busy, Preparing, Wish};
 use crate::right::Right;
 use crate::secrets::Secrets;
-use crate::workspace::{Sources, Workspace, io_cause, start_failed, wipe, wipe_now};
+use crate::workspace::{Sources, Spares, Workspace, io_cause, start_failed, wipe};
 
 /// How long the commands of a job wait for its secrets after a restart of its agent; they wait for their agent a minute.
 const SECRETS_AGAIN: Duration = Duration::from_secs(20);
@@ -62,6 +62,7 @@ pub(crate) struct Ground {
     pub(crate) engine: Engine,
     pub(crate) leftovers: Leftovers,
     pub(crate) sources: Sources,
+    pub(crate) spares: Spares,
     /// Hooks and plugins.
     pub(crate) rules: Rules,
     /// What jobs ask.
@@ -479,7 +480,6 @@ impl Jobs {
         if let Some(sending) = job.sending.take() {
             sending.abort();
         }
-        let dir = self.ground.home.jobs().join(attempt.to_string());
         let wanted = job.spec.keep_workspace && job.failed.load(Ordering::Acquire);
         let place = job.slot.index;
         let ground = Arc::clone(&self.ground);
@@ -490,10 +490,10 @@ impl Jobs {
                     tracing::warn!(%attempt, %error, "kept_workspace_not_described");
                 }
             } else {
-                wipe_now(&job.workspace.root);
+                ground.spares.put(job.slot, &job.spec.namespace, &job.workspace);
             }
             // Last: what is still there after a crash is found again by it.
-            if let Err(error) = attempts::remove(&dir) {
+            if let Err(error) = ground.runner.forget(attempt) {
                 tracing::error!(%attempt, %error, "attempt_not_removed");
             }
             if job.spec.image.is_some() {
@@ -567,6 +567,11 @@ async fn ready(
         let workspace = workspace.clone();
         move || {
             record(&ground, &spec, &right, slot.index, &workspace).map_err(|e| io_cause(&e, &ground.home.jobs()))?;
+            // The agent's git works in directories of the agent alone.
+            let from_git = matches!(spec.source, Source::Git { .. });
+            if !from_git && ground.spares.take(slot, &spec.namespace, &workspace) {
+                return Ok(());
+            }
             workspace.create(slot.user, &spec.source).map_err(|e| io_cause(&e, &workspace.root))
         }
     };

@@ -35,7 +35,7 @@ use crate::leftovers::Leftovers;
 use crate::phases::Rules;
 use crate::plugins::Plugins;
 use crate::session::{Dial, Session};
-use crate::workspace::Sources;
+use crate::workspace::{Sources, Spares};
 
 /// Why the agent ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +179,8 @@ impl Shell {
         let api = JobApi::new(&home, jobs_link, Arc::clone(&bulk))
             .map_err(|source| Fault::System { doing: "the jobs' command cannot be laid out", source })?;
         let rules = rules(&config, &home, &git)?;
+        let spares = Spares::new(home.work())
+            .map_err(|source| Fault::System { doing: "earlier workspaces cannot be listed", source })?;
         let ground = Arc::new(Ground {
             api,
             rules,
@@ -187,6 +189,7 @@ impl Shell {
             leftovers: Leftovers::default(),
             home,
             sources: Sources { store, bulk: Arc::clone(&bulk), git },
+            spares,
             inputs: feed.clone(),
             agent: identity.named().clone(),
             name: config.name,

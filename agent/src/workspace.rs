@@ -3,6 +3,8 @@
 //! `work/<attempt>/checkout` is the workspace, `work/<attempt>/home` the job's home; both belong to the slot's user, and
 //! the directory above lets nobody else in.
 
+mod spares;
+
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,8 @@ use crate::git::{Git, Wish};
 use crate::phases::Course;
 use crate::preparing::Busy;
 use crate::right::Right;
+
+pub(crate) use self::spares::Spares;
 
 /// Where an attempt's job lives.
 #[derive(Debug, Clone)]

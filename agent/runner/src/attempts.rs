@@ -1,7 +1,9 @@
 //! The attempts' directories: what a starting agent finds of those that its predecessor ran.
 
+mod blanks;
 mod unreadable;
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -20,14 +22,24 @@ use windlass_protocol::time::WallMs;
 
 use crate::cgroup::{Cgroups, JobCgroup};
 use crate::control::to_line;
-use crate::launch::{CONTROL_SOCKET, ContainerRecord, LaunchRecord, Places, StartedRecord, write_new, write_whole};
+use crate::launch::{
+    BLANK_BYTES, CONTROL_SOCKET, ContainerRecord, LaunchRecord, Places, StartedRecord, write_first, write_whole,
+};
 use crate::spool::SpoolReader;
 use crate::supervisor::{boot_now_ms, bury_container};
 
+pub use self::blanks::Blanks;
 pub use self::unreadable::Unreadable;
 
 /// Before the name of what is about to be removed.
 const GONE: &str = ".gone-";
+
+/// The name of what is about to be removed, and was `name`.
+fn gone(name: &OsStr) -> OsString {
+    let mut gone = OsString::from(GONE);
+    gone.push(name);
+    gone
+}
 
 /// What is found of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,8 +76,13 @@ pub struct FoundAttempt {
 pub fn prepare(jobs: &Path, record: &LaunchRecord, note: &[u8]) -> io::Result<PathBuf> {
     let dir = jobs.join(record.attempt.to_string());
     DirBuilder::new().mode(0o700).create(&dir)?;
-    write_new(&Places(&dir).launch(), &with_note(record, note)?)?;
+    note_launch(&dir, record, note)?;
     Ok(dir)
+}
+
+/// Notes whose a directory is that says nothing of itself.
+fn note_launch(dir: &Path, record: &LaunchRecord, note: &[u8]) -> io::Result<()> {
+    write_first(&Places(dir).launch(), &with_note(record, note)?)
 }
 
 /// Notes that an attempt is held by a newer right.
@@ -342,9 +359,7 @@ fn was_launched(dir: &Path) -> bool {
 /// Those of the file system.
 pub fn discard_unlaunched(dir: &Path) -> io::Result<bool> {
     let Some(name) = dir.file_name().filter(|_| !was_launched(dir)) else { return Ok(false) };
-    let mut aside = std::ffi::OsString::from(GONE);
-    aside.push(name);
-    let aside = dir.with_file_name(aside);
+    let aside = dir.with_file_name(gone(name));
     fs::rename(dir, &aside)?;
     if was_launched(&aside) {
         fs::rename(&aside, dir)?;
@@ -365,7 +380,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<Option<T
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-        Ok(bytes) if bytes.is_empty() => Ok(None),
+        Ok(bytes) if bytes.len() as u64 <= BLANK_BYTES => Ok(None),
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
     }
 }

@@ -208,12 +208,41 @@ impl Places<'_> {
 /// The socket's name in an attempt's directory.
 pub(crate) const CONTROL_SOCKET: &str = "control.sock";
 
-/// Makes a file of `bytes` in one write, which no death of this process cuts. A reader may find it empty: until it is written,
-/// and after a crash of the machine.
-pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Up to so many bytes, a record says nothing: it is being written, a crash of the machine has emptied it, or it waits for a
+/// next attempt, of which one byte is left (see [`blank`]).
+pub(crate) const BLANK_BYTES: u64 = 1;
+
+/// What one write into the page cache puts there at once, whatever becomes of the process that writes.
+const ONE_WRITE_BYTES: usize = 4096;
+
+/// Makes a file of `bytes` in one write, which no death of this process cuts, or fills one that says nothing. A reader may
+/// find it saying nothing: until it is written, and after a crash of the machine.
+///
+/// # Errors
+/// `AlreadyExists` where it says something; else those of the file system.
+pub(crate) fn write_first(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes)
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    if file.metadata()?.len() > BLANK_BYTES {
+        return Err(std::io::ErrorKind::AlreadyExists.into());
+    }
+    file.write_all(bytes)
+}
+
+/// As [`write_whole`]; where a file that says nothing waits under `path` and one write can fill it, it needs no other.
+pub(crate) fn write_last(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let waits = std::fs::symlink_metadata(path).is_ok_and(|found| found.len() <= BLANK_BYTES);
+    if waits && bytes.len() <= ONE_WRITE_BYTES {
+        return write_first(path, bytes);
+    }
+    write_whole(path, bytes)
+}
+
+/// Empties a record for a next attempt, but for its first byte: to a file that was emptied whole and written again, ext4
+/// gives its blocks as soon as it is closed (`auto_da_alloc`), which costs more than a new one.
+pub(crate) fn blank(path: &Path) -> std::io::Result<()> {
+    std::fs::OpenOptions::new().write(true).open(path)?.set_len(BLANK_BYTES)
 }
 
 /// Writes `bytes` under `path` so that a reader sees all of them or none.

@@ -13,7 +13,7 @@ use windlass_protocol::id::AttemptId;
 use windlass_protocol::job::{Epoch, JobSpec, Outcome};
 use windlass_protocol::time::WallMs;
 
-use crate::attempts;
+use crate::attempts::{self, Blanks};
 use crate::control::{Report, Request, to_line};
 use crate::launch::{Launch, LaunchRecord, ProcessTask, Task, User};
 use crate::mask::secrets_of;
@@ -103,20 +103,20 @@ impl StartError {
 #[derive(Debug)]
 pub struct Runner {
     spawner: Spawner,
-    jobs: PathBuf,
+    attempts: Blanks,
 }
 
 impl Runner {
     /// A runner that keeps its attempts below `jobs`, which must exist and be the agent's alone.
     #[must_use]
     pub const fn new(spawner: Spawner, jobs: PathBuf) -> Self {
-        Self { spawner, jobs }
+        Self { spawner, attempts: Blanks::new(jobs) }
     }
 
     /// The directory of all attempts.
     #[must_use]
     pub fn jobs(&self) -> &Path {
-        &self.jobs
+        self.attempts.jobs()
     }
 
     /// Notes that an attempt is being prepared, so that an agent that starts again knows of it, and finds its note.
@@ -127,7 +127,16 @@ impl Runner {
     pub fn prepare(&self, job: &JobSpec, epoch: Epoch, workspace: &Path, note: &[u8]) -> io::Result<PathBuf> {
         let workspace = workspace.to_owned();
         let record = LaunchRecord { attempt: job.attempt, epoch, exclusive: job.exclusive, workspace };
-        attempts::prepare(&self.jobs, &record, note)
+        self.attempts.prepare(&record, note)
+    }
+
+    /// Removes an attempt's directory, and control groups that its supervisor could not. Only for one whose supervisor is done
+    /// with it. Blocks.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn forget(&self, attempt: AttemptId) -> io::Result<()> {
+        self.attempts.put(&self.jobs().join(attempt.to_string()))
     }
 
     /// Starts a job as a process.
@@ -152,7 +161,7 @@ impl Runner {
     /// Launches any task of this attempt.
     pub(crate) async fn launch(&self, start: &Start<'_>, task: Task) -> Result<RunningJob, StartError> {
         let job = start.job;
-        let dir = self.jobs.join(job.attempt.to_string());
+        let dir = self.jobs().join(job.attempt.to_string());
         if !dir.exists() {
             self.prepare(job, start.epoch, start.workspace, &[]).map_err(StartError::Directory)?;
         }

@@ -26,7 +26,7 @@ use windlass_protocol::time::WallMs;
 
 use crate::cgroup::{Cgroups, JobCgroup};
 use crate::control::{CONTROL_VERSION, Report, Request};
-use crate::launch::{InitRecord, Launch, Places, StartedRecord, Task, write_new, write_whole};
+use crate::launch::{InitRecord, Launch, Places, StartedRecord, Task, write_first, write_last, write_whole};
 use crate::mask::{Masker, secrets_of};
 use crate::relay;
 use clients::Clients;
@@ -242,7 +242,7 @@ fn record_groups(launch: &Launch, cgroup: &JobCgroup) -> io::Result<WallMs> {
 /// Notes that the command starts, and where its processes will be found.
 fn record_start(launch: &Launch, cgroups: Vec<PathBuf>, init: Option<InitRecord>) -> io::Result<WallMs> {
     let record = StartedRecord { at: wall_now(), cgroups, init };
-    write_new(&Places(&launch.dir).started(), &serde_json::to_vec(&record)?)?;
+    write_first(&Places(&launch.dir).started(), &serde_json::to_vec(&record)?)?;
     Ok(record.at)
 }
 
@@ -688,7 +688,7 @@ fn write_outcome(launch: &Launch, outcome: &Outcome) -> io::Result<()> {
     let bytes = serde_json::to_vec(outcome)?;
     let give_up_at = boot_now_ms() + SPOOL_STUCK_MS;
     loop {
-        match write_whole(&Places(&launch.dir).outcome(), &bytes) {
+        match write_last(&Places(&launch.dir).outcome(), &bytes) {
             Err(_) if boot_now_ms() < give_up_at => pause(DISK_RETRY_MS),
             other => return other,
         }

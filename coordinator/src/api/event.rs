@@ -11,8 +11,9 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::{FutureExt as _, stream};
+use futures_util::stream;
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
 use utoipa::{IntoParams, ToSchema};
 use windlass_coordinator_core::effect::Progress;
 use windlass_coordinator_core::row::{BuildEvent, BuildRows, BuildState, JobState, Scope};
@@ -33,6 +34,10 @@ use crate::views::{Notice, ReadError, Watch};
 
 /// Notices that one reading of the build serves; so few in tests that the borders fall everywhere.
 const GATHERED_MAX: usize = if cfg!(test) { 2 } else { WATCHER_BUFFER_MAX };
+
+/// Between two readings of a build for one watcher, unless it is over: nobody sees the difference, and a build of many short
+/// steps would be read more often than it is written.
+const PAUSE: Duration = Duration::from_millis(10);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -131,6 +136,7 @@ pub(crate) async fn stream(
         ground,
         watch,
         ready: VecDeque::new(),
+        next_read: Instant::now(),
         over: false,
     };
     following.snapshot(&rows);
@@ -149,6 +155,7 @@ struct Following {
     until: Option<Until>,
     watch: Watch,
     ready: VecDeque<Event>,
+    next_read: Instant,
     /// Nothing follows what is ready.
     over: bool,
 }
@@ -174,16 +181,17 @@ impl Following {
         Some((Ok(event), self))
     }
 
-    /// Waits for a notice and takes what else is there, then reads once for all of them: the jobs that they are about, or
-    /// the whole build where one of them shows it.
+    /// Waits for a notice and takes what else is there, and what comes until a while after the last reading, then reads once
+    /// for all of them: the jobs that they are about, or the whole build where one of them shows it.
     async fn gather(&mut self) -> Result<(), ReadError> {
         let mut notices = vec![self.watch.next().await?];
-        while notices.len() < GATHERED_MAX {
-            match self.watch.next().now_or_never() {
-                Some(notice) => notices.push(notice?),
-                None => break,
+        while notices.len() < GATHERED_MAX && !notices.last().is_some_and(is_urgent) {
+            match timeout_at(self.next_read, self.watch.next()).await {
+                Ok(notice) => notices.push(notice?),
+                Err(_) => break,
             }
         }
+        self.next_read = Instant::now() + PAUSE;
         let Some(rows) = self.rows_for(&notices).await? else {
             // Its retention is over.
             self.over = true;
@@ -303,6 +311,11 @@ const fn job_named(notice: &Notice) -> Subject {
         Notice::Progress(Progress::Attempt { job, .. }) => Subject::Job(*job),
         Notice::Progress(Progress::Agent { .. }) => Subject::Build,
     }
+}
+
+/// What somebody may be waiting for.
+const fn is_urgent(notice: &Notice) -> bool {
+    matches!(job_named(notice), Subject::Whole)
 }
 
 fn annotation_of(event: &BuildEvent) -> Option<AnnotationName> {

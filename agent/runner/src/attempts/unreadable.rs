@@ -17,7 +17,7 @@ use windlass_protocol::time::WallMs;
 use super::{FoundAttempt, connect, end_container, end_processes, read_json, read_launch, was_launched};
 use crate::control::{Report, Request, to_line};
 use crate::docker::name_of;
-use crate::launch::{ContainerRecord, Places, StartedRecord};
+use crate::launch::{BLANK_BYTES, ContainerRecord, Places, StartedRecord};
 use crate::supervisor::boot_now_ms;
 
 /// An attempt whose files cannot be read.
@@ -61,7 +61,8 @@ impl Unreadable {
         kill(&self.dir)?;
         // What cannot be read names nothing; the attempt's name finds the rest.
         let started = read_json::<StartedRecord>(&Places(&self.dir).started()).ok().flatten();
-        let handed_on = Places(&self.dir).outcome().symlink_metadata().is_ok();
+        let outcome = Places(&self.dir).outcome().symlink_metadata();
+        let handed_on = outcome.is_ok_and(|found| found.len() > BLANK_BYTES);
         end_processes(self.attempt, started.as_ref(), handed_on)?;
         let container = read_json::<ContainerRecord>(&Places(&self.dir).container());
         let container = container
