@@ -36,7 +36,7 @@ pub async fn docker(arguments: &[&str]) -> Result<Ran> {
     run("docker", docker, DEADLINE).await
 }
 
-/// Makes the image of what Debian ships.
+/// Makes the image of what Debian ships, and takes away those that earlier tests made.
 ///
 /// # Errors
 /// There is no busybox, or the engine refuses.
@@ -44,9 +44,11 @@ pub async fn import(world: &World) -> Result<()> {
     let script = "set -e; mkdir -p img/bin img/tmp img/etc; cp \"$(command -v busybox)\" img/bin/busybox; \
                   for a in sh cat echo ls id env pwd test touch sleep uname true false grep wc seq hostname httpd wget; \
                   do ln -sf busybox img/bin/$a; done; \
-                  echo 'root:x:0:0:root:/:/bin/sh' > img/etc/passwd; tar -C img -c . | docker import - ";
+                  echo 'root:x:0:0:root:/:/bin/sh' > img/etc/passwd; \
+                  tar -C img -c . | docker import --change 'LABEL windlass-test=base' - \"$0\"; \
+                  docker image prune --force --filter label=windlass-test=base";
     let mut bash = Command::new("bash");
-    bash.args(["-c", &format!("{script}{IMAGE}")]).current_dir(world.root());
+    bash.args(["-c", script, IMAGE]).current_dir(world.root());
     run("docker import", bash, DEADLINE).await?.code(0)?;
     Ok(())
 }
