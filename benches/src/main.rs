@@ -10,6 +10,7 @@ mod assignment;
 mod emit;
 mod limit;
 mod log;
+mod pipeline;
 mod server;
 mod step;
 mod table;
@@ -20,7 +21,7 @@ use crate::server::Server;
 use crate::table::Table;
 
 /// What can be asked for by name.
-const FIGURES: [&str; 5] = ["steps", "step-latency", "line-latency", "log", "assignment"];
+const FIGURES: [&str; 6] = ["steps", "step-latency", "line-latency", "log", "assignment", "pipeline"];
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -61,6 +62,9 @@ async fn run(figures: &[String]) -> anyhow::Result<()> {
     server.stop()?;
     if is_wanted("assignment") {
         assignment::cost(&mut table)?;
+    }
+    if is_wanted("pipeline") {
+        pipeline::reading(&mut table)?;
     }
     println!("{table}");
     Ok(())

@@ -6,6 +6,7 @@ mod artifact;
 mod build;
 mod config;
 mod coordinator;
+mod list;
 mod logs;
 mod pipeline;
 mod reach;
@@ -24,6 +25,7 @@ use crate::client::shape::{self, Build, Job};
 use crate::client::{Client, segment};
 use crate::error::{Code, Failure};
 use crate::ui::Ui;
+use list::list;
 
 /// A fleet of build agents with one shared cache.
 #[derive(Debug, Parser)]
@@ -142,31 +144,6 @@ fn quote(word: &str) -> String {
     }
 }
 
-/// All pages of a list, up to a number of items; whether there are more.
-async fn list(client: &Client, path: &str, limit: usize) -> Result<(Vec<Value>, bool), Failure> {
-    let (mut items, mut cursor) = (Vec::new(), None::<String>);
-    loop {
-        let page = (limit - items.len()).clamp(1, windlass_protocol::limits::PAGE_MAX_ITEMS);
-        let joint = if path.contains('?') { '&' } else { '?' };
-        let after = cursor.map(|cursor| format!("&cursor={}", segment(&cursor))).unwrap_or_default();
-        let mut answer = client.get(&format!("{path}{joint}limit={page}{after}")).await?;
-        if let Some(Value::Array(more)) = answer.get_mut("items").map(Value::take) {
-            items.extend(more);
-        }
-        cursor = answer.get("next_cursor").and_then(Value::as_str).map(str::to_owned);
-        if cursor.is_none() || items.len() >= limit {
-            return Ok((items, cursor.is_some()));
-        }
-    }
-}
-
-/// Says that a list was cut.
-fn say_cut(ui: &Ui, shown: usize, cut: bool) {
-    if cut {
-        ui.say(&format!("these are the newest {shown}; --limit N shows more"));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +151,27 @@ mod tests {
     #[test]
     fn the_commands_and_flags_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_list_is_asked_for_in_the_same_way() {
+        let mut root = Arguments::command();
+        root.build();
+        let paths: [(&[&str], &str); 7] = [
+            (&["agents", "list"], "50"),
+            (&["artifact", "ls"], "500"),
+            (&["build", "list"], "50"),
+            (&["pipeline", "list"], "50"),
+            (&["pipeline", "schedule", "list"], "50"),
+            (&["secret", "list"], "50"),
+            (&["token", "list"], "50"),
+        ];
+        for (path, limit) in paths {
+            let command = path.iter().fold(&root, |command, name| command.find_subcommand(name).unwrap());
+            let argument = |name: &str| command.get_arguments().find(|argument| argument.get_id() == name).unwrap();
+            assert_eq!(argument("limit").get_default_values(), [limit], "{path:?}");
+            assert!(argument("json").get_help().is_some() && argument("server").get_help().is_some(), "{path:?}");
+        }
     }
 
     #[test]

@@ -6,10 +6,13 @@
     reason = "the tests' own helpers fail by panicking and say what is skipped"
 )]
 
+#[path = "support/clock.rs"]
+mod clock;
 #[path = "support/corpus.rs"]
 mod support;
 
 use std::fs;
+use std::time::Duration;
 
 use windlass_pipeline::condition::Context;
 use windlass_pipeline::{Inputs, check, compile, compile_with};
@@ -110,4 +113,18 @@ fn documented_pipelines_compile_for_a_build() {
         jobs += result.graph.map_or(0, |graph| graph.nodes.len());
     }
     println!("docs: {compiled} pipelines compile to {jobs} nodes");
+}
+
+#[test]
+fn all_valid_pipelines_are_checked_in_under_a_second() {
+    let Some(corpus) = corpus() else { return };
+    let all: Vec<_> = ["docs", "schema", "go-pipeline"].iter().flat_map(|it| pipelines(&corpus.join(it))).collect();
+    let took = clock::best(|| {
+        let graphs = all.iter().filter_map(|(path, text)| check(text, path).graph).count();
+        assert!(graphs + 5 >= all.len(), "{graphs} of {} are sound", all.len());
+    });
+    let bytes: usize = all.iter().map(|(_, text)| text.len()).sum();
+    println!("{} valid pipelines, {bytes} bytes: checked in {took:?}", all.len());
+    // Of an unoptimised build too.
+    assert!(took < Duration::from_secs(1), "{took:?}");
 }

@@ -8,11 +8,14 @@
 //! | [`agent`] | an agent that can be killed, stopped and continued |
 //! | [`client`] | the HTTP API |
 //! | [`build`] | what builds, jobs and attempts look like in answers |
+//! | [`engine`] | container engines: the machine's, and a zone's own |
 //! | [`exposition`] | metrics, read strictly |
 //! | [`fleet`] | a coordinator and agents of one pool |
 //! | [`net`] | networks of a test's own |
 //! | [`git`] | a git server that asks for a password |
 //! | [`pipeline`] | pipelines as values |
+//! | [`registry`] | a registry of images |
+//! | [`repository`] | git repositories that a test makes |
 //! | [`sse`] | Server-Sent Events |
 //! | [`chaos`] | killing things again and again |
 //! | [`wait`] | waiting with a deadline |
@@ -23,12 +26,15 @@ pub mod build;
 pub mod chaos;
 pub mod client;
 pub mod coordinator;
+pub mod engine;
 pub mod exposition;
 pub mod fleet;
 pub mod git;
 pub mod net;
 pub mod pipeline;
 pub mod process;
+pub mod registry;
+pub mod repository;
 pub mod skip;
 pub mod sse;
 pub mod wait;

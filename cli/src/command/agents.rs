@@ -3,11 +3,10 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{list, say_cut, serve};
+use super::{list, serve};
 use crate::client::shape::{self, Agent};
 use crate::client::{Client, ServerArguments};
 use crate::error::{Code, Failure};
-use crate::ui::table::Table;
 use crate::ui::{Ui, text};
 
 /// Agents that a name is looked for among.
@@ -17,26 +16,13 @@ const AGENTS_SEARCHED_MAX: usize = windlass_protocol::limits::AGENTS_MAX;
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentsCommand {
     /// List agents.
-    List(ListArguments),
+    List(list::ServerList),
     /// Let an agent finish what it runs, and give it nothing more.
     Drain(DrainArguments),
     /// Give a drained agent work again.
     Resume(OneArguments),
     /// Cut an agent off, at once and for good.
     Revoke(OneArguments),
-}
-
-/// Which agents.
-#[derive(Debug, Args)]
-pub(crate) struct ListArguments {
-    /// How many.
-    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    limit: u32,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    server: ServerArguments,
 }
 
 /// Which agent, and for how long.
@@ -74,33 +60,17 @@ pub(crate) async fn run(command: AgentsCommand, ui: &Ui) -> Result<Code, Failure
     }
 }
 
-async fn list_agents(arguments: &ListArguments, ui: &Ui) -> Result<Code, Failure> {
+async fn list_agents(arguments: &list::ServerList, ui: &Ui) -> Result<Code, Failure> {
     let client = arguments.server.target()?.client;
-    let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX);
-    let (items, cut) = list(&client, "/agents", limit).await?;
-    if arguments.json {
-        ui.data(&json!({ "items": items }).to_string());
-    } else if items.is_empty() {
-        ui.say("no agents");
-    } else {
-        let mut table = Table::new(&["NAME", "STATE", "ZONE", "POOL", "QUEUES", "SLOTS", "SEEN", "ID"]);
-        for item in &items {
-            let agent: Agent = shape::read(item)?;
-            let slots = format!("{}/{}", agent.slots_used.unwrap_or_default(), agent.slots.unwrap_or_default());
-            table.row(vec![
-                agent.name,
-                agent.state,
-                agent.zone.unwrap_or_default(),
-                agent.pool,
-                agent.queues.join(","),
-                slots,
-                text::ago(agent.last_seen_at.as_deref()),
-                agent.id,
-            ]);
-        }
-        ui.raw(table.render().as_bytes());
-    }
-    say_cut(ui, items.len(), cut);
+    let found = list(&client, "/agents", arguments.listing.limit()).await?;
+    let columns = ["NAME", "STATE", "ZONE", "POOL", "QUEUES", "SLOTS", "SEEN", "ID"];
+    let row = |item: &Value| {
+        let agent: Agent = shape::read(item)?;
+        let slots = format!("{}/{}", agent.slots_used.unwrap_or_default(), agent.slots.unwrap_or_default());
+        let (zone, seen) = (agent.zone.unwrap_or_default(), text::ago(agent.last_seen_at.as_deref()));
+        Ok(vec![agent.name, agent.state, zone, agent.pool, agent.queues.join(","), slots, seen, agent.id])
+    };
+    arguments.listing.show(found, "agents", &columns, row, ui)?;
     Ok(Code::Done)
 }
 

@@ -9,14 +9,13 @@ use clap::{Args, Subcommand};
 use futures_util::StreamExt as _;
 use indicatif::ProgressBar;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use windlass_pipeline::destination::target;
 use windlass_protocol::Digest;
 
-use super::{find_build, list, reach, say_cut};
+use super::{find_build, list, reach};
 use crate::client::{Client, ClientError, ServerArguments, segment, shape};
 use crate::error::{Code, Failure};
-use crate::ui::table::Table;
 use crate::ui::{Ui, text};
 
 /// Artifacts of one build that are looked through.
@@ -54,16 +53,13 @@ pub(crate) struct Which {
 
 /// Which to list.
 #[derive(Debug, Args)]
+#[command(mut_arg("limit", |limit| limit.default_value("500")))]
 pub(crate) struct LsArguments {
     /// Their path; `*` is any run of characters, `/` too.
     #[arg(default_value = "*")]
     query: String,
-    /// How many.
-    #[arg(long, default_value = "500", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    limit: u32,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    listing: list::Listing,
     #[command(flatten)]
     which: Which,
 }
@@ -129,23 +125,13 @@ async fn find(client: &Client, which: &Which, query: &str, limit: usize) -> Resu
 
 async fn ls(arguments: &LsArguments, ui: &Ui) -> Result<Code, Failure> {
     let reached = reach::to_read(&arguments.which.server).await?;
-    let limit = usize::try_from(arguments.limit).unwrap_or(SEARCHED_MAX);
-    let found = find(reached.client(), &arguments.which, &arguments.query, limit).await;
+    let found = find(reached.client(), &arguments.which, &arguments.query, arguments.listing.limit()).await;
     reached.end().await;
-    let (items, cut) = found?;
-    if arguments.json {
-        ui.data(&json!({ "items": items }).to_string());
-    } else if items.is_empty() {
-        ui.say("no artifacts");
-    } else {
-        let mut table = Table::new(&["PATH", "BYTES", "CREATED", "ID"]);
-        for item in &items {
-            let Artifact { path, bytes, created_at, id, .. } = shape::read(item)?;
-            table.row(vec![shown(&path), bytes.to_string(), text::ago(Some(&created_at)), id]);
-        }
-        ui.raw(table.render().as_bytes());
-    }
-    say_cut(ui, items.len(), cut);
+    let row = |item: &Value| {
+        let Artifact { path, bytes, created_at, id, .. } = shape::read(item)?;
+        Ok(vec![shown(&path), bytes.to_string(), text::ago(Some(&created_at)), id])
+    };
+    arguments.listing.show(found?, "artifacts", &["PATH", "BYTES", "CREATED", "ID"], row, ui)?;
     Ok(Code::Done)
 }
 

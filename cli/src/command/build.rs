@@ -3,12 +3,11 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{find_build, find_job, list, reach, say_cut, serve};
+use super::{find_build, find_job, list, reach, serve};
 use crate::client::shape::{self, Build};
 use crate::client::{Client, ServerArguments, segment};
 use crate::error::{Code, Failure};
 use crate::show::words;
-use crate::ui::table::Table;
 use crate::ui::{Ui, text};
 
 /// What to do with builds.
@@ -42,14 +41,8 @@ pub(crate) struct ListArguments {
     /// Of this branch.
     #[arg(long)]
     branch: Option<String>,
-    /// How many.
-    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    limit: u32,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    server: ServerArguments,
+    list: list::ServerList,
 }
 
 /// One build.
@@ -98,7 +91,7 @@ pub(crate) struct WhyArguments {
 pub(crate) async fn run(command: BuildCommand, ui: &Ui) -> Result<Code, Failure> {
     match command {
         BuildCommand::List(arguments) => {
-            let reached = reach::to_read(&arguments.server).await?;
+            let reached = reach::to_read(&arguments.list.server).await?;
             let listed = list_builds(&arguments, reached.client(), ui).await;
             reached.end().await;
             listed.map(|()| Code::Done)
@@ -137,21 +130,15 @@ async fn list_builds(arguments: &ListArguments, client: &Client, ui: &Ui) -> Res
         .filter_map(|(name, value)| Some(format!("{name}={}", segment(value.as_deref()?))))
         .collect();
     let path = if query.is_empty() { "/builds".to_owned() } else { format!("/builds?{}", query.join("&")) };
-    let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX);
-    let (items, cut) = list(client, &path, limit).await?;
-    if arguments.json {
-        let shown = items.len();
-        ui.data(&json!({ "items": items }).to_string());
-        say_cut(ui, shown, cut);
-        return Ok(());
-    }
-    let mut table = Table::new(&["BUILD", "STATE", "BRANCH", "AGE", "TIME", "MESSAGE", "ID"]);
-    for item in &items {
+    let listing = &arguments.list.listing;
+    let found = list(client, &path, listing.limit()).await?;
+    let columns = ["BUILD", "STATE", "BRANCH", "AGE", "TIME", "MESSAGE", "ID"];
+    let row = |item: &Value| {
         let build: Build = shape::read(item)?;
         let (mark, style, state) = words::build_state(&build);
         let took = text::between(build.started_at.as_deref(), build.finished_at.as_deref());
         let message = build.message.as_deref().and_then(|message| message.lines().next()).unwrap_or_default();
-        table.row(vec![
+        Ok(vec![
             build.name(),
             ui.paint_out(style, &format!("{mark} {state}")),
             build.branch.clone().unwrap_or_default(),
@@ -159,15 +146,9 @@ async fn list_builds(arguments: &ListArguments, client: &Client, ui: &Ui) -> Res
             took.map(text::duration).unwrap_or_default(),
             words::short(message),
             build.id,
-        ]);
-    }
-    if items.is_empty() {
-        ui.say("no builds");
-    } else {
-        ui.raw(table.render().as_bytes());
-    }
-    say_cut(ui, items.len(), cut);
-    Ok(())
+        ])
+    };
+    listing.show(found, "builds", &columns, row, ui)
 }
 
 /// A build; what its jobs wrote beside it comes with it where all of it is printed.

@@ -9,6 +9,7 @@ mod schedule;
 
 use clap::Subcommand;
 
+use crate::command::list;
 use crate::error::{Code, Failure};
 use crate::ui::Ui;
 
@@ -28,7 +29,7 @@ pub(crate) enum PipelineCommand {
     /// Change a registered pipeline, for builds from now on.
     Update(Box<registry::UpdateArguments>),
     /// List registered pipelines.
-    List(registry::ListArguments),
+    List(list::ServerList),
     /// Show a registered pipeline.
     Show(registry::ShowArguments),
     /// Make builds at set times.

@@ -3,6 +3,7 @@
 mod find;
 mod git;
 mod host;
+mod registration;
 mod upload;
 
 use std::io::IsTerminal as _;
@@ -24,6 +25,8 @@ use crate::show::{Human, Json, words};
 use crate::ui::Ui;
 use find::Pipeline;
 pub(super) use find::read as read_pipeline;
+use host::Host;
+use registration::Registration;
 
 /// Runs the pipeline of a directory as it is now, uncommitted changes and all, and ends with the build's result.
 ///
@@ -65,12 +68,11 @@ pub(crate) struct RunArguments {
     server: ServerArguments,
 }
 
-/// What a run is about, checked before anything is started.
+/// What a run is about.
 #[derive(Debug)]
 struct Plan {
     dir: PathBuf,
     pipeline: Pipeline,
-    graph: Graph,
     env: Vec<(String, String)>,
     git: git::Facts,
 }
@@ -78,15 +80,12 @@ struct Plan {
 /// Runs a directory.
 pub(crate) async fn run(arguments: RunArguments, ui: &Ui) -> Result<Code, Failure> {
     serve::trace("warn", ui);
-    let plan = plan(&arguments, ui)?;
+    let plan = plan(&arguments)?;
     let mut signals = serve::signals()?;
     let host = tokio::select! {
-        host = host::reach(&arguments.server, arguments.detach, ui) => host?,
+        host = checked(&arguments, &plan, ui) => host?,
         _ = signals.recv() => return Ok(Code::Interrupted),
     };
-    if host.is_embedded() {
-        warn_of_images(&plan.graph, ui);
-    }
     let result = run_there(&arguments, &plan, host.client(), &mut signals, ui).await;
     match result {
         Ok(Ending::Left) => {
@@ -111,7 +110,26 @@ enum Ending {
     Left,
 }
 
-fn plan(arguments: &RunArguments, ui: &Ui) -> Result<Plan, Failure> {
+/// The server of the run, and the pipeline checked by what is known there; before one is started, where none runs.
+async fn checked(arguments: &RunArguments, plan: &Plan, ui: &Ui) -> Result<Host, Failure> {
+    let found = host::find(&arguments.server).await?;
+    let registration = match &found {
+        Some(host) => Registration::ask(host.client(), &plan.pipeline.name).await,
+        None => Registration::of_data(&host::data()?),
+    };
+    let graph = plan.pipeline.compile(&plan.dir, &plan.env, &plan.git, &registration, ui)?;
+    check_steps(&graph, &arguments.step)?;
+    let host = match found {
+        Some(host) => host,
+        None => host::reach(&arguments.server, arguments.detach, ui).await?,
+    };
+    if host.is_embedded() {
+        warn_of_images(&graph, ui);
+    }
+    Ok(host)
+}
+
+fn plan(arguments: &RunArguments) -> Result<Plan, Failure> {
     let dir = arguments.dir.canonicalize().map_err(|e| Failure {
         code: Code::Usage,
         ..Failure::system(format!("{} is no directory to run", arguments.dir.display()), &e)
@@ -126,9 +144,7 @@ fn plan(arguments: &RunArguments, ui: &Ui) -> Result<Plan, Failure> {
     if let Some(message) = &arguments.message {
         git.message.clone_from(message);
     }
-    let graph = pipeline.compile(&dir, &env, &git, ui)?;
-    check_steps(&graph, &arguments.step)?;
-    Ok(Plan { dir, pipeline, graph, env, git })
+    Ok(Plan { dir, pipeline, env, git })
 }
 
 fn check_steps(graph: &Graph, wanted: &[String]) -> Result<(), Failure> {

@@ -4,15 +4,14 @@ use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 use windlass_protocol::Secret;
-use windlass_protocol::limits::{SECRET_MAX_BYTES, SECRETS_MAX};
+use windlass_protocol::limits::SECRET_MAX_BYTES;
 
-use super::{list, say_cut};
+use super::list;
 use crate::client::shape::{self, SecretShown};
 use crate::client::{ServerArguments, segment};
 use crate::error::{Code, Failure};
-use crate::ui::table::Table;
 use crate::ui::{Ui, text};
 
 /// What to do with secrets.
@@ -21,7 +20,7 @@ pub(crate) enum SecretCommand {
     /// Set a secret to what the input or a file holds.
     Set(SetArguments),
     /// List secrets, without their values.
-    List(ListArguments),
+    List(list::ServerList),
     /// Remove a secret; jobs that have it already keep it.
     #[command(name = "rm")]
     Remove(RemoveArguments),
@@ -58,19 +57,6 @@ pub(crate) struct Which {
     /// Only for agents in this zone.
     #[arg(long)]
     zone: Option<String>,
-}
-
-/// Which ones.
-#[derive(Debug, Args)]
-pub(crate) struct ListArguments {
-    /// How many.
-    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=SECRETS_MAX as i64))]
-    limit: u32,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    server: ServerArguments,
 }
 
 /// Which one; named exactly as it was set.
@@ -139,30 +125,22 @@ fn read(from: impl std::io::Read) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-async fn list_secrets(arguments: &ListArguments, ui: &Ui) -> Result<Code, Failure> {
+async fn list_secrets(arguments: &list::ServerList, ui: &Ui) -> Result<Code, Failure> {
     let client = arguments.server.target()?.client;
-    let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX);
-    let (items, cut) = list(&client, "/secrets", limit).await?;
-    if arguments.json {
-        ui.data(&json!({ "items": items }).to_string());
-    } else if items.is_empty() {
-        ui.say("no secrets");
-    } else {
-        let mut table = Table::new(&["KEY", "PIPELINE", "BRANCH", "ZONE", "SET", "BY"]);
-        for item in &items {
-            let secret: SecretShown = shape::read(item)?;
-            table.row(vec![
-                secret.key,
-                secret.pipeline.unwrap_or_default(),
-                secret.branch.unwrap_or_default(),
-                secret.zone.unwrap_or_default(),
-                text::ago(secret.updated_at.as_deref()),
-                secret.updated_by.map(|creator| creator.name).unwrap_or_default(),
-            ]);
-        }
-        ui.raw(table.render().as_bytes());
-    }
-    say_cut(ui, items.len(), cut);
+    let found = list(&client, "/secrets", arguments.listing.limit()).await?;
+    let columns = ["KEY", "PIPELINE", "BRANCH", "ZONE", "SET", "BY"];
+    let row = |item: &Value| {
+        let secret: SecretShown = shape::read(item)?;
+        Ok(vec![
+            secret.key,
+            secret.pipeline.unwrap_or_default(),
+            secret.branch.unwrap_or_default(),
+            secret.zone.unwrap_or_default(),
+            text::ago(secret.updated_at.as_deref()),
+            secret.updated_by.map(|creator| creator.name).unwrap_or_default(),
+        ])
+    };
+    arguments.listing.show(found, "secrets", &columns, row, ui)?;
     Ok(Code::Done)
 }
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use super::{list, say_cut, serve};
+use super::{list, serve};
 use crate::client::shape::{self, Token};
 use crate::client::{ServerArguments, segment};
 use crate::error::{Code, Failure};
@@ -18,7 +18,7 @@ pub(crate) enum TokenCommand {
     /// Make a token; it alone is printed on stdout, and never again.
     Create(Box<CreateArguments>),
     /// List tokens, without their secrets.
-    List(ListArguments),
+    List(list::ServerList),
     /// Show a token, with every agent that it admitted.
     Show(ShowArguments),
     /// Take a token back, at once.
@@ -133,19 +133,6 @@ pub(crate) struct ShowArguments {
     server: ServerArguments,
 }
 
-/// Which tokens.
-#[derive(Debug, Args)]
-pub(crate) struct ListArguments {
-    /// How many.
-    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    limit: u32,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    server: ServerArguments,
-}
-
 /// Which token.
 #[derive(Debug, Args)]
 pub(crate) struct RevokeArguments {
@@ -247,27 +234,21 @@ fn body(arguments: &CreateArguments) -> Result<Value, Failure> {
     Ok(Value::Object(body))
 }
 
-async fn list_tokens(arguments: &ListArguments, ui: &Ui) -> Result<Code, Failure> {
+async fn list_tokens(arguments: &list::ServerList, ui: &Ui) -> Result<Code, Failure> {
     let client = arguments.server.target()?.client;
-    let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX);
-    let (items, cut) = list(&client, "/tokens", limit).await?;
-    if arguments.json {
-        ui.data(&json!({ "items": items }).to_string());
-    } else {
-        let mut table = Table::new(&["ID", "KIND", "FOR", "USES LEFT", "EXPIRES", "ONLY", "NOTE"]);
-        for item in &items {
-            let token: Token = shape::read(item)?;
-            let (uses, only) = (uses_left(&token), terms(&token));
-            let expires = match token.revoked_at {
-                Some(_) => "revoked".to_owned(),
-                None => token.expires_at.unwrap_or_else(|| "never".to_owned()),
-            };
-            let purpose = token.scopes.map_or_else(|| token.pool.unwrap_or_default(), |scopes| scopes.join(","));
-            table.row(vec![token.id, token.kind, purpose, uses, expires, only, token.note]);
-        }
-        ui.raw(table.render().as_bytes());
-    }
-    say_cut(ui, items.len(), cut);
+    let found = list(&client, "/tokens", arguments.listing.limit()).await?;
+    let columns = ["ID", "KIND", "FOR", "USES LEFT", "EXPIRES", "ONLY", "NOTE"];
+    let row = |item: &Value| {
+        let token: Token = shape::read(item)?;
+        let (uses, only) = (uses_left(&token), terms(&token));
+        let expires = match token.revoked_at {
+            Some(_) => "revoked".to_owned(),
+            None => token.expires_at.unwrap_or_else(|| "never".to_owned()),
+        };
+        let purpose = token.scopes.map_or_else(|| token.pool.unwrap_or_default(), |scopes| scopes.join(","));
+        Ok(vec![token.id, token.kind, purpose, uses, expires, only, token.note])
+    };
+    arguments.listing.show(found, "tokens", &columns, row, ui)?;
     Ok(Code::Done)
 }
 

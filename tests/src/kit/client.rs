@@ -79,6 +79,12 @@ impl Submit {
         Self { body: json!({ "pipeline": "test", "definition": definition.into(), "branch": "main" }), key: None }
     }
 
+    /// A registered pipeline, as the head of its repository's `main` has it.
+    #[must_use]
+    pub fn registered(pipeline: &str) -> Self {
+        Self { body: json!({ "pipeline": pipeline, "branch": "main" }), key: None }
+    }
+
     /// With files from here.
     #[must_use]
     pub fn origin(mut self, origin: Value) -> Self {

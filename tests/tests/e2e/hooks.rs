@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use tokio::process::Command;
 use windlass_tests::kit::pipeline::{pipeline, step, until_exists, with};
+use windlass_tests::kit::repository::{git, program as hook, repository};
 use windlass_tests::kit::skip::{is_root, skip};
-use windlass_tests::kit::world::run;
 use windlass_tests::kit::{Agent, AgentOptions, Build, DEADLINE, Fleet, JoinToken, Submit, World, test, until};
 
 const NAMES: [&str; 10] = [
@@ -26,36 +25,6 @@ const NAMES: [&str; 10] = [
     "post-artifact",
     "pre-exit",
 ];
-
-/// Writes a hook for all to read.
-fn hook(dir: &Path, name: &str, script: &str) -> Result<()> {
-    fs::create_dir_all(dir)?;
-    let path = dir.join(name);
-    fs::write(&path, script)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(())
-}
-
-async fn git(dir: &Path, script: &str) -> Result<String> {
-    let mut bash = Command::new("bash");
-    let config = "git config --global user.name t; git config --global user.email t@example.invalid; \
-                  git config --global init.defaultBranch main; git config --global protocol.file.allow always";
-    bash.args(["-ec", &format!("export HOME=$(mktemp -d); {config}; {script}")]).current_dir(dir);
-    Ok(run("git", bash, DEADLINE).await?.code(0)?.stdout)
-}
-
-/// A repository with these files.
-async fn repository(world: &World, name: &str, files: &[(&str, &str)]) -> Result<PathBuf> {
-    let dir = world.path(name);
-    for (path, text) in files {
-        let path = dir.join(path);
-        let parent = path.parent().context("a folder")?;
-        let file = path.file_name().and_then(|name| name.to_str()).context("a name")?;
-        hook(parent, file, text)?;
-    }
-    git(&dir, "git init -q; git add -A; git commit -qm first; git tag v1").await?;
-    Ok(dir)
-}
 
 /// One agent with more arguments. Its repositories and plugins are paths of this machine.
 async fn fleet<'a>(world: &'a World, more: &[&str]) -> Result<Fleet<'a>> {
@@ -445,14 +414,15 @@ fn hooks_go_on_while_their_agent_is_restarted() -> Result<()> {
         hook(&agent_hooks, "pre-command", "export CARRIED=on\n")?;
         hook(&agent_hooks, "post-command", "echo \"after $CARRIED $BUILDKITE_COMMAND_EXIT_STATUS\"; exit 4\n")?;
         let mut fleet = fleet(world, &["--hooks-path", &agent_hooks.display().to_string()]).await?;
-        let go = world.path("go");
-        let build =
-            fleet.running(pipeline([step("long", &format!("echo begun; {}", until_exists(&go)))]), "long").await?;
+        let (go, pid) = (world.path("go"), world.shared_file("pid")?);
+        let script = format!("echo $$ >{}; echo begun; {}", pid.display(), until_exists(&go));
+        let build = fleet.running(pipeline([step("long", &script)]), "long").await?;
         fleet.client.log_holds(build.attempt("long")?.id(), "begun\n", DEADLINE).await?;
         fleet.agents[0].kill9().await?;
         // Its command ends while nobody is there to hear what the next hook changes.
         fs::write(&go, "")?;
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        let command = Path::new("/proc").join(fs::read_to_string(&pid)?.trim());
+        until("the command's end", DEADLINE, async || Ok((!command.exists()).then_some(()))).await?;
         fleet.agents[0].restart().await?;
         let build = fleet.client.ends(build.id(), "failed", DEADLINE).await?;
         let (job, log) = (build.job("long")?, fleet.log_of(&build, "long").await?);

@@ -7,38 +7,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tokio::process::Command;
+use windlass_tests::kit::engine::{IMAGE, answers, docker, import};
 use windlass_tests::kit::pipeline::{pipeline, step, until_exists, with};
 use windlass_tests::kit::skip::skip;
 use windlass_tests::kit::world::run;
 use windlass_tests::kit::{Agent, AgentOptions, DEADLINE, Fleet, JoinToken, Ran, Submit, World, test, until};
 
-/// The image of these tests: busybox and nothing else.
-const IMAGE: &str = "windlass-test/busybox:e2e";
-
-async fn docker(arguments: &[&str]) -> Result<Ran> {
-    let mut docker = Command::new("docker");
-    docker.args(arguments);
-    run("docker", docker, DEADLINE).await
-}
-
-fn engine() -> bool {
-    std::process::Command::new("docker").arg("version").output().is_ok_and(|output| output.status.success())
-}
-
-/// Makes the image of what Debian ships.
-async fn import(world: &World) -> Result<()> {
-    let script = "set -e; mkdir -p img/bin img/tmp img/etc; cp \"$(command -v busybox)\" img/bin/busybox; \
-                  for a in sh cat echo ls id env pwd test touch sleep uname true false grep wc seq; do ln -s busybox img/bin/$a; done; \
-                  echo 'root:x:0:0:root:/:/bin/sh' > img/etc/passwd; tar -C img -c . | docker import - ";
-    let mut bash = Command::new("bash");
-    bash.args(["-c", &format!("{script}{IMAGE}")]).current_dir(world.root());
-    run("docker import", bash, DEADLINE).await?.code(0)?;
-    Ok(())
-}
-
 #[test]
 fn a_step_with_an_image_runs_in_it_and_leaves_no_container() -> Result<()> {
-    if !engine() {
+    if !answers() {
         return skip("docker", "no Docker engine answers");
     }
     test(async |world| {
@@ -64,7 +41,7 @@ fn a_step_with_an_image_runs_in_it_and_leaves_no_container() -> Result<()> {
 
 #[test]
 fn hooks_of_a_step_with_an_image_run_in_its_container() -> Result<()> {
-    if !engine() {
+    if !answers() {
         return skip("docker", "no Docker engine answers");
     }
     test(async |world| {
@@ -105,7 +82,7 @@ fn hooks_of_a_step_with_an_image_run_in_its_container() -> Result<()> {
 
 #[test]
 fn a_step_whose_image_is_not_to_be_had_fails_with_its_cause() -> Result<()> {
-    if !engine() {
+    if !answers() {
         return skip("docker", "no Docker engine answers");
     }
     test(async |world| {
@@ -120,7 +97,7 @@ fn a_step_whose_image_is_not_to_be_had_fails_with_its_cause() -> Result<()> {
 
 #[test]
 fn an_agent_that_was_there_before_its_engine_takes_steps_with_an_image_once_it_has_come() -> Result<()> {
-    if !engine() {
+    if !answers() {
         return skip("docker", "no Docker engine answers");
     }
     test(async |world| {
@@ -147,7 +124,7 @@ fn an_agent_that_was_there_before_its_engine_takes_steps_with_an_image_once_it_h
 
 #[test]
 fn a_canceled_step_leaves_no_container() -> Result<()> {
-    if !engine() {
+    if !answers() {
         return skip("docker", "no Docker engine answers");
     }
     test(async |world| {
@@ -166,7 +143,7 @@ fn a_canceled_step_leaves_no_container() -> Result<()> {
 
 #[test]
 fn the_command_works_in_an_image_that_has_nothing_at_all() -> Result<()> {
-    if !engine() {
+    if !answers() {
         return skip("docker", "no Docker engine answers");
     }
     test(async |world| {
@@ -209,7 +186,7 @@ fn the_command_works_in_an_image_that_has_nothing_at_all() -> Result<()> {
 
 #[test]
 fn an_exclusive_container_of_a_stopped_agent_has_ended_before_another_takes_its_place() -> Result<()> {
-    if !engine() {
+    if !answers() {
         return skip("docker", "no Docker engine answers");
     }
     test(async |world| {
@@ -267,7 +244,7 @@ async fn kill_supervisor(agent: &Agent<'_>, attempt: &str) -> Result<()> {
 
 #[test]
 fn containers_of_an_agent_that_crashed_are_removed_and_those_of_another_one_run_on() -> Result<()> {
-    if !engine() {
+    if !answers() {
         return skip("docker", "no Docker engine answers");
     }
     test(async |world| {
@@ -348,7 +325,7 @@ async fn shell(world: &World, step: &str, script: &str, terminal: bool) -> Resul
 
 #[test]
 fn a_shell_is_in_the_image_of_a_kept_step_with_its_variables_and_leaves_nothing() -> Result<()> {
-    if !engine() {
+    if !answers() {
         return skip("docker", "no Docker engine answers");
     }
     test(async |world| {

@@ -1,6 +1,11 @@
-//! Real parts: network namespaces as zones, and a real Docker engine.
+//! Real parts: network namespaces as zones, a real Docker engine, docker-compose and a registry.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test")]
 
+mod compose;
+mod delivery;
 mod docker;
+mod dynamic;
+mod endings;
+mod line;
 mod zones;

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::json;
-use windlass_pipeline::{Compiled, Diagnostic};
+use windlass_coordinator::SERVED;
+use windlass_pipeline::{Compiled, Diagnostic, Inputs, compile_with};
 use windlass_protocol::limits::POOLS_MAX;
 
 use crate::client::{ServerArguments, shape};
@@ -15,7 +16,8 @@ use crate::command::run::read_pipeline;
 use crate::error::{Code, Failure};
 use crate::ui::Ui;
 
-/// A variable that is required and not known here is a warning; at a run it is an error.
+/// A variable that is required and not known here is a warning; at a run it is an error. What no coordinator of this
+/// version runs is told as at a submit: a warning where the step does its own work without it, an error else.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArguments {
     /// The files.
@@ -39,12 +41,12 @@ pub(crate) struct CheckArguments {
 }
 
 pub(super) async fn check(arguments: &CheckArguments, ui: &Ui) -> Result<Code, Failure> {
-    let served = served(arguments).await?;
+    let queues = queues(arguments).await?;
     let (mut files, mut errors, mut warnings) = (Vec::new(), 0, 0);
     for path in &arguments.files {
         let text = read_pipeline(path)?;
         let shown = path.display().to_string();
-        let compiled = compile(&text, &shown, served.as_ref());
+        let compiled = compile(&text, &shown, queues.as_ref());
         let wrong = compiled.diagnostics.iter().filter(|found| found.is_error()).count();
         errors += wrong;
         warnings += compiled.diagnostics.len() - wrong;
@@ -67,10 +69,11 @@ pub(super) async fn check(arguments: &CheckArguments, ui: &Ui) -> Result<Code, F
     Ok(if errors > 0 { Code::Failed } else { Code::Done })
 }
 
-fn compile(text: &str, shown: &str, served: Option<&BTreeSet<String>>) -> Compiled {
-    let mut compiled = windlass_pipeline::check(text, shown);
-    if let Some(served) = served {
-        compiled.check_queues(served);
+/// `queues` are those that are served, where a server was asked.
+fn compile(text: &str, shown: &str, queues: Option<&BTreeSet<String>>) -> Compiled {
+    let mut compiled = compile_with(text, shown, &Inputs { open: true, served: Some(SERVED), ..Inputs::default() });
+    if let Some(queues) = queues {
+        compiled.check_queues(queues);
     }
     compiled
 }
@@ -83,7 +86,7 @@ struct Pool {
 }
 
 /// The queues of all pools of the server that is asked.
-async fn served(arguments: &CheckArguments) -> Result<Option<BTreeSet<String>>, Failure> {
+async fn queues(arguments: &CheckArguments) -> Result<Option<BTreeSet<String>>, Failure> {
     if arguments.server.is_none() {
         return Ok(None);
     }

@@ -8,10 +8,9 @@ use serde_json::{Map, Value, json};
 use crate::client::shape::{self, Pipeline};
 use crate::client::{Client, ServerArguments, segment};
 use crate::command::run::read_pipeline;
-use crate::command::{agent, list, say_cut};
+use crate::command::{agent, list};
 use crate::error::{Code, Failure};
 use crate::ui::Ui;
-use crate::ui::table::Table;
 
 /// What is said of a pipeline.
 #[derive(Debug, Args)]
@@ -73,19 +72,6 @@ pub(crate) struct UpdateArguments {
     unset_env: Vec<String>,
     #[command(flatten)]
     settings: Settings,
-}
-
-/// Which pipelines.
-#[derive(Debug, Args)]
-pub(crate) struct ListArguments {
-    /// How many.
-    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    limit: u32,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    server: ServerArguments,
 }
 
 /// Which pipeline.
@@ -181,22 +167,16 @@ fn tell(raw: &Value, json: bool, done: &str, ui: &Ui) -> Result<Code, Failure> {
 }
 
 /// Lists them.
-pub(super) async fn list_all(arguments: &ListArguments, ui: &Ui) -> Result<Code, Failure> {
+pub(super) async fn list_all(arguments: &list::ServerList, ui: &Ui) -> Result<Code, Failure> {
     let client = arguments.server.target()?.client;
-    let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX);
-    let (items, cut) = list(&client, "/pipelines", limit).await?;
-    if arguments.json {
-        ui.data(&json!({ "items": items }).to_string());
-    } else {
-        let mut table = Table::new(&["NAME", "DEFAULT BRANCH", "DEFINITION", "REPOSITORY", "DESCRIPTION"]);
-        for item in &items {
-            let pipeline: Pipeline = shape::read(item)?;
-            let (definition, repository) = (pipeline.definition(), pipeline.repository.unwrap_or_default());
-            table.row(vec![pipeline.name, pipeline.default_branch, definition, repository, pipeline.description]);
-        }
-        ui.raw(table.render().as_bytes());
-    }
-    say_cut(ui, items.len(), cut);
+    let found = list(&client, "/pipelines", arguments.listing.limit()).await?;
+    let columns = ["NAME", "DEFAULT BRANCH", "DEFINITION", "REPOSITORY", "DESCRIPTION"];
+    let row = |item: &Value| {
+        let pipeline: Pipeline = shape::read(item)?;
+        let (definition, repository) = (pipeline.definition(), pipeline.repository.unwrap_or_default());
+        Ok(vec![pipeline.name, pipeline.default_branch, definition, repository, pipeline.description])
+    };
+    arguments.listing.show(found, "pipelines", &columns, row, ui)?;
     Ok(Code::Done)
 }
 

@@ -1,14 +1,13 @@
 //! `windlass pipeline schedule`: builds at set times.
 
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::client::shape::{self, Schedule};
 use crate::client::{ServerArguments, segment};
-use crate::command::{agent, list, say_cut};
+use crate::command::{agent, list};
 use crate::error::{Code, Failure};
 use crate::ui::Ui;
-use crate::ui::table::Table;
 
 /// What to do with schedules.
 #[derive(Debug, Subcommand)]
@@ -57,14 +56,8 @@ pub(crate) struct AddArguments {
 pub(crate) struct ListArguments {
     /// The pipeline.
     pipeline: String,
-    /// How many.
-    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    limit: u32,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
     #[command(flatten)]
-    server: ServerArguments,
+    list: list::ServerList,
 }
 
 /// Which schedule.
@@ -135,38 +128,32 @@ pub(super) async fn run(command: &ScheduleCommand, ui: &Ui) -> Result<Code, Fail
 }
 
 async fn list_all(arguments: &ListArguments, ui: &Ui) -> Result<(), Failure> {
-    let client = arguments.server.target()?.client;
-    let limit = usize::try_from(arguments.limit).unwrap_or(usize::MAX);
-    let (items, cut) = list(&client, &path(&arguments.pipeline), limit).await?;
-    if arguments.json {
-        ui.data(&json!({ "items": items }).to_string());
-    } else {
-        let mut table = Table::new(&["ID", "CRON", "ZONE", "BRANCH", "NEXT", "LAST"]);
-        for item in &items {
-            let schedule: Schedule = shape::read(item)?;
-            let last = schedule.last.map(|last| match (last.number, last.cause) {
-                (Some(number), _) => format!("#{number}"),
-                (None, Some(cause)) => format!("not made: {}", cause.detail.unwrap_or(cause.kind)),
-                (None, None) => "not made".to_owned(),
-            });
-            table.row(vec![
-                schedule.id,
-                schedule.cron,
-                schedule.timezone,
-                schedule.branch.unwrap_or_default(),
-                schedule.next_at.unwrap_or_else(|| "never".to_owned()),
-                last.unwrap_or_default(),
-            ]);
-        }
-        ui.raw(table.render().as_bytes());
-    }
-    say_cut(ui, items.len(), cut);
-    Ok(())
+    let client = arguments.list.server.target()?.client;
+    let found = list(&client, &path(&arguments.pipeline), arguments.list.listing.limit()).await?;
+    let columns = ["ID", "CRON", "ZONE", "BRANCH", "NEXT", "LAST"];
+    let row = |item: &Value| {
+        let schedule: Schedule = shape::read(item)?;
+        let last = schedule.last.map(|last| match (last.number, last.cause) {
+            (Some(number), _) => format!("#{number}"),
+            (None, Some(cause)) => format!("not made: {}", cause.detail.unwrap_or(cause.kind)),
+            (None, None) => "not made".to_owned(),
+        });
+        Ok(vec![
+            schedule.id,
+            schedule.cron,
+            schedule.timezone,
+            schedule.branch.unwrap_or_default(),
+            schedule.next_at.unwrap_or_else(|| "never".to_owned()),
+            last.unwrap_or_default(),
+        ])
+    };
+    arguments.list.listing.show(found, "schedules", &columns, row, ui)
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use serde_json::json;
 
     use super::*;
 

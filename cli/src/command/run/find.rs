@@ -10,8 +10,15 @@ use windlass_pipeline::{Inputs, compile_with};
 use windlass_protocol::limits::PIPELINE_MAX_BYTES;
 
 use super::git;
+use super::registration::Registration;
 use crate::error::{Code, Failure};
 use crate::ui::Ui;
+
+/// What a build is called before it exists.
+const UNKNOWN: &str = "00000000-0000-0000-0000-000000000000";
+
+/// The code of an error about a variable that is required and not set.
+const REQUIRED: &str = "required-variable";
 
 /// A pipeline's text, and what it is called.
 #[derive(Debug)]
@@ -67,15 +74,50 @@ fn usual(dir: &Path) -> Result<(PathBuf, String), Failure> {
 }
 
 impl Pipeline {
-    /// Compiles it as the server will; tells what is wrong with it, and refuses what cannot run.
+    /// Compiles it as the server will; tells what is wrong with it, and refuses what cannot run. Where only variables are
+    /// missing that the server may know, it decides.
     pub(super) fn compile(
         &self,
         dir: &Path,
         env: &[(String, String)],
         git: &git::Facts,
+        registration: &Registration,
         ui: &Ui,
     ) -> Result<Graph, Failure> {
-        let standard: Vec<(String, String)> = [
+        let registered = registration.pipeline();
+        let (id, default_branch) = registered.map_or(("", ""), |it| (it.id.as_str(), it.default_branch.as_str()));
+        let repository = registered.and_then(|it| it.repository.as_deref()).unwrap_or_default();
+        let facts = Known {
+            branch: &git.branch,
+            commit: &git.commit,
+            message: &git.message,
+            source: "api",
+            pipeline: &self.name,
+            pipeline_id: id,
+            default_branch,
+            repository,
+            env,
+            ..Known::default()
+        };
+        let context = facts.context().map_err(|error| Failure::usage(error.to_string()))?;
+        let standard_env = self.standard_env(git, registration);
+        let (build_env, standard_env, context) = (env, standard_env.as_slice(), Some(&context));
+        let inputs = Inputs { build_env, standard_env, context, served: Some(SERVED), ..Inputs::default() };
+        let mut compiled = compile_with(&self.text, &self.shown, &inputs);
+        let mut errors = compiled.diagnostics.iter().filter(|found| found.is_error());
+        if registration.is_unknown() && compiled.graph.is_none() && errors.all(|error| error.code == REQUIRED) {
+            compiled = compile_with(&self.text, &self.shown, &Inputs { open: true, ..inputs });
+        }
+        ui.tell(&compiled.render(&self.text));
+        compiled.graph.ok_or_else(|| {
+            Failure::usage(format!("the pipeline of {} cannot run", dir.display()))
+                .hint(format!("mend it; `windlass pipeline check {}` checks it without a run", self.shown))
+        })
+    }
+
+    /// What interpolation sees beside the variables of the run.
+    fn standard_env(&self, git: &git::Facts, registration: &Registration) -> Vec<(String, String)> {
+        let mut standard = vec![
             ("CI", "true"),
             ("BUILDKITE", "true"),
             ("BUILDKITE_BRANCH", &git.branch),
@@ -88,28 +130,18 @@ impl Pipeline {
             ("BUILDKITE_SOURCE", "api"),
             ("BUILDKITE_BUILD_CREATOR", "cli"),
             ("WINDLASS", "true"),
-        ]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-        let known = Known {
-            branch: &git.branch,
-            commit: &git.commit,
-            message: &git.message,
-            source: "api",
-            pipeline: &self.name,
-            env,
-            ..Known::default()
-        };
-        let context = known.context().map_err(|error| Failure::usage(error.to_string()))?;
-        let (build_env, standard_env, context) = (env, standard.as_slice(), Some(&context));
-        let inputs = Inputs { build_env, standard_env, context, served: Some(SERVED), ..Inputs::default() };
-        let compiled = compile_with(&self.text, &self.shown, &inputs);
-        ui.tell(&compiled.render(&self.text));
-        compiled.graph.ok_or_else(|| {
-            Failure::usage(format!("the pipeline of {} cannot run", dir.display()))
-                .hint(format!("mend it; `windlass pipeline check {}` checks it without a run", self.shown))
-        })
+            // The server's, which are not known before the build is.
+            ("BUILDKITE_BUILD_ID", UNKNOWN),
+            ("WINDLASS_BUILD_ID", UNKNOWN),
+            ("BUILDKITE_BUILD_NUMBER", "0"),
+        ];
+        if let Some(pipeline) = registration.pipeline() {
+            standard.push(("BUILDKITE_PIPELINE_ID", &pipeline.id));
+            standard.push(("BUILDKITE_PIPELINE_DEFAULT_BRANCH", &pipeline.default_branch));
+            standard.extend(pipeline.repository.as_deref().map(|repository| ("BUILDKITE_REPO", repository)));
+        }
+        let standard = standard.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        registration.beneath().into_iter().chain(standard).collect()
     }
 }
 

@@ -5,7 +5,7 @@
 //! the server is going, waits, and starts its own.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
@@ -83,17 +83,26 @@ impl Host {
     }
 }
 
-/// Finds the server, or starts one.
-pub(super) async fn reach(arguments: &ServerArguments, detach: bool, ui: &Ui) -> Result<Host, Failure> {
+/// The data directory of a server that is started here.
+pub(super) fn data() -> Result<PathBuf, Failure> {
+    coordinator::absolute(&wanted_data().unwrap_or_else(|| place::data_dir("up")))
+}
+
+/// The server that is named, else one of this user that runs; a named one is not spoken to yet.
+pub(super) async fn find(arguments: &ServerArguments) -> Result<Option<Host>, Failure> {
     if arguments.is_named() {
         let Target { client, .. } = arguments.target()?;
-        return Ok(Host::Attached { client, _in_use: None });
+        return Ok(Some(Host::Attached { client, _in_use: None }));
     }
-    let data = wanted_data().unwrap_or_else(|| place::data_dir("up"));
-    let data = coordinator::absolute(&data)?;
+    attach(arguments).await
+}
+
+/// Finds the server, or starts one.
+pub(super) async fn reach(arguments: &ServerArguments, detach: bool, ui: &Ui) -> Result<Host, Failure> {
+    let data = data()?;
     let deadline = Instant::now() + Duration::from_millis(CLI_ATTACH_MS);
     loop {
-        if let Some(host) = attach(arguments).await? {
+        if let Some(host) = find(arguments).await? {
             return Ok(host);
         }
         if detach {

@@ -12,6 +12,7 @@ mod layers;
 mod life;
 mod meta_data;
 mod offers;
+mod order;
 mod reference;
 mod registry;
 mod rules;

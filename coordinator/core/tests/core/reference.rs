@@ -5,7 +5,9 @@ use windlass_coordinator_core::Effect;
 use windlass_coordinator_core::effect::Progress;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{BuildEvent, BuildState, JobState};
-use windlass_pipeline::graph::{BlockedState, Broken, Gate, Node, NodeKind, SoftFail, Supersede};
+use windlass_pipeline::graph::{
+    BlockedState, Broken, Dependency, Gate, Node, NodeKind, SoftFail, StatusMatch, Supersede, Trigger,
+};
 use windlass_protocol::{AgentId, AttemptId, BuildId, CauseKind, limits};
 
 use crate::kit::*;
@@ -155,109 +157,171 @@ fn every_job_state_of_the_reference_is_reached_as_its_row_says() {
         ),
         (TimedOut, "", Stage::of(vec![step("a"), nobody()]).ended_by(CauseKind::Timeout).reached(0)),
         (Skipped, "by `skip`", Stage::of(vec![Node { skip: Some("no".to_owned()), ..step("a") }, nobody()]).reached(0)),
-        (
-            Broken,
-            "configuration excludes it",
-            Stage::of(vec![Node { broken: Some(windlass_pipeline::graph::Broken::If), ..step("a") }, nobody()])
-                .reached(0),
-        ),
+        (Broken, "configuration excludes it", Stage::of(vec![broken(), nobody()]).reached(0)),
         (Expired, "never taken in time", Stage::of(vec![nobody(), gate()]).passes(limits::JOB_EXPIRY_MS).reached(0)),
     ];
+    let named: std::collections::BTreeSet<JobState> = rows.iter().map(|row| row.0).chain(ELSEWHERE).collect();
+    assert_eq!(named.len(), 22, "a state without a row: all that there are are {named:?}");
     for (state, meaning, reached) in &rows {
         assert!(reached.contains(state), "{state:?}: {meaning}; reached {reached:?}");
         assert!(!reached.iter().any(|other| ELSEWHERE.contains(other)), "nobody is told of {reached:?}");
     }
 }
 
-/// A build's end stays where it is looked for.
-fn is(stage: Stage, state: BuildState, rule: &str) {
-    assert_eq!(stage.state().0, state, "reference 16.3, {rule}");
-}
-
-#[test]
-fn a_canceled_build_is_canceling_while_a_job_runs_and_canceled_then() {
-    let running = Stage::of(vec![step("a"), nobody()]).start().ask(cancel_build);
-    is(running, BuildState::Canceling, "rule 1");
-    is(Stage::of(vec![nobody(), gate()]).ask(cancel_build), BuildState::Canceled, "rule 1, nothing runs");
-    // Even where something had failed before.
-    let failed = Stage::of(vec![step("a"), nobody()]).run(&[1]).ask(cancel_build);
-    is(failed, BuildState::Canceled, "rule 1 goes before rule 4");
-}
-
-#[test]
-fn a_build_that_a_newer_one_replaces_before_it_starts_is_skipped() {
-    let mut stage = Stage::of(Vec::new());
-    let mut submit = || {
-        let mut nodes = graph(vec![nobody()]);
-        nodes.supersede = Supersede::Waiting;
-        stage.shell.submit_with(nodes, |submit| submit.branch = "main".to_owned())
+fn at_a_gate(blocked_state: BlockedState) -> Stage {
+    let gate = Node {
+        key: Some("gate".to_owned()),
+        ..Node::new(NodeKind::Block(Box::new(Gate { blocked_state, ..Gate::default() })))
     };
-    let (older, newer) = (submit(), submit());
-    assert_eq!(stage.shell.build(older).state, BuildState::Skipped, "reference 16.3, rule 2");
-    assert_eq!(stage.shell.build(newer).state, BuildState::Scheduled);
+    Stage::of(vec![step("a"), after(gate, &[0])]).run(&[0])
+}
+
+/// A build that a newer one replaced, and the newer one.
+fn superseded() -> [Stage; 2] {
+    [0, 1].map(|which| {
+        let mut stage = Stage::of(Vec::new());
+        let mut submit = || {
+            let mut nodes = graph(vec![nobody()]);
+            nodes.supersede = Supersede::Waiting;
+            stage.shell.submit_with(nodes, |submit| submit.branch = "main".to_owned())
+        };
+        let builds = [submit(), submit()];
+        Stage { build: builds[which], ..stage }
+    })
+}
+
+/// A build that had failed and is run again.
+fn again() -> Stage {
+    let mut stage = Stage::of(vec![step("a")]).run(&[1]);
+    assert_eq!(stage.state().0, BuildState::Failed);
+    let rows = Some(Box::new(stage.shell.history[&stage.build].clone()));
+    stage.shell.request(Request::RetryBuild { build: stage.build, rows }).unwrap();
+    stage
+}
+
+fn skipped() -> Node {
+    Node { skip: Some("no".to_owned()), ..step("s") }
+}
+
+fn broken() -> Node {
+    Node { broken: Some(Broken::If), ..step("b") }
+}
+
+fn soft() -> Node {
+    step_with("soft", |command| command.soft_fail = SoftFail::Always)
+}
+
+fn tried(limit: u32) -> Node {
+    step_with("again", move |command| command.retry = vec![retry_on(StatusMatch::Any, limit)])
+}
+
+/// To a pipeline that does not exist.
+fn astray() -> Node {
+    let trigger = Trigger { pipeline: "nowhere".to_owned(), ..Trigger::default() };
+    Node::new(NodeKind::Trigger(Box::new(trigger)))
+}
+
+fn orphan() -> Node {
+    let later = Dependency { key: "later".to_owned(), allow_failure: false };
+    Node { unresolved: vec![later], ..step("orphan") }
+}
+
+/// A job that is canceled one by one fails no build where its step fails softly, and what waits for it never runs.
+fn kept_back() -> Stage {
+    let soft = step_with("soft", |command| {
+        (command.soft_fail, command.queue) = (SoftFail::Always, "nobody".to_owned());
+    });
+    let stage = Stage::of(vec![soft, after(step("b"), &[0])]).ask(cancel_job(0));
+    assert_eq!(stage.shell.states(stage.build), [JobState::Canceled, JobState::WaitingFailed]);
+    stage
+}
+
+/// One row of the table: the rule with what is special about this case of it, the state, whether the build is shown as
+/// blocked, and how it comes to it.
+type Row = (&'static str, BuildState, Option<BlockedState>, Stage);
+
+/// What rules 1 to 3 say.
+fn as_a_whole() -> Vec<Row> {
+    use BuildState::{Canceled, Canceling, NotRun, Scheduled, Skipped};
+    let failed = || Stage::of(vec![step("a"), nobody()]).run(&[1]);
+    let [older, newer] = superseded();
+    vec![
+        (
+            "1: canceled, while a job runs",
+            Canceling,
+            None,
+            Stage::of(vec![step("a"), nobody()]).start().ask(cancel_build),
+        ),
+        ("1: canceled, nothing runs", Canceled, None, Stage::of(vec![nobody(), gate()]).ask(cancel_build)),
+        ("1: goes before rule 4", Canceled, None, failed().ask(cancel_build)),
+        ("2: replaced before it started", Skipped, None, older),
+        ("2: the one that replaces it", Scheduled, None, newer),
+        ("3: no jobs at all", NotRun, None, Stage::of(Vec::new())),
+        ("3: all skipped or broken, waits aside", NotRun, None, Stage::of(vec![skipped(), wait(), broken()])),
+    ]
+}
+
+/// What rule 4 says.
+fn under_way() -> Vec<Row> {
+    use BuildState::{Failing, Running, Scheduled};
+    vec![
+        ("4: no job has started", Scheduled, None, Stage::of(vec![nobody(), skipped()])),
+        ("4: a job runs", Running, None, Stage::of(vec![step("a")]).start()),
+        ("4: one has run, another may still", Running, None, Stage::of(vec![step("a"), nobody()]).run(&[0])),
+        ("4: a soft failure does not count", Running, None, Stage::of(vec![soft(), nobody()]).run(&[1])),
+        ("4: nor one that is tried again", Running, None, Stage::of(vec![tried(1)]).run(&[1])),
+        ("4: goes before rule 5", Running, None, Stage::of(vec![step("a"), gate()]).start()),
+        ("4: failed", Failing, None, Stage::of(vec![step("a"), nobody()]).run(&[1])),
+        ("4: tried often enough", Failing, None, Stage::of(vec![tried(1), nobody()]).run(&[1, 1])),
+        ("4: timed out", Failing, None, Stage::of(vec![step("a"), nobody()]).ended_by(CauseKind::Timeout)),
+        ("4: canceled one by one", Failing, None, Stage::of(vec![nobody(), nobody()]).ask(cancel_job(0))),
+        ("4: a broken trigger", Failing, None, Stage::of(vec![astray(), nobody()])),
+        ("at its end: run again", Running, None, again()),
+    ]
+}
+
+/// What rules 5 and 6 say.
+fn at_rest() -> Vec<Row> {
+    use BuildState::{Failed, Passed, Running};
+    let gated = |state| (Running, Some(state), at_a_gate(state));
+    let mut rows: Vec<Row> = [BlockedState::Passed, BlockedState::Failed, BlockedState::Running]
+        .into_iter()
+        .map(gated)
+        .map(|(state, blocked, stage)| ("5: a gate waits", state, blocked, stage))
+        .collect();
+    rows.extend([
+        ("5: with a hard failure", Failed, None, Stage::of(vec![step("a"), gate()]).run(&[1])),
+        ("6: a hard failure", Failed, None, Stage::of(vec![step("a"), skipped()]).run(&[1])),
+        ("6: tried often enough", Failed, None, Stage::of(vec![tried(1)]).run(&[1, 1])),
+        ("6: timed out", Failed, None, Stage::of(vec![step("a")]).ended_by(CauseKind::Timeout)),
+        ("6: expired", Failed, None, Stage::of(vec![nobody()]).passes(limits::JOB_EXPIRY_MS)),
+        ("6: canceled one by one", Failed, None, Stage::of(vec![nobody()]).ask(cancel_job(0))),
+        ("6: a broken trigger", Failed, None, Stage::of(vec![astray()])),
+        ("6: an unknown dependency", Failed, None, Stage::of(vec![step("a"), orphan()]).run(&[0])),
+        ("6: no failure", Passed, None, Stage::of(vec![step("a"), broken()]).run(&[0])),
+        ("6: soft ones only", Passed, None, Stage::of(vec![soft()]).run(&[1])),
+        ("6: after a gate", Passed, None, at_a_gate(BlockedState::Failed).ask(unblock(1))),
+        ("6: run again, and passed", Passed, None, again().run(&[0])),
+        ("6: waiting_failed does not count by itself", Passed, None, kept_back()),
+    ]);
+    rows
 }
 
 #[test]
 fn a_build_s_state_follows_from_its_jobs_by_the_first_rule_that_fits() {
-    use BuildState::{Failed, Failing, NotRun, Passed, Running, Scheduled};
-    let skipped = || Node { skip: Some("no".to_owned()), ..step("s") };
-    let broken = || Node { broken: Some(Broken::If), ..step("b") };
-    let soft = || step_with("soft", |command| command.soft_fail = SoftFail::Always);
-    let again = |limit| {
-        step_with("again", move |command| {
-            command.retry = vec![retry_on(windlass_pipeline::graph::StatusMatch::Any, limit)];
-        })
-    };
-    for (rule, state, stage) in [
-        ("rule 3: no jobs at all", NotRun, Stage::of(Vec::new())),
-        ("rule 3: every job skipped or broken, waits aside", NotRun, Stage::of(vec![skipped(), wait(), broken()])),
-        ("rule 4: no job has started", Scheduled, Stage::of(vec![nobody(), skipped()])),
-        ("rule 4: a job runs", Running, Stage::of(vec![step("a")]).start()),
-        ("rule 4: one has run, another may still", Running, Stage::of(vec![step("a"), nobody()]).run(&[0])),
-        ("rule 4: a hard failure exists", Failing, Stage::of(vec![step("a"), nobody()]).run(&[1])),
-        ("rule 4: a soft one does not count", Running, Stage::of(vec![soft(), nobody()]).run(&[1])),
-        ("rule 4: nor one that is tried again", Running, Stage::of(vec![again(1)]).run(&[1])),
-        ("rule 6: not any more when it was tried enough", Failed, Stage::of(vec![again(1)]).run(&[1, 1])),
-        ("rule 4: timed out", Failing, Stage::of(vec![step("a"), nobody()]).ended_by(CauseKind::Timeout)),
-        ("rule 4: canceled one by one", Failing, Stage::of(vec![nobody(), nobody()]).ask(cancel_job(0))),
-        ("rule 6: all done, a hard failure", Failed, Stage::of(vec![step("a"), skipped()]).run(&[1])),
-        ("rule 6: all done, none", Passed, Stage::of(vec![step("a"), broken()]).run(&[0])),
-        ("rule 6: soft failures only", Passed, Stage::of(vec![soft()]).run(&[1])),
-        (
-            "rule 6: waiting_failed does not count by itself",
-            Passed,
-            Stage::of(vec![soft(), after(step("b"), &[0])]).run(&[1, 0]),
-        ),
-    ] {
-        is(stage, state, rule);
+    let rows: Vec<Row> = [as_a_whole(), under_way(), at_rest()].into_iter().flatten().collect();
+    for (rule, state, blocked, stage) in &rows {
+        assert_eq!(stage.state(), (*state, *blocked), "reference 16.3, rule {rule}");
+        let row = stage.shell.build(stage.build);
+        assert_eq!(row.finished_at.is_some(), state.is_final(), "reference 16.2, {rule}");
     }
+    // All states of 16.2; `creating` is over within the commit that makes the build.
+    let seen: std::collections::BTreeSet<BuildState> = rows.iter().map(|row| row.1).collect();
+    assert_eq!(seen.len(), 9, "{seen:?}");
 }
 
 #[test]
-fn a_build_at_a_gate_is_shown_as_its_blocked_state_says() {
-    let at = |state| {
-        let gate = Gate { blocked_state: state, ..Gate::default() };
-        Node { key: Some("gate".to_owned()), ..Node::new(NodeKind::Block(Box::new(gate))) }
-    };
-    for blocked in [BlockedState::Passed, BlockedState::Failed, BlockedState::Running] {
-        let stage = Stage::of(vec![step("a"), after(at(blocked), &[0])]).run(&[0]);
-        assert_eq!(stage.state(), (BuildState::Running, Some(blocked)), "reference 16.3, rule 5");
-    }
-    let running = Stage::of(vec![step("a"), gate()]).start();
-    assert_eq!(running.state(), (BuildState::Running, None), "rule 4 goes before rule 5");
+fn a_gate_behind_a_failure_is_out_of_reach() {
     let failed = Stage::of(vec![step("a"), gate()]).run(&[1]);
-    assert_eq!(failed.state().0, BuildState::Failed, "rule 5: with hard failures it is failed");
-    assert_eq!(failed.shell.states(failed.build)[1], JobState::BlockedFailed);
-}
-
-#[test]
-fn a_job_that_is_run_again_takes_its_build_back() {
-    let mut stage = Stage::of(vec![step("a")]).run(&[1]);
-    assert_eq!(stage.state().0, BuildState::Failed);
-    let build = stage.build;
-    let rows = stage.shell.history[&build].clone();
-    stage.shell.request(Request::RetryBuild { build, rows: Some(Box::new(rows)) }).unwrap();
-    let row = stage.shell.build(build);
-    assert_eq!((row.state, row.finished_at), (BuildState::Running, None), "reference 16.3, at its end");
-    is(stage.run(&[0]), BuildState::Passed, "rule 6");
+    assert_eq!(failed.shell.states(failed.build)[1], JobState::BlockedFailed, "reference 16.3, rule 5");
 }

@@ -150,26 +150,21 @@ const STATE: Row = row(
 );
 const TEAMS: Row = row(&["allowed_teams"], TEXTS, "Teams of which only members may answer.");
 
+/// The rows of a step that a person opens: its own, and what all of them have.
+const fn gate(own: Row) -> [Row; 13] {
+    [own, PROMPT, SUBMIT, FIELDS, STATE, TEAMS, BRANCHES, IF, DEPENDS, KEY, LABEL, ALLOW, TYPE]
+}
+
 /// A block step.
 pub(crate) static BLOCK: Table = Table {
     name: "block_step",
     of: "a block step",
     unknown: Unknown::Ignored,
-    rows: &[
-        row(&["block", "manual"], Shape::Text, "Wait until a person lets the build go on; a text is the label."),
-        PROMPT,
-        SUBMIT,
-        FIELDS,
-        STATE,
-        TEAMS,
-        BRANCHES,
-        IF,
-        DEPENDS,
-        KEY,
-        LABEL,
-        ALLOW,
-        TYPE,
-    ],
+    rows: &gate(row(
+        &["block", "manual"],
+        Shape::Text,
+        "Wait until a person lets the build go on; a text is the label.",
+    )),
 };
 
 /// An input step.
@@ -177,21 +172,7 @@ pub(crate) static INPUT: Table = Table {
     name: "input_step",
     of: "an input step",
     unknown: Unknown::Ignored,
-    rows: &[
-        row(&["input"], Shape::Text, "Ask a person, and let other steps go on; a text is the label."),
-        PROMPT,
-        SUBMIT,
-        FIELDS,
-        STATE,
-        TEAMS,
-        BRANCHES,
-        IF,
-        DEPENDS,
-        KEY,
-        LABEL,
-        ALLOW,
-        TYPE,
-    ],
+    rows: &gate(row(&["input"], Shape::Text, "Ask a person, and let other steps go on; a text is the label.")),
 };
 
 /// A trigger step.
