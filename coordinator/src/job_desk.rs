@@ -24,7 +24,7 @@ use windlass_protocol::host::now;
 use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::{DETAIL_MAX_BYTES, SECRETS_ANSWER_MAX_BYTES};
 use windlass_protocol::message::{Ask, AskRefused, Asked, Scope, SecretText, Style, Told};
-use windlass_protocol::{BuildId, Digest, Trust, hex};
+use windlass_protocol::{BuildId, Trust, call, hex};
 
 use crate::compiling;
 use crate::desk::{DeskError, DeskHandle};
@@ -106,12 +106,8 @@ impl From<DeskError> for No {
 /// The number of a call that asks for this token.
 fn asked_as(call: [u8; 16], asking: &Asking<'_>) -> [u8; 16] {
     let Asking { audience, lifetime_s, subject, claims, aws_tags } = asking;
-    let question = serde_json::json!([call, audience, lifetime_s, subject, claims, aws_tags]).to_string();
-    let mut number = [0; 16];
-    for (byte, of) in number.iter_mut().zip(Digest::of(question.as_bytes()).as_bytes()) {
-        *byte = *of;
-    }
-    number
+    let question = serde_json::json!([audience, lifetime_s, subject, claims, aws_tags]).to_string();
+    call::derived(call, question.as_bytes())
 }
 
 /// Answers from the core and from what is stored.
@@ -148,10 +144,8 @@ impl CoreJobDesk {
         let attempt = attempt.ok_or_else(|| No(AskRefused::NotHeld, "the attempt is not known".to_owned()))?;
         match ask.what {
             Asked::SetMetaData { values } => {
-                let values = values.into_iter().collect();
-                let by = Some((attempt.id, ask.epoch));
-                let request = Request::SetMetaData { build: attempt.build, by, values };
-                self.request(&attempt, request).await
+                let what = Said::SetMetaData(values.into_iter().collect());
+                self.say(&attempt, ask.epoch, ask.call, what).await
             }
             Asked::GetMetaData { build, key } => {
                 let rows = self.readable(&attempt, build).await?;
@@ -178,11 +172,12 @@ impl CoreJobDesk {
                 let rows = self.readable(&attempt, build).await?;
                 step::get(&rows, &attempt, &step, &attribute, json)
             }
-            Asked::CancelStep { step, grace_ms } => self.cancel_step(&attempt, &step, grace_ms).await,
-            Asked::CancelBuild => {
-                let detail = format!("by job {} of the build", attempt.job);
-                self.request(&attempt, Request::CancelBuild { build: attempt.build, detail }).await
+            Asked::CancelStep { step, grace_ms } => {
+                let rows = self.readable(&attempt, None).await?;
+                let jobs = step::jobs(&rows, &attempt, &step)?.into_iter().map(|job| job.id).collect();
+                self.say(&attempt, ask.epoch, ask.call, Said::CancelJobs { jobs, grace_ms }).await
             }
+            Asked::CancelBuild => self.say(&attempt, ask.epoch, ask.call, Said::CancelBuild).await,
             Asked::Annotate { context, style, append, priority, scope } => {
                 let text = text_of(body, "the annotation")?;
                 let text = (!text.is_empty()).then_some(text);
@@ -265,7 +260,7 @@ impl CoreJobDesk {
     }
 
     async fn say(&self, attempt: &AttemptRow, epoch: Epoch, call: [u8; 16], what: Said) -> Result<Told, No> {
-        let speech = Speech { attempt: attempt.id, epoch, call: call_id(call), what };
+        let speech = Speech { attempt: attempt.id, epoch, call, what };
         self.request(attempt, Request::Speak(Box::new(speech))).await
     }
 
@@ -282,19 +277,6 @@ impl CoreJobDesk {
                 if same { Ok(rows) } else { Err(absent(other)) }
             }
         }
-    }
-
-    /// Cancels the jobs of a step that have not ended; one that ends meanwhile has ended.
-    async fn cancel_step(&self, attempt: &AttemptRow, step: &str, grace_ms: Option<u64>) -> Result<Told, No> {
-        let rows = self.readable(attempt, None).await?;
-        let jobs = step::jobs(&rows, attempt, step)?;
-        for job in jobs.into_iter().filter(|job| !job.state.is_final()) {
-            match self.request(attempt, Request::CancelJob { job: job.id, grace_ms }).await {
-                Ok(_) | Err(No(AskRefused::Conflict, _)) => {}
-                Err(no) => return Err(no),
-            }
-        }
-        Ok(Told::Done)
     }
 }
 

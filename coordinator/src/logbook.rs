@@ -107,6 +107,8 @@ impl Logs for Logbook {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use bytes::Bytes;
     use windlass_cache::RealFs;
     use windlass_coordinator_core::row::{ArtifactTally, AttemptRow, AttemptState, Change};
@@ -135,6 +137,8 @@ mod tests {
             cause: None,
             finished_at: None,
             artifacts: ArtifactTally::default(),
+            granted: Epoch(1),
+            calls: VecDeque::new(),
         }))
     }
 

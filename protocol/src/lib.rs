@@ -11,6 +11,7 @@
 //! | [`frame`] | length-prefixed, checksummed frames, without I/O |
 //! | [`fuzz`] | every decoder of foreign bytes, to be fed nonsense |
 //! | [`message`] | the messages of `windlass/1` |
+//! | [`call`] | numbers of what jobs ask, by which it is done once
 //! | [`cause`] | why something ended without a result of its own |
 //! | [`job`] | what an agent is given to run, and what it answers |
 //! | [`namespace`] | who can see a blob |
@@ -20,6 +21,7 @@
 //!
 //! Nothing here does I/O unless the feature `link` is on.
 
+pub mod call;
 pub mod cause;
 pub mod digest;
 pub mod frame;

@@ -193,10 +193,10 @@ bugs! {
         CoreBugs { trigger_twice: true, ..CoreBugs::default() }, AgentBugs::default();
     a_triggered_build_that_outlives_its_canceled_job_is_caught: "I8",
         CoreBugs { orphan_triggered: true, ..CoreBugs::default() }, AgentBugs::default();
-    an_artifact_that_is_noted_twice_is_caught: "I3",
-        CoreBugs { add_artifacts_twice: true, ..CoreBugs::default() }, AgentBugs::default();
     words_of_a_job_that_are_heard_twice_are_caught: "I3",
         CoreBugs { hear_twice: true, ..CoreBugs::default() }, AgentBugs::default();
+    a_cancel_by_a_stale_right_is_caught: "I3",
+        CoreBugs { believe_stale_cancel: true, ..CoreBugs::default() }, AgentBugs::default();
     a_lease_without_a_deadline_is_caught: "I10",
         CoreBugs { drop_deadline: true, ..CoreBugs::default() }, AgentBugs::default();
     an_agent_that_outlives_its_right_is_caught: "I3",

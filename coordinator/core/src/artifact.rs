@@ -1,26 +1,16 @@
 //! What jobs upload: rows that are noted by whoever holds the right to the attempt, once, within limits (I3, I9).
 
+use windlass_protocol::message::NewArtifact;
 use windlass_protocol::{AttemptId, BuildId, hex, limits};
 
 use crate::error::Rejected;
-use crate::row::{ArtifactRow, NewArtifacts};
+use crate::row::ArtifactRow;
 use crate::state::Core;
 
 impl Core {
-    /// Notes what a running job has uploaded. The same request again changes nothing. A build that was canceled takes it
-    /// too: what a job uploads in its grace time is often what says why (reference 18.8).
-    pub(crate) fn add_artifacts(&mut self, new: NewArtifacts) -> Result<(), Rejected> {
-        let NewArtifacts { attempt, epoch, call, artifacts } = new;
-        let lease = self.leases.get(&attempt).ok_or(Rejected::NoLease(attempt))?;
-        if epoch != lease.epoch {
-            return Err(Rejected::StaleEpoch { attempt, held: lease.epoch, got: epoch });
-        }
-        let job = lease.job;
-        let build = self.jobs[&job].row.build;
-        let call = hex::to(&call);
-        if self.attempts[&attempt].artifacts.calls.contains(&call) && !self.policy.bugs.add_artifacts_twice {
-            return Ok(());
-        }
+    /// Notes what a job has uploaded.
+    pub(crate) fn add_artifacts(&mut self, attempt: AttemptId, artifacts: Vec<NewArtifact>) -> Result<(), Rejected> {
+        let (job, build) = (self.attempts[&attempt].job, self.attempts[&attempt].build);
         let bytes = artifacts.iter().fold(0_u64, |sum, artifact| sum.saturating_add(artifact.bytes));
         self.check_artifacts(build, attempt, artifacts.len(), bytes)?;
         let (created_at, namespace) = (self.now.wall, self.builds[&build].row.namespace.clone());
@@ -28,10 +18,6 @@ impl Core {
         let tally = &mut self.edit_attempt(attempt).artifacts;
         tally.count = tally.count.saturating_add(u32::try_from(artifacts.len()).unwrap_or(u32::MAX));
         tally.bytes = tally.bytes.saturating_add(bytes);
-        tally.calls.push_back(call);
-        while tally.calls.len() > limits::ARTIFACT_CALLS_MAX {
-            tally.calls.pop_front();
-        }
         for artifact in artifacts {
             let id = self.ids.artifact(created_at);
             self.book.artifacts.push(ArtifactRow {

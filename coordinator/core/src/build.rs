@@ -210,7 +210,6 @@ impl Core {
             unblocked: None,
             uploads: Vec::new(),
             triggered: Vec::new(),
-            calls: Vec::new(),
             cancel_grace_ms: None,
             not_before: None,
             created_at: wall,

@@ -6,8 +6,7 @@ use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, Pipel
 
 use crate::order::Obtained;
 use crate::row::{
-    Actor, BuildRows, Joining, NewArtifacts, NewSchedule, NewToken, PipelineChange, SecretRequest, Speech, Submit,
-    Upload,
+    Actor, BuildRows, Joining, NewSchedule, NewToken, PipelineChange, SecretRequest, Speech, Submit, Upload,
 };
 
 /// Whom to answer: the shell's own number for a waiting request.
@@ -158,12 +157,10 @@ pub enum Request {
     SetMetaData {
         /// Which; it must not have ended.
         build: BuildId,
-        /// The attempt of one of its jobs that says so, and by which right, where an agent hands it on.
-        by: Option<(AttemptId, Epoch)>,
         /// Neither keys nor values may be blank (reference 19.2).
         values: std::collections::BTreeMap<String, String>,
     },
-    /// What a job says to its own build.
+    /// What a job says to its own build, by its right; the same call again changes nothing.
     Speak(Box<Speech>),
     /// Register a pipeline: the defaults, and what is said of it.
     CreatePipeline {
@@ -188,8 +185,6 @@ pub enum Request {
         /// Which.
         schedule: ScheduleId,
     },
-    /// Note what a job has uploaded, all or none.
-    AddArtifacts(Box<NewArtifacts>),
     /// Make a token.
     CreateToken(Box<NewToken>),
     /// Take a token back; its agents stay unless `and_agents` (F5).

@@ -38,26 +38,7 @@ impl Core {
         let id = self.attempt_for(last, epoch);
         let fresh = last != Some(id);
         let number = u32::try_from(self.jobs[&job].row.attempts.len()).unwrap_or(u32::MAX) + u32::from(fresh);
-        let holder = &self.agents[&agent].row;
-        let attempt = AttemptRow {
-            id,
-            job,
-            build,
-            number,
-            state: AttemptState::Assigned,
-            epoch,
-            agent,
-            agent_name: holder.name.clone(),
-            zone: self.pools.get(&holder.pool).map(|pool| pool.zone.clone()).unwrap_or_default(),
-            pool: holder.pool.clone(),
-            assigned_at: wall,
-            boot_id: self.boot_of(agent),
-            outcome: None,
-            log_complete: false,
-            cause: None,
-            finished_at: None,
-            artifacts: self.attempts.get(&id).map(|former| former.artifacts.clone()).unwrap_or_default(),
-        };
+        let attempt = self.leased(id, job, number, agent, epoch);
         self.attempts.insert(id, attempt);
         self.book.attempts.insert(id);
         if fresh && number > 1 {
@@ -95,6 +76,32 @@ impl Core {
         self.offer(id);
         if self.policy.bugs.lease_twice {
             self.grant_again(id, job, epoch);
+        }
+    }
+
+    /// The row of an attempt that an agent is given. One that never started keeps what it had.
+    fn leased(&self, id: AttemptId, job: JobId, number: u32, agent: AgentId, epoch: Epoch) -> AttemptRow {
+        let (holder, former) = (&self.agents[&agent].row, self.attempts.get(&id));
+        AttemptRow {
+            id,
+            job,
+            build: self.jobs[&job].row.build,
+            number,
+            state: AttemptState::Assigned,
+            epoch,
+            agent,
+            agent_name: holder.name.clone(),
+            zone: self.pools.get(&holder.pool).map(|pool| pool.zone.clone()).unwrap_or_default(),
+            pool: holder.pool.clone(),
+            assigned_at: self.now.wall,
+            boot_id: self.boot_of(agent),
+            outcome: None,
+            log_complete: false,
+            cause: None,
+            finished_at: None,
+            artifacts: former.map(|former| former.artifacts.clone()).unwrap_or_default(),
+            granted: epoch,
+            calls: former.map(|former| former.calls.clone()).unwrap_or_default(),
         }
     }
 
@@ -368,6 +375,10 @@ impl Core {
         row.state = state;
         row.cause = Some(cause);
         row.finished_at = Some(wall);
+        if state == AttemptState::Canceled {
+            // One that was lost may come back, and say again what it was not answered.
+            row.calls.clear();
+        }
     }
 
     /// Whoever held the right until now appends nothing more; a later right may.

@@ -73,10 +73,10 @@ pub struct Bugs {
     pub fire_twice: bool,
     /// I8: a build that a canceled job waited for goes on.
     pub orphan_triggered: bool,
-    /// I3: what a job uploaded is noted again when the same request comes again.
-    pub add_artifacts_twice: bool,
     /// I3: what a job says is done as often as it comes.
     pub hear_twice: bool,
+    /// I3: a job cancels its build whatever right it says so by.
+    pub believe_stale_cancel: bool,
     /// I3: what an agent was given before its machine crashed is offered to it again, though it may have started.
     pub forget_reboot: bool,
     /// I10: leases get no deadline.

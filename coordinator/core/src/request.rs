@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use windlass_protocol::job::Epoch;
-use windlass_protocol::{AgentId, AttemptId, BuildId, CauseKind, TokenId, WallMs, limits};
+use windlass_protocol::{AgentId, BuildId, CauseKind, TokenId, WallMs, limits};
 
 use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
@@ -52,12 +51,11 @@ impl Core {
                 }
             }
             Request::Speak(speech) => self.speak(actor, *speech)?,
-            Request::SetMetaData { build, by, values } => self.write_meta_data(actor, build, by, values)?,
+            Request::SetMetaData { build, values } => self.write_meta_data(actor, build, values)?,
             Request::CreatePipeline { id, name, change } => self.create_pipeline(actor, id, &name, *change)?,
             Request::UpdatePipeline { name, change } => self.update_pipeline(actor, &name, *change)?,
             Request::AddSchedule(new) => self.add_schedule(actor, *new)?,
             Request::RemoveSchedule { schedule } => self.remove_schedule(actor, schedule)?,
-            Request::AddArtifacts(new) => self.add_artifacts(*new)?,
             Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
             Request::DrainAgents { agents, deadline_ms } => self.drain_agents(actor, &agents, deadline_ms)?,
             Request::ResumeAgent { agent } => {
@@ -90,26 +88,17 @@ impl Core {
         Ok(())
     }
 
-    /// Sets meta-data. What clients set is noted in the audit trail; what a job sets of its own build is its work.
+    /// Sets meta-data for a client.
     fn write_meta_data(
         &mut self,
         actor: &Actor,
         build: BuildId,
-        by: Option<(AttemptId, Epoch)>,
         values: BTreeMap<String, String>,
     ) -> Result<(), Rejected> {
         let keys = values.keys().cloned().collect::<Vec<_>>().join(" ");
-        match by {
-            Some((attempt, epoch)) => {
-                self.check_own_build(build, attempt, epoch)?;
-                self.set_meta_data(build, values)
-            }
-            None => {
-                self.set_meta_data(build, values)?;
-                self.audit(actor, "build.meta_data", &build.to_string(), &keys);
-                Ok(())
-            }
-        }
+        self.set_meta_data(build, values)?;
+        self.audit(actor, "build.meta_data", &build.to_string(), &keys);
+        Ok(())
     }
 
     fn known(&self, agents: &[AgentId]) -> Result<(), Rejected> {

@@ -118,6 +118,7 @@ impl Core {
         row.outcome = Some((*outcome).clone());
         row.log_complete = log_complete;
         row.finished_at = Some(wall);
+        row.calls.clear();
         self.judge(lease.job, &outcome);
         if let Some(agent) = self.agents.get_mut(&lease.agent) {
             agent.committed.insert(id, lease.epoch);

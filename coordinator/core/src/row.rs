@@ -18,7 +18,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use windlass_pipeline::graph::{BlockedState, Graph, Group, Node, Notify, Supersede};
 use windlass_protocol::job::{Epoch, Outcome, Resources, Source};
-use windlass_protocol::message::{NewArtifact, RefuseCode};
+use windlass_protocol::message::RefuseCode;
 use windlass_protocol::{
     AgentId, AnnotationId, ArtifactId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, ScheduleId, TokenId, Trust,
     WallMs,
@@ -364,10 +364,6 @@ pub struct JobRow {
     /// Builds that it made or is making, where it is a trigger, oldest first: a retry makes another one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggered: Vec<Triggered>,
-    /// What it has said of late ([`crate::speech`]), oldest first, by the calls of its command: at most
-    /// `CALLS_PER_JOB_MAX`.
-    #[serde(default)]
-    pub calls: Vec<String>,
     /// Where it was canceled with less grace than its own.
     #[serde(default)]
     pub cancel_grace_ms: Option<u64>,
@@ -455,6 +451,14 @@ pub struct AttemptRow {
     /// What it has uploaded.
     #[serde(default)]
     pub artifacts: ArtifactTally,
+    /// The right by which its agent was given it; [`Self::epoch`] is newer where the agent was believed lost and came back.
+    /// 0 where an earlier version did not note it.
+    #[serde(default)]
+    pub granted: Epoch,
+    /// The calls by which it was heard of late (`speech`), in hex, oldest first: at most `CALLS_PER_ATTEMPT_MAX`, and
+    /// none once it has ended.
+    #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
+    pub calls: VecDeque<String>,
 }
 
 /// What an attempt has uploaded, counted; the artifacts have rows of their own, which the core does not keep.
@@ -464,8 +468,6 @@ pub struct ArtifactTally {
     pub count: u32,
     /// Their bytes.
     pub bytes: u64,
-    /// The last requests that added some, in hex, oldest first: one that comes again adds nothing.
-    pub calls: VecDeque<String>,
 }
 
 /// An artifact: a file of a job that outlives it. Its bytes are a blob on the namespace's shelf.
@@ -885,19 +887,6 @@ pub struct Upload {
     pub graph: Graph,
     /// Steps after the job's own that have not started go first.
     pub replace: bool,
-}
-
-/// What a job has uploaded. The shell has seen the blobs, and keeps them until this is durable.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewArtifacts {
-    /// Which attempt uploads: it must hold a right.
-    pub attempt: AttemptId,
-    /// By which right.
-    pub epoch: Epoch,
-    /// Made for one request: the same again changes nothing.
-    pub call: [u8; 16],
-    /// Which.
-    pub artifacts: Vec<NewArtifact>,
 }
 
 /// A new token, and for a join token of a new pool the pool with it.

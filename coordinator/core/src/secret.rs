@@ -58,11 +58,11 @@ impl Core {
     /// What a job may have: its build is trusted, it runs on a trusted pool, and each secret is for its pipeline, branch
     /// and zone. All of them, or none.
     fn secrets_for(&self, attempt: AttemptId, epoch: Epoch, keys: &[String]) -> Result<Vec<SecretRow>, Rejected> {
-        let lease = self.leases.get(&attempt).ok_or(Rejected::NoLease(attempt))?;
-        let job = &self.jobs[&lease.job].row;
-        self.check_own_build(job.build, attempt, epoch)?;
-        let build = &self.builds[&job.build].row;
-        let agent = self.agents.get(&lease.agent).ok_or(Rejected::NoSuchAgent(lease.agent))?;
+        let job = self.held(attempt, Some(epoch))?;
+        self.check_goes_on(job)?;
+        let build = &self.builds[&self.jobs[&job].row.build].row;
+        let holder = self.leases[&attempt].agent;
+        let agent = self.agents.get(&holder).ok_or(Rejected::NoSuchAgent(holder))?;
         let pool = self.pools.get(&agent.row.pool);
         let pool = pool.filter(|pool| pool.trust == Trust::Trusted && build.namespace.trust() == Trust::Trusted);
         let zone = &pool.ok_or(SecretRefused::Untrusted)?.zone;

@@ -9,7 +9,7 @@ use windlass_protocol::{BuildId, CauseKind, Digest, JobId, limits};
 use crate::error::Rejected;
 use crate::load::{count_dependencies, dependents_of};
 use crate::offer::Common;
-use crate::row::{BuildEvent, EventRow, JobRefused, JobRow, JobState, Upload, Uploaded};
+use crate::row::{BuildEvent, EventRow, JobRow, JobState, Upload, Uploaded};
 use crate::served;
 use crate::state::{Core, Job};
 
@@ -47,11 +47,7 @@ impl Core {
     /// Takes an upload of a running job. The same upload again changes nothing.
     pub(crate) fn upload(&mut self, upload: Upload) -> Result<String, Rejected> {
         let attempt = upload.attempt;
-        let lease = self.leases.get(&attempt).ok_or(Rejected::NoLease(attempt))?;
-        if let Some(got) = upload.epoch.filter(|epoch| *epoch != lease.epoch) {
-            return Err(Rejected::StaleEpoch { attempt, held: lease.epoch, got });
-        }
-        let job = lease.job;
+        let job = self.held(attempt, upload.epoch)?;
         let row = &self.jobs[&job].row;
         let build = row.build;
         let digest = Digest::of(upload.definition.as_bytes());
@@ -60,9 +56,7 @@ impl Core {
         {
             return if known.digest == digest { Ok(String::new()) } else { Err(Rejected::IdempotencyMismatch) };
         }
-        if self.builds[&build].row.cancel_requested {
-            return Err(Rejected::Job { job, why: JobRefused::BuildCanceled });
-        }
+        self.check_goes_on(job)?;
         self.check_upload(build, &upload)?;
         let replaced = if upload.replace { self.steps_after(job) } else { BTreeSet::new() };
         let graph = self.grown(job, &replaced, upload.graph)?;

@@ -83,7 +83,7 @@ pub(crate) async fn set(
     caller.need(&[Scope::BuildsWrite])?;
     let (_, rows) = find(&ground, &caller, &id).await?;
     caller.need_trust_of(&rows.build)?;
-    let request = Request::SetMetaData { build: rows.build.id, by: None, values: body.value };
+    let request = Request::SetMetaData { build: rows.build.id, values: body.value };
     ground.fleet.desk.request(caller.actor(), request).await?;
     let (_, rows) = find(&ground, &caller, &rows.build.id.to_string()).await?;
     Ok(Json(rows.build.meta_data))

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{ArtifactRow, AttemptRow, BuildRows, JobRow, NewArtifacts};
+use windlass_coordinator_core::row::{ArtifactRow, AttemptRow, BuildRows, JobRow, Said};
 use windlass_coordinator_store::ArtifactFilter;
 use windlass_pipeline::glob::PathQuery;
 use windlass_protocol::host::now;
@@ -40,8 +39,7 @@ impl CoreJobDesk {
         let blobs: Vec<_> = artifacts.iter().map(|artifact| (artifact.digest, artifact.bytes)).collect();
         let (count, bytes) = (blobs.len() as u64, blobs.iter().map(|(_, bytes)| bytes).sum());
         let kept = self.shelves.keep(&build.namespace, Shelf::Artifacts, blobs).await?;
-        let new = NewArtifacts { attempt: attempt.id, epoch, call, artifacts };
-        let told = self.request(attempt, Request::AddArtifacts(Box::new(new))).await?;
+        let told = self.say(attempt, epoch, call, Said::AddArtifacts(artifacts)).await?;
         drop(kept);
         self.shelves.count_kept(count, bytes);
         Ok(told)

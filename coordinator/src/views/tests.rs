@@ -1,5 +1,6 @@
 //! Watchers and readers over a store in memory.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -108,7 +109,6 @@ fn job(state: JobState) -> Change {
         unblocked: None,
         uploads: Vec::new(),
         triggered: Vec::new(),
-        calls: Vec::new(),
         cancel_grace_ms: None,
         not_before: None,
         created_at: WallMs(1),
@@ -137,6 +137,8 @@ fn attempt(state: AttemptState) -> Change {
         cause: None,
         finished_at: None,
         artifacts: ArtifactTally::default(),
+        granted: Epoch(1),
+        calls: VecDeque::new(),
     }))
 }
 

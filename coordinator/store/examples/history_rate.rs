@@ -9,7 +9,7 @@
     reason = "a measurement reads the clock, prints, and fails by panicking"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,7 +85,6 @@ fn job(build: BuildId, id: JobId, index: u32, attempt: AttemptId) -> JobRow {
         unblocked: None,
         uploads: Vec::new(),
         triggered: Vec::new(),
-        calls: Vec::new(),
         cancel_grace_ms: None,
         not_before: None,
         created_at: WallMs(1),
@@ -114,6 +113,8 @@ fn attempt(build: BuildId, job: JobId, id: AttemptId, epoch: u64) -> AttemptRow 
         cause: None,
         finished_at: None,
         artifacts: ArtifactTally::default(),
+        granted: Epoch(epoch),
+        calls: VecDeque::new(),
     }
 }
 

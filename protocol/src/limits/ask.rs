@@ -14,9 +14,9 @@ pub const ANNOTATIONS_PER_BUILD_MAX: usize = 256;
 /// Texts of a build's annotations in all: they are read at once.
 pub const ANNOTATIONS_MAX_BYTES: usize = 8 << 20;
 
-/// Calls of a job that are remembered, so that one that comes again after a lost answer is done once. More than can come
-/// between, since an agent asks again within seconds, and all its jobs ask over the same connection.
-pub const CALLS_PER_JOB_MAX: usize = 256;
+/// Calls of an attempt that are remembered, so that one that comes again after a lost answer is done once: four for each
+/// command that a job may have open at once.
+pub const CALLS_PER_ATTEMPT_MAX: usize = 4 * JOB_CONNECTIONS_MAX;
 
 /// A label that a job gives to a step.
 pub const STEP_LABEL_MAX_BYTES: usize = 4 << 10;
@@ -56,10 +56,6 @@ pub const ARTIFACTS_PER_JOB_MAX_BYTES: u64 = 50 << 30;
 
 /// All artifacts of one build: no build alone fills an ordinary disk of a fleet.
 pub const ARTIFACTS_PER_BUILD_MAX_BYTES: u64 = 500 << 30;
-
-/// Requests to add artifacts that an attempt remembers by their numbers, so that one that comes again adds nothing: as many
-/// as an agent has open for a job at once.
-pub const ARTIFACT_CALLS_MAX: usize = JOB_CONNECTIONS_MAX;
 
 /// Artifacts in one answer to a job: with the longest paths and URLs they fit a frame.
 pub const ARTIFACTS_FOUND_MAX: usize = 100;

@@ -87,6 +87,8 @@ pub struct Oracle {
     canceled: BTreeSet<BuildId>,
     /// What attempts uploaded, by path.
     uploaded: BTreeSet<(AttemptId, String)>,
+    /// Every value that a build's meta-data had under the key by which jobs say something.
+    said: BTreeSet<(BuildId, String)>,
 }
 
 impl Oracle {
@@ -380,6 +382,7 @@ impl Oracle {
 
     fn commit_build(&mut self, row: &BuildRow, store: &Store) -> Verdict {
         self.commit_triggered(row, store)?;
+        self.commit_said(row, store)?;
         if row.cancel_requested {
             self.canceled.insert(row.id);
         } else {
@@ -394,6 +397,16 @@ impl Oracle {
             Some(twin) => Err(("I1", format!("builds {} and {} share number {}", twin.id, row.id, row.number))),
             None => Ok(()),
         }
+    }
+
+    /// I3: each value is said by one call, so that one which was replaced comes back only if a call is heard twice.
+    fn commit_said(&mut self, row: &BuildRow, store: &Store) -> Verdict {
+        let Some(value) = row.meta_data.get("said") else { return Ok(()) };
+        let before = store.rows.builds.get(&row.id).and_then(|row| row.meta_data.get("said"));
+        if before != Some(value) && !self.said.insert((row.id, value.clone())) {
+            return Err(("I3", format!("build {}: {value} was replaced, and is said again", row.id)));
+        }
+        Ok(())
     }
 
     /// I3: an attempt ends its job once.

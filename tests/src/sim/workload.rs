@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, JobRow, JobState, Joining, NewArtifacts, NewSchedule,
-    NewToken, PipelineChange, PoolRow, Said, Sealed, SecretName, SecretRequest, Speech, StepChange, Submit, TagPolicy,
+    Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, JobRow, JobState, Joining, NewSchedule, NewToken,
+    PipelineChange, PoolRow, Said, Sealed, SecretName, SecretRequest, Speech, StepChange, Submit, TagPolicy,
     TokenGrant, Upload,
 };
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
@@ -62,6 +62,8 @@ pub enum Asked {
     Again(Action),
     /// Nobody asks again; with the request, if its build's rows may be wanted.
     Once(Option<(BuildId, Option<JobId>)>),
+    /// Nobody asks again; the right by which it is asked was over before, for what was committed says so.
+    Stale,
 }
 
 /// A build that a client wants.
@@ -127,7 +129,7 @@ impl Workload {
         for (_, asked) in std::mem::take(&mut self.asked) {
             match asked {
                 Asked::Again(action) => self.lost.push(action),
-                Asked::Once(_) => {}
+                Asked::Once(_) | Asked::Stale => {}
             }
         }
     }
@@ -315,7 +317,8 @@ impl World {
             (Asked::Once(Some((build, job))), Err(Rejected::NotInMemory(_) | Rejected::JobNotInMemory(_))) => {
                 self.retry_with_rows(build, job);
             }
-            (Asked::Again(_) | Asked::Once(_), _) => {}
+            (Asked::Stale, Ok(_)) => self.violate("I3", format!("request {number} was believed by a right that is over")),
+            (Asked::Again(_) | Asked::Once(_) | Asked::Stale, _) => {}
         }
     }
 
@@ -399,7 +402,7 @@ impl World {
             (19, Some(build), _) => {
                 let value = if self.random.thousandth(300) { " " } else { "v" };
                 let values = [("key".to_owned(), value.to_owned())].into();
-                self.ask(Request::SetMetaData { build, by: None, values }, Asked::Once(None));
+                self.ask(Request::SetMetaData { build, values }, Asked::Once(None));
             }
             (21, ..) => self.register_something(),
             (20, ..) => {
@@ -413,32 +416,52 @@ impl World {
     /// Some job says something about its build; its right may have ended.
     fn say_something(&mut self) {
         let attempts: Vec<_> = self.store.rows.attempts.values().map(|row| (row.build, row.id, row.epoch)).collect();
-        let Some((build, attempt, epoch)) = self.random.pick(&attempts) else { return };
-        if self.random.thousandth(300) {
-            return self.note_an_artifact(attempt, epoch);
-        }
-        if self.random.thousandth(300) {
-            let values = [("said".to_owned(), "v".to_owned())].into();
-            self.ask(Request::SetMetaData { build, by: Some((attempt, epoch)), values }, Asked::Once(None));
-            return;
+        let Some((build, attempt, mut epoch)) = self.random.pick(&attempts) else { return };
+        if self.random.thousandth(100) {
+            epoch = Epoch(epoch.0 - 1);
         }
         let number = self.random.below(1 << 40);
-        let what = self.said(build, number);
-        let speech = Speech { attempt, epoch, call: format!("call-{number}"), what };
-        if self.random.thousandth(400) {
-            self.ask(Request::Speak(Box::new(speech.clone())), Asked::Once(None));
-        }
-        let gone = match &speech.what {
+        let what = match self.random.below(20) {
+            0..=4 => Said::AddArtifacts(vec![self.an_artifact()]),
+            5..=9 => Said::SetMetaData([("said".to_owned(), number.to_string())].into()),
+            10 if self.random.thousandth(300) => Said::CancelBuild,
+            10 | 11 => {
+                let jobs = self.store.rows.jobs.values().filter(|job| job.build == build).map(|job| job.id);
+                let jobs: Vec<JobId> = jobs.collect();
+                let grace_ms = self.random.thousandth(300).then_some(1_000);
+                Said::CancelJobs { jobs: self.random.pick(&jobs).into_iter().collect(), grace_ms }
+            }
+            _ => self.said(build, number),
+        };
+        let speech = Speech { attempt, epoch, call: self.sixteen(), what };
+        let again = self.random.thousandth(400).then(|| speech.clone());
+        let after = match &speech.what {
             Said::Annotate(note) if self.random.thousandth(200) => {
                 Some(Said::RemoveAnnotation { context: note.context.clone(), own: note.own })
             }
+            // What is said again comes after what was set meanwhile.
+            Said::SetMetaData(_) if again.is_some() => {
+                Some(Said::SetMetaData([("said".to_owned(), format!("{number} meanwhile"))].into()))
+            }
             _ => None,
         };
-        self.ask(Request::Speak(Box::new(speech)), Asked::Once(None));
-        if let Some(what) = gone {
-            let call = format!("call-{}", self.random.below(1 << 40));
-            self.ask(Request::Speak(Box::new(Speech { attempt, epoch, call, what })), Asked::Once(None));
+        self.speak(speech);
+        if let Some(what) = after {
+            let call = self.sixteen();
+            self.speak(Speech { attempt, epoch, call, what });
         }
+        if let Some(speech) = again {
+            self.speak(speech);
+        }
+    }
+
+    /// Says it. Where it is committed that the attempt has ended, or has a newer right, nobody may believe it.
+    fn speak(&mut self, speech: Speech) {
+        let row = self.store.rows.attempts.get(&speech.attempt);
+        let stale = row.is_none_or(|row| row.state.is_final() || row.epoch > speech.epoch);
+        // A lost attempt may be adopted in a commit that is on its way, by a newer right than the one that is said.
+        let asked = if stale { Asked::Stale } else { Asked::Once(None) };
+        self.ask(Request::Speak(Box::new(speech)), asked);
     }
 
     /// What a job says: texts have a mark of their own, by which the judge counts them.
@@ -527,22 +550,17 @@ impl World {
         }
     }
 
-    /// Some job has uploaded a file; now and then its request comes twice.
-    fn note_an_artifact(&mut self, attempt: AttemptId, epoch: Epoch) {
-        let call = self.sixteen();
-        let artifact = NewArtifact {
-            path: Digest::of(&call).to_hex(),
+    /// A file that some job has uploaded, by a name of its own.
+    fn an_artifact(&mut self) -> NewArtifact {
+        let name = Digest::of(&self.sixteen());
+        NewArtifact {
+            path: name.to_hex(),
             bytes: self.random.below(1 << 20),
-            digest: Digest::of(&call),
+            digest: name,
             sha1: [1; 20],
             sha256: [2; 32],
             content_type: "text/plain".to_owned(),
-        };
-        let new = NewArtifacts { attempt, epoch, call, artifacts: vec![artifact] };
-        if self.random.thousandth(400) {
-            self.ask(Request::AddArtifacts(Box::new(new.clone())), Asked::Once(None));
         }
-        self.ask(Request::AddArtifacts(Box::new(new)), Asked::Once(None));
     }
 
     fn meddle_with_tokens(&mut self) {

@@ -5,6 +5,7 @@ mod download;
 mod query;
 
 use ring::digest;
+use windlass_protocol::call::part;
 use windlass_protocol::limits::{ARTIFACT_MAX_BYTES, ARTIFACTS_PER_ASK_MAX};
 use windlass_protocol::message::{AskRefused, Asked, NewArtifact, Told};
 use windlass_protocol::{Digest, Shelf};
@@ -110,7 +111,7 @@ async fn upload_batch(call: &mut Call<'_>, number: u64, batch: &[Chosen]) -> Res
             return Ok(failed);
         }
         let artifacts = hashed.iter().map(|file| file.artifact.clone()).collect();
-        match call.ask_as(numbered(call.hands.call, number), Asked::AddArtifacts { artifacts }, &[]).await? {
+        match call.ask_as(part(call.hands.call, number), Asked::AddArtifacts { artifacts }, &[]).await? {
             Told::Done => break,
             Told::Refused { code: AskRefused::NotFound, .. } if again => {}
             other => return Err(untold("failed to upload artifacts", other)),
@@ -121,14 +122,6 @@ async fn upload_batch(call: &mut Call<'_>, number: u64, batch: &[Chosen]) -> Res
         call.note("notice", &format!("Successfully uploaded artifact {path:?} ({bytes} bytes)")).await?;
     }
     Ok(failed)
-}
-
-/// The number of one of a call's requests: the same again for the same call.
-fn numbered(call: [u8; 16], number: u64) -> [u8; 16] {
-    let hash = blake3::Hasher::new().update(&call).update(&number.to_le_bytes()).finalize();
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&hash.as_bytes()[..16]);
-    bytes
 }
 
 /// Says that a file failed. Where the command's program is gone, nobody would hear of it.

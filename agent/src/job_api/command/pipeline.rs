@@ -9,6 +9,7 @@ use windlass_pipeline::render::Interpolation;
 use windlass_pipeline::secret::{Check, PATTERNS};
 use windlass_pipeline::yaml::{Kind, Node};
 use windlass_pipeline::{Diagnostic, Severity};
+use windlass_protocol::call::part;
 use windlass_protocol::limits::{PIPELINE_MAX_BYTES, SECRET_MIN_BYTES};
 use windlass_protocol::message::{Asked, Told};
 
@@ -30,7 +31,7 @@ struct Upload {
     /// Shown in place of being uploaded.
     dry: Option<Format>,
     /// Documents so far.
-    count: usize,
+    count: u64,
     /// Files that have changed; asked for once, by the first step that waits for some.
     changed: Option<Option<Vec<String>>>,
 }
@@ -226,10 +227,7 @@ impl Upload {
             return Err(fatal(format!("pipeline {file:?} has {bytes} bytes; {PIPELINE_MAX_BYTES} are the most")));
         }
         // Each document is an upload of its own; a call that is made again makes the same ones.
-        let mut number = call.hands.call;
-        for (byte, of) in number.iter_mut().rev().zip((self.count - 1).to_le_bytes()) {
-            *byte ^= of;
-        }
+        let number = part(call.hands.call, self.count - 1);
         // A later document does not take the place of those before it.
         let replace = call.line.is_on("replace") && self.count == 1;
         let what = Asked::UploadPipeline { replace, file: file.to_owned() };

@@ -1,8 +1,11 @@
 //! What jobs say to their own builds, and what is kept of it: annotations, and changes of steps.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use windlass_pipeline::graph::Notify;
 use windlass_protocol::job::Epoch;
+use windlass_protocol::message::NewArtifact;
 use windlass_protocol::{AnnotationId, AttemptId, JobId, WallMs};
 
 /// Words about a build, for people (reference 19.3). Its text is a row of its own, which the core never reads.
@@ -51,8 +54,8 @@ pub struct Speech {
     pub attempt: AttemptId,
     /// By which right.
     pub epoch: Epoch,
-    /// Of its command, made anew for each.
-    pub call: String,
+    /// Of its command, made anew for each ([`windlass_protocol::call`]).
+    pub call: [u8; 16],
     /// What.
     pub what: Said,
 }
@@ -81,6 +84,35 @@ pub enum Said {
         /// What.
         change: StepChange,
     },
+    /// Set some of the build's meta-data, all or none; what is there under the same keys is replaced. Neither keys nor
+    /// values may be blank (reference 19.2).
+    SetMetaData(BTreeMap<String, String>),
+    /// Note what the job has uploaded, all or none. The shell has seen the blobs, and keeps them until this is durable.
+    AddArtifacts(Vec<NewArtifact>),
+    /// Cancel the build; one that is being canceled is.
+    CancelBuild,
+    /// Cancel those of the build's jobs that have not ended.
+    CancelJobs {
+        /// Which.
+        jobs: Vec<JobId>,
+        /// Between the polite signal and the kill, where that is to be less than the jobs' own.
+        grace_ms: Option<u64>,
+    },
+}
+
+impl Said {
+    /// Whether it is heard of a build that was canceled: what a job uploads in its grace time is often what says why
+    /// (reference 18.8), and what is to end may end sooner.
+    pub(crate) const fn outlasts_cancel(&self) -> bool {
+        match self {
+            Self::AddArtifacts(_) | Self::CancelBuild | Self::CancelJobs { .. } => true,
+            Self::Annotate(_)
+            | Self::RemoveAnnotation { .. }
+            | Self::TakeToken { .. }
+            | Self::UpdateStep { .. }
+            | Self::SetMetaData(_) => false,
+        }
+    }
 }
 
 /// What to write.

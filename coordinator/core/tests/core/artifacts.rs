@@ -1,7 +1,7 @@
 //! Artifacts: noted once by whoever holds the right, within limits, also in the grace time of a build that was canceled.
 
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::NewArtifacts;
+use windlass_coordinator_core::row::{Said, Speech};
 use windlass_coordinator_core::{Rejected, Reply};
 use windlass_pipeline::compile;
 use windlass_protocol::job::{Epoch, Phase};
@@ -22,7 +22,8 @@ fn file(path: &str, bytes: u64) -> NewArtifact {
 }
 
 fn add((attempt, epoch): (AttemptId, Epoch), call: u8, artifacts: Vec<NewArtifact>) -> Request {
-    Request::AddArtifacts(Box::new(NewArtifacts { attempt, epoch, call: [call; 16], artifacts }))
+    let what = Said::AddArtifacts(artifacts);
+    Request::Speak(Box::new(Speech { attempt, epoch, call: [call; 16], what }))
 }
 
 fn begun(shell: &mut Shell) -> (BuildId, AgentId, (AttemptId, Epoch)) {

@@ -31,7 +31,8 @@ fn begun(text: &str) -> (Shell, BuildId, AgentId, (AttemptId, Epoch)) {
 }
 
 fn said(shell: &mut Shell, by: (AttemptId, Epoch), call: &str, what: Said) -> Result<Reply, Rejected> {
-    let speech = Speech { attempt: by.0, epoch: by.1, call: call.to_owned(), what };
+    let call = windlass_protocol::call::derived([0; 16], call.as_bytes());
+    let speech = Speech { attempt: by.0, epoch: by.1, call, what };
     shell.request(Request::Speak(Box::new(speech)))
 }
 
@@ -116,13 +117,71 @@ fn a_call_that_comes_again_is_heard_once_even_after_a_restart_and_other_calls() 
     annotate(&mut shell, by, "first", added("default", "x")).unwrap();
     shell.restart();
     shell.hello(agent, 1, vec![held(by, Phase::Running)]);
-    for number in 0..limits::CALLS_PER_JOB_MAX - 1 {
+    for number in 0..limits::CALLS_PER_ATTEMPT_MAX - 1 {
         annotate(&mut shell, by, &format!("call-{number}"), added("default", ".")).unwrap();
     }
     assert_eq!(annotate(&mut shell, by, "first", added("default", "x")), Ok(Reply::Done));
     let text = &notes(&shell, build)[0].3;
     assert_eq!(text.matches('x').count(), 1);
-    assert_eq!(shell.job(build, 0).calls.len(), limits::CALLS_PER_JOB_MAX, "what is remembered is bounded");
+    assert_eq!(shell.rows.attempts[&by.0].calls.len(), limits::CALLS_PER_ATTEMPT_MAX, "what is remembered is bounded");
+    shell.run(agent, by, 0);
+    let attempts = shell.attempts(shell.job_id(build, 0));
+    assert_eq!(attempts[0].calls.len(), 0, "what has ended says nothing again");
+}
+
+#[test]
+fn a_call_of_an_attempt_that_was_believed_lost_is_heard_once_when_it_comes_back_by_its_new_right() {
+    let text = "steps:\n  - command: a\n    retry: { automatic: [{ cause: agent_lost, limit: 2 }] }\n";
+    let (mut shell, build, agent, by) = begun(text);
+    annotate(&mut shell, by, "first", added("default", "x")).unwrap();
+    shell.pass(LEASE_MS + 1);
+    assert_eq!(shell.states(build), [Scheduled], "its agent is lost");
+    assert!(matches!(annotate(&mut shell, by, "second", added("default", "y")), Err(Rejected::NoLease(_))));
+    shell.hello(agent, 1, vec![held(by, Phase::Running)]);
+    let row = shell.rows.attempts[&by.0].clone();
+    assert!(row.granted == by.1 && row.epoch > by.1, "it goes on by a newer right: {row:?}");
+    let now = (by.0, row.epoch);
+    assert!(matches!(annotate(&mut shell, by, "second", added("default", "y")), Err(Rejected::StaleEpoch { .. })));
+    for call in ["first", "second", "second"] {
+        annotate(&mut shell, now, call, added("default", "y")).unwrap();
+    }
+    assert_eq!(notes(&shell, build)[0].3, "xy");
+}
+
+#[test]
+fn a_job_cancels_by_its_right_alone_and_once() {
+    let text = "steps:\n  - { command: a, key: a }\n  - { command: b, key: b }\n  - { command: c, key: c }\n";
+    let (mut shell, build, agent, by) = begun(text);
+    let other = shell.submit(compiled(ONE));
+    let ids = |shell: &Shell, build, indexes: &[usize]| -> Vec<JobId> {
+        indexes.iter().map(|index| shell.job_id(build, *index)).collect()
+    };
+    let cancel = |jobs| Said::CancelJobs { jobs, grace_ms: None };
+    let stale = (by.0, Epoch(by.1.0 + 1));
+    for what in [Said::CancelBuild, cancel(ids(&shell, build, &[1]))] {
+        let refused = said(&mut shell, stale, "stale", what);
+        assert!(matches!(refused, Err(Rejected::StaleEpoch { .. })), "{refused:?}");
+    }
+    let mixed = [ids(&shell, build, &[1]), ids(&shell, other, &[0])].concat();
+    let refused = said(&mut shell, by, "stranger", cancel(mixed));
+    assert!(matches!(refused, Err(Rejected::JobNotInMemory(_))), "{refused:?}");
+    assert_eq!(shell.states(build), [Assigned, Scheduled, Scheduled], "nothing that is refused has changed anything");
+    let one = cancel(ids(&shell, build, &[1]));
+    said(&mut shell, by, "one", one.clone()).unwrap();
+    assert_eq!(shell.states(build), [Assigned, JobState::Canceled, Scheduled]);
+    // Somebody runs it again meanwhile: the call that comes again must not cancel that.
+    let job = shell.job_id(build, 1);
+    shell.request(Request::RetryJob { job, rows: None }).unwrap();
+    said(&mut shell, by, "one", one).unwrap();
+    assert_eq!(shell.states(build), [Assigned, Scheduled, Scheduled]);
+    said(&mut shell, by, "all", Said::CancelBuild).unwrap();
+    assert_eq!(said(&mut shell, by, "all", Said::CancelBuild), Ok(Reply::Done), "the same call has the same answer");
+    assert_eq!(shell.states(build), [Canceling, JobState::Canceled, JobState::Canceled]);
+    assert_eq!(shell.audits.iter().filter(|action| *action == "build.cancel").count(), 1);
+    assert!(matches!(annotate(&mut shell, by, "late", words("default", "x")), Err(Rejected::Job { .. })));
+    shell.run(agent, by, 1);
+    let late = said(&mut shell, by, "all", Said::CancelBuild);
+    assert!(matches!(late, Err(Rejected::NoLease(_))), "{late:?}");
 }
 
 #[test]

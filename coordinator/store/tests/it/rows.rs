@@ -1,5 +1,6 @@
 //! Rows as the core makes them, small.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use windlass_coordinator_core::row::{
@@ -158,7 +159,6 @@ pub(crate) fn job(n: u64, build: u64, index: u32, attempts: &[u64]) -> JobRow {
         unblocked: None,
         uploads: Vec::new(),
         triggered: Vec::new(),
-        calls: Vec::new(),
         cancel_grace_ms: None,
         not_before: None,
         created_at: WallMs(n),
@@ -187,6 +187,8 @@ pub(crate) fn attempt(n: u64, job: u64, build: u64, state: AttemptState) -> Atte
         cause: None,
         finished_at: None,
         artifacts: ArtifactTally::default(),
+        granted: Epoch(n),
+        calls: VecDeque::new(),
     }
 }
 
