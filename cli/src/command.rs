@@ -7,6 +7,7 @@ mod build;
 mod config;
 mod coordinator;
 mod logs;
+mod notifications;
 mod pipeline;
 mod reach;
 mod run;
