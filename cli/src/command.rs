@@ -8,6 +8,7 @@ mod config;
 mod coordinator;
 mod list;
 mod logs;
+mod notifications;
 mod pipeline;
 mod reach;
 mod run;

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use windlass_coordinator::clock::SystemClock;
-use windlass_coordinator::desk::{Desk, DeskHandle, Fleet, Logs, NoMeter, Orders, Ports, channel, core_maker};
+use windlass_coordinator::desk::{
+    Desk, DeskHandle, Fleet, Logs, NoDeliveries, NoMeter, Orders, Ports, channel, core_maker,
+};
 use windlass_coordinator::views::Views;
 use windlass_coordinator::writer::Writer;
 use windlass_coordinator_core::input::ConnId;
@@ -58,7 +60,8 @@ async fn through_the_desk(dir: &Path) -> Outcome<()> {
     let nobody = Arc::new(Nobody);
     let (fleet, logs, orders) = (nobody.clone(), nobody.clone(), nobody);
     let (clock, meter) = (Arc::new(SystemClock), Arc::new(NoMeter));
-    let ports = Ports { clock, fleet, logs, orders, views: Views::default(), meter };
+    let deliveries = Arc::new(NoDeliveries);
+    let ports = Ports { clock, fleet, logs, orders, deliveries, views: Views::default(), meter };
     let running = tokio::spawn(Desk::new(inbox, writer, loaded, core_maker(Policy::default())?, ports).run());
     for (clients, requests) in [(1_u64, 2_000_u64), (64, 100)] {
         let begun = Instant::now();

@@ -13,6 +13,7 @@
 //! | `upload` | steps that a running job adds |
 //! | `build`, `job` | showing, listing, cancelling, running again |
 //! | `event`, `log` | live streams of builds and logs |
+//! | `notification` | what others were told of a build |
 //! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
 //! | `artifact` | files of jobs |
 //! | `secret` | what jobs may know and nobody may see |
@@ -38,6 +39,7 @@ mod job;
 mod log;
 mod meta_data;
 pub mod metric;
+mod notification;
 mod oidc;
 mod openapi;
 mod pipeline;
@@ -57,6 +59,7 @@ use tokio::sync::Semaphore;
 use windlass_protocol::limits::HTTP_UPLOADS_MAX;
 
 use self::metric::Metrics;
+pub(crate) use self::shape::time;
 use crate::definitions::Definitions;
 use crate::fleet::{self, Switchboard};
 use crate::last_use::LastUse;
@@ -120,6 +123,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/builds/{id}/rebuild", post(submit::rebuild))
         .route("/builds/{id}/events", get(event::stream))
         .route("/builds/{id}/annotations", get(annotation::list))
+        .route("/builds/{id}/notifications", get(notification::list))
         .route("/builds/{id}/artifacts", get(artifact::list))
         .route("/artifacts/{id}", get(artifact::read))
         .route("/artifacts/{id}/info", get(artifact::show))

@@ -1,5 +1,7 @@
 //! What an operator says of a coordinator: flags over environment over file, resolved by the binary into a [`Config`].
 
+mod notify;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -8,6 +10,7 @@ use windlass_coordinator_core::policy::Policy;
 use windlass_git::Protocols;
 use windlass_protocol::limits::RETENTION_MS;
 
+pub use self::notify::{Allowed, BadSetting, GithubConfig, GithubFile, NotifyConfig, NotifyFile};
 use crate::authority::Lives;
 use crate::vault::KeySources;
 
@@ -53,6 +56,9 @@ pub struct ConfigFile {
     pub git_protocols: Option<Vec<String>>,
     /// Read pipelines from repositories that no pipeline is registered for.
     pub git_unregistered: Option<bool>,
+    /// Notifications.
+    #[serde(default)]
+    pub notify: NotifyFile,
 }
 
 /// How HTTP is served.
@@ -92,6 +98,8 @@ pub struct Config {
     pub git: GitConfig,
     /// Where the key of the secrets comes from.
     pub secrets: KeySources,
+    /// What notifications are sent with.
+    pub notify: NotifyConfig,
 }
 
 /// How pipelines are read from repositories.
@@ -119,6 +127,7 @@ impl Config {
             policy: Policy::default(),
             git: GitConfig::default(),
             secrets: KeySources::default(),
+            notify: NotifyConfig::default(),
         }
     }
 

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use windlass_coordinator_core::effect::{Effect, Reply};
 use windlass_coordinator_core::input::{ConnId, Input, ReplyTo, Request};
 use windlass_coordinator_core::order::Order;
-use windlass_coordinator_core::row::Rows;
+use windlass_coordinator_core::row::{NotificationRow, Rows};
 use windlass_coordinator_core::{Core, Policy, Rejected};
 use windlass_coordinator_store::{Expired, Fault, Retention, Space};
 use windlass_protocol::job::Epoch;
@@ -75,6 +75,12 @@ pub trait Orders: Debug + Send + Sync {
     fn obtain(&self, order: Order);
 }
 
+/// Notifications that are due. No call may block.
+pub trait Deliveries: Debug + Send + Sync {
+    /// Sends one, once; the answer is [`Input::Delivered`].
+    fn deliver(&self, row: NotificationRow);
+}
+
 /// What the desk works with.
 #[derive(Debug, Clone)]
 pub struct Ports {
@@ -86,6 +92,8 @@ pub struct Ports {
     pub logs: Arc<dyn Logs>,
     /// Builds that the core orders.
     pub orders: Arc<dyn Orders>,
+    /// Notifications that are due.
+    pub deliveries: Arc<dyn Deliveries>,
     /// What clients see.
     pub views: Views,
     /// Is told of every commit, for metrics.
@@ -113,6 +121,14 @@ impl Meter for NoMeter {
     fn commit_failed(&self, _fault: &Fault) {}
     fn space(&self, _space: Space) {}
     fn dispatched(&self, _waited: Duration) {}
+}
+
+/// Sends nothing: what is due waits.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoDeliveries;
+
+impl Deliveries for NoDeliveries {
+    fn deliver(&self, _row: NotificationRow) {}
 }
 
 /// How the desk ended.
@@ -345,7 +361,11 @@ impl<C: Decide, M: FnMut(Now, Rows) -> C> Desk<C, M> {
     fn serve_agent(&mut self, input: Input) {
         let whom = match &input {
             Input::AgentHello { agent, conn, .. } | Input::Agent { agent, conn, .. } => Some((*agent, *conn)),
-            Input::AgentGone { .. } | Input::LogSettled { .. } | Input::Obtained { .. } | Input::Request { .. } => None,
+            Input::AgentGone { .. }
+            | Input::LogSettled { .. }
+            | Input::Obtained { .. }
+            | Input::Delivered { .. }
+            | Input::Request { .. } => None,
         };
         let input = self.while_there_is_room(input);
         let Some(core) = &mut self.core else {
@@ -428,6 +448,7 @@ impl<C: Decide, M: FnMut(Now, Rows) -> C> Desk<C, M> {
                 self.ports.logs.settle(attempt, epoch, bytes, digest);
             }
             Effect::Obtain(order) => self.ports.orders.obtain(*order),
+            Effect::Deliver(row) => self.ports.deliveries.deliver(*row),
             Effect::FenceLog { attempt, epoch, sealed } => self.ports.logs.fence(attempt, epoch, sealed),
             Effect::Dispatched { runnable_at } => {
                 let waited_ms = self.ports.clock.now().wall.0.saturating_sub(runnable_at.0);

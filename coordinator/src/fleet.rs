@@ -287,6 +287,7 @@ const fn unwelcome(rejected: &Rejected) -> Option<RefuseCode> {
         | Rejected::NumberTaken { .. }
         | Rejected::IdTaken(_)
         | Rejected::NoOrder(_)
+        | Rejected::NotUnderWay(_)
         | Rejected::Graph(_)
         | Rejected::PipelineExists(_)
         | Rejected::NoSuchPipeline(_)

@@ -74,6 +74,7 @@ impl From<DeskError> for No {
                 Rejected::NotInMemory(_)
                 | Rejected::JobNotInMemory(_)
                 | Rejected::NoOrder(_)
+                | Rejected::NotUnderWay(_)
                 | Rejected::Secret(SecretRefused::NoSuchSecret(_) | SecretRefused::NotForJob { .. }) => {
                     AskRefused::NotFound
                 }

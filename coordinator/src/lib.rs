@@ -15,6 +15,7 @@
 //! | [`vault`] | the key of the secrets, and what it seals |
 //! | `facts` | what a pipeline is compiled with |
 //! | [`orders`] | what builds run that jobs make |
+//! | [`courier`] | sending notifications |
 //! | `last_use` | when tokens were last used |
 //! | [`shelf`] | what jobs keep, and letting go of what nobody names |
 //! | `retention` | deleting what is past its time |
@@ -26,6 +27,7 @@ mod certificates;
 pub mod clock;
 mod compiling;
 pub mod config;
+pub mod courier;
 pub mod definitions;
 pub mod desk;
 mod facts;

@@ -1,5 +1,5 @@
 //! Deletes what is past its retention, a bounded piece at a time: builds, their logs, idempotency keys, rows of agents that
-//! are gone, tokens that can do nothing more, the audit trail.
+//! are gone, tokens that can do nothing more, the audit trail, notifications that are over.
 
 use std::time::Duration;
 
@@ -9,7 +9,9 @@ use windlass_coordinator_core::row::{Actor, ActorKind};
 use windlass_coordinator_store::{Expired, Retention};
 use windlass_protocol::WallMs;
 use windlass_protocol::host::now;
-use windlass_protocol::limits::{AUDIT_MS, GONE_AGENTS_MS, IDEMPOTENCY_MS, PAST_TOKENS_MS, RETENTION_EVERY_MS};
+use windlass_protocol::limits::{
+    AUDIT_MS, GONE_AGENTS_MS, IDEMPOTENCY_MS, NOTIFICATIONS_MS, PAST_TOKENS_MS, RETENTION_EVERY_MS,
+};
 
 use crate::fleet::Ground;
 
@@ -24,6 +26,7 @@ fn retention(at: WallMs, builds_ms: u64) -> Retention {
         agents_before: before(GONE_AGENTS_MS),
         audit_before: before(AUDIT_MS),
         artifacts_at: at,
+        notifications_before: before(NOTIFICATIONS_MS),
         max_builds: BUILDS_AT_ONCE,
     }
 }
@@ -55,8 +58,15 @@ async fn expire(ground: Ground, retention_ms: u64, mut stop: watch::Receiver<boo
             continue;
         }
         while let Ok(expired) = ground.desk.expire(retention).await {
-            let Expired { agents, audit_lines, artifacts, .. } = expired;
-            tracing::info!(builds = expired.builds.len(), agents, audit_lines, artifacts, "rows_expired");
+            let Expired { agents, audit_lines, artifacts, notifications, .. } = expired;
+            tracing::info!(
+                builds = expired.builds.len(),
+                agents,
+                audit_lines,
+                artifacts,
+                notifications,
+                "rows_expired"
+            );
             if let Err(error) = ground.logs.delete(expired.attempts).await {
                 tracing::error!(%error, "logs_not_deleted");
             }
@@ -78,6 +88,7 @@ mod tests {
         assert_eq!((retention.builds_before, retention.audit_before), (WallMs(AUDIT_MS - 2), WallMs(5)));
         assert_eq!(retention.agents_before, WallMs(AUDIT_MS + 5 - GONE_AGENTS_MS));
         assert_eq!(retention.artifacts_at, at, "artifacts say themselves when their time is over");
+        assert_eq!(retention.notifications_before, WallMs(AUDIT_MS + 5 - NOTIFICATIONS_MS));
         assert_eq!(retention.idempotency_before, WallMs(AUDIT_MS + 5 - IDEMPOTENCY_MS));
         let (idempotency_before, tokens_before) = (retention.idempotency_before, WallMs(AUDIT_MS + 5 - PAST_TOKENS_MS));
         assert_eq!(forgotten(at), Request::Retain { idempotency_before, tokens_before });

@@ -31,6 +31,7 @@ use crate::authority::{Authority, AuthorityError};
 use crate::certificates::{self, Files};
 use crate::clock::SystemClock;
 use crate::config::{Config, Http};
+use crate::courier::{self, Courier, KeyError};
 use crate::definitions::{self, Definitions};
 use crate::desk::{self, Desk, DeskEnd, DeskError, DeskHandle, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
@@ -102,6 +103,9 @@ pub enum StartError {
     /// The secrets' key.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// The key that signs webhooks.
+    #[error(transparent)]
+    Notify(#[from] KeyError),
     /// The secrets could not be sealed under the new key; the old one still opens them.
     #[error("the secrets could not be sealed under the new key")]
     Reseal(#[source] DeskError),
@@ -137,12 +141,19 @@ pub struct Coordinator {
 }
 
 /// What the desk acts upon.
-fn ports(board: &Switchboard, logs: Logbook, orders: Filler, views: &Views, metrics: &Metrics) -> Ports {
+fn ports(
+    board: &Switchboard,
+    logs: Logbook,
+    (orders, courier): (Filler, Courier),
+    views: &Views,
+    metrics: &Metrics,
+) -> Ports {
     Ports {
         clock: Arc::new(SystemClock),
         fleet: Arc::new(board.clone()),
         logs: Arc::new(logs),
         orders: Arc::new(orders),
+        deliveries: Arc::new(courier),
         views: views.clone(),
         meter: Arc::new(metrics.clone()),
     }
@@ -168,7 +179,8 @@ impl Coordinator {
         let (definitions, unregistered) = (definitions(&config)?, config.git.unregistered);
         let orders = Filler::new(desk.clone(), reader.clone(), definitions.clone());
         let logbook = Logbook::new(opened.kept.logs.clone(), desk.clone());
-        let ports = ports(&board, logbook, orders, &views, &metrics);
+        let courier = Courier::new(desk.clone(), opened.sender);
+        let ports = ports(&board, logbook, (orders, courier), &views, &metrics);
         let (tls, files) = tls(&config, &opened.kept.authority).await?;
         let reload = Arc::new(Notify::new());
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
@@ -316,6 +328,7 @@ struct Opened {
     history: sqlite::SqliteHistory,
     left_open: LeftOpen,
     resealed: Vec<(SecretName, Sealed, Sealed)>,
+    sender: Arc<courier::Sender>,
     kept: Kept,
 }
 
@@ -342,6 +355,7 @@ impl Opened {
         let secrets = loaded.rows.secrets.values();
         let vault = Vault::open(&config.data, &config.secrets, secrets.clone())?;
         let resealed = vault.reseal(secrets)?;
+        let sender = Arc::new(courier::Sender::open(&config.data, &config.notify, &url)?);
         let vfs = Arc::new(RealFs);
         let logs =
             LogStore::open(vfs.clone(), &config.data.join("logs"), LogOptions::default()).map_err(StartError::Logs)?;
@@ -351,7 +365,7 @@ impl Opened {
         let authority = Arc::new(Authority::open(&config.data, &names, &addresses, config.lives)?);
         let issuer = Arc::new(Issuer::open(&config.data, url)?);
         let kept = Kept { logs, store, authority, vault: Arc::new(vault), issuer };
-        Ok(Self { writer, loaded, history, left_open, resealed, kept })
+        Ok(Self { writer, loaded, history, left_open, resealed, sender, kept })
     }
 }
 

@@ -272,6 +272,7 @@ impl State {
             | Change::Idempotency(_)
             | Change::Audit(_)
             | Change::Artifact(_)
+            | Change::Notification(_)
             | Change::Definition { .. } => {}
         }
     }

@@ -94,6 +94,31 @@ pub fn decide(expression: &str, entry: EntryPoint, context: &Context) -> Result<
     }
 }
 
+/// The conditions of one event's notifications: they share what they look at, and what their matches may cost together.
+#[derive(Debug)]
+pub struct Notices {
+    context: Context,
+    environment: Environment,
+    effort: Effort,
+}
+
+impl Notices {
+    /// Of an event of which this is known.
+    #[must_use]
+    pub fn new(context: Context) -> Self {
+        let environment = context.environment();
+        Self { context, environment, effort: Effort::for_matches(MATCHES_MAX) }
+    }
+
+    /// Whether a condition holds; one that cannot be decided, or not within what is left, does not.
+    #[must_use]
+    pub fn holds(&self, expression: &str, entry: EntryPoint) -> bool {
+        let condition = validate(expression, entry);
+        let decided = condition.and_then(|it| it.evaluate_within(&self.context, &self.environment, &self.effort));
+        decided.unwrap_or(false)
+    }
+}
+
 impl Condition {
     /// Whether it holds.
     ///

@@ -111,6 +111,10 @@ typed_id!(
     AnnotationId
 );
 typed_id!(
+    /// A notification: one message to one receiver.
+    NotificationId
+);
+typed_id!(
     /// A join token or an API token (its public part).
     TokenId
 );
@@ -207,6 +211,11 @@ impl IdSource {
     /// The next annotation's id.
     pub fn annotation(&mut self, at: WallMs) -> AnnotationId {
         AnnotationId(self.next_bytes(at))
+    }
+
+    /// The next notification's id.
+    pub fn notification(&mut self, at: WallMs) -> NotificationId {
+        NotificationId(self.next_bytes(at))
     }
 
     /// The next token's public id.

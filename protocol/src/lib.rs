@@ -44,7 +44,10 @@ pub mod version;
 
 pub use cause::{Cause, CauseKind};
 pub use digest::Digest;
-pub use id::{AgentId, AnnotationId, ArtifactId, AttemptId, BuildId, IdSource, JobId, PipelineId, ScheduleId, TokenId};
+pub use id::{
+    AgentId, AnnotationId, ArtifactId, AttemptId, BuildId, IdSource, JobId, NotificationId, PipelineId, ScheduleId,
+    TokenId,
+};
 pub use namespace::{Namespace, Shelf, Trust};
 pub use secret::Secret;
 pub use time::{Instant64, Now, WallMs};

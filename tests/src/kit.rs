@@ -12,6 +12,7 @@
 //! | [`exposition`] | metrics, read strictly |
 //! | [`fleet`] | a coordinator and agents of one pool |
 //! | [`net`] | networks of a test's own |
+//! | [`receiver`] | an HTTP server that keeps what it is sent |
 //! | [`git`] | a git server that asks for a password |
 //! | [`pipeline`] | pipelines as values |
 //! | [`registry`] | a registry of images |
@@ -33,6 +34,7 @@ pub mod git;
 pub mod net;
 pub mod pipeline;
 pub mod process;
+pub mod receiver;
 pub mod registry;
 pub mod repository;
 pub mod skip;
@@ -46,5 +48,6 @@ pub use client::{Answer, Client, JoinToken, Submit};
 pub use coordinator::{Coordinator, CoordinatorOptions};
 pub use fleet::Fleet;
 pub use process::{Exit, Process};
+pub use receiver::{Received, Receiver};
 pub use wait::{DEADLINE, until, within};
 pub use world::{Ran, World, test};

@@ -28,6 +28,7 @@ pub mod logs;
 pub mod network;
 pub mod oracle;
 pub mod random;
+pub mod receiver;
 pub mod runner;
 pub mod store;
 pub mod transport;

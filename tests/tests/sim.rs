@@ -197,6 +197,8 @@ bugs! {
         CoreBugs { hear_twice: true, ..CoreBugs::default() }, AgentBugs::default();
     a_cancel_by_a_stale_right_is_caught: "I3",
         CoreBugs { believe_stale_cancel: true, ..CoreBugs::default() }, AgentBugs::default();
+    a_notification_that_is_kept_in_memory_alone_is_caught: "I13",
+        CoreBugs { forget_notification: true, ..CoreBugs::default() }, AgentBugs::default();
     a_lease_without_a_deadline_is_caught: "I10",
         CoreBugs { drop_deadline: true, ..CoreBugs::default() }, AgentBugs::default();
     an_agent_that_outlives_its_right_is_caught: "I3",

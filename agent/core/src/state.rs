@@ -239,7 +239,8 @@ impl AgentCore {
             started_at: found.started_at.or(Some(now.wall)),
             right_until: now.mono,
             timeout_at: None,
-            spool: Spool::default(),
+            // What was let go of its log cannot be sent again, should it still grow.
+            spool: Spool { acked: found.spool_start, end: found.spool_start, sending: false },
             unkillable: true,
         };
         self.taken += 1;

@@ -27,6 +27,8 @@ pub(crate) enum BuildCommand {
     Unblock(super::unblock::UnblockArguments),
     /// Say why a step does not run.
     Why(WhyArguments),
+    /// List who was told of a build by its `notify`, and what came of it.
+    Notifications(super::notifications::NotificationsArguments),
 }
 
 /// Which builds.
@@ -120,6 +122,7 @@ pub(crate) async fn run(command: BuildCommand, ui: &Ui) -> Result<Code, Failure>
         }
         BuildCommand::Unblock(arguments) => super::unblock::run(&arguments, ui).await,
         BuildCommand::Why(arguments) => why(&arguments, ui).await,
+        BuildCommand::Notifications(arguments) => super::notifications::run(&arguments, ui).await,
     }
 }
 

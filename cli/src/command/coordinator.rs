@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use windlass_coordinator::config::{ConfigFile, GitConfig};
+use windlass_coordinator::config::{ConfigFile, GitConfig, NotifyConfig};
 use windlass_coordinator::vault::KeySources;
 use windlass_coordinator::{Config, Coordinator, Http, StartError};
 use windlass_coordinator_store::StoreUrl;
@@ -129,6 +129,7 @@ pub(crate) fn not_started(error: &StartError) -> Failure {
         StartError::Store(error) => error.hint(),
         StartError::Authority(error) => error.hint(),
         StartError::Vault(error) => error.hint(),
+        StartError::Notify(_) => Some("`openssl rand -hex 32` makes a key for webhooks, in a file of mode 0600"),
         StartError::Load(_)
         | StartError::Logs(_)
         | StartError::Cache(_)
@@ -220,6 +221,12 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
         protocols: protocols.map_or_else(|| Ok(Protocols::default()), |names| protocols_of(&names))?,
         unregistered: arguments.git_unregistered || file.git_unregistered.unwrap_or(false),
     };
+    let key = std::env::var("WINDLASS_NOTIFY_KEY").ok().filter(|key| !key.is_empty()).map(Secret::new);
+    let (notify, wrong) = NotifyConfig::of(file.notify, key);
+    config.notify = notify;
+    for error in wrong {
+        problems.take::<()>(Err(Failure::of(Code::Usage, &error)));
+    }
     let minutes = |minutes: u64| minutes.saturating_mul(60_000);
     if let Some(default) = file.timeout_default_minutes {
         config.policy.timeout_default_ms = minutes(default);

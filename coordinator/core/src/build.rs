@@ -10,10 +10,12 @@ use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
 use crate::gate::check_meta_data;
 use crate::input::ReplyTo;
+use crate::notify::Stage;
 use crate::offer::Common;
 use crate::row::{Actor, BuildEvent, BuildRow, BuildState, EventRow, IdempotencyRow, JobRow, JobState, Submit};
 use crate::served;
 use crate::state::{Core, Tally};
+use crate::subject;
 use crate::timer::Timer;
 
 /// Whether a job's end fails its build.
@@ -144,6 +146,8 @@ impl Core {
             groups: submit.graph.groups,
             pipeline_env,
             notify: submit.graph.notify,
+            notified: 0,
+            not_notified: 0,
             blocked: None,
             unblocker: None,
             keep_workspace: submit.keep_workspace,
@@ -231,12 +235,14 @@ impl Core {
         let (build, from, stood) = (job.row.build, job.row.state, standing(&job.row));
         let Some(home) = self.builds.get_mut(&build) else { return };
         home.tally.sub(&job.row);
+        subject::count(home, &mut self.book, &job.row, false);
         change(&mut job.row);
         let to = job.row.state;
         if to != from {
             job.row.finished_at = to.is_final().then_some(wall);
         }
         home.tally.add(&job.row);
+        subject::count(home, &mut self.book, &job.row, true);
         self.book.jobs.insert(id);
         self.book.touched.insert(build);
         if standing(&job.row) != stood {
@@ -286,6 +292,7 @@ impl Core {
                 self.tell_parent(id, state);
             }
             let row = self.edit_build(id);
+            let was = Stage::of(row);
             row.blocked = blocked;
             row.state = state;
             row.finished_at = state.is_final().then_some(wall);
@@ -294,6 +301,7 @@ impl Core {
             if before != BuildState::Creating || state.is_final() {
                 self.book.events.push(EventRow { build: id, at: wall, event });
             }
+            self.notify_of_build(id, was);
         }
     }
 

@@ -6,7 +6,7 @@ use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, TokenId, Wal
 
 use crate::input::{ConnId, ReplyTo};
 use crate::order::Order;
-use crate::row::{AttemptState, Change, JobState};
+use crate::row::{AttemptState, Change, JobState, NotificationRow};
 
 /// One thing to do. Order matters: a [`Effect::Change`] must be durable before any later effect is released.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub enum Effect {
     /// Find out what a build is to run that nobody submits, and answer with [`crate::input::Input::Obtained`]. Asking again
     /// changes nothing.
     Obtain(Box<Order>),
+    /// Send a notification once, and answer with [`crate::input::Input::Delivered`]. It is sent again where no answer comes.
+    Deliver(Box<NotificationRow>),
     /// No more log bytes of this attempt are accepted under rights older than `epoch`; with `sealed` none at all, and
     /// the log is to be sealed.
     FenceLog {

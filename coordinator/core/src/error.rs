@@ -1,7 +1,7 @@
 //! Why the core refuses an input. Nothing has changed then.
 
 use windlass_protocol::job::Epoch;
-use windlass_protocol::{AgentId, AttemptId, BuildId, JobId, ScheduleId, TokenId};
+use windlass_protocol::{AgentId, AttemptId, BuildId, JobId, NotificationId, ScheduleId, TokenId};
 
 use crate::row::{BuildState, JobRefused, JoinRefused, SecretRefused};
 
@@ -53,6 +53,9 @@ pub enum Rejected {
     /// Nobody has ordered this build, or not any more.
     #[error("build {0} is not ordered")]
     NoOrder(BuildId),
+    /// This try of a notification is not under way, or not any more.
+    #[error("notification {0} is not on its way")]
+    NotUnderWay(NotificationId),
     /// A limit was reached.
     #[error("{what}: at most {limit}")]
     Limit {

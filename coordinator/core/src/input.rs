@@ -2,11 +2,14 @@
 
 use windlass_protocol::job::{Epoch, Outcome};
 use windlass_protocol::message::{Health, Hello};
-use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, PipelineId, ScheduleId, TokenId};
+use windlass_protocol::{
+    AgentId, AttemptId, BuildId, Cause, Digest, JobId, NotificationId, PipelineId, ScheduleId, TokenId,
+};
 
 use crate::order::Obtained;
 use crate::row::{
-    Actor, BuildRows, Joining, NewSchedule, NewToken, PipelineChange, SecretRequest, Speech, Submit, Upload,
+    Actor, BuildRows, Delivery, Joining, NewSchedule, NewToken, PipelineChange, SecretRequest, Speech,
+    Submit, Upload,
 };
 
 /// Whom to answer: the shell's own number for a waiting request.
@@ -64,6 +67,15 @@ pub enum Input {
         build: BuildId,
         /// What was found.
         obtained: Result<Box<Obtained>, Cause>,
+    },
+    /// Answer to [`crate::effect::Effect::Deliver`].
+    Delivered {
+        /// Which notification.
+        id: NotificationId,
+        /// Which try: one more than the row that was sent had.
+        attempt: u32,
+        /// What came of it.
+        delivery: Delivery,
     },
     /// Answer to [`crate::effect::Effect::SettleLog`]: what the log came to.
     LogSettled {

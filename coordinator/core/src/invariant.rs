@@ -13,6 +13,7 @@ use crate::order::Orderer;
 use crate::place::{has_tags, pool_serves, shape_of};
 use crate::row::{AttemptState, JobState};
 use crate::state::{Agent, Build, Core, Job, Lease, Phase, Silence, Tally};
+use crate::subject::{self, Sum};
 use crate::timer::Timer;
 use crate::zone::Bearing;
 
@@ -59,6 +60,9 @@ impl Core {
         self.check_holders()?;
         self.check_orders()?;
         if let Err((invariant, detail)) = self.check_groups() {
+            return broken(invariant, detail);
+        }
+        if let Err((invariant, detail)) = self.outbox.check() {
             return broken(invariant, detail);
         }
         let queued = self.jobs.values().filter(|job| job.queued.is_some()).count();
@@ -238,6 +242,9 @@ impl Core {
         }
         let id = build.row.id;
         hold!(tally == build.tally, "I11", "build {id} counts {:?}, it has {tally:?}", build.tally);
+        let heard = build.subjects.iter().filter(|(_, sum)| **sum != Sum::default());
+        let sums = subject::sums(build.jobs.iter().map(|job| &self.jobs[job].row), &build.row.groups);
+        hold!(heard.eq(&sums), "I11", "build {id} counts {:?}, it has {sums:?}", build.subjects);
         hold!(build.row.state == tally.state(&build.row), "I11", "build {id} is {:?}", build.row.state);
         let blocked = self.blocked_state(id);
         hold!(build.row.blocked == blocked, "I11", "build {id} is shown as {:?}, not {blocked:?}", build.row.blocked);

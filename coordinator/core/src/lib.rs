@@ -22,6 +22,7 @@
 //! | `deps`, `gate`, `concurrency`, `settle` | from jobs that end to jobs that may run, and to ends of builds |
 //! | `queue`, `place`, `spec`, `checkout`, `offer` | from a job that may run to an offer |
 //! | [`order`], [`trigger`], `schedule` | builds that jobs and schedules make |
+//! | `notify`, `subject`, [`outbox`] | who is to hear of builds, steps and groups, and when it is sent |
 //! | [`timetable`] | cron expressions in time zones |
 //! | `timer`, `logbook` | deadlines, and the changes of one input |
 
@@ -47,8 +48,10 @@ pub mod known;
 mod lease;
 mod load;
 mod logbook;
+mod notify;
 mod offer;
 pub mod order;
+pub mod outbox;
 mod place;
 pub mod policy;
 mod queue;
@@ -67,6 +70,7 @@ mod spec;
 mod speech;
 mod state;
 mod step;
+mod subject;
 pub mod terms;
 mod timer;
 pub mod timetable;

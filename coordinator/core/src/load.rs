@@ -8,11 +8,13 @@ use crate::agent::new_agent;
 use crate::concurrency::Groups;
 use crate::deps::verdict;
 use crate::logbook::Logbook;
+use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::queue::Queue;
 use crate::row::{AttemptRow, BuildRow, JobRow, JobState, Rows};
 use crate::schedule::Schedules;
 use crate::state::{Build, Core, Job, Lease, Phase, Slot, Tally};
+use crate::subject;
 use crate::timer::Timers;
 
 impl Core {
@@ -48,6 +50,7 @@ impl Core {
             lineages: rows.lineages,
             families: BTreeMap::new(),
             holds: BTreeMap::new(),
+            outbox: Outbox::default(),
             timers: Timers::default(),
             book: Logbook::default(),
             ripple: BTreeMap::new(),
@@ -64,6 +67,9 @@ impl Core {
         }
         for (_, hold) in rows.holds {
             core.restore_hold(hold);
+        }
+        for (_, row) in rows.notifications {
+            core.restore_notification(row);
         }
         let mut jobs: BTreeMap<BuildId, Vec<JobRow>> = BTreeMap::new();
         for (_, row) in rows.jobs {
@@ -95,6 +101,7 @@ impl Core {
         }
         let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
         let mut tally = Tally::default();
+        let subjects = subject::sums(jobs.iter(), &row.groups);
         let counts: Vec<_> = jobs.iter().map(|job| count_dependencies(job, |node| jobs.get(node))).collect();
         self.attempts.extend(attempts.into_iter().map(|attempt| (attempt.id, attempt)));
         for (job, (waits, bad)) in jobs.into_iter().zip(counts) {
@@ -104,7 +111,7 @@ impl Core {
                 Box::new(Job { cleared: is_begun(&job), row: job, waits, bad, queued: None, fence: None }),
             );
         }
-        self.builds.insert(id, Build { row, jobs: ids.clone(), dependents, tally, turn });
+        self.builds.insert(id, Build { row, jobs: ids.clone(), dependents, tally, subjects, turn });
         self.arm_expiry(id);
         for job in ids {
             self.restore_seat(job);

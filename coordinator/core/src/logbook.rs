@@ -1,12 +1,13 @@
 //! What one input changed: rows that must be written, each once however often it changed, and what may be said after.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, ScheduleId, TokenId};
 
 use crate::effect::Effect;
-use crate::row::{ArtifactRow, AuditRow, Change, EventRow, IdempotencyRow, SecretName};
+use crate::row::{ArtifactRow, AuditRow, Change, EventRow, IdempotencyRow, NotificationRow, SecretName};
 use crate::state::Core;
+use crate::subject::{Subject, Sum};
 
 /// Collected while an input is handled, emptied into effects at its end.
 #[derive(Debug, Default)]
@@ -31,6 +32,10 @@ pub(crate) struct Logbook {
     pub(crate) audits: Vec<AuditRow>,
     pub(crate) events: Vec<EventRow>,
     pub(crate) artifacts: Vec<ArtifactRow>,
+    /// In the order of their making; one that changed stands there again.
+    pub(crate) notifications: Vec<NotificationRow>,
+    /// Steps and groups that somebody hears of, with what the sum of their jobs was before.
+    pub(crate) subjects: BTreeMap<(BuildId, Subject), Sum>,
     /// Builds that may have changed state.
     pub(crate) touched: BTreeSet<BuildId>,
     /// Builds that have ended and leave memory.
@@ -91,6 +96,9 @@ impl Core {
         changes.extend(book.audits.into_iter().map(Change::Audit));
         changes.extend(book.events.into_iter().map(Change::Event));
         changes.extend(book.artifacts.into_iter().map(|row| Change::Artifact(Box::new(row))));
+        if !self.policy.bugs.forget_notification {
+            changes.extend(book.notifications.into_iter().map(|row| Change::Notification(Box::new(row))));
+        }
         let changes = changes.into_iter().map(Effect::Change);
         if self.policy.bugs.reply_before_commit {
             self.effects.extend(book.out);

@@ -79,6 +79,8 @@ pub struct Bugs {
     pub believe_stale_cancel: bool,
     /// I3: what an agent was given before its machine crashed is offered to it again, though it may have started.
     pub forget_reboot: bool,
+    /// I13: notifications are kept in memory alone, so that a crash loses them.
+    pub forget_notification: bool,
     /// I10: leases get no deadline.
     pub drop_deadline: bool,
 }

@@ -3,6 +3,7 @@
 //! A row is plain data in the words of the interface. Loading the rows gives the same core again (I11); whatever is
 //! not in a row is volatile by design: connections, beats, and progress that agents tell anew after a restart.
 
+mod notification;
 mod pipeline;
 mod refused;
 mod schedule;
@@ -20,10 +21,13 @@ use windlass_pipeline::graph::{BlockedState, Graph, Group, Node, Notify, Superse
 use windlass_protocol::job::{Epoch, Outcome, Resources, Source};
 use windlass_protocol::message::RefuseCode;
 use windlass_protocol::{
-    AgentId, AnnotationId, ArtifactId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, ScheduleId, TokenId, Trust,
-    WallMs,
+    AgentId, AnnotationId, ArtifactId, AttemptId, BuildId, Cause, Digest, JobId, Namespace, NotificationId, ScheduleId,
+    TokenId, Trust, WallMs,
 };
 
+pub use self::notification::{
+    BuildFacts, BuildNews, CommitState, Delivery, Message, NotificationRow, NotificationState, origin_of,
+};
 pub use self::pipeline::{DEFAULT_BRANCH, PipelineChange, PipelineRow, Registered};
 pub use self::refused::JobRefused;
 pub use self::schedule::{Fired, Firing, NewSchedule, ScheduleRow};
@@ -279,6 +283,12 @@ pub struct BuildRow {
     /// Who hears of it (reference 13).
     #[serde(default)]
     pub notify: Vec<Notify>,
+    /// How many notifications were made of it.
+    #[serde(default)]
+    pub notified: u32,
+    /// How many found no room (`NOTIFICATIONS_PER_BUILD_MAX`).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub not_notified: u32,
     /// Nothing of it can run until somebody opens a gate: what its state is shown as meanwhile (reference 16.3).
     #[serde(default)]
     pub blocked: Option<BlockedState>,
@@ -316,6 +326,11 @@ pub struct BuildRow {
     pub finished_at: Option<WallMs>,
     /// The pipeline's text as submitted, by digest in the store's definitions.
     pub definition: Digest,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// A job.
@@ -773,6 +788,8 @@ pub enum Change {
     Event(EventRow),
     /// Append.
     Artifact(Box<ArtifactRow>),
+    /// Insert or replace.
+    Notification(Box<NotificationRow>),
     /// A pipeline's text, by digest; inserting it again changes nothing.
     Definition {
         /// Of the text.
@@ -822,6 +839,8 @@ pub struct Rows {
     pub schedules: BTreeMap<ScheduleId, ScheduleRow>,
     /// How many builds were triggered below one.
     pub lineages: BTreeMap<BuildId, LineageRow>,
+    /// Notifications that are not over.
+    pub notifications: BTreeMap<NotificationId, NotificationRow>,
     /// Submits that are remembered.
     pub idempotency: BTreeMap<(TokenId, String), IdempotencyRow>,
 }

@@ -13,6 +13,7 @@ use crate::error::Rejected;
 use crate::input::{ConnId, Input};
 use crate::logbook::Logbook;
 use crate::order::Orderer;
+use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::queue::{Queue, ShapeId, Ticket};
 use crate::row::{
@@ -20,6 +21,7 @@ use crate::row::{
     SecretName, SecretRow, TokenRow,
 };
 use crate::schedule::Schedules;
+use crate::subject::{Subject, Sum};
 use crate::timer::{Timer, Timers};
 use crate::zone::{Bearing, Zone};
 
@@ -64,6 +66,8 @@ pub struct Core {
     pub(crate) families: BTreeMap<BuildId, BTreeSet<BuildId>>,
     /// Slots of groups that outlive their jobs.
     pub(crate) holds: BTreeMap<JobId, HoldRow>,
+    /// Notifications that wait.
+    pub(crate) outbox: Outbox,
     pub(crate) timers: Timers,
     pub(crate) book: Logbook,
     /// Jobs whose dependents are to be looked at, with what they were before.
@@ -79,6 +83,8 @@ pub(crate) struct Build {
     /// For each job, by index, the jobs that have an edge to it, with the edge's place among theirs.
     pub(crate) dependents: Vec<Vec<(u32, u32)>>,
     pub(crate) tally: Tally,
+    /// What the jobs of steps and groups come to that somebody hears of.
+    pub(crate) subjects: BTreeMap<Subject, Sum>,
     /// The last epoch granted to it: its turn among builds.
     pub(crate) turn: u64,
 }
@@ -222,6 +228,7 @@ impl Core {
             Input::Agent { agent, conn, event } => self.on_agent_event(agent, conn, event),
             Input::AgentGone { agent, conn, detail } => self.on_agent_gone(agent, conn, &detail),
             Input::Obtained { build, obtained } => self.on_obtained(build, obtained.map(|obtained| *obtained)),
+            Input::Delivered { id, attempt, delivery } => self.on_delivered(id, attempt, delivery),
             Input::LogSettled { attempt, epoch, settled } => self.on_log_settled(attempt, epoch, settled.is_ok()),
         };
         self.conclude();
@@ -265,6 +272,7 @@ impl Core {
             schedules: self.schedules.rows.clone(),
             lineages: self.lineages.clone(),
             secrets: self.secrets.clone(),
+            notifications: self.outbox.rows(),
             idempotency: self.idempotency.clone(),
         }
     }
@@ -289,6 +297,8 @@ impl Core {
             }
         }
         self.forget_lineages();
+        self.notify_of_subjects();
+        self.send_due();
         self.flush();
     }
 
@@ -308,6 +318,7 @@ impl Core {
             Timer::Expiry(build) => self.on_expiry(build),
             Timer::Schedules => self.on_schedules(),
             Timer::Order(build) => self.on_order_overdue(build),
+            Timer::Notifications => self.on_notifications_due(),
             Timer::Reserve => self.on_reserve(),
         }
         self.settle();

@@ -43,6 +43,7 @@ impl Core {
                 }
                 let detail = format!("notify: {} entries", notify.len());
                 elements.iter().for_each(|id| self.change_node(*id, |node| node.notify.clone_from(&notify)));
+                self.recount_subjects(build);
                 Ok(detail)
             }
             StepChange::Parallelism(total) => self.raise_parallelism(build, &elements, total),

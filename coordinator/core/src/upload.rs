@@ -78,6 +78,7 @@ impl Core {
             ("jobs of one upload", upload.graph.nodes.len(), limits::UPLOAD_JOBS_MAX),
             ("uploads of one build", uploads + 1, limits::UPLOADS_PER_BUILD_MAX),
             ("jobs that have not ended", self.jobs.len() + upload.graph.nodes.len(), limits::LIVE_JOBS_MAX),
+            ("entries of `notify`", home.row.notify.len() + upload.graph.notify.len(), limits::NOTIFY_ENTRIES_MAX),
             ("bytes of a pipeline", upload.definition.len(), limits::PIPELINE_MAX_BYTES),
             ("bytes of an upload's id", upload.id.len(), limits::NAME_MAX_BYTES),
         ] {
@@ -198,6 +199,7 @@ impl Core {
         }
         self.book.touched.insert(build);
         self.recount_all(build);
+        self.recount_subjects(build);
         for id in self.builds[&build].jobs.clone() {
             self.restate(id);
         }

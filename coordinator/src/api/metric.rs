@@ -18,6 +18,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use windlass_coordinator_core::effect::AgentState;
+use windlass_coordinator_core::outbox::OutboxView;
+use windlass_coordinator_core::row::NotificationState;
 use windlass_coordinator_core::view::QueueView;
 use windlass_coordinator_store::{Fault, Space};
 use windlass_protocol::WallMs;
@@ -105,6 +107,12 @@ struct Queue {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Told {
+    service: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Held {
     tier: &'static str,
     namespace_kind: &'static str,
@@ -179,6 +187,7 @@ struct Moment {
     running: BTreeMap<String, i64>,
     queues: BTreeMap<String, QueueView>,
     live_builds: usize,
+    outbox: OutboxView,
 }
 
 const fn state_name(state: AgentState) -> &'static str {
@@ -195,7 +204,8 @@ const fn state_name(state: AgentState) -> &'static str {
 }
 
 fn moment(core: &windlass_coordinator_core::Core) -> Moment {
-    let mut moment = Moment { queues: core.queues(), live_builds: core.live_builds(), ..Moment::default() };
+    let mut moment =
+        Moment { queues: core.queues(), live_builds: core.live_builds(), outbox: core.outbox(), ..Moment::default() };
     for agent in core.agents() {
         let labels = StatePool { state: state_name(agent.state), pool: agent.row.pool.clone() };
         *moment.agents.entry(labels).or_default() += 1;
@@ -245,6 +255,7 @@ fn write(ground: &Ground, moment: Option<&Moment>) -> Result<String, fmt::Error>
     registry.register("link_refused", "Handshakes, messages and streams of agents that were refused", refused);
     if let Some(moment) = moment {
         fleet(&mut registry, moment, now().wall);
+        notifications(&mut registry, &moment.outbox, now().wall);
     }
     logs(&mut registry, ground);
     cache(&mut registry, ground.fleet.store.stats());
@@ -299,6 +310,27 @@ fn logs(registry: &mut Registry, ground: &Ground) {
     gauge(registry, "logs_live", "Logs that are not sealed", i64::try_from(stats.live_logs).unwrap_or(i64::MAX));
     let queued = i64::try_from(stats.queued_bytes).unwrap_or(i64::MAX);
     gauge(registry, "log_queued_bytes", "Log bytes that wait to be durable", queued);
+}
+
+fn notifications(registry: &mut Registry, outbox: &OutboxView, at: WallMs) {
+    let waiting = i64::try_from(outbox.waiting).unwrap_or(i64::MAX);
+    gauge(registry, "notifications_waiting", "Notifications that wait or are on their way", waiting);
+    let oldest = Gauge::<f64, AtomicU64>::default();
+    let waited_ms = outbox.oldest.map_or(0, |oldest| at.0.saturating_sub(oldest.0));
+    oldest.set(Duration::from_millis(waited_ms).as_secs_f64());
+    let help = "How long the oldest of them has waited";
+    registry.register_with_unit("notifications_oldest", help, Unit::Seconds, oldest);
+    let over = Family::<Told, Counter>::default();
+    for ((service, state), count) in &outbox.over {
+        let result = match state {
+            NotificationState::Pending => continue,
+            NotificationState::Delivered => "delivered",
+            NotificationState::Failed => "failed",
+            NotificationState::Refused => "refused",
+        };
+        over.get_or_create(&Told { service: service.clone(), result }).inc_by(*count);
+    }
+    registry.register("notifications", "Notifications that are over, by what came of them", over);
 }
 
 /// The queues that are shown: those that wait longest by name, and the rest as one.

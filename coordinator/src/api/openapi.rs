@@ -22,6 +22,7 @@ use super::problem;
         super::build::cancel,
         super::build::retry,
         super::annotation::list,
+        super::notification::list,
         super::artifact::list,
         super::artifact::show,
         super::artifact::read,

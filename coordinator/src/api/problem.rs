@@ -268,6 +268,7 @@ impl From<&Rejected> for Problem {
             | Rejected::StaleEpoch { .. }
             | Rejected::NotYours { .. }
             | Rejected::NoOrder(_)
+            | Rejected::NotUnderWay(_)
             | Rejected::IdTaken(_) => Kind::Conflict,
             // As many others came first as a submit tries; the client's next try has as good a chance.
             Rejected::NumberTaken { .. } => Kind::Unavailable,

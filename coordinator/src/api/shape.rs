@@ -74,6 +74,10 @@ pub(crate) struct Build {
     meta_data: BTreeMap<String, String>,
     keep_workspace: bool,
     annotations_count: usize,
+    /// Notifications that were made of it, whatever became of them.
+    notifications_count: u32,
+    /// Notifications that found no room: one build has 1,000.
+    notifications_left_out: u32,
     #[schema(value_type = Option<String>)]
     rebuilt_from: Option<BuildId>,
     /// The build and job that made it; null if a trigger step did not.
@@ -231,6 +235,8 @@ impl Build {
             env: row.env.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect(),
             meta_data: row.meta_data.clone(),
             keep_workspace: row.keep_workspace,
+            notifications_count: row.notified,
+            notifications_left_out: row.not_notified,
             annotations_count: row.annotations.len(),
             rebuilt_from: row.rebuilt_from,
             triggered_from: row.triggered_from.as_ref().map(Above::of),

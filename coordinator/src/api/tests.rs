@@ -135,6 +135,7 @@ impl Bench {
             clock: Arc::new(SystemClock),
             fleet: Arc::new(Wire { offers: send }),
             logs: Arc::new(Logbook::new(logs.clone(), desk.clone())),
+            deliveries: Arc::new(crate::desk::NoDeliveries),
             orders: Arc::new(crate::orders::Filler::new(desk.clone(), reader.clone(), definitions.clone())),
             views: views.clone(),
             meter: Arc::new(metrics.clone()),

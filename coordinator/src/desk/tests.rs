@@ -52,6 +52,7 @@ impl Bench {
             fleet: recorder.clone(),
             logs: recorder.clone(),
             orders: recorder.clone(),
+            deliveries: Arc::new(crate::desk::NoDeliveries),
             views: views.clone(),
             meter: recorder,
         };
@@ -293,6 +294,7 @@ async fn retention_goes_between_commits_and_its_fault_harms_nobody_else() {
         agents_before: WallMs(1),
         audit_before: WallMs(1),
         artifacts_at: WallMs(1),
+        notifications_before: WallMs(0),
         max_builds: 1,
     };
     assert!(in_time(bench.handle.expire(retention)).await.unwrap().builds.is_empty());

@@ -5,7 +5,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use windlass_coordinator_core::row::{AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows};
+use windlass_coordinator_core::row::{
+    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, NotificationRow,
+};
 use windlass_coordinator_store::{
     ArtifactFilter, BuildFilter, Cursor, EventSeq, Fault, History, Page, Seq, StoredEvent,
 };
@@ -179,6 +181,19 @@ impl Reader {
     /// [`ReadError`].
     pub async fn artifact(&self, id: ArtifactId) -> Result<Option<ArtifactRow>, ReadError> {
         Ok(self.read(move |history| history.artifact(id)).await?.1)
+    }
+
+    /// A build's notifications, newest first.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn notifications(
+        &self,
+        build: BuildId,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<NotificationRow>, ReadError> {
+        Ok(self.read(move |history| history.notifications(build, after, limit)).await?.1)
     }
 
     /// Whose artifacts name each of these blobs.

@@ -43,6 +43,8 @@ fn build(id: BuildId) -> BuildRow {
         supersede: Supersede::Never,
         groups: Vec::new(),
         notify: Vec::new(),
+        notified: 0,
+        not_notified: 0,
         blocked: None,
         unblocker: None,
         keep_workspace: false,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use windlass_coordinator_core::row::{
-    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, Change, Rows,
+    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, Change, NotificationRow, Rows,
 };
 use windlass_protocol::{AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
 
@@ -43,6 +43,8 @@ struct Memory {
     artifacts: Vec<(u64, ArtifactRow)>,
     added: u64,
     annotations: BTreeMap<AnnotationId, (BuildId, String)>,
+    /// In the order of their making, those that are over too.
+    notifications: Vec<NotificationRow>,
     seq: Seq,
     fence: WriterEpoch,
     low: bool,
@@ -146,6 +148,10 @@ impl Memory {
                 known.push_str(text);
             }
             Change::AnnotationGone(id) => drop(self.annotations.remove(id)),
+            Change::Notification(row) => match self.notifications.iter_mut().find(|known| known.id == row.id) {
+                Some(known) => known.clone_from(row),
+                None => self.notifications.push((**row).clone()),
+            },
             Change::Definition { digest, text } => {
                 self.definitions.entry(*digest).or_insert_with(|| text.clone());
             }
@@ -160,6 +166,8 @@ impl Memory {
         jobs.retain(|_, job| builds.contains_key(&job.build));
         attempts.retain(|_, attempt| builds.contains_key(&attempt.build));
         agents.retain(|_, agent| agent.gone.is_none());
+        let waiting = self.notifications.iter().filter(|row| row.finished_at.is_none());
+        rows.notifications = waiting.map(|row| (row.id, row.clone())).collect();
         rows
     }
 
@@ -173,6 +181,7 @@ impl Memory {
         self.events.retain(|(build, _), _| *build != id);
         self.artifacts.retain(|(_, row)| row.build != id);
         self.annotations.retain(|_, (build, _)| *build != id);
+        self.notifications.retain(|row| row.build != id || row.finished_at.is_none());
         expired.builds.push(id);
         if self.delete_definition(build.definition) {
             expired.definitions.push(build.definition);
@@ -230,6 +239,8 @@ impl Store for MemoryStore {
         memory.artifacts.retain(|(_, row)| row.expires_at > retention.artifacts_at);
         memory.rows.agents.retain(|_, row| row.gone.is_none() || row.gone_since() >= retention.agents_before);
         memory.audit.retain(|(_, row)| row.at >= retention.audit_before);
+        let notifications = memory.notifications.len();
+        memory.notifications.retain(|row| row.finished_at.is_none_or(|at| at >= retention.notifications_before));
         let mut ended: Vec<_> = (memory.rows.builds.values())
             .filter(|build| build.state.is_final())
             .filter_map(|build| Some((build.finished_at?, build.id)))
@@ -240,6 +251,7 @@ impl Store for MemoryStore {
             agents: agents - memory.rows.agents.len(),
             audit_lines: audit - memory.audit.len(),
             artifacts: artifacts - memory.artifacts.len(),
+            notifications: notifications - memory.notifications.len(),
             more: ended.len() > retention.max_builds,
             ..Expired::default()
         };
@@ -362,6 +374,17 @@ impl History for MemoryHistory {
 
     fn artifact(&self, id: ArtifactId) -> Result<Option<ArtifactRow>, Fault> {
         Ok(self.lock().artifacts.iter().find(|(_, row)| row.id == id).map(|(_, row)| row.clone()))
+    }
+
+    fn notifications(
+        &self,
+        build: BuildId,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<NotificationRow>, Fault> {
+        let memory = self.lock();
+        let numbered: Vec<_> = (1_u64..).zip(memory.notifications.iter().cloned()).collect();
+        Ok(page(numbered.into_iter().rev().filter(|(_, row)| row.build == build), after, limit))
     }
 
     fn naming(&self, digest: Digest) -> Result<BTreeSet<Namespace>, Fault> {

@@ -9,7 +9,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use windlass_coordinator_core::row::{
-    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, BuildState, Change, EventRow, Rows,
+    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, BuildState, Change, EventRow,
+    NotificationRow, Rows,
 };
 use windlass_pipeline::glob::PathQuery;
 use windlass_protocol::{
@@ -97,6 +98,8 @@ pub struct Retention {
     pub audit_before: WallMs,
     /// Artifacts whose time is over by then.
     pub artifacts_at: WallMs,
+    /// Notifications that were over before this.
+    pub notifications_before: WallMs,
     /// Builds in one piece, at most.
     pub max_builds: usize,
 }
@@ -116,6 +119,8 @@ pub struct Expired {
     pub audit_lines: usize,
     /// How many artifacts whose time was over; those of builds that are no more are not counted.
     pub artifacts: usize,
+    /// How many notifications; those of builds that are no more are not counted.
+    pub notifications: usize,
     /// There is more to delete: call again.
     pub more: bool,
 }
@@ -328,6 +333,17 @@ pub trait History: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Fault`].
     fn artifact(&self, id: ArtifactId) -> Result<Option<ArtifactRow>, Fault>;
+
+    /// A build's notifications, newest first.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    fn notifications(
+        &self,
+        build: BuildId,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<NotificationRow>, Fault>;
 
     /// Whose artifacts name a blob: each namespace once.
     ///

@@ -17,13 +17,22 @@ pub(super) fn of_step(reader: &mut Reader, map: &Map) -> Option<Condition> {
     Some(Condition { parsed, source: Named { text, span: entry.value.span }, at: entry.value.clone() })
 }
 
+/// What conditions of notifications can name, and nobody knows yet: all of it needs the results of earlier builds.
+const NOT_KNOWN: [&str; 4] =
+    ["build.fixed", "pipeline.next_finished_build_exists", "pipeline.started_failing", "pipeline.started_passing"];
+
 /// The `if` of an entry of `notify`: an error counts as false there, which nobody means.
 pub(super) fn of_notification(reader: &mut Reader, entry: &Entry, point: EntryPoint) -> Option<String> {
     let text = reader.text("if", &entry.value)?;
     if text.trim().is_empty() {
         return None;
     }
-    check(reader, &entry.value, &text, point);
+    let parsed = check(reader, &entry.value, &text, point);
+    let unknown = parsed.iter().flat_map(condition::Condition::names).find(|name| NOT_KNOWN.contains(name));
+    if let Some(name) = unknown {
+        let message = format!("`{name}` is not known to Windlass yet: it is null, so that the `if` may never hold");
+        reader.warning("variable-not-known", entry.value.span, message);
+    }
     Some(text)
 }
 

@@ -42,7 +42,7 @@ pub(super) fn read(reader: &mut Reader, span: Span, map: &Map, place: &Place, pi
         condition: condition::of_step(reader, map),
         if_changed: map.get("if_changed").and_then(|entry| changed::read(reader, entry)),
         skip: map.get("skip").and_then(|entry| skip(reader, entry)),
-        notify: map.get("notify").map(|entry| notify::read(reader, entry, Level::Build)).unwrap_or_default(),
+        notify: map.get("notify").map(|entry| notify::read(reader, entry, Level::Group)).unwrap_or_default(),
     });
     read_all(reader, children, Some(index), pipeline);
 }

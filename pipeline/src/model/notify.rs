@@ -16,6 +16,7 @@ use crate::yaml::{self, Entry, Kind, Node};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Level {
     Build,
+    Group,
     Step,
 }
 
@@ -60,7 +61,7 @@ fn one(reader: &mut Reader, node: &Node, level: Level, all: &mut Vec<Notify>) {
         return reader.wrong_type("notify", "a list of services", node);
     };
     let entry = match level {
-        Level::Build => EntryPoint::BuildNotification,
+        Level::Build | Level::Group => EntryPoint::BuildNotification,
         Level::Step => EntryPoint::StepNotification,
     };
     let condition = map.get("if").and_then(|given| condition::of_notification(reader, given, entry));
@@ -85,6 +86,7 @@ fn one(reader: &mut Reader, node: &Node, level: Level, all: &mut Vec<Notify>) {
 fn service(reader: &mut Reader, name: &str, span: Span, level: Level) {
     let place = match level {
         Level::Build => "a build",
+        Level::Group => "a group",
         Level::Step => "a step",
     };
     let Some(known) = SERVICES.iter().find(|service| service.name == name) else {
@@ -93,11 +95,13 @@ fn service(reader: &mut Reader, name: &str, span: Span, level: Level) {
         return reader.findings.push(Diagnostic::warning("unknown-service", span, message).maybe_hint(hint));
     };
     let fits = match level {
-        Level::Build => known.build,
+        Level::Build | Level::Group => known.build,
         Level::Step => known.step,
     };
     if !fits {
         reader.warning("service-level", span, format!("`{name}` is not told of {place}; nothing will be delivered"));
+    } else if known.served && level == Level::Group && name == "webhook" {
+        reader.warning("service-not-served", span, "Windlass does not tell a `webhook` of a group yet");
     } else if known.served {
         reader.uses(Feature::Notify, span);
     } else {

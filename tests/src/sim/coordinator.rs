@@ -219,12 +219,18 @@ impl World {
             if let Err((invariant, detail)) = self.oracle.committing(change, &self.store, &mut self.coverage) {
                 self.violate(invariant, detail);
             }
+            match change {
+                Change::Build(row) => self.receiver.build_changes(row, &self.store),
+                Change::Notification(row) => self.receiver.notification_changes(row),
+                _ => {}
+            }
             self.store.apply(change.clone());
             if let Change::Build(build) = change {
                 self.work.builds.insert(build.id);
             }
         }
-        if let Err((invariant, detail)) = self.oracle.end_commit(&self.store) {
+        if let Err((invariant, detail)) = self.oracle.end_commit(&self.store).and_then(|()| self.receiver.end_commit())
+        {
             self.violate(invariant, detail);
         }
     }
@@ -254,6 +260,7 @@ impl World {
                 self.after(patience, Event::SettleOver { generation, attempt });
             }
             Effect::Obtain(order) => self.take_order(&order),
+            Effect::Deliver(row) => self.send_notification(*row),
             Effect::FenceLog { attempt, epoch, sealed } => self.fence_log(attempt, epoch, sealed),
             Effect::Dispatched { runnable_at } => {
                 if runnable_at > WallMs(WALL_MS + self.now) {

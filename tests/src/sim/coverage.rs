@@ -7,7 +7,7 @@ use windlass_agent_core as agent;
 use windlass_coordinator_core as core;
 use windlass_coordinator_core::effect::AgentState;
 use windlass_coordinator_core::input::{AgentEvent, Request};
-use windlass_coordinator_core::row::{AttemptState, BuildState, Change, JobState};
+use windlass_coordinator_core::row::{AttemptState, BuildState, Change, Delivery, JobState};
 use windlass_protocol::CauseKind;
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage, Verdict};
 
@@ -93,6 +93,9 @@ names! {
         core::Input::AgentGone { .. } => "input.agent_gone",
         core::Input::Obtained { obtained: Ok(_), .. } => "input.obtained",
         core::Input::Obtained { obtained: Err(_), .. } => "input.not_obtained",
+        core::Input::Delivered { delivery: Delivery::Done { .. }, .. } => "input.delivered",
+        core::Input::Delivered { delivery: Delivery::Later { .. }, .. } => "input.delivery_failed",
+        core::Input::Delivered { delivery: Delivery::Never { .. }, .. } => "input.delivery_refused",
         core::Input::LogSettled { settled: Ok(()), .. } => "input.log_settled",
         core::Input::LogSettled { settled: Err(_), .. } => "input.log_not_settled",
     }
@@ -107,6 +110,7 @@ names! {
         core::Effect::Disconnect { .. } => "effect.disconnect",
         core::Effect::SettleLog { .. } => "effect.settle_log",
         core::Effect::Obtain(_) => "effect.obtain",
+        core::Effect::Deliver(_) => "effect.deliver",
         core::Effect::FenceLog { sealed: false, .. } => "effect.fence_log",
         core::Effect::FenceLog { sealed: true, .. } => "effect.seal_log",
         core::Effect::Dispatched { .. } => "effect.dispatched",
@@ -127,6 +131,7 @@ names! {
         core::Rejected::NumberTaken { .. } => "rejected.number_taken",
         core::Rejected::IdTaken(_) => "rejected.id_taken",
         core::Rejected::NoOrder(_) => "rejected.no_order",
+        core::Rejected::NotUnderWay(_) => "rejected.not_under_way",
         core::Rejected::Limit { .. } => "rejected.limit",
         core::Rejected::Graph(_) => "rejected.graph",
         core::Rejected::PipelineExists(_) => "rejected.pipeline_exists",
@@ -186,6 +191,7 @@ names! {
         Change::Event(_) => "change.event",
         Change::Definition { .. } => "change.definition",
         Change::Artifact(_) => "change.artifact",
+        Change::Notification(_) => "change.notification",
     }
 }
 

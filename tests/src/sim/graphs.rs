@@ -2,12 +2,13 @@
 
 use windlass_pipeline::graph::{
     Broken, Command, Concurrency, Dependency, Edge, Field, FieldKind, Gate, Graph, ManualRetry, Method, Node, NodeKind,
-    Place, RetryRule, SoftFail, StatusMatch, Supersede, Trigger,
+    Notify, Place, RetryRule, SoftFail, StatusMatch, Supersede, Trigger,
 };
 use windlass_protocol::CauseKind;
 use windlass_protocol::job::Resources;
 
 use super::random::Random;
+use super::receiver::{DEAD, LIVING};
 
 /// A graph of one to eight steps, of which each depends on earlier ones.
 #[must_use]
@@ -22,7 +23,17 @@ pub fn graph(random: &mut Random, trusted: bool, hopeless: bool) -> Graph {
         1 => Supersede::Running,
         _ => Supersede::Never,
     };
-    Graph { nodes, supersede, ..Graph::default() }
+    Graph { nodes, supersede, notify: notify(random), ..Graph::default() }
+}
+
+/// Webhooks, of which one reaches nobody, and a service that is not served.
+fn notify(random: &mut Random) -> Vec<Notify> {
+    let entry = |service: &str, to: &str| Notify { service: service.to_owned(), config: to.into(), condition: None };
+    match random.below(6) {
+        0 => vec![entry("webhook", LIVING)],
+        1 => vec![entry("webhook", DEAD), entry("webhook", LIVING), entry("slack", "#room")],
+        _ => Vec::new(),
+    }
 }
 
 /// Two steps that depend on each other.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use windlass_coordinator_core::row::{ArtifactRow, AuditRow, BuildRows, Change, EventRow, Rows};
-use windlass_protocol::{AnnotationId, ArtifactId, BuildId, Digest, TokenId};
+use windlass_coordinator_core::row::{ArtifactRow, AuditRow, BuildRows, Change, EventRow, NotificationRow, Rows};
+use windlass_protocol::{AnnotationId, ArtifactId, BuildId, Digest, NotificationId, TokenId};
 
 /// Everything that was committed, ever.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +18,8 @@ pub struct Store {
     pub artifacts: BTreeMap<ArtifactId, ArtifactRow>,
     /// Texts of annotations.
     pub annotations: BTreeMap<AnnotationId, String>,
+    /// All notifications, as they were last.
+    pub notifications: BTreeMap<NotificationId, NotificationRow>,
     /// Tokens that are over.
     pub forgotten: BTreeSet<TokenId>,
     /// Pipelines' texts.
@@ -62,6 +64,14 @@ impl Store {
             Change::Audit(row) => self.audits.push(row),
             Change::Event(row) => self.events.push(row),
             Change::Artifact(row) => drop(self.artifacts.insert(row.id, *row)),
+            Change::Notification(row) => {
+                if row.state.is_final() {
+                    rows.notifications.remove(&row.id);
+                } else {
+                    rows.notifications.insert(row.id, (*row).clone());
+                }
+                self.notifications.insert(row.id, *row);
+            }
             Change::Definition { digest, text } => drop(self.definitions.insert(digest, text)),
         }
     }

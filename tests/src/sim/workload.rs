@@ -724,7 +724,8 @@ impl World {
         let ended = self.store.rows.builds.values().all(|build| build.state.is_final());
         let idle = self.hosts.iter().all(|host| host.records.is_empty());
         let end_ms = if self.work.closing { END_MS + BUILD_EXPIRY_MS } else { END_MS };
-        (wanted && ended && idle) || self.now > end_ms
+        let told = self.store.rows.notifications.is_empty();
+        (wanted && ended && idle && told) || self.now > end_ms
     }
 
     /// Whether every job that is left waits for a queue that no pool serves, or for such a job.
@@ -759,7 +760,8 @@ impl World {
         if let Some((index, attempt)) = self.held_record() {
             self.violate("I8", format!("host {index} still has attempt {attempt}, everything has ended"));
         }
-        if let Err((invariant, detail)) = self.oracle.judge_end(&self.store, &self.logs) {
+        let judged = self.oracle.judge_end(&self.store, &self.logs).and_then(|()| self.receiver.judge_end(&self.store));
+        if let Err((invariant, detail)) = judged {
             self.violate(invariant, detail);
         }
     }

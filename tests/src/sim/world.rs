@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use windlass_agent_core::Bugs as AgentBugs;
 use windlass_coordinator_core::order::Obtained;
 use windlass_coordinator_core::policy::Bugs as CoreBugs;
-use windlass_protocol::{AttemptId, BuildId, Cause, CauseKind, Instant64, Now, WallMs};
+use windlass_coordinator_core::row::Delivery;
+use windlass_protocol::{AttemptId, BuildId, Cause, CauseKind, Instant64, NotificationId, Now, WallMs};
 
 use super::coordinator::Coordinator;
 use super::coverage::Coverage;
@@ -14,6 +15,7 @@ use super::logs::Logs;
 use super::network::{Network, Parcel};
 use super::oracle::Oracle;
 use super::random::Random;
+use super::receiver::Receiver;
 use super::store::Store;
 use super::workload::{Action, Workload};
 
@@ -77,6 +79,17 @@ pub enum Event {
         build: BuildId,
         /// What it runs.
         obtained: Result<Box<Obtained>, Cause>,
+    },
+    /// The shell knows what came of a try of a notification.
+    Answered {
+        /// Of this coordinator.
+        generation: u64,
+        /// Which notification.
+        id: NotificationId,
+        /// Which try.
+        attempt: u32,
+        /// What.
+        delivery: Delivery,
     },
     /// A message is there.
     Arrived(Parcel),
@@ -173,6 +186,8 @@ pub struct World {
     pub network: Network,
     /// Clients.
     pub work: Workload,
+    /// Those who are told of builds.
+    pub receiver: Receiver,
     /// The judge.
     pub oracle: Oracle,
     /// What was reached.
@@ -227,6 +242,7 @@ impl World {
             hosts: Vec::new(),
             network: Network::default(),
             work: Workload::default(),
+            receiver: Receiver::default(),
             oracle: Oracle::default(),
             coverage: Coverage::default(),
             troubled: true,
@@ -337,6 +353,9 @@ impl World {
             Event::LogsSynced { generation } => self.logs_synced(generation),
             Event::SettleOver { generation, attempt } => self.settle_over(generation, attempt),
             Event::Filled { generation, build, obtained } => self.filled(generation, build, obtained),
+            Event::Answered { generation, id, attempt, delivery } => {
+                self.answered_delivery(generation, id, attempt, delivery);
+            }
             Event::Arrived(parcel) => self.arrived(parcel),
             Event::AgentSeesEnd(conn) => self.agent_sees_end(conn),
             Event::CoordinatorSeesEnd(conn) => self.coordinator_sees_end(conn),

@@ -15,6 +15,7 @@ mod jobs;
 mod logs;
 mod metrics;
 mod notes;
+mod notifications;
 mod oidc;
 mod refusals;
 mod renewal;

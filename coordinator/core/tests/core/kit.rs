@@ -13,8 +13,8 @@ use windlass_pipeline::graph::{
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::message::{CoordinatorMessage, Health, Held, Hello, Verdict};
 use windlass_protocol::{
-    AgentId, AnnotationId, AttemptId, BuildId, Cause, CauseKind, Digest, IdSource, Instant64, JobId, Namespace, Now,
-    TokenId, Trust, WallMs,
+    AgentId, AnnotationId, AttemptId, BuildId, Cause, CauseKind, Digest, IdSource, Instant64, JobId, Namespace,
+    NotificationId, Now, TokenId, Trust, WallMs,
 };
 
 pub(crate) const LEASE_MS: u64 = 60_000;
@@ -30,6 +30,8 @@ pub(crate) struct Shell {
     pub(crate) events: Vec<BuildEvent>,
     pub(crate) audits: Vec<String>,
     pub(crate) artifacts: Vec<ArtifactRow>,
+    /// All of them, as they were last.
+    pub(crate) notifications: BTreeMap<NotificationId, NotificationRow>,
     /// Texts of annotations.
     pub(crate) texts: BTreeMap<AnnotationId, String>,
     /// All effects since the last `take`.
@@ -59,6 +61,7 @@ impl Shell {
             events: Vec::new(),
             audits: Vec::new(),
             artifacts: Vec::new(),
+            notifications: BTreeMap::new(),
             texts: BTreeMap::new(),
             effects: Vec::new(),
             told: BTreeMap::new(),
@@ -105,6 +108,7 @@ impl Shell {
                 Effect::Retired(build) => self.retire(*build),
                 Effect::SettleLog { .. }
                 | Effect::Obtain(_)
+                | Effect::Deliver(_)
                 | Effect::FenceLog { .. }
                 | Effect::Dispatched { .. }
                 | Effect::Progress(_) => {}
@@ -165,6 +169,14 @@ impl Shell {
             Change::Audit(row) => self.audits.push(row.action),
             Change::Event(row) => self.events.push(row.event),
             Change::Artifact(row) => self.artifacts.push(*row),
+            Change::Notification(row) => {
+                if row.state.is_final() {
+                    rows.notifications.remove(&row.id);
+                } else {
+                    rows.notifications.insert(row.id, (*row).clone());
+                }
+                self.notifications.insert(row.id, *row);
+            }
             Change::Definition { .. } => {}
         }
     }

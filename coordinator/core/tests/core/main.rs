@@ -11,6 +11,7 @@ mod kit;
 mod layers;
 mod life;
 mod meta_data;
+mod notify;
 mod offers;
 mod order;
 mod reference;

@@ -215,6 +215,7 @@ async fn an_artifact_whose_time_is_over_goes_and_then_its_bytes_unless_another_n
         agents_before: WallMs(0),
         audit_before: WallMs(0),
         artifacts_at: WallMs(u64::MAX >> 2),
+        notifications_before: WallMs(0),
         max_builds: 1,
     };
     assert_eq!(bench.ground.fleet.desk.expire(retention).await.unwrap().artifacts, 1);

@@ -31,7 +31,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 49] = [
+const TABLE: [(&str, &str, &[Scope], bool); 50] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -41,6 +41,7 @@ const TABLE: [(&str, &str, &[Scope], bool); 49] = [
     ("GET", "/api/v1/builds/{id}/events", READ, true),
     ("GET", "/api/v1/builds/{id}/artifacts", READ, true),
     ("GET", "/api/v1/builds/{id}/annotations", READ, true),
+    ("GET", "/api/v1/builds/{id}/notifications", READ, true),
     ("GET", "/api/v1/artifacts/{id}", READ, true),
     ("GET", "/api/v1/artifacts/{id}/info", READ, true),
     ("GET", "/api/v1/builds/{id}/meta-data", READ, true),

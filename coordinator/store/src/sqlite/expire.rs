@@ -17,7 +17,8 @@ pub(super) fn expire(conn: &Connection, epoch: WriterEpoch, retention: Retention
         expired.agents = expire_agents(conn, retention)?;
         expired.audit_lines = expire_audit(conn, retention)?;
         expired.artifacts = expire_artifacts(conn, retention)?;
-        rows += expired.agents + expired.audit_lines + expired.artifacts;
+        expired.notifications = expire_notifications(conn, retention)?;
+        rows += expired.agents + expired.audit_lines + expired.artifacts + expired.notifications;
         expired.more = rows >= limits::EXPIRE_ROWS_MAX;
         for (build, definition) in ended(conn, retention)? {
             if rows >= limits::EXPIRE_ROWS_MAX || expired.builds.len() >= retention.max_builds {
@@ -63,6 +64,13 @@ fn expire_artifacts(conn: &Connection, retention: Retention) -> rusqlite::Result
     conn.prepare_cached(sql)?.execute(params![int(retention.artifacts_at.0), max])
 }
 
+fn expire_notifications(conn: &Connection, retention: Retention) -> rusqlite::Result<usize> {
+    let sql = "DELETE FROM notifications WHERE key IN
+        (SELECT key FROM notifications WHERE finished_at < ?1 ORDER BY finished_at LIMIT ?2)";
+    let max = int(limits::EXPIRE_ROWS_MAX as u64);
+    conn.prepare_cached(sql)?.execute(params![int(retention.notifications_before.0), max])
+}
+
 /// The oldest builds that may go, one more than the piece holds.
 fn ended(conn: &Connection, retention: Retention) -> rusqlite::Result<Vec<([u8; 16], [u8; 32])>> {
     let sql = "SELECT id, definition FROM builds WHERE live = 0 AND finished_at < ?1 ORDER BY finished_at LIMIT ?2";
@@ -84,6 +92,8 @@ fn delete_build(conn: &Connection, build: [u8; 16], expired: &mut Expired) -> ru
         "DELETE FROM events WHERE build = ?1",
         "DELETE FROM artifacts WHERE build = ?1",
         "DELETE FROM annotations WHERE build = ?1",
+        // One that still waits goes by its time, once it is over.
+        "DELETE FROM notifications WHERE build = ?1 AND finished_at IS NOT NULL",
         "DELETE FROM attempts WHERE build = ?1",
         "DELETE FROM jobs WHERE build = ?1",
         "DELETE FROM builds WHERE id = ?1",

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use windlass_coordinator_core::row::{
-    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, JobRow,
+    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, JobRow, NotificationRow,
 };
 use windlass_protocol::{AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
 
@@ -305,6 +305,20 @@ impl History for SqliteHistory {
     fn artifact(&self, id: ArtifactId) -> Result<Option<ArtifactRow>, Fault> {
         let found = self.one("SELECT json FROM artifacts WHERE id = ?1", id.as_bytes(), |row| row.get::<_, String>(0));
         found?.map(|json| decode("artifact", &json)).transpose()
+    }
+
+    fn notifications(
+        &self,
+        build: BuildId,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<NotificationRow>, Fault> {
+        let limit = bounded(limit);
+        let sql = "SELECT key, json FROM notifications WHERE build = ? AND key < ? ORDER BY key DESC LIMIT ?";
+        let from = after.map_or(i64::MAX, |cursor| int(cursor.0));
+        let build = Value::Blob(build.as_bytes().to_vec());
+        let params = [build, Value::Integer(from), Value::Integer(int(limit as u64 + 1))];
+        self.read(|conn| Ok(page(keyed_rows(conn, "notification", sql, &params)?, limit)))
     }
 
     fn naming(&self, digest: Digest) -> Result<BTreeSet<Namespace>, Fault> {

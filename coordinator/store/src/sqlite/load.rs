@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, Params};
 use serde::de::DeserializeOwned;
 use windlass_coordinator_core::row::{
-    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, LineageRow, PipelineRow, PoolRow, Rows,
-    ScheduleRow, SecretRow, TokenRow,
+    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, LineageRow, NotificationRow, PipelineRow, PoolRow,
+    Rows, ScheduleRow, SecretRow, TokenRow,
 };
 
 use super::encode::{decode, fault_of, whole};
@@ -43,6 +43,9 @@ pub(super) fn load(conn: &mut Connection) -> Result<Rows, Fault> {
     rows.lineages = lineages.into_iter().map(|row| (row.root, row)).collect();
     let secrets: Vec<SecretRow> = json_rows(&transaction, "secret", "SELECT json FROM secrets", [])?;
     rows.secrets = secrets.into_iter().map(|row| (row.name.clone(), row)).collect();
+    let sql = "SELECT json FROM notifications WHERE finished_at IS NULL";
+    let waiting: Vec<NotificationRow> = json_rows(&transaction, "notification", sql, [])?;
+    rows.notifications = waiting.into_iter().map(|row| (row.id, row)).collect();
     let keys: Vec<IdempotencyRow> = json_rows(&transaction, "idempotency", "SELECT json FROM idempotency", [])?;
     rows.idempotency = keys.into_iter().map(|row| (row.key.clone(), row)).collect();
     Ok(rows)

@@ -34,10 +34,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { to: 6, up: |tx| tx.execute_batch(V6) },
     Migration { to: 7, up: |tx| tx.execute_batch(V7) },
     Migration { to: 8, up: |tx| tx.execute_batch(V8) },
+    Migration { to: 9, up: |tx| tx.execute_batch(V9) },
 ];
 
 /// The version that this Windlass writes.
-pub(crate) const SCHEMA_VERSION: u32 = 8;
+pub(crate) const SCHEMA_VERSION: u32 = 9;
 
 const V1: &str = "
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -122,6 +123,15 @@ CREATE TABLE secrets (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT
 const V8: &str = "
 CREATE TABLE annotations (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, build BLOB NOT NULL, text TEXT NOT NULL) STRICT;
 CREATE INDEX annotations_build ON annotations (build);
+";
+
+/// Notifications: those that wait are loaded, the others are listed by build and let go by time.
+const V9: &str = "
+CREATE TABLE notifications (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, build BLOB NOT NULL, finished_at INTEGER,
+    json TEXT NOT NULL) STRICT;
+CREATE INDEX notifications_build ON notifications (build);
+CREATE INDEX notifications_waiting ON notifications (key) WHERE finished_at IS NULL;
+CREATE INDEX notifications_finished ON notifications (finished_at) WHERE finished_at IS NOT NULL;
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 use windlass_coordinator_core::row::{
     AgentRow, ArtifactRow, AttemptRow, AuditRow, BuildRow, Change, EventRow, IdempotencyRow, JobRow, MetaRow,
-    PipelineRow,
+    NotificationRow, PipelineRow,
 };
 use windlass_protocol::Digest;
 
@@ -113,6 +113,7 @@ fn apply(conn: &Connection, change: &Change) -> Result<(), Fault> {
         Change::Audit(row) => write_audit(conn, row),
         Change::Event(_) => Ok(()),
         Change::Artifact(row) => write_artifact(conn, row),
+        Change::Notification(row) => write_notification(conn, row),
         Change::Definition { digest, text } => write_definition(conn, *digest, text),
     }
 }
@@ -189,6 +190,13 @@ fn write_artifact(conn: &Connection, row: &ArtifactRow) -> Result<(), Fault> {
     let sql = "INSERT INTO artifacts (id, build, digest, expires_at, json) VALUES (?1, ?2, ?3, ?4, ?5)";
     let (id, build, digest) = (row.id.as_bytes(), row.build.as_bytes(), row.digest.as_bytes());
     execute(conn, sql, params![id, build, digest, int(row.expires_at.0), encode(row)?])
+}
+
+fn write_notification(conn: &Connection, row: &NotificationRow) -> Result<(), Fault> {
+    let sql = "INSERT INTO notifications (id, build, finished_at, json) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT (id) DO UPDATE SET finished_at = excluded.finished_at, json = excluded.json";
+    let finished_at = row.finished_at.map(|at| int(at.0));
+    execute(conn, sql, params![row.id.as_bytes(), row.build.as_bytes(), finished_at, encode(row)?])
 }
 
 fn write_definition(conn: &Connection, digest: Digest, text: &str) -> Result<(), Fault> {

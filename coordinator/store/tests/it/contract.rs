@@ -428,6 +428,7 @@ fn retention(builds: u64, idempotency: u64, max_builds: usize) -> Retention {
         agents_before: WallMs(0),
         audit_before: WallMs(0),
         artifacts_at: WallMs(0),
+        notifications_before: WallMs(0),
         max_builds,
     }
 }

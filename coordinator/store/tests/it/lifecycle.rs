@@ -92,7 +92,7 @@ fn a_store_of_a_newer_schema_is_refused_with_both_versions() {
     drop(conn);
     for refused in [open(dir.path(), &small()).map(drop), check(dir.path()).map(drop)] {
         match refused {
-            Err(OpenError::NewerSchema { found: 20, known: 8, .. }) => {}
+            Err(OpenError::NewerSchema { found: 20, known: 9, .. }) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -105,7 +105,7 @@ fn a_sound_directory_is_found_sound_and_left_as_it_is() {
     let before = std::fs::read(dir.path().join("store.sqlite")).unwrap();
     let report = check(dir.path()).unwrap();
     assert_eq!(report.findings, [""; 0]);
-    assert_eq!((report.schema, report.builds, report.jobs, report.attempts), (8, 3, 3, 3));
+    assert_eq!((report.schema, report.builds, report.jobs, report.attempts), (9, 3, 3, 3));
     assert_eq!(std::fs::read(dir.path().join("store.sqlite")).unwrap(), before);
     let nothing = tempfile::tempdir().unwrap();
     assert!(matches!(check(nothing.path()), Err(OpenError::NotThere { .. })));

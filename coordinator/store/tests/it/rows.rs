@@ -73,6 +73,8 @@ pub(crate) fn build(n: u64, state: BuildState) -> BuildRow {
         supersede: Supersede::Never,
         groups: Vec::new(),
         notify: Vec::new(),
+        notified: 0,
+        not_notified: 0,
         blocked: None,
         unblocker: None,
         keep_workspace: false,
