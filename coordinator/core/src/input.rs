@@ -6,8 +6,8 @@ use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, Pipel
 
 use crate::order::Obtained;
 use crate::row::{
-    Actor, BuildRows, Joining, NewArtifacts, NewSchedule, NewToken, PipelineChange, SecretRequest, Speech, Submit,
-    Upload,
+    Actor, BuildRows, CacheRequest, Joining, NewArtifacts, NewSchedule, NewToken, PipelineChange, SecretRequest,
+    Speech, Submit, Upload,
 };
 
 /// Whom to answer: the shell's own number for a waiting request.
@@ -115,6 +115,8 @@ pub enum AgentEvent {
 pub enum Request {
     /// Set, remove or read secrets.
     Secret(Box<SecretRequest>),
+    /// Find or save caches, or let go of some.
+    Cache(Box<CacheRequest>),
     /// Make a build.
     Submit(Box<Submit>),
     /// Cancel a build; canceling one that has ended is refused.

@@ -3,6 +3,7 @@
 //! A row is plain data in the words of the interface. Loading the rows gives the same core again (I11); whatever is
 //! not in a row is volatile by design: connections, beats, and progress that agents tell anew after a restart.
 
+mod cache;
 mod pipeline;
 mod refused;
 mod schedule;
@@ -24,6 +25,7 @@ use windlass_protocol::{
     WallMs,
 };
 
+pub use self::cache::{CacheName, CacheRequest, CacheRow};
 pub use self::pipeline::{DEFAULT_BRANCH, PipelineChange, PipelineRow, Registered};
 pub use self::refused::JobRefused;
 pub use self::schedule::{Fired, Firing, NewSchedule, ScheduleRow};
@@ -739,6 +741,10 @@ pub enum Change {
     /// Delete.
     SecretGone(Box<SecretName>),
     /// Insert or replace.
+    Cache(Box<CacheRow>),
+    /// Delete.
+    CacheGone(Box<CacheName>),
+    /// Insert or replace.
     Hold(HoldRow),
     /// Delete.
     HoldOver(JobId),
@@ -814,6 +820,8 @@ pub struct Rows {
     pub tokens: BTreeMap<TokenId, TokenRow>,
     /// Secrets, sealed.
     pub secrets: BTreeMap<SecretName, SecretRow>,
+    /// Caches by key.
+    pub caches: BTreeMap<CacheName, CacheRow>,
     /// Slots of concurrency groups that outlive their jobs.
     pub holds: BTreeMap<JobId, HoldRow>,
     /// All schedules.

@@ -20,6 +20,7 @@ pub const SERVED: &[Feature] = &[
     Feature::Plugins,
     Feature::Checkout,
     Feature::ArtifactPaths,
+    Feature::Cache,
 ];
 
 /// Refuses a graph that would run otherwise than it says: one that came past the compiler, or is of another version.

@@ -16,8 +16,8 @@ use crate::order::Orderer;
 use crate::policy::Policy;
 use crate::queue::{Queue, ShapeId, Ticket};
 use crate::row::{
-    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, LineageRow, MetaRow, PipelineRow, PoolRow, Rows,
-    SecretName, SecretRow, TokenRow,
+    AgentRow, AttemptRow, BuildRow, CacheName, CacheRow, HoldRow, IdempotencyRow, JobRow, LineageRow, MetaRow,
+    PipelineRow, PoolRow, Rows, SecretName, SecretRow, TokenRow,
 };
 use crate::schedule::Schedules;
 use crate::timer::{Timer, Timers};
@@ -42,6 +42,7 @@ pub struct Core {
     pub(crate) agents: BTreeMap<AgentId, Agent>,
     pub(crate) tokens: BTreeMap<TokenId, TokenRow>,
     pub(crate) secrets: BTreeMap<SecretName, SecretRow>,
+    pub(crate) caches: BTreeMap<CacheName, CacheRow>,
     pub(crate) idempotency: BTreeMap<(TokenId, String), IdempotencyRow>,
     /// Agents by key.
     pub(crate) keys: BTreeMap<Digest, AgentId>,
@@ -265,6 +266,7 @@ impl Core {
             schedules: self.schedules.rows.clone(),
             lineages: self.lineages.clone(),
             secrets: self.secrets.clone(),
+            caches: self.caches.clone(),
             idempotency: self.idempotency.clone(),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, Params};
 use serde::de::DeserializeOwned;
 use windlass_coordinator_core::row::{
-    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, LineageRow, PipelineRow, PoolRow, Rows,
+    AgentRow, AttemptRow, BuildRow, CacheRow, HoldRow, IdempotencyRow, JobRow, LineageRow, PipelineRow, PoolRow, Rows,
     ScheduleRow, SecretRow, TokenRow,
 };
 
@@ -43,6 +43,8 @@ pub(super) fn load(conn: &mut Connection) -> Result<Rows, Fault> {
     rows.lineages = lineages.into_iter().map(|row| (row.root, row)).collect();
     let secrets: Vec<SecretRow> = json_rows(&transaction, "secret", "SELECT json FROM secrets", [])?;
     rows.secrets = secrets.into_iter().map(|row| (row.name.clone(), row)).collect();
+    let caches: Vec<CacheRow> = json_rows(&transaction, "cache", "SELECT json FROM caches", [])?;
+    rows.caches = caches.into_iter().map(|row| (row.name.clone(), row)).collect();
     let keys: Vec<IdempotencyRow> = json_rows(&transaction, "idempotency", "SELECT json FROM idempotency", [])?;
     rows.idempotency = keys.into_iter().map(|row| (row.key.clone(), row)).collect();
     Ok(rows)

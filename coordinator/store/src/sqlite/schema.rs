@@ -34,10 +34,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { to: 6, up: |tx| tx.execute_batch(V6) },
     Migration { to: 7, up: |tx| tx.execute_batch(V7) },
     Migration { to: 8, up: |tx| tx.execute_batch(V8) },
+    Migration { to: 9, up: |tx| tx.execute_batch(CACHES) },
 ];
 
 /// The version that this Windlass writes.
-pub(crate) const SCHEMA_VERSION: u32 = 8;
+pub(crate) const SCHEMA_VERSION: u32 = 9;
 
 const V1: &str = "
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -122,6 +123,11 @@ CREATE TABLE secrets (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT
 const V8: &str = "
 CREATE TABLE annotations (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, build BLOB NOT NULL, text TEXT NOT NULL) STRICT;
 CREATE INDEX annotations_build ON annotations (build);
+";
+
+/// Caches by the JSON of their names. Numbers are given once: who has seen all up to one sees what is new after it.
+const CACHES: &str = "
+CREATE TABLE caches (key INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, json TEXT NOT NULL) STRICT;
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.
