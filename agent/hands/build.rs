@@ -10,13 +10,14 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;
 
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "program/main.rs",
     "program/agent.rs",
     "program/bootstrap.rs",
     "program/checkout.rs",
     "program/child.rs",
     "program/hook.rs",
+    "program/tree.rs",
     "src/phases.rs",
     "src/plan.rs",
     "src/wire.rs",

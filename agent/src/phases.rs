@@ -15,8 +15,9 @@ use crate::hooks::Hooks;
 use crate::plugins::{Laid, Plugins};
 use crate::workspace::Workspace;
 
-/// Variables by which a step has its checkout otherwise than the agent does it by itself (reference 11.7).
-const CHECKOUT: [&str; 7] = [
+/// Variables by which a step has its checkout otherwise than the agent does it by itself (reference 11.7), or something around
+/// its command.
+const CHECKOUT: [&str; 8] = [
     "BUILDKITE_SKIP_CHECKOUT",
     "BUILDKITE_GIT_SUBMODULES",
     "BUILDKITE_GIT_LFS_ENABLED",
@@ -24,6 +25,7 @@ const CHECKOUT: [&str; 7] = [
     "BUILDKITE_GIT_CLEAN_FLAGS",
     "BUILDKITE_GIT_SPARSE_CHECKOUT_PATHS",
     "BUILDKITE_ARTIFACT_PATHS",
+    "WINDLASS_CACHE",
 ];
 
 /// What an operator says about the phases of jobs.

@@ -84,7 +84,13 @@ impl Secrets {
             let values = match api.ask_for(job.attempt, right, Asked::GetSecrets { keys }).await {
                 Told::Secrets(values) if values.len() == some.len() => values,
                 Told::Refused { code, detail } => return Err(refused(code, detail)),
-                Told::Secrets(_) | Told::Done | Told::Value(_) | Told::Keys(_) | Told::Text(_) | Told::Artifacts(_) => {
+                Told::Secrets(_)
+                | Told::Done
+                | Told::Value(_)
+                | Told::Keys(_)
+                | Told::Text(_)
+                | Told::Artifacts(_)
+                | Told::Cache(_) => {
                     return Err(Cause::new(CauseKind::Internal, "the coordinator answered something else"));
                 }
             };

@@ -8,6 +8,7 @@
 //! | `segment`, `appender`, `index` | records on disk, group commit, what is where in memory |
 //! | `evict`, [`verify`] | the cap of a lazy store, the check of every byte |
 //! | [`tree`] | Merkle directories and their encoding |
+//! | [`manifest`] | the paths that a cache keeps, and their encoding |
 //! | [`snapshot`] | a directory on disk becomes a tree |
 //! | [`layout`](mod@layout), [`wipe`](mod@wipe) | a tree becomes a directory on disk, and goes away again |
 //! | [`pack`], [`intake`] | many blobs in one body, many blobs as they come |
@@ -23,6 +24,7 @@ mod evict;
 mod index;
 pub mod intake;
 pub mod layout;
+pub mod manifest;
 pub mod pack;
 pub mod release;
 mod segment;

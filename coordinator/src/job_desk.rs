@@ -5,6 +5,7 @@
 //! that lives in the same namespace: to it, others are not there (I12).
 
 mod artifact;
+mod cache;
 mod step;
 
 use std::fmt::Debug;
@@ -199,6 +200,8 @@ impl CoreJobDesk {
             }
             Asked::AddArtifacts { artifacts } => self.add_artifacts(&attempt, (ask.epoch, ask.call), artifacts).await,
             Asked::FindArtifacts(query) => self.find_artifacts(&attempt, *query).await,
+            Asked::FindCache(query) => self.find_cache(&attempt, ask.epoch, *query).await,
+            Asked::SaveCache(new) => self.save_cache(&attempt, ask.epoch, *new).await,
             Asked::GetSecrets { keys } => self.secrets(&attempt, ask.epoch, keys).await,
             Asked::IssueToken { audience, lifetime_s, subject, claims, aws_tags } => {
                 let asking =
@@ -236,7 +239,7 @@ impl CoreJobDesk {
         let request = SecretRequest::Read { attempt: attempt.id, epoch, keys };
         let rows = match self.desk.request(actor(attempt), Request::Secret(Box::new(request))).await? {
             Reply::Secrets(rows) => rows,
-            Reply::Done | Reply::Submitted { .. } | Reply::Token { .. } | Reply::Joined { .. } => {
+            Reply::Done | Reply::Cache(_) | Reply::Submitted { .. } | Reply::Token { .. } | Reply::Joined { .. } => {
                 return Err(No(AskRefused::Unavailable, "the core answered something else".to_owned()));
             }
         };

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{Actor, ActorKind};
+use windlass_coordinator_core::row::{Actor, ActorKind, CacheRequest};
 use windlass_coordinator_store::{Expired, Retention};
 use windlass_protocol::WallMs;
 use windlass_protocol::host::now;
 use windlass_protocol::limits::{
-    AUDIT_MS, GONE_AGENTS_MS, IDEMPOTENCY_MS, NOTIFICATIONS_MS, PAST_TOKENS_MS, RETENTION_EVERY_MS,
+    AUDIT_MS, CACHE_UNUSED_MS, GONE_AGENTS_MS, IDEMPOTENCY_MS, NOTIFICATIONS_MS, PAST_TOKENS_MS, RETENTION_EVERY_MS,
 };
 
 use crate::fleet::Ground;
@@ -37,6 +37,12 @@ fn forgotten(at: WallMs) -> Request {
     Request::Retain { idempotency_before: before(IDEMPOTENCY_MS), tokens_before: before(PAST_TOKENS_MS) }
 }
 
+/// Caches that nobody has used for long.
+fn unused_caches(at: WallMs) -> Request {
+    let unused_since = WallMs(at.0.saturating_sub(CACHE_UNUSED_MS));
+    Request::Cache(Box::new(CacheRequest::Forget { unused_since }))
+}
+
 /// Runs until `stop` turns true: rows go, and then the blobs that none of them names any more.
 pub(crate) async fn run(ground: Ground, retention_ms: u64, stop: watch::Receiver<bool>) {
     let tidying = ground.shelves.clone().tidy(ground.reader.clone(), stop.clone());
@@ -53,7 +59,11 @@ async fn expire(ground: Ground, retention_ms: u64, mut stop: watch::Receiver<boo
         let at = now().wall;
         let retention = retention(at, retention_ms);
         let actor = Actor { kind: ActorKind::System, name: "retention".to_owned() };
-        if let Err(error) = ground.desk.request(actor, forgotten(at)).await {
+        let mut told = ground.desk.request(actor.clone(), forgotten(at)).await;
+        if told.is_ok() {
+            told = ground.desk.request(actor, unused_caches(at)).await;
+        }
+        if let Err(error) = told {
             tracing::warn!(%error, "retention_put_off");
             continue;
         }

@@ -263,7 +263,7 @@ impl Coordinator {
         let actor = Actor { kind: ActorKind::System, name: "local agent".to_owned() };
         match self.desk.request(actor, Request::CreateToken(Box::new(new))).await? {
             Reply::Token { .. } => Ok(token.expose()),
-            Reply::Done | Reply::Secrets(_) | Reply::Submitted { .. } | Reply::Joined { .. } => {
+            Reply::Done | Reply::Secrets(_) | Reply::Cache(_) | Reply::Submitted { .. } | Reply::Joined { .. } => {
                 Err(DeskError::Unavailable)
             }
         }
@@ -480,7 +480,7 @@ async fn first_token(data: &Path, ground: &fleet::Ground) -> Result<Secret<Strin
     };
     match ground.desk.request(actor, Request::CreateToken(Box::new(new))).await {
         Ok(Reply::Token { .. }) => {}
-        Ok(Reply::Done | Reply::Secrets(_) | Reply::Submitted { .. } | Reply::Joined { .. }) => {
+        Ok(Reply::Done | Reply::Secrets(_) | Reply::Cache(_) | Reply::Submitted { .. } | Reply::Joined { .. }) => {
             return Err(StartError::Token(DeskError::Unavailable));
         }
         Err(error) => return Err(StartError::Token(error)),

@@ -5,18 +5,22 @@
 //! lets go has to itself; and only what was nobody's in two looks, and was not asked for between them, goes. A crash may leave
 //! blobs that nobody names, which the next looks find.
 
-use std::collections::BTreeMap;
+mod named;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedRwLockReadGuard, RwLock, watch};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, watch};
+use windlass_cache::manifest::{self, BadManifest};
 use windlass_cache::{HeldBlob, Store};
-use windlass_protocol::limits::{SHELF_PIECE_BLOBS, SHELF_SWEEP_MS, STORE_HEADROOM_BYTES};
+use windlass_protocol::limits::{CACHE_LOOKS_MAX, SHELF_PIECE_BLOBS, SHELF_SWEEP_MS, STORE_HEADROOM_BYTES};
 use windlass_protocol::{Digest, Namespace, Shelf};
 
+use self::named::Named;
 use crate::views::Reader;
 
 /// The shelves of all namespaces; clones share them.
@@ -25,6 +29,8 @@ pub struct Shelves {
     store: Store,
     dir: PathBuf,
     gate: Arc<RwLock<()>>,
+    /// A permit for each manifest that is held in memory.
+    manifests: Arc<Semaphore>,
     tally: Arc<Tally>,
 }
 
@@ -53,6 +59,9 @@ pub enum ShelfError {
     /// A blob that is to be named is not there, or not of that length.
     #[error("{0} is not stored for this build; send its bytes again")]
     Missing(Digest),
+    /// A cache's manifest is none.
+    #[error("{0} is no manifest of a cache: {1}")]
+    NotAManifest(Digest, BadManifest),
     /// There is no room.
     #[error("the coordinator's disk has no room for {0} bytes more")]
     Full(u64),
@@ -78,7 +87,8 @@ impl Shelves {
     /// The shelves of a store, whose bytes are on the disk of `dir`.
     #[must_use]
     pub fn new(store: Store, dir: &Path) -> Self {
-        Self { store, dir: dir.to_owned(), gate: Arc::default(), tally: Arc::default() }
+        let manifests = Arc::new(Semaphore::new(CACHE_LOOKS_MAX));
+        Self { store, dir: dir.to_owned(), gate: Arc::default(), manifests, tally: Arc::default() }
     }
 
     /// What has happened since the start.
@@ -132,6 +142,32 @@ impl Shelves {
         Ok(Kept { _gate: gate })
     }
 
+    /// As [`Self::keep`], for a cache: its manifest, and all that it names. Also how many files that are, and their bytes.
+    ///
+    /// # Errors
+    /// [`ShelfError`].
+    pub async fn keep_cache(
+        &self,
+        namespace: &Namespace,
+        (digest, bytes): (Digest, u64),
+    ) -> Result<(Kept, u64, u64), ShelfError> {
+        // Nobody closes it.
+        let _room = self.manifests.acquire().await.map_err(|_| ShelfError::Stopping)?;
+        let (store, on) = (self.store.clone(), namespace.on(Shelf::Caches));
+        let reading = tokio::task::spawn_blocking(move || {
+            let blob = store.get(&on, &digest).map_err(windlass_cache::Error::from)?;
+            let blob = blob.filter(|blob| blob.len() == bytes).ok_or(ShelfError::Missing(digest))?;
+            let text = blob.into_vec().map_err(windlass_cache::Error::from)?;
+            manifest::blobs(&text).map_err(|bad| ShelfError::NotAManifest(digest, bad))
+        });
+        let mut blobs = reading.await.map_err(|_| ShelfError::Stopping)??;
+        let (files, sum) = (blobs.len() as u64, blobs.iter().map(|(_, bytes)| bytes).sum());
+        blobs.push((digest, bytes));
+        blobs.sort_unstable();
+        blobs.dedup();
+        Ok((self.keep(namespace, Shelf::Caches, blobs).await?, files, sum))
+    }
+
     fn look(&self, namespace: &Namespace, shelf: Shelf, blobs: &[(Digest, u64)]) -> Result<(), ShelfError> {
         let on = namespace.on(shelf);
         let mut elsewhere = Vec::new();
@@ -174,10 +210,15 @@ impl Shelves {
         let store = self.store.clone();
         let held = tokio::task::spawn_blocking(move || store.held(|namespace| namespace.shelf().is_some())).await;
         let Ok(held) = held else { return Vec::new() };
-        let before: std::collections::BTreeSet<_> = before.into_iter().collect();
-        let (mut stay, mut released) = (Vec::new(), 0);
+        let before: BTreeSet<_> = before.into_iter().collect();
+        let (mut stay, mut released, mut named) = (Vec::new(), 0, Named::default());
+        // Most of them are read while others may name blobs; what comes meanwhile is read with the lock.
+        if let Err(error) = named.read_new(&self.store, reader).await {
+            tracing::warn!(error, "shelf_sweep_put_off");
+            return stay;
+        }
         for piece in held.chunks(SHELF_PIECE_BLOBS) {
-            match self.sweep_piece(reader, piece, &before, &mut stay).await {
+            match self.sweep_piece(reader, piece, (&before, &mut stay), &mut named).await {
                 Ok(gone) => released += gone,
                 Err(error) => {
                     tracing::warn!(%error, "shelf_sweep_put_off");
@@ -195,16 +236,17 @@ impl Shelves {
         &self,
         reader: &Reader,
         piece: &[HeldBlob],
-        before: &std::collections::BTreeSet<HeldBlob>,
-        stay: &mut Vec<HeldBlob>,
+        (before, stay): (&BTreeSet<HeldBlob>, &mut Vec<HeldBlob>),
+        named: &mut Named,
     ) -> Result<usize, String> {
         // Whoever is about to name a blob is done, or has not looked yet.
         let _alone = self.gate.write().await;
         let naming = reader.naming(piece.iter().map(|held| held.digest).collect()).await;
         let naming = naming.map_err(|error| error.to_string())?;
+        named.read_new(&self.store, reader).await?;
         let mut going = Vec::new();
         for (held, naming) in piece.iter().zip(naming) {
-            if naming.iter().any(|owner| needs(owner, &held.namespace)) {
+            if naming.iter().any(|owner| needs(owner, &held.namespace)) || named.needs(held) {
                 continue;
             }
             if before.contains(held) { going.push(held.clone()) } else { stay.push(held.clone()) }

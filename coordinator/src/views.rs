@@ -269,6 +269,8 @@ impl State {
             | Change::LineageOver(_)
             | Change::AnnotationText { .. }
             | Change::AnnotationGone(_)
+            | Change::Cache(_)
+            | Change::CacheGone(_)
             | Change::Idempotency(_)
             | Change::Audit(_)
             | Change::Artifact(_)

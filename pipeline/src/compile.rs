@@ -178,6 +178,11 @@ fn tell_unserved(reader: &mut Reader, served: &[Feature], feature: Feature, span
         }
         // Told where keys are looked for, with the name that may be meant.
         Feature::UnresolvedDependency => return,
+        Feature::CacheVolume => {
+            let told = Diagnostic::warning("not-served", span, "a `cache` without `key` is not served: ignored");
+            let hint = "it is a volume of Buildkite's hosted agents; with a `key` it is kept for every agent";
+            return reader.findings.push(told.hint(hint));
+        }
         _ if feature.is_harmless() => {
             return reader.warning("not-served", span, format!("`{feature}` is not served yet: ignored"));
         }

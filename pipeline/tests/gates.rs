@@ -241,7 +241,7 @@ steps:
   - {group: g, steps: [{command: a, if: 'false'}]}
   - {command: b, branches: topic, concurrency: 1, concurrency_group: g, plugins: [p], secrets: [S], checkout: {skip: true}}
   - {command: '{{matrix}}', matrix: [a], artifact_paths: a, cache: a, reuse: true, cancel_on_build_failing: true}
-  - {command: c, depends_on: later}
+  - {command: c, depends_on: later, cache: {paths: p, key: k}}
 ");
     assert_eq!(graph.requires(), Feature::ALL.iter().copied().collect());
     assert_eq!(simple().requires(), std::collections::BTreeSet::new());

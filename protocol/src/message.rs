@@ -22,7 +22,10 @@ pub mod codec;
 pub mod log;
 pub mod validate;
 
-pub use ask::{ArtifactQuery, Ask, AskRefused, Asked, FoundArtifact, NewArtifact, Scope, SecretText, Style, Told};
+pub use ask::{
+    ArtifactQuery, Ask, AskRefused, Asked, CacheQuery, FoundArtifact, FoundCache, NewArtifact, NewCache, Scope,
+    SecretText, Style, Told,
+};
 pub use codec::{BadMessage, decode, encode};
 pub use log::LogHeader;
 pub use validate::{Invalid, Validate};

@@ -23,9 +23,9 @@ use windlass_protocol::identity::{AgentName, ApiToken, JoinToken, secret_hash};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::message::log::{chunk_prefix, parse_chunk};
 use windlass_protocol::message::{
-    AgentMessage, ArtifactQuery, Ask, AskRefused, Asked, BlobHeader, BulkAsk, CoordinatorMessage, Enrol, EnrolAnswer,
-    Evidence, FetchBlobs, FoundArtifact, Health, Held, Hello, LogHeader, NewArtifact, RefuseCode, Scope, StoreAnswer,
-    StoreBlobs, StoreRefused, Style, Told, Validate, Verdict, decode, encode,
+    AgentMessage, ArtifactQuery, Ask, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, CoordinatorMessage, Enrol,
+    EnrolAnswer, Evidence, FetchBlobs, FoundArtifact, FoundCache, Health, Held, Hello, LogHeader, NewArtifact,
+    NewCache, RefuseCode, Scope, StoreAnswer, StoreBlobs, StoreRefused, Style, Told, Validate, Verdict, decode, encode,
 };
 use windlass_protocol::{Digest, Namespace, Secret, Shelf, Trust, WallMs, frame};
 
@@ -124,6 +124,8 @@ names! { ask(Ask)
     Ask { what: Asked::FindArtifacts(_), .. } => "find_artifacts",
     Ask { what: Asked::GetSecrets { .. }, .. } => "get_secrets",
     Ask { what: Asked::IssueToken { .. }, .. } => "issue_token",
+    Ask { what: Asked::FindCache(_), .. } => "find_cache",
+    Ask { what: Asked::SaveCache(_), .. } => "save_cache",
 }
 
 names! { told(Told)
@@ -132,6 +134,7 @@ names! { told(Told)
     Told::Keys(_) => "keys",
     Told::Text(_) => "text",
     Told::Secrets(_) => "secrets",
+    Told::Cache(_) => "cache",
     Told::Refused { .. } => "refused",
     Told::Artifacts(_) => "artifacts",
 }
@@ -479,6 +482,23 @@ fn asks() -> Vec<Ask> {
             },
             0,
         ),
+        (
+            Asked::FindCache(Box::new(CacheQuery {
+                scope: Digest::of(b"paths"),
+                key: text("node-linux-0123456789"),
+                restore_keys: vec![text("node-linux-"), text("node-")],
+            })),
+            0,
+        ),
+        (
+            Asked::SaveCache(Box::new(NewCache {
+                scope: Digest::of(b"paths"),
+                key: text("node-linux-0123456789"),
+                manifest: Digest::of(b"manifest"),
+                manifest_bytes: 1 << 20,
+            })),
+            0,
+        ),
     ];
     let (epoch, call) = (Epoch(7), [0x5A; 16]);
     whats.map(|(what, body_bytes)| Ask { attempt: attempt(1), epoch, call, what, body_bytes }).into()
@@ -502,6 +522,15 @@ fn what_jobs_ask_and_are_told_has_the_bytes_of_version_1_and_makes_sense() {
             artifact: artifact(),
         }]),
         Told::Secrets(vec![Secret::new("a value that is not inline".to_owned()).into()]),
+        Told::Cache(None),
+        Told::Cache(Some(Box::new(FoundCache {
+            key: "node-linux-0123456789".to_owned(),
+            manifest: Digest::of(b"manifest"),
+            manifest_bytes: 1 << 20,
+            files: 12_345,
+            bytes: 1 << 33,
+            created_at: WallMs(1_700_000_000_000),
+        }))),
     ];
     check("told", &told);
     for message in asks() {

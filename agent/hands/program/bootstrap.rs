@@ -94,14 +94,19 @@ impl Job {
             Act::Hook { name, scope, path } => self.hook(name, *scope, path),
             Act::Checkout => checkout::check_out(self),
             Act::Command => self.command(),
+            Act::Restore => self.cache("restore", "~~~ Restoring cache\n"),
+            Act::Save => self.cache("save", "~~~ Saving cache\n"),
             Act::Upload => self.upload(),
         };
-        if ended.status != 0 {
+        if ended.status != 0 && matches!(act, Act::Restore | Act::Save) {
+            comment("The job goes on without its cache");
+        } else if ended.status != 0 {
             let what = match act {
                 Act::Hook { name, scope, .. } => format!("The {} hook", self.called(name, *scope)),
                 Act::Checkout => "The checkout".to_owned(),
                 Act::Command => "The command".to_owned(),
                 Act::Upload => "The upload of artifacts".to_owned(),
+                Act::Restore | Act::Save => "The cache".to_owned(),
             };
             say("^^^ +++\n");
             match ended.signal {
@@ -248,6 +253,17 @@ impl Job {
         run(self.around(&mut command)).unwrap_or_else(|error| child::not_started(&program, &error))
     }
 
+    /// Has the step's cache restored or saved, whose paths and files are those of the checkout.
+    fn cache(&mut self, what: &str, header: &str) -> Ended {
+        say(header);
+        let program = child::this_program().with_file_name("buildkite-agent");
+        let mut command = Command::new(&program);
+        command.args(["cache", what, "--of-step"]);
+        let checkout = self.checkout();
+        run(child::with(&mut command, &self.variables, &checkout))
+            .unwrap_or_else(|error| child::not_started(&program, &error))
+    }
+
     /// Gives a command the job's variables and directory.
     pub(crate) fn around<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         child::with(command, &self.variables, &self.directory)
@@ -301,6 +317,10 @@ impl World for Job {
 
     fn has_artifact_paths(&self) -> bool {
         !self.variable(ARTIFACT_PATHS).trim().is_empty()
+    }
+
+    fn has_cache(&self) -> bool {
+        !self.variable("WINDLASS_CACHE").is_empty()
     }
 
     fn skips_checkout(&self) -> bool {

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{DirBuilder, File, OpenOptions, ReadDir};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::io::{self, ErrorKind, IsTerminal as _, Read as _, Write as _};
+use std::io::{self, ErrorKind, IsTerminal as _, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -39,6 +39,7 @@ mod phases;
 #[path = "../src/plan.rs"]
 #[allow(dead_code, reason = "the other side's half is here too")]
 mod plan;
+mod tree;
 #[path = "../src/wire.rs"]
 #[allow(dead_code, reason = "the other side's half is here too")]
 mod wire;
@@ -75,7 +76,9 @@ fn as_command() {
     loop {
         // An agent that starts again, for an upgrade, is back in a moment. A call that has touched nothing yet begins
         // anew; its number makes that safe.
-        let error = match serve(Path::new(&socket), &hello, &mut body) {
+        let served = serve(Path::new(&socket), &hello, &mut body);
+        body.stages.clear();
+        let error = match served {
             Ok(status) => std::process::exit(i32::from(status)),
             Err(error) => error,
         };
@@ -183,6 +186,7 @@ struct Body {
     touched: bool,
     handles: HashMap<u32, Open>,
     next: u32,
+    stages: tree::Stages,
 }
 
 impl Body {
@@ -202,7 +206,8 @@ impl Body {
                 let path = path_of(path);
                 let found = if follow { path.metadata() } else { path.symlink_metadata() }?;
                 let (bytes, mode) = (found.len(), found.permissions().mode() & 0o7777);
-                return Ok(Answer::Found { kind: kind(found.file_type()), bytes, mode });
+                let changed = found.modified().map_or(0, tree::nanoseconds);
+                return Ok(Answer::Found { kind: kind(found.file_type()), bytes, mode, changed });
             }
             Op::OpenDirectory { path } => return self.open(Open::Directory(path_of(path).read_dir()?)),
             Op::OpenFile { path } => return self.open(Open::File(open(&path_of(path))?)),
@@ -227,6 +232,22 @@ impl Body {
                 self.touched = true;
                 std::fs::rename(path_of(from), path_of(to))?;
             }
+            Op::ReadLink { path } => {
+                let target = path_of(path).read_link()?;
+                return Ok(Answer::Bytes(target.into_os_string().into_vec()));
+            }
+            Op::MakeLink { path, target } => std::os::unix::fs::symlink(path_of(target), path_of(path))?,
+            Op::SetAttributes { path, mode, changed } => tree::set_attributes(&path_of(path), mode, changed)?,
+            Op::Skip { handle, bytes } => {
+                let file = self.file(handle)?;
+                let at = file.seek(SeekFrom::Current(i64::from(bytes)))?;
+                file.set_len(at)?;
+            }
+            Op::Stage { path } => {
+                self.touched = true;
+                self.stages.begin(path_of(path))?;
+            }
+            Op::Settle { from, to } => self.stages.settle(&path_of(from), &path_of(to))?,
             Op::Remove { path } => {
                 self.touched = true;
                 std::fs::remove_file(path_of(path))?;

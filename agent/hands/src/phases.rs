@@ -16,6 +16,8 @@ pub trait World {
     fn is_hook(&self, path: &[u8]) -> bool;
     /// Whether files are to be uploaded.
     fn has_artifact_paths(&self) -> bool;
+    /// Whether the step has a cache.
+    fn has_cache(&self) -> bool;
     /// Whether nothing is to be checked out.
     fn skips_checkout(&self) -> bool;
 }
@@ -45,8 +47,12 @@ pub enum Act {
     },
     /// The ordinary checkout.
     Checkout,
+    /// The step's cache comes. Whatever comes of it, the job goes on.
+    Restore,
     /// The step's command.
     Command,
+    /// The step's cache is kept. Whatever comes of it, the job is what it is.
+    Save,
     /// The upload of the step's files.
     Upload,
 }
@@ -93,9 +99,11 @@ enum Phase {
     Checkout,
     PostCheckout,
     Vendored,
+    Restore,
     PreCommand,
     Command,
     PostCommand,
+    Save,
     PreArtifact,
     Upload,
     PostArtifact,
@@ -111,10 +119,12 @@ impl Phase {
             Self::PreCheckout => Self::Checkout,
             Self::Checkout => Self::PostCheckout,
             Self::PostCheckout => Self::Vendored,
-            Self::Vendored => Self::PreCommand,
+            Self::Vendored => Self::Restore,
+            Self::Restore => Self::PreCommand,
             Self::PreCommand => Self::Command,
             Self::Command => Self::PostCommand,
-            Self::PostCommand => Self::PreArtifact,
+            Self::PostCommand => Self::Save,
+            Self::Save => Self::PreArtifact,
             Self::PreArtifact => Self::Upload,
             Self::Upload => Self::PostArtifact,
             Self::PostArtifact => Self::PreExit,
@@ -198,7 +208,8 @@ impl<'a> Phases<'a> {
         self.queue.clear();
         let failure = failure(&act, ended);
         match self.phase {
-            Phase::Begin | Phase::Command | Phase::Over => {}
+            // A cache is no part of what the step does.
+            Phase::Begin | Phase::Restore | Phase::Command | Phase::Save | Phase::Over => {}
             Phase::Environment
             | Phase::PreCheckout
             | Phase::Checkout
@@ -206,7 +217,7 @@ impl<'a> Phases<'a> {
             | Phase::Vendored
             | Phase::PreCommand => {
                 // After pre-command files are uploaded, whatever came of it.
-                self.phase = if self.phase == Phase::PreCommand { Phase::PostCommand } else { Phase::PostArtifact };
+                self.phase = if self.phase == Phase::PreCommand { Phase::Save } else { Phase::PostArtifact };
                 self.before = Some(failure);
             }
             Phase::PostCommand => self.after = Some(failure),
@@ -245,9 +256,11 @@ impl<'a> Phases<'a> {
                 plugins.chain(self.repository("post-checkout", world)).chain(self.agent("post-checkout")).collect()
             }
             Phase::Vendored => self.vendored("environment", world).into(),
+            Phase::Restore => world.has_cache().then_some(Act::Restore).into_iter().collect(),
             Phase::PreCommand => self.forward("pre-command", world),
             Phase::Command => self.commands(world),
             Phase::PostCommand => self.reverse("post-command", world),
+            Phase::Save => (world.has_cache() && self.passes()).then_some(Act::Save).into_iter().collect(),
             Phase::PreArtifact => {
                 self.uploads = world.has_artifact_paths();
                 if self.uploads { self.forward("pre-artifact", world) } else { VecDeque::new() }
@@ -257,6 +270,11 @@ impl<'a> Phases<'a> {
             Phase::PostArtifact => VecDeque::new(),
             Phase::PreExit => self.reverse("pre-exit", world),
         }
+    }
+
+    /// Whether everything until now did what it should.
+    fn passes(&self) -> bool {
+        !self.canceled && self.after.is_none() && self.command.is_some_and(Ended::passed)
     }
 
     fn checkout(&self, world: &impl World) -> VecDeque<Act> {
@@ -325,7 +343,7 @@ fn failure(act: &Act, ended: Ended) -> Failure {
     let (fault, name, scope) = match act {
         Act::Hook { name, scope, .. } => (Some(Fault::Hook), *name, *scope),
         Act::Checkout => (Some(Fault::Checkout), "", Scope::Agent),
-        Act::Command | Act::Upload => (None, "", Scope::Agent),
+        Act::Restore | Act::Command | Act::Save | Act::Upload => (None, "", Scope::Agent),
     };
     Failure { ended, fault, name, scope }
 }

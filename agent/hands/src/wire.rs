@@ -13,7 +13,7 @@ use crate::limits::{
 };
 
 /// What this source speaks.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Bytes of a frame's length.
 pub const LENGTH_BYTES: usize = 4;
@@ -161,6 +161,46 @@ pub enum Op {
         /// Which.
         path: Vec<u8>,
     },
+    /// Where a link leads.
+    ReadLink {
+        /// Which.
+        path: Vec<u8>,
+    },
+    /// Make a link.
+    MakeLink {
+        /// Its path.
+        path: Vec<u8>,
+        /// Where it leads.
+        target: Vec<u8>,
+    },
+    /// Give a file or directory its permissions and its time of change.
+    SetAttributes {
+        /// Which.
+        path: Vec<u8>,
+        /// Permissions, whatever the umask.
+        mode: u32,
+        /// In nanoseconds since 1970.
+        changed: i64,
+    },
+    /// Leave so many bytes of a file that is written as a hole.
+    Skip {
+        /// Where.
+        handle: u32,
+        /// How many.
+        bytes: u32,
+    },
+    /// Begin to lay something out at a path: what is there goes now, and goes with the program unless it is put in its place.
+    Stage {
+        /// Where.
+        path: Vec<u8>,
+    },
+    /// Put what was laid out in the place of whatever has the name.
+    Settle {
+        /// Where it was laid out.
+        from: Vec<u8>,
+        /// Where it belongs.
+        to: Vec<u8>,
+    },
     /// Start a program with the call's own variables: without input, its errors to nobody, its output for [`Op::Read`].
     Run {
         /// Where.
@@ -210,6 +250,8 @@ pub enum Answer {
         bytes: u64,
         /// Its permissions.
         mode: u32,
+        /// When it was changed, in nanoseconds since 1970.
+        changed: i64,
     },
     /// Something is open.
     Handle(u32),
@@ -226,7 +268,7 @@ impl std::fmt::Debug for Answer {
         match self {
             Self::Done => f.write_str("Done"),
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
-            Self::Found { kind, bytes, mode } => write!(f, "Found({kind:?}, {bytes} bytes, {mode:o})"),
+            Self::Found { kind, bytes, mode, changed: _ } => write!(f, "Found({kind:?}, {bytes} bytes, {mode:o})"),
             Self::Handle(handle) => write!(f, "Handle({handle})"),
             Self::Entries(entries) => write!(f, "Entries({})", entries.len()),
             Self::Failed(errno) => write!(f, "Failed({errno})"),
@@ -295,6 +337,12 @@ impl Op {
             Self::Remove { .. } => 13,
             Self::Run { .. } => 14,
             Self::Wait { .. } => 15,
+            Self::ReadLink { .. } => 16,
+            Self::MakeLink { .. } => 17,
+            Self::SetAttributes { .. } => 18,
+            Self::Skip { .. } => 19,
+            Self::Stage { .. } => 20,
+            Self::Settle { .. } => 21,
         }
     }
 
@@ -321,7 +369,22 @@ impl Op {
             Self::OpenDirectory { path }
             | Self::OpenFile { path }
             | Self::MakeDirectories { path }
+            | Self::ReadLink { path }
+            | Self::Stage { path }
             | Self::Remove { path } => out.bytes(path)?,
+            Self::MakeLink { path, target } => {
+                out.bytes(path)?;
+                out.bytes(target)?;
+            }
+            Self::SetAttributes { path, mode, changed } => {
+                out.raw(&mode.to_le_bytes());
+                out.raw(&changed.to_le_bytes());
+                out.bytes(path)?;
+            }
+            Self::Skip { handle, bytes } => {
+                out.raw(&handle.to_le_bytes());
+                out.raw(&bytes.to_le_bytes());
+            }
             Self::Run { directory, arguments } => {
                 out.bytes(directory)?;
                 out.list(arguments)?;
@@ -337,7 +400,7 @@ impl Op {
                 out.raw(&handle.to_le_bytes());
                 out.bytes(bytes)?;
             }
-            Self::Rename { from, to } => {
+            Self::Rename { from, to } | Self::Settle { from, to } => {
                 out.bytes(from)?;
                 out.bytes(to)?;
             }
@@ -368,6 +431,14 @@ impl Op {
             13 => Self::Remove { path: of.path()? },
             14 => Self::Run { directory: of.path()?, arguments: of.list(HANDS_ARGUMENTS_MAX)? },
             15 => Self::Wait { handle: of.number()? },
+            16 => Self::ReadLink { path: of.path()? },
+            17 => Self::MakeLink { path: of.path()?, target: of.path()? },
+            18 => {
+                Self::SetAttributes { mode: of.number()?, changed: i64::from_le_bytes(of.array()?), path: of.path()? }
+            }
+            19 => Self::Skip { handle: of.number()?, bytes: of.number()? },
+            20 => Self::Stage { path: of.path()? },
+            21 => Self::Settle { from: of.path()?, to: of.path()? },
             _ => return Err(Bad::Unknown),
         };
         of.end(op)
@@ -387,11 +458,12 @@ impl Answer {
                 out.bytes(bytes)?;
                 out.frame()
             }
-            Self::Found { kind, bytes, mode } => {
+            Self::Found { kind, bytes, mode, changed } => {
                 let mut out = Out::new(2);
                 out.raw(&[kind.number()]);
                 out.raw(&bytes.to_le_bytes());
                 out.raw(&mode.to_le_bytes());
+                out.raw(&changed.to_le_bytes());
                 out.frame()
             }
             Self::Handle(handle) => {
@@ -434,6 +506,7 @@ impl Answer {
                 kind: of.kind()?,
                 bytes: u64::from_le_bytes(of.array()?),
                 mode: u32::from_le_bytes(of.array()?),
+                changed: i64::from_le_bytes(of.array()?),
             },
             3 => Self::Handle(of.number()?),
             4 => {

@@ -116,7 +116,7 @@ fn it_reads_and_writes_what_it_is_told_to() {
     assert_eq!(fs::read(&file).unwrap(), b"one two");
 
     let found = agent.ask(&Op::Stat { path: path(&file), follow: true });
-    assert_eq!(found, Answer::Found { kind: Kind::File, bytes: 7, mode: 0o640 });
+    assert!(matches!(found, Answer::Found { kind: Kind::File, bytes: 7, mode: 0o640, changed: 1.. }), "{found:?}");
     std::os::unix::fs::symlink(&folder, folder.join("link")).unwrap();
     let link = |follow| Op::Stat { path: path(&folder.join("link")), follow };
     assert!(matches!(agent.ask(&link(false)), Answer::Found { kind: Kind::Link, .. }));
@@ -245,11 +245,17 @@ fn good() -> Vec<Vec<u8>> {
         Op::Remove { path: bytes("p") },
         Op::Run { directory: bytes("/a"), arguments: vec![bytes("git"), bytes("diff")] },
         Op::Wait { handle: 6 },
+        Op::ReadLink { path: bytes("p") },
+        Op::MakeLink { path: bytes("p"), target: bytes("q") },
+        Op::SetAttributes { path: bytes("p"), mode: 0o600, changed: -7 },
+        Op::Skip { handle: 7, bytes: 9 },
+        Op::Stage { path: bytes("p") },
+        Op::Settle { from: bytes("p"), to: bytes("q") },
     ];
     let answers = [
         Answer::Done,
         Answer::Bytes(bytes("text")),
-        Answer::Found { kind: Kind::Link, bytes: 9, mode: 0o777 },
+        Answer::Found { kind: Kind::Link, bytes: 9, mode: 0o777, changed: -3 },
         Answer::Handle(5),
         Answer::Entries(vec![(bytes("a"), Kind::File), (bytes("b"), Kind::Directory)]),
         Answer::Failed(2),
@@ -259,6 +265,48 @@ fn good() -> Vec<Vec<u8>> {
     all.extend(ops.iter().map(|op| op.encode().unwrap()));
     all.extend(answers.iter().map(|answer| answer.encode().unwrap()));
     all.iter().map(|frame| frame[LENGTH_BYTES..].to_vec()).collect()
+}
+
+#[test]
+fn what_is_laid_out_takes_its_place_whole_or_goes_with_the_program() {
+    let world = World::new();
+    let child = world.command(&["x"]).spawn().unwrap();
+    let mut agent = world.accept();
+    let at = |name: &str| world.dir.path().join(name);
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    fs::create_dir(at("cache")).unwrap();
+    fs::write(at("cache/old"), "old").unwrap();
+    for name in [".one", ".two"] {
+        assert_eq!(agent.ask(&Op::Stage { path: bytes(name) }), Answer::Done);
+        assert_eq!(agent.ask(&Op::MakeDirectories { path: bytes(name) }), Answer::Done);
+        let path = bytes(&format!("{name}/new"));
+        let Answer::Handle(handle) = agent.ask(&Op::Create { path: path.clone(), mode: 0o600 }) else { panic!() };
+        assert_eq!(agent.ask(&Op::Put { handle, bytes: bytes("a") }), Answer::Done);
+        assert_eq!(agent.ask(&Op::Skip { handle, bytes: 1 << 20 }), Answer::Done);
+        assert_eq!(agent.ask(&Op::Close { handle }), Answer::Done);
+        let link = Op::MakeLink { path: bytes(&format!("{name}/link")), target: b"\xff/..".to_vec() };
+        assert_eq!(agent.ask(&link), Answer::Done);
+        assert_eq!(agent.ask(&Op::SetAttributes { path, mode: 0o751, changed: -1_500_000_000 }), Answer::Done);
+        let read_only = Op::SetAttributes { path: bytes(name), mode: 0o555, changed: 1 };
+        assert_eq!(agent.ask(&read_only), Answer::Done);
+    }
+    assert_eq!(agent.ask(&Op::ReadLink { path: bytes(".one/link") }), Answer::Bytes(b"\xff/..".to_vec()));
+    let other = Op::Settle { from: bytes("cache"), to: bytes("elsewhere") };
+    assert_eq!(agent.ask(&other), Answer::Failed(0), "it was not laid out by this program");
+    let nowhere = Op::Settle { from: bytes(".one"), to: bytes("no/folder") };
+    assert_eq!(agent.ask(&nowhere), Answer::Failed(2));
+    assert_eq!(fs::read_to_string(at("cache/old")).unwrap(), "old");
+    assert_eq!(agent.ask(&Op::Settle { from: bytes(".one"), to: bytes("cache") }), Answer::Done);
+    let found = agent.ask(&Op::Stat { path: bytes("cache/new"), follow: false });
+    let expected = Answer::Found { kind: Kind::File, bytes: 1 + (1 << 20), mode: 0o751, changed: -1_500_000_000 };
+    assert_eq!(found, expected);
+    let disk = std::os::unix::fs::MetadataExt::blocks(&at("cache/new").metadata().unwrap()) * 512;
+    assert!(disk < 1 << 20, "a hole takes no room: {disk}");
+    assert!(!at("cache/old").exists() && !at(".one.old").exists());
+    // The agent dies.
+    drop(agent);
+    output(child);
+    assert!(at("cache/new").exists() && !at(".two").exists(), "what was not finished is gone");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use windlass_hands::plan::{Fault, Files, Plan, Plugin};
 struct There {
     missing: Vec<&'static str>,
     artifacts: bool,
+    cache: bool,
     skips: bool,
 }
 
@@ -23,12 +24,16 @@ impl World for There {
         self.artifacts
     }
 
+    fn has_cache(&self) -> bool {
+        self.cache
+    }
+
     fn skips_checkout(&self) -> bool {
         self.skips
     }
 }
 
-const ALL: There = There { missing: Vec::new(), artifacts: true, skips: false };
+const ALL: There = There { missing: Vec::new(), artifacts: true, cache: false, skips: false };
 
 const NAMES: [&str; 10] = [
     "environment",
@@ -71,7 +76,9 @@ fn shown(act: &Act) -> String {
         Act::Hook { name, scope: Scope::Repository, .. } => format!("repo {name}"),
         Act::Hook { name, scope: Scope::Plugin(at), .. } => format!("{} {name}", ["p1", "v", "p2"][*at]),
         Act::Checkout => "CHECKOUT".to_owned(),
+        Act::Restore => "RESTORE".to_owned(),
         Act::Command => "COMMAND".to_owned(),
+        Act::Save => "SAVE".to_owned(),
         Act::Upload => "UPLOAD".to_owned(),
     }
 }
@@ -226,6 +233,24 @@ fn a_failure_has_the_status_and_leaves_out_what_the_reference_says() {
         let at = ran.iter().position(|name| name == last).unwrap_or_else(|| panic!("{fails:?}: {ran:?}"));
         assert_eq!(ran.get(at + 1).map_or("", String::as_str), then, "{fails:?}: {ran:?}");
     }
+}
+
+#[test]
+fn a_cache_comes_before_the_command_s_hooks_and_is_kept_of_what_passes_and_never_fails_a_job() {
+    let plain = without(plan(), &["command", "checkout"]);
+    let world = There { missing: vec!["/hooks/command", "/hooks/checkout"], cache: true, ..ALL };
+    let (ran, status, _) = run(&plain, &world, &[("RESTORE", 1), ("SAVE", 9)]);
+    assert_eq!(status, 0);
+    let after = |what: &str| ran.get(ran.iter().position(|name| name == what).unwrap() + 1).map(String::as_str);
+    assert_eq!((after("v environment"), after("RESTORE")), (Some("RESTORE"), Some("first pre-command")), "{ran:?}");
+    assert_eq!((after("second post-command"), after("SAVE")), (Some("SAVE"), Some("first pre-artifact")), "{ran:?}");
+    for fails in ["COMMAND", "repo post-command", "repo pre-command"] {
+        let (ran, status, _) = run(&plain, &world, &[(fails, 3)]);
+        assert_eq!(status, 3);
+        assert!(!ran.contains(&"SAVE".to_owned()), "{fails}: {ran:?}");
+    }
+    let (ran, ..) = run(&plain, &There { cache: false, ..world }, &[]);
+    assert!(!ran.contains(&"RESTORE".to_owned()) && !ran.contains(&"SAVE".to_owned()), "{ran:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 use windlass_protocol::job::JobSpec;
-use windlass_protocol::limits::ASK_PATIENCE_MS;
+use windlass_protocol::limits::{ASK_PATIENCE_MS, CACHE_PATIENCE_MS};
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
 use windlass_protocol::message::{BlobHeader, BulkAsk, FetchBlobs, StoreAnswer, StoreBlobs, StoreRefused};
 use windlass_protocol::{Digest, Shelf};
@@ -93,11 +93,17 @@ impl<E> From<Broken<E>> for Tried<E> {
 struct Patience {
     begun: Instant,
     pause: Duration,
+    most: Duration,
 }
 
 impl Patience {
-    fn new() -> Self {
-        Self { begun: Instant::now(), pause: PAUSE_MIN }
+    /// A job can go on without a cache, and not without its artifacts.
+    fn of(shelf: Shelf) -> Self {
+        let most = match shelf {
+            Shelf::Artifacts => ASK_PATIENCE_MS,
+            Shelf::Caches => CACHE_PATIENCE_MS,
+        };
+        Self { begun: Instant::now(), pause: PAUSE_MIN, most: Duration::from_millis(most) }
     }
 
     /// Waits for another try, unless it is enough.
@@ -106,7 +112,7 @@ impl Patience {
             Tried::Not(error) => return Err(error),
             Tried::Again(why) => why,
         };
-        if self.begun.elapsed() + self.pause >= Duration::from_millis(ASK_PATIENCE_MS) {
+        if self.begun.elapsed() + self.pause >= self.most {
             return Err(NotStored::Away(why));
         }
         tracing::info!(attempt = %job.attempt, why, "blobs_wait");
@@ -150,7 +156,7 @@ impl Bulk {
         (shelf, blobs): (Shelf, &[(Digest, u64)]),
         from: &mut O,
     ) -> Result<(), NotStored<O::Error>> {
-        let mut patience = Patience::new();
+        let mut patience = Patience::of(shelf);
         loop {
             let (build, attempt, epoch) = (job.build, job.attempt, right.epoch());
             let offer = StoreBlobs { build, attempt, epoch, shelf, blobs: blobs.to_vec() };
@@ -193,10 +199,10 @@ impl Bulk {
         &self,
         job: &JobSpec,
         right: &Right,
-        digest: Digest,
+        (shelf, digest): (Shelf, Digest),
         into: &mut T,
     ) -> Result<(), NotStored<T::Error>> {
-        let mut patience = Patience::new();
+        let mut patience = Patience::of(shelf);
         loop {
             let (build, attempt, epoch) = (job.build, job.attempt, right.epoch());
             let request = FetchBlobs { build, attempt, epoch, digests: vec![digest] };

@@ -5,10 +5,13 @@
 
 mod annotate;
 mod artifact;
+mod cache;
 mod changed;
 mod env;
+mod incoming;
 mod locks;
 mod meta_data;
+mod outgoing;
 mod phase;
 mod pipeline;
 mod redact;
@@ -44,6 +47,12 @@ enum Fail {
     /// Everything has been said.
     #[error("it ends with status {0}")]
     Silent(u8),
+}
+
+impl From<windlass_cache::manifest::BadManifest> for Fail {
+    fn from(bad: windlass_cache::manifest::BadManifest) -> Self {
+        fatal(bad)
+    }
 }
 
 /// A failure that is told.
@@ -184,9 +193,13 @@ const NOTE_AFTER: Duration = Duration::from_secs(2);
 fn untold(doing: &str, told: Told) -> Fail {
     match told {
         Told::Refused { code: _, detail } => fatal(format!("{doing}: {detail}")),
-        Told::Done | Told::Value(_) | Told::Keys(_) | Told::Text(_) | Told::Artifacts(_) | Told::Secrets(_) => {
-            fatal(format!("{doing}: the coordinator answered something else"))
-        }
+        Told::Done
+        | Told::Value(_)
+        | Told::Keys(_)
+        | Told::Text(_)
+        | Told::Artifacts(_)
+        | Told::Secrets(_)
+        | Told::Cache(_) => fatal(format!("{doing}: the coordinator answered something else")),
     }
 }
 
@@ -289,6 +302,8 @@ async fn carry_out(call: &mut Call<'_>) -> Result<(), Fail> {
         ["artifact", "download"] => artifact::download(call).await,
         ["artifact", "search"] => artifact::search(call).await,
         ["artifact", "shasum"] => artifact::shasum(call).await,
+        ["cache", "save"] => cache::save(call).await,
+        ["cache", "restore"] => cache::restore(call).await,
         ["secret", "get"] => secret::get(call).await,
         ["oidc", "request-token"] => token::request(call).await,
         ["build", "cancel"] => step::cancel_build(call).await,

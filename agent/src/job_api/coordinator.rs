@@ -7,7 +7,9 @@ use quinn::Connection;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use windlass_protocol::AttemptId;
-use windlass_protocol::limits::{ASK_PATIENCE_MS, ASK_RIGHT_MS, FRAME_HEADER_BYTES, FRAME_MAX_BYTES};
+use windlass_protocol::limits::{
+    ASK_PATIENCE_MS, ASK_RIGHT_MS, CACHE_PATIENCE_MS, FRAME_HEADER_BYTES, FRAME_MAX_BYTES,
+};
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
 use windlass_protocol::message::{Ask, AskRefused, Asked, Told, Validate as _, encode};
 
@@ -31,7 +33,7 @@ impl Coordinator {
     /// Asks until there is an answer. The same call is the same request, however often it is sent.
     pub(super) async fn ask(&self, attempt: AttemptId, held: &Right, call: [u8; 16], what: Asked, body: &[u8]) -> Told {
         let begun = Instant::now();
-        let (patience, right) = (Duration::from_millis(ASK_PATIENCE_MS), Duration::from_millis(ASK_RIGHT_MS));
+        let (patience, right) = (patience(&what), Duration::from_millis(ASK_RIGHT_MS));
         let Ok(body_bytes) = u32::try_from(body.len()) else {
             return Told::Refused { code: AskRefused::Invalid, detail: "the text is too long".to_owned() };
         };
@@ -64,6 +66,7 @@ impl Coordinator {
                 | Told::Keys(_)
                 | Told::Text(_)
                 | Told::Artifacts(_)
+                | Told::Cache(_)
                 | Told::Secrets(_) => return told,
             };
             if begun.elapsed() + pause >= most {
@@ -91,6 +94,14 @@ impl Coordinator {
         }
         send.finish()?;
         recv.recv_message().await?.ok_or(LinkError::Short { missing: FRAME_HEADER_BYTES as u64 })
+    }
+}
+
+/// How long it is asked while it is away. A job can go on without a cache.
+const fn patience(what: &Asked) -> Duration {
+    match what {
+        Asked::FindCache(_) | Asked::SaveCache(_) => Duration::from_millis(CACHE_PATIENCE_MS),
+        _ => Duration::from_millis(ASK_PATIENCE_MS),
     }
 }
 

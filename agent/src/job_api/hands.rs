@@ -63,6 +63,10 @@ pub(super) enum HandsError {
 pub(super) struct Found {
     pub(super) kind: Kind,
     pub(super) bytes: u64,
+    /// Its nine permission bits.
+    pub(super) mode: u16,
+    /// When it was changed, in nanoseconds since 1970.
+    pub(super) changed: i64,
 }
 
 /// A program that has said hello.
@@ -169,7 +173,7 @@ impl Hands {
     /// All of a file.
     pub(super) async fn read_file(&mut self, path: &str, max: usize) -> Result<Vec<u8>, HandsError> {
         let op = Op::OpenFile { path: self.absolute(path) };
-        let handle = self.open(&op, || path.to_owned()).await?;
+        let handle = self.open(&op, || shown(path)).await?;
         let bytes = self.read_all(&Op::Read { handle }, path, max).await;
         self.close(handle).await?;
         bytes
@@ -210,61 +214,84 @@ impl Hands {
     }
 
     /// What a path is; `None` where it is nothing.
-    pub(super) async fn stat(&mut self, path: &str, follow: bool) -> Result<Option<Found>, HandsError> {
+    pub(super) async fn stat<P: AsRef<[u8]> + ?Sized>(
+        &mut self,
+        path: &P,
+        follow: bool,
+    ) -> Result<Option<Found>, HandsError> {
         match self.ask(&Op::Stat { path: self.absolute(path), follow }).await? {
-            Answer::Found { kind, bytes, .. } => Ok(Some(Found { kind, bytes })),
+            Answer::Found { kind, bytes, mode, changed } => {
+                let mode = u16::try_from(mode & 0o777).unwrap_or_default();
+                Ok(Some(Found { kind, bytes, mode, changed }))
+            }
             Answer::Failed(errno) if is_nothing(errno) => Ok(None),
-            other => Err(refused(other, || path.to_owned())),
+            other => Err(refused(other, || shown(path))),
         }
     }
 
     /// Opens a directory; `None` where there is none of this name.
-    pub(super) async fn open_directory(&mut self, path: &str) -> Result<Option<u32>, HandsError> {
+    pub(super) async fn open_directory<P: AsRef<[u8]> + ?Sized>(
+        &mut self,
+        path: &P,
+    ) -> Result<Option<u32>, HandsError> {
         match self.ask(&Op::OpenDirectory { path: self.absolute(path) }).await? {
             Answer::Handle(handle) => Ok(Some(handle)),
             Answer::Failed(errno) if is_nothing(errno) => Ok(None),
-            other => Err(refused(other, || path.to_owned())),
+            other => Err(refused(other, || shown(path))),
         }
     }
 
     /// The next names in an open directory, as they come; none is its end.
-    pub(super) async fn entries(&mut self, handle: u32, path: &str) -> Result<Vec<(Vec<u8>, Kind)>, HandsError> {
+    pub(super) async fn entries<P: AsRef<[u8]> + ?Sized>(
+        &mut self,
+        handle: u32,
+        path: &P,
+    ) -> Result<Vec<(Vec<u8>, Kind)>, HandsError> {
         match self.ask(&Op::Entries { handle }).await? {
             Answer::Entries(entries) => Ok(entries),
-            other => Err(refused(other, || path.to_owned())),
+            other => Err(refused(other, || shown(path))),
         }
     }
 
     /// Opens a file, to be read piece by piece.
-    pub(super) async fn open_file(&mut self, path: &str) -> Result<u32, HandsError> {
+    pub(super) async fn open_file<P: AsRef<[u8]> + ?Sized>(&mut self, path: &P) -> Result<u32, HandsError> {
         let op = Op::OpenFile { path: self.absolute(path) };
-        self.open(&op, || path.to_owned()).await
+        self.open(&op, || shown(path)).await
     }
 
     /// The next bytes of an open file; none is its end.
-    pub(super) async fn read_some(&mut self, handle: u32, path: &str) -> Result<Vec<u8>, HandsError> {
+    pub(super) async fn read_some<P: AsRef<[u8]> + ?Sized>(
+        &mut self,
+        handle: u32,
+        path: &P,
+    ) -> Result<Vec<u8>, HandsError> {
         match self.ask(&Op::Read { handle }).await? {
             Answer::Bytes(bytes) => Ok(bytes),
-            other => Err(refused(other, || path.to_owned())),
+            other => Err(refused(other, || shown(path))),
         }
     }
 
     /// Makes a directory, and those above it.
-    pub(super) async fn make_directories(&mut self, path: &str) -> Result<(), HandsError> {
+    pub(super) async fn make_directories<P: AsRef<[u8]> + ?Sized>(&mut self, path: &P) -> Result<(), HandsError> {
         let op = Op::MakeDirectories { path: self.absolute(path) };
-        self.have(&op, || path.to_owned()).await
+        self.have(&op, || shown(path)).await
     }
 
     /// Makes a file that was not there, to be written piece by piece.
-    pub(super) async fn create(&mut self, path: &str, mode: u32) -> Result<u32, HandsError> {
+    pub(super) async fn create<P: AsRef<[u8]> + ?Sized>(&mut self, path: &P, mode: u32) -> Result<u32, HandsError> {
         let op = Op::Create { path: self.absolute(path), mode };
-        self.open(&op, || path.to_owned()).await
+        self.open(&op, || shown(path)).await
     }
 
     /// Writes all of this to an open file.
-    pub(super) async fn put(&mut self, handle: u32, path: &str, bytes: &[u8]) -> Result<(), HandsError> {
+    pub(super) async fn put<P: AsRef<[u8]> + ?Sized>(
+        &mut self,
+        handle: u32,
+        path: &P,
+        bytes: &[u8],
+    ) -> Result<(), HandsError> {
         for bytes in bytes.chunks(HANDS_CHUNK_BYTES) {
-            self.have(&Op::Put { handle, bytes: bytes.to_vec() }, || path.to_owned()).await?;
+            self.have(&Op::Put { handle, bytes: bytes.to_vec() }, || shown(path)).await?;
         }
         Ok(())
     }
@@ -276,9 +303,9 @@ impl Hands {
     }
 
     /// Removes a file.
-    pub(super) async fn remove(&mut self, path: &str) -> Result<(), HandsError> {
+    pub(super) async fn remove<P: AsRef<[u8]> + ?Sized>(&mut self, path: &P) -> Result<(), HandsError> {
         let op = Op::Remove { path: self.absolute(path) };
-        self.have(&op, || path.to_owned()).await
+        self.have(&op, || shown(path)).await
     }
 
     /// Is done with what is open.
@@ -287,14 +314,52 @@ impl Hands {
     }
 
     /// A path as the command means it.
-    pub(super) fn absolute(&self, path: &str) -> Vec<u8> {
-        if path.starts_with('/') {
-            return path.as_bytes().to_vec();
+    pub(super) fn absolute<P: AsRef<[u8]> + ?Sized>(&self, path: &P) -> Vec<u8> {
+        let path = path.as_ref();
+        if path.starts_with(b"/") {
+            return path.to_vec();
         }
         let mut whole = self.directory.clone();
         whole.push(b'/');
-        whole.extend_from_slice(path.as_bytes());
+        whole.extend_from_slice(path);
         whole
+    }
+
+    /// Where a link leads.
+    pub(super) async fn read_link<P: AsRef<[u8]> + ?Sized>(&mut self, path: &P) -> Result<Vec<u8>, HandsError> {
+        match self.ask(&Op::ReadLink { path: self.absolute(path) }).await? {
+            Answer::Bytes(target) => Ok(target),
+            other => Err(refused(other, || shown(path))),
+        }
+    }
+
+    /// Makes a link.
+    pub(super) async fn make_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), HandsError> {
+        let op = Op::MakeLink { path: self.absolute(path), target: target.to_vec() };
+        self.have(&op, || shown(path)).await
+    }
+
+    /// Gives a file or directory its permissions and its time of change.
+    pub(super) async fn set_attributes(&mut self, path: &[u8], mode: u16, changed: i64) -> Result<(), HandsError> {
+        let op = Op::SetAttributes { path: self.absolute(path), mode: u32::from(mode), changed };
+        self.have(&op, || shown(path)).await
+    }
+
+    /// Leaves so many bytes of an open file as a hole.
+    pub(super) async fn skip(&mut self, handle: u32, path: &[u8], bytes: usize) -> Result<(), HandsError> {
+        let bytes = u32::try_from(bytes).map_err(|_| HandsError::Confused)?;
+        self.have(&Op::Skip { handle, bytes }, || shown(path)).await
+    }
+
+    /// Begins to lay something out, which goes with the program unless it is put in its place.
+    pub(super) async fn stage(&mut self, path: &[u8]) -> Result<(), HandsError> {
+        self.have(&Op::Stage { path: self.absolute(path) }, || shown(path)).await
+    }
+
+    /// Puts what was laid out in the place of what is there.
+    pub(super) async fn settle(&mut self, from: &[u8], to: &[u8]) -> Result<(), HandsError> {
+        let op = Op::Settle { from: self.absolute(from), to: self.absolute(to) };
+        self.have(&op, || shown(to)).await
     }
 
     /// Waits until the program is gone, while nothing is asked of it. What it says unasked ends it too.
@@ -310,6 +375,11 @@ impl Hands {
         let frame = Op::Exit { status }.encode()?;
         self.stream.write_all(&frame).await.map_err(HandsError::Gone)
     }
+}
+
+/// A path for people.
+pub(super) fn shown<P: AsRef<[u8]> + ?Sized>(path: &P) -> String {
+    String::from_utf8_lossy(path.as_ref()).into_owned()
 }
 
 /// Whether a number of the system says that there is nothing of this name: ENOENT or ENOTDIR.

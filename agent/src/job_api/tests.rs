@@ -1,6 +1,7 @@
 //! The real program against a real door, as a job would call it.
 
 mod artifact;
+mod cache;
 mod upload;
 
 use std::os::unix::fs::{DirBuilderExt as _, chown};

@@ -141,6 +141,8 @@ pub enum Reply {
     Done,
     /// Secrets that a job may have, sealed; that they were asked for is in the audit trail.
     Secrets(Vec<crate::row::SecretRow>),
+    /// The cache that stands under a key, if there is any.
+    Cache(Option<Box<crate::row::CacheRow>>),
     /// The token exists.
     Token {
         /// Which.

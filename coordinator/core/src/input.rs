@@ -8,7 +8,7 @@ use windlass_protocol::{
 
 use crate::order::Obtained;
 use crate::row::{
-    Actor, BuildRows, Delivery, Joining, NewSchedule, NewToken, PipelineChange, SecretRequest, Speech,
+    Actor, BuildRows, CacheRequest, Delivery, Joining, NewSchedule, NewToken, PipelineChange, SecretRequest, Speech,
     Submit, Upload,
 };
 
@@ -126,6 +126,8 @@ pub enum AgentEvent {
 pub enum Request {
     /// Set, remove or read secrets.
     Secret(Box<SecretRequest>),
+    /// Find or save caches, or let go of some.
+    Cache(Box<CacheRequest>),
     /// Make a build.
     Submit(Box<Submit>),
     /// Cancel a build; canceling one that has ended is refused.

@@ -14,7 +14,7 @@
 //! | [`view`] | what pages and metrics see |
 //! | [`invariant`] | what must always hold |
 //! | `state`, `load` | the core's data, its face, and how it comes from rows |
-//! | `request`, `build`, `upload`, `artifact`, `cancel`, `retry`, `token`, `secret` | what clients ask for |
+//! | `request`, `build`, `upload`, `artifact`, `cancel`, `retry`, `token`, `secret`, `cache` | what clients ask for |
 //! | `speech`, `annotation`, `step` | what jobs say about their builds |
 //! | `registry` | pipelines by name |
 //! | `hello`, `event`, `lease`, `result` | what agents say, and the rights that they hold |
@@ -31,6 +31,7 @@ mod agent;
 mod annotation;
 mod artifact;
 mod build;
+mod cache;
 mod cancel;
 mod checkout;
 mod concurrency;

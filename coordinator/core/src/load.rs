@@ -37,6 +37,7 @@ impl Core {
             agents: BTreeMap::new(),
             tokens: rows.tokens,
             secrets: rows.secrets,
+            caches: rows.caches,
             idempotency: rows.idempotency,
             keys: BTreeMap::new(),
             branches: BTreeMap::new(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, ScheduleId, TokenId};
 
 use crate::effect::Effect;
-use crate::row::{ArtifactRow, AuditRow, Change, EventRow, IdempotencyRow, NotificationRow, SecretName};
+use crate::row::{ArtifactRow, AuditRow, CacheName, Change, EventRow, IdempotencyRow, NotificationRow, SecretName};
 use crate::state::Core;
 use crate::subject::{Subject, Sum};
 
@@ -25,6 +25,7 @@ pub(crate) struct Logbook {
     pub(crate) schedules: BTreeSet<ScheduleId>,
     pub(crate) lineages: BTreeSet<BuildId>,
     pub(crate) secrets: BTreeSet<SecretName>,
+    pub(crate) caches: BTreeSet<CacheName>,
     pub(crate) meta: bool,
     /// Texts of annotations, in order.
     pub(crate) texts: Vec<Change>,
@@ -87,6 +88,10 @@ impl Core {
         changes.extend(book.secrets.into_iter().map(|name| match self.secrets.get(&name) {
             Some(row) => Change::Secret(Box::new(row.clone())),
             None => Change::SecretGone(Box::new(name)),
+        }));
+        changes.extend(book.caches.into_iter().map(|name| match self.caches.get(&name) {
+            Some(row) => Change::Cache(Box::new(row.clone())),
+            None => Change::CacheGone(Box::new(name)),
         }));
         if book.meta {
             changes.push(Change::Meta(self.meta));

@@ -3,6 +3,7 @@
 //! A row is plain data in the words of the interface. Loading the rows gives the same core again (I11); whatever is
 //! not in a row is volatile by design: connections, beats, and progress that agents tell anew after a restart.
 
+mod cache;
 mod notification;
 mod pipeline;
 mod refused;
@@ -25,6 +26,7 @@ use windlass_protocol::{
     TokenId, Trust, WallMs,
 };
 
+pub use self::cache::{CacheName, CacheRequest, CacheRow};
 pub use self::notification::{
     BuildFacts, BuildNews, CommitState, Delivery, Message, NotificationRow, NotificationState, origin_of,
 };
@@ -756,6 +758,10 @@ pub enum Change {
     /// Delete.
     SecretGone(Box<SecretName>),
     /// Insert or replace.
+    Cache(Box<CacheRow>),
+    /// Delete.
+    CacheGone(Box<CacheName>),
+    /// Insert or replace.
     Hold(HoldRow),
     /// Delete.
     HoldOver(JobId),
@@ -833,6 +839,8 @@ pub struct Rows {
     pub tokens: BTreeMap<TokenId, TokenRow>,
     /// Secrets, sealed.
     pub secrets: BTreeMap<SecretName, SecretRow>,
+    /// Caches by key.
+    pub caches: BTreeMap<CacheName, CacheRow>,
     /// Slots of concurrency groups that outlive their jobs.
     pub holds: BTreeMap<JobId, HoldRow>,
     /// All schedules.

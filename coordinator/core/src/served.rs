@@ -21,6 +21,7 @@ pub const SERVED: &[Feature] = &[
     Feature::Checkout,
     Feature::ArtifactPaths,
     Feature::Notify,
+    Feature::Cache,
 ];
 
 /// Refuses a graph that would run otherwise than it says: one that came past the compiler, or is of another version.

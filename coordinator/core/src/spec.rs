@@ -86,6 +86,13 @@ pub(crate) fn of_step(command: &Command) -> Vec<(&'static str, String)> {
     if !command.artifact_paths.is_empty() && SERVED.contains(&Feature::ArtifactPaths) {
         env.push(("BUILDKITE_ARTIFACT_PATHS", command.artifact_paths.join(";")));
     }
+    let cache = command.cache.as_ref().filter(|cache| cache.key.is_some());
+    let cache = cache.and_then(|cache| serde_json::to_string(cache).ok()).unwrap_or_default();
+    // Always: a step without a cache has none, whatever variables it sets.
+    env.push(("WINDLASS_CACHE", cache));
+    if let Some(volume) = command.cache.as_ref().filter(|cache| cache.key.is_none()) {
+        env.push(("BUILDKITE_AGENT_CACHE_PATHS", volume.paths.join(",")));
+    }
     // Always: a step without plugins has none, whatever variables it sets.
     let plugins = if command.plugins.is_empty() { String::new() } else { plugin::text(&command.plugins) };
     env.push(("BUILDKITE_PLUGINS", plugins));

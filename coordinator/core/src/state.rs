@@ -17,8 +17,8 @@ use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::queue::{Queue, ShapeId, Ticket};
 use crate::row::{
-    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, LineageRow, MetaRow, PipelineRow, PoolRow, Rows,
-    SecretName, SecretRow, TokenRow,
+    AgentRow, AttemptRow, BuildRow, CacheName, CacheRow, HoldRow, IdempotencyRow, JobRow, LineageRow, MetaRow,
+    PipelineRow, PoolRow, Rows, SecretName, SecretRow, TokenRow,
 };
 use crate::schedule::Schedules;
 use crate::subject::{Subject, Sum};
@@ -44,6 +44,7 @@ pub struct Core {
     pub(crate) agents: BTreeMap<AgentId, Agent>,
     pub(crate) tokens: BTreeMap<TokenId, TokenRow>,
     pub(crate) secrets: BTreeMap<SecretName, SecretRow>,
+    pub(crate) caches: BTreeMap<CacheName, CacheRow>,
     pub(crate) idempotency: BTreeMap<(TokenId, String), IdempotencyRow>,
     /// Agents by key.
     pub(crate) keys: BTreeMap<Digest, AgentId>,
@@ -273,6 +274,7 @@ impl Core {
             lineages: self.lineages.clone(),
             secrets: self.secrets.clone(),
             notifications: self.outbox.rows(),
+            caches: self.caches.clone(),
             idempotency: self.idempotency.clone(),
         }
     }

@@ -4,6 +4,7 @@ mod artifacts;
 mod asks;
 mod blobs;
 mod builds;
+mod caches;
 mod document;
 mod gates;
 mod pipelines;

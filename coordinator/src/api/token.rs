@@ -312,7 +312,9 @@ fn warnings(new: &NewToken) -> Vec<&'static str> {
 pub(crate) async fn make(desk: &DeskHandle, actor: Actor, new: NewToken) -> Result<(), DeskError> {
     match desk.request(actor, Request::CreateToken(Box::new(new))).await? {
         Reply::Token { .. } => Ok(()),
-        Reply::Done | Reply::Secrets(_) | Reply::Submitted { .. } | Reply::Joined { .. } => Err(DeskError::Unavailable),
+        Reply::Done | Reply::Secrets(_) | Reply::Cache(_) | Reply::Submitted { .. } | Reply::Joined { .. } => {
+            Err(DeskError::Unavailable)
+        }
     }
 }
 

@@ -61,7 +61,9 @@ const fn code_of(error: &ShelfError) -> StoreRefused {
     match error {
         ShelfError::Full(_) => StoreRefused::Full,
         ShelfError::Store(error) => code_of_store(error),
-        ShelfError::Missing(_) | ShelfError::Disk(_) | ShelfError::Stopping => StoreRefused::Unavailable,
+        ShelfError::Missing(_) | ShelfError::NotAManifest(..) | ShelfError::Disk(_) | ShelfError::Stopping => {
+            StoreRefused::Unavailable
+        }
     }
 }
 

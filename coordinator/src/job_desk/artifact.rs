@@ -20,6 +20,7 @@ impl From<ShelfError> for No {
             // The bytes are sent again, and this is asked again.
             ShelfError::Missing(_) => AskRefused::NotFound,
             ShelfError::Full(_) => AskRefused::Conflict,
+            ShelfError::NotAManifest(..) => AskRefused::Invalid,
             ShelfError::Disk(_) | ShelfError::Store(_) | ShelfError::Stopping => AskRefused::Unavailable,
         };
         Self(code, error.to_string())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use windlass_coordinator_core::row::{
-    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, NotificationRow,
+    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, CacheRow, NotificationRow,
 };
 use windlass_coordinator_store::{
     ArtifactFilter, BuildFilter, Cursor, EventSeq, Fault, History, Page, Seq, StoredEvent,
@@ -203,6 +203,14 @@ impl Reader {
     pub async fn naming(&self, digests: Vec<Digest>) -> Result<Vec<BTreeSet<Namespace>>, ReadError> {
         let all = move |history: &dyn History| digests.iter().map(|digest| history.naming(*digest)).collect();
         Ok(self.read(all).await?.1)
+    }
+
+    /// Caches that were saved after a number, each with its own, oldest first.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn caches(&self, after: u64, limit: usize) -> Result<Vec<(u64, CacheRow)>, ReadError> {
+        Ok(self.read(move |history| history.caches(after, limit)).await?.1)
     }
 
     /// A pipeline's text by its digest.

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use windlass_coordinator_core::row::{
-    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, Change, NotificationRow, Rows,
+    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, CacheName, CacheRow, Change,
+    NotificationRow, Rows,
 };
 use windlass_protocol::{AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
 
@@ -45,6 +46,9 @@ struct Memory {
     annotations: BTreeMap<AnnotationId, (BuildId, String)>,
     /// In the order of their making, those that are over too.
     notifications: Vec<NotificationRow>,
+    /// Caches by the numbers of their rows.
+    caches: BTreeMap<u64, CacheName>,
+    saved: u64,
     seq: Seq,
     fence: WriterEpoch,
     low: bool,
@@ -126,6 +130,16 @@ impl Memory {
             Change::LineageOver(root) => drop(self.rows.lineages.remove(root)),
             Change::Secret(row) => drop(self.rows.secrets.insert(row.name.clone(), (**row).clone())),
             Change::SecretGone(name) => drop(self.rows.secrets.remove(name)),
+            Change::Cache(row) => {
+                if self.rows.caches.insert(row.name.clone(), (**row).clone()).is_none() {
+                    self.saved += 1;
+                    self.caches.insert(self.saved, row.name.clone());
+                }
+            }
+            Change::CacheGone(name) => {
+                self.rows.caches.remove(name);
+                self.caches.retain(|_, other| *other != **name);
+            }
             Change::Idempotency(row) => drop(self.rows.idempotency.insert(row.key.clone(), row.clone())),
             Change::Audit(row) => {
                 self.audited += 1;
@@ -391,6 +405,13 @@ impl History for MemoryHistory {
         let memory = self.lock();
         let naming = memory.artifacts.iter().filter(|(_, row)| row.digest == digest);
         Ok(naming.map(|(_, row)| row.namespace.clone()).collect())
+    }
+
+    fn caches(&self, after: u64, limit: usize) -> Result<Vec<(u64, CacheRow)>, Fault> {
+        let memory = self.lock();
+        let numbered = memory.caches.range(after.saturating_add(1)..);
+        let found = numbered.filter_map(|(number, name)| Some((*number, memory.rows.caches.get(name)?.clone())));
+        Ok(found.take(limit.clamp(1, limits::PAGE_MAX_ITEMS)).collect())
     }
 
     fn definition(&self, digest: Digest) -> Result<Option<String>, Fault> {

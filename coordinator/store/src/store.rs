@@ -9,8 +9,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use windlass_coordinator_core::row::{
-    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, BuildState, Change, EventRow,
-    NotificationRow, Rows,
+    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, BuildState, CacheRow, Change,
+    EventRow, NotificationRow, Rows,
 };
 use windlass_pipeline::glob::PathQuery;
 use windlass_protocol::{
@@ -350,6 +350,12 @@ pub trait History: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Fault`].
     fn naming(&self, digest: Digest) -> Result<BTreeSet<Namespace>, Fault>;
+
+    /// Caches that were saved after a number, each with its own, oldest first: those that are there still.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    fn caches(&self, after: u64, limit: usize) -> Result<Vec<(u64, CacheRow)>, Fault>;
 
     /// A pipeline's text by its digest.
     ///

@@ -62,8 +62,10 @@ features! {
     ArtifactPaths = "artifact_paths", true;
     /// Jobs that end when their build is failing.
     CancelOnBuildFailing = "cancel_on_build_failing", true;
-    /// Directories that are kept between jobs.
+    /// Directories that are kept by key.
     Cache = "cache", true;
+    /// Directories that are kept between jobs, without a key: volumes.
+    CacheVolume = "cache without key", true;
     /// Results of earlier runs.
     Reuse = "reuse", true;
     /// Notifications.
@@ -122,7 +124,8 @@ fn of_command(command: &Command) -> impl Iterator<Item = Feature> {
         (command.checkout != super::Checkout::default(), Feature::Checkout),
         (!command.artifact_paths.is_empty(), Feature::ArtifactPaths),
         (command.cancel_on_build_failing, Feature::CancelOnBuildFailing),
-        (command.cache.is_some(), Feature::Cache),
+        (command.cache.as_ref().is_some_and(|cache| cache.key.is_some()), Feature::Cache),
+        (command.cache.as_ref().is_some_and(|cache| cache.key.is_none()), Feature::CacheVolume),
         (command.reuse.is_some(), Feature::Reuse),
     ]
     .into_iter()

@@ -1,7 +1,10 @@
 //! `cache`, Buildkite's and ours (reference 11.4), and `reuse`, ours.
 
+use windlass_protocol::limits::CACHE_RESTORE_KEYS_MAX;
+
 use super::attribute::{self, CACHE, REUSE};
 use super::gate::text;
+use crate::cache_key;
 use crate::diagnostic::Diagnostic;
 use crate::graph::{Cache, Reuse};
 use crate::read::Reader;
@@ -63,11 +66,28 @@ fn mapping(reader: &mut Reader, entry: &Entry, map: &Map) -> Cache {
     let key = text(reader, map, "key");
     let restore_keys =
         map.get("restore_keys").map(|entry| reader.texts("restore_keys", &entry.value)).unwrap_or_default();
+    check_templates(reader, map, key.as_slice(), &restore_keys);
     if let (None, Some(entry)) = (&key, map.get("restore_keys")) {
         let diagnostic = Diagnostic::error("missing-attribute", entry.key_span, "`restore_keys` needs `key`");
         reader.findings.push(diagnostic.hint("without `key` the cache is a volume, which is always restored"));
     }
     Cache { paths, name: text(reader, map, "name"), size_gb: size(reader, map), key, restore_keys }
+}
+
+/// What the templates of keys are filled with is known where the job runs; what no job could fill in is told now.
+fn check_templates(reader: &mut Reader, map: &Map, key: &[String], restore_keys: &[String]) {
+    for (name, templates) in [("key", key), ("restore_keys", restore_keys)] {
+        let Some(entry) = map.get(name) else { continue };
+        for why in templates.iter().filter_map(|template| cache_key::parse(template).err()) {
+            let diagnostic = Diagnostic::error("cache-key", entry.value.span, format!("`{name}`: {why}"));
+            let hint = "such as `node-{{ agent.os }}-{{ checksum \"package-lock.json\" }}`";
+            reader.findings.push(diagnostic.hint(hint));
+        }
+        if templates.len() > CACHE_RESTORE_KEYS_MAX {
+            let message = format!("there are more than {CACHE_RESTORE_KEYS_MAX} `{name}`");
+            reader.error("cache-key", entry.value.span, message);
+        }
+    }
 }
 
 /// `20g`.

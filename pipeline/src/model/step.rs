@@ -173,7 +173,9 @@ fn note_kind(reader: &mut Reader, kind: Kind, span: Span) {
 pub(super) fn note_attributes(reader: &mut Reader, map: &Map) {
     for entry in map.iter().filter(|entry| !says_nothing(&entry.value)) {
         if let Some((_, feature)) = FEATURES.iter().find(|(key, _)| *key == entry.key) {
-            reader.uses(*feature, entry.key_span);
+            let keyed = entry.value.as_map().is_some_and(|cache| cache.get("key").is_some());
+            let feature = if *feature == Feature::Cache && !keyed { Feature::CacheVolume } else { *feature };
+            reader.uses(feature, entry.key_span);
         }
     }
 }

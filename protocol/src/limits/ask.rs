@@ -81,6 +81,66 @@ pub const SHELF_SWEEP_MS: u64 = 3_600_000;
 /// Blobs of one piece of such a look: for so long no artifact can be added.
 pub const SHELF_PIECE_BLOBS: usize = 256;
 
+/// A cache's key, as elsewhere: a name with some checksums in it.
+pub const CACHE_KEY_MAX_BYTES: usize = 512;
+
+/// Keys that will do in place of a cache's own, as elsewhere.
+pub const CACHE_RESTORE_KEYS_MAX: usize = 10;
+
+/// Paths of one cache.
+pub const CACHE_PATHS_MAX: usize = 64;
+
+/// Caches that one file names.
+pub const CACHES_PER_FILE_MAX: usize = 100;
+
+/// The file that names caches.
+pub const CACHE_FILE_MAX_BYTES: usize = 256 << 10;
+
+/// Files, directories and links of one cache: a large tree of dependencies.
+pub const CACHE_NODES_MAX: usize = 250_000;
+
+/// All files of one cache.
+pub const CACHE_MAX_BYTES: u64 = 10 << 30;
+
+/// A manifest. While it is made it is a part of its job's account, and leaves half of that to others.
+pub const CACHE_MANIFEST_MAX_BYTES: usize = 24 << 20;
+
+/// Caches that a project's trusted builds have.
+pub const CACHES_TRUSTED_MAX: usize = 1_000;
+
+/// Bytes of them; files that several have are counted with each.
+pub const CACHES_TRUSTED_MAX_BYTES: u64 = 50 << 30;
+
+/// Caches of one overlay.
+pub const CACHES_OVERLAY_MAX: usize = 100;
+
+/// Bytes of them.
+pub const CACHES_OVERLAY_MAX_BYTES: u64 = 10 << 30;
+
+/// Caches of all overlays of one project.
+pub const CACHES_OVERLAYS_MAX: usize = 1_000;
+
+/// Bytes of them.
+pub const CACHES_OVERLAYS_MAX_BYTES: u64 = 50 << 30;
+
+/// Caches in all: their rows are in the core's memory.
+pub const CACHES_MAX: usize = 50_000;
+
+/// A cache that nobody restored for so long goes.
+pub const CACHE_UNUSED_MS: u64 = 7 * 86_400_000;
+
+/// That a cache was used is noted if that was not done for so long: a restore is no commit.
+pub const CACHE_TOUCH_MS: u64 = 3_600_000;
+
+/// How long a job waits for a coordinator that is away before it goes on without a cache.
+pub const CACHE_PATIENCE_MS: u64 = 30_000;
+
+/// Manifests that the coordinator reads at once for jobs that save.
+pub const CACHE_LOOKS_MAX: usize = 4;
+
+/// Caches in one page of a look for blobs that no row names any more.
+pub const CACHE_PAGE_ROWS: usize = 500;
+
 /// Directory entries that are looked at for a job's artifacts: a large tree with its dependencies.
 pub const ARTIFACT_WALK_MAX: usize = 1_000_000;
 

@@ -14,9 +14,10 @@ use crate::id::{ArtifactId, AttemptId, BuildId, JobId};
 use crate::job::Epoch;
 use crate::limits::{
     ANNOTATION_CONTEXT_MAX_CHARS, ANNOTATION_MAX_BYTES, ARTIFACT_MAX_BYTES, ARTIFACTS_FOUND_MAX, ARTIFACTS_PER_ASK_MAX,
-    ASK_TEXT_MAX_BYTES, DETAIL_MAX_BYTES, META_DATA_KEY_MAX_BYTES, META_DATA_KEYS_MAX, META_DATA_MAX_BYTES,
-    META_DATA_VALUE_MAX_BYTES, NAME_MAX_BYTES, OIDC_CLAIMS_MAX, PIPELINE_MAX_BYTES, SECRETS_ANSWER_MAX_BYTES,
-    SECRETS_PER_ASK_MAX, STEP_VALUE_MAX_BYTES, TREE_NAME_MAX_BYTES, URL_MAX_BYTES,
+    ASK_TEXT_MAX_BYTES, CACHE_KEY_MAX_BYTES, CACHE_MANIFEST_MAX_BYTES, CACHE_RESTORE_KEYS_MAX, DETAIL_MAX_BYTES,
+    META_DATA_KEY_MAX_BYTES, META_DATA_KEYS_MAX, META_DATA_MAX_BYTES, META_DATA_VALUE_MAX_BYTES, NAME_MAX_BYTES,
+    OIDC_CLAIMS_MAX, PIPELINE_MAX_BYTES, SECRETS_ANSWER_MAX_BYTES, SECRETS_PER_ASK_MAX, STEP_VALUE_MAX_BYTES,
+    TREE_NAME_MAX_BYTES, URL_MAX_BYTES,
 };
 use crate::secret::Secret;
 
@@ -108,6 +109,50 @@ pub struct FoundArtifact {
     pub url: String,
     /// What was said of it.
     pub artifact: NewArtifact,
+}
+
+/// Which cache is looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct CacheQuery {
+    /// Of its registry and its paths: caches of other paths are other caches.
+    pub scope: crate::digest::Digest,
+    /// Its key.
+    pub key: String,
+    /// Beginnings of keys that will do where there is nothing under the key, the first one first.
+    pub restore_keys: Vec<String>,
+}
+
+/// A cache whose bytes are stored.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct NewCache {
+    /// Of its registry and its paths.
+    pub scope: crate::digest::Digest,
+    /// Its key.
+    pub key: String,
+    /// The blob that names everything in it.
+    pub manifest: crate::digest::Digest,
+    /// Its length.
+    pub manifest_bytes: u64,
+}
+
+/// A cache that was looked for.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct FoundCache {
+    /// Its key.
+    pub key: String,
+    /// The blob that names everything in it.
+    pub manifest: crate::digest::Digest,
+    /// Its length.
+    pub manifest_bytes: u64,
+    /// Its files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// When it was saved.
+    pub created_at: crate::time::WallMs,
 }
 
 /// What is asked.
@@ -212,6 +257,10 @@ pub enum Asked {
         /// Claims that become session tags of AWS.
         aws_tags: Vec<String>,
     },
+    /// A cache that the job may read; [`Told::Cache`].
+    FindCache(Box<CacheQuery>),
+    /// Note a cache whose bytes were stored; [`Told::Cache`] is what stands under its key now.
+    SaveCache(Box<NewCache>),
 }
 
 /// The value of a secret: in no Debug, be it archived or not (I6).
@@ -304,6 +353,8 @@ pub enum Told {
     Artifacts(Vec<FoundArtifact>),
     /// Values of secrets.
     Secrets(Vec<SecretText>),
+    /// A cache, or that there is none.
+    Cache(Option<Box<FoundCache>>),
 }
 
 impl Asked {
@@ -324,7 +375,9 @@ impl Asked {
             | Self::AddArtifacts { .. }
             | Self::FindArtifacts(_)
             | Self::GetSecrets { .. }
-            | Self::IssueToken { .. } => 0,
+            | Self::IssueToken { .. }
+            | Self::FindCache(_)
+            | Self::SaveCache(_) => 0,
         }
     }
 }
@@ -341,6 +394,15 @@ fn key(field: &'static str, key: &str) -> Result<(), Invalid> {
 fn context(field: &'static str, context: &str) -> Result<(), Invalid> {
     let good = (1..=ANNOTATION_CONTEXT_MAX_CHARS).contains(&context.chars().count());
     require(good, field, "a context has 1 to 100 characters")
+}
+
+fn cache_key(key: &str) -> Result<(), Invalid> {
+    let good = (1..=CACHE_KEY_MAX_BYTES).contains(&key.len()) && !key.chars().any(char::is_control);
+    require(good, "cache.key", "a key has 1 to 512 bytes without control characters")
+}
+
+fn manifest(bytes: u64) -> Result<(), Invalid> {
+    require(bytes <= CACHE_MANIFEST_MAX_BYTES as u64, "cache.manifest", "a manifest has at most 24 MiB")
 }
 
 fn short(field: &'static str, text: &str) -> Result<(), Invalid> {
@@ -404,6 +466,16 @@ impl Validate for Asked {
             Self::UploadPipeline { replace: _, file } => {
                 at_most("upload.file", file, TREE_NAME_MAX_BYTES, "a name has at most 4096 bytes")
             }
+            Self::FindCache(query) => {
+                cache_key(&query.key)?;
+                let few = query.restore_keys.len() <= CACHE_RESTORE_KEYS_MAX;
+                require(few, "cache.restore_keys", "there are at most 10")?;
+                query.restore_keys.iter().try_for_each(|key| cache_key(key))
+            }
+            Self::SaveCache(new) => {
+                cache_key(&new.key)?;
+                manifest(new.manifest_bytes)
+            }
             Self::MetaDataKeys { build: _ } | Self::CancelBuild => Ok(()),
         }
     }
@@ -434,6 +506,11 @@ impl Validate for Told {
                 let bytes: usize = values.iter().map(|value| value.expose().len()).sum();
                 let fits = values.len() <= SECRETS_PER_ASK_MAX && bytes <= SECRETS_ANSWER_MAX_BYTES;
                 require(fits, "told.secrets", "they are at most 100 of 512 KiB together")
+            }
+            Self::Cache(None) => Ok(()),
+            Self::Cache(Some(found)) => {
+                cache_key(&found.key)?;
+                manifest(found.manifest_bytes)
             }
             Self::Text(text) => at_most("told.text", text, ASK_TEXT_MAX_BYTES, "a text has at most 768 KiB"),
             Self::Artifacts(found) => {

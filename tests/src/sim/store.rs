@@ -52,6 +52,8 @@ impl Store {
             Change::LineageOver(root) => drop(rows.lineages.remove(&root)),
             Change::Secret(row) => drop(rows.secrets.insert(row.name.clone(), *row)),
             Change::SecretGone(name) => drop(rows.secrets.remove(&*name)),
+            Change::Cache(row) => drop(rows.caches.insert(row.name.clone(), *row)),
+            Change::CacheGone(name) => drop(rows.caches.remove(&*name)),
             Change::AnnotationText { annotation, text, append, build: _ } => {
                 let known = self.annotations.entry(annotation).or_default();
                 if !append {

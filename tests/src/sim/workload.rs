@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, JobRow, JobState, Joining, NewSchedule, NewToken,
-    PipelineChange, PoolRow, Said, Sealed, SecretName, SecretRequest, Speech, StepChange, Submit, TagPolicy,
+    Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, CacheRequest, JobRow, JobState, Joining, NewSchedule,
+    NewToken, PipelineChange, PoolRow, Said, Sealed, SecretName, SecretRequest, Speech, StepChange, Submit, TagPolicy,
     TokenGrant, Upload,
 };
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
@@ -317,7 +317,9 @@ impl World {
             (Asked::Once(Some((build, job))), Err(Rejected::NotInMemory(_) | Rejected::JobNotInMemory(_))) => {
                 self.retry_with_rows(build, job);
             }
-            (Asked::Stale, Ok(_)) => self.violate("I3", format!("request {number} was believed by a right that is over")),
+            (Asked::Stale, Ok(_)) => {
+                self.violate("I3", format!("request {number} was believed by a right that is over"));
+            }
             (Asked::Again(_) | Asked::Once(_) | Asked::Stale, _) => {}
         }
     }
@@ -398,7 +400,8 @@ impl World {
             (13 | 14, ..) => self.open_gates(false),
             (15..=17, ..) => self.upload_something(),
             (18, ..) => self.say_something(),
-            (22 | 23, ..) => self.keep_secrets(),
+            (22, ..) => self.keep_secrets(),
+            (23, ..) => self.use_caches(),
             (19, Some(build), _) => {
                 let value = if self.random.thousandth(300) { " " } else { "v" };
                 let values = [("key".to_owned(), value.to_owned())].into();
@@ -506,6 +509,23 @@ impl World {
             }
         };
         self.ask(Request::Secret(Box::new(request)), Asked::Once(None));
+    }
+
+    /// A job looks for a cache, or saves one; its right may have ended. Now and then what is there goes.
+    fn use_caches(&mut self) {
+        let attempts: Vec<_> = self.store.rows.attempts.values().map(|row| (row.id, row.epoch)).collect();
+        let (scope, key) = (Digest::of(b"paths"), format!("k{}", self.random.below(3)));
+        let request = match (self.random.below(6), self.random.pick(&attempts)) {
+            (0, _) | (_, None) => CacheRequest::Forget { unused_since: WallMs(u64::MAX) },
+            (1 | 2, Some((attempt, epoch))) => {
+                CacheRequest::Find { attempt, epoch, scope, key, restore_keys: vec!["k".to_owned()] }
+            }
+            (_, Some((attempt, epoch))) => {
+                let manifest = Digest::of(key.as_bytes());
+                CacheRequest::Save { attempt, epoch, scope, key, manifest, manifest_bytes: 1, files: 1, bytes: 1 }
+            }
+        };
+        self.ask(Request::Cache(Box::new(request)), Asked::Once(None));
     }
 
     /// Somebody registers a pipeline, or changes one.

@@ -54,3 +54,34 @@ fn what_one_step_uploads_the_next_one_downloads_on_another_agent() -> Result<()>
         Ok(())
     })
 }
+
+#[test]
+fn the_paths_of_a_step_are_uploaded_whatever_came_of_it_and_the_next_step_has_them_on_another_agent() -> Result<()> {
+    test(async |world| {
+        let fleet = Fleet::start(world).await?;
+        let token = fleet.client.join_token(&JoinToken::pool("other", &["two"])).await?;
+        let other = Agent::start(world, AgentOptions::new("agent-two", fleet.coordinator.address(), &token))?;
+        other.in_state(&fleet.client, "online").await?;
+        let make = "mkdir -p out/deep log plain; echo a > out/a.txt; echo b > out/deep/b.txt; echo c > out/c.bin; \
+                    ln -s ../log out/link; echo l > log/l.txt; echo p > plain/p; exit 3";
+        let paths = json!(["out/**/*.txt", "plain;log/*;nothing/**"]);
+        let make = with(with(step("make", make), "artifact_paths", paths), "soft_fail", json!(true));
+        // What is changed after the command is what is uploaded; a step that passes keeps its status.
+        let lost = with(step("lost", "echo x > x"), "artifact_paths", json!("x;[bad"));
+        let take = "set -e; buildkite-agent artifact download '*' .; [ \"$(cat out/deep/b.txt)\" = b ]; [ ! -e out/c.bin ]; \
+                    [ \"$(cat log/l.txt)\" = l ]; [ ! -e plain ]; [ ! -e out/link ]";
+        let take = with(step("take", take), "agents", json!({ "queue": "two" }));
+        let take = with(with(take, "depends_on", json!(["make", "lost"])), "allow_dependency_failure", json!(true));
+        let build = fleet.run(pipeline([make, lost, take])).await?;
+        let make = build.job("make")?;
+        ensure!(make.exit_status() == Some(3) && make.0["artifacts_count"] == json!(3), "{}", make.0);
+        let log = fleet.log_of(&build, "make").await?;
+        ensure!(log.contains("Uploading artifacts") && log.contains("\"plain\" is a directory"), "{log}");
+        ensure!(build.job("lost")?.exit_status() == Some(1), "an upload that fails fails its step: {}", build.brief());
+        ensure!(build.job("take")?.exit_status() == Some(0), "{}", fleet.log_of(&build, "take").await?);
+        let list = fleet.client.get(&format!("/builds/{}/artifacts", build.id())).await?.status(200)?.json()?;
+        let paths: Vec<_> = list["items"].as_array().into_iter().flatten().map(|item| item["path"].clone()).collect();
+        ensure!(paths.len() == 3, "{list}");
+        Ok(())
+    })
+}

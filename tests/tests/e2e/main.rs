@@ -6,6 +6,7 @@ mod access;
 mod agents;
 mod artifacts;
 mod builds;
+mod caches;
 mod checks;
 mod cli;
 mod hooks;

@@ -81,6 +81,28 @@ fn hooks_of_a_step_with_an_image_run_in_its_container() -> Result<()> {
 }
 
 #[test]
+fn a_step_with_an_image_has_its_cache_which_a_process_saved_and_keeps_one_of_its_own() -> Result<()> {
+    if !engine() {
+        return skip("docker", "no Docker engine answers");
+    }
+    test(async |world| {
+        import(world).await?;
+        let fleet = Fleet::start(world).await?;
+        let cache = |key: &str| json!({ "paths": ["deps"], "key": key });
+        let make = with(step("make", "mkdir -p deps/d; echo one > deps/d/f; ln -s d deps/l"), "cache", cache("one"));
+        fleet.run_to("passed", pipeline([make])).await?;
+        let inside = "test ! -e /etc/debian_version; test \"$(cat deps/l/f)\" = one; echo inside > deps/new";
+        let take = with(with(step("take", inside), "image", json!(IMAGE)), "cache", cache("one"));
+        let other = "test ! -e deps; /bin/busybox mkdir deps; echo inside > deps/f";
+        let other = with(with(step("other", other), "image", json!(IMAGE)), "cache", cache("two"));
+        fleet.run_to("passed", pipeline([take, other])).await?;
+        let check = with(step("check", "[ \"$(cat deps/f)\" = inside ]; [ ! -e deps/new ]"), "cache", cache("two"));
+        fleet.run_to("passed", pipeline([check])).await?;
+        Ok(())
+    })
+}
+
+#[test]
 fn a_step_whose_image_is_not_to_be_had_fails_with_its_cause() -> Result<()> {
     if !answers() {
         return skip("docker", "no Docker engine answers");

@@ -13,34 +13,26 @@ use windlass_protocol::{Digest, Shelf};
 use self::content_type::content_type;
 pub(super) use self::download::download;
 pub(super) use self::query::{search, shasum};
+use super::outgoing::{FileError, Files, Outgoing};
 use super::{Call, Fail, fatal, untold};
-use crate::bulk::{Broken, Feed, NotStored, Offering};
+use crate::bulk::NotStored;
 use crate::job_api::artifact::{Chosen, FindError, Options, find};
 use crate::job_api::hands::{Hands, HandsError};
 
-/// Bytes of a file that are held between hashing and sending it, so that small files are read once.
-const HELD_MAX_BYTES: usize = 64 << 10;
-
 /// The variable that names another place for artifacts.
 const DESTINATION: &str = "BUILDKITE_ARTIFACT_UPLOAD_DESTINATION";
-
-/// Why one file is not uploaded; others are.
-#[derive(Debug, thiserror::Error)]
-enum FileError {
-    #[error(transparent)]
-    Hands(#[from] HandsError),
-    #[error("it changed while it was uploaded")]
-    Changed,
-    #[error("it is larger than {ARTIFACT_MAX_BYTES} bytes")]
-    TooLarge,
-}
 
 /// A file whose bytes are known.
 struct Hashed {
     chosen: Chosen,
     artifact: NewArtifact,
-    /// The bytes themselves, where they are few.
-    held: Option<Vec<u8>>,
+    outgoing: Outgoing,
+}
+
+impl AsRef<Outgoing> for Hashed {
+    fn as_ref(&self) -> &Outgoing {
+        &self.outgoing
+    }
 }
 
 /// `artifact upload PATHS`: uploads what patterns describe, each file once.
@@ -159,86 +151,25 @@ async fn store(call: &mut Call<'_>, files: &mut Vec<Hashed>) -> Result<usize, Fa
     Ok(failed)
 }
 
-/// Files of a job, as they are asked for.
-struct Files<'a> {
-    hands: &'a mut Hands,
-    files: &'a [Hashed],
-}
-
-impl Offering for Files<'_> {
-    type Error = (usize, FileError);
-
-    async fn read(&mut self, place: usize, feed: &mut Feed<'_>) -> Result<(), Broken<Self::Error>> {
-        let Some(file) = self.files.get(place) else { return Ok(()) };
-        send(self.hands, file, feed).await.map_err(|broken| match broken {
-            Broken::Link(error) => Broken::Link(error),
-            Broken::Own(error) => Broken::Own((place, error)),
-        })
-    }
-}
-
 /// Reads a file through the job's hands: all its digests in one pass.
 async fn hash(hands: &mut Hands, chosen: &Chosen, given: &str) -> Result<Hashed, FileError> {
-    let handle = hands.open_file(&chosen.file).await?;
-    let (mut whole, mut held, mut bytes) = (blake3::Hasher::new(), Some(Vec::new()), 0_u64);
     let mut sha1 = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     let mut sha256 = digest::Context::new(&digest::SHA256);
-    loop {
-        let piece = hands.read_some(handle, &chosen.file).await?;
-        if piece.is_empty() {
-            break;
-        }
-        bytes += piece.len() as u64;
-        if bytes > ARTIFACT_MAX_BYTES {
-            hands.close(handle).await?;
-            return Err(FileError::TooLarge);
-        }
-        whole.update(&piece);
-        sha1.update(&piece);
-        sha256.update(&piece);
-        match &mut held {
-            Some(few) if few.len() + piece.len() <= HELD_MAX_BYTES => few.extend_from_slice(&piece),
-            _ => held = None,
-        }
-    }
-    hands.close(handle).await?;
+    let show = |piece: &[u8]| {
+        sha1.update(piece);
+        sha256.update(piece);
+    };
+    let outgoing = Outgoing::read(hands, chosen.file.clone().into_bytes(), ARTIFACT_MAX_BYTES, show).await?;
     let (mut sha1_bytes, mut sha256_bytes) = ([0; 20], [0; 32]);
     sha1_bytes.copy_from_slice(sha1.finish().as_ref());
     sha256_bytes.copy_from_slice(sha256.finish().as_ref());
     let artifact = NewArtifact {
         path: chosen.path.clone(),
-        bytes,
-        digest: Digest::from_hasher(&whole),
+        bytes: outgoing.bytes,
+        digest: outgoing.digest,
         sha1: sha1_bytes,
         sha256: sha256_bytes,
         content_type: if given.is_empty() { content_type(&chosen.path).to_owned() } else { given.to_owned() },
     };
-    Ok(Hashed { chosen: chosen.clone(), artifact, held })
-}
-
-/// Sends a file's bytes, if they are still what they were.
-async fn send(hands: &mut Hands, file: &Hashed, feed: &mut Feed<'_>) -> Result<(), Broken<FileError>> {
-    if let Some(few) = &file.held {
-        return Ok(feed.send(few.clone()).await?);
-    }
-    let own = |error: HandsError| Broken::Own(error.into());
-    let handle = hands.open_file(&file.chosen.file).await.map_err(own)?;
-    let (mut whole, mut bytes) = (blake3::Hasher::new(), 0_u64);
-    loop {
-        let piece = hands.read_some(handle, &file.chosen.file).await.map_err(own)?;
-        bytes += piece.len() as u64;
-        if piece.is_empty() || bytes > file.artifact.bytes {
-            break;
-        }
-        whole.update(&piece);
-        if let Err(error) = feed.send(piece).await {
-            hands.close(handle).await.map_err(own)?;
-            return Err(error.into());
-        }
-    }
-    hands.close(handle).await.map_err(own)?;
-    if bytes != file.artifact.bytes || Digest::from_hasher(&whole) != file.artifact.digest {
-        return Err(Broken::Own(FileError::Changed));
-    }
-    Ok(())
+    Ok(Hashed { chosen: chosen.clone(), artifact, outgoing })
 }

@@ -107,10 +107,29 @@ const RETRIED: Flag = flag(
 
 const CACHE: &[Flag] = &[
     flag("name", Takes::Texts, "BUILDKITE_CACHE_NAME", "", "Which of the file's caches; all by default"),
-    flag("registry", Takes::Text, "BUILDKITE_CACHE_REGISTRY", "~", "Where it is kept"),
-    flag("cache-store-url", Takes::Text, "BUILDKITE_AGENT_CACHE_STORE_URL", "", "Where it is kept"),
-    flag("cache-config-file", Takes::Text, "BUILDKITE_CACHE_CONFIG_FILE", "", "The file that names the caches"),
-    flag("concurrency", Takes::Number, "BUILDKITE_CACHE_CONCURRENCY", "2", "Caches at once"),
+    flag("registry", Takes::Text, "BUILDKITE_CACHE_REGISTRY", "~", "Caches of other registries are other caches"),
+    flag(
+        "cache-store-url",
+        Takes::Text,
+        "BUILDKITE_AGENT_CACHE_STORE_URL",
+        "",
+        "Has no meaning here: the coordinator keeps caches",
+    ),
+    flag(
+        "cache-config-file",
+        Takes::Text,
+        "BUILDKITE_CACHE_CONFIG_FILE",
+        "",
+        "The file that names the caches (default: .buildkite/cache.yml or .buildkite/cache.yaml)",
+    ),
+    flag(
+        "concurrency",
+        Takes::Number,
+        "BUILDKITE_CACHE_CONCURRENCY",
+        "2",
+        "Has no meaning here: one cache comes after the other",
+    ),
+    flag("of-step", Takes::Nothing, "", "", "The cache that the step names itself, and none of a file"),
 ];
 
 /// All commands.
@@ -575,8 +594,22 @@ pub(super) const COMMANDS: &[Command] = &[
             JOB,
         ],
     ),
-    command(&["cache", "save"], "", "Save directories under a key", "Saves directories.", CACHE),
-    command(&["cache", "restore"], "", "Restore directories by a key", "Restores directories.", CACHE),
+    command(
+        &["cache", "save"],
+        "[options]",
+        "Saves files to the cache",
+        "Saves the directories of caches under their keys. What is saved under a key already stays as it is. What cannot be\n\
+         saved is said, and is no failure.",
+        CACHE,
+    ),
+    command(
+        &["cache", "restore"],
+        "[options]",
+        "Restores files from the cache",
+        "Restores the directories of caches by their keys; they take the place of what is there. Nothing saved under a key is\n\
+         no failure.",
+        CACHE,
+    ),
     command(
         &["job", "update"],
         "<attribute> <value>",

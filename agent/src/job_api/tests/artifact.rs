@@ -7,32 +7,35 @@ use std::sync::{Mutex, MutexGuard};
 use quinn::{RecvStream, SendStream};
 use windlass_protocol::link::{FramedRecv, FramedSend};
 use windlass_protocol::message::{
-    Ask, AskRefused, Asked, BlobHeader, BulkAsk, FoundArtifact, NewArtifact, StoreAnswer, StoreRefused, Told,
+    Ask, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, FoundArtifact, FoundCache, NewArtifact, NewCache,
+    StoreAnswer, StoreRefused, Told,
 };
-use windlass_protocol::{ArtifactId, Digest, Shelf, WallMs};
+use windlass_protocol::{ArtifactId, Digest, WallMs};
 
 use super::*;
 
 /// What the coordinator has, and how it is disposed.
 #[derive(Default)]
-struct State {
-    blobs: BTreeMap<Digest, Vec<u8>>,
+pub(super) struct State {
+    pub(super) blobs: BTreeMap<Digest, Vec<u8>>,
     rows: Vec<NewArtifact>,
+    /// Caches by scope and key.
+    pub(super) caches: BTreeMap<(Digest, String), NewCache>,
     /// How many blobs were sent to it, in all.
-    sent: usize,
+    pub(super) sent: usize,
     /// Requests to add, by their numbers.
     calls: Vec<[u8; 16]>,
     /// Offers are refused.
-    full: bool,
+    pub(super) full: bool,
     /// The next request to add finds nothing.
     forget: bool,
     /// This file gets other bytes before an offer is answered.
-    rewrite: Option<PathBuf>,
+    pub(super) rewrite: Option<PathBuf>,
 }
 
 /// A coordinator.
 #[derive(Clone, Default)]
-struct Played {
+pub(super) struct Played {
     state: Arc<Mutex<State>>,
 }
 
@@ -52,13 +55,13 @@ impl Played {
     }
 
     /// Serves the connection for blobs, which is dialled with the first of them.
-    async fn serve_bulk(self, connection: Connection) {
+    pub(super) async fn serve_bulk(self, connection: Connection) {
         while let Ok((send, recv)) = connection.accept_bi().await {
             tokio::spawn(self.clone().bulk(send, recv));
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
@@ -97,6 +100,23 @@ impl Played {
                 });
                 Told::Artifacts(found.collect())
             }
+            Asked::FindCache(query) => {
+                let CacheQuery { scope, key, restore_keys } = *query;
+                let exact = state.caches.get(&(scope, key));
+                let beginning = |key: &String| {
+                    state
+                        .caches
+                        .iter()
+                        .find(|((of, other), _)| *of == scope && other.starts_with(key))
+                        .map(|(_, new)| new)
+                };
+                Told::Cache(exact.or_else(|| restore_keys.iter().find_map(beginning)).map(found_cache))
+            }
+            Asked::SaveCache(new) => {
+                assert!(state.blobs.contains_key(&new.manifest), "bytes first");
+                let name = (new.scope, new.key.clone());
+                Told::Cache(Some(found_cache(state.caches.entry(name).or_insert(*new))))
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -116,7 +136,6 @@ impl Played {
                 }
             }
             BulkAsk::Store(offer) => {
-                assert_eq!(offer.shelf, Shelf::Artifacts);
                 if let Some(path) = &self.lock().rewrite {
                     fs::write(path, vec![b'!'; usize::try_from(fs::metadata(path).unwrap().len()).unwrap()]).unwrap();
                 }
@@ -151,8 +170,13 @@ impl Played {
     }
 }
 
+fn found_cache(new: &NewCache) -> Box<FoundCache> {
+    let NewCache { scope: _, key, manifest, manifest_bytes } = new.clone();
+    Box::new(FoundCache { key, manifest, manifest_bytes, files: 0, bytes: 0, created_at: WallMs(1) })
+}
+
 /// A world with a coordinator, and its jobs' working directory.
-async fn connected() -> (World, Played, PathBuf) {
+pub(super) async fn connected() -> (World, Played, PathBuf) {
     let mut world = World::new().await;
     let played = Played::to(&mut world).await;
     let work = world.dir.path().join("checkout");
@@ -161,7 +185,12 @@ async fn connected() -> (World, Played, PathBuf) {
 
 /// Runs a command while the connection for blobs is served, from its first use on.
 async fn run(world: &mut World, played: &Played, line: &[&str]) -> Ended {
-    let child = world.command(&[&["buildkite-agent", "artifact"], line].concat(), world.user).spawn().unwrap();
+    let command = world.command(&[&["buildkite-agent", "artifact"], line].concat(), world.user);
+    serve(world, played, command).await
+}
+
+pub(super) async fn serve(world: &mut World, played: &Played, mut command: Command) -> Ended {
+    let child = command.spawn().unwrap();
     let ending = ended(child);
     tokio::pin!(ending);
     loop {
@@ -172,7 +201,7 @@ async fn run(world: &mut World, played: &Played, line: &[&str]) -> Ended {
     }
 }
 
-fn put(work: &Path, path: &str, bytes: &[u8]) {
+pub(super) fn put(work: &Path, path: &str, bytes: &[u8]) {
     let mut folder = work.to_owned();
     for part in Path::new(path).parent().unwrap() {
         folder.push(part);

@@ -158,6 +158,8 @@ impl Shell {
             Change::HoldOver(job) => drop(rows.holds.remove(&job)),
             Change::Secret(row) => drop(rows.secrets.insert(row.name.clone(), *row)),
             Change::SecretGone(name) => drop(rows.secrets.remove(&*name)),
+            Change::Cache(row) => drop(rows.caches.insert(row.name.clone(), *row)),
+            Change::CacheGone(name) => drop(rows.caches.remove(&*name)),
             Change::AnnotationText { annotation, text, append, build: _ } => {
                 let known = self.texts.entry(annotation).or_default();
                 if !append {

@@ -4,6 +4,7 @@
 
 mod artifacts;
 mod bugs;
+mod caches;
 mod fleet;
 mod gates;
 mod groups;

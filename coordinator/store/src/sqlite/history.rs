@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use windlass_coordinator_core::row::{
-    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, JobRow, NotificationRow,
+    AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, CacheRow, JobRow, NotificationRow,
 };
 use windlass_protocol::{AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
 
@@ -325,6 +325,12 @@ impl History for SqliteHistory {
         // Of many rows that name the same blob the namespaces are what counts, and they are few.
         let sql = "SELECT DISTINCT json_extract(json, '$.namespace') FROM artifacts WHERE digest = ?1";
         self.read(|conn| Ok(json_rows(conn, "namespace", sql, [digest.as_bytes()])?.into_iter().collect()))
+    }
+
+    fn caches(&self, after: u64, limit: usize) -> Result<Vec<(u64, CacheRow)>, Fault> {
+        let sql = "SELECT key, json FROM caches WHERE key > ? ORDER BY key LIMIT ?";
+        let params = [Value::Integer(int(after)), Value::Integer(int(bounded(limit) as u64))];
+        self.read(|conn| keyed_rows(conn, "cache", sql, &params))
     }
 
     fn definition(&self, digest: Digest) -> Result<Option<String>, Fault> {

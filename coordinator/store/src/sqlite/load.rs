@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, Params};
 use serde::de::DeserializeOwned;
 use windlass_coordinator_core::row::{
-    AgentRow, AttemptRow, BuildRow, HoldRow, IdempotencyRow, JobRow, LineageRow, NotificationRow, PipelineRow, PoolRow,
-    Rows, ScheduleRow, SecretRow, TokenRow,
+    AgentRow, AttemptRow, BuildRow, CacheRow, HoldRow, IdempotencyRow, JobRow, LineageRow, NotificationRow,
+    PipelineRow, PoolRow, Rows, ScheduleRow, SecretRow, TokenRow,
 };
 
 use super::encode::{decode, fault_of, whole};
@@ -46,6 +46,8 @@ pub(super) fn load(conn: &mut Connection) -> Result<Rows, Fault> {
     let sql = "SELECT json FROM notifications WHERE finished_at IS NULL";
     let waiting: Vec<NotificationRow> = json_rows(&transaction, "notification", sql, [])?;
     rows.notifications = waiting.into_iter().map(|row| (row.id, row)).collect();
+    let caches: Vec<CacheRow> = json_rows(&transaction, "cache", "SELECT json FROM caches", [])?;
+    rows.caches = caches.into_iter().map(|row| (row.name.clone(), row)).collect();
     let keys: Vec<IdempotencyRow> = json_rows(&transaction, "idempotency", "SELECT json FROM idempotency", [])?;
     rows.idempotency = keys.into_iter().map(|row| (row.key.clone(), row)).collect();
     Ok(rows)

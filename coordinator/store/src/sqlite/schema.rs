@@ -35,6 +35,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { to: 7, up: |tx| tx.execute_batch(V7) },
     Migration { to: 8, up: |tx| tx.execute_batch(V8) },
     Migration { to: 9, up: |tx| tx.execute_batch(V9) },
+    Migration { to: 10, up: |tx| tx.execute_batch(V10) },
 ];
 
 /// The version that this Windlass writes.
@@ -132,6 +133,11 @@ CREATE TABLE notifications (key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, bu
 CREATE INDEX notifications_build ON notifications (build);
 CREATE INDEX notifications_waiting ON notifications (key) WHERE finished_at IS NULL;
 CREATE INDEX notifications_finished ON notifications (finished_at) WHERE finished_at IS NOT NULL;
+";
+
+/// Caches by the JSON of their names. Numbers are given once: who has seen all up to one sees what is new after it.
+const V10: &str = "
+CREATE TABLE caches (key INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, json TEXT NOT NULL) STRICT;
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.

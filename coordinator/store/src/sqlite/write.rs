@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params};
 use windlass_coordinator_core::row::{
-    AgentRow, ArtifactRow, AttemptRow, AuditRow, BuildRow, Change, EventRow, IdempotencyRow, JobRow, MetaRow,
+    AgentRow, ArtifactRow, AttemptRow, AuditRow, BuildRow, CacheRow, Change, EventRow, IdempotencyRow, JobRow, MetaRow,
     NotificationRow, PipelineRow,
 };
 use windlass_protocol::Digest;
@@ -103,6 +103,8 @@ fn apply(conn: &Connection, change: &Change) -> Result<(), Fault> {
             let sql = "INSERT INTO secrets VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET json = excluded.json";
             execute(conn, sql, params![encode(&row.name)?, encode(row)?])
         }
+        Change::Cache(row) => write_cache(conn, row),
+        Change::CacheGone(name) => execute(conn, "DELETE FROM caches WHERE name = ?1", params![encode(name)?]),
         Change::SecretGone(name) => execute(conn, "DELETE FROM secrets WHERE name = ?1", params![encode(name)?]),
         Change::AnnotationText { annotation, build, text, append } => {
             let sql = if *append { ADD_TEXT } else { PUT_TEXT };
@@ -197,6 +199,12 @@ fn write_notification(conn: &Connection, row: &NotificationRow) -> Result<(), Fa
         ON CONFLICT (id) DO UPDATE SET finished_at = excluded.finished_at, json = excluded.json";
     let finished_at = row.finished_at.map(|at| int(at.0));
     execute(conn, sql, params![row.id.as_bytes(), row.build.as_bytes(), finished_at, encode(row)?])
+}
+
+/// The row keeps its number for as long as it is there, whatever changes in it.
+fn write_cache(conn: &Connection, row: &CacheRow) -> Result<(), Fault> {
+    let sql = "INSERT INTO caches (name, json) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET json = excluded.json";
+    execute(conn, sql, params![encode(&row.name)?, encode(row)?])
 }
 
 fn write_definition(conn: &Connection, digest: Digest, text: &str) -> Result<(), Fault> {

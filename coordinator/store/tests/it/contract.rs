@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, AgentRow, Annotation, AnnotationStyle, AttemptState, BuildEvent, BuildRow, BuildState, Change,
-    HoldRow, LineageRow, ScheduleRow, Sealed, SecretName, SecretRow,
+    Actor, ActorKind, AgentRow, Annotation, AnnotationStyle, AttemptState, BuildEvent, BuildRow, BuildState, CacheName,
+    CacheRow, Change, HoldRow, LineageRow, ScheduleRow, Sealed, SecretName, SecretRow,
 };
 use windlass_coordinator_store::{
     ArtifactFilter, BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Retention, Seq, SqliteStore, Store,
@@ -12,7 +12,7 @@ use windlass_coordinator_store::{
 };
 use windlass_pipeline::glob::PathQuery;
 use windlass_pipeline::graph::{BlockedState, Edge};
-use windlass_protocol::{Digest, Trust, WallMs};
+use windlass_protocol::{Digest, Namespace, Trust, WallMs};
 
 use crate::rows::{
     agent, agent_id, annotation_id, artifact, artifact_id, attempt, attempt_id, build, build_id, definition, event,
@@ -61,6 +61,7 @@ suite! {
     slots_that_outlive_their_jobs_are_loaded_until_they_are_over
     schedules_and_counts_of_triggered_builds_are_loaded_until_they_are_over
     secrets_are_replaced_by_name_and_loaded_until_they_are_gone
+    caches_are_numbered_once_and_read_from_a_number_on_until_they_are_gone
     a_registered_pipeline_is_loaded_and_its_definition_is_kept_as_long_as_somebody_names_it
     a_token_is_loaded_until_it_is_over
     events_are_numbered_by_commit_and_place_and_can_be_resumed
@@ -321,6 +322,35 @@ fn secrets_are_replaced_by_name_and_loaded_until_they_are_gone(bench: &mut dyn B
     assert_eq!(loaded.into_values().collect::<Vec<_>>(), [row(None, "3"), row(Some("eu"), "2")]);
     store.commit(epoch, &[Change::SecretGone(Box::new(row(None, "").name))]).unwrap();
     assert_eq!(store.load().unwrap().secrets.into_values().collect::<Vec<_>>(), [row(Some("eu"), "2")]);
+}
+
+fn caches_are_numbered_once_and_read_from_a_number_on_until_they_are_gone(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    let row = |key: &str, used_at: u64| CacheRow {
+        name: CacheName { namespace: Namespace::trusted("web"), scope: Digest::of(b"paths"), key: key.to_owned() },
+        manifest: Digest::of(key.as_bytes()),
+        manifest_bytes: 7,
+        files: 1,
+        bytes: 9,
+        build: build_id(1),
+        job: job_id(1),
+        created_at: WallMs(1),
+        used_at: WallMs(used_at),
+    };
+    let changes = [row("a", 1), row("b", 1), row("c", 1), row("a", 2)].map(|row| Change::Cache(Box::new(row)));
+    store.commit(epoch, &changes).unwrap();
+    let loaded = store.load().unwrap().caches;
+    assert_eq!(loaded.into_values().collect::<Vec<_>>(), [row("a", 2), row("b", 1), row("c", 1)]);
+    let keys = |found: &[(u64, CacheRow)]| found.iter().map(|(_, row)| row.name.key.clone()).collect::<Vec<_>>();
+    let all = history.caches(0, 10).unwrap();
+    assert_eq!(keys(&all), ["a", "b", "c"], "used again it keeps its number");
+    assert_eq!(keys(&history.caches(all[0].0, 1).unwrap()), ["b"]);
+    // The last number is not given again: who has seen it sees what comes after.
+    let last = all[2].0;
+    store.commit(epoch, &[Change::CacheGone(Box::new(row("c", 1).name))]).unwrap();
+    store.commit(epoch, &[Change::Cache(Box::new(row("d", 1)))]).unwrap();
+    assert_eq!(keys(&history.caches(last, 10).unwrap()), ["d"]);
+    assert_eq!(store.load().unwrap().caches.len(), 3);
 }
 
 fn annotations_are_put_added_to_and_read_in_their_order_and_go_with_their_build(bench: &mut dyn Bench) {

@@ -1,32 +1,20 @@
 //! `artifact download QUERY DESTINATION`: the newest of each path, checked, each put in place whole (reference 20.4).
 
-use std::io::Read as _;
-
 use bytes::Bytes;
-use windlass_cache::{Blob, BlobReader};
+use windlass_cache::Blob;
 use windlass_hands::wire::Kind;
 use windlass_pipeline::destination::{absolute, target};
 use windlass_protocol::cause::CauseKind;
-use windlass_protocol::limits::HANDS_CHUNK_BYTES;
 use windlass_protocol::message::FoundArtifact;
 use windlass_protocol::{Digest, Shelf, hex};
 
+use super::super::incoming::{self, CACHED_MAX_BYTES, GROUP_MAX_BYTES, GROUP_MAX_FILES, next_piece};
 use super::super::{Call, Fail, fatal};
 use super::query::{find, latest};
 use crate::bulk::{NotStored, Taking};
 use crate::job_api::Shared;
 use crate::job_api::door::Party;
 use crate::job_api::hands::{Hands, HandsError};
-
-/// A file up to this size comes through the agent's cache, where the next job finds it; a larger one past it.
-const CACHED_MAX_BYTES: u64 = 64 << 20;
-
-/// Files that are fetched together while the ones before are written.
-const GROUP_MAX_FILES: usize = 256;
-const GROUP_MAX_BYTES: u64 = 64 << 20;
-
-/// Times that a small file is fetched, if the cache is so full that it is gone before it is read.
-const TRIES: u32 = 3;
 
 /// What a file is created with, less the umask.
 const MODE: u32 = 0o666;
@@ -134,19 +122,9 @@ async fn fetch(
         };
         fatal(format!("failed to download artifacts: {why}"))
     };
-    let mut ready: Vec<(FoundArtifact, Option<Blob>)> = group.into_iter().map(|found| (found, None)).collect();
-    for _ in 0..TRIES {
-        let missing = ready.iter().filter(|(_, blob)| blob.is_none());
-        let digests: Vec<Digest> = missing.map(|(found, _)| found.artifact.digest).collect();
-        if digests.is_empty() {
-            break;
-        }
-        shared.bulk.fetch(&party.spec, &party.right, &namespace, digests).await.map_err(failed)?;
-        for (found, blob) in ready.iter_mut().filter(|(_, blob)| blob.is_none()) {
-            *blob = shared.bulk.cached(&namespace, found.artifact.digest).await.map_err(failed)?;
-        }
-    }
-    Ok(ready)
+    let digests: Vec<Digest> = group.iter().map(|found| found.artifact.digest).collect();
+    let blobs = incoming::fetch(party, shared, &namespace, &digests).await.map_err(failed)?;
+    Ok(group.into_iter().zip(blobs).collect())
 }
 
 async fn write_all(
@@ -268,16 +246,6 @@ async fn write(hands: &mut Hands, blob: Blob, path: &str) -> Result<(), FileErro
     }
 }
 
-async fn next_piece(mut reader: BlobReader) -> std::io::Result<(Vec<u8>, BlobReader)> {
-    let read = tokio::task::spawn_blocking(move || {
-        let mut piece = vec![0; HANDS_CHUNK_BYTES];
-        let read = reader.read(&mut piece)?;
-        piece.truncate(read);
-        Ok::<_, std::io::Error>((piece, reader))
-    });
-    read.await.map_err(std::io::Error::other)?
-}
-
 /// A file that is written and hashed as it comes.
 struct Checked<'a> {
     fresh: Fresh<'a>,
@@ -308,7 +276,7 @@ async fn pull(
 ) -> Result<(), FileError> {
     let mut checked = Checked { fresh: Fresh::new(hands, path), whole: Box::default() };
     let digest = found.artifact.digest;
-    let pulled = shared.bulk.pull(&party.spec, &party.right, digest, &mut checked).await;
+    let pulled = shared.bulk.pull(&party.spec, &party.right, (Shelf::Artifacts, digest), &mut checked).await;
     let Checked { mut fresh, whole } = checked;
     let error = match pulled {
         Ok(()) if Digest::from_hasher(&whole) == digest => return Ok(fresh.finish().await?),

@@ -1,0 +1,110 @@
+//! Caches: noted once all that their manifests name is there, held for as long as they are, and let go after.
+
+use windlass_cache::manifest::{Step, Writer};
+use windlass_coordinator_core::input::Request;
+use windlass_coordinator_core::row::{Actor, ActorKind, CacheRequest};
+use windlass_protocol::job::Epoch;
+use windlass_protocol::message::{Ask, AskRefused, Asked, CacheQuery, FoundCache, NewCache, Told};
+use windlass_protocol::{AttemptId, Digest, Namespace, Shelf, WallMs};
+
+use super::Bench;
+
+type Right = (AttemptId, Epoch);
+
+fn shelf() -> Namespace {
+    Namespace::trusted("web").on(Shelf::Caches)
+}
+
+async fn told(bench: &Bench, (attempt, epoch): Right, what: Asked) -> Told {
+    let ask = Ask { attempt, epoch, call: [1; 16], what, body_bytes: 0 };
+    bench.ground.fleet.jobs.ask(ask, Vec::new()).await
+}
+
+async fn save(bench: &Bench, right: Right, key: &str, manifest: &[u8]) -> Result<FoundCache, AskRefused> {
+    let (scope, key, digest) = (Digest::of(b"paths"), key.to_owned(), Digest::of(manifest));
+    let new = NewCache { scope, key, manifest: digest, manifest_bytes: manifest.len() as u64 };
+    match told(bench, right, Asked::SaveCache(Box::new(new))).await {
+        Told::Cache(Some(found)) => Ok(*found),
+        Told::Refused { code, .. } => Err(code),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn find(bench: &Bench, right: Right, key: &str) -> Option<FoundCache> {
+    let query = CacheQuery { scope: Digest::of(b"paths"), key: key.to_owned(), restore_keys: Vec::new() };
+    match told(bench, right, Asked::FindCache(Box::new(query))).await {
+        Told::Cache(found) => found.map(|found| *found),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A manifest of a directory with these files.
+fn manifest(files: &[&[u8]]) -> Vec<u8> {
+    let mut writer = Writer::new(1).unwrap();
+    writer.push(&Step::Directory { name: Vec::new(), mode: 0o755, changed: 0 }).unwrap();
+    for (at, text) in files.iter().enumerate() {
+        let (name, digest) = (format!("f{at}").into_bytes(), Digest::of(text));
+        let file = Step::File { name, mode: 0o644, changed: 0, bytes: text.len() as u64, digest };
+        writer.push(&file).unwrap();
+    }
+    writer.push(&Step::End).unwrap();
+    writer.finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_cache_is_noted_once_all_of_it_is_there() {
+    let mut bench = Bench::new().await;
+    bench.agent().await;
+    bench.build().await;
+    let right = bench.start().await;
+    let store = bench.ground.fleet.store.clone();
+    let text = manifest(&[b"one", b"two"]);
+    assert_eq!(save(&bench, right, "k", &text).await, Err(AskRefused::NotFound), "no manifest");
+    store.put(&shelf(), &text).unwrap();
+    store.put(&shelf(), b"one").unwrap();
+    assert_eq!(save(&bench, right, "k", &text).await, Err(AskRefused::NotFound), "no second file");
+    store.put(&Namespace::trusted("other").on(Shelf::Caches), b"two").unwrap();
+    assert_eq!(save(&bench, right, "k", &text).await, Err(AskRefused::NotFound), "another's is no help");
+    store.put(&shelf(), b"no manifest").unwrap();
+    assert_eq!(save(&bench, right, "k", b"no manifest").await, Err(AskRefused::Invalid));
+    assert_eq!(find(&bench, right, "k").await, None);
+    // A source of the same readers need not be sent.
+    store.put(&Namespace::trusted("web"), b"two").unwrap();
+    let saved = save(&bench, right, "k", &text).await.unwrap();
+    assert_eq!((saved.files, saved.bytes), (2, 6 + text.len() as u64), "counted here");
+    assert_eq!(store.blob_len(&shelf(), &Digest::of(b"two")), Some(3));
+    let other = manifest(&[b"one"]);
+    store.put(&shelf(), &other).unwrap();
+    assert_eq!(save(&bench, right, "k", &other).await.unwrap().manifest, Digest::of(&text), "the first one stands");
+    assert_eq!(find(&bench, right, "k").await.map(|found| found.manifest), Some(Digest::of(&text)));
+    bench.finish(right, 0, b"").await;
+}
+
+#[tokio::test]
+async fn what_a_cache_names_stays_until_it_goes_and_one_that_comes_during_a_look_is_seen() {
+    let mut bench = Bench::new().await;
+    bench.agent().await;
+    bench.build().await;
+    let right = bench.start().await;
+    let (store, shelves) = (bench.ground.fleet.store.clone(), bench.ground.fleet.shelves.clone());
+    let reader = bench.ground.fleet.reader.clone();
+    let text = manifest(&[b"named"]);
+    for bytes in [text.as_slice(), b"named", b"nobody's"] {
+        store.put(&shelf(), bytes).unwrap();
+    }
+    let has = |bytes: &[u8]| store.blob_len(&shelf(), &Digest::of(bytes)).is_some();
+    let first = shelves.sweep(&reader, Vec::new()).await;
+    assert_eq!(first.len(), 3, "nothing is named yet");
+    save(&bench, right, "k", &text).await.unwrap();
+    let second = shelves.sweep(&reader, first).await;
+    assert_eq!((has(b"named"), has(&text), has(b"nobody's"), second.len()), (true, true, false, 0));
+    let request = Request::Cache(Box::new(CacheRequest::Forget { unused_since: WallMs(u64::MAX) }));
+    let actor = Actor { kind: ActorKind::System, name: "retention".to_owned() };
+    bench.ground.fleet.desk.request(actor, request).await.unwrap();
+    assert_eq!(find(&bench, right, "k").await, None);
+    let third = shelves.sweep(&reader, Vec::new()).await;
+    assert_eq!((third.len(), has(b"named")), (2, true), "rows go before blobs");
+    shelves.sweep(&reader, third).await;
+    assert_eq!((has(b"named"), has(&text)), (false, false));
+    bench.finish(right, 0, b"").await;
+}
