@@ -82,7 +82,7 @@ fn hooks_of_a_step_with_an_image_run_in_its_container() -> Result<()> {
 
 #[test]
 fn a_step_with_an_image_has_its_cache_which_a_process_saved_and_keeps_one_of_its_own() -> Result<()> {
-    if !engine() {
+    if !answers() {
         return skip("docker", "no Docker engine answers");
     }
     test(async |world| {
