@@ -38,7 +38,7 @@ pub(crate) async fn run(arguments: &NotificationsArguments, ui: &Ui) -> Result<C
     let found = async {
         let (build, _) = find_build(reached.client(), &arguments.build).await?;
         let path = format!("/builds/{}/notifications", build.id);
-        list::list(reached.client(), &path, arguments.list.listing.limit()).await
+        list(reached.client(), &path, arguments.list.listing.limit()).await
     };
     let found = found.await;
     reached.end().await;
