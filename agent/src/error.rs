@@ -31,6 +31,12 @@ pub enum Fault {
     /// It has not joined yet, and was given no token.
     #[error("this agent has not joined a fleet yet, and no join token was given")]
     NoToken,
+    /// The token that it was given is none, or was cut short on its way.
+    #[error("the join token cannot be read: {detail}")]
+    TokenUnreadable {
+        /// What is wrong with it.
+        detail: String,
+    },
     /// The coordinator will not have it.
     #[error("the coordinator refuses this agent: {detail}")]
     Refused {
@@ -81,6 +87,9 @@ impl Fault {
                  --join-token-file"
                     .to_owned(),
             ),
+            Self::TokenUnreadable { .. } => {
+                Some("give all of it, as `windlass token create` printed it, or make another one".to_owned())
+            }
             Self::Locked { .. } => Some("give each agent of a machine a --data directory of its own".to_owned()),
             Self::Refused { code, .. } => Some(code.advice().to_owned()),
             Self::File { .. }

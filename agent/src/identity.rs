@@ -93,10 +93,8 @@ impl Identity {
     /// [`Fault::Refused`] with the coordinator's reason; [`Fault::Unreachable`] is worth another try.
     pub async fn join(key: &JoinKey, config: &Config, endpoint: &Endpoint, machine_id: &str) -> Result<Self, Fault> {
         let text = config.join_token.as_ref().ok_or(Fault::NoToken)?;
-        let token: JoinToken = text.expose().trim().parse().map_err(|error| Fault::Refused {
-            code: RefuseCode::Malformed,
-            detail: format!("the join token cannot be read: {error}"),
-        })?;
+        let token: JoinToken =
+            text.expose().trim().parse().map_err(|error| Fault::TokenUnreadable { detail: format!("{error}") })?;
         let dir = key.dir.clone();
         let key = AgentKey::from_pem(key.pem.expose())?;
         let enrol = Enrol {

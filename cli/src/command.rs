@@ -38,7 +38,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the pipeline of a directory, and end with its result.
+    // Without a comment here, `--help` shows the arguments' own, longer text.
+    #[command(about = "Run the pipeline of a directory, and end with its result")]
     Run(run::RunArguments),
     /// Look at builds, cancel them, run them again.
     #[command(subcommand)]
@@ -53,11 +54,9 @@ enum Command {
     /// Check pipelines, and tell the server of them.
     #[command(subcommand)]
     Pipeline(pipeline::PipelineCommand),
-    /// Run a coordinator and one agent on this machine.
     Up(up::UpArguments),
     /// Run a coordinator.
     Coordinator(coordinator::CoordinatorArguments),
-    /// Run an agent.
     Agent(agent::AgentArguments),
     /// Look at agents, drain and revoke them.
     #[command(subcommand)]

@@ -105,7 +105,7 @@ impl Follow {
                 self.by_attempt.insert(attempt.id.clone(), index);
                 new.push(attempt.id.clone());
             }
-            if attempt.started_at.is_some() || matches!(attempt.state.as_str(), "running" | "finished") {
+            if attempt.started_at.is_some() || attempt.state == "running" {
                 followed.start(&attempt.id, show);
             }
         }
@@ -150,6 +150,15 @@ impl Follow {
             }
         }
         blocked && !self.ended
+    }
+
+    /// A job that waits for an agent while nothing of the build is with one.
+    pub(crate) fn waits_for_an_agent(&self) -> Option<&Job> {
+        let jobs = || self.jobs.iter().map(|followed| &followed.job).filter(|job| job.is_command() && !job.is_final());
+        let waits = |job: &&Job| job.state == "scheduled";
+        let is_still =
+            !self.ended && jobs().all(|job| waits(&job) || matches!(job.state.as_str(), "waiting" | "blocked"));
+        jobs().find(waits).filter(|_| is_still)
     }
 
     /// The build has ended: no more events.
@@ -221,6 +230,11 @@ impl Watch {
     /// See [`Follow::waits_at_a_gate`].
     pub(crate) fn waits_at_a_gate(&self) -> bool {
         self.follow.waits_at_a_gate()
+    }
+
+    /// See [`Follow::waits_for_an_agent`].
+    pub(crate) fn waits_for_an_agent(&self) -> Option<&Job> {
+        self.follow.waits_for_an_agent()
     }
 
     /// Tells the next news; `false` once everything was told. May be dropped and called again.

@@ -16,6 +16,8 @@ use crate::error::{Code, Failure};
 use crate::ui::Ui;
 use crate::{place, size};
 
+/// Run an agent.
+///
 /// Signals: the first SIGTERM or SIGINT drains (no new jobs, finish, leave; exit 0). A second one within ten minutes
 /// cancels what runs, with its grace. A third, or SIGQUIT, ends at once.
 ///

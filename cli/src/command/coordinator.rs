@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use windlass_coordinator::config::{ConfigFile, GitConfig, NotifyConfig};
 use windlass_coordinator::vault::KeySources;
 use windlass_coordinator::{Config, Coordinator, Http, StartError};
-use windlass_coordinator_store::StoreUrl;
+use windlass_coordinator_store::{OpenError, StoreUrl};
 use windlass_git::{Protocol, Protocols};
 use windlass_protocol::Secret;
 use windlass_protocol::limits::{CERT_LIFE_MIN_MS, CERT_LIFE_MS, SERVER_CERT_LIFE_MAX_MS};
@@ -38,7 +38,8 @@ pub(crate) struct CoordinatorArguments {
     /// A TOML file; flags and environment win over it.
     #[arg(long, value_name = "FILE", env = "WINDLASS_CONFIG")]
     config: Option<PathBuf>,
-    /// Check the data directory and end; no coordinator may use it meanwhile. Exit 1 if it is damaged.
+    /// Check the data directory and end; no coordinator may use it meanwhile. Exit 1 if it is damaged, 2 if
+    /// there is none or of a newer version, 4 if it is in use.
     #[arg(long)]
     check: bool,
     /// Check the configuration and end.
@@ -157,7 +158,7 @@ pub(crate) fn announce(coordinator: &Coordinator, data: &Path, ui: &Ui) -> Optio
 }
 
 fn check_data(data: &Path, ui: &Ui) -> Result<Code, Failure> {
-    let report = windlass_coordinator_store::check(data).map_err(|e| Failure::of(Code::Failed, &e))?;
+    let report = windlass_coordinator_store::check(data).map_err(|e| Failure::of(unchecked(&e), &e))?;
     let logs = windlass_coordinator_logs::check(&windlass_cache::RealFs, &data.join("logs"), |_| {})
         .map_err(|e| Failure::of(Code::Failed, &e))?;
     for problem in &report.findings {
@@ -169,6 +170,15 @@ fn check_data(data: &Path, ui: &Ui) -> Result<Code, Failure> {
     let good = report.is_sound() && logs.is_good();
     ui.say(if good { "the data directory is good" } else { "the data directory is damaged" });
     Ok(if good { Code::Done } else { Code::Failed })
+}
+
+/// What it means that a data directory could not be looked at: nothing that anybody should take for damage.
+const fn unchecked(error: &OpenError) -> Code {
+    match error {
+        OpenError::InUse { .. } => Code::Refused,
+        OpenError::NotThere { .. } | OpenError::NewerSchema { .. } => Code::Usage,
+        _ => Code::Failed,
+    }
 }
 
 fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {

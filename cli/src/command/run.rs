@@ -4,6 +4,7 @@ mod find;
 mod git;
 mod host;
 mod registration;
+mod still;
 mod upload;
 
 use std::io::IsTerminal as _;
@@ -27,6 +28,7 @@ use find::Pipeline;
 pub(super) use find::read as read_pipeline;
 use host::Host;
 use registration::Registration;
+use still::Still;
 
 /// Runs the pipeline of a directory as it is now, uncommitted changes and all, and ends with the build's result.
 ///
@@ -258,6 +260,7 @@ async fn watch(
     let mut watch = Watch::new(client, &build.id);
     let mut interrupted = false;
     let mut gates = Gates::new(asks);
+    let mut still = Still::default();
     loop {
         if watch.waits_at_a_gate() && !interrupted {
             let asked = gates.at(client, build, ui);
@@ -269,8 +272,13 @@ async fn watch(
                 }
             }
         }
+        let waiting = watch.waits_for_an_agent().cloned();
+        let asks_at = still.asks_at(waiting.is_some());
         tokio::select! {
             more = watch.step(show) => if !more? { break },
+            () = tokio::time::sleep_until(asks_at) => if let Some(job) = waiting {
+                still.say_why(client, &job, ui).await;
+            },
             Some(_) = signals.recv() => {
                 if std::mem::replace(&mut interrupted, true) {
                     return Ok(None);

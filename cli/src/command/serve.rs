@@ -125,7 +125,9 @@ pub(crate) fn agent_end(ended: Result<Ended, windlass_agent::Fault>) -> Result<C
             let code = match &fault {
                 windlass_agent::Fault::Refused { .. } => Code::Refused,
                 windlass_agent::Fault::Unreachable { .. } => Code::Unreachable,
-                windlass_agent::Fault::NoToken | windlass_agent::Fault::Address { .. } => Code::Usage,
+                windlass_agent::Fault::NoToken
+                | windlass_agent::Fault::TokenUnreadable { .. }
+                | windlass_agent::Fault::Address { .. } => Code::Usage,
                 windlass_agent::Fault::File { .. }
                 | windlass_agent::Fault::Locked { .. }
                 | windlass_agent::Fault::Identity(_)

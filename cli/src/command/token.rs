@@ -48,6 +48,12 @@ pub(crate) struct CreateArguments {
     /// or any beside them (free). [default: free]
     #[arg(long, value_name = "POLICY", requires = "pool", conflicts_with = "scope")]
     tag_policy: Option<TagPolicy>,
+    /// How long an agent of the pool that is not heard of keeps its right to a job, such as 30s. [default: the pool's, or 60s]
+    #[arg(long, value_name = "TIME", requires = "pool", conflicts_with = "scope", value_parser = serve::duration_ms)]
+    lease: Option<u64>,
+    /// How often an agent of the pool is heard of, at most a quarter of its lease. [default: the pool's, or 5s]
+    #[arg(long, value_name = "TIME", requires = "pool", conflicts_with = "scope", value_parser = serve::duration_ms)]
+    beat: Option<u64>,
     /// How many agents may join with it; `unlimited` (or 0) is any number, for images. [default: 1]
     #[arg(long, value_name = "N", requires = "pool", conflicts_with = "scope", value_parser = uses)]
     uses: Option<u32>,
@@ -107,7 +113,13 @@ enum Expires {
 }
 
 fn expires(text: &str) -> Result<Expires, String> {
-    if text == "never" { Ok(Expires::Never) } else { serve::duration_ms(text).map(Expires::AfterMs) }
+    match text {
+        "never" => Ok(Expires::Never),
+        _ => match serve::duration_ms(text)? {
+            0 => Err("more than nothing, or never".to_owned()),
+            ms => Ok(Expires::AfterMs(ms)),
+        },
+    }
 }
 
 fn uses(text: &str) -> Result<u32, String> {
@@ -220,6 +232,8 @@ fn body(arguments: &CreateArguments) -> Result<Value, Failure> {
             TrustClass::Untrusted => Value::from("untrusted"),
         }),
     );
+    set("lease_ms", arguments.lease.map(Value::from));
+    set("beat_ms", arguments.beat.map(Value::from));
     set("tags", (!tags.is_empty()).then_some(Value::Object(tags)));
     let policy = arguments.tag_policy.map(|policy| match policy {
         TagPolicy::Fixed => Value::from("fixed"),

@@ -10,12 +10,15 @@ use windlass_agent_core::Signal;
 use windlass_coordinator::{Config, Coordinator};
 use windlass_git::{Protocol, Protocols};
 use windlass_protocol::Secret;
+use windlass_protocol::limits::SLOTS_MAX;
 
 use super::{coordinator, serve};
 use crate::error::{Code, Failure};
 use crate::place;
 use crate::ui::Ui;
 
+/// Run a coordinator and one agent on this machine.
+///
 /// The first SIGTERM or SIGINT drains for --drain, then cancels what runs; a second one cancels at once.
 #[derive(Debug, Args)]
 pub(crate) struct UpArguments {
@@ -26,7 +29,7 @@ pub(crate) struct UpArguments {
     #[arg(long, value_name = "DIR", env = "WINDLASS_DATA")]
     data: Option<PathBuf>,
     /// Jobs at once; the number of processors by default.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(SLOTS_MAX)))]
     slots: Option<u32>,
     /// How long running jobs may finish when it is stopped.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = serve::duration_ms)]
@@ -46,7 +49,11 @@ pub(crate) async fn run(arguments: UpArguments, ui: &Ui) -> Result<Code, Failure
     let protocols = serve::git_protocols(arguments.git_protocol);
     let mut config = Config::new(arguments.listen, data);
     config.git.protocols = protocols.clone();
-    let mut pair = Pair::start(config, slots, protocols).await?;
+    let mut pair = tokio::select! {
+        pair = Pair::start(config, slots, protocols) => pair?,
+        // Nothing has been taken yet that would have to be drained.
+        _ = signals.recv() => return Ok(Code::Done),
+    };
     let _announced = coordinator::announce(&pair.coordinator, &pair.data, ui);
     ui.data(&format!("ready {}", pair.coordinator.url));
     tokio::select! {

@@ -80,3 +80,21 @@ fn events_are_read_whether_a_job_is_their_data_or_within_it() {
     assert!(matches!(sort(json!({"build": {"jobs": []}})), Some(News::Build(_))));
     assert!(sort(json!({"kind": "something new"})).is_none());
 }
+
+#[test]
+fn a_build_stands_still_where_all_that_could_run_waits_for_an_agent() {
+    let stands = |states: &[&str]| {
+        let (mut follow, mut told) = (Follow::default(), Told::default());
+        let jobs: Vec<Value> = states
+            .iter()
+            .map(|state| json!({"id": state, "step_key": state, "type": "command", "state": state, "attempts": []}))
+            .collect();
+        follow.build(&json!({ "jobs": jobs }), &mut told).unwrap();
+        follow.waits_for_an_agent().map(Job::name)
+    };
+    assert_eq!(stands(&["passed", "waiting", "scheduled"]).as_deref(), Some("scheduled"));
+    assert_eq!(stands(&["scheduled", "assigned"]), None, "something is with an agent");
+    assert_eq!(stands(&["scheduled", "running"]), None);
+    assert_eq!(stands(&["waiting", "blocked"]), None, "that is a gate's");
+    assert_eq!(stands(&["failed"]), None);
+}

@@ -292,20 +292,27 @@ pub(crate) async fn create(
         NewTokenBody::Api(new) => api(&caller, new, id, at)?,
         NewTokenBody::Join(new) => join(&ground, &caller, new, id, at)?,
     };
-    let warnings = warnings(&new);
+    let is_new_pool = new.pool.as_ref().is_some_and(|pool| ground.fleet.views.pool(&pool.name).is_none());
+    let warnings = warnings(&new, is_new_pool);
     make(&ground.fleet.desk, caller.actor(), new).await?;
     let row = ground.fleet.views.token(id).ok_or_else(|| Problem::internal(&"a new token is not there"))?;
     Ok((StatusCode::CREATED, Json(Created { shape: shape(row, None), token: text, warnings })))
 }
 
 /// What is allowed, and worth a second thought (F2).
-fn warnings(new: &NewToken) -> Vec<&'static str> {
-    match &new.grant {
-        TokenGrant::Join { .. } if new.expires_at.is_none() => {
-            vec!["it never expires: whoever finds it can bring an agent into the pool until it is revoked"]
-        }
-        TokenGrant::Join { .. } | TokenGrant::Api { .. } => Vec::new(),
+fn warnings(new: &NewToken, is_new_pool: bool) -> Vec<&'static str> {
+    let TokenGrant::Join { .. } = &new.grant else { return Vec::new() };
+    let mut warnings = Vec::new();
+    if new.expires_at.is_none() {
+        warnings.push("it never expires: whoever finds it can bring an agent into the pool until it is revoked");
     }
+    if is_new_pool && new.pool.as_ref().is_some_and(|pool| pool.trust == Trust::Untrusted) {
+        warnings.push(
+            "the new pool is for untrusted builds: those of protected branches and of trusted tokens never run there \
+             (give it the trust `trusted` for them)",
+        );
+    }
+    warnings
 }
 
 /// Hands a new token to the core.

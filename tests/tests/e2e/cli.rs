@@ -1,14 +1,15 @@
 //! What a person sees: `windlass run` and the commands beside it, and their exit codes.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use windlass_tests::kit::pipeline::{pipeline, step, until_exists};
+use windlass_tests::kit::pipeline::{pipeline, step, until_exists, with};
 use windlass_tests::kit::world::repository;
-use windlass_tests::kit::{DEADLINE, Exit, Process, World, test, until};
+use windlass_tests::kit::{DEADLINE, Exit, Fleet, JoinToken, Process, World, test, until};
 
 const RUN: Duration = Duration::from_secs(90);
 
@@ -142,6 +143,88 @@ fn a_run_that_is_interrupted_cancels_its_build_and_leaves_no_process() -> Result
         ensure!(rustix::process::test_kill_process(job).is_err(), "the job lives on");
         let left = world.processes();
         ensure!(left.is_empty(), "processes are left: {left:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_run_that_nobody_takes_says_why_and_an_up_that_waits_for_its_agent_can_be_ended() -> Result<()> {
+    test(async |world| {
+        let nowhere = with(step("lonely", "true"), "agents", json!({ "queue": "nobody-serves-this" }));
+        let dir = project(world, "lonely", &pipeline([nowhere]))?;
+        fs::set_permissions(world.root(), std::os::unix::fs::PermissionsExt::from_mode(0o1777))?;
+        let mut run = Process::start(world.windlass(["run".into(), dir])?, &world.logs(), "lonely")?;
+        until("the reason", RUN, async || {
+            ensure!(run.runs()?, "the run ended: {}", run.stderr()?);
+            Ok(run.stderr()?.contains("no pool serves queue `nobody-serves-this` for trusted builds").then_some(()))
+        })
+        .await?;
+        run.signal(rustix::process::Signal::INT)?;
+        ensure!(run.ended(RUN).await? == Exit::Code(130), "{}", run.stderr()?);
+        Ok(())
+    })
+}
+
+#[test]
+fn what_a_manual_would_say_is_in_the_help_and_wrong_numbers_are_refused_at_once() -> Result<()> {
+    test(async |world| {
+        let agent = world.run(["agent", "--help"], DEADLINE).await?.code(0)?;
+        ensure!(agent.stdout.contains("SIGTERM") && agent.stdout.contains("Exit 4"), "{}", agent.stdout);
+        let up = world.run(["up", "--help"], DEADLINE).await?.code(0)?;
+        ensure!(up.stdout.contains("SIGTERM"), "{}", up.stdout);
+        let run = world.run(["run", "--help"], DEADLINE).await?.code(0)?;
+        ensure!(run.stdout.contains("Ctrl-C"), "{}", run.stdout);
+        world.run(["up", "--slots", "0"], DEADLINE).await?.code(2)?;
+        let token = ["token", "create", "--pool", "p", "--expires", "0s", "--server", "http://127.0.0.1:1"];
+        world.run(token, DEADLINE).await?.code(2)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_join_token_that_was_cut_is_said_to_be_that_and_a_new_pool_for_untrusted_builds_is_remarked_on() -> Result<()> {
+    test(async |world| {
+        let fleet = Fleet::of(world, &JoinToken::pool("local", &["default"]), 0).await?;
+        let file = world.path("cut-token");
+        fs::write(&file, "wlj_bad\n")?;
+        let (address, data) = (fleet.coordinator.address().to_string(), world.path("agent-data"));
+        let arguments: [&OsStr; 7] = [
+            "agent".as_ref(),
+            "--server".as_ref(),
+            address.as_ref(),
+            "--join-token-file".as_ref(),
+            file.as_ref(),
+            "--data".as_ref(),
+            data.as_ref(),
+        ];
+        let ran = world.run(arguments, DEADLINE).await?.code(2)?;
+        ensure!(ran.stderr.contains("the join token cannot be read"), "{}", ran.stderr);
+        ensure!(!ran.stderr.contains("refuses"), "{}", ran.stderr);
+        let (url, admin) = (fleet.coordinator.url(), fleet.coordinator.data().join("api-token"));
+        let create = |pool: &str, trust: &str| {
+            let words =
+                ["token", "create", "--pool", pool, "--zone", "z", "--queue", "q", "--trust", trust, "--lease", "90s"];
+            let mut line: Vec<OsString> = words.map(OsString::from).to_vec();
+            line.extend(["--server".into(), url.clone().into(), "--token-file".into(), admin.clone().into()]);
+            line
+        };
+        let plain = world.run(create("pulls", "untrusted"), DEADLINE).await?.code(0)?;
+        ensure!(plain.stderr.contains("untrusted builds"), "{}", plain.stderr);
+        let trusted = world.run(create("builders", "trusted"), DEADLINE).await?.code(0)?;
+        ensure!(!trusted.stderr.contains("untrusted"), "{}", trusted.stderr);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_check_tells_damage_from_a_directory_that_is_not_there_or_in_use() -> Result<()> {
+    test(async |world| {
+        let fleet = Fleet::of(world, &JoinToken::pool("local", &["default"]), 0).await?;
+        let check = |data: &Path| -> [OsString; 4] {
+            ["coordinator".into(), "--check".into(), "--data".into(), data.as_os_str().to_owned()]
+        };
+        world.run(check(&world.path("nothing")), DEADLINE).await?.code(2)?;
+        world.run(check(fleet.coordinator.data()), DEADLINE).await?.code(4)?;
         Ok(())
     })
 }

@@ -73,7 +73,9 @@ async fn a_join_token_keeps_its_terms_and_warns_where_it_never_ends() {
         "uses": null, "tag_policy": "allowed", "tags": { "gpu": "*" }, "note": "image",
     });
     let made = bench.post("/api/v1/tokens", body(terms)).await.is(201).json();
-    assert_eq!(made["warnings"], Value::Null, "it ends a day after it begins: {made}");
+    let warnings = made["warnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "it ends a day after it begins: {made}");
+    assert!(text(&warnings[0]).contains("untrusted builds"), "nobody said what the new pool is for: {made}");
     let shown = bench.get(&format!("/api/v1/tokens/{}", text(&made["id"]))).await.is(200).json();
     for (field, value) in [
         ("not_before", json!("2030-01-01T00:00:00.000Z")),
@@ -92,6 +94,7 @@ async fn a_join_token_keeps_its_terms_and_warns_where_it_never_ends() {
     let forever = bench.post("/api/v1/tokens", forever).await.is(201).json();
     assert_eq!(forever["expires_at"], Value::Null);
     assert!(text(&forever["warnings"][0]).contains("never expires"), "{forever}");
+    assert_eq!(forever["warnings"].as_array().unwrap().len(), 1, "the pool is known: {forever}");
     for wrong in [
         json!({ "never_expires": true, "expires_in_s": 60 }),
         json!({ "allowed_cidrs": ["10.0.0.1/8"] }),
