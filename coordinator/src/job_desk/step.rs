@@ -1,5 +1,7 @@
 //! Steps as jobs ask for them: by key, by id, or their own (reference 19.5).
 
+mod standing;
+
 use serde_json::{Value, json};
 use windlass_coordinator_core::row::{AttemptRow, BuildRows, JobRow, StepChange};
 use windlass_pipeline::graph::{Command, NodeKind};
@@ -7,6 +9,7 @@ use windlass_pipeline::step_notify;
 use windlass_protocol::limits::ASK_TEXT_MAX_BYTES;
 use windlass_protocol::message::{AskRefused, Told};
 
+use self::standing::Standing;
 use super::No;
 
 /// The jobs of a step; empty names the asking job's own.
@@ -107,14 +110,14 @@ fn describe(rows: &BuildRows, jobs: &[&JobRow]) -> Value {
         NodeKind::Input(_) => ("input", None),
         NodeKind::Trigger(_) => ("trigger", None),
     };
-    let all_final = jobs.iter().all(|job| job.state.is_final());
+    let standings: Vec<Standing> = jobs.iter().map(|job| Standing::from(*job)).collect();
     let mut value = json!({
         "id": first.id,
         "key": node.key,
         "label": node.label,
         "type": kind,
-        "state": if all_final { "finished" } else { state(jobs) },
-        "outcome": if all_final { outcome(jobs) } else { Value::Null },
+        "state": standing::state(&standings),
+        "outcome": standing::outcome(&standings),
         "depends_on": depends_on,
         "notify": node.notify,
     });
@@ -140,30 +143,4 @@ fn of_command(command: &Command) -> serde_json::Map<String, Value> {
         ("timeout", json!(command.timeout_ms.map(|ms| ms / 60_000))),
     ];
     all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-/// How far a step that has not ended is.
-fn state(jobs: &[&JobRow]) -> &'static str {
-    if jobs.iter().any(|job| job.started_at.is_some()) {
-        "running"
-    } else if jobs.iter().any(|job| job.runnable_at.is_some()) {
-        "ready"
-    } else {
-        "waiting_for_dependencies"
-    }
-}
-
-/// How a step that has ended did.
-fn outcome(jobs: &[&JobRow]) -> Value {
-    use windlass_coordinator_core::row::JobState;
-    let failed = |job: &&&JobRow| {
-        matches!(job.state, JobState::Failed | JobState::TimedOut | JobState::Canceled | JobState::Expired)
-    };
-    let hard = jobs.iter().any(|job| failed(&job) && !job.soft_failed);
-    let soft = jobs.iter().any(|job| job.soft_failed);
-    match (hard, soft) {
-        (true, _) => json!("hard_failed"),
-        (false, true) => json!("soft_failed"),
-        (false, false) => json!("passed"),
-    }
 }

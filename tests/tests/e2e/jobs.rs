@@ -31,32 +31,6 @@ fn what_a_job_sets_a_later_one_reads() -> Result<()> {
 }
 
 #[test]
-fn a_job_adds_four_hundred_steps_to_its_build() -> Result<()> {
-    test(async |world| {
-        let fleet = Fleet::start(world).await?;
-        let count = world.shared_file("count")?;
-        let make = format!(
-            "set -e; NAME=step; export NAME; {{ echo steps:; for i in $(seq 400); do \
-             printf -- '- {{ command: \"echo $NAME >> {0}\", key: \"made-%d\" }}\\n' $i; done; }} > generated.yml; \
-             buildkite-agent pipeline upload generated.yml; windlass meta-data set uploaded yes",
-            count.display()
-        );
-        let steps = [step("make", &make), json!("wait"), step("last", &format!("wc -l < {}", count.display()))];
-        let build = fleet.run_to("passed", pipeline(steps)).await?;
-        ensure!(build.jobs().len() == 403, "{} jobs", build.jobs().len());
-        let lines = fs::read_to_string(&count)?;
-        ensure!(
-            lines.lines().count() == 400 && lines.lines().all(|line| line == "step"),
-            "{} lines",
-            lines.lines().count()
-        );
-        let log = fleet.client.log(build.attempt("last")?.id()).await?;
-        ensure!(String::from_utf8(log)?.trim() == "400", "the barrier waited for what was uploaded");
-        Ok(())
-    })
-}
-
-#[test]
 fn what_cannot_be_uploaded_says_where_it_is_wrong_and_adds_nothing() -> Result<()> {
     test(async |world| {
         let fleet = Fleet::start(world).await?;

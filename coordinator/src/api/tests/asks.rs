@@ -65,6 +65,8 @@ async fn a_job_sets_and_reads_its_own_build_s_meta_data_by_its_right_alone() {
         json: false,
     };
     assert_eq!(asked(&bench, by, step("command"), "").await, Told::Text("make".to_owned()));
+    assert_eq!(asked(&bench, by, step("state"), "").await, Told::Text("ready".to_owned()));
+    assert_eq!(asked(&bench, by, step("outcome"), "").await, Told::Text(String::new()), "empty before the end");
     assert_eq!(code(&asked(&bench, by, step("agents"), "").await), Some(AskRefused::Invalid), "a list needs JSON");
     let secrets = Asked::GetSecrets { keys: vec!["k".to_owned()] };
     assert_eq!(code(&asked(&bench, by, secrets, "").await), Some(AskRefused::NotFound));
