@@ -317,7 +317,9 @@ impl World {
             (Asked::Once(Some((build, job))), Err(Rejected::NotInMemory(_) | Rejected::JobNotInMemory(_))) => {
                 self.retry_with_rows(build, job);
             }
-            (Asked::Stale, Ok(_)) => self.violate("I3", format!("request {number} was believed by a right that is over")),
+            (Asked::Stale, Ok(_)) => {
+                self.violate("I3", format!("request {number} was believed by a right that is over"));
+            }
             (Asked::Again(_) | Asked::Once(_) | Asked::Stale, _) => {}
         }
     }
