@@ -4,12 +4,21 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use windlass_protocol::identity::AgentIdentity;
-use windlass_protocol::job::{JobSpec, Source};
+use windlass_protocol::job::{Epoch, JobSpec, Source};
 
 use crate::job_api::is_protected;
 
 /// Where a job without a `PATH` of its own looks for programs.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The variable that says by which right a job's command began. A newer right that is given meanwhile does not change it.
+const LEASE_EPOCH: &str = "WINDLASS_LEASE_EPOCH";
+
+/// Says by which right a job's command begins, whatever the job says of that.
+pub(crate) fn set_right(env: &mut Vec<(String, String)>, epoch: Epoch) {
+    env.retain(|(name, _)| name != LEASE_EPOCH);
+    env.push((LEASE_EPOCH.to_owned(), epoch.0.to_string()));
+}
 
 /// The whole environment of a job's process. What the agent knows wins over what the job says (reference 17.1).
 ///

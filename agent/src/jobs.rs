@@ -268,7 +268,7 @@ impl Jobs {
         let (right, slot, secrets) = (Arc::clone(&job.right), job.slot, job.secrets.clone());
         tokio::spawn(async move {
             again(&ground, &spec, &right, &secrets).await;
-            let mut env = variables(&ground, &spec, slot, &workspace);
+            let mut env = variables(&ground, &spec, right.epoch(), slot, &workspace);
             secrets.set(&mut env);
             let door = match open_door(&ground, &spec, right, slot, (masking, secrets), &env).await {
                 Ok(door) => Some(door),
@@ -354,7 +354,7 @@ impl Jobs {
                 let cause = Cause::new(CauseKind::LeaseLost, "the right to the job ended before its command started");
                 return ended(&ground, attempt, failed_outcome(cause)).await;
             }
-            let mut env = variables(&ground, &spec, slot, &workspace);
+            let mut env = variables(&ground, &spec, epoch, slot, &workspace);
             secrets.set(&mut env);
             let masked = secrets.values();
             let door = match open_door(&ground, &spec, right, slot, (masking, secrets), &env).await {
@@ -593,8 +593,15 @@ async fn ready(
 }
 
 /// The whole environment of a job, the way to its agent included.
-fn variables(ground: &Ground, spec: &JobSpec, slot: Slot, workspace: &Workspace) -> Vec<(String, String)> {
+fn variables(
+    ground: &Ground,
+    spec: &JobSpec,
+    epoch: Epoch,
+    slot: Slot,
+    workspace: &Workspace,
+) -> Vec<(String, String)> {
     let mut env = environment::of(spec, &ground.agent, &ground.name, &workspace.checkout, &workspace.home);
+    environment::set_right(&mut env, epoch);
     ground.api.variables(spec, slot, &mut env);
     env.extend(ground.rules.variables());
     env

@@ -25,7 +25,7 @@ use windlass_protocol::host::now;
 use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::{DETAIL_MAX_BYTES, SECRETS_ANSWER_MAX_BYTES};
 use windlass_protocol::message::{Ask, AskRefused, Asked, Scope, SecretText, Style, Told};
-use windlass_protocol::{BuildId, Trust, call, hex};
+use windlass_protocol::{BuildId, JobId, Trust, call, hex};
 
 use crate::compiling;
 use crate::desk::{DeskError, DeskHandle};
@@ -150,32 +150,32 @@ impl CoreJobDesk {
                 self.say(&attempt, ask.epoch, ask.call, what).await
             }
             Asked::GetMetaData { build, key } => {
-                let rows = self.readable(&attempt, build).await?;
-                Ok(Told::Value(rows.build.meta_data.get(&key).cloned()))
+                let row = self.readable(&attempt, build).await?;
+                Ok(Told::Value(row.meta_data.get(&key).cloned()))
             }
             Asked::MetaDataKeys { build } => {
-                let rows = self.readable(&attempt, build).await?;
-                Ok(Told::Keys(rows.build.meta_data.into_keys().collect()))
+                let row = self.readable(&attempt, build).await?;
+                Ok(Told::Keys(row.meta_data.into_keys().collect()))
             }
             Asked::UploadPipeline { replace, file } => {
                 let text = text_of(body, &file)?;
-                let rows = self.readable(&attempt, None).await?;
+                let row = self.readable(&attempt, None).await?;
                 let upload = Upload {
                     attempt: attempt.id,
                     epoch: Some(ask.epoch),
                     id: call_id(ask.call),
-                    graph: compiled(&rows, &text, file).await?,
+                    graph: compiled(row, &text, file).await?,
                     definition: text,
                     replace,
                 };
                 self.request(&attempt, Request::Upload(Box::new(upload))).await
             }
             Asked::GetStep { build, step, attribute, json } => {
-                let rows = self.readable(&attempt, build).await?;
+                let rows = self.step_rows(&attempt, build, &step).await?;
                 step::get(&rows, &attempt, &step, &attribute, json)
             }
             Asked::CancelStep { step, grace_ms } => {
-                let rows = self.readable(&attempt, None).await?;
+                let rows = self.step_rows(&attempt, None, &step).await?;
                 let jobs = step::jobs(&rows, &attempt, &step)?.into_iter().map(|job| job.id).collect();
                 self.say(&attempt, ask.epoch, ask.call, Said::CancelJobs { jobs, grace_ms }).await
             }
@@ -193,7 +193,7 @@ impl CoreJobDesk {
             }
             Asked::UpdateStep { step, attribute, append } => {
                 let value = text_of(body, "the value")?;
-                let rows = self.readable(&attempt, None).await?;
+                let rows = self.step_rows(&attempt, None, &step).await?;
                 let job = step::jobs(&rows, &attempt, &step)?.first().map(|job| job.id).unwrap_or(attempt.job);
                 let change = step::change(&attribute, &value, append)?;
                 self.say(&attempt, ask.epoch, ask.call, Said::UpdateStep { job, change }).await
@@ -213,9 +213,10 @@ impl CoreJobDesk {
 
     /// A token that says who the job is. Who got it is durable before it is made.
     async fn token(&self, attempt: &AttemptRow, epoch: Epoch, call: [u8; 16], asking: &Asking<'_>) -> Result<Told, No> {
-        let rows = self.readable(attempt, None).await?;
+        let held = || No(AskRefused::NotHeld, "the job is not known".to_owned());
+        let rows = self.reader.some_jobs(attempt.build, vec![attempt.job]).await?.ok_or_else(held)?;
         let job = rows.jobs.iter().find(|job| job.id == attempt.job);
-        let job = job.ok_or_else(|| No(AskRefused::NotHeld, "the job is not known".to_owned()))?;
+        let job = job.ok_or_else(held)?;
         let agent = self.reader.views().agent(attempt.agent);
         let tags = agent.as_ref().map(|agent| agent.row.tags.as_slice()).unwrap_or_default();
         // The job's program chooses the call's number: with another question it is another call, noted by itself.
@@ -268,20 +269,44 @@ impl CoreJobDesk {
         self.request(attempt, Request::Speak(Box::new(speech))).await
     }
 
-    /// The attempt's build, or another that it may read.
-    async fn readable(&self, attempt: &AttemptRow, build: Option<BuildId>) -> Result<BuildRows, No> {
-        let absent =
-            |build: BuildId| No(AskRefused::NotFound, format!("there is no build {build} that this job may read"));
-        let (_, own) = self.reader.build(attempt.build).await?.ok_or_else(|| absent(attempt.build))?;
+    /// The row of the attempt's build, or of another that it may read.
+    async fn readable(&self, attempt: &AttemptRow, build: Option<BuildId>) -> Result<BuildRow, No> {
+        let own = self.build_row(attempt.build).await?;
         match build.filter(|build| *build != attempt.build) {
             None => Ok(own),
             Some(other) => {
-                let (_, rows) = self.reader.build(other).await?.ok_or_else(|| absent(other))?;
-                let same = rows.build.pipeline == own.build.pipeline && rows.build.namespace == own.build.namespace;
-                if same { Ok(rows) } else { Err(absent(other)) }
+                let row = self.build_row(other).await?;
+                let same = row.pipeline == own.pipeline && row.namespace == own.namespace;
+                if same { Ok(row) } else { Err(absent(other)) }
             }
         }
     }
+
+    async fn build_row(&self, build: BuildId) -> Result<BuildRow, No> {
+        Ok(self.reader.some_jobs(build, Vec::new()).await?.ok_or_else(|| absent(build))?.build)
+    }
+
+    /// The jobs of a step of a build that the attempt may read, with what they depend on: of a build that goes on no more
+    /// is read.
+    async fn step_rows(&self, attempt: &AttemptRow, build: Option<BuildId>, step: &str) -> Result<BuildRows, No> {
+        let build = self.readable(attempt, build).await?.id;
+        let (name, own) = (step.to_owned(), attempt.job);
+        let jobs = self.desk.look(move |core| core.jobs_of_step(build, &name, own)).await?;
+        self.rows_of(build, jobs).await
+    }
+
+    /// Some jobs of a build, or all, where nobody knows which.
+    async fn rows_of(&self, build: BuildId, jobs: Option<Vec<JobId>>) -> Result<BuildRows, No> {
+        let rows = match jobs {
+            Some(jobs) => self.reader.some_jobs(build, jobs).await?,
+            None => self.reader.build(build).await?.map(|(_, rows)| rows),
+        };
+        rows.ok_or_else(|| absent(build))
+    }
+}
+
+fn absent(build: BuildId) -> No {
+    No(AskRefused::NotFound, format!("there is no build {build} that this job may read"))
 }
 
 /// The job of an attempt, as the audit trail names it.
@@ -308,8 +333,8 @@ const fn style_of(style: Style) -> AnnotationStyle {
 }
 
 /// What a text comes to in this build; errors say where they are.
-async fn compiled(rows: &BuildRows, text: &str, file: String) -> Result<windlass_pipeline::graph::Graph, No> {
-    let (text, build) = (text.to_owned(), rows.build.clone());
+async fn compiled(build: BuildRow, text: &str, file: String) -> Result<windlass_pipeline::graph::Graph, No> {
+    let text = text.to_owned();
     let compiled = compiling::in_turn(move || compile_in(&text, &file, Variables::AreIn, &build));
     let compiled = compiled.await.map_err(|error| No(AskRefused::Unavailable, error.to_string()))?;
     let compiled = compiled.map_err(|error| No(AskRefused::Invalid, error))?;

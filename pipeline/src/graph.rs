@@ -127,6 +127,30 @@ impl Node {
             kind,
         }
     }
+
+    /// What of a node decides edges, its own and others', without what it runs or asks: as large as they are, and no larger.
+    #[must_use]
+    pub fn outline(&self) -> Self {
+        let kind = match &self.kind {
+            NodeKind::Command(_) => NodeKind::Command(Box::default()),
+            NodeKind::Wait { continue_on_failure } => NodeKind::Wait { continue_on_failure: *continue_on_failure },
+            NodeKind::Block(_) => NodeKind::Block(Box::default()),
+            NodeKind::Input(_) => NodeKind::Input(Box::default()),
+            NodeKind::Trigger(_) => NodeKind::Trigger(Box::default()),
+        };
+        Self {
+            key: self.key.clone(),
+            depends_on: self.depends_on.clone(),
+            allow_dependency_failure: self.allow_dependency_failure,
+            broken: self.broken,
+            place: self.place.clone(),
+            uploaded_by: self.uploaded_by,
+            declared: self.declared.clone(),
+            unresolved: self.unresolved.clone(),
+            conditional: self.conditional,
+            ..Self::new(kind)
+        }
+    }
 }
 
 /// Why a step is not part of its build although it stands in the pipeline. Dependents go on as if it had passed.

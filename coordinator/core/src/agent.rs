@@ -129,6 +129,7 @@ impl Core {
         self.timers.clear(Timer::Absence(id));
         self.place_in_zone(id, Bearing::Absent);
         if let Some(agent) = self.agents.remove(&id) {
+            self.queue.hold_tags(&agent.row.tags, &[]);
             if self.keys.get(&agent.row.key) == Some(&id) {
                 self.keys.remove(&agent.row.key);
             }

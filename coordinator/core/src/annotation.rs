@@ -5,6 +5,7 @@
 
 use windlass_protocol::{BuildId, JobId, limits};
 
+use crate::account::of_note;
 use crate::error::Rejected;
 use crate::row::{Annotate, Annotation, BuildEvent, Change, EventRow};
 use crate::state::Core;
@@ -48,6 +49,8 @@ impl Core {
                 return Err(Rejected::Limit { what, limit: limit as u64 });
             }
         }
+        let less = known.map_or(0, |known| of_note(&known.context, known.bytes));
+        self.check_room(build, of_note(&says.context, bytes), less)?;
         let kept = known.filter(|_| keeps);
         let annotation = Annotation {
             id: known.map_or_else(|| self.ids.annotation(wall), |annotation| annotation.id),
@@ -66,6 +69,7 @@ impl Core {
             Some(known) => *known = annotation,
             None => row.annotations.push(annotation),
         }
+        self.count_texts(build);
         let text = says.text.map(|text| Change::AnnotationText { annotation: id, build, text, append: says.append });
         self.book.texts.extend(text);
         let event = BuildEvent::Annotated { annotation: id, context, job };
@@ -77,6 +81,7 @@ impl Core {
     pub(crate) fn remove_annotation(&mut self, build: BuildId, context: &str, job: Option<JobId>) {
         let Some(at) = find(&self.builds[&build].row.annotations, context, job) else { return };
         let gone = self.edit_build(build).annotations.remove(at);
+        self.count_texts(build);
         self.book.texts.push(Change::AnnotationGone(gone.id));
         let event = BuildEvent::AnnotationRemoved { annotation: gone.id, context: gone.context, job };
         self.book.events.push(EventRow { build, at: self.now.wall, event });

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use windlass_pipeline::graph::{Graph, Node, NodeKind};
 use windlass_protocol::{BuildId, CauseKind, Digest, JobId, limits};
 
+use crate::account::Account;
 use crate::deps::{Standing, standing};
 use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
@@ -382,6 +383,7 @@ impl Core {
         }
         check_meta_data(&submit.meta_data)?;
         let beneath = self.pipelines.get(&submit.pipeline).map_or(&[][..], |pipeline| pipeline.env.as_slice());
+        self.check_bytes(Account::of_submit(submit, beneath).total(), true)?;
         let common = Common::of_submit(submit, beneath, &self.policy)?;
         submit.graph.nodes.iter().try_for_each(|node| common.check(node))?;
         served::check(&submit.graph)?;

@@ -1,11 +1,12 @@
 //! Gates: block and input steps that a person opens, and what the answers must be (reference 5.2, 5.3); and the meta-data
 //! that the answers become.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_pipeline::graph::{Choice, Field, FieldKind, Gate, NodeKind, typed};
 use windlass_protocol::{JobId, limits};
 
+use crate::account::of_meta_data;
 use crate::error::Rejected;
 use crate::row::{Actor, BuildState, JobRefused, JobState, Unblocked};
 use crate::state::Core;
@@ -41,14 +42,13 @@ impl Core {
         }
         let answers = answers(gate, given)?;
         let build = row.build;
-        let mut meta_data = self.builds[&build].row.meta_data.clone();
-        meta_data.extend(answers.iter().cloned());
-        check_meta_data(&meta_data)?;
+        let meta_data = self.with_meta_data(build, answers.iter().cloned())?;
         let detail = answers.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
         let unblocked = Unblocked { by: actor.clone(), at: self.now.wall, answers };
         let row = self.edit_build(build);
         row.meta_data = meta_data;
         row.unblocker = Some(actor.clone());
+        self.count_texts(build);
         self.change_job(id, |row| {
             row.started_at = Some(unblocked.at);
             row.unblocked = Some(unblocked);
@@ -63,16 +63,31 @@ impl Core {
         id: windlass_protocol::BuildId,
         values: BTreeMap<String, String>,
     ) -> Result<(), Rejected> {
-        let build = self.builds.get(&id).ok_or(Rejected::NotInMemory(id))?;
+        if !self.builds.contains_key(&id) {
+            return Err(Rejected::NotInMemory(id));
+        }
         if let Some((key, _)) = values.iter().find(|(key, value)| key.trim().is_empty() || value.trim().is_empty()) {
             let why = "neither a key nor a value may be blank".to_owned();
             return Err(Rejected::Answer { field: key.clone(), why });
         }
-        let mut meta_data = build.row.meta_data.clone();
+        let meta_data = self.with_meta_data(id, values)?;
+        self.edit_build(id).meta_data = meta_data;
+        self.count_texts(id);
+        Ok(())
+    }
+
+    /// A build's meta-data with some set, if it may hold that.
+    fn with_meta_data(
+        &self,
+        id: windlass_protocol::BuildId,
+        values: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<BTreeMap<String, String>, Rejected> {
+        let before = &self.builds[&id].row.meta_data;
+        let mut meta_data = before.clone();
         meta_data.extend(values);
         check_meta_data(&meta_data)?;
-        self.edit_build(id).meta_data = meta_data;
-        Ok(())
+        self.check_room(id, of_meta_data(&meta_data), of_meta_data(before))?;
+        Ok(meta_data)
     }
 
     /// Gates that were opened say so whether their build has failed since (reference 16.1).
@@ -149,19 +164,27 @@ fn answer(field: &Field, given: Option<&[String]>) -> Result<String, String> {
     if field.required && value.is_empty() { Err("it needs a value".to_owned()) } else { Ok(value) }
 }
 
-/// The chosen values, in the order of the options.
+/// Options that are named where an answer is none of them.
+const OPTIONS_SHOWN: usize = 20;
+
+/// The chosen values, in the order of the options. There may be many of both.
 fn chosen(options: &[Choice], multiple: bool, values: &[String]) -> Result<String, String> {
-    let values: Vec<&String> = values.iter().filter(|value| !value.is_empty()).collect();
-    if let Some(unknown) = values.iter().find(|value| options.iter().all(|option| option.value != ***value)) {
-        let known: Vec<&str> = options.iter().map(|option| option.value.as_str()).collect();
-        let shown: String = unknown.chars().take(100).collect();
-        return Err(format!("`{shown}` is not one of {}", known.join(", ")));
+    if values.len() > limits::OPTIONS_MAX {
+        return Err(format!("it takes at most {} values", limits::OPTIONS_MAX));
     }
-    let picked: Vec<&Choice> = options.iter().filter(|option| values.contains(&&option.value)).collect();
+    let known: BTreeSet<&str> = options.iter().map(|option| option.value.as_str()).collect();
+    let values: BTreeSet<&str> = values.iter().map(String::as_str).filter(|value| !value.is_empty()).collect();
+    if let Some(unknown) = values.iter().find(|value| !known.contains(*value)) {
+        let shown: String = unknown.chars().take(100).collect();
+        let some: Vec<&str> = options.iter().map(|option| option.value.as_str()).take(OPTIONS_SHOWN).collect();
+        let more = if options.len() > OPTIONS_SHOWN { ", ..." } else { "" };
+        return Err(format!("`{shown}` is not one of {}{more}", some.join(", ")));
+    }
+    let picked: Vec<&Choice> = options.iter().filter(|option| values.contains(option.value.as_str())).collect();
     if !multiple && picked.len() > 1 {
         return Err("it takes one value".to_owned());
     }
-    if let Some(missing) = options.iter().find(|option| option.required && !values.contains(&&option.value)) {
+    if let Some(missing) = options.iter().find(|option| option.required && !values.contains(option.value.as_str())) {
         return Err(format!("`{}` must be chosen", missing.value));
     }
     Ok(picked.iter().map(|option| option.value.as_str()).collect::<Vec<_>>().join("\n"))

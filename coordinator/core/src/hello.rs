@@ -53,6 +53,7 @@ impl Core {
         let Some(agent) = self.agents.get_mut(&id) else { return Err(Rejected::NoSuchAgent(id)) };
         let old = agent.conn.replace(conn);
         agent.row.name.clone_from(&hello.name);
+        self.queue.hold_tags(&agent.row.tags, &tags);
         agent.row.tags = tags;
         agent.session = (agent.session + 1).max(self.now.wall.0);
         (agent.self_draining, agent.gone_detail) = (false, None);

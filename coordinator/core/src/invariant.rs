@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use windlass_pipeline::graph::NodeKind;
 use windlass_protocol::{AgentId, AttemptId, Instant64, JobId, limits};
 
+use crate::account::Account;
 use crate::build::is_hard_failure;
 use crate::concurrency::runs_alone;
 use crate::load::count_dependencies;
@@ -53,6 +54,7 @@ impl Core {
         }
         for build in self.builds.values() {
             self.check_build(build)?;
+            self.check_account(build)?;
         }
         for (id, agent) in &self.agents {
             self.check_agent(*id, agent)?;
@@ -67,6 +69,13 @@ impl Core {
         }
         let queued = self.jobs.values().filter(|job| job.queued.is_some()).count();
         hold!(queued == self.queue.len(), "I11", "{queued} jobs are queued, the queue counts {}", self.queue.len());
+        let mut tags = BTreeMap::new();
+        for tag in self.agents.values().flat_map(|agent| &agent.row.tags) {
+            *tags.entry(tag.clone()).or_insert(0) += 1;
+        }
+        if let Err(detail) = self.queue.check(&tags) {
+            return broken("I11", detail);
+        }
         hold!(self.jobs.len() <= limits::LIVE_JOBS_MAX, "I9", "{} jobs in memory", self.jobs.len());
         hold!(self.builds.len() <= limits::LIVE_BUILDS_MAX, "I9", "{} builds in memory", self.builds.len());
         Ok(())
@@ -197,6 +206,15 @@ impl Core {
             hold!(!trigger.r#async, "I10", "{id} waits for a build that it need not wait for");
             hold!(self.builds.contains_key(&last.build), "I10", "{id} waits for a build that has ended");
         }
+        Ok(())
+    }
+
+    /// What a build is said to hold is what its rows hold, and no more than it may.
+    fn check_account(&self, build: &Build) -> Result<(), Broken> {
+        let rows = build.jobs.iter().filter_map(|id| self.jobs.get(id)).map(|job| &job.row);
+        let (id, account) = (build.row.id, Account::of(&build.row, rows));
+        hold!(account == build.account, "I9", "build {id} holds {account:?}, it says {:?}", build.account);
+        hold!(account.total() <= self.policy.build_max_bytes, "I9", "build {id} holds {} bytes", account.total());
         Ok(())
     }
 

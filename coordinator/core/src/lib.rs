@@ -11,11 +11,13 @@
 //! | [`explain`] | why a job waits |
 //! | [`served`] | what of the pipeline language it runs |
 //! | [`known`] | what of a build its pipeline's conditions see |
+//! | [`named`] | which jobs are meant by a name |
 //! | [`view`] | what pages and metrics see |
 //! | [`invariant`] | what must always hold |
 //! | `state`, `load` | the core's data, its face, and how it comes from rows |
 //! | `request`, `build`, `upload`, `artifact`, `cancel`, `retry`, `token`, `secret`, `cache` | what clients ask for |
 //! | `speech`, `annotation`, `step` | what jobs say about their builds |
+//! | `account` | what a build's rows hold |
 //! | `registry` | pipelines by name |
 //! | `hello`, `event`, `lease`, `result` | what agents say, and the rights that they hold |
 //! | `agent`, `slot`, `silence`, `zone`, `drain`, `absence` | who is here, what each takes, and how one stops taking |
@@ -27,6 +29,7 @@
 //! | `timer`, `logbook` | deadlines, and the changes of one input |
 
 mod absence;
+mod account;
 mod agent;
 mod annotation;
 mod artifact;
@@ -49,6 +52,7 @@ pub mod known;
 mod lease;
 mod load;
 mod logbook;
+pub mod named;
 mod notify;
 mod offer;
 pub mod order;

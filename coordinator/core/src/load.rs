@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use windlass_protocol::{BuildId, IdSource, Now};
 
+use crate::account::Account;
 use crate::agent::new_agent;
 use crate::concurrency::Groups;
 use crate::deps::verdict;
@@ -59,6 +60,7 @@ impl Core {
         };
         for (id, row) in rows.agents {
             core.keys.insert(row.key, id);
+            core.queue.hold_tags(&[], &row.tags);
             core.agents.insert(id, new_agent(row, now.mono));
             core.watch_drain(id);
             core.watch_return(id);
@@ -92,7 +94,7 @@ impl Core {
     pub(crate) fn insert_build(&mut self, row: BuildRow, mut jobs: Vec<JobRow>, attempts: Vec<AttemptRow>) {
         jobs.sort_by_key(|job| job.index);
         let id = row.id;
-        let dependents = dependents_of(&jobs);
+        let dependents = dependents_of(jobs.iter());
         let turn = attempts.iter().map(|attempt| attempt.epoch.0).max().unwrap_or(0);
         if !row.branch.is_empty() {
             self.branches.entry((row.pipeline.clone(), row.branch.clone())).or_default().insert(id);
@@ -103,6 +105,7 @@ impl Core {
         let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
         let mut tally = Tally::default();
         let subjects = subject::sums(jobs.iter(), &row.groups);
+        let account = Account::of(&row, jobs.iter());
         let counts: Vec<_> = jobs.iter().map(|job| count_dependencies(job, |node| jobs.get(node))).collect();
         self.attempts.extend(attempts.into_iter().map(|attempt| (attempt.id, attempt)));
         for (job, (waits, bad)) in jobs.into_iter().zip(counts) {
@@ -112,7 +115,7 @@ impl Core {
                 Box::new(Job { cleared: is_begun(&job), row: job, waits, bad, queued: None, fence: None }),
             );
         }
-        self.builds.insert(id, Build { row, jobs: ids.clone(), dependents, tally, subjects, turn });
+        self.builds.insert(id, Build { row, jobs: ids.clone(), dependents, tally, subjects, turn, account });
         self.arm_expiry(id);
         for job in ids {
             self.restore_seat(job);
@@ -194,7 +197,7 @@ const fn is_begun(job: &JobRow) -> bool {
 }
 
 /// For each job of a build, by index, the jobs that have an edge to it, with the edge's place among theirs.
-pub(crate) fn dependents_of(jobs: &[JobRow]) -> Vec<Vec<(u32, u32)>> {
+pub(crate) fn dependents_of<'a>(jobs: impl ExactSizeIterator<Item = &'a JobRow>) -> Vec<Vec<(u32, u32)>> {
     let mut dependents = vec![Vec::new(); jobs.len()];
     for job in jobs {
         for (place, edge) in (0_u32..).zip(&job.node.depends_on) {

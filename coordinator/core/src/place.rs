@@ -5,7 +5,7 @@ use windlass_pipeline::graph::Command;
 use windlass_protocol::job::Resources;
 use windlass_protocol::{AgentId, JobId, Trust, limits};
 
-use crate::queue::{Place, Shape, ShapeId, Ticket};
+use crate::queue::{Opens, Place, Shape, ShapeId, Ticket};
 use crate::row::{JobRow, PoolRow};
 use crate::state::{Agent, Core};
 use crate::timer::Timer;
@@ -33,9 +33,12 @@ pub(crate) fn pool_serves(pool: &PoolRow, shape: &Shape) -> bool {
 
 /// Whether an agent has every tag that is asked for; `*` is any value.
 pub(crate) fn has_tags(agent: &Agent, wanted: &[(String, String)]) -> bool {
-    wanted
-        .iter()
-        .all(|(name, value)| agent.row.tags.iter().any(|(tag, held)| tag == name && (value == "*" || value == held)))
+    wanted.iter().all(|tag| has_tag(&agent.row.tags, tag))
+}
+
+/// Whether one tag that is asked for is among these.
+pub(crate) fn has_tag(all: &[(String, String)], (name, value): &(String, String)) -> bool {
+    all.iter().any(|(tag, held)| tag == name && (value == "*" || value == held))
 }
 
 /// What a job takes of an agent: where it names no processors, the share of one slot.
@@ -76,12 +79,26 @@ impl Core {
             }
             self.freed.remove(&agent);
         }
-        while let Some((line, place)) = self.queue.freshest() {
-            match self.agent_for(line) {
-                Some(agent) => self.grant(place.job, agent),
-                None => {
-                    self.queue.tried(line);
-                    self.arm_reserve();
+        loop {
+            let mut heads = self.queue.fresh();
+            if heads.is_empty() {
+                break;
+            }
+            while let Some((known, line)) = heads.pop_first() {
+                // Whoever was served meanwhile has moved back.
+                match self.queue.head(line) {
+                    None => {}
+                    Some(head) if head != known => drop(heads.insert((head, line))),
+                    Some(head) => match self.agent_for(line) {
+                        Some(agent) => {
+                            self.grant(head.job, agent);
+                            heads.extend(self.queue.head(line).map(|head| (head, line)));
+                        }
+                        None => {
+                            self.queue.tried(line);
+                            self.arm_reserve();
+                        }
+                    },
                 }
             }
         }
@@ -93,20 +110,18 @@ impl Core {
         let agent = self.agents.get(&id)?;
         agent.open_at?;
         let pool = self.pools.get(&agent.row.pool)?;
-        let lines: Vec<_> = if self.policy.bugs.ignore_trust_and_zone {
-            self.queue.lines()
-        } else {
-            pool.queues.iter().flat_map(|queue| self.queue.lines_of(queue)).collect()
-        };
-        let mut best: Option<Place> = None;
-        for line in lines {
-            if !self.can_take(id, line) || !self.may_use(id, line) {
-                continue;
-            }
-            let head = self.queue.head(line);
-            best = best.into_iter().chain(head).min();
+        if self.policy.bugs.ignore_trust_and_zone {
+            let lines = self.queue.lines().into_iter().filter(|line| self.can_take(id, *line));
+            let lines: Vec<_> = lines.collect();
+            return lines.into_iter().filter_map(|line| self.queue.head(line)).min();
         }
-        best
+        let images = agent.hello.as_ref().is_some_and(|hello| hello.runs_images);
+        let opens = Opens { trust: pool.trust, zone: &pool.zone, images, tags: &agent.row.tags };
+        for queue in &pool.queues {
+            self.queue.settle(queue, &opens);
+        }
+        let takes = |line: ShapeId| self.can_take(id, line) && self.may_use(id, line);
+        pool.queues.iter().filter_map(|queue| self.queue.best(queue, &opens, takes)).min()
     }
 
     /// The least busy of the open agents that can take a line's head now; by id among equals.

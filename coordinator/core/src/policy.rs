@@ -19,6 +19,8 @@ pub struct Policy {
     pub reserve_after_ms: u64,
     /// How long artifacts are kept.
     pub artifact_retention_ms: u64,
+    /// What the rows of one build may hold.
+    pub build_max_bytes: usize,
     /// Added to every job's environment after everything else: names and values that the server knows.
     pub env: Vec<(String, String)>,
     /// Deliberate bugs, for the simulation to catch; all off.
@@ -36,6 +38,7 @@ impl Default for Policy {
             zone_hold_ms: limits::ZONE_HOLD_MS,
             reserve_after_ms: limits::RESERVE_AFTER_MS,
             artifact_retention_ms: limits::ARTIFACT_RETENTION_MS,
+            build_max_bytes: limits::BUILD_MAX_BYTES,
             env: Vec::new(),
             bugs: Bugs::default(),
         }
@@ -81,6 +84,8 @@ pub struct Bugs {
     pub forget_reboot: bool,
     /// I13: notifications are kept in memory alone, so that a crash loses them.
     pub forget_notification: bool,
+    /// I9: what an upload adds to its build is not counted.
+    pub forget_bytes: bool,
     /// I10: leases get no deadline.
     pub drop_deadline: bool,
 }

@@ -3,13 +3,21 @@
 //! Jobs with equal needs stand in one *line*. Within a line, higher priority comes first; within a priority, builds
 //! take turns: the one that was served longest ago (by the last epoch granted to it) is next; within a build, jobs
 //! stand in the document's order. A build that is served moves back in every line, lazily: its place is corrected when
-//! it comes to a line's head, which is right because a turn only ever rises.
+//! it comes to a line's head, which is right because a turn only ever rises. What an agent with room looks at is the
+//! [`posting`]s.
+
+mod posting;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_protocol::job::Resources;
 use windlass_protocol::{BuildId, JobId, Trust, WallMs};
+
+pub(crate) use self::posting::Opens;
+use self::posting::{Label, Posting};
 
 /// What a job needs of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +59,8 @@ type GroupKey = (Reverse<i64>, u64, BuildId);
 #[derive(Debug)]
 struct Line {
     shape: Shape,
+    /// Where its first jobs are filed.
+    label: Label,
     groups: BTreeMap<GroupKey, BTreeSet<(u32, JobId)>>,
     /// The turn under which a build's group stands; may be behind the build's own.
     turns: BTreeMap<(i64, BuildId), u64>,
@@ -66,6 +76,10 @@ pub(crate) struct Queue {
     vacant: Vec<usize>,
     by_shape: BTreeMap<Shape, ShapeId>,
     by_queue: BTreeMap<String, BTreeSet<ShapeId>>,
+    /// Of each queue, what agents with room look at.
+    postings: BTreeMap<String, BTreeMap<Label, Posting>>,
+    /// How many agents have a tag: what is filed by tags is filed by the rarest.
+    held: BTreeMap<(String, String), usize>,
     /// Each queued build's turn, with the number of its queued jobs.
     builds: BTreeMap<BuildId, (u64, usize)>,
     /// Lines whose head has not been offered to the agents that are free.
@@ -85,9 +99,13 @@ impl Queue {
         if let Some(line) = self.line_mut(id) {
             let stands = *line.turns.entry((ticket.priority, ticket.build)).or_insert(turn);
             let key = (Reverse(ticket.priority), stands, ticket.build);
-            line.groups.entry(key).or_default().insert((ticket.index, ticket.job));
+            let group = line.groups.entry(key).or_default();
+            let before = group.first().copied();
+            group.insert((ticket.index, ticket.job));
+            let after = group.first().copied();
             *line.since.entry(ticket.since).or_insert(0) += 1;
             line.jobs += 1;
+            self.post(id, ticket, before, after);
         }
         self.jobs += 1;
         self.fresh.insert(id);
@@ -100,9 +118,11 @@ impl Queue {
         let Some(turn) = line.turns.get(&(ticket.priority, ticket.build)).copied() else { return };
         let key = (Reverse(ticket.priority), turn, ticket.build);
         let Some(group) = line.groups.get_mut(&key) else { return };
+        let before = group.first().copied();
         if !group.remove(&(ticket.index, ticket.job)) {
             return;
         }
+        let after = group.first().copied();
         if group.is_empty() {
             line.groups.remove(&key);
             line.turns.remove(&(ticket.priority, ticket.build));
@@ -116,6 +136,7 @@ impl Queue {
         line.jobs -= 1;
         let empty = line.jobs == 0;
         self.jobs -= 1;
+        self.post(id, ticket, before, after);
         if let Some(entry) = self.builds.get_mut(&ticket.build) {
             entry.1 -= 1;
             if entry.1 == 0 {
@@ -151,9 +172,63 @@ impl Queue {
         }
     }
 
-    /// The lines of a queue.
-    pub(crate) fn lines_of(&self, queue: &str) -> Vec<ShapeId> {
-        self.by_queue.get(queue).map(|lines| lines.iter().copied().collect()).unwrap_or_default()
+    /// Files what is first of a build in a line.
+    fn post(&mut self, id: ShapeId, ticket: Ticket, before: Option<(u32, JobId)>, after: Option<(u32, JobId)>) {
+        let Some(line) = self.lines.get(id.0).and_then(Option::as_ref).filter(|_| before != after) else { return };
+        let turn = self.builds.get(&ticket.build).map_or(0, |(turn, _)| *turn);
+        let of = |first: Option<(u32, JobId)>| first.map(|(index, job)| (index, job, id));
+        let filed = self.postings.entry(line.shape.queue.clone()).or_default();
+        let posting = filed.entry(line.label.clone()).or_default();
+        posting.replace((ticket.priority, ticket.build), turn, of(before), of(after));
+        if posting.is_empty() {
+            filed.remove(&line.label);
+            if filed.is_empty() {
+                self.postings.remove(&line.shape.queue);
+            }
+        }
+    }
+
+    /// Brings the order of what is filed for a queue under these labels up to date.
+    pub(crate) fn settle(&mut self, queue: &str, opens: &Opens<'_>) {
+        let builds = &self.builds;
+        let Some(filed) = self.postings.get_mut(queue) else { return };
+        let turn_of = |build: BuildId| builds.get(&build).map_or(0, |(turn, _)| *turn);
+        match opens.labels(filed.len()) {
+            None => filed.iter_mut().filter(|(label, _)| opens.may(label)).for_each(|(_, it)| it.settle(turn_of)),
+            Some(labels) => {
+                for label in labels {
+                    if let Some(posting) = filed.get_mut(&label) {
+                        posting.settle(turn_of);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Of the jobs of a queue that are filed under these labels and whose line can be taken, the one that is next.
+    pub(crate) fn best(&self, queue: &str, opens: &Opens<'_>, takes: impl Fn(ShapeId) -> bool) -> Option<Place> {
+        let filed = self.postings.get(queue)?;
+        let turn_of = |build: BuildId| self.builds.get(&build).map_or(0, |(turn, _)| *turn);
+        let best = |posting: &Posting| posting.best(turn_of, &takes);
+        match opens.labels(filed.len()) {
+            None => filed.iter().filter(|(label, _)| opens.may(label)).filter_map(|(_, posting)| best(posting)).min(),
+            Some(labels) => labels.iter().filter_map(|label| best(filed.get(label)?)).min(),
+        }
+    }
+
+    /// The tags of agents have changed. What is filed already stays where it is: by which of its tags matters for speed alone.
+    pub(crate) fn hold_tags(&mut self, before: &[(String, String)], after: &[(String, String)]) {
+        for tag in before {
+            if let Some(count) = self.held.get_mut(tag) {
+                *count -= 1;
+                if *count == 0 {
+                    self.held.remove(tag);
+                }
+            }
+        }
+        for tag in after {
+            *self.held.entry(tag.clone()).or_insert(0) += 1;
+        }
     }
 
     /// What the jobs of a line need.
@@ -161,10 +236,10 @@ impl Queue {
         self.lines.get(id.0)?.as_ref().map(|line| &line.shape)
     }
 
-    /// Of the lines that wait for the free agents to be asked, the one whose head is next.
-    pub(crate) fn freshest(&mut self) -> Option<(ShapeId, Place)> {
+    /// The heads of the lines that wait for the free agents to be asked, in their order.
+    pub(crate) fn fresh(&mut self) -> BTreeSet<(Place, ShapeId)> {
         let ids: Vec<_> = self.fresh.iter().copied().collect();
-        ids.into_iter().filter_map(|id| self.head(id).map(|place| (id, place))).min_by_key(|(_, place)| *place)
+        ids.into_iter().filter_map(|id| Some((self.head(id)?, id))).collect()
     }
 
     /// No free agent can take this line's head.
@@ -215,6 +290,28 @@ impl Queue {
             .is_some_and(|group| group.contains(&(ticket.index, ticket.job)))
     }
 
+    /// Whether everything that is first in a line is filed, and nothing else is; and whether the tags of agents are counted.
+    pub(crate) fn check(&self, tags: &BTreeMap<(String, String), usize>) -> Result<(), String> {
+        let mut firsts = 0;
+        let lines = self.lines.iter().enumerate().filter_map(|(id, line)| Some((ShapeId(id), line.as_ref()?)));
+        for (id, line) in lines {
+            let filed = self.postings.get(&line.shape.queue).and_then(|filed| filed.get(&line.label));
+            let filed: BTreeSet<_> =
+                filed.into_iter().flat_map(Posting::firsts).filter(|first| first.2 == id).collect();
+            let first = |group: &BTreeSet<(u32, JobId)>| group.first().map(|&(index, job)| (index, job, id));
+            if filed != line.groups.values().filter_map(first).collect() {
+                return Err(format!("line {id:?} is filed as {filed:?}"));
+            }
+            firsts += filed.len();
+        }
+        let all: usize =
+            self.postings.values().flat_map(BTreeMap::values).map(|posting| posting.firsts().count()).sum();
+        if all != firsts || self.held != *tags {
+            return Err(format!("{all} jobs are filed for {firsts}, by {:?} for {tags:?}", self.held));
+        }
+        Ok(())
+    }
+
     fn line_mut(&mut self, id: ShapeId) -> Option<&mut Line> {
         self.lines.get_mut(id.0)?.as_mut()
     }
@@ -224,8 +321,18 @@ impl Queue {
             return *id;
         }
         let id = ShapeId(self.vacant.pop().unwrap_or(self.lines.len()));
+        let label = Label::of(&shape, |tag| match tag.1.as_str() {
+            // Any value: as many as have the name, more or less.
+            "*" => {
+                let named =
+                    self.held.range((tag.0.clone(), String::new())..).take_while(|((name, _), _)| *name == tag.0);
+                named.map(|(_, count)| count).sum()
+            }
+            _ => self.held.get(tag).copied().unwrap_or(0),
+        });
         let line = Line {
             shape: shape.clone(),
+            label,
             groups: BTreeMap::new(),
             turns: BTreeMap::new(),
             since: BTreeMap::new(),

@@ -409,6 +409,9 @@ pub struct Uploaded {
     pub attempt: AttemptId,
     /// Of its text.
     pub digest: Digest,
+    /// Its text's length; 0 where an earlier version did not note it.
+    #[serde(default)]
+    pub bytes: usize,
     /// When.
     pub at: WallMs,
 }

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use windlass_protocol::job::{Epoch, Outcome, Resources};
 use windlass_protocol::message::{Health, Hello};
-use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, IdSource, Instant64, JobId, Now, TokenId, WallMs};
+use windlass_protocol::{
+    AgentId, AttemptId, BuildId, Cause, Digest, IdSource, Instant64, JobId, Now, TokenId, WallMs, limits,
+};
 
+use crate::account::Account;
 use crate::concurrency::Groups;
 use crate::deps::Standing;
 use crate::effect::{AgentState, Effect};
@@ -88,6 +91,8 @@ pub(crate) struct Build {
     pub(crate) subjects: BTreeMap<Subject, Sum>,
     /// The last epoch granted to it: its turn among builds.
     pub(crate) turn: u64,
+    /// What its rows hold.
+    pub(crate) account: Account,
 }
 
 /// What a build's state follows from; kept in step with its jobs.
@@ -247,11 +252,16 @@ impl Core {
         self.timers.next()
     }
 
-    /// Does what is due.
+    /// Does what is due, but no more than one commit is to hold: where more is due, [`Core::poll_timeout`] says so.
     pub fn handle_timeout(&mut self, now: Now) {
         self.advance(now);
-        while let Some(timer) = self.timers.pop(self.now.mono) {
+        for _ in 0..limits::TIMERS_PER_COMMIT_MAX {
+            let Some(timer) = self.timers.pop(self.now.mono) else { break };
             self.on_timer(timer);
+            // One that ends a whole large build is enough.
+            if self.book.jobs.len() >= limits::JOBS_PER_BUILD_MAX {
+                break;
+            }
         }
         self.conclude();
     }
@@ -323,7 +333,6 @@ impl Core {
             Timer::Notifications => self.on_notifications_due(),
             Timer::Reserve => self.on_reserve(),
         }
-        self.settle();
     }
 
     /// The row of a job in memory, to be changed and written.
@@ -361,7 +370,7 @@ impl Core {
 
     /// A cause whose detail fits.
     pub(crate) fn cause(kind: windlass_protocol::CauseKind, detail: &str) -> Cause {
-        let end = detail.floor_char_boundary(windlass_protocol::limits::DETAIL_MAX_BYTES);
+        let end = detail.floor_char_boundary(limits::DETAIL_MAX_BYTES);
         Cause::new(kind, detail.get(..end).unwrap_or_default())
     }
 }

@@ -1,11 +1,12 @@
 //! What jobs change of steps while their build runs (reference 19.5): of all the jobs of a step alike.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use windlass_pipeline::graph::{Command, Edge, Graph, Node, NodeKind};
 use windlass_pipeline::numbered_label;
 use windlass_protocol::{BuildId, JobId, limits};
 
+use crate::account::of_node;
 use crate::error::Rejected;
 use crate::row::{BuildEvent, EventRow, StepChange};
 use crate::state::Core;
@@ -30,8 +31,8 @@ impl Core {
         let all = self.builds[&build].jobs.iter();
         let elements: Vec<JobId> = all.filter(|id| self.jobs[*id].row.node.place == place).copied().collect();
         match change {
-            StepChange::Label { text, append } => self.relabel(&elements, &text, append),
-            StepChange::Priority(priority) => self.reprioritise(&elements, priority),
+            StepChange::Label { text, append } => self.relabel(build, &elements, &text, append),
+            StepChange::Priority(priority) => self.reprioritise(build, &elements, priority),
             StepChange::Notify { notify, append } => {
                 let before = if append { self.jobs[&job].row.node.notify.clone() } else { Vec::new() };
                 let notify: Vec<_> = before.into_iter().chain(notify).collect();
@@ -41,16 +42,15 @@ impl Core {
                         limit: limits::NOTIFICATIONS_MAX as u64,
                     });
                 }
-                let detail = format!("notify: {} entries", notify.len());
-                elements.iter().for_each(|id| self.change_node(*id, |node| node.notify.clone_from(&notify)));
+                self.change_nodes(build, &elements, |_, node| node.notify.clone_from(&notify))?;
                 self.recount_subjects(build);
-                Ok(detail)
+                Ok(format!("notify: {} entries", notify.len()))
             }
             StepChange::Parallelism(total) => self.raise_parallelism(build, &elements, total),
         }
     }
 
-    fn relabel(&mut self, elements: &[JobId], text: &str, append: bool) -> Result<String, Rejected> {
+    fn relabel(&mut self, build: BuildId, elements: &[JobId], text: &str, append: bool) -> Result<String, Rejected> {
         let mut labels = Vec::with_capacity(elements.len());
         for id in elements {
             let node = &self.jobs[id].row.node;
@@ -61,23 +61,19 @@ impl Core {
             }
             labels.push(label);
         }
-        for (id, label) in elements.iter().zip(labels) {
-            self.change_node(*id, |node| node.label = label);
-        }
+        self.change_nodes(build, elements, |at, node| node.label.clone_from(&labels[at]))?;
         Ok("label".to_owned())
     }
 
-    fn reprioritise(&mut self, elements: &[JobId], priority: i64) -> Result<String, Rejected> {
+    fn reprioritise(&mut self, build: BuildId, elements: &[JobId], priority: i64) -> Result<String, Rejected> {
         if elements.iter().any(|id| command_of(&self.jobs[id].row.node).is_none()) {
             return refused("priority", "only command steps have one");
         }
-        for id in elements {
-            self.change_node(*id, |node| {
-                if let NodeKind::Command(command) = &mut node.kind {
-                    command.priority = priority;
-                }
-            });
-        }
+        self.change_nodes(build, elements, |_, node| {
+            if let NodeKind::Command(command) = &mut node.kind {
+                command.priority = priority;
+            }
+        })?;
         Ok(format!("priority: {priority}"))
     }
 
@@ -98,9 +94,9 @@ impl Core {
             return refused(ATTRIBUTE, format!("it can be raised only: the step has {before} jobs"));
         }
         let nodes = self.with_more(build, elements, total)?;
-        for (index, id) in (0..).zip(elements) {
-            self.change_node(*id, |node| renumber(node, index, total));
-        }
+        self.change_nodes(build, elements, |at, node| {
+            renumber(node, u32::try_from(at).unwrap_or(u32::MAX), total);
+        })?;
         let row = &self.builds[&build].row;
         let graph = Graph {
             nodes,
@@ -116,11 +112,12 @@ impl Core {
     /// The build's nodes with a step's elements brought to this number, and the edges to them.
     fn with_more(&self, build: BuildId, elements: &[JobId], total: u32) -> Result<Vec<Node>, Rejected> {
         let home = &self.builds[&build];
-        let mut nodes: Vec<Node> = home.jobs.iter().map(|id| Node::clone(&self.jobs[id].row.node)).collect();
+        let mut nodes: Vec<Node> = home.jobs.iter().map(|id| self.jobs[id].row.node.outline()).collect();
         let old: Vec<usize> = elements.iter().filter_map(|id| usize::try_from(self.jobs[id].row.index).ok()).collect();
         let added = (total as usize).saturating_sub(old.len());
+        let among: BTreeSet<usize> = old.iter().copied().collect();
         let edge_to_step =
-            |node: &Node| node.depends_on.iter().find(|edge| old.contains(&(edge.node as usize))).copied();
+            |node: &Node| node.depends_on.iter().find(|edge| among.contains(&(edge.node as usize))).copied();
         let own = old.first().and_then(|at| nodes.get(*at)).map_or(0, |node| node.depends_on.len());
         let dependents = nodes.iter().filter(|node| edge_to_step(node).is_some()).count();
         let edges = nodes.iter().map(|node| node.depends_on.len()).sum::<usize>() + added * (own + dependents);
@@ -134,34 +131,57 @@ impl Core {
                 return Err(Rejected::Limit { what, limit: limit as u64 });
             }
         }
+        // Those that there are become a little larger, too.
+        let known = || elements.iter().map(|id| &*self.jobs[id].row.node);
+        let each = |node: &Node| of_node(&renumbered(node, 0, total));
+        let new = known().next().map_or(0, each).saturating_mul(added);
+        self.check_room(build, new + known().map(each).sum::<usize>(), known().map(of_node).sum())?;
         let from = u32::try_from(nodes.len()).unwrap_or(u32::MAX);
         for node in &mut nodes {
             let Some(edge) = edge_to_step(node) else { continue };
             node.depends_on.extend((from..).take(added).map(|node| Edge { node, ..edge }));
         }
-        for (index, at) in (0..).zip(&old) {
-            nodes.get_mut(*at).into_iter().for_each(|node| renumber(node, index, total));
-        }
-        let Some(model) = old.first().and_then(|at| nodes.get(*at)).cloned() else { return Ok(nodes) };
+        let Some(model) = elements.first().map(|id| Node::clone(&self.jobs[id].row.node)) else { return Ok(nodes) };
+        // Their edges are their step's, which may be among those that have become more.
+        let depends_on = old.first().and_then(|at| nodes.get(*at)).map(|node| node.depends_on.clone());
+        let model = Node { depends_on: depends_on.unwrap_or_default(), ..model };
         for index in (0..total).skip(old.len()) {
-            let mut node = model.clone();
-            renumber(&mut node, index, total);
-            nodes.push(node);
+            nodes.push(renumbered(&model, index, total));
         }
         Ok(nodes)
     }
 
+    /// Changes the steps of some jobs, each by its place among them: all, or none where the build may not hold that.
+    fn change_nodes(
+        &mut self,
+        build: BuildId,
+        elements: &[JobId],
+        change: impl Fn(usize, &mut Node),
+    ) -> Result<(), Rejected> {
+        let (mut nodes, mut more, mut less) = (Vec::with_capacity(elements.len()), 0, 0);
+        for (at, id) in elements.iter().enumerate() {
+            let before = &self.jobs[id].row.node;
+            let mut node = Node::clone(before);
+            change(at, &mut node);
+            (more, less) = (more + of_node(&node), less + of_node(before));
+            nodes.push(node);
+        }
+        self.check_room(build, more, less)?;
+        for (id, node) in elements.iter().zip(nodes) {
+            self.change_node(*id, node);
+        }
+        Ok(())
+    }
+
     /// Changes a job's step. Its places in line and in its group follow, and its watchers hear of it.
-    fn change_node(&mut self, id: JobId, change: impl FnOnce(&mut Node)) {
+    fn change_node(&mut self, id: JobId, node: Node) {
         let row = &self.jobs[&id].row;
         let (build, state, attempt) = (row.build, row.state, row.attempts.last().copied());
-        let mut node = Node::clone(&row.node);
-        change(&mut node);
         let waits = self.jobs[&id].queued.is_some();
         if waits {
             self.dequeue(id);
         }
-        self.edit_job(id).node = Arc::new(node);
+        self.put_node(id, node);
         if waits {
             self.enqueue(id);
         }
@@ -177,4 +197,10 @@ fn renumber(node: &mut Node, index: u32, total: u32) {
     if let NodeKind::Command(command) = &mut node.kind {
         command.parallel = Some((index, total));
     }
+}
+
+fn renumbered(node: &Node, index: u32, total: u32) -> Node {
+    let mut node = node.clone();
+    renumber(&mut node, index, total);
+    node
 }

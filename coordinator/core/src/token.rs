@@ -239,6 +239,7 @@ impl Core {
             gone: None,
         };
         self.keys.insert(row.key, id);
+        self.queue.hold_tags(&[], &row.tags);
         self.agents.insert(id, new_agent(row, self.now.mono));
         self.book.agents.insert(id);
         self.watch_absence(id);

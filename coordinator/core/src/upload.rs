@@ -6,6 +6,7 @@ use std::sync::Arc;
 use windlass_pipeline::graph::{Broken, Graph, InsertError, Node};
 use windlass_protocol::{BuildId, CauseKind, Digest, JobId, limits};
 
+use crate::account::{of_growth, of_node, of_text};
 use crate::error::Rejected;
 use crate::load::{count_dependencies, dependents_of};
 use crate::offer::Common;
@@ -63,7 +64,9 @@ impl Core {
         for gone in replaced {
             self.take_away(gone, "an upload with --replace took its place");
         }
-        let record = Uploaded { id: upload.id, attempt, digest, at: self.now.wall };
+        let bytes = upload.definition.len();
+        let record = Uploaded { id: upload.id, attempt, digest, bytes, at: self.now.wall };
+        self.count_jobs(build, of_text(bytes), 0);
         let first = self.builds[&build].jobs.len();
         let added = graph.nodes.len() - first;
         self.edit_job(job).uploads.push(record);
@@ -86,6 +89,9 @@ impl Core {
                 return Err(Rejected::Limit { what, limit: limit as u64 });
             }
         }
+        let grown = of_growth(&upload.graph.groups, &upload.graph.notify, &upload.graph.env);
+        let added: usize = upload.graph.nodes.iter().map(of_node).sum();
+        self.check_room(build, grown + added + of_text(upload.definition.len()), 0)?;
         served::check(&upload.graph)?;
         let common = Common::of_build(&home.row, &upload.graph.env, &upload.graph.groups, &self.policy)?;
         upload.graph.nodes.iter().try_for_each(|node| common.check(node))?;
@@ -103,10 +109,10 @@ impl Core {
         let row = &self.jobs[&job].row;
         let build = &self.builds[&row.build];
         let node = |id: &JobId| {
-            let node = Node::clone(&self.jobs[id].row.node);
+            let node = self.jobs[id].row.node.outline();
             if replaced.contains(id) { gone(node) } else { node }
         };
-        let mut graph = Graph {
+        let graph = Graph {
             nodes: build.jobs.iter().map(node).collect(),
             supersede: build.row.supersede,
             groups: build.row.groups.clone(),
@@ -116,13 +122,12 @@ impl Core {
         let step = build.jobs.iter().map(|id| &self.jobs[id].row).filter(|other| other.node.place == row.node.place);
         let uploads: usize = step.map(|other| other.uploads.len()).sum();
         let uploads = u32::try_from(uploads).unwrap_or(u32::MAX);
-        graph.insert(row.index, uploads, upload).map_err(|error| match error {
+        graph.with(row.index, uploads, upload).map_err(|error| match error {
             InsertError::Limit { what, limit } => Rejected::Limit { what, limit: limit as u64 },
             InsertError::NoUploader | InsertError::NoPlaces | InsertError::DuplicateKey(_) | InsertError::Cycle(_) => {
                 Rejected::Graph(error.to_string())
             }
-        })?;
-        Ok(graph)
+        })
     }
 
     /// Jobs of steps that stand after a job's own and of which nothing has started.
@@ -161,9 +166,17 @@ impl Core {
             .collect();
         for id in former {
             let node = gone(Node::clone(&self.jobs[&id].row.node));
-            self.edit_job(id).node = Arc::new(node);
+            self.put_node(id, node);
             self.take_away(id, "the job that uploaded it was run again");
         }
+    }
+
+    /// A job's step is another one from now on.
+    pub(crate) fn put_node(&mut self, id: JobId, node: Node) {
+        let row = &self.jobs[&id].row;
+        let (build, more, less) = (row.build, of_node(&node), of_node(&row.node));
+        self.count_jobs(build, more, less);
+        self.edit_job(id).node = Arc::new(node);
     }
 
     /// A step is no part of its build any more.
@@ -172,18 +185,25 @@ impl Core {
         self.change_job(id, |row| (row.state, row.cause) = (JobState::Skipped, Some(cause)));
     }
 
-    /// Takes a grown graph over: edges of what has not started, and the new jobs.
+    /// Takes a grown graph over: of the jobs that there are, the edges of what has not started (their nodes may be outlines),
+    /// and the new jobs.
     pub(crate) fn grow(&mut self, build: BuildId, graph: Graph) {
         let wall = self.now.wall;
         let row = self.edit_build(build);
         (row.groups, row.pipeline_env, row.notify) = (graph.groups, graph.env, graph.notify);
+        self.count_frame(build);
         let old = self.builds[&build].jobs.clone();
         let mut nodes = graph.nodes.into_iter();
         for (id, node) in old.iter().zip(nodes.by_ref()) {
             let row = &self.jobs[id].row;
             let taken = is_unstarted(row) || (row.state == JobState::Skipped && node.broken == Some(Broken::Replaced));
-            if taken && *row.node != node {
-                self.edit_job(*id).node = Arc::new(node);
+            let Node { key, depends_on, unresolved, broken, .. } = node;
+            let known = &row.node;
+            let same = (&known.key, &known.depends_on, &known.unresolved, known.broken)
+                == (&key, &depends_on, &unresolved, broken);
+            if taken && !same {
+                let node = Node { key, depends_on, unresolved, broken, ..Node::clone(known) };
+                self.put_node(*id, node);
             }
         }
         let mut added = Vec::new();
@@ -193,6 +213,7 @@ impl Core {
             let Some(home) = self.builds.get_mut(&build) else { return };
             home.tally.add(&row);
             home.jobs.push(row.id);
+            self.count_jobs(build, of_node(&row.node), 0);
             self.book.jobs.insert(row.id);
             self.jobs
                 .insert(row.id, Box::new(Job { row, waits: 0, bad: 0, cleared: false, queued: None, fence: None }));
@@ -213,17 +234,20 @@ impl Core {
     fn recount_all(&mut self, build: BuildId) {
         // Changes that are still to be carried on are in the new counts already.
         let jobs = self.builds[&build].jobs.clone();
-        let rows: Vec<JobRow> = jobs.iter().map(|id| self.jobs[id].row.clone()).collect();
-        let own: BTreeSet<JobId> = jobs.iter().copied().collect();
-        self.ripple.retain(|id, _| !own.contains(id));
-        for row in &rows {
-            let counts = count_dependencies(row, |node| rows.get(node));
-            if let Some(job) = self.jobs.get_mut(&row.id) {
+        let rows: Vec<&JobRow> = jobs.iter().map(|id| &self.jobs[id].row).collect();
+        let counts: Vec<_> = rows.iter().map(|row| count_dependencies(row, |node| rows.get(node).copied())).collect();
+        let dependents = dependents_of(rows.iter().copied());
+        if !self.ripple.is_empty() {
+            let own: BTreeSet<JobId> = jobs.iter().copied().collect();
+            self.ripple.retain(|id, _| !own.contains(id));
+        }
+        for (id, counts) in jobs.iter().zip(counts) {
+            if let Some(job) = self.jobs.get_mut(id) {
                 (job.waits, job.bad) = counts;
             }
         }
         if let Some(home) = self.builds.get_mut(&build) {
-            home.dependents = dependents_of(&rows);
+            home.dependents = dependents;
         }
     }
 

@@ -184,6 +184,10 @@ pub(crate) struct Attempt {
     id: AttemptId,
     /// From 1, per job.
     number: u32,
+    /// Its right: rises whenever it is given again, over all attempts of all jobs.
+    epoch: u64,
+    /// The right by which its agent was given it. `epoch` is newer where the agent was believed lost and came back.
+    granted_epoch: u64,
     #[schema(value_type = String)]
     state: AttemptState,
     exit_status: Option<i32>,
@@ -400,6 +404,8 @@ impl Attempt {
         Self {
             id: row.id,
             number: row.number,
+            epoch: row.epoch.0,
+            granted_epoch: row.granted.0,
             state: row.state,
             exit_status: outcome.and_then(|outcome| outcome.exit_status),
             signal: outcome.and_then(|outcome| outcome.signal),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use windlass_coordinator_core::named::is_named;
 use windlass_coordinator_core::row::{ArtifactRow, AttemptRow, BuildRows, JobRow, Said};
 use windlass_coordinator_store::ArtifactFilter;
 use windlass_pipeline::glob::PathQuery;
@@ -11,7 +12,7 @@ use windlass_protocol::limits::ARTIFACTS_FOUND_MAX;
 use windlass_protocol::message::{ArtifactQuery, AskRefused, FoundArtifact, NewArtifact, Told};
 use windlass_protocol::{AttemptId, BuildId, Shelf, hex};
 
-use super::{CoreJobDesk, No};
+use super::{CoreJobDesk, No, absent};
 use crate::shelf::ShelfError;
 
 impl From<ShelfError> for No {
@@ -35,8 +36,7 @@ impl CoreJobDesk {
         (epoch, call): (Epoch, [u8; 16]),
         artifacts: Vec<NewArtifact>,
     ) -> Result<Told, No> {
-        let rows = self.reader.some_jobs(attempt.build, Vec::new()).await?;
-        let build = rows.ok_or_else(|| No(AskRefused::NotFound, "the build is no more".to_owned()))?.build;
+        let build = self.build_row(attempt.build).await?;
         let blobs: Vec<_> = artifacts.iter().map(|artifact| (artifact.digest, artifact.bytes)).collect();
         let (count, bytes) = (blobs.len() as u64, blobs.iter().map(|(_, bytes)| bytes).sum());
         let kept = self.shelves.keep(&build.namespace, Shelf::Artifacts, blobs).await?;
@@ -48,12 +48,12 @@ impl CoreJobDesk {
 
     /// Artifacts of the attempt's build, or of another that it may read.
     pub(super) async fn find_artifacts(&self, attempt: &AttemptRow, query: ArtifactQuery) -> Result<Told, No> {
-        let rows = self.with_artifacts(attempt, query.build).await?;
-        let unknown =
-            || No(AskRefused::NotFound, format!("there is no step {:?} in build {}", query.step, rows.build.id));
+        let build = self.with_artifacts(attempt, query.build).await?;
+        let attempts = self.attempts_asked(build, &query.step, query.retried).await?;
+        let unknown = || No(AskRefused::NotFound, format!("there is no step {:?} in build {build}", query.step));
         let filter = ArtifactFilter {
-            build: rows.build.id,
-            attempts: attempts_of(&rows, &query.step, query.retried).ok_or_else(unknown)?,
+            build,
+            attempts: attempts.ok_or_else(unknown)?,
             path: Some(PathQuery::new(&query.path)),
             at: now().wall,
             before: query.before,
@@ -64,16 +64,31 @@ impl CoreJobDesk {
         Ok(Told::Artifacts(found.ok_or_else(unreadable)?))
     }
 
+    /// [`attempts_of`] a build; of one that goes on no more is read than what is named.
+    async fn attempts_asked(
+        &self,
+        build: BuildId,
+        step: &str,
+        retried: bool,
+    ) -> Result<Option<Option<BTreeSet<AttemptId>>>, No> {
+        if step.is_empty() {
+            let last = if retried { None } else { self.desk.look(move |core| core.last_attempts(build)).await? };
+            if retried || last.is_some() {
+                return Ok(Some(last));
+            }
+        }
+        let name = step.to_owned();
+        let jobs = self.desk.look(move |core| core.jobs_named(build, &name)).await?;
+        let rows = self.rows_of(build, jobs.filter(|_| !step.is_empty())).await?;
+        Ok(attempts_of(&rows, step, retried))
+    }
+
     /// As [`Self::readable`], and for an overlay also what its pipeline's trusted builds made: it reads their shelf (I12).
-    async fn with_artifacts(&self, attempt: &AttemptRow, build: Option<BuildId>) -> Result<BuildRows, No> {
-        let Some(other) = build.filter(|build| *build != attempt.build) else {
-            return self.readable(attempt, None).await;
-        };
-        let absent = || No(AskRefused::NotFound, format!("there is no build {other} that this job may read"));
-        let own = self.reader.some_jobs(attempt.build, Vec::new()).await?.ok_or_else(absent)?.build;
-        let (_, rows) = self.reader.build(other).await?.ok_or_else(absent)?;
-        let may = own.pipeline == rows.build.pipeline && own.namespace.reads(&rows.build.namespace);
-        if may { Ok(rows) } else { Err(absent()) }
+    async fn with_artifacts(&self, attempt: &AttemptRow, build: Option<BuildId>) -> Result<BuildId, No> {
+        let Some(other) = build.filter(|build| *build != attempt.build) else { return Ok(attempt.build) };
+        let (own, row) = (self.build_row(attempt.build).await?, self.build_row(other).await?);
+        let may = own.pipeline == row.pipeline && own.namespace.reads(&row.namespace);
+        if may { Ok(other) } else { Err(absent(other)) }
     }
 
     fn found(&self, row: ArtifactRow) -> Option<FoundArtifact> {
@@ -108,14 +123,6 @@ pub(crate) fn attempts_of(rows: &BuildRows, step: &str, retried: bool) -> Option
     let of =
         |job: &&JobRow| if retried { job.attempts.clone() } else { job.attempts.last().copied().into_iter().collect() };
     Some(Some(jobs.iter().flat_map(of).collect()))
-}
-
-/// Whether a step's key or label, a job's id or that of one of its attempts is meant.
-fn is_named(job: &JobRow, step: &str) -> bool {
-    job.node.key.as_deref() == Some(step)
-        || job.node.label == step
-        || job.id.to_string() == step
-        || job.attempts.iter().any(|attempt| attempt.to_string() == step)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod standing;
 
 use serde_json::{Value, json};
+use windlass_coordinator_core::named::is_step;
 use windlass_coordinator_core::row::{AttemptRow, BuildRows, JobRow, StepChange};
 use windlass_pipeline::graph::{Command, NodeKind};
 use windlass_pipeline::step_notify;
@@ -15,12 +16,7 @@ use super::No;
 /// The jobs of a step; empty names the asking job's own.
 pub(super) fn jobs<'a>(rows: &'a BuildRows, attempt: &AttemptRow, step: &str) -> Result<Vec<&'a JobRow>, No> {
     let absent = || No(AskRefused::NotFound, format!("there is no step {step:?} in this build"));
-    let first = rows.jobs.iter().find(|job| {
-        let named = job.node.key.as_deref() == Some(step)
-            || job.id.to_string() == step
-            || job.attempts.iter().any(|attempt| attempt.to_string() == step);
-        if step.is_empty() { job.id == attempt.job } else { named }
-    });
+    let first = rows.jobs.iter().find(|job| if step.is_empty() { job.id == attempt.job } else { is_step(job, step) });
     let first = first.ok_or_else(absent)?;
     // Elements of one step share its place.
     Ok(rows.jobs.iter().filter(|job| job.node.place == first.node.place).collect())
@@ -99,7 +95,8 @@ fn describe(rows: &BuildRows, jobs: &[&JobRow]) -> Value {
         .depends_on
         .iter()
         .filter_map(|edge| {
-            let on = rows.jobs.get(usize::try_from(edge.node).ok()?)?;
+            let on =
+                rows.jobs.binary_search_by_key(&edge.node, |job| job.index).ok().and_then(|at| rows.jobs.get(at))?;
             Some(on.node.key.clone().unwrap_or_else(|| on.id.to_string()))
         })
         .collect();

@@ -33,13 +33,25 @@ pub enum InsertError {
 }
 
 impl Graph {
-    /// Puts an upload right after the step of node `uploader`, of which it is the `uploads`th (from 0), and finds all edges
-    /// anew. Nodes and groups are appended, so indexes stay; edges of earlier nodes change where the upload comes between,
-    /// and the caller takes over those of nodes that have not started. Gives the index of the first new node.
+    /// [`Graph::with`], in place: nothing has changed where it is refused. Gives the index of the first new node.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn insert(&mut self, uploader: u32, uploads: u32, upload: Self) -> Result<u32, InsertError> {
+        let first = u32::try_from(self.nodes.len()).map_err(|_| InsertError::NoUploader)?;
+        *self = self.clone().with(uploader, uploads, upload)?;
+        Ok(first)
+    }
+
+    /// The graph with an upload right after the step of node `uploader`, of which it is the `uploads`th (from 0), and with all
+    /// edges found anew. Nodes and groups are appended, so indexes stay; edges of earlier nodes change where the upload comes
+    /// between, and the caller takes over those of nodes that have not started.
+    ///
+    /// What decides edges is all that is looked at of earlier nodes: [`Node::outline`] is enough.
     ///
     /// # Errors
     /// The build has one of its keys, steps would wait for each other, or there would be too many.
-    pub fn insert(&mut self, uploader: u32, uploads: u32, upload: Self) -> Result<u32, InsertError> {
+    pub fn with(mut self, uploader: u32, uploads: u32, upload: Self) -> Result<Self, InsertError> {
         let place = self.nodes.get(to_usize(uploader)).map(|node| node.place.clone()).ok_or(InsertError::NoUploader)?;
         if place.path.is_empty() {
             return Err(InsertError::NoPlaces);
@@ -50,11 +62,9 @@ impl Graph {
         if first + upload.nodes.len() > JOBS_PER_BUILD_MAX {
             return Err(InsertError::Limit { what: "jobs of one build", limit: JOBS_PER_BUILD_MAX });
         }
-        let mut grown = self.clone();
-        grown.append(uploader, uploads, &place, upload, joined);
-        grown.relink()?;
-        *self = grown;
-        u32::try_from(first).map_err(|_| InsertError::NoUploader)
+        self.append(uploader, uploads, &place, upload, joined);
+        self.relink()?;
+        Ok(self)
     }
 
     /// The group of the upload whose steps join the uploader's own: the first step, of the same label (reference 5.5).

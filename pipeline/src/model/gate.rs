@@ -175,12 +175,13 @@ fn select(reader: &mut Reader, map: &Map, span: Span) -> Option<FieldKind> {
             reader.error("too-many", entry.value.span, message);
             return None;
         }
-        for value in &default {
-            if !options.iter().any(|option| option.value == *value) && !value.contains('$') {
-                let message = format!("`{}` is not among the options", shown(value));
-                let hint = did_you_mean(value, options.iter().map(|option| option.value.as_str()));
-                reader.findings.push(Diagnostic::warning("unknown-option", entry.value.span, message).maybe_hint(hint));
-            }
+        let known: BTreeSet<&str> = options.iter().map(|option| option.value.as_str()).collect();
+        let unknown = default.iter().filter(|value| !known.contains(value.as_str()) && !value.contains('$'));
+        for (at, value) in unknown.enumerate() {
+            let message = format!("`{}` is not among the options", shown(value));
+            // To look for what was meant costs as much as there are options: it is done once.
+            let hint = if at == 0 { did_you_mean(value, known.iter().copied()) } else { None };
+            reader.findings.push(Diagnostic::warning("unknown-option", entry.value.span, message).maybe_hint(hint));
         }
     }
     Some(FieldKind::Select { options, multiple, default })

@@ -154,6 +154,16 @@ impl Attempt {
         text(&self.0["cause"], "kind")
     }
 
+    /// The rights by which its agent was given it, and by which it is held now.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn rights(&self) -> Result<(u64, u64)> {
+        let right = |name: &str| self.0[name].as_u64().filter(|right| *right > 0);
+        let rights = right("granted_epoch").zip(right("epoch"));
+        rights.with_context(|| format!("an attempt without a right: {}", self.0))
+    }
+
     /// Its agent's name.
     #[must_use]
     pub fn agent(&self) -> &str {

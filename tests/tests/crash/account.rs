@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use windlass_tests::kit::pipeline::{pipeline, step};
-use windlass_tests::kit::{Build, Client, World};
+use windlass_tests::kit::{Attempt, Build, Client, World};
 
 /// Many steps, and where they write.
 pub(crate) struct Account {
@@ -27,8 +27,8 @@ impl Account {
     /// What a step writes to its log: lines that differ from step to step, some of them long.
     fn script(&self, key: &str) -> String {
         format!(
-            "echo \"$WINDLASS_ATTEMPT_ID {key} begins\" >> {0}; for i in 1 2 3 4; do echo \"{key} line $i\"; \
-             printf '%0500d\\n' $i; sleep 0.0$((RANDOM % 5 + 5)); done; echo \"$WINDLASS_ATTEMPT_ID {key} ends\" >> {0}",
+            "echo \"$WINDLASS_ATTEMPT_ID $WINDLASS_LEASE_EPOCH {key} begins\" >> {0}; for i in 1 2 3 4; do echo \"{key} line $i\"; \
+             printf '%0500d\\n' $i; sleep 0.0$((RANDOM % 5 + 5)); done; echo \"$WINDLASS_ATTEMPT_ID $WINDLASS_LEASE_EPOCH {key} ends\" >> {0}",
             self.outside.display()
         )
     }
@@ -50,14 +50,17 @@ impl Account {
         pipeline(steps)
     }
 
-    /// Lines of the file outside: by attempt, how often its command began and ended.
+    /// Lines of the file outside: by attempt, by which right its command ran, and how often it began and ended.
     fn written(&self) -> Result<BTreeMap<String, Written>> {
         let mut attempts: BTreeMap<String, Written> = BTreeMap::new();
         for line in fs::read_to_string(&self.outside)?.lines() {
-            let [attempt, key, what] = line.split(' ').collect::<Vec<_>>()[..] else {
+            let [attempt, epoch, key, what] = line.split(' ').collect::<Vec<_>>()[..] else {
                 anyhow::bail!("a torn line: {line:?}")
             };
+            let epoch: u64 = epoch.parse().with_context(|| format!("no right: {line:?}"))?;
             let written = attempts.entry(attempt.to_owned()).or_default();
+            ensure!(written.epoch == 0 || written.epoch == epoch, "{attempt} ran by two rights: {line:?}");
+            written.epoch = epoch;
             key.clone_into(&mut written.key);
             match what {
                 "begins" => written.begins += 1,
@@ -78,6 +81,7 @@ impl Account {
             let attempts = job.attempts();
             let passed: Vec<_> = attempts.iter().filter(|attempt| attempt.state() == "finished").collect();
             ensure!(passed.len() == 1, "step {} finished {} times: {}", job.key(), passed.len(), job.0);
+            check_rights(&attempts, &written).with_context(|| format!("step {}", job.key()))?;
             if lost == Lost::None {
                 ensure!(attempts.len() == 1, "step {} has {} attempts: {}", job.key(), attempts.len(), job.0);
             }
@@ -105,10 +109,29 @@ impl Account {
             );
             ensure!(last.0["log_bytes"] == json!(wanted.len()), "{}", last.0);
         }
+        let rights: BTreeSet<u64> = written.values().map(|written| written.epoch).collect();
+        ensure!(rights.len() == written.len(), "one right was given to two attempts: {written:?}");
         let strangers: Vec<_> = written.keys().filter(|attempt| !known.contains(*attempt)).collect();
         ensure!(strangers.is_empty(), "the store knows nothing of what ran: {strangers:?}");
         Ok(())
     }
+}
+
+/// Compares the rights of a job's attempts, oldest first, with those that ran.
+///
+/// The right of an attempt may rise while its command runs: its agent was believed lost, and came back. What the command was
+/// told is from then on older than what the store has, but never older than what the store gave its agent; and no attempt
+/// of a job began by a right that is not newer than all that the one before it ever had.
+fn check_rights(attempts: &[Attempt], written: &BTreeMap<String, Written>) -> Result<()> {
+    let mut before = 0;
+    for attempt in attempts {
+        let (granted, epoch) = attempt.rights()?;
+        ensure!(before < granted && granted <= epoch, "{granted} to {epoch} after {before}: {}", attempt.0);
+        let ran = written.get(attempt.id()).map(|written| written.epoch);
+        ensure!(ran.is_none_or(|ran| (granted..=epoch).contains(&ran)), "it ran by {ran:?}: {}", attempt.0);
+        before = epoch;
+    }
+    Ok(())
 }
 
 /// Whether attempts may have been lost with their agents.
@@ -121,6 +144,7 @@ pub(crate) enum Lost {
 #[derive(Debug, Default)]
 struct Written {
     key: String,
+    epoch: u64,
     begins: u32,
     ends: u32,
 }

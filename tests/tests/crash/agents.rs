@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use windlass_tests::kit::chaos::{Dice, until_final};
 use windlass_tests::kit::pipeline::{pipeline, step, until_exists, with};
-use windlass_tests::kit::{DEADLINE, Fleet, JoinToken, Submit, test, until};
+use windlass_tests::kit::{Attempt, DEADLINE, Fleet, JoinToken, Submit, test, until};
 
 use crate::account::{Account, Lost};
 
@@ -57,8 +57,10 @@ fn an_agent_that_was_stopped_for_longer_than_its_lease_is_not_believed() -> Resu
         // The first attempt ends well while its agent is stopped: that end must count for nothing, for by then the
         // second has the right. The second ends well too, later and with another log.
         let (first_go, second_go) = (world.path("go-1"), world.path("go-2"));
+        let outside = world.shared_file("outside")?;
         let script = format!(
-            "echo attempt $WINDLASS_ATTEMPT; if [ $WINDLASS_ATTEMPT = 1 ]; then {}; exit 5; else {}; fi; echo end",
+            "echo $WINDLASS_ATTEMPT_ID $WINDLASS_LEASE_EPOCH >> {}; echo attempt $WINDLASS_ATTEMPT; if [ $WINDLASS_ATTEMPT = 1 ]; then {}; exit 5; else {}; fi; echo end",
+            outside.display(),
             until_exists(&first_go),
             until_exists(&second_go)
         );
@@ -92,6 +94,42 @@ fn an_agent_that_was_stopped_for_longer_than_its_lease_is_not_believed() -> Resu
         let job = build.job("one")?;
         ensure!(job.exit_status() == Some(0) && job.attempts().len() == 2, "{}", build.0);
         ensure!(fleet.log_of(&build, "one").await? == "attempt 2\nend\n", "the logs were mixed");
+        // Each ran once, by the right that the store gave it, and the second's is newer than all of the first's.
+        let attempts = job.attempts();
+        let ran = attempts.iter().map(|one| Ok(format!("{} {}\n", one.id(), one.rights()?.0)));
+        ensure!(fs::read_to_string(outside)? == ran.collect::<Result<String>>()?, "{}", build.0);
+        let rights = attempts.iter().map(Attempt::rights).collect::<Result<Vec<_>>>()?;
+        ensure!(rights[0].1 < rights[1].0, "{rights:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_job_whose_agent_was_believed_lost_goes_on_by_a_newer_right_than_it_was_told() -> Result<()> {
+    test(async |world| {
+        let pool = JoinToken::pool("local", &["default"]).lease_ms(2_000);
+        let mut fleet = Fleet::of(world, &pool, 1).await?;
+        let (go, outside) = (world.path("go"), world.shared_file("outside")?);
+        let tell = format!("echo $WINDLASS_ATTEMPT_ID $WINDLASS_LEASE_EPOCH >> {}", outside.display());
+        let rule = json!({ "automatic": [{ "cause": "agent_lost", "limit": 2 }] });
+        let one = step("one", &format!("{tell}; {}; {tell}", until_exists(&go)));
+        let build = fleet.running(pipeline([with(one, "retry", rule)]), "one").await?;
+        let agent = fleet.agents.first_mut().context("an agent")?;
+        agent.stop()?;
+        let is = |state: &'static str| {
+            move |build: &windlass_tests::kit::Build| build.attempt("one").is_ok_and(|attempt| attempt.state() == state)
+        };
+        fleet.client.wait(build.id(), "a lost attempt", DEADLINE, is("lost")).await?;
+        agent.cont()?;
+        fleet.client.wait(build.id(), "the same attempt again", DEADLINE, is("running")).await?;
+        fs::write(&go, "")?;
+        let build = fleet.client.ends(build.id(), "passed", DEADLINE).await?;
+        let attempts = build.job("one")?.attempts();
+        ensure!(attempts.len() == 1, "{}", build.0);
+        let (granted, epoch) = attempts[0].rights()?;
+        ensure!(granted < epoch, "it went on by the same right: {}", build.0);
+        let line = format!("{} {granted}\n", attempts[0].id());
+        ensure!(fs::read_to_string(outside)? == line.repeat(2), "{}", build.0);
         Ok(())
     })
 }

@@ -29,6 +29,8 @@ async fn carry(hands: &mut Hands, party: &Party, gone: Vec<String>) -> Result<()
     let mut set: BTreeMap<String, String> = hands.environment.clone();
     // Said by the bootstrap itself, and looked at already.
     set.remove("WINDLASS_ATTEMPT_ID");
+    // It says by which right the job began; an agent that has started again since knows a newer one.
+    set.remove("WINDLASS_LEASE_EPOCH");
     // Before anything can print them.
     for value in secrets_of(set.iter().map(|(name, value)| (name.as_str(), value.as_str()))).0 {
         party.masking.add(value).await.map_err(|error| fatal(format!("a new secret cannot be masked: {error}")))?;

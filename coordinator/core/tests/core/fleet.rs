@@ -8,7 +8,7 @@ use windlass_coordinator_core::{Effect, Reply};
 use windlass_pipeline::graph::StatusMatch;
 use windlass_protocol::job::{Epoch, Outcome, Phase};
 use windlass_protocol::message::{CoordinatorMessage, Hello, Verdict};
-use windlass_protocol::{AgentId, AttemptId, Cause, CauseKind, WallMs, limits};
+use windlass_protocol::{AgentId, AttemptId, Cause, CauseKind, Now, WallMs, limits};
 
 use crate::kit::*;
 
@@ -411,4 +411,23 @@ fn the_wait_of_a_job_is_told_once_for_each_attempt_when_it_is_first_leased() {
     assert_eq!(waits(&mut shell), [retried], "a retry waits from when it was decided");
     shell.run(agent, third, 0);
     assert_eq!(waits(&mut shell), [shell.now.wall], "and what depends on it from when that was done");
+}
+
+#[test]
+fn deadlines_that_are_due_together_are_no_more_in_a_commit_than_it_is_to_hold() {
+    let mut shell = Shell::new();
+    let token = shell.pool(pool("main"));
+    for number in 0..limits::TIMERS_PER_COMMIT_MAX + 1 {
+        let agent = shell.join(token, &format!("agent-{number}"));
+        shell.hello(agent, 1, Vec::new());
+    }
+    let later = Now { mono: shell.now.mono.plus_ms(LEASE_MS + 1), wall: shell.now.wall.plus_ms(LEASE_MS + 1) };
+    shell.now = later;
+    let silent = |shell: &Shell| shell.core.agents().filter(|agent| agent.state != AgentState::Online).count();
+    shell.core.handle_timeout(later);
+    shell.drain();
+    assert_eq!(silent(&shell), limits::TIMERS_PER_COMMIT_MAX);
+    assert!(shell.core.poll_timeout().is_some_and(|due| due <= later.mono), "the rest is due");
+    shell.pass(1);
+    assert_eq!(silent(&shell), limits::TIMERS_PER_COMMIT_MAX + 1);
 }

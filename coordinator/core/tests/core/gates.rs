@@ -7,7 +7,7 @@ use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{BuildState, JobRefused, JobState};
 use windlass_coordinator_core::{Rejected, Reply};
 use windlass_pipeline::graph::{BlockedState, Choice, Field, FieldKind, Gate, Node, NodeKind};
-use windlass_protocol::limits;
+use windlass_protocol::limits::{self, OPTIONS_MAX};
 use windlass_protocol::{BuildId, JobId};
 
 use crate::kit::*;
@@ -118,6 +118,29 @@ fn answers_are_what_the_fields_ask_for_or_are_refused_and_change_nothing() {
             (got, expected) => panic!("{shown}: {got:?}, not {expected:?}"),
         }
     }
+}
+
+#[test]
+fn many_answers_to_a_question_with_many_options_cost_the_core_little() {
+    let options = |count: usize| {
+        (0..count).map(|n| Choice { label: String::new(), value: format!("v{n}"), hint: None, required: false })
+    };
+    let kind = FieldKind::Select { options: options(OPTIONS_MAX).collect(), multiple: true, default: Vec::new() };
+    let field = Field { key: "f".to_owned(), label: None, hint: None, required: true, kind };
+    let mut shell = Shell::new();
+    let build = shell.submit(graph(vec![block("gate", vec![field])]));
+    let job = shell.job_id(build, 0);
+    let values: Vec<String> = (0..OPTIONS_MAX).map(|n| format!("v{n}")).collect();
+    let too_many = Request::Unblock { job, answers: [("f".to_owned(), [&values[..], &values[..1]].concat())].into() };
+    assert!(matches!(shell.request(too_many), Err(Rejected::Answer { .. })));
+    let unknown = Request::Unblock { job, answers: [("f".to_owned(), vec!["none".to_owned()])].into() };
+    let Err(Rejected::Answer { why, .. }) = shell.request(unknown) else { panic!("it was taken") };
+    assert!(why.len() < 1_000, "{why}");
+    assert_eq!(
+        shell.request(Request::Unblock { job, answers: [("f".to_owned(), values.clone())].into() }),
+        Ok(Reply::Done)
+    );
+    assert_eq!(shell.build(build).meta_data["f"], values.join("\n"));
 }
 
 #[test]

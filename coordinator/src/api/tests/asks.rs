@@ -201,6 +201,39 @@ async fn attributes_of_steps_are_changed_by_their_words_and_others_are_refused_w
     assert_eq!(code(&asked(&bench, by, absent, "x").await), Some(AskRefused::NotFound));
 }
 
+#[tokio::test]
+async fn a_step_is_found_by_key_and_id_with_what_it_waits_for_whatever_else_is_in_the_build() {
+    let mut bench = Bench::new().await;
+    let definition = "steps:\n- { command: a, key: a }\n- { command: b, key: b }\n- { command: c, key: c }\n\
+                      - { command: d, key: d, depends_on: [c, a], parallelism: 2 }\n";
+    let (build, by) = begun(&mut bench, definition).await;
+    let whole = bench.get(&format!("/api/v1/builds/{build}")).await.is(200).json();
+    let job = |index: usize| text(&whole["jobs"][index]["id"]).to_owned();
+    let get = |step: &str, attribute: &str| Asked::GetStep {
+        build: Some(build.parse().unwrap()),
+        step: step.to_owned(),
+        attribute: attribute.to_owned(),
+        json: true,
+    };
+    for step in ["d".to_owned(), job(3), job(4)] {
+        let told = asked(&bench, by, get(&step, "depends_on"), "").await;
+        assert_eq!(told, Told::Text(r#"["c","a"]"#.to_owned()), "{step}");
+        assert_eq!(asked(&bench, by, get(&step, "key"), "").await, Told::Text("\"d\"".to_owned()), "{step}");
+    }
+    let own = asked(&bench, by, get("", "key"), "").await;
+    assert_eq!(asked(&bench, by, get(&by.0.to_string(), "key"), "").await, own, "by its attempt, and by no name");
+    assert_eq!(code(&asked(&bench, by, get("e", "key"), "").await), Some(AskRefused::NotFound));
+    let cancel = Asked::CancelStep { step: "d".to_owned(), grace_ms: None };
+    assert_eq!(called(&bench, by, 8, cancel, "").await, Told::Done);
+    let states = bench.get(&format!("/api/v1/builds/{build}")).await.is(200).json();
+    let states: Vec<_> = states["jobs"].as_array().unwrap().iter().map(|job| text(&job["state"]).to_owned()).collect();
+    assert_eq!(states[3..], ["canceled", "canceled"], "{states:?}");
+    assert!(states[..3].iter().all(|state| state != "canceled"), "and nothing else: {states:?}");
+    let stale = (by.0, Epoch(by.1.0 + 1));
+    let refused = called(&bench, stale, 9, Asked::CancelBuild, "").await;
+    assert_eq!(code(&refused), Some(AskRefused::NotHeld), "who holds it no more cancels nothing");
+}
+
 fn token(claims: &[&str], lifetime_s: u32) -> Asked {
     Asked::IssueToken {
         audience: "vault".to_owned(),
