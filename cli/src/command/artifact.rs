@@ -59,7 +59,7 @@ pub(crate) struct LsArguments {
     #[arg(default_value = "*")]
     query: String,
     /// How many.
-    #[arg(long, default_value = "500", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value = "50", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
     /// Print JSON.
     #[arg(long)]

@@ -214,6 +214,7 @@ impl World {
             rebuilt_from: None,
             triggered_from: None,
             confined: None,
+            untrusted: None,
             idempotency: Some((key, Digest::of(&[0]))),
         }
     }

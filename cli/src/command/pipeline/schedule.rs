@@ -123,9 +123,10 @@ pub(super) async fn run(command: &ScheduleCommand, ui: &Ui) -> Result<Code, Fail
         ScheduleCommand::Rm(arguments) => {
             let client = arguments.server.target()?.client;
             let path = format!("{}/{}", path(&arguments.pipeline), segment(&arguments.schedule));
-            let raw = client.delete(&path).await?;
+            client.delete(&path).await?;
             if arguments.json {
-                ui.data(&raw.to_string());
+                let gone = json!({ "id": arguments.schedule, "pipeline": arguments.pipeline, "removed": true });
+                ui.data(&gone.to_string());
             } else {
                 ui.say(&format!("schedule {} is taken away", arguments.schedule));
             }
