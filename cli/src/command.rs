@@ -157,19 +157,20 @@ mod tests {
     fn every_list_is_asked_for_in_the_same_way() {
         let mut root = Arguments::command();
         root.build();
-        let paths: [(&[&str], &str); 7] = [
-            (&["agents", "list"], "50"),
-            (&["artifact", "ls"], "500"),
-            (&["build", "list"], "50"),
-            (&["pipeline", "list"], "50"),
-            (&["pipeline", "schedule", "list"], "50"),
-            (&["secret", "list"], "50"),
-            (&["token", "list"], "50"),
+        let paths: [&[&str]; 8] = [
+            &["agents", "list"],
+            &["artifact", "ls"],
+            &["build", "list"],
+            &["build", "notifications"],
+            &["pipeline", "list"],
+            &["pipeline", "schedule", "list"],
+            &["secret", "list"],
+            &["token", "list"],
         ];
-        for (path, limit) in paths {
+        for path in paths {
             let command = path.iter().fold(&root, |command, name| command.find_subcommand(name).unwrap());
             let argument = |name: &str| command.get_arguments().find(|argument| argument.get_id() == name).unwrap();
-            assert_eq!(argument("limit").get_default_values(), [limit], "{path:?}");
+            assert_eq!(argument("limit").get_default_values(), ["50"], "{path:?}");
             assert!(argument("json").get_help().is_some() && argument("server").get_help().is_some(), "{path:?}");
         }
     }

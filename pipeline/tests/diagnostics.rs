@@ -140,6 +140,30 @@ steps:
 }
 
 #[test]
+fn who_cannot_be_told_yet_and_what_cannot_be_asked_yet_is_said_at_its_place() {
+    let text = "
+notify: [{webhook: 'https://h', if: pipeline.started_failing}, {slack: '#r', if: build.fixed == true}]
+steps:
+  - group: g
+    notify: [{webhook: 'https://h'}, github_commit_status]
+    steps: [{command: x, notify: [github_check, {webhook: u}, {pigeon: 1}]}]
+";
+    let compiled = compile_with(text, "pipeline.yml", &Inputs::default());
+    let found: Vec<_> = compiled.diagnostics.iter().map(|it| (it.span.line, it.span.column, it.code)).collect();
+    let wanted = [
+        (2, 37, "variable-not-known"),
+        (2, 65, "service-not-served"),
+        (2, 82, "variable-not-known"),
+        (5, 15, "service-not-served"),
+        (6, 35, "service-not-served"),
+        (6, 50, "service-level"),
+        (6, 64, "unknown-service"),
+    ];
+    assert_eq!(found, wanted);
+    assert!(compiled.graph.is_some());
+}
+
+#[test]
 fn what_can_be_done_without_is_ignored_with_a_warning() {
     insta::assert_snapshot!(said("
 notify: [{email: a@b.c}]

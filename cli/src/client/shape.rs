@@ -23,6 +23,8 @@ pub(crate) struct Build {
     pub(crate) finished_at: Option<String>,
     pub(crate) jobs: Vec<Job>,
     pub(crate) annotations_count: usize,
+    pub(crate) notifications_count: u32,
+    pub(crate) untrusted: Option<String>,
     pub(crate) cause: Option<Cause>,
 }
 

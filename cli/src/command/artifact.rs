@@ -53,7 +53,6 @@ pub(crate) struct Which {
 
 /// Which to list.
 #[derive(Debug, Args)]
-#[command(mut_arg("limit", |limit| limit.default_value("500")))]
 pub(crate) struct LsArguments {
     /// Their path; `*` is any run of characters, `/` too.
     #[arg(default_value = "*")]

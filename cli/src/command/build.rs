@@ -184,7 +184,9 @@ fn show(build: &Build, raw: &Value, json: bool, ui: &Ui) {
         ("created", build.created_at.clone()),
         ("finished", build.finished_at.clone()),
         ("because", build.cause.as_ref().map(words::cause)),
+        ("untrusted", build.untrusted.clone()),
         ("notes", annotated(build.annotations_count)),
+        ("told", told(build.notifications_count)),
     ];
     for (name, value) in facts {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
@@ -200,6 +202,12 @@ fn show(build: &Build, raw: &Value, json: bool, ui: &Ui) {
 fn annotated(count: usize) -> Option<String> {
     let plural = if count == 1 { "annotation" } else { "annotations" };
     (count > 0).then(|| format!("{count} {plural}; --json prints them"))
+}
+
+/// How many notifications were made of a build, and where they are.
+fn told(count: u32) -> Option<String> {
+    let plural = if count == 1 { "notification" } else { "notifications" };
+    (count > 0).then(|| format!("{count} {plural}; `windlass build notifications` lists them"))
 }
 
 /// Says what became of a build.

@@ -128,4 +128,27 @@ mod tests {
         let _: ConfigFile = read(Some(Path::new("/nowhere/c.toml")), "coordinator", &mut problems);
         assert!(problems.or(()).unwrap_err().what.contains("/nowhere/c.toml"));
     }
+
+    /// The names that a table takes, out of what it says of one that it does not.
+    fn keys_of<T: DeserializeOwned + std::fmt::Debug>(text: &str) -> Vec<String> {
+        let told = toml::from_str::<T>(text).unwrap_err().message().to_owned();
+        let (_, known) = told.split_once("expected one of ").unwrap_or_else(|| panic!("{told}"));
+        known.split(", ").map(|name| name.trim_matches('`').to_owned()).collect()
+    }
+
+    #[test]
+    fn the_page_of_the_configuration_has_every_key_and_no_other() {
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md")).unwrap();
+        let (coordinator, agent) = page.split_once("## `agent.toml`").unwrap();
+        let rows = |part: &str| -> Vec<String> {
+            let keys = part.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+            keys.map(|(key, _)| key.to_owned()).collect()
+        };
+        let below = |table: &str, keys: Vec<String>| keys.into_iter().map(|key| format!("{table}.{key}")).collect();
+        let notify: Vec<String> = below("notify", keys_of::<ConfigFile>("[notify]\nnonsense = 1"));
+        let github: Vec<String> = below("notify.github", keys_of::<ConfigFile>("[[notify.github]]\nnonsense = 1"));
+        let known = [keys_of::<ConfigFile>("nonsense = 1"), notify, github].concat();
+        assert_eq!(rows(coordinator), known);
+        assert_eq!(rows(agent), keys_of::<windlass_agent::config::ConfigFile>("nonsense = 1"));
+    }
 }

@@ -64,6 +64,9 @@ pub(crate) struct Which {
 pub(crate) struct RemoveArguments {
     #[command(flatten)]
     which: Which,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     server: ServerArguments,
 }
@@ -152,6 +155,12 @@ async fn remove(arguments: &RemoveArguments, ui: &Ui) -> Result<Code, Failure> {
         whom.iter().filter_map(|(name, value)| Some(format!("{name}={}", segment(value.as_deref()?)))).collect();
     let query = if whom.is_empty() { String::new() } else { format!("?{}", whom.join("&")) };
     client.delete(&format!("/secrets/{}{query}", segment(key))).await?;
-    ui.say(&format!("secret {} is gone", key.to_uppercase()));
+    if arguments.json {
+        let name =
+            json!({ "key": key.to_uppercase(), "pipeline": pipeline, "branch": branch, "zone": zone, "removed": true });
+        ui.data(&name.to_string());
+    } else {
+        ui.say(&format!("secret {} is gone", key.to_uppercase()));
+    }
     Ok(Code::Done)
 }

@@ -156,6 +156,7 @@ impl Core {
             rebuilt_from: submit.rebuilt_from,
             triggered_from: submit.triggered_from,
             confined: submit.confined,
+            untrusted: submit.untrusted,
             cause: None,
             cancel_requested: false,
             created_at: wall,

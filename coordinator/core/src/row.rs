@@ -270,6 +270,9 @@ pub struct BuildRow {
     pub creator: Actor,
     /// Where its lookups in the cache happen; its trust with it.
     pub namespace: Namespace,
+    /// Why it is not trusted, for people; `None` where it is, or where an earlier version made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untrusted: Option<String>,
     /// As submitted.
     pub env: Vec<(String, String)>,
     /// The pipeline's own, as it is registered and as its definition says, which lie beneath those (reference 17.1).
@@ -898,6 +901,8 @@ pub struct Submit {
     pub triggered_from: Option<TriggeredFrom>,
     /// As in [`BuildRow`].
     pub confined: Option<Confined>,
+    /// As in [`BuildRow`].
+    pub untrusted: Option<String>,
     /// Who and which key, with the body's digest, if the client gave a key.
     pub idempotency: Option<((TokenId, String), Digest)>,
 }

@@ -14,7 +14,7 @@ use crate::row::{Actor, BuildSource, Fired, Firing, NewSchedule, ScheduleRow, Su
 use crate::state::Core;
 use crate::timer::Timer;
 use crate::timetable::Timetable;
-use crate::trigger::unverified;
+use crate::trigger::{UNVERIFIED, unverified};
 
 /// All schedules.
 #[derive(Debug, Default)]
@@ -171,11 +171,15 @@ impl Core {
     pub(crate) fn make_scheduled(&mut self, id: ScheduleId, obtained: Obtained) -> Result<(), Rejected> {
         let Some(row) = self.schedules.rows.get(&id).cloned() else { return Err(Rejected::NoSuchSchedule(id)) };
         let Some(firing) = row.firing else { return Err(Rejected::NoSuchSchedule(id)) };
-        let namespace = match (row.trusted, obtained.verified) {
-            (true, true) => Namespace::trusted(&row.pipeline),
-            (true, false) => Namespace::overlay(&row.pipeline, &unverified(&obtained)),
-            (false, _) => Namespace::overlay(&row.pipeline, &format!("schedule:{id}")),
+        let (namespace, untrusted) = match (row.trusted, obtained.verified) {
+            (true, true) => (Namespace::trusted(&row.pipeline), None),
+            (true, false) => (Namespace::overlay(&row.pipeline, &unverified(&obtained)), Some(UNVERIFIED)),
+            (false, _) => {
+                let by_token = "who made its schedule may not make trusted builds";
+                (Namespace::overlay(&row.pipeline, &format!("schedule:{id}")), Some(by_token))
+            }
         };
+        let untrusted = untrusted.map(str::to_owned);
         let submit = Submit {
             id: firing.build,
             number: obtained.number,
@@ -196,6 +200,7 @@ impl Core {
             rebuilt_from: None,
             triggered_from: None,
             confined: row.confined,
+            untrusted,
             idempotency: None,
         };
         self.check_new(&submit)?;

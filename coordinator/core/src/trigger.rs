@@ -4,7 +4,7 @@
 //! it is asynchronous, it waits for the build's end. Both are one commit of the core each with what they follow from.
 
 use windlass_pipeline::graph::{NodeKind, SoftFail, Trigger};
-use windlass_protocol::{BuildId, Cause, CauseKind, Digest, JobId, Namespace, limits};
+use windlass_protocol::{BuildId, Cause, CauseKind, Digest, JobId, Namespace, Trust, limits};
 
 use crate::error::Rejected;
 use crate::order::{Obtained, Order, Orderer};
@@ -13,6 +13,9 @@ use crate::row::{
     TriggeredFrom,
 };
 use crate::state::Core;
+
+/// Why a build that nobody submitted is not trusted.
+pub(crate) const UNVERIFIED: &str = "its commit was not seen on a protected ref of the registered repository";
 
 impl Core {
     /// A job's trigger step.
@@ -111,6 +114,13 @@ impl Core {
         };
         let home = &self.builds[&from.build].row;
         let (namespace, confined) = (namespace_below(home, &trigger.pipeline, &obtained), home.confined.clone());
+        let untrusted = match (home.namespace.trust(), obtained.verified) {
+            (Trust::Untrusted, _) => {
+                Some(format!("{} #{}, which triggered it, is not trusted", home.pipeline, home.number))
+            }
+            (Trust::Trusted, false) => Some(UNVERIFIED.to_owned()),
+            (Trust::Trusted, true) => None,
+        };
         self.may_trigger(id).map_err(|_| Rejected::Limit {
             what: "builds that were triggered below one that is still going on",
             limit: u64::from(limits::TRIGGERED_BUILDS_MAX),
@@ -137,6 +147,7 @@ impl Core {
             rebuilt_from: None,
             triggered_from: Some(from),
             confined,
+            untrusted,
             idempotency: None,
         };
         self.check_new(&submit)?;

@@ -18,7 +18,7 @@ use super::auth::Caller;
 use super::extract::{JsonBody, Page, Paging, Query};
 use super::problem::{Kind, Problem};
 use super::shape::time;
-use super::submit::{check_name, graph_of};
+use super::submit::{check_name, check_repository, graph_of};
 use crate::definitions::Protected;
 use crate::facts::UNNAMED;
 
@@ -127,10 +127,8 @@ impl Settings {
         if let Some(patterns) = &self.protected_refs {
             Protected::parse(patterns).map_err(|error| Problem::invalid(format!("protected_refs: {error}")))?;
         }
-        if self.repository.iter().flatten().any(|url| windlass_git::repository::has_password(url)) {
-            let detail = "repository: without a password, which would stand in every record of a build; agents hold the \
-                          credentials (`windlass agent --git-credentials`)";
-            return Err(Problem::invalid(detail));
+        for repository in self.repository.iter().flatten() {
+            check_repository("repository", repository)?;
         }
         Ok(PipelineChange {
             description: self.description,

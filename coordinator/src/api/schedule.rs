@@ -175,17 +175,17 @@ pub(crate) async fn add(
         ("name" = String, Path, description = "The pipeline"),
         ("id" = String, Path, description = "A schedule's id")
     ),
-    responses((status = 200, description = "As it was", body = Schedule)),
+    responses((status = 204, description = "It is gone")),
 )]
 pub(crate) async fn remove(
     State(ground): State<Ground>,
     caller: Caller,
     Path((name, id)): Path<(String, String)>,
-) -> Result<Json<Schedule>, Problem> {
+) -> Result<StatusCode, Problem> {
     may_write(&caller, &name)?;
     let schedule: ScheduleId = extract::id("schedule", &id)?;
     let row = ground.fleet.views.schedule(schedule).filter(|row| row.pipeline == name);
-    let row = row.ok_or_else(|| Problem::not_found("schedule", schedule))?;
+    row.ok_or_else(|| Problem::not_found("schedule", schedule))?;
     ground.fleet.desk.request(caller.actor(), Request::RemoveSchedule { schedule }).await?;
-    Ok(Json(Schedule::of(row)))
+    Ok(StatusCode::NO_CONTENT)
 }

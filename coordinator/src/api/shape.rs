@@ -69,6 +69,8 @@ pub(crate) struct Build {
     creator: Actor,
     /// `trusted`, or the overlay's name.
     namespace: String,
+    /// Why it is not trusted; null where it is.
+    untrusted: Option<String>,
     #[schema(value_type = Object)]
     env: Map<String, Value>,
     meta_data: BTreeMap<String, String>,
@@ -236,6 +238,7 @@ impl Build {
             source: row.source,
             creator: row.creator.clone(),
             namespace: row.namespace.short_name().to_owned(),
+            untrusted: row.untrusted.clone(),
             env: row.env.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect(),
             meta_data: row.meta_data.clone(),
             keep_workspace: row.keep_workspace,

@@ -20,9 +20,7 @@ use windlass_pipeline::Compiled;
 use windlass_pipeline::graph::{Edge, Graph};
 use windlass_protocol::host::now;
 use windlass_protocol::job::Source;
-use windlass_protocol::limits::{
-    ENV_VARS_MAX, IDEMPOTENCY_KEY_MAX_BYTES, NAME_MAX_BYTES, NUMBER_TRIES_MAX, URL_MAX_BYTES,
-};
+use windlass_protocol::limits::{ENV_VARS_MAX, IDEMPOTENCY_KEY_MAX_BYTES, NAME_MAX_BYTES, NUMBER_TRIES_MAX};
 use windlass_protocol::{BuildId, Digest, Namespace, TokenId, Trust};
 
 use super::Ground;
@@ -130,6 +128,8 @@ struct Draft {
     source: BuildSource,
     steps: Option<Steps>,
     namespace: Namespace,
+    /// Why it is not trusted, where that is known of its commit.
+    untrusted: Option<String>,
     rebuilt_from: Option<BuildId>,
     idempotency: Option<Remembered>,
 }
@@ -143,7 +143,13 @@ struct Draft {
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key and body make one build")),
     request_body = NewBuild,
     responses(
-        (status = 201, description = "Made", body = Build),
+        (
+            status = 201,
+            description = "Made",
+            body = Build,
+            headers(("Windlass-Untrusted" = String, description = "Why what was read from a repository is not trusted; \
+                absent where it is, and where the client sent the definition"))
+        ),
         (status = 200, description = "The idempotency key had made it before", body = Build)
     ),
 )]
@@ -211,6 +217,7 @@ pub(crate) async fn rebuild(
         source: BuildSource::Api,
         steps: None,
         namespace,
+        untrusted: old.untrusted,
         rebuilt_from: Some(old.id),
         idempotency,
     };
@@ -262,6 +269,7 @@ fn draft(ground: &Ground, new: NewBuild, caller: &Caller, idempotency: Option<Re
             Caused::Api => BuildSource::Api,
         },
         steps: new.steps,
+        untrusted: None,
         rebuilt_from: None,
         idempotency,
     })
@@ -284,14 +292,7 @@ fn origin(origin: Origin, branch: &str) -> Result<Source, Problem> {
             let branch = own.unwrap_or_else(|| branch.to_owned());
             // Git takes what begins with a dash for an option.
             let odd = |text: &str| text.starts_with('-') || text.chars().any(char::is_control);
-            if repository.is_empty() || repository.len() > URL_MAX_BYTES || odd(&repository) {
-                return Err(Problem::invalid("origin.repository: a URL that git understands"));
-            }
-            if windlass_git::repository::has_password(&repository) {
-                let detail = "origin.repository: without a password, which would stand in every record of the build; \
-                              agents hold the credentials (`windlass agent --git-credentials`)";
-                return Err(Problem::invalid(detail));
-            }
+            check_repository("origin.repository", &repository)?;
             let hex = matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
             if !hex && (commit != "HEAD" || branch.is_empty()) {
                 return Err(Problem::invalid("origin.commit: a full commit id, or HEAD of a branch"));
@@ -302,6 +303,21 @@ fn origin(origin: Origin, branch: &str) -> Result<Source, Problem> {
             Ok(Source::Git { repository, commit, branch })
         }
     }
+}
+
+/// A name of a repository that git takes for one, and that holds no password.
+pub(crate) fn check_repository(field: &str, repository: &str) -> Result<(), Problem> {
+    use windlass_git::repository::BadRepository;
+    windlass_git::repository::check(repository).map_err(|error| match error {
+        BadRepository::Password => {
+            let detail = format!(
+                "{field}: without a password, which would stand in every record of a build; agents hold the credentials \
+                 (`windlass agent --git-credentials`)"
+            );
+            Problem::invalid(detail)
+        }
+        other => Problem::invalid(format!("{field}: {other}")),
+    })
 }
 
 fn repository_name(origin: &Source) -> Option<String> {
@@ -417,8 +433,15 @@ async fn from_repository(
     let mut why = None;
     if !caller.is_trusted() {
         match earned {
-            Ok(namespace) => draft.namespace = namespace,
-            Err(reason) => why = Some(reason),
+            Ok(namespace) => {
+                draft.untrusted =
+                    namespace.overlay.as_ref().map(|_| "its commit is the head of a pull request".to_owned());
+                draft.namespace = namespace;
+            }
+            Err(reason) => {
+                draft.untrusted = Some(reason.clone());
+                why = Some(reason);
+            }
         }
     }
     draft.origin = Source::Git { repository, commit: found.commit.clone(), branch };
@@ -508,8 +531,19 @@ impl Found {
             rebuilt_from: draft.rebuilt_from,
             triggered_from: None,
             confined: confined(caller.pipeline.as_deref(), caller.branch.as_deref()),
+            untrusted: self.untrusted(),
             idempotency: draft.idempotency.clone(),
         }
+    }
+
+    /// Why the build is not trusted.
+    fn untrusted(&self) -> Option<String> {
+        const BY_TOKEN: &str =
+            "its token may not make trusted builds, and what it runs did not come from its commit alone";
+        if self.draft.namespace.trust() == Trust::Trusted {
+            return None;
+        }
+        Some(self.draft.untrusted.clone().unwrap_or_else(|| BY_TOKEN.to_owned()))
     }
 }
 

@@ -1,3 +1,5 @@
+//! What is sent, where to, and what its answer means, over real connections.
+
 use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -128,6 +128,7 @@ fn submit() -> Request {
         rebuilt_from: None,
         triggered_from: None,
         confined: None,
+        untrusted: None,
         idempotency: None,
     }))
 }

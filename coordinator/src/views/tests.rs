@@ -82,6 +82,7 @@ fn build() -> Change {
         rebuilt_from: None,
         triggered_from: None,
         confined: None,
+        untrusted: None,
         cause: None,
         cancel_requested: false,
         created_at: WallMs(1),

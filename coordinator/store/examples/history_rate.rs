@@ -52,6 +52,7 @@ fn build(id: BuildId) -> BuildRow {
         rebuilt_from: None,
         triggered_from: None,
         confined: None,
+        untrusted: None,
         cause: None,
         cancel_requested: false,
         created_at: WallMs(1),

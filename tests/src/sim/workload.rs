@@ -216,6 +216,7 @@ impl World {
             rebuilt_from: None,
             triggered_from: None,
             confined: None,
+            untrusted: None,
             idempotency: Some((key, Digest::of(&[0]))),
         }
     }

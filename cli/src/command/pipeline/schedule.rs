@@ -1,7 +1,7 @@
 //! `windlass pipeline schedule`: builds at set times.
 
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::client::shape::{self, Schedule};
 use crate::client::{ServerArguments, segment};
@@ -116,9 +116,10 @@ pub(super) async fn run(command: &ScheduleCommand, ui: &Ui) -> Result<Code, Fail
         ScheduleCommand::Rm(arguments) => {
             let client = arguments.server.target()?.client;
             let path = format!("{}/{}", path(&arguments.pipeline), segment(&arguments.schedule));
-            let raw = client.delete(&path).await?;
+            client.delete(&path).await?;
             if arguments.json {
-                ui.data(&raw.to_string());
+                let gone = json!({ "id": arguments.schedule, "pipeline": arguments.pipeline, "removed": true });
+                ui.data(&gone.to_string());
             } else {
                 ui.say(&format!("schedule {} is taken away", arguments.schedule));
             }
@@ -153,7 +154,6 @@ async fn list_all(arguments: &ListArguments, ui: &Ui) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use serde_json::json;
 
     use super::*;
 

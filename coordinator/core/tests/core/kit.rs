@@ -514,6 +514,7 @@ pub(crate) fn submission(graph: Graph, change: impl FnOnce(&mut Submit)) -> Subm
         rebuilt_from: None,
         triggered_from: None,
         confined: None,
+        untrusted: None,
         idempotency: None,
     };
     change(&mut submit);

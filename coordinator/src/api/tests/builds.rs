@@ -236,6 +236,21 @@ async fn a_tree_that_the_token_cannot_see_is_missing() {
 }
 
 #[tokio::test]
+async fn what_git_would_take_for_an_option_is_no_repository_of_a_pipeline_or_a_build() {
+    let bench = Bench::new().await;
+    for bad in ["--upload-pack=x", "ssh://-oProxyCommand=x/a", "git@-oProxyCommand=x:a", ""] {
+        let pipeline = json!({ "name": "web", "repository": bad });
+        bench.post("/api/v1/pipelines", pipeline).await.is(422);
+        let origin = json!({ "repository": bad, "commit": "HEAD", "branch": "main" });
+        let build = json!({ "pipeline": "web", "definition": ONE_STEP, "origin": origin });
+        bench.post("/api/v1/builds", build).await.is(422);
+    }
+    bench.post("/api/v1/pipelines", json!({ "name": "web", "repository": "git@h:a/b.git" })).await.is(201);
+    let update = json!({ "repository": "ssh://-oProxyCommand=x/a" });
+    bench.call(&bench.admin, "PATCH", "/api/v1/pipelines/web", update.to_string()).await.is(422);
+}
+
+#[tokio::test]
 async fn a_repository_with_a_password_in_its_url_is_refused_and_the_password_not_repeated() {
     let bench = Bench::new().await;
     let submit = async |repository: &str| {

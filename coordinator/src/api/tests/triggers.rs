@@ -164,7 +164,7 @@ async fn schedules_are_made_listed_and_taken_away() {
         assert!(text(&refused["detail"]).contains(field), "{refused}");
     }
     let one = format!("{path}/{}", text(&made["id"]));
-    bench.call(&bench.admin, "DELETE", &one, "").await.is(200);
+    bench.call(&bench.admin, "DELETE", &one, "").await.is(204);
     bench.call(&bench.admin, "DELETE", &one, "").await.is(404);
     let elsewhere = format!("/api/v1/pipelines/other/schedules/{}", text(&other["id"]));
     bench.call(&bench.admin, "DELETE", &elsewhere, "").await.is(404);

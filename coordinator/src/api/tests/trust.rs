@@ -47,6 +47,7 @@ impl World {
     fn is_trusted(answer: &Answer) {
         let build = answer.json();
         assert_eq!((text(&build["namespace"]), answer.header("windlass-untrusted")), ("trusted", ""), "{build}");
+        assert!(build["untrusted"].is_null(), "{build}");
     }
 
     #[track_caller]
@@ -54,6 +55,9 @@ impl World {
         let build = answer.json();
         assert!(text(&build["namespace"]).starts_with("token:"), "{build}");
         assert!(answer.header("windlass-untrusted").contains(why), "{}", answer.header("windlass-untrusted"));
+        // It is kept with the build.
+        let kept = text(&build["untrusted"]);
+        assert!(!kept.is_empty() && kept.contains(answer.header("windlass-untrusted")), "{build}");
     }
 }
 

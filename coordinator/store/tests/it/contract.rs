@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use windlass_coordinator_core::row::{
     Actor, ActorKind, AgentRow, Annotation, AnnotationStyle, AttemptState, BuildEvent, BuildRow, BuildState, CacheName,
-    CacheRow, Change, HoldRow, LineageRow, ScheduleRow, Sealed, SecretName, SecretRow,
+    CacheRow, Change, HoldRow, LineageRow, NotificationRow, ScheduleRow, Sealed, SecretName, SecretRow,
 };
 use windlass_coordinator_store::{
-    ArtifactFilter, BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Retention, Seq, SqliteStore, Store,
-    WriterEpoch, open,
+    ArtifactFilter, BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Page, Retention, Seq, SqliteStore,
+    Store, WriterEpoch, open,
 };
 use windlass_pipeline::glob::PathQuery;
 use windlass_pipeline::graph::{BlockedState, Edge};
@@ -16,7 +16,7 @@ use windlass_protocol::{Digest, Namespace, Trust, WallMs};
 
 use crate::rows::{
     agent, agent_id, annotation_id, artifact, artifact_id, attempt, attempt_id, build, build_id, definition, event,
-    finish, fleet, idempotency, job, job_id, pipeline, registering, schedule, submit, token_id,
+    finish, fleet, idempotency, job, job_id, notification, pipeline, registering, schedule, submit, token_id,
 };
 
 /// One store that can be closed and opened again, with its history.
@@ -53,6 +53,7 @@ suite! {
     what_was_committed_is_loaded_after_opening_again
     finished_builds_leave_what_is_loaded_and_come_back_when_retried
     gone_agents_are_not_loaded
+    notifications_are_loaded_while_they_wait_listed_by_build_and_let_go_when_they_are_over
     only_the_writer_that_claimed_last_may_commit
     commits_are_numbered_without_gaps_and_an_empty_one_takes_no_number
     history_gives_a_whole_build_by_id_number_job_and_attempt
@@ -557,6 +558,36 @@ fn artifacts_go_when_their_time_is_over_and_with_their_build(bench: &mut dyn Ben
     let expired = store.expire(epoch, Retention { max_builds: 9, ..retention(1_002, 0, 1) }).unwrap();
     assert_eq!(expired.builds, [build_id(1)]);
     assert_eq!((numbers(&*history, &everything(1), 9), numbers(&*history, &everything(2), 9)), (vec![], vec![5, 3]));
+}
+
+fn notifications_are_loaded_while_they_wait_listed_by_build_and_let_go_when_they_are_over(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    store.commit(epoch, &submit(1)).unwrap();
+    store.commit(epoch, &finish(1)).unwrap();
+    let change = |row: NotificationRow| Change::Notification(Box::new(row));
+    let all: Vec<_> = (1..=5).map(|n| notification(n, 1 + n % 2)).collect();
+    store.commit(epoch, &all.iter().cloned().map(change).collect::<Vec<_>>()).unwrap();
+    let over = NotificationRow { finished_at: Some(WallMs(50)), ..all[2].clone() };
+    store.commit(epoch, &[change(over.clone())]).unwrap();
+    let ids = |page: Page<NotificationRow>| page.items.iter().map(|row| row.id.as_bytes()[7]).collect::<Vec<_>>();
+    let first = history.notifications(build_id(2), None, 2).unwrap();
+    assert_eq!((first.items[1].clone(), first.next.is_some()), (over.clone(), true));
+    let next = history.notifications(build_id(2), first.next, 2).unwrap();
+    assert_eq!((ids(first), ids(next)), (vec![5, 3], vec![1]));
+    drop((store, history));
+    let (mut store, history) = bench.open();
+    let epoch = store.claim().unwrap();
+    let waiting: Vec<_> = store.load().unwrap().notifications.into_values().collect();
+    assert_eq!(waiting, [all[0].clone(), all[1].clone(), all[3].clone(), all[4].clone()]);
+    let retention = |before| Retention { notifications_before: WallMs(before), ..retention(0, 0, 1) };
+    assert_eq!(store.expire(epoch, retention(50)).unwrap().notifications, 0);
+    assert_eq!(store.expire(epoch, retention(51)).unwrap().notifications, 1);
+    assert_eq!(ids(history.notifications(build_id(2), None, 9).unwrap()), [5, 1]);
+    // A build takes those along that are over; one that waits is still to be sent.
+    store.commit(epoch, &[change(NotificationRow { finished_at: Some(WallMs(99)), ..all[1].clone() })]).unwrap();
+    let expired = store.expire(epoch, self::retention(2_000, 0, 9)).unwrap();
+    assert_eq!(expired.builds, [build_id(1)]);
+    assert_eq!(ids(history.notifications(build_id(1), None, 9).unwrap()), [4]);
 }
 
 fn history_gives_some_jobs_with_what_they_depend_on_and_nothing_else(bench: &mut dyn Bench) {

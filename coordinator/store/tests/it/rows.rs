@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use windlass_coordinator_core::row::{
     Actor, ActorKind, AgentRow, ArtifactRow, ArtifactTally, AttemptRow, AttemptState, AuditRow, BuildEvent, BuildRow,
-    BuildSource, BuildState, Change, Confined, EventRow, Fired, Firing, IdempotencyRow, JobRow, JobState, MetaRow,
-    PipelineRow, PoolRow, ScheduleRow, TagPolicy, TokenGrant, TokenRow,
+    BuildSource, BuildState, Change, Confined, EventRow, Fired, Firing, IdempotencyRow, JobRow, JobState, Message,
+    MetaRow, NotificationRow, NotificationState, PipelineRow, PoolRow, ScheduleRow, TagPolicy, TokenGrant, TokenRow,
 };
 use windlass_coordinator_core::terms::JoinTerms;
 use windlass_pipeline::graph::{Command, Node, NodeKind, Supersede};
 use windlass_protocol::job::{Epoch, Source};
 use windlass_protocol::{
-    AgentId, AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, PipelineId, ScheduleId, TokenId,
-    Trust, WallMs,
+    AgentId, AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, NotificationId, PipelineId,
+    ScheduleId, TokenId, Trust, WallMs,
 };
 
 /// 16 bytes that rise with `n`, of a kind of their own.
@@ -82,12 +82,29 @@ pub(crate) fn build(n: u64, state: BuildState) -> BuildRow {
         rebuilt_from: None,
         triggered_from: None,
         confined: None,
+        untrusted: None,
         cause: None,
         cancel_requested: false,
         created_at: WallMs(n),
         started_at: None,
         finished_at: state.is_final().then_some(WallMs(1_000 + n)),
         definition: definition(n).0,
+    }
+}
+
+/// Notification `n` about build `m`, which waits.
+pub(crate) fn notification(n: u64, m: u64) -> NotificationRow {
+    NotificationRow {
+        id: NotificationId::from_bytes(id(9, n)),
+        build: build_id(m),
+        message: Message::Unsent { name: "pigeon".to_owned() },
+        state: NotificationState::Pending,
+        attempts: 0,
+        status: None,
+        detail: String::new(),
+        created_at: WallMs(n),
+        due_at: WallMs(n),
+        finished_at: None,
     }
 }
 
