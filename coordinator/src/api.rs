@@ -14,7 +14,7 @@
 //! | `build`, `job` | showing, listing, cancelling, running again |
 //! | `event`, `log` | live streams of builds and logs |
 //! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
-//! | `artifact` | files of jobs |
+//! | `artifact`, `upload_artifact` | files of jobs |
 //! | `secret` | what jobs may know and nobody may see |
 //! | `blob` | bytes by digest |
 //! | `oidc` | what verifiers of jobs' tokens read |
@@ -48,6 +48,7 @@ mod shape;
 mod submit;
 mod token;
 mod upload;
+mod upload_artifact;
 
 use std::sync::Arc;
 
@@ -120,7 +121,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/builds/{id}/rebuild", post(submit::rebuild))
         .route("/builds/{id}/events", get(event::stream))
         .route("/builds/{id}/annotations", get(annotation::list))
-        .route("/builds/{id}/artifacts", get(artifact::list))
+        .route("/builds/{id}/artifacts", get(artifact::list).put(upload_artifact::put))
         .route("/artifacts/{id}", get(artifact::read))
         .route("/artifacts/{id}/info", get(artifact::show))
         .route("/builds/{id}/meta-data", get(meta_data::list).put(meta_data::set))

@@ -6,8 +6,8 @@ use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, Digest, JobId, Pipel
 
 use crate::order::Obtained;
 use crate::row::{
-    Actor, BuildRows, CacheRequest, Joining, NewArtifacts, NewSchedule, NewToken, PipelineChange, SecretRequest,
-    Speech, Submit, Upload,
+    Actor, BuildRows, CacheRequest, Joining, NewArtifacts, NewSchedule, NewToken, PipelineChange, PutArtifact,
+    SecretRequest, Speech, Submit, Upload,
 };
 
 /// Whom to answer: the shell's own number for a waiting request.
@@ -192,6 +192,8 @@ pub enum Request {
     },
     /// Note what a job has uploaded, all or none.
     AddArtifacts(Box<NewArtifacts>),
+    /// Note what a person has uploaded for a job.
+    PutArtifact(Box<PutArtifact>),
     /// Make a token.
     CreateToken(Box<NewToken>),
     /// Take a token back; its agents stay unless `and_agents` (F5).

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, ScheduleId, TokenId};
 
 use crate::effect::Effect;
-use crate::row::{ArtifactRow, AuditRow, CacheName, Change, EventRow, IdempotencyRow, SecretName};
+use crate::row::{ArtifactRow, AttemptRow, AuditRow, CacheName, Change, EventRow, IdempotencyRow, SecretName};
 use crate::state::Core;
 
 /// Collected while an input is handled, emptied into effects at its end.
@@ -32,6 +32,8 @@ pub(crate) struct Logbook {
     pub(crate) audits: Vec<AuditRow>,
     pub(crate) events: Vec<EventRow>,
     pub(crate) artifacts: Vec<ArtifactRow>,
+    /// Rows of attempts whose builds have left memory.
+    pub(crate) old_attempts: Vec<AttemptRow>,
     /// Builds that may have changed state.
     pub(crate) touched: BTreeSet<BuildId>,
     /// Builds that have ended and leave memory.
@@ -68,6 +70,7 @@ impl Core {
         changes.extend(jobs.map(|job| Change::Job(Box::new(job.row.clone()))));
         let attempts = book.attempts.iter().filter_map(|id| self.attempts.get(id));
         changes.extend(attempts.map(|row| Change::Attempt(Box::new(row.clone()))));
+        changes.extend(book.old_attempts.into_iter().map(|row| Change::Attempt(Box::new(row))));
         changes.extend(book.holds.iter().map(|id| match self.holds.get(id) {
             Some(row) => Change::Hold(row.clone()),
             None => Change::HoldOver(*id),

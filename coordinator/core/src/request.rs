@@ -59,6 +59,7 @@ impl Core {
             Request::AddSchedule(new) => self.add_schedule(actor, *new)?,
             Request::RemoveSchedule { schedule } => self.remove_schedule(actor, schedule)?,
             Request::AddArtifacts(new) => self.add_artifacts(*new)?,
+            Request::PutArtifact(put) => self.put_artifact(actor, *put)?,
             Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
             Request::DrainAgents { agents, deadline_ms } => self.drain_agents(actor, &agents, deadline_ms)?,
             Request::ResumeAgent { agent } => {

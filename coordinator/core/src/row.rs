@@ -3,6 +3,7 @@
 //! A row is plain data in the words of the interface. Loading the rows gives the same core again (I11); whatever is
 //! not in a row is volatile by design: connections, beats, and progress that agents tell anew after a restart.
 
+mod artifact;
 mod cache;
 mod pipeline;
 mod refused;
@@ -25,6 +26,7 @@ use windlass_protocol::{
     WallMs,
 };
 
+pub use self::artifact::PutArtifact;
 pub use self::cache::{CacheName, CacheRequest, CacheRow};
 pub use self::pipeline::{DEFAULT_BRANCH, PipelineChange, PipelineRow, Registered};
 pub use self::refused::JobRefused;
@@ -499,6 +501,9 @@ pub struct ArtifactRow {
     pub created_at: WallMs,
     /// When it goes.
     pub expires_at: WallMs,
+    /// The person who added it; `None`: the job itself.
+    #[serde(default)]
+    pub by: Option<Actor>,
 }
 
 /// A slot of a concurrency group that outlives its job: what ran of it may still run (I3).

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
     Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, CacheRequest, JobRow, JobState, Joining, NewArtifacts,
-    NewSchedule, NewToken, PipelineChange, PoolRow, Said, Sealed, SecretName, SecretRequest, Speech, StepChange,
-    Submit, TagPolicy, TokenGrant, Upload,
+    NewSchedule, NewToken, PipelineChange, PoolRow, PutArtifact, Said, Sealed, SecretName, SecretRequest, Speech,
+    StepChange, Submit, TagPolicy, TokenGrant, Upload,
 };
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
 use windlass_pipeline::graph::NodeKind;
@@ -559,6 +559,13 @@ impl World {
         let new = NewArtifacts { attempt, epoch, call, artifacts: vec![artifact] };
         if self.random.thousandth(400) {
             self.ask(Request::AddArtifacts(Box::new(new.clone())), Asked::Once(None));
+        }
+        if self.random.thousandth(300)
+            && let Some(build) = self.store.rows.attempts.get(&attempt).map(|row| row.build)
+        {
+            // A person adds the same file, if the build is still in memory.
+            let put = PutArtifact { build, attempt, artifact: new.artifacts[0].clone(), rows: None };
+            self.ask(Request::PutArtifact(Box::new(put)), Asked::Once(None));
         }
         self.ask(Request::AddArtifacts(Box::new(new)), Asked::Once(None));
     }
