@@ -15,7 +15,7 @@
 //! | `event`, `log` | live streams of builds and logs |
 //! | `notification` | what others were told of a build |
 //! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
-//! | `artifact` | files of jobs |
+//! | `artifact`, `upload_artifact` | files of jobs |
 //! | `secret` | what jobs may know and nobody may see |
 //! | `blob` | bytes by digest |
 //! | `oidc` | what verifiers of jobs' tokens read |
@@ -50,6 +50,7 @@ mod shape;
 mod submit;
 mod token;
 mod upload;
+mod upload_artifact;
 
 use std::sync::Arc;
 
@@ -124,7 +125,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/builds/{id}/events", get(event::stream))
         .route("/builds/{id}/annotations", get(annotation::list))
         .route("/builds/{id}/notifications", get(notification::list))
-        .route("/builds/{id}/artifacts", get(artifact::list))
+        .route("/builds/{id}/artifacts", get(artifact::list).put(upload_artifact::put))
         .route("/artifacts/{id}", get(artifact::read))
         .route("/artifacts/{id}/info", get(artifact::show))
         .route("/builds/{id}/meta-data", get(meta_data::list).put(meta_data::set))

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, watch};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, SemaphorePermit, watch};
 use windlass_cache::manifest::{self, BadManifest};
 use windlass_cache::{HeldBlob, Store};
 use windlass_protocol::limits::{CACHE_LOOKS_MAX, SHELF_PIECE_BLOBS, SHELF_SWEEP_MS, STORE_HEADROOM_BYTES};
@@ -31,6 +31,8 @@ pub struct Shelves {
     gate: Arc<RwLock<()>>,
     /// A permit for each manifest that is held in memory.
     manifests: Arc<Semaphore>,
+    /// One permit: for what is counted in rows before it is added to them.
+    turn: Arc<Semaphore>,
     tally: Arc<Tally>,
 }
 
@@ -88,7 +90,8 @@ impl Shelves {
     #[must_use]
     pub fn new(store: Store, dir: &Path) -> Self {
         let manifests = Arc::new(Semaphore::new(CACHE_LOOKS_MAX));
-        Self { store, dir: dir.to_owned(), gate: Arc::default(), manifests, tally: Arc::default() }
+        let turn = Arc::new(Semaphore::new(1));
+        Self { store, dir: dir.to_owned(), gate: Arc::default(), manifests, turn, tally: Arc::default() }
     }
 
     /// What has happened since the start.
@@ -123,6 +126,14 @@ impl Shelves {
     pub fn check_room(&self, bytes: u64) -> Result<(), ShelfError> {
         let free = windlass_coordinator_store::dir::free_bytes(&self.dir)?;
         if free < bytes.saturating_add(STORE_HEADROOM_BYTES) { Err(ShelfError::Full(bytes)) } else { Ok(()) }
+    }
+
+    /// Waits until nobody else adds to what is counted in rows.
+    ///
+    /// # Errors
+    /// [`ShelfError::Stopping`].
+    pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>, ShelfError> {
+        self.turn.acquire().await.map_err(|_| ShelfError::Stopping)
     }
 
     /// Looks at blobs that a row is about to name, and keeps them until the row is durable.

@@ -1,4 +1,4 @@
-//! Where a download goes (reference 20.4).
+//! Where a download goes, and by which path a build knows a file (reference 20.2, 20.4).
 
 /// A path without `.`, `..` and doubled slashes, as its words say it: links are not looked at. `directory` is where it begins
 /// if it is no whole path.
@@ -18,6 +18,15 @@ pub fn target(destination: &str, path: &str) -> String {
     }
     below.extend(path);
     format!("/{}", below.join("/"))
+}
+
+/// A file's path in the build: relative to the working directory, or where it lies outside, whole without the first `/`.
+/// No `.` and no `..` remain.
+#[must_use]
+pub fn path_in_build(path: &str, directory: &str) -> String {
+    let whole = if path.starts_with('/') { path.to_owned() } else { format!("{directory}/{path}") };
+    let (whole, directory) = (parts(&whole), parts(directory));
+    whole.strip_prefix(directory.as_slice()).unwrap_or(&whole).join("/")
 }
 
 fn parts(path: &str) -> Vec<&str> {
@@ -70,5 +79,17 @@ mod tests {
         ] {
             assert_eq!(absolute(path, "/b/here"), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn a_file_s_path_in_the_build_is_relative_or_whole_and_leads_nowhere() {
+        let of = |path| path_in_build(path, "/b/here");
+        assert_eq!(of("log/a.txt"), "log/a.txt");
+        assert_eq!(of("./log//a.txt"), "log/a.txt");
+        assert_eq!(of("/b/here/log/a.txt"), "log/a.txt");
+        assert_eq!(of("../other/a.txt"), "b/other/a.txt");
+        assert_eq!(of("log/../../../../a"), "a");
+        assert_eq!(of("/tmp/a"), "tmp/a");
+        assert_eq!(of("/b/hereafter/a"), "b/hereafter/a", "not below a directory of a longer name");
     }
 }

@@ -330,6 +330,27 @@ fn runs_match(pattern: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
+/// What makes a pattern of a path. A path without any of them is looked at by itself: nothing around it is.
+const WILD: [char; 5] = ['*', '?', '[', '{', '\\'];
+
+/// Whether a path is a pattern, and not one file.
+#[must_use]
+pub fn is_pattern(path: &str) -> bool {
+    path.contains(WILD)
+}
+
+/// The folder below which everything lies that a pattern can mean.
+#[must_use]
+pub fn folder_of(pattern: &str) -> &str {
+    let plain = pattern.find(WILD).unwrap_or(pattern.len());
+    let plain = pattern.get(..plain).unwrap_or_default();
+    match plain.rfind('/') {
+        Some(0) => "/",
+        Some(end) => plain.get(..end).unwrap_or_default(),
+        None => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -444,6 +465,14 @@ mod tests {
             }
             let escaped: String = path.chars().flat_map(|c| ['\\', c]).collect();
             prop_assert!(Glob::parse(&escaped).unwrap().matches(&path));
+        }
+    }
+
+    #[test]
+    fn only_the_folder_before_the_first_wildcard_is_looked_through() {
+        let pairs = [("log/*.txt", "log"), ("**/*.go", ""), ("/tmp/x/**", "/tmp/x"), ("/a*", "/"), ("a/b/c", "a/b")];
+        for (pattern, folder) in pairs {
+            assert_eq!(folder_of(pattern), folder, "{pattern}");
         }
     }
 }

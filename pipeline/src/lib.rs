@@ -11,7 +11,8 @@
 //!
 //! [`condition`] reads and evaluates the expressions of `if`, [`glob`] matches paths and branches. `schema` gives the
 //! language to editors. [`destination`] says where downloads go, [`plugin`] where a job's plugins are found and what their
-//! hooks see. [`file`] names the files that a text is looked for in. [`cache_key`] and [`caches`] say what caches are kept by.
+//! hooks see. [`file`] names the files that a text is looked for in. [`cache_key`] and [`caches`] say what caches are kept by, and
+//! [`content_type`] what a file holds.
 //!
 //! All stops report [`Diagnostic`]s and go on, so that one run tells everything that is wrong.
 
@@ -20,6 +21,7 @@ pub mod caches;
 mod check;
 mod compile;
 pub mod condition;
+pub mod content_type;
 mod decide;
 pub mod destination;
 pub mod diagnostic;

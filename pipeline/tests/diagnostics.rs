@@ -177,9 +177,10 @@ steps:
     pipeline.yml:4:18: warning: `artifact_paths` is not served yet: ignored [not-served]
      4 |   - {command: x, artifact_paths: 'a/*', cache: node_modules, cancel_on_build_failing: true, reuse: true}
        |                  ^^^^^^^^^^^^^^
-    pipeline.yml:4:41: warning: `cache` is not served yet: ignored [not-served]
+    pipeline.yml:4:41: warning: a `cache` without `key` is not served: ignored [not-served]
      4 |   - {command: x, artifact_paths: 'a/*', cache: node_modules, cancel_on_build_failing: true, reuse: true}
        |                                         ^^^^^
+      hint: it is a volume of Buildkite's hosted agents; with a `key` it is kept for every agent
     pipeline.yml:4:62: warning: `cancel_on_build_failing` is not served yet: ignored [not-served]
      4 |   - {command: x, artifact_paths: 'a/*', cache: node_modules, cancel_on_build_failing: true, reuse: true}
        |                                                              ^^^^^^^^^^^^^^^^^^^^^^^
@@ -187,6 +188,22 @@ steps:
      4 |   - {command: x, artifact_paths: 'a/*', cache: node_modules, cancel_on_build_failing: true, reuse: true}
        |                                                                                             ^^^^^
     ");
+}
+
+#[test]
+fn a_cache_s_key_is_a_template_that_a_job_can_fill_in() {
+    let told = |cache: &str| said(&format!("steps: [{{command: x, cache: {{paths: p, {cache}}}}}]\n"));
+    let good = r#"key: 'a-{{ checksum "lock" }}-{{agent.os}}', restore_keys: ['a-']"#;
+    assert!(!told(good).contains("cache-key"), "{}", told(good));
+    for (cache, why) in [
+        (r#"key: '{{ checksum lock }}'"#, "not in quotes"),
+        (r#"key: '{{ .Branch }}'"#, "`.Branch` is unknown"),
+        (r#"key: a, restore_keys: ['{{']"#, "`{{` has no `}}`"),
+        ("key: a, restore_keys: [a, b, c, d, e, f, g, h, i, j, k]", "more than 10 `restore_keys`"),
+    ] {
+        let told = told(cache);
+        assert!(told.contains("[cache-key]") && told.contains(why), "{told}");
+    }
 }
 
 #[test]

@@ -94,7 +94,7 @@ impl Job {
             Act::Hook { name, scope, path } => self.hook(name, *scope, path),
             Act::Checkout => checkout::check_out(self),
             Act::Command => self.command(),
-            Act::Restore => self.cache("restore", "~~~ Restoring cache\n"),
+            Act::Restore => self.restore(),
             Act::Save => self.cache("save", "~~~ Saving cache\n"),
             Act::Upload => self.upload(),
         };
@@ -251,6 +251,18 @@ impl Job {
             command.arg(std::ffi::OsStr::from_bytes(destination));
         }
         run(self.around(&mut command)).unwrap_or_else(|error| child::not_started(&program, &error))
+    }
+
+    /// Has the step's cache restored; the next phases know its key.
+    fn restore(&mut self) -> Ended {
+        let ended = self.cache("restore", "~~~ Restoring cache\n");
+        match self.carry(hook::Changes::default()) {
+            Ok(()) => ended,
+            Err(error) => {
+                comment(&format!("The next phases do not have what the cache changed: {error}"));
+                Ended::with(1)
+            }
+        }
     }
 
     /// Has the step's cache restored or saved, whose paths and files are those of the checkout.

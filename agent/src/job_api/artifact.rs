@@ -3,15 +3,13 @@
 use std::collections::BTreeSet;
 
 use windlass_hands::wire::Kind;
-use windlass_pipeline::glob::Glob;
+use windlass_pipeline::destination::path_in_build;
+use windlass_pipeline::glob::{Glob, folder_of, is_pattern};
 use windlass_protocol::limits::{
     ARTIFACT_NOTES_MAX, ARTIFACT_WALK_MAX, ARTIFACTS_PER_JOB_MAX, HANDS_PATH_MAX_BYTES, TREE_DEPTH_MAX,
 };
 
 use super::hands::{Hands, HandsError};
-
-/// What makes a pattern of a path. A path without any of them is looked at by itself: nothing around it is.
-const WILD: [char; 5] = ['*', '?', '[', '{', '\\'];
 
 /// How patterns are read.
 #[derive(Debug, Clone, Copy, Default)]
@@ -67,7 +65,7 @@ pub(super) async fn find(
     let split: Vec<&str> = if delimiter.is_empty() { vec![patterns] } else { patterns.split(delimiter).collect() };
     for pattern in split.into_iter().map(str::trim).filter(|pattern| !pattern.is_empty()) {
         let pattern = at_home(hands, pattern);
-        if options.literal || !pattern.contains(WILD) {
+        if options.literal || !is_pattern(&pattern) {
             // `./a` and `a` are the same to a person.
             search.consider(hands, pattern.strip_prefix("./").unwrap_or(&pattern), true).await?;
         } else {
@@ -85,17 +83,6 @@ fn at_home(hands: &Hands, pattern: &str) -> String {
     match (pattern.strip_prefix('~'), hands.environment.get("HOME")) {
         (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => format!("{home}{rest}"),
         _ => pattern.to_owned(),
-    }
-}
-
-/// The folder below which everything lies that a pattern can mean.
-fn folder_of(pattern: &str) -> &str {
-    let plain = pattern.find(WILD).unwrap_or(pattern.len());
-    let plain = pattern.get(..plain).unwrap_or_default();
-    match plain.rfind('/') {
-        Some(0) => "/",
-        Some(end) => plain.get(..end).unwrap_or_default(),
-        None => "",
     }
 }
 
@@ -197,48 +184,4 @@ fn path_of(folder: &str, name: Vec<u8>) -> Option<String> {
         folder => format!("{folder}/{name}"),
     };
     (path.len() <= HANDS_PATH_MAX_BYTES).then_some(path)
-}
-
-/// A file's path in the build: relative to the working directory, or where it lies outside, whole without the first `/`.
-/// No `.` and no `..` remain.
-fn path_in_build(path: &str, directory: &str) -> String {
-    let whole = if path.starts_with('/') { path.to_owned() } else { format!("{directory}/{path}") };
-    let parts = |text: &str| {
-        let mut parts: Vec<String> = Vec::new();
-        for part in text.split('/') {
-            match part {
-                "" | "." => {}
-                ".." => drop(parts.pop()),
-                part => parts.push(part.to_owned()),
-            }
-        }
-        parts
-    };
-    let (whole, directory) = (parts(&whole), parts(directory));
-    whole.strip_prefix(directory.as_slice()).unwrap_or(&whole).join("/")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_s_path_in_the_build_is_relative_or_whole_and_leads_nowhere() {
-        let of = |path| path_in_build(path, "/b/here");
-        assert_eq!(of("log/a.txt"), "log/a.txt");
-        assert_eq!(of("./log//a.txt"), "log/a.txt");
-        assert_eq!(of("/b/here/log/a.txt"), "log/a.txt");
-        assert_eq!(of("../other/a.txt"), "b/other/a.txt");
-        assert_eq!(of("log/../../../../a"), "a");
-        assert_eq!(of("/tmp/a"), "tmp/a");
-        assert_eq!(of("/b/hereafter/a"), "b/hereafter/a", "not below a directory of a longer name");
-    }
-
-    #[test]
-    fn only_the_folder_before_the_first_wildcard_is_looked_through() {
-        let pairs = [("log/*.txt", "log"), ("**/*.go", ""), ("/tmp/x/**", "/tmp/x"), ("/a*", "/"), ("a/b/c", "a/b")];
-        for (pattern, folder) in pairs {
-            assert_eq!(folder_of(pattern), folder, "{pattern}");
-        }
-    }
 }

@@ -1,5 +1,7 @@
 //! `windlass artifact`: the files that jobs of a build left, for people. Jobs have the same commands by their own program.
 
+mod upload;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -33,6 +35,8 @@ pub(crate) enum ArtifactCommand {
     Download(DownloadArguments),
     /// Print the digest of one artifact.
     Shasum(ShasumArguments),
+    /// Add files to what a job of a build left.
+    Upload(upload::UploadArguments),
 }
 
 /// Which artifacts.
@@ -106,6 +110,7 @@ pub(crate) async fn run(command: ArtifactCommand, ui: &Ui) -> Result<Code, Failu
         ArtifactCommand::Ls(arguments) => ls(&arguments, ui).await,
         ArtifactCommand::Download(arguments) => download(&arguments, ui).await,
         ArtifactCommand::Shasum(arguments) => shasum(&arguments, ui).await,
+        ArtifactCommand::Upload(arguments) => upload::upload(&arguments, ui).await,
     }
 }
 

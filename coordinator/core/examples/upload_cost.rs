@@ -124,6 +124,7 @@ impl World {
             rebuilt_from: None,
             triggered_from: None,
             confined: None,
+            untrusted: None,
             idempotency: None,
         };
         self.request(Request::Submit(Box::new(submit)))

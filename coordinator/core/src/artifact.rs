@@ -1,10 +1,11 @@
-//! What jobs upload: rows that are noted by whoever holds the right to the attempt, once, within limits (I3, I9).
+//! What jobs and people upload: rows that are noted once, within limits (I3, I9); of a job by whoever holds the right to the
+//! attempt, and of a person by whoever may write builds.
 
 use windlass_protocol::message::NewArtifact;
-use windlass_protocol::{AttemptId, BuildId, hex, limits};
+use windlass_protocol::{AttemptId, BuildId, JobId, Namespace, hex, limits};
 
 use crate::error::Rejected;
-use crate::row::ArtifactRow;
+use crate::row::{Actor, ArtifactRow, ArtifactTally, AttemptRow, PutArtifact};
 use crate::state::Core;
 
 impl Core {
@@ -12,51 +13,108 @@ impl Core {
     pub(crate) fn add_artifacts(&mut self, attempt: AttemptId, artifacts: Vec<NewArtifact>) -> Result<(), Rejected> {
         let (job, build) = (self.attempts[&attempt].job, self.attempts[&attempt].build);
         let bytes = artifacts.iter().fold(0_u64, |sum, artifact| sum.saturating_add(artifact.bytes));
-        self.check_artifacts(build, attempt, artifacts.len(), bytes)?;
-        let (created_at, namespace) = (self.now.wall, self.builds[&build].row.namespace.clone());
-        let expires_at = created_at.plus_ms(self.policy.artifact_retention_ms);
+        check_artifacts(&self.attempts[&attempt], self.attempts_of(build), artifacts.len(), bytes)?;
         let tally = &mut self.edit_attempt(attempt).artifacts;
-        tally.count = tally.count.saturating_add(u32::try_from(artifacts.len()).unwrap_or(u32::MAX));
-        tally.bytes = tally.bytes.saturating_add(bytes);
-        for artifact in artifacts {
-            let id = self.ids.artifact(created_at);
-            self.book.artifacts.push(ArtifactRow {
-                id,
-                build,
-                job,
-                attempt,
-                path: artifact.path,
-                bytes: artifact.bytes,
-                digest: artifact.digest,
-                sha1: hex::to(&artifact.sha1),
-                sha256: hex::to(&artifact.sha256),
-                content_type: artifact.content_type,
-                namespace: namespace.clone(),
-                created_at,
-                expires_at,
-            });
-        }
+        count(tally, artifacts.len(), bytes);
+        let namespace = self.builds[&build].row.namespace.clone();
+        let place = Place { build, job, attempt, namespace, by: None };
+        artifacts.into_iter().for_each(|artifact| self.note_artifact(&place, artifact));
         Ok(())
     }
 
-    fn check_artifacts(&self, build: BuildId, attempt: AttemptId, count: usize, bytes: u64) -> Result<(), Rejected> {
-        let own = &self.attempts[&attempt].artifacts;
-        let jobs = self.builds[&build].jobs.iter();
-        let attempts = jobs.flat_map(|job| &self.jobs[job].row.attempts).filter_map(|id| self.attempts.get(id));
-        let (all, all_bytes) = attempts.fold((0_u64, 0_u64), |(count, bytes), row| {
-            (count + u64::from(row.artifacts.count), bytes.saturating_add(row.artifacts.bytes))
-        });
-        let count = count as u64;
-        for (what, value, limit) in [
-            ("artifacts of one job", u64::from(own.count) + count, limits::ARTIFACTS_PER_JOB_MAX as u64),
-            ("bytes of one job's artifacts", own.bytes.saturating_add(bytes), limits::ARTIFACTS_PER_JOB_MAX_BYTES),
-            ("artifacts of one build", all + count, limits::ARTIFACTS_PER_BUILD_MAX as u64),
-            ("bytes of one build's artifacts", all_bytes.saturating_add(bytes), limits::ARTIFACTS_PER_BUILD_MAX_BYTES),
-        ] {
-            if value > limit {
-                return Err(Rejected::Limit { what, limit });
+    /// Notes what a person has uploaded for a job, whose build may be over.
+    pub(crate) fn put_artifact(&mut self, actor: &Actor, put: PutArtifact) -> Result<(), Rejected> {
+        let PutArtifact { build, attempt, artifact, rows } = put;
+        let why = || "no attempt of the build's jobs".to_owned();
+        let unknown = || Rejected::Answer { field: "job".to_owned(), why: why() };
+        let (job, namespace) = match (self.builds.get(&build), rows) {
+            (Some(known), _) => {
+                let row = self.attempts.get(&attempt).filter(|row| row.build == build).ok_or_else(unknown)?;
+                check_artifacts(row, self.attempts_of(build), 1, artifact.bytes)?;
+                let (job, namespace) = (row.job, known.row.namespace.clone());
+                count(&mut self.edit_attempt(attempt).artifacts, 1, artifact.bytes);
+                (job, namespace)
             }
-        }
+            (None, None) => return Err(Rejected::NotInMemory(build)),
+            (None, Some(rows)) => {
+                let known = rows.attempts.iter().find(|row| row.id == attempt).ok_or_else(unknown)?;
+                check_artifacts(known, rows.attempts.iter(), 1, artifact.bytes)?;
+                let mut row = known.clone();
+                count(&mut row.artifacts, 1, artifact.bytes);
+                let job = row.job;
+                self.book.old_attempts.push(row);
+                (job, rows.build.namespace)
+            }
+        };
+        self.audit(actor, "artifact.upload", &build.to_string(), &format!("{} {}", artifact.path, artifact.digest));
+        let place = Place { build, job, attempt, namespace, by: Some(actor.clone()) };
+        self.note_artifact(&place, artifact);
         Ok(())
     }
+
+    fn note_artifact(&mut self, place: &Place, artifact: NewArtifact) {
+        let created_at = self.now.wall;
+        let id = self.ids.artifact(created_at);
+        self.book.artifacts.push(ArtifactRow {
+            id,
+            build: place.build,
+            job: place.job,
+            attempt: place.attempt,
+            path: artifact.path,
+            bytes: artifact.bytes,
+            digest: artifact.digest,
+            sha1: hex::to(&artifact.sha1),
+            sha256: hex::to(&artifact.sha256),
+            content_type: artifact.content_type,
+            namespace: place.namespace.clone(),
+            created_at,
+            expires_at: created_at.plus_ms(self.policy.artifact_retention_ms),
+            by: place.by.clone(),
+        });
+    }
+
+    /// The attempts of all jobs of a build in memory.
+    fn attempts_of(&self, build: BuildId) -> impl Iterator<Item = &AttemptRow> {
+        let jobs = self.builds.get(&build).into_iter().flat_map(|build| &build.jobs);
+        jobs.flat_map(|job| &self.jobs[job].row.attempts).filter_map(|id| self.attempts.get(id))
+    }
+}
+
+/// Whose an artifact is.
+struct Place {
+    build: BuildId,
+    job: JobId,
+    attempt: AttemptId,
+    namespace: Namespace,
+    by: Option<Actor>,
+}
+
+fn count(tally: &mut ArtifactTally, more: usize, bytes: u64) {
+    tally.count = tally.count.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
+    tally.bytes = tally.bytes.saturating_add(bytes);
+}
+
+/// Whether there may be so many more, of an attempt and of all of its build.
+fn check_artifacts<'a>(
+    own: &AttemptRow,
+    all: impl Iterator<Item = &'a AttemptRow>,
+    count: usize,
+    bytes: u64,
+) -> Result<(), Rejected> {
+    let own = &own.artifacts;
+    let (all, all_bytes) = all.fold((0_u64, 0_u64), |(count, bytes), row| {
+        (count + u64::from(row.artifacts.count), bytes.saturating_add(row.artifacts.bytes))
+    });
+    let count = count as u64;
+    for (what, value, limit) in [
+        ("artifacts of one job", u64::from(own.count) + count, limits::ARTIFACTS_PER_JOB_MAX as u64),
+        ("bytes of one job's artifacts", own.bytes.saturating_add(bytes), limits::ARTIFACTS_PER_JOB_MAX_BYTES),
+        ("artifacts of one build", all + count, limits::ARTIFACTS_PER_BUILD_MAX as u64),
+        ("bytes of one build's artifacts", all_bytes.saturating_add(bytes), limits::ARTIFACTS_PER_BUILD_MAX_BYTES),
+    ] {
+        if value > limit {
+            return Err(Rejected::Limit { what, limit });
+        }
+    }
+    Ok(())
 }

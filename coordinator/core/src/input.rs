@@ -8,8 +8,8 @@ use windlass_protocol::{
 
 use crate::order::Obtained;
 use crate::row::{
-    Actor, BuildRows, CacheRequest, Delivery, Joining, NewSchedule, NewToken, PipelineChange, SecretRequest, Speech,
-    Submit, Upload,
+    Actor, BuildRows, CacheRequest, Delivery, Joining, NewSchedule, NewToken, PipelineChange, PutArtifact,
+    SecretRequest, Speech, Submit, Upload,
 };
 
 /// Whom to answer: the shell's own number for a waiting request.
@@ -199,6 +199,8 @@ pub enum Request {
         /// Which.
         schedule: ScheduleId,
     },
+    /// Note what a person has uploaded for a job.
+    PutArtifact(Box<PutArtifact>),
     /// Make a token.
     CreateToken(Box<NewToken>),
     /// Take a token back; its agents stay unless `and_agents` (F5).

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, ScheduleId, TokenId};
 
 use crate::effect::Effect;
-use crate::row::{ArtifactRow, AuditRow, CacheName, Change, EventRow, IdempotencyRow, NotificationRow, SecretName};
+use crate::row::{
+    ArtifactRow, AttemptRow, AuditRow, CacheName, Change, EventRow, IdempotencyRow, NotificationRow, SecretName,
+};
 use crate::state::Core;
 use crate::subject::{Subject, Sum};
 
@@ -37,6 +39,8 @@ pub(crate) struct Logbook {
     pub(crate) notifications: Vec<NotificationRow>,
     /// Steps and groups that somebody hears of, with what the sum of their jobs was before.
     pub(crate) subjects: BTreeMap<(BuildId, Subject), Sum>,
+    /// Rows of attempts whose builds have left memory.
+    pub(crate) old_attempts: Vec<AttemptRow>,
     /// Builds that may have changed state.
     pub(crate) touched: BTreeSet<BuildId>,
     /// Builds that have ended and leave memory.
@@ -73,6 +77,7 @@ impl Core {
         changes.extend(jobs.map(|job| Change::Job(Box::new(job.row.clone()))));
         let attempts = book.attempts.iter().filter_map(|id| self.attempts.get(id));
         changes.extend(attempts.map(|row| Change::Attempt(Box::new(row.clone()))));
+        changes.extend(book.old_attempts.into_iter().map(|row| Change::Attempt(Box::new(row))));
         changes.extend(book.holds.iter().map(|id| match self.holds.get(id) {
             Some(row) => Change::Hold(row.clone()),
             None => Change::HoldOver(*id),

@@ -57,6 +57,7 @@ impl Core {
             Request::UpdatePipeline { name, change } => self.update_pipeline(actor, &name, *change)?,
             Request::AddSchedule(new) => self.add_schedule(actor, *new)?,
             Request::RemoveSchedule { schedule } => self.remove_schedule(actor, schedule)?,
+            Request::PutArtifact(put) => self.put_artifact(actor, *put)?,
             Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
             Request::DrainAgents { agents, deadline_ms } => self.drain_agents(actor, &agents, deadline_ms)?,
             Request::ResumeAgent { agent } => {

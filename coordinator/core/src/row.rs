@@ -3,6 +3,7 @@
 //! A row is plain data in the words of the interface. Loading the rows gives the same core again (I11); whatever is
 //! not in a row is volatile by design: connections, beats, and progress that agents tell anew after a restart.
 
+mod artifact;
 mod cache;
 mod notification;
 mod pipeline;
@@ -26,6 +27,7 @@ use windlass_protocol::{
     TokenId, Trust, WallMs,
 };
 
+pub use self::artifact::PutArtifact;
 pub use self::cache::{CacheName, CacheRequest, CacheRow};
 pub use self::notification::{
     BuildFacts, BuildNews, CommitState, Delivery, Message, NotificationRow, NotificationState, origin_of,
@@ -522,6 +524,9 @@ pub struct ArtifactRow {
     pub created_at: WallMs,
     /// When it goes.
     pub expires_at: WallMs,
+    /// The person who added it; `None`: the job itself.
+    #[serde(default)]
+    pub by: Option<Actor>,
 }
 
 /// A slot of a concurrency group that outlives its job: what ran of it may still run (I3).

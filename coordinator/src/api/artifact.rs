@@ -79,12 +79,14 @@ pub(crate) struct Artifact {
     attempt: u32,
     created_at: String,
     expires_at: String,
+    /// The person who uploaded it; null where the job did.
+    uploaded_by: Option<String>,
     /// Where its bytes are.
     url: String,
 }
 
 impl Artifact {
-    fn of(row: ArtifactRow, rows: &BuildRows, url: &str) -> Self {
+    pub(super) fn of(row: ArtifactRow, rows: &BuildRows, url: &str) -> Self {
         let attempt = rows.attempts.iter().find(|attempt| attempt.id == row.attempt);
         Self {
             id: row.id,
@@ -96,6 +98,7 @@ impl Artifact {
             created_at: time(row.created_at),
             expires_at: time(row.expires_at),
             url: format!("{url}/api/v1/artifacts/{}", row.id),
+            uploaded_by: row.by.map(|actor| actor.name),
             path: row.path,
             sha256: row.sha256,
             sha1: row.sha1,

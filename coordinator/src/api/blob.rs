@@ -157,7 +157,7 @@ pub(super) async fn next_piece(mut reader: BlobReader) -> std::io::Result<Option
 }
 
 /// What a body is poured into, on a blocking thread.
-trait Sink: Send + 'static {
+pub(super) trait Sink: Send + 'static {
     fn take(&mut self, bytes: &[u8]) -> Result<(), windlass_cache::Error>;
 }
 
@@ -173,7 +173,7 @@ impl Sink for Unpack {
     }
 }
 
-async fn pour<S: Sink>(body: Body, mut sink: S) -> Result<S, Problem> {
+pub(super) async fn pour<S: Sink>(body: Body, mut sink: S) -> Result<S, Problem> {
     let mut pieces = body.into_data_stream();
     loop {
         let (gathered, bytes, more) = gather(&mut pieces).await?;
@@ -208,7 +208,7 @@ async fn gather(pieces: &mut BodyDataStream) -> Result<(Vec<Bytes>, usize, bool)
     Ok((gathered, bytes, true))
 }
 
-fn room(ground: &Ground) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
+pub(super) fn room(ground: &Ground) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
     let busy = |_| Problem::new(Kind::Unavailable, "as many uploads as may be are under way; try again");
     ground.uploads.clone().try_acquire_owned().map_err(busy)
 }

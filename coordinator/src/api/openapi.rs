@@ -26,6 +26,7 @@ use super::problem;
         super::artifact::list,
         super::artifact::show,
         super::artifact::read,
+        super::upload_artifact::put,
         super::meta_data::list,
         super::meta_data::show,
         super::meta_data::set,

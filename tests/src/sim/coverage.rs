@@ -66,6 +66,7 @@ names! {
         core::Input::Request { request: Request::Upload(_), .. } => "input.upload",
         core::Input::Request { request: Request::Speak(_), .. } => "input.speak",
         core::Input::Request { request: Request::SetMetaData { .. }, .. } => "input.set_meta_data",
+        core::Input::Request { request: Request::PutArtifact(_), .. } => "input.put_artifact",
         core::Input::Request { request: Request::Unblock { .. }, .. } => "input.unblock",
         core::Input::Request { request: Request::CreatePipeline { .. }, .. } => "input.create_pipeline",
         core::Input::Request { request: Request::UpdatePipeline { .. }, .. } => "input.update_pipeline",

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
     Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, CacheRequest, JobRow, JobState, Joining, NewSchedule,
-    NewToken, PipelineChange, PoolRow, Said, Sealed, SecretName, SecretRequest, Speech, StepChange, Submit, TagPolicy,
-    TokenGrant, Upload,
+    NewToken, PipelineChange, PoolRow, PutArtifact, Said, Sealed, SecretName, SecretRequest, Speech, StepChange,
+    Submit, TagPolicy, TokenGrant, Upload,
 };
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
 use windlass_pipeline::graph::NodeKind;
@@ -401,8 +401,10 @@ impl World {
             (13 | 14, ..) => self.open_gates(false),
             (15..=17, ..) => self.upload_something(),
             (18, ..) => self.say_something(),
-            (22, ..) => self.keep_secrets(),
-            (23, ..) => self.use_caches(),
+            (22 | 23, ..) => {
+                self.keep_secrets();
+                self.use_caches();
+            }
             (19, Some(build), _) => {
                 let value = if self.random.thousandth(300) { " " } else { "v" };
                 let values = [("key".to_owned(), value.to_owned())].into();
@@ -426,7 +428,15 @@ impl World {
         }
         let number = self.random.below(1 << 40);
         let what = match self.random.below(20) {
-            0..=4 => Said::AddArtifacts(vec![self.an_artifact()]),
+            0..=4 => {
+                let artifact = self.an_artifact();
+                if self.random.thousandth(300) {
+                    // A person adds the same file, if the build is still in memory.
+                    let put = PutArtifact { build, attempt, artifact: artifact.clone(), rows: None };
+                    self.ask(Request::PutArtifact(Box::new(put)), Asked::Once(None));
+                }
+                Said::AddArtifacts(vec![artifact])
+            }
             5..=9 => Said::SetMetaData([("said".to_owned(), number.to_string())].into()),
             10 if self.random.thousandth(300) => Said::CancelBuild,
             10 | 11 => {
@@ -512,21 +522,25 @@ impl World {
         self.ask(Request::Secret(Box::new(request)), Asked::Once(None));
     }
 
-    /// A job looks for a cache, or saves one; its right may have ended. Now and then what is there goes.
+    /// A job saves a cache, and looks for one; its right may have ended. Now and then all that is there goes.
     fn use_caches(&mut self) {
-        let attempts: Vec<_> = self.store.rows.attempts.values().map(|row| (row.id, row.epoch)).collect();
+        let live = self.store.rows.attempts.values().filter(|row| !row.state.is_final() || row.number > 1);
+        let attempts: Vec<_> = live.map(|row| (row.id, row.epoch)).collect();
         let (scope, key) = (Digest::of(b"paths"), format!("k{}", self.random.below(3)));
-        let request = match (self.random.below(6), self.random.pick(&attempts)) {
-            (0, _) | (_, None) => CacheRequest::Forget { unused_since: WallMs(u64::MAX) },
-            (1 | 2, Some((attempt, epoch))) => {
-                CacheRequest::Find { attempt, epoch, scope, key, restore_keys: vec!["k".to_owned()] }
-            }
-            (_, Some((attempt, epoch))) => {
-                let manifest = Digest::of(key.as_bytes());
-                CacheRequest::Save { attempt, epoch, scope, key, manifest, manifest_bytes: 1, files: 1, bytes: 1 }
-            }
-        };
-        self.ask(Request::Cache(Box::new(request)), Asked::Once(None));
+        if let Some((attempt, epoch)) = self.random.pick(&attempts) {
+            let manifest = Digest::of(key.as_bytes());
+            let found = (key.clone(), vec!["k".to_owned()]);
+            let save =
+                CacheRequest::Save { attempt, epoch, scope, key, manifest, manifest_bytes: 1, files: 1, bytes: 1 };
+            self.ask(Request::Cache(Box::new(save)), Asked::Once(None));
+            let (key, restore_keys) = found;
+            let find = CacheRequest::Find { attempt, epoch, scope, key, restore_keys };
+            self.ask(Request::Cache(Box::new(find)), Asked::Once(None));
+        }
+        if self.random.thousandth(400) {
+            let forget = CacheRequest::Forget { unused_since: WallMs(u64::MAX) };
+            self.ask(Request::Cache(Box::new(forget)), Asked::Once(None));
+        }
     }
 
     /// Somebody registers a pipeline, or changes one.

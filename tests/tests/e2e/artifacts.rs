@@ -51,6 +51,17 @@ fn what_one_step_uploads_the_next_one_downloads_on_another_agent() -> Result<()>
         let listed = run(&["artifact", "ls", "out/*"]).await?.code(0)?;
         ensure!(listed.stdout.lines().count() == 3, "{}", listed.stdout);
         run(&["artifact", "download", "nothing", &there]).await?.code(1)?;
+        // The build is over; people still add to it.
+        let file = got.join("by-hand.txt");
+        fs::write(&file, "by hand\n")?;
+        let (file, job) = (file.to_string_lossy().into_owned(), build.job("make")?.0["id"].clone());
+        let job = job.as_str().unwrap_or_default();
+        run(&["artifact", "upload", &file, "--build", build.id(), "--job", job]).await?.code(0)?;
+        run(&["artifact", "upload", &file, "--build", build.id(), "--job", job]).await?.code(0)?;
+        let shasum = run(&["artifact", "shasum", "*by-hand.txt", "--sha256", "--build", build.id()]).await?.code(0)?;
+        ensure!(shasum.stdout.len() == 65, "{}", shasum.stdout);
+        run(&["artifact", "upload", "no-such-file/*", "--build", build.id()]).await?.code(1)?;
+        run(&["artifact", "upload", &file]).await?.code(2)?;
         Ok(())
     })
 }

@@ -2,6 +2,7 @@
 //! is trusted; and what a death in the middle leaves.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -24,7 +25,6 @@ fn cached(key: &str, lock: &str, script: &str) -> Value {
 
 /// An agent whose hook runs `LOCK` before a step's cache comes.
 fn agent<'a>(world: &'a World, name: &str, fleet: &Fleet<'_>, token: &str) -> Result<Agent<'a>> {
-    use std::os::unix::fs::PermissionsExt as _;
     let hooks = world.path("hooks");
     fs::create_dir_all(&hooks)?;
     let hook = hooks.join("post-checkout");
@@ -161,7 +161,11 @@ fn an_agent_that_dies_while_it_restores_leaves_the_job_what_it_had() -> Result<(
         let save = "mkdir out; for i in $(seq 1500); do echo $i > out/$i; done; \
                     buildkite-agent cache save --cache-config-file c.yml";
         fleet.run_to("passed", pipeline([step("save", &format!("{file}{save}"))])).await?;
-        let (begun, told) = (world.path("begun"), world.path("told"));
+        let signals = world.path("signals");
+        fs::create_dir(&signals)?;
+        // The job's user writes there.
+        fs::set_permissions(&signals, fs::Permissions::from_mode(0o777))?;
+        let (begun, told) = (signals.join("begun"), signals.join("told"));
         let restore = format!(
             "mkdir out; echo mine > out/mine; buildkite-agent cache restore --cache-config-file c.yml & restore=$!; \
              for i in $(seq 5000); do [ \"$(ls -d .windlass-*/1 out/1 2>/dev/null)\" ] && break; sleep 0.01; done; \

@@ -1,16 +1,15 @@
 //! `artifact upload|search|download|shasum` (reference 19.1, 20).
 
-mod content_type;
 mod download;
 mod query;
 
 use ring::digest;
+use windlass_pipeline::content_type::content_type;
 use windlass_protocol::call::part;
 use windlass_protocol::limits::{ARTIFACT_MAX_BYTES, ARTIFACTS_PER_ASK_MAX};
 use windlass_protocol::message::{AskRefused, Asked, NewArtifact, Told};
 use windlass_protocol::{Digest, Shelf};
 
-use self::content_type::content_type;
 pub(super) use self::download::download;
 pub(super) use self::query::{search, shasum};
 use super::outgoing::{FileError, Files, Outgoing};

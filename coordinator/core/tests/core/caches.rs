@@ -115,6 +115,8 @@ fn what_is_untrusted_reads_what_is_trusted_and_writes_beside_it() {
     assert_eq!(seen(&mut shell, ours), Some(Digest::of(b"good")));
     assert_eq!(seen(&mut shell, other), Some(Digest::of(b"good")));
     assert_eq!(find(&mut shell, ours, "none", &["k-"]), None);
+    let newest = find_in(&mut shell, ours, "paths", "none", &["k"]).map(|row| row.manifest);
+    assert_eq!(newest, Some(Digest::of(b"good")), "whatever was saved since beside it");
 }
 
 #[test]
@@ -122,7 +124,7 @@ fn who_saves_too_much_loses_what_was_used_longest_ago_and_nothing_trusted_for_wh
     let mut shell = Shell::new();
     let (agent, untrusted) = agents(&mut shell);
     let (ours, pull) = (job(&mut shell, agent, &trusted()), job(&mut shell, untrusted, &overlay("1")));
-    save(&mut shell, ours, "trusted", "t", limits::CACHES_TRUSTED_MAX_BYTES / 2).unwrap();
+    save(&mut shell, ours, "trusted", "t", limits::CACHES_TRUSTED_MAX_BYTES).unwrap();
     let third = limits::CACHES_OVERLAY_MAX_BYTES / 3;
     for key in ["a", "b", "c"] {
         save(&mut shell, pull, key, key, third).unwrap();

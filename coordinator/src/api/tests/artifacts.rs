@@ -226,3 +226,53 @@ async fn an_artifact_whose_time_is_over_goes_and_then_its_bytes_unless_another_n
     assert!(!has(b"named"));
     assert_eq!(store.stats().blobs, 0);
 }
+
+#[tokio::test]
+async fn a_person_adds_a_file_to_a_job_once_with_its_digest_and_by_name() {
+    let mut bench = Bench::new().await;
+    let build = bench.build().await;
+    let base = format!("/api/v1/builds/{}/artifacts", text(&build["id"]));
+    let place = |path: &str, bytes: &[u8], more: &str| {
+        format!("{base}?path={path}&digest={}&bytes={}{more}", Digest::of(bytes), bytes.len())
+    };
+    let put = async |bench: &Bench, token: &str, place: &str, body: &[u8]| {
+        bench.call(token, "PUT", place, body.to_vec()).await
+    };
+    let admin = bench.admin.clone();
+    put(&bench, &admin, &place("a", b"hello\n", ""), b"hello\n").await.is(409);
+    bench.agent().await;
+    let right = bench.start().await;
+    let reader = bench.token(&[Scope::BuildsRead], None, None).await;
+    put(&bench, &reader, &place("a", b"hello\n", ""), b"hello\n").await.is(403);
+    let stranger = bench.token(&[Scope::BuildsWrite], None, None).await;
+    put(&bench, &stranger, &place("a", b"hello\n", ""), b"hello\n").await.is(403);
+    let added =
+        put(&bench, &admin, &place("log/a", b"hello\n", "&content_type=text/plain"), b"hello\n").await.is(201).json();
+    assert_eq!(added["sha1"], json!("f572d396fae9206628714fb2ce00f72e94f2258f"));
+    assert_eq!((&added["path"], &added["attempt"]), (&json!("log/a"), &json!(1)));
+    assert!(added["uploaded_by"].is_string(), "{added}");
+    let again = put(&bench, &admin, &place("log/a", b"hello\n", ""), b"").await.is(200).json();
+    assert_eq!(again["id"], added["id"], "once");
+    assert_eq!(&bench.get(&format!("/api/v1/artifacts/{}", text(&added["id"]))).await.is(200).body[..], b"hello\n");
+    for (wrong, body) in [
+        (place("b", b"other", ""), &b"hello"[..]),
+        (place("b", b"hello", ""), b"hell"),
+        (place("../b", b"hello", ""), b"hello"),
+        (place("b", b"hello", "&nonsense=1"), b"hello"),
+    ] {
+        put(&bench, &admin, &wrong, body).await.is(422);
+    }
+    put(&bench, &admin, &place("b", b"hello", ""), b"hello world").await.is(413);
+    put(&bench, &admin, &place("b", b"hello", "&job=0190c1f0-7a3b-7c1d-8e2f-0123456789ab"), b"hello").await.is(404);
+    bench.finish(right, 0, b"").await;
+    bench.ended(text(&build["id"])).await;
+    let job = format!("&job={}", text(&build["jobs"][0]["id"]));
+    put(&bench, &admin, &place("late", b"late", &job), b"late").await.is(201);
+    let list = bench.get(&base).await.is(200).json();
+    assert_eq!(paths(&list), ["late", "log/a"], "after its end too");
+    let shown = bench.get(&format!("/api/v1/builds/{}", text(&build["id"]))).await.is(200).json();
+    assert_eq!(shown["jobs"][0]["artifacts_count"], json!(2));
+    let audit = bench.get("/api/v1/audit").await.is(200).json();
+    let lines = audit["items"].as_array().unwrap().iter().filter(|line| line["action"] == json!("artifact.upload"));
+    assert_eq!(lines.count(), 2, "{audit}");
+}

@@ -230,6 +230,7 @@ pub(crate) fn artifact(n: u64, build: u64) -> ArtifactRow {
         content_type: "text/plain".to_owned(),
         namespace: Namespace::overlay("web", &format!("build-{build}")),
         created_at: WallMs(n),
+        by: None,
         expires_at: WallMs(100 + n),
     }
 }

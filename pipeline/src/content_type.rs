@@ -45,7 +45,7 @@ const KNOWN: &[(&str, &str)] = &[
 ];
 
 /// What a file of this path holds.
-pub(super) fn content_type(path: &str) -> &'static str {
+pub fn content_type(path: &str) -> &'static str {
     let name = path.rsplit('/').next().unwrap_or_default();
     let Some((_, end)) = name.rsplit_once('.') else { return UNKNOWN };
     let end = end.to_ascii_lowercase();
