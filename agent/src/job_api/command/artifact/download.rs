@@ -15,6 +15,7 @@ use super::super::{Call, Fail, fatal};
 use super::query::{find, latest};
 use crate::bulk::{NotStored, Taking};
 use crate::job_api::Shared;
+use crate::job_api::account::Account;
 use crate::job_api::door::Party;
 use crate::job_api::hands::{Hands, HandsError};
 
@@ -158,7 +159,7 @@ async fn write_all(
     for (found, blob) in group {
         let path = target(destination, &found.artifact.path);
         let written = match blob {
-            Some(blob) => write(call.hands, blob, &path).await,
+            Some(blob) => write(call.hands, &call.party.account, blob, &path).await,
             None => Err(FileError::Gone("the agent's cache has no room for it".to_owned())),
         };
         failed += said(call, &found, written).await?;
@@ -244,13 +245,20 @@ impl<'a> Fresh<'a> {
     }
 }
 
-/// Writes a blob of the agent's cache.
-async fn write(hands: &mut Hands, blob: Blob, path: &str) -> Result<(), FileError> {
+/// Writes a blob of the agent's cache, a piece at a time, from the job's account.
+async fn write(hands: &mut Hands, account: &Account, blob: Blob, path: &str) -> Result<(), FileError> {
+    hands.share.grow(HANDS_CHUNK_BYTES).await?;
+    let written = write_pieces(hands, account, blob, path).await;
+    hands.share.shrink(HANDS_CHUNK_BYTES);
+    written
+}
+
+async fn write_pieces(hands: &mut Hands, account: &Account, blob: Blob, path: &str) -> Result<(), FileError> {
     let mut fresh = Fresh::new(hands, path);
     fresh.begin().await?;
     let mut reader = blob.reader();
     loop {
-        let (piece, back) = match next_piece(reader).await {
+        let (piece, back) = match next_piece(account, reader).await {
             Ok(next) => next,
             Err(error) => {
                 fresh.give_up().await?;
@@ -268,8 +276,8 @@ async fn write(hands: &mut Hands, blob: Blob, path: &str) -> Result<(), FileErro
     }
 }
 
-async fn next_piece(mut reader: BlobReader) -> std::io::Result<(Vec<u8>, BlobReader)> {
-    let read = tokio::task::spawn_blocking(move || {
+async fn next_piece(account: &Account, mut reader: BlobReader) -> std::io::Result<(Vec<u8>, BlobReader)> {
+    let read = account.work(move || {
         let mut piece = vec![0; HANDS_CHUNK_BYTES];
         let read = reader.read(&mut piece)?;
         piece.truncate(read);
