@@ -642,6 +642,9 @@ pub const LAST_USE_EVERY_MS: u64 = 300_000;
 /// How often a submit is compiled again because another build got its number first; each time, one other went through.
 pub const NUMBER_TRIES_MAX: u32 = 32;
 
+/// How often a submit is decided again because its pipeline was registered otherwise meanwhile: people change it, and seldom.
+pub const REGISTRATION_TRIES_MAX: u32 = 4;
+
 /// Queues that metrics name, those that wait longest first; the rest is one series. Names come from pipelines, so that a
 /// client could make as many as it has jobs.
 pub const METRIC_QUEUES_MAX: usize = 500;
@@ -837,6 +840,18 @@ pub const CHECKOUT_TRIES_MAX: u32 = 6;
 
 /// How long a job waits for a mirror or a plugin that another one fetches (the reference's `git-mirrors-lock-timeout`).
 pub const GIT_LOCK_MS: u64 = 300_000;
+
+/// All plugins that an agent keeps, unless its operator says otherwise: each is a few files, and a fleet uses some dozens.
+pub const AGENT_PLUGINS_MAX_BYTES: u64 = 2 << 30;
+
+/// The same, by number.
+pub const AGENT_PLUGINS_MAX: usize = 1_000;
+
+/// All mirrors that an agent keeps, unless its operator says otherwise: some large repositories, or many ordinary ones.
+pub const AGENT_MIRRORS_MAX_BYTES: u64 = 50 << 30;
+
+/// The same, by number.
+pub const AGENT_MIRRORS_MAX: usize = 1_000;
 
 /// Before a checkout's second try; doubled before each further one.
 pub const CHECKOUT_WAIT_MS: u64 = 1_000;

@@ -180,6 +180,7 @@ impl Core {
             id: firing.build,
             number: obtained.number,
             pipeline: row.pipeline.clone(),
+            registration: Some(obtained.registration),
             definition: obtained.definition,
             graph: obtained.graph,
             branch: obtained.branch,

@@ -198,6 +198,7 @@ impl World {
             id: BuildId::from_bytes(self.sixteen()),
             number: None,
             pipeline: pipeline.to_owned(),
+            registration: None,
             definition: format!("steps: {index}"),
             graph: graphs::graph(&mut self.random, trusted, hopeless),
             branch: if self.random.thousandth(700) { "main".to_owned() } else { String::new() },
