@@ -122,9 +122,7 @@ impl DirCache {
                 Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
-            // Who removed the entry removed its lock too, and the next one has another.
-            let (ours, there) = (file.metadata()?, fs::metadata(&path));
-            if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+            if is_at(&file, &path)? {
                 return Ok(Some(Held { name: name.to_owned(), file }));
             }
         }
@@ -225,6 +223,12 @@ impl DirCache {
     fn aside(&self, kind: &str, name: &str) -> PathBuf {
         self.path.join(format!("{kind}{name}~{}", next_number()))
     }
+}
+
+/// Whether a file is still what its path names. Who removed an entry removed its lock too, and the next one has another.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let (ours, there) = (file.metadata()?, fs::metadata(path));
+    Ok(there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())))
 }
 
 /// A number that nothing else of this process has, nor of another.
@@ -343,7 +347,12 @@ mod tests {
         tokio::pin!(waiting);
         let soon = tokio::time::timeout(Duration::from_secs(1), &mut waiting).await;
         assert!(soon.is_err(), "somebody has it");
-        fs::remove_file(dir.path().join(".lock-e-a")).unwrap();
+        let path = dir.path().join(".lock-e-a");
+        assert!(is_at(&first.file, &path).unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(!is_at(&first.file, &path).unwrap());
+        let other = File::create(&path).unwrap();
+        assert!(!is_at(&first.file, &path).unwrap() && is_at(&other, &path).unwrap());
         drop(first);
         let second = waiting.await.unwrap();
         assert!(cache.try_lock("e-a", Mode::Exclusive).unwrap().is_none(), "there is one lock and it is held");

@@ -72,7 +72,7 @@ impl Agent {
 
 /// A git that says by its first call that the job is to end, and would take a minute for its next.
 const HALTING_GIT: &str = "#!/bin/sh\necho \"$*\" >>calls\ncase \"$*\" in\n*checkout*) trap '' TERM; kill -TERM $PPID;;\n\
-                           *clean*) exec sleep 60;;\nesac\n";
+                           *clean*) sleep 60; exit 1;;\nesac\n";
 
 #[test]
 fn a_signal_between_two_children_of_a_phase_ends_the_next_one_at_once() {
