@@ -23,7 +23,8 @@ const SOURCES: [&str; 10] = [
     "src/wire.rs",
 ];
 /// Its bounds, which are the protocol's.
-const LIMITS: [&str; 2] = ["../../protocol/src/limits.rs", "../../protocol/src/limits/ask.rs"];
+const LIMITS: [&str; 3] =
+    ["../../protocol/src/limits.rs", "../../protocol/src/limits/ask.rs", "../../protocol/src/limits/git.rs"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for source in SOURCES.into_iter().chain(LIMITS) {

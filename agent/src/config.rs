@@ -4,7 +4,13 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 use windlass_git::Protocols;
+use windlass_git::dir_cache::Limits;
 use windlass_protocol::Secret;
+use windlass_protocol::limits::{
+    AGENT_MIRRORS_MAX, AGENT_MIRRORS_MAX_BYTES, AGENT_PLUGINS_MAX, AGENT_PLUGINS_MAX_BYTES,
+};
+
+use crate::plugins::PluginCredentials;
 
 /// The agent's TOML file. Every key is optional; unknown ones are errors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -49,6 +55,17 @@ pub struct ConfigFile {
     pub plugins_path: Option<PathBuf>,
     /// Where a mirror of each repository is kept; without it none is.
     pub git_mirrors_path: Option<PathBuf>,
+    /// Bytes of all plugins that are kept, such as `2GiB`; those that were not used for longest go first.
+    pub plugins_max: Option<String>,
+    /// Plugins that are kept.
+    pub plugins_max_count: Option<usize>,
+    /// Bytes of all mirrors.
+    pub git_mirrors_max: Option<String>,
+    /// Mirrors that are kept.
+    pub git_mirrors_max_count: Option<usize>,
+    /// Whose plugins the agent's credentials are for, whoever's step names them: `HOST/OWNER`. Without it they are for
+    /// whatever the steps of trusted builds name; an empty list is for none.
+    pub plugin_credentials: Option<Vec<String>>,
     /// Whether repositories may bring hooks, and steps plugins; true by default.
     pub local_hooks_enabled: Option<bool>,
     /// Whether steps may have plugins; true by default.
@@ -104,8 +121,14 @@ pub struct Phases {
     pub hooks_paths: Vec<PathBuf>,
     /// Where plugins are kept; `None` is a directory of the agent's own.
     pub plugins_path: Option<PathBuf>,
+    /// How much is kept of them.
+    pub plugins_limits: Limits,
+    /// Whose plugins the agent's credentials are for.
+    pub plugin_credentials: PluginCredentials,
     /// Where a mirror of each repository is kept.
     pub git_mirrors_path: Option<PathBuf>,
+    /// How much is kept of them.
+    pub git_mirrors_limits: Limits,
     /// Whether repositories may bring hooks, and steps plugins.
     pub local_hooks_enabled: bool,
     /// Whether steps may have plugins.
@@ -117,7 +140,10 @@ impl Default for Phases {
         Self {
             hooks_paths: Vec::new(),
             plugins_path: None,
+            plugins_limits: Limits { bytes: AGENT_PLUGINS_MAX_BYTES, count: AGENT_PLUGINS_MAX },
+            plugin_credentials: PluginCredentials::default(),
             git_mirrors_path: None,
+            git_mirrors_limits: Limits { bytes: AGENT_MIRRORS_MAX_BYTES, count: AGENT_MIRRORS_MAX },
             local_hooks_enabled: true,
             plugins_enabled: true,
         }

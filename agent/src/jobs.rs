@@ -47,8 +47,8 @@ use crate::logs::{self, Sending};
 use crate::phases::{Course, Rules};
 use crate::preparing::{Busy, Preparing, Wish};
 use crate::right::Right;
-use crate::secrets::Secrets;
-use crate::workspace::{Sources, Spares, Workspace, io_cause, start_failed, wipe};
+use crate::secrets::{self, Secrets};
+use crate::workspace::{Filled, Sources, Spares, Workspace, io_cause, start_failed, wipe};
 
 /// How long the commands of a job wait for its secrets after a restart of its agent; they wait for their agent a minute.
 const SECRETS_AGAIN: Duration = Duration::from_secs(20);
@@ -79,8 +79,8 @@ pub(crate) struct Ground {
 #[derive(Debug, Default)]
 struct Prepared {
     course: Course,
-    /// What its bootstrap is to check out.
-    target: Option<String>,
+    /// What its bootstrap is to check out, and what its log is to begin with.
+    filled: Filled,
 }
 
 /// An attempt that the agent has.
@@ -581,15 +581,16 @@ async fn ready(
     if let Some(image) = &spec.image {
         ground.engine.ensure_image(image).await.map_err(|error| error.cause())?;
     }
-    let plugins = ground.rules.plugins.lay(spec).await?;
+    let key = secrets::checkout_key(&ground.api, spec, right).await?;
+    let plugins = ground.rules.plugins.lay(spec, workspace, busy).await?;
     let course = if !Course::needs_disk(&ground.rules, &plugins) {
         Course::of(&ground.rules, spec, plugins)?
     } else {
         let (ground, spec) = (Arc::clone(ground), Arc::clone(spec));
         busy.blocking(move || Course::of(&ground.rules, &spec, plugins)).await?
     };
-    let target = ground.sources.fill(spec, right, workspace, slot.user, busy, &course).await?;
-    Ok(Prepared { course, target })
+    let filled = ground.sources.fill((spec, right), (workspace, slot.user), busy, &course, key).await?;
+    Ok(Prepared { course, filled })
 }
 
 /// The whole environment of a job, the way to its agent included.
@@ -650,7 +651,8 @@ async fn start(
 ) -> Result<RunningJob, Cause> {
     let dir = ground.home.jobs().join(spec.attempt.to_string());
     let Place { epoch, slot, workspace, start_before } = *place;
-    let plan = prepared.course.plan(spec, workspace, prepared.target.as_deref());
+    let Filled { target, warning } = &prepared.filled;
+    let plan = prepared.course.plan(spec, workspace, target.as_deref(), ground.sources.git.protocols());
     let plan = plan.map_err(|error| io_cause(&error, &workspace.checkout))?;
     let (mut shown, mut program) = (ground.api.shown(spec.attempt), None);
     if let Some(plan) = plan {
@@ -667,7 +669,7 @@ async fn start(
         shown,
         program,
         secrets,
-        preamble: String::new(),
+        preamble: warning.as_ref().map(|warning| format!("warning: {warning}\n")).unwrap_or_default(),
         lease_deadline_boot_ms: start_before.0,
     };
     if spec.image.is_some() {

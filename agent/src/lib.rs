@@ -10,6 +10,7 @@
 //! | [`run`] | the loop around the core |
 //! | `session` | one connection: control stream, and who writes to it |
 //! | `logs` | sending spools |
+//! | `bounded` | what is kept between jobs, and goes when it is too much |
 //! | `bulk` | fetching blobs |
 //! | `workspace` | a job's files, and its wiping |
 //! | `phases` | which jobs run in phases, and their plans |
@@ -25,6 +26,7 @@
 //! | `jobs` | attempts between core and runners |
 //! | `host` | how the machine does |
 
+mod bounded;
 mod bulk;
 pub mod config;
 mod engine;
@@ -53,4 +55,5 @@ mod workspace;
 
 pub use config::Config;
 pub use error::Fault;
+pub use plugins::PluginCredentials;
 pub use run::{Ended, run};

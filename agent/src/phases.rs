@@ -6,8 +6,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use windlass_git::{Protocols, settings};
 use windlass_hands::phases::REPOSITORY_HOOKS;
-use windlass_hands::plan::{Files, Plan};
+use windlass_hands::plan::{self, Files, Plan};
 use windlass_protocol::Cause;
 use windlass_protocol::job::{JobSpec, Source};
 
@@ -29,7 +30,7 @@ const CHECKOUT: [&str; 8] = [
 ];
 
 /// What an operator says about the phases of jobs.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Rules {
     pub(crate) hooks: Hooks,
     pub(crate) plugins: Plugins,
@@ -119,7 +120,13 @@ impl Course {
     }
 
     /// The plan of its bootstrap, where it has one. `target` is what was fetched and is to be checked out. Looks at the disk.
-    pub(crate) fn plan(&self, spec: &JobSpec, workspace: &Workspace, target: Option<&str>) -> io::Result<Option<Plan>> {
+    pub(crate) fn plan(
+        &self,
+        spec: &JobSpec,
+        workspace: &Workspace,
+        target: Option<&str>,
+        protocols: &Protocols,
+    ) -> io::Result<Option<Plan>> {
         let repository_hooks = self.repository_hooks && self.may_have_hooks(&workspace.checkout)?;
         if !self.has_phases() && !repository_hooks {
             return Ok(None);
@@ -139,6 +146,7 @@ impl Course {
             checkout: bytes(&workspace.checkout),
             files,
             command: spec.command.clone().into_bytes(),
+            git: git(protocols),
         }))
     }
 
@@ -153,6 +161,17 @@ impl Course {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// What every git of a bootstrap's checkout is set to.
+fn git(protocols: &Protocols) -> plan::Git {
+    let ssh = [(settings::SSH_COMMAND, settings::SSH)];
+    let defaults = settings::ALWAYS.into_iter().chain(ssh).map(|(name, value)| format!("{name}={value}").into_bytes());
+    plan::Git {
+        defaults: defaults.collect(),
+        protocols: protocols.variable().into_bytes(),
+        tree_protocols: protocols.elsewhere().variable().into_bytes(),
     }
 }
 

@@ -1,46 +1,57 @@
-//! The plugins of jobs: cloned once into the agent's folder, and there for all jobs to read and none to change (reference
-//! 12.1).
+//! The plugins of jobs: cloned once into the agent's folder, and each job sees what it names, and nothing else (reference
+//! 12.1, docs/design/027).
 //!
-//! `<plugins>/<id>-<digest>` is a plugin at a version; the digest is its source's, for ids of different sources may be the
-//! same. An operator may put a plugin there as `<id>`. It is cloned as the agent, with the agent's credentials, beside its
-//! place and renamed into it: nobody ever sees half of one. What a repository could have run by a checkout (hooks, filters)
-//! is off.
+//! `<plugins>/<id>.<digest>` is a plugin at a version, the agent's alone; the digest is its source's and its class's, for ids of
+//! different sources may be the same. Whoever names one gets it linked into a place of his own. An operator may put a plugin
+//! there as `<id>`, which is used as it is, by all. One is cloned as nobody; where a server gives it to nobody, and the
+//! operator's credentials are for it, it is cloned with those, and is of another class, which only jobs see that might
+//! have it cloned so. What a repository could have run by a checkout (hooks, filters) is off.
 
-use std::fs::{self, File, OpenOptions};
+mod policy;
+
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use windlass_git::dir_cache::{Held, Limits, Mode};
 use windlass_hands::plan;
 use windlass_pipeline::plugin::{Place, Plugin};
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::JobSpec;
-use windlass_protocol::limits::{GIT_LOCK_MS, PLUGINS_MAX};
+use windlass_protocol::limits::PLUGINS_MAX;
 use windlass_protocol::{Cause, Digest};
 
-use crate::bulk::blocking;
-use crate::git::Git;
+pub use self::policy::PluginCredentials;
+use crate::bounded::Bounded;
+use crate::git::{Git, Who};
 use crate::hooks;
 use crate::phases::variable;
-use crate::workspace::{io_cause, wipe_now};
+use crate::preparing::Busy;
+use crate::workspace::{Workspace, io_cause};
 
 /// Hex digits of a source's digest in its directory's name.
 const DIGEST_DIGITS: usize = 12;
 /// Characters of an id in a directory's name: file systems take 255 bytes.
-const ID_MAX_CHARS: usize = 200;
-/// Between two looks at a lock that somebody has.
-const LOCK_PAUSE: Duration = Duration::from_millis(100);
+const ID_MAX_CHARS: usize = 160;
 
 /// The plugins of an agent.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Plugins {
-    path: PathBuf,
+    kept: Bounded,
     refused: Option<&'static str>,
+    credentials: PluginCredentials,
     git: Git,
+}
+
+/// As whom a plugin was cloned, and so who may have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// A server gives it to everybody.
+    Open,
+    /// It gives it to the operator.
+    Private,
 }
 
 /// A plugin that is there.
@@ -72,27 +83,19 @@ impl Laid {
 }
 
 impl Plugins {
-    /// In this directory, which is made if it is not there. `refused` says why there are to be none.
-    pub(crate) fn new(path: PathBuf, refused: Option<&'static str>, git: Git) -> io::Result<Self> {
+    /// In this directory, which is made if it is not there, within these bounds. `refused` says why there are to be none.
+    pub(crate) fn new(
+        path: PathBuf,
+        limits: Limits,
+        refused: Option<&'static str>,
+        credentials: PluginCredentials,
+        git: Git,
+    ) -> io::Result<Self> {
         fs::create_dir_all(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
         hooks::check_alone(&path).map_err(io::Error::other)?;
-        let plugins = Self { path, refused, git };
-        plugins.tidy()?;
-        Ok(plugins)
-    }
-
-    /// Removes what an agent's death left half done. Whoever is at work there holds a lock.
-    fn tidy(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.path)? {
-            let path = entry?.path();
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let Some((of, _)) = name.strip_prefix(".new-").and_then(|name| name.rsplit_once('~')) else { continue };
-            if let Some(_lock) = try_lock(&self.lock_of(of))? {
-                wipe_now(&path);
-            }
-        }
-        Ok(())
+        let kept = Bounded::open(path, limits, "plugin", is_cloned)?;
+        Ok(Self { kept, refused, credentials, git })
     }
 
     /// Whether no step may have any.
@@ -102,11 +105,11 @@ impl Plugins {
 
     /// Where plugins are.
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.kept.path()
     }
 
     /// The plugins of a job, in its order, each there.
-    pub(crate) async fn lay(&self, spec: &JobSpec) -> Result<Vec<Laid>, Cause> {
+    pub(crate) async fn lay(&self, spec: &JobSpec, workspace: &Workspace, busy: &Busy) -> Result<Vec<Laid>, Cause> {
         let json = variable(spec, "BUILDKITE_PLUGINS");
         if json.trim().is_empty() {
             return Ok(Vec::new());
@@ -118,6 +121,7 @@ impl Plugins {
         if let (Some(why), Some(_)) = (self.refused, plugins.first()) {
             return Err(Cause::new(CauseKind::RefusedByPolicy, format!("this agent runs no plugins: {why}")));
         }
+        let own = workspace.plugins();
         let fresh = matches!(variable(spec, "BUILDKITE_PLUGINS_ALWAYS_CLONE_FRESH"), "true" | "1");
         let mut laid: Vec<Laid> = Vec::new();
         for (at, plugin) in plugins.iter().enumerate() {
@@ -132,7 +136,15 @@ impl Plugins {
                 (_, Some(earlier)) => (earlier.directory.clone(), earlier.vendored),
                 (Place::Vendored(directory), None) => (PathBuf::from(directory), true),
                 (Place::Repository { url, directory }, None) => {
-                    let whole = self.cloned(plugin, &url, fresh).await?;
+                    let there = if fresh { None } else { self.operators(plugin)? };
+                    let whole = match there {
+                        Some(there) => there,
+                        None => {
+                            let (there, held) = self.cloned(plugin, &url, (fresh, spec)).await?;
+                            let name: String = plugin.name().chars().take(ID_MAX_CHARS).collect();
+                            link(busy, there, own.join(format!("{at}-{name}")), held).await?
+                        }
+                    };
                     (below(whole, &directory, plugin)?, false)
                 }
             };
@@ -141,78 +153,166 @@ impl Plugins {
         Ok(laid)
     }
 
-    /// A repository's files at a version: as an operator put them there, as they were cloned once, or cloned now.
-    async fn cloned(&self, plugin: &Plugin, url: &str, fresh: bool) -> Result<PathBuf, Cause> {
-        let source = plugin.source();
-        let id: String = plugin.id().chars().take(ID_MAX_CHARS).collect();
-        let digest: String = Digest::of(source.as_bytes()).to_string().chars().rev().take(DIGEST_DIGITS).collect();
-        let name = format!("{id}-{digest}");
-        let place = self.path.join(&name);
+    /// A plugin that an operator put in place.
+    fn operators(&self, plugin: &Plugin) -> Result<Option<PathBuf>, Cause> {
+        let place = self.kept.place(&id_of(plugin));
+        let there = is_there(&place).map_err(|error| io_cause(&error, &place))?;
+        Ok(there.then_some(place))
+    }
+
+    /// A repository's files at a version, as they were cloned once, or cloned now; they stay as long as they are held.
+    async fn cloned(
+        &self,
+        plugin: &Plugin,
+        url: &str,
+        (fresh, spec): (bool, &JobSpec),
+    ) -> Result<(PathBuf, Held), Cause> {
+        let with_credentials = self.credentials.are_for(url, spec.namespace.trust());
+        let classes = if with_credentials { &[Class::Open, Class::Private][..] } else { &[Class::Open] };
         if !fresh {
-            for there in [self.path.join(&id), place.clone()] {
-                if is_there(&there).map_err(|error| io_cause(&error, &there))? {
-                    return Ok(there);
+            for class in classes {
+                if let Some(found) = self.found(&name_of(plugin, *class)).await? {
+                    return Ok(found);
                 }
             }
         }
-        let _lock = lock(self.lock_of(&name)).await.map_err(|error| io_cause(&error, &place))?;
-        let there = is_there(&place).map_err(|error| io_cause(&error, &place))?;
-        if there && !fresh {
-            return Ok(place);
-        }
-        let new = Unfinished(self.path.join(format!(".new-{name}~{}", next_number())));
-        let made = self.clone(&new.0, url, plugin.version.as_deref()).await;
-        let target =
-            made.map_err(|cause| Cause::new(kind_of(&cause), format!("the plugin {source}: {}", cause.detail)))?;
-        // A directory that jobs use is never changed: another commit of the same version is another directory.
-        let place = if fresh { self.path.join(format!("{name}-{target}")) } else { place };
-        blocking(move || {
-            if fs::symlink_metadata(&place).is_ok() {
-                return Ok(place);
+        let _tidied = Tidied(&self.kept);
+        let mut last = None;
+        for class in classes {
+            match self.clone(plugin, url, *class, fresh).await {
+                Ok(made) => return Ok(made),
+                // A full disk, or what may not be fetched at all, is no question of who asks.
+                Err(cause) if cause.kind != CauseKind::CheckoutFailed => return Err(named(plugin, &cause)),
+                Err(cause) => last = Some(cause),
             }
-            fs::rename(&new.0, &place).map_err(|error| io_cause(&error, &place))?;
-            Ok(place)
-        })
-        .await
+        }
+        let mut cause = last.unwrap_or_else(|| failed("it was not cloned"));
+        if !with_credentials {
+            cause.detail.push_str("; the agent's credentials are not for it in this build (--plugin-credentials)");
+        }
+        Err(named(plugin, &cause))
     }
 
-    /// Clones into a new directory, for all to read; the commit.
-    async fn clone(&self, new: &Path, url: &str, version: Option<&str>) -> Result<String, Cause> {
-        let dir = new.to_owned();
-        blocking(move || fs::create_dir(&dir).map_err(|error| io_cause(&error, &dir))).await?;
-        let commit = self.git.clone_for_all(new, url, version).await?;
-        let dir = new.to_owned();
-        blocking(move || open_to_all(&dir).map_err(|error| io_cause(&error, &dir))).await?;
-        Ok(commit)
+    /// An entry that is there, which is held by whoever reads it.
+    async fn found(&self, name: &str) -> Result<Option<(PathBuf, Held)>, Cause> {
+        let place = self.kept.place(name);
+        if !is_there(&place).map_err(|error| io_cause(&error, &place))? {
+            return Ok(None);
+        }
+        let held = self.kept.lock(name, Mode::Shared).await.map_err(|error| io_cause(&error, &place))?;
+        // It may have been removed for room meanwhile.
+        let there = is_there(&place).map_err(|error| io_cause(&error, &place))?;
+        Ok(there.then_some((place, held)))
     }
 
-    fn lock_of(&self, name: &str) -> PathBuf {
-        self.path.join(format!(".lock-{name}"))
+    async fn clone(&self, plugin: &Plugin, url: &str, class: Class, fresh: bool) -> Result<(PathBuf, Held), Cause> {
+        let name = name_of(plugin, class);
+        let unusable = |error: &io::Error| io_cause(error, &self.kept.place(&name));
+        let held = self.kept.lock(&name, Mode::Exclusive).await.map_err(|error| unusable(&error))?;
+        let place = self.kept.place(&name);
+        if !fresh && is_there(&place).map_err(|error| unusable(&error))? {
+            return Ok((place, held));
+        }
+        let new = self.kept.begin(&held).map_err(|error| unusable(&error))?;
+        let who = if class == Class::Private { Who::Agent } else { Who::Nobody };
+        let commit = self.git.clone_for_all(&new, url, plugin.version.as_deref(), who).await?;
+        let dir = new.clone();
+        let opened = tokio::task::spawn_blocking(move || open_below(&dir)).await.map_err(io::Error::other).flatten();
+        opened.map_err(|error| unusable(&error))?;
+        if !fresh {
+            self.kept.put(&held, &new).map_err(|error| unusable(&error))?;
+            return Ok((place, held));
+        }
+        // What jobs may use is never changed: another commit of the same version is another entry.
+        let name = format!("{name}.{commit}");
+        let held = self.kept.lock(&name, Mode::Exclusive).await.map_err(|error| unusable(&error))?;
+        let place = self.kept.place(&name);
+        if !is_there(&place).map_err(|error| unusable(&error))? {
+            self.kept.put(&held, &new).map_err(|error| unusable(&error))?;
+        }
+        Ok((place, held))
     }
 }
 
-/// A clone that is not renamed into its place yet, and goes where it never will be.
-struct Unfinished(PathBuf);
+/// After a clone, or what was to be one: what is too much goes, and what a clone left that was given up.
+struct Tidied<'a>(&'a Bounded);
 
-impl Drop for Unfinished {
+impl Drop for Tidied<'_> {
     fn drop(&mut self) {
-        let path = std::mem::take(&mut self.0);
-        // What is renamed is not there any more. Nobody waits for this; what it cannot do the next start does.
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || wipe_now(&path))),
-            Err(_) => wipe_now(&path),
+        self.0.trim();
+    }
+}
+
+/// Whether a name is one of what was cloned here: `<id>.<digest>`, and `.<commit>` after it where it was cloned anew. No id
+/// has a dot.
+fn is_cloned(name: &str) -> bool {
+    let digest = name.split('.').nth(1).unwrap_or_default();
+    digest.len() == DIGEST_DIGITS && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn id_of(plugin: &Plugin) -> String {
+    plugin.id().chars().take(ID_MAX_CHARS).collect()
+}
+
+fn name_of(plugin: &Plugin, class: Class) -> String {
+    let class = match class {
+        Class::Open => "open",
+        Class::Private => "private",
+    };
+    let digest = Digest::of(format!("{class}\0{}", plugin.source()).as_bytes()).to_hex();
+    let digest: String = digest.chars().take(DIGEST_DIGITS).collect();
+    format!("{}.{digest}", id_of(plugin))
+}
+
+/// Links a clone into a place of the job's own, which ends with the job's workspace.
+async fn link(busy: &Busy, from: PathBuf, to: PathBuf, held: Held) -> Result<PathBuf, Cause> {
+    busy.blocking(move || {
+        let linked = || {
+            to.parent().map_or(Ok(()), readable)?;
+            link_tree(&from, &to)
+        };
+        let linked = linked();
+        drop(held);
+        linked.map_err(|error| io_cause(&error, &to)).map(|()| to)
+    })
+    .await
+}
+
+/// A new directory that everybody may read who may come to it.
+fn readable(dir: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o755).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    // Whatever the umask.
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))
+}
+
+/// The same files in new directories: what is removed in one place stays in the other. Copies, where the file system links none.
+fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
+    readable(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, from, to) = (entry.file_type()?, entry.path(), to.join(entry.file_name()));
+        if kind.is_dir() {
+            link_tree(&from, &to)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&from)?, &to)?;
+        } else if fs::hard_link(&from, &to).is_err() {
+            // Another file system, or too many links; what is wrong with the disk the copy tells.
+            fs::copy(&from, &to)?;
         }
     }
-}
-
-/// A number that no other clone of this process has.
-fn next_number() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed) + (u64::from(std::process::id()) << 32)
+    Ok(())
 }
 
 fn failed(what: &str) -> Cause {
     Cause::new(CauseKind::PluginFailed, what)
+}
+
+/// What is wrong with a plugin.
+fn named(plugin: &Plugin, cause: &Cause) -> Cause {
+    Cause::new(kind_of(cause), format!("the plugin {}: {}", plugin.source(), cause.detail))
 }
 
 /// A plugin that cannot be fetched is a plugin's failure; a full disk is one's own.
@@ -239,14 +339,15 @@ fn is_there(place: &Path) -> io::Result<bool> {
     }
 }
 
-/// Lets everybody read, and nobody but the owner write, whatever the umask.
-fn open_to_all(dir: &Path) -> io::Result<()> {
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+/// Lets everybody read what is below, and nobody but the owner write, whatever the umask. The directory itself stays its
+/// owner's: who may come here gets links.
+fn open_below(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            open_to_all(&entry.path())?;
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o755))?;
+            open_below(&entry.path())?;
         } else if kind.is_file() {
             let runs = entry.metadata()?.permissions().mode() & 0o100 != 0;
             fs::set_permissions(entry.path(), fs::Permissions::from_mode(if runs { 0o755 } else { 0o644 }))?;
@@ -255,28 +356,5 @@ fn open_to_all(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for a lock between this agent's jobs and other agents with the same folder.
-pub(crate) async fn lock(path: PathBuf) -> io::Result<File> {
-    let give_up_at = tokio::time::Instant::now() + Duration::from_millis(GIT_LOCK_MS);
-    loop {
-        if let Some(lock) = try_lock(&path)? {
-            return Ok(lock);
-        }
-        if tokio::time::Instant::now() >= give_up_at {
-            let what = format!("somebody has held {} for {} s", path.display(), GIT_LOCK_MS / 1_000);
-            return Err(io::Error::new(io::ErrorKind::TimedOut, what));
-        }
-        tokio::time::sleep(LOCK_PAUSE).await;
-    }
-}
-
-fn try_lock(path: &Path) -> io::Result<Option<File>> {
-    let mut options = OpenOptions::new();
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.write(true).create(true).truncate(false).open(path)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -58,7 +58,7 @@ pub async fn run(config: Config, mut signals: mpsc::Receiver<Signal>) -> Result<
     let spawner = Spawner::start(&config.spawner.0, &arguments)
         .map_err(|source| Fault::System { doing: "the spawner cannot be started", source })?;
     let home = if config.ephemeral_identity { Home::open_anywhere(&config.data)? } else { Home::open(&config.data)? };
-    let mirrors = config.phases.git_mirrors_path.clone();
+    let mirrors = config.phases.git_mirrors_path.clone().map(|path| (path, config.phases.git_mirrors_limits));
     let git = Git::new(config.git_credentials.clone(), config.git_protocols.clone(), mirrors)?;
     let endpoint = bind_client().map_err(|source| Fault::System { doing: "no UDP socket can be had", source })?;
     let machine = machine_id();
@@ -455,7 +455,8 @@ fn rules(config: &Config, home: &Home, git: &Git) -> Result<Rules, Fault> {
     };
     let path = phases.plugins_path.clone().unwrap_or_else(|| home.work().join(".plugins"));
     let failed = |source| Fault::File { doing: "plugins cannot be kept in", path: path.clone(), source };
-    let plugins = Plugins::new(path.clone(), refused, git.clone()).map_err(failed)?;
+    let (limits, credentials) = (phases.plugins_limits, phases.plugin_credentials.clone());
+    let plugins = Plugins::new(path.clone(), limits, refused, credentials, git.clone()).map_err(failed)?;
     let hooks = Hooks::new(phases.hooks_paths.clone());
     if let Err(error) = hooks.list() {
         // Each job ends with it, until somebody has mended it.

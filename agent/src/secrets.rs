@@ -7,17 +7,23 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Deserialize;
+use windlass_git::SshKey;
+use windlass_git::repository::is_ssh;
 use windlass_protocol::cause::CauseKind;
-use windlass_protocol::job::JobSpec;
+use windlass_protocol::job::{JobSpec, Source};
 use windlass_protocol::limits::{SECRETS_PER_ASK_MAX, SECRETS_PER_JOB_MAX};
 use windlass_protocol::message::{AskRefused, Asked, Told};
 use windlass_protocol::{Cause, Secret};
 
 use crate::job_api::JobApi;
+use crate::phases::variable;
 use crate::right::Right;
 
 /// Which secrets a job declares (reference 17.3).
 const CONFIG: &str = "BUILDKITE_SECRETS_CONFIG";
+
+/// The secret that is the key of a step's checkout (reference 11.7, docs/design/027).
+const CHECKOUT_KEY: &str = "WINDLASS_CHECKOUT_SSH_SECRET";
 
 /// One of them.
 #[derive(Debug, Deserialize)]
@@ -81,25 +87,48 @@ impl Secrets {
         let mut variables = Vec::with_capacity(declared.len());
         for some in declared.chunks(SECRETS_PER_ASK_MAX) {
             let keys: Vec<_> = some.iter().map(|one| one.key.clone()).collect();
-            let values = match api.ask_for(job.attempt, right, Asked::GetSecrets { keys }).await {
-                Told::Secrets(values) if values.len() == some.len() => values,
-                Told::Refused { code, detail } => return Err(refused(code, detail)),
-                Told::Secrets(_)
-                | Told::Done
-                | Told::Value(_)
-                | Told::Keys(_)
-                | Told::Text(_)
-                | Told::Artifacts(_)
-                | Told::Cache(_) => {
-                    return Err(Cause::new(CauseKind::Internal, "the coordinator answered something else"));
-                }
-            };
+            let values = ask(api, job, right, keys).await?;
             let names = some.iter().map(|one| one.environment_variable.clone());
-            variables.extend(names.zip(values.into_iter().map(Secret::from)));
+            variables.extend(names.zip(values));
         }
         self.held().variables = variables;
         Ok(())
     }
+}
+
+/// Asks for some secrets by their names.
+async fn ask(api: &JobApi, job: &JobSpec, right: &Right, keys: Vec<String>) -> Result<Vec<Secret<String>>, Cause> {
+    let count = keys.len();
+    match api.ask_for(job.attempt, right, Asked::GetSecrets { keys }).await {
+        Told::Secrets(values) if values.len() == count => Ok(values.into_iter().map(Secret::from).collect()),
+        Told::Refused { code, detail } => Err(refused(code, detail)),
+        Told::Secrets(_)
+        | Told::Done
+        | Told::Value(_)
+        | Told::Keys(_)
+        | Told::Text(_)
+        | Told::Artifacts(_)
+        | Told::Cache(_) => Err(Cause::new(CauseKind::Internal, "the coordinator answered something else")),
+    }
+}
+
+/// The key with which a job's repository is fetched, where its step names one. It goes to the agent's git and nowhere else:
+/// neither into the job's environment nor onto a disk.
+pub(crate) async fn checkout_key(api: &JobApi, job: &JobSpec, right: &Right) -> Result<Option<Arc<SshKey>>, Cause> {
+    let name = variable(job, CHECKOUT_KEY);
+    let Source::Git { repository, .. } = &job.source else { return Ok(None) };
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let bad = |why: &dyn std::fmt::Display| {
+        Cause::new(CauseKind::CheckoutFailed, format!("the secret {name} (checkout.ssh_secret): {why}"))
+    };
+    if !is_ssh(repository) {
+        return Err(bad(&"it is for repositories that are fetched by ssh, and this one is not"));
+    }
+    let values = ask(api, job, right, vec![name.to_owned()]).await?;
+    let text = values.first().map(|value| value.expose().as_str()).unwrap_or_default();
+    SshKey::new(text).map(Arc::new).map(Some).map_err(|error| bad(&error))
 }
 
 fn declared(job: &JobSpec) -> Result<Vec<Declared>, Cause> {

@@ -8,15 +8,17 @@ mod spares;
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use windlass_agent_runner::launch::User;
 use windlass_cache::{LayoutOptions, Store, layout};
+use windlass_git::SshKey;
 use windlass_protocol::Cause;
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::{JobSpec, Source};
 
 use crate::bulk::{Bulk, internal, stored};
-use crate::git::{Git, Wish};
+use crate::git::{Git, Verification, Who, Wish};
 use crate::phases::Course;
 use crate::preparing::Busy;
 use crate::right::Right;
@@ -39,6 +41,11 @@ impl Workspace {
         Self { checkout: root.join("checkout"), home: root.join("home"), root }
     }
 
+    /// Where its plugins are, which it reads and does not own.
+    pub(crate) fn plugins(&self) -> PathBuf {
+        self.root.join("plugins")
+    }
+
     /// Makes the directories, the job's alone. A checkout is the agent's while its git works there, which trusts no
     /// directory of another user; [`own`] gives it away.
     pub(crate) fn create(&self, user: Option<User>, source: &Source) -> std::io::Result<()> {
@@ -57,24 +64,24 @@ impl Workspace {
 #[derive(Debug, Clone)]
 pub(crate) struct Sources {
     pub(crate) store: Store,
-    pub(crate) bulk: std::sync::Arc<Bulk>,
+    pub(crate) bulk: Arc<Bulk>,
     pub(crate) git: Git,
 }
 
 impl Sources {
-    /// Fills a workspace, as far as its job's course wants it; what is left to be checked out by the job.
+    /// Fills a workspace, as far as its job's course wants it. A repository is fetched with the step's own key, if it has one.
     pub(crate) async fn fill(
         &self,
-        job: &JobSpec,
-        right: &Right,
-        workspace: &Workspace,
-        user: Option<User>,
+        (job, right): (&JobSpec, &Right),
+        (workspace, user): (&Workspace, Option<User>),
         busy: &Busy,
         course: &Course,
-    ) -> Result<Option<String>, Cause> {
+        key: Option<Arc<SshKey>>,
+    ) -> Result<Filled, Cause> {
+        let nothing = || Ok(Filled::default());
         match &job.source {
-            Source::Empty => Ok(None),
-            Source::Tree { .. } if !course.brings_files() => Ok(None),
+            Source::Empty => nothing(),
+            Source::Tree { .. } if !course.brings_files() => nothing(),
             Source::Tree { digest } => {
                 self.bulk.fetch_tree(job, right, *digest).await?;
                 let (store, namespace, root) = (self.store.clone(), job.namespace.clone(), *digest);
@@ -83,27 +90,38 @@ impl Sources {
                     LayoutOptions { owner: user.map(|user| (user.uid, user.gid)), ..LayoutOptions::default() };
                 busy.blocking(move || layout(&store, &namespace, root, &dest, &options).map_err(|e| stored(&e)))
                     .await?;
-                Ok(None)
+                nothing()
             }
             Source::Git { repository, commit, branch } => {
-                let target = if course.brings_files() {
-                    let wish = Wish::of(job, repository, commit, branch);
-                    Some(self.git.fetch(&workspace.checkout, &wish).await?)
-                } else {
-                    None
-                };
+                let (mut target, mut warning) = (None, None);
+                if course.brings_files() {
+                    let mut wish = Wish::of(job, repository, commit, branch);
+                    wish.who = key.map_or(Who::Agent, Who::Key);
+                    let how = Verification::of(job)?;
+                    target = Some(self.git.fetch(&workspace.checkout, &wish).await?);
+                    warning = self.git.verify(&workspace.root.join("verify"), &wish, how).await?;
+                }
                 let checkout = workspace.checkout.clone();
                 busy.blocking(move || own(&checkout, user).map_err(|e| io_cause(&e, &checkout))).await?;
                 match target {
                     Some(target) if !course.defers_checkout(job) => {
                         self.git.check_out(workspace, user, &target, job).await?;
-                        Ok(None)
+                        Ok(Filled { target: None, warning })
                     }
-                    target => Ok(target),
+                    target => Ok(Filled { target, warning }),
                 }
             }
         }
     }
+}
+
+/// What came of filling a workspace.
+#[derive(Debug, Default)]
+pub(crate) struct Filled {
+    /// What is left to be checked out by the job.
+    pub(crate) target: Option<String>,
+    /// What people should read of it in the job's log.
+    pub(crate) warning: Option<String>,
 }
 
 /// Removes a workspace with all that a job may have left there.

@@ -84,6 +84,7 @@ impl World {
             id: self.ids.build(self.now.wall),
             number: None,
             pipeline: "app".to_owned(),
+            registration: None,
             definition: String::new(),
             graph,
             branch: String::new(),

@@ -4,22 +4,25 @@
 //! | --- | --- |
 //! | `mirror` | one repository's mirror, and every git that works on it |
 //! | `reference` | names of branches and tags, and which are protected |
+//! | `changed` | which files a commit has changed |
 //! | `error` | why there is no text |
 //!
 //! A repository has one mirror under the data directory, and one git at a time in it. Whoever reads is given what the
 //! repository had *after* he asked: those that wait for a fetch share the next one, never the one that was under way.
 
+pub(crate) mod changed;
 mod error;
 mod mirror;
 mod reference;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, oneshot};
-use windlass_git::{Credentials, Protocols};
+use windlass_git::dir_cache::{Held, Limits, Mode};
+use windlass_git::{Credentials, DirCache, Protocols};
 use windlass_pipeline::file::{BUILDKITE, OWN, choose};
 use windlass_protocol::Digest;
 use windlass_protocol::limits::{
@@ -77,6 +80,8 @@ pub struct Wanted {
     pub protected: Vec<String>,
     /// The commit and how it stands is all that is asked for: the text is known.
     pub commit_alone: bool,
+    /// What its files are compared with, for a text that asks which have changed: `origin/main`, a tag, a commit's whole id.
+    pub diff_base: Option<String>,
 }
 
 /// What a repository has.
@@ -94,6 +99,8 @@ pub struct Found {
     pub text: String,
     /// Whether the commit is what a protected ref holds.
     pub standing: Standing,
+    /// The files that it has changed; `None` where nobody asks, or nobody can say.
+    pub changed: Option<Vec<String>>,
 }
 
 /// How a commit stands to the repository's protected refs, as the coordinator saw it.
@@ -122,10 +129,9 @@ pub struct Definitions(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    dir: PathBuf,
+    cache: DirCache,
     reach: Reach,
     wait: Duration,
-    mirrors_max_bytes: u64,
     mirrors: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Freshness>>>>,
     readers: Arc<Semaphore>,
     flights: Arc<Semaphore>,
@@ -143,7 +149,9 @@ impl Definitions {
         let reach = Reach { credentials, protocols, file_max_bytes };
         let (readers, flights) =
             (Arc::new(Semaphore::new(DEFINITION_READERS_MAX)), Arc::new(Semaphore::new(MIRROR_FLIGHTS_MAX)));
-        Self(Arc::new(Shared { dir, reach, wait, mirrors_max_bytes, mirrors: Mutex::default(), readers, flights }))
+        let limits = Limits { bytes: mirrors_max_bytes, count: MIRRORS_MAX };
+        let cache = DirCache::new(dir, limits, |name| name.ends_with(".git"));
+        Self(Arc::new(Shared { cache, reach, wait, mirrors: Mutex::default(), readers, flights }))
     }
 
     /// Reads what the repository has now.
@@ -176,11 +184,14 @@ impl Definitions {
 struct Claim {
     branch: Option<Reference>,
     tag: Option<Reference>,
+    /// The branch that has the tag's name, where the tag is claimed as a branch too.
+    namesake: Option<Reference>,
     default_branch: Option<Reference>,
     commit: Option<String>,
     file: Option<String>,
     protected: Protected,
     commit_alone: bool,
+    diff_base: Option<String>,
 }
 
 impl Claim {
@@ -195,16 +206,23 @@ impl Claim {
             return Err(DefinitionError::BadPath(path.chars().filter(|c| !c.is_control()).take(200).collect()));
         }
         let tag = wanted.tag.as_deref().map(Reference::tag).transpose()?;
-        // Buildkite's builds of tags have the tag as their branch too.
+        // Buildkite's builds of tags have the tag as their branch too: it is one, if there is one of this name.
         let same = wanted.branch.is_some() && wanted.branch == wanted.tag;
+        let (branch_said, namesake) = match branch(&wanted.branch)? {
+            Some(claimed) if same && !claimed.is_tag() => (None, Some(claimed)),
+            Some(_) if same => (None, None),
+            said => (said, None),
+        };
         Ok(Self {
-            branch: if same { None } else { branch(&wanted.branch)? },
+            branch: branch_said,
+            namesake,
             tag,
             default_branch: branch(&wanted.default_branch)?,
             commit: commit.map(str::to_ascii_lowercase),
             file: wanted.file.clone(),
             protected: Protected::parse(&wanted.protected)?,
             commit_alone: wanted.commit_alone,
+            diff_base: wanted.diff_base.clone(),
         })
     }
 
@@ -225,7 +243,7 @@ type Answer = oneshot::Sender<Result<Found, DefinitionError>>;
 
 impl Shared {
     async fn read(self: Arc<Self>, wanted: &Wanted, claim: &Claim, asked_at: Instant, tell: Answer) {
-        let name = Digest::of(wanted.repository.as_bytes()).to_hex();
+        let name = format!("{}.git", Digest::of(wanted.repository.as_bytes()).to_hex());
         let lock = {
             let mut mirrors = self.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
             mirrors
@@ -235,90 +253,60 @@ impl Shared {
         let mut fresh = lock.lock().await;
         // Refused only when it is closed, which it never is.
         let flight = Arc::clone(&self.flights).acquire_owned().await;
-        let dir = self.dir.join(format!("{name}.git"));
+        let dir = self.cache.place(&name);
         let mirror = Mirror { reach: &self.reach, dir: &dir, repository: &wanted.repository };
-        let began = Instant::now();
-        let refreshed = match fresh.0 {
-            Some(at) if at >= asked_at && dir.exists() => Ok(()),
-            Some(_) | None => mirror.refresh().await.map(|()| fresh.0 = Some(began)),
-        };
-        let found = match refreshed {
-            Ok(()) => find(&mirror, claim).await,
-            Err(error) => Err(error),
+        // It is locked until nothing works on it any more.
+        let held = self.hold(&name).await;
+        let (held, found) = match held {
+            Ok(held) => {
+                let found = self.look(&mirror, &held, claim, (&mut fresh, asked_at)).await;
+                (Some(held), found)
+            }
+            Err(error) => (None, Err(error)),
         };
         if let Err(error) = &found {
             tracing::info!(%error, "definition_not_read");
         }
         // Whoever asked may have gone.
         let _ = tell.send(found);
-        if dir.exists()
+        if held.is_some()
+            && dir.exists()
             && let Err(error) = mirror.tidy().await
         {
             tracing::warn!(%error, "mirror_not_tidied");
         }
-        touch(&dir);
-        drop((fresh, flight));
-        if let Err(error) = tokio::task::spawn_blocking(move || self.evict(&name)).await {
-            tracing::error!(%error, "mirrors_not_evicted");
+        drop((held, fresh, flight));
+        let trimmed = tokio::task::spawn_blocking(move || self.cache.trim()).await;
+        match trimmed.map_err(std::io::Error::other).flatten() {
+            Ok(removed) => {
+                for mirror in removed {
+                    tracing::info!(name = mirror.name, bytes = mirror.bytes, "mirror_evicted");
+                }
+            }
+            Err(error) => tracing::error!(%error, "mirrors_not_evicted"),
         }
     }
 
-    /// Removes mirrors until the rest is within bounds: the least recently used first, none that is in use, and this one last.
-    fn evict(&self, just_used: &str) {
-        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
-        let mut held: Vec<(SystemTime, PathBuf, u64)> = entries
-            .flatten()
-            .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "git"))
-            .filter_map(|entry| {
-                let used = std::fs::metadata(entry.path().join(USED)).and_then(|meta| meta.modified());
-                let bytes = mirror::size_of(&entry.path()).ok()?;
-                Some((used.unwrap_or(SystemTime::UNIX_EPOCH), entry.path(), bytes))
-            })
-            .collect();
-        held.sort();
-        let (mut bytes, mut count) = (held.iter().map(|(_, _, bytes)| bytes).sum::<u64>(), held.len());
-        let last = self.dir.join(format!("{just_used}.git"));
-        let (mine, others): (Vec<_>, Vec<_>) = held.into_iter().partition(|(_, path, _)| *path == last);
-        for (_, path, size) in others.into_iter().chain(mine) {
-            if bytes <= self.mirrors_max_bytes && count <= MIRRORS_MAX {
-                return;
-            }
-            if self.evict_one(&path) {
-                bytes = bytes.saturating_sub(size);
-                count -= 1;
-            }
-        }
+    async fn hold(&self, name: &str) -> Result<Held, DefinitionError> {
+        let failed = || DefinitionError::fault("the mirror cannot be locked");
+        std::fs::create_dir_all(self.cache.path()).map_err(failed())?;
+        self.cache.lock(name, Mode::Exclusive).await.map_err(failed())
     }
 
-    fn evict_one(&self, path: &Path) -> bool {
-        let name = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        let lock = {
-            let mut mirrors = self.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(mirrors.entry(name).or_default())
-        };
-        let Ok(mut fresh) = lock.try_lock() else { return false };
-        fresh.0 = None;
-        match mirror::remove(path) {
-            Ok(()) => {
-                tracing::info!(path = %path.display(), "mirror_evicted");
-                true
-            }
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "mirror_not_evicted");
-                false
-            }
+    /// Brings a mirror up to date, unless it has been since it was asked for, and looks into it.
+    async fn look(
+        &self,
+        mirror: &Mirror<'_>,
+        held: &Held,
+        claim: &Claim,
+        (fresh, asked_at): (&mut Freshness, Instant),
+    ) -> Result<Found, DefinitionError> {
+        let began = Instant::now();
+        if fresh.0.is_none_or(|at| at < asked_at) || !mirror.dir.exists() {
+            mirror.refresh(&self.cache, held).await?;
+            fresh.0 = Some(began);
         }
-    }
-}
-
-/// A file in a mirror that says when it was last used.
-const USED: &str = "windlass-used";
-
-fn touch(dir: &Path) {
-    if dir.exists()
-        && let Err(error) = std::fs::write(dir.join(USED), b"")
-    {
-        tracing::warn!(path = %dir.display(), %error, "mirror_use_not_noted");
+        find(mirror, claim).await
     }
 }
 
@@ -335,7 +323,18 @@ async fn find(mirror: &Mirror<'_>, claim: &Claim) -> Result<Found, DefinitionErr
         text_of(mirror, claim.file.as_deref(), &commit).await?
     };
     let message = mirror.message(&commit).await?;
-    Ok(Found { commit, message, reference: reference.map(|it| it.as_str().to_owned()), file, text, standing })
+    let base = claim.diff_base.as_deref().filter(|_| claim.commit_alone || changed::is_asked(&text));
+    let changed = match base {
+        Some(base) => told(changed::of(mirror, base, &commit).await, &commit),
+        None => None,
+    };
+    let reference = reference.map(|it| it.as_str().to_owned());
+    Ok(Found { commit, message, reference, file, text, standing, changed })
+}
+
+/// Where it is not known what has changed, every step runs, and it is said why.
+fn told(changed: Result<Vec<String>, String>, commit: &str) -> Option<Vec<String>> {
+    changed.inspect_err(|why| tracing::warn!(commit, why, "changed_files_unknown")).ok()
 }
 
 /// The commit, and the ref that is claimed to hold it.
@@ -357,7 +356,12 @@ async fn commit_of(mirror: &Mirror<'_>, claim: &Claim) -> Result<(String, Option
 /// secrets they get, so that a protected branch that holds the commit vouches for no other name.
 async fn standing(mirror: &Mirror<'_>, claim: &Claim, commit: &str) -> Result<Standing, DefinitionError> {
     let unprotected = |why: String| Ok(Standing::Unprotected { why });
-    let claimed = claim.references();
+    let mut claimed = claim.references();
+    if let Some(namesake) = &claim.namesake
+        && mirror.commit_of(&namesake.kept()).await?.is_some()
+    {
+        claimed.push(namesake);
+    }
     for reference in &claimed {
         if !vouches(mirror, reference, commit).await? {
             return unprotected(format!("{commit} is not in {}", reference.as_str()));

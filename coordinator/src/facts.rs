@@ -60,6 +60,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) origin: &'a Source,
     /// As in the build.
     pub(crate) env: &'a [(String, String)],
+    /// The files that its commit has changed, where that is known.
+    pub(crate) changed: Option<&'a [String]>,
 }
 
 impl<'a> Facts<'a> {
@@ -80,6 +82,8 @@ impl<'a> Facts<'a> {
             triggered_from: build.triggered_from.as_ref(),
             origin: &build.origin,
             env: &build.env,
+            // What jobs add to it, they have decided where their files are.
+            changed: None,
         }
     }
 
@@ -182,6 +186,7 @@ impl<'a> Facts<'a> {
             standard_env: &standard_env,
             interpolated,
             context: Some(&context),
+            changed: self.changed,
             served: Some(SERVED),
             ..Inputs::default()
         };

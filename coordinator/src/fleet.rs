@@ -285,6 +285,7 @@ const fn unwelcome(rejected: &Rejected) -> Option<RefuseCode> {
         | Rejected::Answer { .. }
         | Rejected::IdempotencyMismatch
         | Rejected::NumberTaken { .. }
+        | Rejected::PipelineChanged(_)
         | Rejected::IdTaken(_)
         | Rejected::NoOrder(_)
         | Rejected::NotUnderWay(_)

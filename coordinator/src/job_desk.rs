@@ -84,6 +84,7 @@ impl From<DeskError> for No {
                 | Rejected::Job { .. }
                 | Rejected::IdempotencyMismatch
                 | Rejected::NumberTaken { .. }
+                | Rejected::PipelineChanged(_)
                 | Rejected::PipelineExists(_)
                 | Rejected::IdTaken(_) => AskRefused::Conflict,
                 Rejected::Answer { .. }

@@ -15,7 +15,7 @@ use windlass_protocol::job::Source;
 use windlass_protocol::limits::{DETAIL_MAX_BYTES, ORDERS_AT_ONCE_MAX};
 use windlass_protocol::{Cause, CauseKind};
 
-use crate::definitions::{DefinitionError, Definitions, Standing, Wanted};
+use crate::definitions::{DefinitionError, Definitions, Standing, Wanted, changed};
 use crate::desk::{DeskHandle, Orders};
 use crate::facts::{Facts, beneath, says_number};
 use crate::views::{ReadError, Reader};
@@ -56,21 +56,20 @@ impl Filler {
     }
 
     async fn fill(&self, order: Order) -> Result<Obtained, Cause> {
-        let (text, file, commit, verified) = self.read(&order).await?;
-        let number = if says_number(&text) {
+        let read = self.read(&order).await?;
+        let number = if says_number(&read.text) {
             let pipeline = order.pipeline.name.clone();
             let next = self.desk.look(move |core| core.next_number(&pipeline)).await;
             Some(next.map_err(|error| Cause::new(CauseKind::Internal, error.to_string()))?)
         } else {
             None
         };
-        let compiling = move || compile(&order, text, &file, commit, number, verified);
+        let compiling = move || compile(order, read, number);
         let compiled = crate::compiling::in_turn(compiling).await;
         compiled.map_err(|error| Cause::new(CauseKind::Internal, error.to_string()))?
     }
 
-    /// The definition, its file's name, the commit that is built, and whether nobody untrusted wrote what is run.
-    async fn read(&self, order: &Order) -> Result<(String, String, String, bool), Cause> {
+    async fn read(&self, order: &Order) -> Result<Read, Cause> {
         let pipeline = &order.pipeline;
         let kept = match pipeline.definition {
             Some(digest) => {
@@ -90,9 +89,12 @@ impl Filler {
                 );
                 Cause::new(CauseKind::SourceMissing, detail)
             };
-            return Ok((kept.ok_or_else(none)?, kept_by_the_server(&pipeline.name), String::new(), true));
+            let (text, file) = (kept.ok_or_else(none)?, kept_by_the_server(&pipeline.name));
+            return Ok(Read { text, file, commit: String::new(), verified: true, changed: None });
         };
+        let asks = kept.as_deref().is_none_or(changed::is_asked);
         let wanted = Wanted {
+            diff_base: asks.then(|| changed::base_of(&order.env, &pipeline.env, &pipeline.default_branch)),
             repository: repository.clone(),
             branch: Some(order.branch.clone()),
             tag: None,
@@ -104,11 +106,25 @@ impl Filler {
         };
         let found = self.definitions.read(wanted).await.map_err(|error| not_found(&error))?;
         let verified = matches!(found.standing, Standing::Protected { .. });
-        match kept {
-            Some(text) => Ok((text, kept_by_the_server(&pipeline.name), found.commit, verified)),
-            None => Ok((found.text, found.file, found.commit, verified)),
-        }
+        let (text, file) = match kept {
+            Some(text) => (text, kept_by_the_server(&pipeline.name)),
+            None => (found.text, found.file),
+        };
+        Ok(Read { text, file, commit: found.commit, verified, changed: found.changed })
     }
+}
+
+/// What an order's build runs, as it was read.
+struct Read {
+    text: String,
+    /// The file's name, for people.
+    file: String,
+    /// What is built.
+    commit: String,
+    /// Nobody untrusted wrote what is run.
+    verified: bool,
+    /// The files that the commit has changed, where that is known.
+    changed: Option<Vec<String>>,
 }
 
 fn kept_by_the_server(pipeline: &str) -> String {
@@ -143,14 +159,8 @@ fn unread(error: &ReadError) -> Cause {
 }
 
 /// Takes a while for large pipelines.
-fn compile(
-    order: &Order,
-    text: String,
-    file: &str,
-    commit: String,
-    number: Option<u64>,
-    verified: bool,
-) -> Result<Obtained, Cause> {
+fn compile(order: Order, read: Read, number: Option<u64>) -> Result<Obtained, Cause> {
+    let Read { text, file, commit, verified, changed } = read;
     let origin = match &order.pipeline.repository {
         Some(repository) => {
             Source::Git { repository: repository.clone(), commit: commit.clone(), branch: order.branch.clone() }
@@ -175,12 +185,14 @@ fn compile(
         triggered_from: order.triggered_from.as_ref(),
         origin: &origin,
         env: &order.env,
+        changed: changed.as_deref(),
     };
-    let compiled = facts.compile(&text, file).map_err(|error| Cause::new(CauseKind::Internal, error.to_string()))?;
+    let compiled = facts.compile(&text, &file).map_err(|error| Cause::new(CauseKind::Internal, error.to_string()))?;
     let Some(graph) = compiled.graph.clone() else {
         return Err(Cause::new(CauseKind::SourceMissing, said(&compiled)));
     };
-    Ok(Obtained { number, definition: text, graph, origin, branch: order.branch.clone(), commit, verified })
+    let registration = Box::new(order.pipeline);
+    Ok(Obtained { number, definition: text, graph, origin, branch: order.branch, commit, verified, registration })
 }
 
 /// What is wrong with a definition, in one text.

@@ -2,18 +2,33 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | [`repository`] | which texts name a repository, and the protocols that an operator allows |
+//! | [`changed`] | which files have changed, by git's word |
 //! | [`credentials`] | the operator's credentials, and taking them out of what git says |
+//! | [`dir_cache`] | directories that are made once, locked while they are used, and removed for room |
+//! | [`key`] | a key for ssh that lies on no disk |
 //! | [`locks`] | what a git that was killed leaves |
+//! | [`mirror`] | making a bare mirror |
+//! | [`policy`] | whose repositories the operator's credentials are for |
+//! | [`repository`] | which texts name a repository, and the protocols that an operator allows |
 //! | [`run`] | one git with all that it starts: its deadline, its output, its end |
+//! | [`settings`] | what every git of ours is set to, and who it is to a server |
 //!
 //! Coordinator and agent both stand on this crate; what they fetch, and for whom, is theirs.
 
+pub mod changed;
 pub mod credentials;
+pub mod dir_cache;
+pub mod key;
 pub mod locks;
+pub mod mirror;
+pub mod policy;
 pub mod repository;
 pub mod run;
+pub mod settings;
 
 pub use credentials::Credentials;
-pub use repository::{BadRepository, Protocol, Protocols};
+pub use dir_cache::DirCache;
+pub use key::SshKey;
+pub use repository::{BadProtocol, BadRepository, Protocol, Protocols};
 pub use run::{Bounds, GitError, run};
+pub use settings::Identity;

@@ -118,6 +118,14 @@ pub enum BadRepository {
 }
 
 impl Protocols {
+    /// Those of these names; none at all where there are no names.
+    ///
+    /// # Errors
+    /// [`BadProtocol`], of the first that is none.
+    pub fn named(names: &[String]) -> Result<Self, BadProtocol> {
+        names.iter().map(|name| name.parse()).collect()
+    }
+
     /// As `GIT_ALLOW_PROTOCOL` wants them: git holds redirects and submodules to it too.
     #[must_use]
     pub fn variable(&self) -> String {
@@ -149,6 +157,12 @@ impl Protocols {
     }
 }
 
+/// Whether a repository of this name is reached by ssh.
+#[must_use]
+pub fn is_ssh(repository: &str) -> bool {
+    Protocol::of(repository) == Some(Protocol::Ssh)
+}
+
 /// Whether a text can name a repository, by whatever protocol.
 ///
 /// # Errors
@@ -176,7 +190,7 @@ pub fn has_password(repository: &str) -> bool {
 }
 
 /// What stands between `://` and the path.
-fn authority(repository: &str) -> Option<&str> {
+pub(crate) fn authority(repository: &str) -> Option<&str> {
     let (_, rest) = repository.split_once("://")?;
     rest.split(['/', '?', '#']).next()
 }

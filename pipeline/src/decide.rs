@@ -1,5 +1,7 @@
 //! What becomes of steps before anything runs: `if`, `branches`, `if_changed`, a group's `skip` (reference 6.5, 11, 15.1).
 
+use std::cell::Cell;
+
 use crate::compile::Inputs;
 use crate::condition::{Context, Effort, Environment, MATCHES_MAX};
 use crate::diagnostic::Diagnostic;
@@ -7,6 +9,12 @@ use crate::glob::branches_match;
 use crate::graph::{Broken, Feature};
 use crate::model::{Condition, IfChanged, Pipeline, condition::told};
 use crate::read::Reader;
+
+/// What a pipeline's globs may cost of which a changed file must match one: so many looks take a second or two.
+pub(crate) const CHANGED_LOOKS_MAX: u64 = 200_000_000;
+
+/// What is said of a step whose globs cost more.
+pub(crate) const TOO_MANY_LOOKS: &str = "so many globs and changed files take too long to match: the step runs";
 
 /// Why a step is skipped that waits for files to change.
 pub(crate) const UNCHANGED: &str = "no file that it names has changed";
@@ -27,6 +35,8 @@ struct Known<'a> {
     effort: Effort,
     branch: Option<&'a str>,
     changed: Option<&'a [String]>,
+    /// What their matches may still cost.
+    looks: Cell<u64>,
     /// Otherwise every step stays: nothing need be known, or its condition is refused already.
     decides_if: bool,
     decides_branches: bool,
@@ -49,6 +59,7 @@ pub(crate) fn decide(reader: &mut Reader, pipeline: &Pipeline, inputs: &Inputs<'
         effort: Effort::for_matches(MATCHES_MAX),
         branch,
         changed: inputs.changed,
+        looks: Cell::new(CHANGED_LOOKS_MAX),
         decides_if: !inputs.open && serves(Feature::If),
         decides_branches: !inputs.open && serves(Feature::Branches),
         open: inputs.open,
@@ -110,7 +121,15 @@ impl Known<'_> {
     /// Where it is not known what has changed, every step runs (reference 11.1).
     fn is_unchanged(&self, reader: &mut Reader, condition: Option<&IfChanged>) -> bool {
         match (condition, self.changed) {
-            (Some(condition), Some(changed)) => !condition.matches(changed),
+            (Some(condition), Some(changed)) => {
+                let mut left = self.looks.get();
+                let matches = condition.matches(changed, &mut left);
+                self.looks.set(if matches.is_some() { left } else { 0 });
+                if matches.is_none() {
+                    reader.warning("if-changed-unknown", condition.span, TOO_MANY_LOOKS);
+                }
+                matches == Some(false)
+            }
             (Some(condition), None) if !self.open => {
                 let message = "it is not known here which files have changed: the step runs";
                 reader.warning("if-changed-unknown", condition.span, message);

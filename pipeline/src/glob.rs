@@ -88,10 +88,17 @@ impl Glob {
     /// Whether it describes the whole path. In time of the product of both lengths at most.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
+        let mut endless = u64::MAX;
+        self.matches_within(path, &mut endless).unwrap_or(false)
+    }
+
+    /// [`Self::matches`], for as many looks at states as are left; `None` where they do not suffice.
+    pub(crate) fn matches_within(&self, path: &str, left: &mut u64) -> Option<bool> {
         let mut now = Set::new(self.states.len());
         let mut then = Set::new(self.states.len());
         self.enter(0, &mut now);
         for character in path.chars() {
+            *left = left.checked_sub(now.members.len() as u64 + 1)?;
             then.clear();
             for &at in &now.members {
                 let (goes, stays) = self.takes(at, character);
@@ -103,11 +110,11 @@ impl Glob {
                 }
             }
             if then.members.is_empty() {
-                return false;
+                return Some(false);
             }
             std::mem::swap(&mut now, &mut then);
         }
-        now.holds(self.states.len() - 1)
+        Some(now.holds(self.states.len() - 1))
     }
 
     /// Whether a state takes a character and goes on, or takes it and stays.

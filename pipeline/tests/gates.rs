@@ -232,17 +232,20 @@ fn circles_through_groups_and_blocks_are_found() {
 
 #[test]
 fn a_graph_says_what_must_be_served_for_it() {
-    let graph = graph("
+    let graph = graph(
+        "
 notify: [{webhook: u}]
 steps:
   - block
   - input
   - {trigger: t}
   - {group: g, steps: [{command: a, if: 'false'}]}
-  - {command: b, branches: topic, concurrency: 1, concurrency_group: g, plugins: [p], secrets: [S], checkout: {skip: true}}
+  - {command: b, branches: topic, concurrency: 1, concurrency_group: g, plugins: [p], secrets: [S],
+     checkout: {skip: true, ssh_secret: K, commit_verification: strict}}
   - {command: '{{matrix}}', matrix: [a], artifact_paths: a, cache: a, reuse: true, cancel_on_build_failing: true}
   - {command: c, depends_on: later, cache: {paths: p, key: k}}
-");
+",
+    );
     assert_eq!(graph.requires(), Feature::ALL.iter().copied().collect());
     assert_eq!(simple().requires(), std::collections::BTreeSet::new());
 }

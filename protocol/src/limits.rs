@@ -6,12 +6,15 @@
 mod ask;
 #[path = "limits/build.rs"]
 mod build;
+#[path = "limits/git.rs"]
+mod git;
 #[path = "limits/notify.rs"]
 mod notify;
 
 pub use self::ask::*;
 #[allow(unused_imports, reason = "the program in the job is made of this file too, and uses none of these")]
 pub use self::build::*;
+pub use self::git::*;
 #[allow(unused_imports, reason = "the program in the job is made of this file too, and notifies nobody")]
 pub use self::notify::*;
 
@@ -650,6 +653,9 @@ pub const LAST_USE_EVERY_MS: u64 = 300_000;
 /// How often a submit is compiled again because another build got its number first; each time, one other went through.
 pub const NUMBER_TRIES_MAX: u32 = 32;
 
+/// How often a submit is decided again because its pipeline was registered otherwise meanwhile: people change it, and seldom.
+pub const REGISTRATION_TRIES_MAX: u32 = 4;
+
 /// Queues that metrics name, those that wait longest first; the rest is one series. Names come from pipelines, so that a
 /// client could make as many as it has jobs.
 pub const METRIC_QUEUES_MAX: usize = 500;
@@ -967,33 +973,3 @@ pub const DEFINITION_WAIT_MS: u64 = 60_000;
 
 /// Those that wait for texts out of repositories: each holds a request and a task. More are told to come again.
 pub const DEFINITION_READERS_MAX: usize = 64;
-
-/// Repositories that are fetched at once: each is a git, and the link is shared.
-pub const MIRROR_FLIGHTS_MAX: usize = 4;
-
-/// One fetch into a mirror: the whole history, without contents, of the largest repositories takes minutes.
-pub const MIRROR_FETCH_MS: u64 = 600_000;
-
-/// One look into a mirror; a text that it does not hold yet is fetched meanwhile.
-pub const MIRROR_LOOK_MS: u64 = 60_000;
-
-/// Housekeeping of a mirror, with nobody waiting but the next fetch of the same repository.
-pub const MIRROR_TIDY_MS: u64 = 300_000;
-
-/// One file of a mirror: history without contents is far below this, and a server that knows no filters sends all of it.
-pub const MIRROR_FILE_MAX_BYTES: u64 = 4 << 30;
-
-/// All mirrors. Those that were not used for longest go first; they are fetched again when they are wanted.
-pub const MIRRORS_MAX_BYTES: u64 = 16 << 30;
-
-/// Mirrors, as [`MIRRORS_MAX_BYTES`].
-pub const MIRRORS_MAX: usize = 1_000;
-
-/// Names of a repository's branches and tags: a hundred thousand of them.
-pub const MIRROR_REFS_MAX_BYTES: u64 = 16 << 20;
-
-/// A commit as git writes it: its headers and its message.
-pub const COMMIT_MAX_BYTES: u64 = 1 << 20;
-
-/// A pipeline's patterns of protected branches and tags: each is asked of each of their names.
-pub const PROTECTED_PATTERNS_MAX: usize = 100;

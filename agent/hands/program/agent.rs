@@ -3,18 +3,18 @@
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use crate::bootstrap::Variables;
 use crate::limits::HANDS_RETRY_MS;
 use crate::plan::BOOTSTRAP;
 use crate::wire::{Answer, Hello, Op, Stream};
-use crate::{bad, call_number, connect, receive};
+use crate::{bad, call_number, child, connect, receive};
 
 /// The variable with the attempt's id, which no phase changes.
 const ATTEMPT: &[u8] = b"WINDLASS_ATTEMPT_ID=";
 
-/// Tells the agent something, and waits for as long as it is away: what a job may take its supervisor knows.
+/// Tells the agent something, and waits for as long as it is away, unless the job is to end: what a job may take its supervisor
+/// knows.
 pub(crate) fn tell(
     variables: &Variables,
     words: Vec<Vec<u8>>,
@@ -39,7 +39,10 @@ pub(crate) fn tell(
                     told = true;
                     crate::bootstrap::comment(&format!("The agent cannot be reached ({error}); waiting for it"));
                 }
-                std::thread::sleep(Duration::from_millis(HANDS_RETRY_MS));
+                if child::is_unheard() {
+                    return Err(error);
+                }
+                child::pause(HANDS_RETRY_MS);
             }
             other => return other,
         }

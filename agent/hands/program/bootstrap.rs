@@ -54,11 +54,9 @@ pub(crate) fn bootstrap(plan: &Path) -> u8 {
 impl Job {
     fn go(&mut self, plan: &Plan) -> Ended {
         let mut phases = Phases::new(plan);
-        let mut told = false;
         self.warn_of_ignored();
         loop {
-            if child::is_canceled() && !told {
-                told = true;
+            if child::hears_of_cancel() {
                 phases.cancel();
                 self.set("BUILDKITE_JOB_CANCELLED", b"true");
             }

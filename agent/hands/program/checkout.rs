@@ -6,9 +6,8 @@ use std::io;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use crate::bootstrap::{Job, comment, fail, is_on, prompt, say, split_words};
+use crate::bootstrap::{Job, comment, fail, is_on, prompt, say, split, split_words};
 use crate::child;
 use crate::hook::Changes;
 use crate::limits::{CHECKOUT_TRIES_MAX, CHECKOUT_WAIT_MS};
@@ -58,16 +57,26 @@ fn fetch(job: &Job) -> Result<String, Ended> {
     // There may be one already, of the repository that was fetched.
     let _ = quiet(job, &["remote", "remove", "origin"]);
     passed(git(job, &["remote", "add", "--", "origin", &repository]))?;
+    let reference = reference(&branch, &value("BUILDKITE_TAG"));
     let is_commit = commit.len() >= 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
     let wanted: Vec<&str> = match (refspec.is_empty(), is_commit) {
         (false, _) => refspec.split_whitespace().collect(),
         (true, true) => vec![&commit],
-        (true, false) if branch.is_empty() => vec!["HEAD"],
-        (true, false) => vec![&branch],
+        (true, false) => vec![&reference],
     };
     let words = [&["fetch", "--", "origin"], &wanted[..]].concat();
     passed(again(|| git(job, &words)))?;
     Ok(if is_commit { commit } else { "FETCH_HEAD".to_owned() })
+}
+
+/// A branch by its whole name, so that no tag of its name is taken for it; the repository's HEAD where there is none.
+fn reference(branch: &str, tag: &str) -> String {
+    match branch {
+        "" | "HEAD" => "HEAD".to_owned(),
+        whole if whole.starts_with("refs/") => whole.to_owned(),
+        name if name == tag => format!("refs/tags/{name}"),
+        name => format!("refs/heads/{name}"),
+    }
 }
 
 fn steps(job: &Job, target: &str) -> Ended {
@@ -142,7 +151,7 @@ fn again(mut what: impl FnMut() -> Ended) -> Ended {
             return ended;
         }
         comment(&format!("Trying again in {} s", wait_ms / 1_000));
-        std::thread::sleep(Duration::from_millis(wait_ms));
+        child::pause(wait_ms);
         wait_ms *= 2;
         ended = what();
     }
@@ -168,6 +177,16 @@ fn quiet(job: &Job, words: &[&str]) -> io::Result<String> {
 fn command(job: &Job, words: &[&str]) -> Command {
     let mut command = Command::new("git");
     job.around(&mut command).current_dir(job.checkout());
+    let set = &job.plan.git;
+    for (name, value) in set.defaults.iter().filter_map(|variable| split(variable)) {
+        if !job.variables.contains_key(&name) {
+            command.env(OsString::from_vec(name), OsString::from_vec(value));
+        }
+    }
+    // What a tree names is never a path of this machine, whatever the build may name.
+    let of_tree = words.first() != Some(&"fetch");
+    let protocols = if of_tree { &set.tree_protocols } else { &set.protocols };
+    command.env("GIT_ALLOW_PROTOCOL", OsString::from_vec(protocols.clone()));
     // Whoever made them, hooks of git are no part of a checkout.
     command.args(["-c", "core.hooksPath=/dev/null"]).args(words);
     command

@@ -8,6 +8,7 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::bootstrap::{Variables, fail};
 use crate::phases::Ended;
@@ -30,8 +31,13 @@ const WNOWAIT: i32 = 0x0100_0000;
 /// Room for a `siginfo_t`, in whole words.
 const INFO_WORDS: usize = 16;
 
+/// Between two looks at whether somebody wants the job to end.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Somebody wants the job to end.
 static CANCELED: AtomicBool = AtomicBool::new(false);
+/// The phases have heard of it: what runs from now on is there to clean up.
+static HEARD: AtomicBool = AtomicBool::new(false);
 /// Who is to hear of it: a process, negative for a group, 0 for none.
 static RUNNING: AtomicI32 = AtomicI32::new(0);
 
@@ -55,6 +61,29 @@ pub(crate) fn listen() {
 /// Whether somebody wants the job to end.
 pub(crate) fn is_canceled() -> bool {
     CANCELED.load(Ordering::SeqCst)
+}
+
+/// Whether somebody wants the job to end, heard for the first time: nothing that is started before this is said runs on, and
+/// what is started after it does.
+pub(crate) fn hears_of_cancel() -> bool {
+    is_canceled() && !HEARD.swap(true, Ordering::SeqCst)
+}
+
+/// Whether somebody wants the job to end and its phases have not heard of it yet.
+pub(crate) fn is_unheard() -> bool {
+    is_canceled() && !HEARD.load(Ordering::SeqCst)
+}
+
+/// Waits for a while; not for what nobody wants any more.
+pub(crate) fn pause(ms: u64) {
+    let end = Instant::now() + Duration::from_millis(ms);
+    while !is_unheard() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(PAUSE));
+    }
 }
 
 /// The path of the program that runs.
@@ -82,13 +111,12 @@ pub(crate) fn start(command: &mut Command) -> io::Result<Child> {
     if grouped {
         command.process_group(0);
     }
-    let before = is_canceled();
     let child = command.spawn()?;
     let process = i32::try_from(child.id()).map_err(io::Error::other)?;
     let running = if grouped { -process } else { process };
     RUNNING.store(running, Ordering::SeqCst);
-    if is_canceled() && !before {
-        // The signal may have come when nobody was to hear of it yet.
+    if is_unheard() {
+        // The signal came when nobody was to hear of it: before this one began, or between two of one phase.
         // SAFETY: the child is not reaped yet, so its number is its own.
         unsafe { kill(running, SIGTERM) };
     }

@@ -20,6 +20,9 @@ pub const FAILED: &str = "failed";
 /// What this source speaks.
 const VERSION: u8 = 1;
 
+/// How a plan is written. It is read once, by the program of the agent that wrote it.
+const PLAN_VERSION: u8 = 2;
+
 /// What a bootstrap is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
@@ -35,6 +38,19 @@ pub struct Plan {
     pub files: Files,
     /// The script for the shell.
     pub command: Vec<u8>,
+    /// What every git of the checkout is set to.
+    pub git: Git,
+}
+
+/// What every git of a checkout is set to: the agent's operator says by which protocols jobs' repositories are fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Git {
+    /// `NAME=value`, where the job does not say otherwise.
+    pub defaults: Vec<Vec<u8>>,
+    /// `GIT_ALLOW_PROTOCOL` for what the build or a hook names.
+    pub protocols: Vec<u8>,
+    /// The same for what a tree names: submodules.
+    pub tree_protocols: Vec<u8>,
 }
 
 /// One plugin.
@@ -108,7 +124,7 @@ impl Plan {
     /// # Errors
     /// [`Bad::TooLong`].
     pub fn encode(&self) -> Result<Vec<u8>, Bad> {
-        let mut out = Out::new(VERSION);
+        let mut out = Out::new(PLAN_VERSION);
         out.count(self.agent_hooks.len())?;
         for (name, path) in &self.agent_hooks {
             out.bytes(name)?;
@@ -132,6 +148,9 @@ impl Plan {
         out.raw(&[kind]);
         out.bytes(target)?;
         out.bytes(&self.command)?;
+        out.list(&self.git.defaults)?;
+        out.bytes(&self.git.protocols)?;
+        out.bytes(&self.git.tree_protocols)?;
         out.frame()
     }
 
@@ -146,7 +165,7 @@ impl Plan {
         }
         let mut of = In(bytes);
         let version = of.byte()?;
-        if version != VERSION {
+        if version != PLAN_VERSION {
             return Err(Bad::Version(version));
         }
         let count = of.count(HANDS_ARGUMENTS_MAX, 8)?;
@@ -175,9 +194,9 @@ impl Plan {
             3 => Files::Fetched(target),
             _ => return Err(Bad::Unknown),
         };
-        let plan =
-            Self { agent_hooks, repository_hooks, plugins, checkout, files, command: of.bytes(HANDS_FRAME_MAX_BYTES)? };
-        of.end(plan)
+        let command = of.bytes(HANDS_FRAME_MAX_BYTES)?;
+        let git = Git { defaults: of.list(ENV_VARS_MAX)?, protocols: of.path()?, tree_protocols: of.path()? };
+        of.end(Self { agent_hooks, repository_hooks, plugins, checkout, files, command, git })
     }
 }
 

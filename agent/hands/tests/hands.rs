@@ -8,9 +8,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use windlass_hands::PROGRAM;
 use windlass_hands::fuzz::ENTRIES;
+use windlass_hands::plan::{BOOTSTRAP, Files, Plan};
 use windlass_hands::wire::{self, Answer, Bad, Hello, Kind, LENGTH_BYTES, Op, Stream, VERSION};
 use windlass_protocol::fuzz::Mutator;
 
@@ -66,6 +68,47 @@ impl Agent {
     fn exit(&mut self, status: u8) {
         self.stream.write_all(&Op::Exit { status }.encode().unwrap()).unwrap();
     }
+}
+
+/// A git that says by its first call that the job is to end, and would take a minute for its next.
+const HALTING_GIT: &str = "#!/bin/sh\necho \"$*\" >>calls\ncase \"$*\" in\n*checkout*) trap '' TERM; kill -TERM $PPID;;\n\
+                           *clean*) sleep 60; exit 1;;\nesac\n";
+
+#[test]
+fn a_signal_between_two_children_of_a_phase_ends_the_next_one_at_once() {
+    let world = World::new();
+    let (bin, checkout) = (world.dir.path().join("bin"), world.dir.path().join("checkout"));
+    fs::create_dir(&bin).unwrap();
+    fs::create_dir_all(checkout.join(".git")).unwrap();
+    let git = bin.join("git");
+    fs::write(&git, HALTING_GIT).unwrap();
+    let bootstrap = world.dir.path().join(BOOTSTRAP);
+    fs::write(&bootstrap, PROGRAM).unwrap();
+    for program in [&git, &bootstrap] {
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let plan = Plan {
+        checkout: path(&checkout),
+        files: Files::Fetched(b"HEAD".to_vec()),
+        command: b"touch ran".to_vec(),
+        ..Plan::default()
+    };
+    let file = world.dir.path().join("plan");
+    fs::write(&file, plan.encode().unwrap()).unwrap();
+    let began = Instant::now();
+    let mut command = Command::new(&bootstrap);
+    command.arg(&file).env_clear().env("WINDLASS_JOB_SOCKET", world.dir.path().join("job.sock"));
+    command.env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display())).current_dir(world.dir.path());
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It says that its checkout failed.
+    let mut agent = world.accept();
+    assert_eq!(agent.hello.arguments[1..3], [b"failed".to_vec(), b"checkout".to_vec()]);
+    agent.exit(0);
+    let (_, said, _) = output(child);
+    assert!(began.elapsed() < Duration::from_secs(30), "the next one ran on: {said}");
+    let calls = fs::read_to_string(checkout.join("calls")).unwrap();
+    assert!(calls.contains("checkout --detach"), "{calls}");
+    assert!(!checkout.join("ran").exists(), "and no command began");
 }
 
 fn path(path: &Path) -> Vec<u8> {

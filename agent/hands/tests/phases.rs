@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use windlass_hands::phases::{Act, Ended, Phases, Scope, World};
-use windlass_hands::plan::{Fault, Files, Plan, Plugin};
+use windlass_hands::plan::{Fault, Files, Git, Plan, Plugin};
 
 /// Everything is there, but for the paths that end so.
 #[derive(Debug, Clone)]
@@ -64,6 +64,7 @@ fn plan() -> Plan {
         checkout: b"/checkout".to_vec(),
         files: Files::Fetched(b"FETCH_HEAD".to_vec()),
         command: b"true".to_vec(),
+        git: Git::default(),
     }
 }
 

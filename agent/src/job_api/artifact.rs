@@ -1,6 +1,7 @@
 //! Which files a job means by its patterns, and by which paths its build knows them (reference 20.1, 20.2).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use windlass_hands::wire::Kind;
 use windlass_pipeline::destination::path_in_build;
@@ -9,6 +10,7 @@ use windlass_protocol::limits::{
     ARTIFACT_NOTES_MAX, ARTIFACT_WALK_MAX, ARTIFACTS_PER_JOB_MAX, HANDS_PATH_MAX_BYTES, TREE_DEPTH_MAX,
 };
 
+use super::account::Account;
 use super::hands::{Hands, HandsError};
 
 /// How patterns are read.
@@ -54,9 +56,9 @@ pub(super) enum FindError {
     TooLarge(usize),
 }
 
-/// The files that patterns, separated by `delimiter`, describe.
+/// The files that patterns, separated by `delimiter`, describe. What is compared is compared in the job's own turn.
 pub(super) async fn find(
-    hands: &mut Hands,
+    (hands, account): (&mut Hands, &Account),
     patterns: &str,
     delimiter: &str,
     options: Options,
@@ -69,7 +71,7 @@ pub(super) async fn find(
             // `./a` and `a` are the same to a person.
             search.consider(hands, pattern.strip_prefix("./").unwrap_or(&pattern), true).await?;
         } else {
-            search.walk(hands, &pattern).await?;
+            search.walk(hands, account, &pattern).await?;
         }
     }
     if search.unsaid > 0 {
@@ -98,11 +100,11 @@ struct Search {
 }
 
 impl Search {
-    async fn walk(&mut self, hands: &mut Hands, pattern: &str) -> Result<(), FindError> {
+    async fn walk(&mut self, hands: &mut Hands, account: &Account, pattern: &str) -> Result<(), FindError> {
         let bad = |why: String| FindError::Pattern { pattern: pattern.to_owned(), why };
         // `./a` and `a` are the same to a person.
         let pattern = pattern.strip_prefix("./").unwrap_or(pattern);
-        let glob = Glob::parse(pattern).map_err(|error| bad(error.message))?;
+        let glob = Arc::new(Glob::parse(pattern).map_err(|error| bad(error.message))?);
         let is_plain = !pattern.contains(['*', '?', '[', '{']);
         // What waits to be looked into is all that is kept of what was seen.
         let mut folders = vec![(folder_of(pattern).to_owned(), 0_usize)];
@@ -118,10 +120,12 @@ impl Search {
                     break;
                 }
                 self.left = self.left.checked_sub(entries.len()).ok_or(FindError::TooLarge(ARTIFACT_WALK_MAX))?;
-                for (name, kind) in entries {
-                    // What has a longer path can be neither opened nor named.
-                    let Some(path) = path_of(&folder, name) else { continue };
-                    if glob.matches(&path) {
+                // The names, and the paths that are made of them.
+                let held = entries.iter().map(|(name, _)| folder.len() + 2 * name.len() + PATH_BYTES).sum();
+                hands.share.grow(held).await?;
+                let (glob, above) = (Arc::clone(&glob), folder.clone());
+                for (path, kind, is_meant) in account.work(move || compared(&glob, &above, entries)).await? {
+                    if is_meant {
                         self.consider(hands, &path, is_plain).await?;
                     }
                     if depth < TREE_DEPTH_MAX && self.descends(hands, &path, kind).await? {
@@ -129,6 +133,7 @@ impl Search {
                         folders.push((path, depth + 1));
                     }
                 }
+                hands.share.shrink(held);
             }
             hands.close(handle).await?;
         }
@@ -173,6 +178,17 @@ impl Search {
         }
         Ok(())
     }
+}
+
+/// The paths of a folder's entries, and which of them a pattern means. What has a longer path than there may be can be neither
+/// opened nor named.
+fn compared(glob: &Glob, folder: &str, entries: Vec<(Vec<u8>, Kind)>) -> Vec<(String, Kind, bool)> {
+    let one = |(name, kind)| {
+        let path = path_of(folder, name)?;
+        let is_meant = glob.matches(&path);
+        Some((path, kind, is_meant))
+    };
+    entries.into_iter().filter_map(one).collect()
 }
 
 /// The path of an entry of a folder, if it has one that can be told.

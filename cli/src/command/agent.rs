@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use windlass_agent::Config;
 use windlass_agent::config::{CACHE_DEFAULT_BYTES, ConfigFile, Phases};
+use windlass_agent::{Config, PluginCredentials};
 use windlass_agent_runner::runner::SLOT_USER_BASE;
 use windlass_git::Protocol;
+use windlass_git::dir_cache::Limits;
+use windlass_git::policy::Owner;
 use windlass_protocol::Secret;
 use windlass_protocol::limits::SLOTS_MAX;
 
@@ -69,6 +71,18 @@ pub(crate) struct AgentArguments {
     /// Keep a mirror of each repository here, so that a job fetches only what is new. Jobs get copies and never the mirror.
     #[arg(long, value_name = "DIR", env = "WINDLASS_GIT_MIRRORS_PATH")]
     git_mirrors_path: Option<PathBuf>,
+    /// How much is kept of plugins, such as 2GiB (the default); those that were not used for longest go first, none that is
+    /// in use.
+    #[arg(long, value_name = "SIZE")]
+    plugins_max: Option<String>,
+    /// The same for mirrors; 50GiB by default.
+    #[arg(long, value_name = "SIZE")]
+    git_mirrors_max: Option<String>,
+    /// Plugins that are cloned with the agent's credentials whoever's step names them, by HOST or HOST/OWNER; every job of
+    /// this agent may read them. May be given more than once. Without it the credentials are for what steps of trusted
+    /// builds name.
+    #[arg(long, value_name = "HOST/OWNER", value_delimiter = ',')]
+    plugin_credentials: Vec<Owner>,
     /// Run no hooks of repositories, and no plugins.
     #[arg(long)]
     no_local_hooks: bool,
@@ -135,20 +149,28 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
     let cpus = arguments.cpus.or(file.cpus);
     let memory = arguments.memory.or(file.memory);
     let cache = file.cache.as_deref().and_then(|cache| problems.take(size::bytes(cache)));
-    let protocols = match (arguments.git_protocol, file.git_protocols) {
-        (named, None) => named,
-        (named, Some(_)) if !named.is_empty() => named,
-        (_, Some(words)) => {
-            let named = words.iter().map(|word| word.parse()).collect::<Result<Vec<Protocol>, _>>();
-            let named = named.map_err(|error| Failure::usage(format!("git_protocols: {error}")));
-            problems.take(named).unwrap_or_default()
-        }
-    };
-    let hooks_path = arguments.hooks_path.or(file.hooks_path);
-    let more_hooks = if arguments.additional_hooks_paths.is_empty() {
-        file.additional_hooks_paths
-    } else {
-        arguments.additional_hooks_paths
+    let protocols = problems.take(serve::git_protocols(arguments.git_protocol, file.git_protocols)).unwrap_or_default();
+    let phases = Phases {
+        plugins_path: arguments.plugins_path.or(file.plugins_path),
+        git_mirrors_path: arguments.git_mirrors_path.or(file.git_mirrors_path),
+        local_hooks_enabled: !arguments.no_local_hooks && file.local_hooks_enabled.unwrap_or(true),
+        plugins_enabled: !arguments.no_plugins && file.plugins_enabled.unwrap_or(true),
+        hooks_paths: hooks_paths(
+            arguments.hooks_path.or(file.hooks_path),
+            arguments.additional_hooks_paths,
+            file.additional_hooks_paths,
+        ),
+        plugin_credentials: plugin_credentials(arguments.plugin_credentials, file.plugin_credentials, &mut problems),
+        plugins_limits: limits(
+            (arguments.plugins_max.or(file.plugins_max), file.plugins_max_count),
+            Phases::default().plugins_limits,
+            &mut problems,
+        ),
+        git_mirrors_limits: limits(
+            (arguments.git_mirrors_max.or(file.git_mirrors_max), file.git_mirrors_max_count),
+            Phases::default().git_mirrors_limits,
+            &mut problems,
+        ),
     };
     let config = Config {
         servers,
@@ -161,22 +183,40 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
         join_token,
         ephemeral_identity: arguments.ephemeral_identity || file.ephemeral_identity.unwrap_or(false),
         git_credentials: arguments.git_credentials.or(file.git_credentials),
-        git_protocols: serve::git_protocols(protocols),
+        git_protocols: protocols,
         once: arguments.once,
         slot_user_base: file.slot_user_base.unwrap_or(SLOT_USER_BASE),
         cache_bytes: cache.unwrap_or(CACHE_DEFAULT_BYTES),
         spawner: serve::spawner()?,
         docker_socket: place::engine_socket(file.docker_socket),
-        phases: Phases {
-            hooks_paths: hooks_path.into_iter().chain(more_hooks).collect(),
-            plugins_path: arguments.plugins_path.or(file.plugins_path),
-            git_mirrors_path: arguments.git_mirrors_path.or(file.git_mirrors_path),
-            local_hooks_enabled: !arguments.no_local_hooks && file.local_hooks_enabled.unwrap_or(true),
-            plugins_enabled: !arguments.no_plugins && file.plugins_enabled.unwrap_or(true),
-        },
+        phases,
         alone: false,
     };
     problems.or(config)
+}
+
+/// Directories with hooks, in their order: flags over the file.
+fn hooks_paths(first: Option<PathBuf>, flags: Vec<PathBuf>, file: Vec<PathBuf>) -> Vec<PathBuf> {
+    let more = if flags.is_empty() { file } else { flags };
+    first.into_iter().chain(more).collect()
+}
+
+/// Whose plugins the credentials are for: flags over the file, where an empty list is nobody's.
+fn plugin_credentials(flags: Vec<Owner>, file: Option<Vec<String>>, problems: &mut Problems) -> PluginCredentials {
+    let owner = |name: &String| name.parse().map_err(|error| Failure::usage(format!("plugin_credentials: {error}")));
+    match (flags.is_empty(), file) {
+        (false, _) => PluginCredentials::Owners(flags),
+        (true, None) => PluginCredentials::TrustedBuilds,
+        (true, Some(names)) => {
+            PluginCredentials::Owners(names.iter().filter_map(|name| problems.take(owner(name))).collect())
+        }
+    }
+}
+
+/// How much is kept of something, where the operator says so.
+fn limits((bytes, count): (Option<String>, Option<usize>), usual: Limits, problems: &mut Problems) -> Limits {
+    let bytes = bytes.and_then(|bytes| problems.take(size::bytes(&bytes)));
+    Limits { bytes: bytes.unwrap_or(usual.bytes), count: count.unwrap_or(usual.count) }
 }
 
 fn join_token(path: &Path) -> Result<Secret<String>, Failure> {

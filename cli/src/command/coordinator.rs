@@ -9,7 +9,7 @@ use windlass_coordinator::config::{ConfigFile, GitConfig, NotifyConfig};
 use windlass_coordinator::vault::KeySources;
 use windlass_coordinator::{Config, Coordinator, Http, StartError};
 use windlass_coordinator_store::{OpenError, StoreUrl};
-use windlass_git::{Protocol, Protocols};
+use windlass_git::Protocol;
 use windlass_protocol::Secret;
 use windlass_protocol::limits::{CERT_LIFE_MIN_MS, CERT_LIFE_MS, SERVER_CERT_LIFE_MAX_MS};
 
@@ -70,7 +70,7 @@ pub(crate) struct CoordinatorArguments {
     git_credentials: Option<PathBuf>,
     /// A protocol by which repositories are read: https, ssh, http, git, file. [default: https ssh]
     #[arg(long, value_name = "PROTOCOL", num_args = 1.., value_delimiter = ',')]
-    git_protocol: Vec<String>,
+    git_protocol: Vec<Protocol>,
     /// Read pipelines from repositories that no pipeline is registered for, too: whoever may submit builds has the
     /// coordinator fetch from wherever he says.
     #[arg(long)]
@@ -225,10 +225,9 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
         given: std::env::var("WINDLASS_SECRETS_KEY").ok().filter(|key| !key.is_empty()).map(Secret::new),
         old_files: if old_files.is_empty() { file.secrets_old_key_files } else { old_files },
     };
-    let protocols = if arguments.git_protocol.is_empty() { file.git_protocols } else { Some(arguments.git_protocol) };
     config.git = GitConfig {
         credentials: arguments.git_credentials.or(file.git_credentials),
-        protocols: protocols.map_or_else(|| Ok(Protocols::default()), |names| protocols_of(&names))?,
+        protocols: problems.take(serve::git_protocols(arguments.git_protocol, file.git_protocols)).unwrap_or_default(),
         unregistered: arguments.git_unregistered || file.git_unregistered.unwrap_or(false),
     };
     let key = std::env::var("WINDLASS_NOTIFY_KEY").ok().filter(|key| !key.is_empty()).map(Secret::new);
@@ -245,10 +244,6 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
         config.policy.timeout_max_ms = minutes(max);
     }
     problems.or(config)
-}
-
-fn protocols_of(names: &[String]) -> Result<Protocols, Failure> {
-    names.iter().map(|name| name.parse::<Protocol>().map_err(|e| Failure::of(Code::Usage, &e))).collect()
 }
 
 /// A path that does not depend on the working directory.

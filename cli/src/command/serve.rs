@@ -97,9 +97,15 @@ pub(crate) fn embedded_agent(
     })
 }
 
-/// The protocols that an operator named; the usual ones where none was.
-pub(crate) fn git_protocols(named: Vec<Protocol>) -> Protocols {
-    if named.is_empty() { Protocols::default() } else { named.into_iter().collect() }
+/// The protocols that an operator named: by flags, else in his file, where an empty list is none at all; else the usual ones.
+pub(crate) fn git_protocols(flags: Vec<Protocol>, file: Option<Vec<String>>) -> Result<Protocols, Failure> {
+    match (flags.is_empty(), file) {
+        (false, _) => Ok(flags.into_iter().collect()),
+        (true, Some(names)) => {
+            Protocols::named(&names).map_err(|error| Failure::usage(format!("git_protocols: {error}")))
+        }
+        (true, None) => Ok(Protocols::default()),
+    }
 }
 
 /// The host's name, for people.

@@ -46,7 +46,7 @@ pub(crate) async fn run(arguments: UpArguments, ui: &Ui) -> Result<Code, Failure
     let data = coordinator::absolute(&arguments.data.unwrap_or_else(|| place::data_dir("up")))?;
     let slots = arguments.slots.unwrap_or_else(serve::default_slots);
     let mut signals = serve::signals()?;
-    let protocols = serve::git_protocols(arguments.git_protocol);
+    let protocols = serve::git_protocols(arguments.git_protocol, None)?;
     let mut config = Config::new(arguments.listen, data);
     config.git.protocols = protocols.clone();
     let mut pair = tokio::select! {

@@ -125,6 +125,7 @@ impl World {
             triggered_from: None,
             confined: None,
             untrusted: None,
+            registration: None,
             idempotency: None,
         };
         self.request(Request::Submit(Box::new(submit)))

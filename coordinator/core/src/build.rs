@@ -103,6 +103,11 @@ impl Core {
     /// A build that can be made as it is described.
     pub(crate) fn check_new(&self, submit: &Submit) -> Result<(), Rejected> {
         self.check_submit(submit)?;
+        if let Some(registration) = &submit.registration
+            && self.pipeline(&registration.name) != Some(&**registration)
+        {
+            return Err(Rejected::PipelineChanged(registration.name.clone()));
+        }
         let next = self.next_number(&submit.pipeline);
         if submit.number.is_some_and(|number| number != next) {
             return Err(Rejected::NumberTaken { next });

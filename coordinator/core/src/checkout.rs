@@ -11,6 +11,7 @@ pub(crate) fn beneath(checkout: &Checkout) -> Vec<(String, String)> {
         ("BUILDKITE_GIT_CHECKOUT_FLAGS", flags.checkout.clone()),
         ("BUILDKITE_GIT_CLEAN_FLAGS", flags.clean.clone()),
         ("BUILDKITE_GIT_SPARSE_CHECKOUT_PATHS", Some(checkout.sparse.join(",")).filter(|paths| !paths.is_empty())),
+        ("BUILDKITE_GIT_COMMIT_VERIFICATION", checkout.commit_verification.map(|how| how.word().to_owned())),
     ];
     named(given)
 }
@@ -22,6 +23,8 @@ pub(crate) fn above(checkout: &Checkout, env: &[(String, String)]) -> Vec<(Strin
         ("BUILDKITE_SKIP_CHECKOUT", switch(checkout.skip)),
         ("BUILDKITE_GIT_SUBMODULES", switch(checkout.submodules)),
         ("BUILDKITE_GIT_LFS_ENABLED", switch(checkout.lfs)),
+        // Which secret, never what it is: the agent asks for it by its right to the attempt.
+        ("WINDLASS_CHECKOUT_SSH_SECRET", checkout.ssh_secret.clone()),
     ]);
     if let Some(depth) = checkout.depth {
         for name in ["BUILDKITE_GIT_CLONE_FLAGS", "BUILDKITE_GIT_FETCH_FLAGS"] {
@@ -38,7 +41,7 @@ fn named<const N: usize>(given: [(&str, Option<String>); N]) -> Vec<(String, Str
 
 #[cfg(test)]
 mod tests {
-    use windlass_pipeline::graph::CheckoutFlags;
+    use windlass_pipeline::graph::{CheckoutFlags, CommitVerification};
 
     use super::*;
 
@@ -60,8 +63,8 @@ mod tests {
                 clean: Some("-fd".to_owned()),
             },
             sparse: vec!["a".to_owned(), "b/c".to_owned()],
-            ssh_secret: None,
-            commit_verification: None,
+            ssh_secret: Some("DEPLOY_KEY".to_owned()),
+            commit_verification: Some(CommitVerification::Strict),
         };
         let beneath = beneath(&checkout);
         let wanted = pairs(&[
@@ -69,12 +72,14 @@ mod tests {
             ("BUILDKITE_GIT_CHECKOUT_FLAGS", "-f -q"),
             ("BUILDKITE_GIT_CLEAN_FLAGS", "-fd"),
             ("BUILDKITE_GIT_SPARSE_CHECKOUT_PATHS", "a,b/c"),
+            ("BUILDKITE_GIT_COMMIT_VERIFICATION", "strict"),
         ]);
         assert_eq!(beneath, wanted);
         let wanted = pairs(&[
             ("BUILDKITE_SKIP_CHECKOUT", "true"),
             ("BUILDKITE_GIT_SUBMODULES", "false"),
             ("BUILDKITE_GIT_LFS_ENABLED", "true"),
+            ("WINDLASS_CHECKOUT_SSH_SECRET", "DEPLOY_KEY"),
             ("BUILDKITE_GIT_CLONE_FLAGS", "-v --depth=5"),
             ("BUILDKITE_GIT_FETCH_FLAGS", "--depth=5"),
         ]);

@@ -47,6 +47,9 @@ pub enum Rejected {
         /// The number that is next now.
         next: u64,
     },
+    /// The pipeline was registered otherwise since it was decided what is run and trusted: decide again.
+    #[error("the pipeline `{0}` is registered otherwise since")]
+    PipelineChanged(String),
     /// A build has this id already.
     #[error("build {0} exists already")]
     IdTaken(BuildId),

@@ -66,6 +66,8 @@ pub struct Obtained {
     pub commit: String,
     /// Nobody untrusted wrote what it runs: it has no source of its own, or a commit that was seen on a protected ref.
     pub verified: bool,
+    /// The registration that all this was found out by; where the pipeline has another one by now, it is found out anew.
+    pub registration: Box<PipelineRow>,
 }
 
 impl Core {
@@ -110,8 +112,9 @@ impl Core {
         match filled {
             Ok(()) if self.policy.bugs.trigger_twice => {}
             Ok(()) => drop(self.drop_order(build)),
-            // Somebody was given the number first.
-            Err(Rejected::NumberTaken { .. }) => self.ask_for(build, by),
+            // Somebody was given the number first; or what was trusted by the pipeline's registration may not be by the one
+            // that there is now. The order's deadline ends this.
+            Err(Rejected::NumberTaken { .. } | Rejected::PipelineChanged(_)) => self.ask_for(build, by),
             Err(refused) => {
                 let kind = match refused {
                     Rejected::Limit { .. } => CauseKind::RefusedByPolicy,

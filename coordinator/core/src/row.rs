@@ -874,6 +874,9 @@ pub struct Submit {
     pub number: Option<u64>,
     /// The pipeline's name.
     pub pipeline: String,
+    /// The registration by which it was decided what is run and trusted, if there was one. Where the pipeline has another one
+    /// by now, the submit is refused with [`crate::Rejected::PipelineChanged`].
+    pub registration: Option<Box<PipelineRow>>,
     /// Its text.
     pub definition: String,
     /// What the text came to.

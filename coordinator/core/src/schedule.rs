@@ -184,6 +184,7 @@ impl Core {
             id: firing.build,
             number: obtained.number,
             pipeline: row.pipeline.clone(),
+            registration: Some(obtained.registration),
             definition: obtained.definition,
             graph: obtained.graph,
             branch: obtained.branch,

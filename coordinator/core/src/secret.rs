@@ -66,10 +66,13 @@ impl Core {
         let pool = self.pools.get(&agent.row.pool);
         let pool = pool.filter(|pool| pool.trust == Trust::Trusted && build.namespace.trust() == Trust::Trusted);
         let zone = &pool.ok_or(SecretRefused::Untrusted)?.zone;
+        // A tag that is called as a branch is not the branch of its name.
+        let is_tag = build.tag.as_ref() == Some(&build.branch);
+        let branch = if is_tag { format!("refs/tags/{}", build.branch) } else { build.branch.clone() };
         let find = |key: &String| {
             let wanted = key.to_ascii_uppercase();
             let all = self.secrets.values().filter(|row| row.name.key == wanted);
-            let mine = all.filter(|row| row.name.is_for(&build.pipeline, &build.branch, zone));
+            let mine = all.filter(|row| row.name.is_for(&build.pipeline, &branch, zone));
             let row = mine.max_by_key(|row| row.name.narrowness());
             row.cloned().ok_or_else(|| SecretRefused::NotForJob { key: key.clone() }.into())
         };

@@ -19,6 +19,8 @@ pub const SERVED: &[Feature] = &[
     Feature::Secrets,
     Feature::Plugins,
     Feature::Checkout,
+    Feature::CheckoutKey,
+    Feature::CommitVerification,
     Feature::ArtifactPaths,
     Feature::Notify,
     Feature::Cache,

@@ -131,6 +131,7 @@ impl Core {
             id: if again { self.ids.build(self.now.wall) } else { build },
             number: obtained.number,
             pipeline: trigger.pipeline.clone(),
+            registration: Some(obtained.registration),
             definition: obtained.definition,
             graph: obtained.graph,
             branch: obtained.branch,

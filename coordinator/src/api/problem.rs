@@ -271,7 +271,7 @@ impl From<&Rejected> for Problem {
             | Rejected::NotUnderWay(_)
             | Rejected::IdTaken(_) => Kind::Conflict,
             // As many others came first as a submit tries; the client's next try has as good a chance.
-            Rejected::NumberTaken { .. } => Kind::Unavailable,
+            Rejected::NumberTaken { .. } | Rejected::PipelineChanged(_) => Kind::Unavailable,
         };
         // States are printed in the interface's words elsewhere; here the sentence must not be a Debug dump.
         let detail = match rejected {

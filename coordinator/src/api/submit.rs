@@ -14,13 +14,15 @@ use utoipa::ToSchema;
 use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{BuildSource, PipelineRow, Registered, Scope, Submit};
+use windlass_coordinator_core::row::{BuildRow, BuildSource, PipelineRow, Registered, Scope, Submit};
 use windlass_coordinator_core::trigger::confined;
 use windlass_pipeline::Compiled;
 use windlass_pipeline::graph::{Edge, Graph};
 use windlass_protocol::host::now;
 use windlass_protocol::job::Source;
-use windlass_protocol::limits::{ENV_VARS_MAX, IDEMPOTENCY_KEY_MAX_BYTES, NAME_MAX_BYTES, NUMBER_TRIES_MAX};
+use windlass_protocol::limits::{
+    ENV_VARS_MAX, IDEMPOTENCY_KEY_MAX_BYTES, NAME_MAX_BYTES, NUMBER_TRIES_MAX, REGISTRATION_TRIES_MAX,
+};
 use windlass_protocol::{BuildId, Digest, Namespace, TokenId, Trust};
 
 use super::Ground;
@@ -31,7 +33,7 @@ use super::extract::JsonBody;
 use super::problem::{Kind, Problem};
 use super::shape::Build;
 use crate::compiling;
-use crate::definitions::{self, Standing, Wanted};
+use crate::definitions::{self, Standing, Wanted, changed};
 use crate::desk::DeskError;
 use crate::facts::{Facts, UNNAMED, beneath, says_number};
 
@@ -41,7 +43,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const UNTRUSTED: HeaderName = HeaderName::from_static("windlass-untrusted");
 
 /// What a client asks to be built.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewBuild {
     /// Its pipeline's name; a repository's name where it is left out.
@@ -77,7 +79,7 @@ pub(crate) struct NewBuild {
 }
 
 /// Where the files come from.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(
     untagged,
     deny_unknown_fields,
@@ -98,7 +100,7 @@ pub(crate) enum Caused {
 }
 
 /// Some of a pipeline's steps.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Steps {
     /// Keys, or labels of steps without one.
@@ -132,6 +134,8 @@ struct Draft {
     untrusted: Option<String>,
     rebuilt_from: Option<BuildId>,
     idempotency: Option<Remembered>,
+    /// The files that its commit has changed, where that is known.
+    changed: Option<Vec<String>>,
 }
 
 /// Makes a build.
@@ -161,9 +165,13 @@ pub(crate) async fn submit(
 ) -> Result<Response, Problem> {
     caller.need(&[Scope::BuildsWrite])?;
     let idempotency = idempotency(&headers, &caller, &body.bytes)?;
-    let draft = draft(&ground, body.value, &caller, idempotency)?;
-    caller.need_place(&draft.pipeline, Some(&draft.branch))?;
-    make(&ground, &caller, draft).await
+    let pipeline = pipeline_of(&body.value, &caller)?;
+    let plan = |registered| {
+        let draft = draft(body.value.clone(), pipeline.clone(), registered, &caller, idempotency.clone())?;
+        caller.need_place(&draft.pipeline, Some(&draft.branch))?;
+        Ok(draft)
+    };
+    make(&ground, &caller, &pipeline, plan).await
 }
 
 /// Makes a build again, of the same pipeline's text and source.
@@ -195,33 +203,45 @@ pub(crate) async fn rebuild(
         Trust::Untrusted | Trust::Trusted => caller.namespace(&old.pipeline),
     };
     let idempotency = idempotency(&headers, &caller, format!("rebuild {}", old.id).as_bytes())?;
-    let registered = ground.fleet.views.pipeline(&old.pipeline);
+    let plan = |registered| Ok(again(&caller, &old, &text, &namespace, registered, idempotency.clone()));
+    make(&ground, &caller, &old.pipeline, plan).await
+}
+
+/// A build as it was, to be made again.
+fn again(
+    caller: &Caller,
+    old: &BuildRow,
+    text: &str,
+    namespace: &Namespace,
+    registered: Option<PipelineRow>,
+    idempotency: Option<Remembered>,
+) -> Draft {
     // What was trusted is looked at again where the token is not: its commit may have been taken off its branch since.
     let own = |repository: &String| registered.as_ref().is_some_and(|row| row.repository.as_ref() == Some(repository));
     let again = !caller.is_trusted()
         && old.namespace.trust() == Trust::Trusted
         && matches!(&old.origin, Source::Git { repository, .. } if own(repository));
-    let draft = Draft {
+    Draft {
         registered,
-        pipeline: old.pipeline,
-        definition: if again { None } else { Some(Definition { file: UNNAMED.to_owned(), text }) },
-        origin: old.origin,
-        branch: old.branch,
-        commit: old.commit,
-        tag: old.tag,
-        message: old.message,
-        env: old.env,
+        pipeline: old.pipeline.clone(),
+        definition: (!again).then(|| Definition { file: UNNAMED.to_owned(), text: text.to_owned() }),
+        origin: old.origin.clone(),
+        branch: old.branch.clone(),
+        commit: old.commit.clone(),
+        tag: old.tag.clone(),
+        message: old.message.clone(),
+        env: old.env.clone(),
         // Of a verified build all of it came from its jobs, which run again.
-        meta_data: if again { BTreeMap::new() } else { old.meta_data },
+        meta_data: if again { BTreeMap::new() } else { old.meta_data.clone() },
         keep_workspace: old.keep_workspace,
         source: BuildSource::Api,
         steps: None,
-        namespace,
-        untrusted: old.untrusted,
+        namespace: namespace.clone(),
+        untrusted: old.untrusted.clone(),
         rebuilt_from: Some(old.id),
         idempotency,
-    };
-    make(&ground, &caller, draft).await
+        changed: None,
+    }
 }
 
 /// The client's key with the digest of what it asks for.
@@ -232,12 +252,26 @@ fn idempotency(headers: &HeaderMap, caller: &Caller, body: &[u8]) -> Result<Opti
     Ok(Some(((caller.token, key.ok_or_else(bad)?.to_owned()), Digest::of(body))))
 }
 
-fn draft(ground: &Ground, new: NewBuild, caller: &Caller, idempotency: Option<Remembered>) -> Result<Draft, Problem> {
-    let sent = new.origin.map(|sent| origin(sent, &new.branch)).transpose()?;
-    let pipeline = new.pipeline.or_else(|| repository_name(sent.as_ref()?)).or_else(|| caller.pipeline.clone());
+/// The name of a build's pipeline.
+fn pipeline_of(new: &NewBuild, caller: &Caller) -> Result<String, Problem> {
+    let sent = match &new.origin {
+        Some(Origin::Git { repository, .. }) => repository_name(repository),
+        Some(Origin::Tree { .. }) | None => None,
+    };
+    let pipeline = new.pipeline.clone().or(sent).or_else(|| caller.pipeline.clone());
     let pipeline = pipeline.ok_or_else(|| Problem::invalid("pipeline: say its name"))?;
     check_name("pipeline", &pipeline)?;
-    let registered = ground.fleet.views.pipeline(&pipeline);
+    Ok(pipeline)
+}
+
+fn draft(
+    new: NewBuild,
+    pipeline: String,
+    registered: Option<PipelineRow>,
+    caller: &Caller,
+    idempotency: Option<Remembered>,
+) -> Result<Draft, Problem> {
+    let sent = new.origin.map(|sent| origin(sent, &new.branch)).transpose()?;
     let origin = match sent {
         Some(origin) => origin,
         None => registered_origin(registered.as_ref(), &new.commit, &new.branch)?,
@@ -272,6 +306,7 @@ fn draft(ground: &Ground, new: NewBuild, caller: &Caller, idempotency: Option<Re
         untrusted: None,
         rebuilt_from: None,
         idempotency,
+        changed: None,
     })
 }
 
@@ -320,8 +355,7 @@ pub(crate) fn check_repository(field: &str, repository: &str) -> Result<(), Prob
     })
 }
 
-fn repository_name(origin: &Source) -> Option<String> {
-    let Source::Git { repository, .. } = origin else { return None };
+fn repository_name(repository: &str) -> Option<String> {
     let last = repository.trim_end_matches('/').rsplit(['/', ':']).next()?;
     Some(last.strip_suffix(".git").unwrap_or(last).to_owned())
 }
@@ -353,14 +387,40 @@ pub(crate) fn variables(env: Map<String, Value>) -> Result<Vec<(String, String)>
     env.into_iter().map(variable).collect()
 }
 
-/// Finds pipeline and source, compiles, asks the core, and shows what came of it.
+/// Makes a build by the pipeline's registration, and again by another one where it was changed meanwhile: whom a build is
+/// trusted by, and what it runs, is decided by the registration that it is made under (docs/design/027).
+async fn make(
+    ground: &Ground,
+    caller: &Caller,
+    pipeline: &str,
+    plan: impl Fn(Option<PipelineRow>) -> Result<Draft, Problem>,
+) -> Result<Response, Problem> {
+    let mut registered = ground.fleet.views.pipeline(pipeline);
+    for _ in 0..REGISTRATION_TRIES_MAX {
+        match make_by(ground, caller, plan(registered)?).await? {
+            Some(response) => return Ok(response),
+            // As the core has it, which may be ahead of what is shown.
+            None => {
+                let name = pipeline.to_owned();
+                registered = ground.fleet.desk.look(move |core| core.pipeline(&name).cloned()).await?;
+            }
+        }
+    }
+    Err(Problem::new(Kind::Unavailable, "the pipeline's registration is being changed; try again"))
+}
+
+/// Finds pipeline and source, compiles, asks the core, and shows what came of it; `None` where the pipeline is registered
+/// otherwise by now.
 ///
 /// A pipeline that says its build's number is compiled with the one that is next, and submitted for that one: where
 /// another submit of the pipeline was first, it is compiled again (docs/design/011).
-async fn make(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Response, Problem> {
+async fn make_by(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Option<Response>, Problem> {
     let mut draft = draft;
     if draft.definition.is_none() {
         draft.definition = kept(ground, draft.registered.as_ref()).await?;
+    }
+    if draft.definition.as_ref().is_some_and(|definition| changed::is_asked(&definition.text)) {
+        draft.changed = changed_in(ground, &draft).await;
     }
     let (draft, why) = from_repository(ground, caller, draft).await?;
     let store = ground.fleet.store.clone();
@@ -378,13 +438,14 @@ async fn make(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Response
                 return Err(Problem::internal(&"a submit was answered with something else"));
             }
             Err(DeskError::Rejected(Rejected::NumberTaken { .. })) => continue,
+            Err(DeskError::Rejected(Rejected::PipelineChanged(_))) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
         let mut response = made(ground, id, existing).await?;
         if let Some(why) = why.and_then(|why| HeaderValue::try_from(why).ok()) {
             response.headers_mut().insert(UNTRUSTED, why);
         }
-        return Ok(response);
+        return Ok(Some(response));
     }
     Err(Problem::new(Kind::Unavailable, "too many builds of this pipeline are submitted at once; try again"))
 }
@@ -426,6 +487,7 @@ async fn from_repository(
         file: registered.and_then(|row| row.file.clone()),
         protected: registered.map(PipelineRow::protected).unwrap_or_default(),
         commit_alone: false,
+        diff_base: Some(diff_base(&draft)),
     };
     let found = ground.definitions.read(wanted).await?;
     let earned = earned(&draft, branch, &found, registered.is_some());
@@ -446,11 +508,39 @@ async fn from_repository(
     }
     draft.origin = Source::Git { repository, commit: found.commit.clone(), branch };
     draft.commit = found.commit;
+    draft.changed = found.changed;
     if draft.message.is_empty() {
         draft.message = found.message;
     }
     draft.definition = Some(Definition { file: found.file, text: found.text });
     Ok((draft, why))
+}
+
+/// What the files of a build's commit are compared with.
+fn diff_base(draft: &Draft) -> String {
+    let default_branch = draft.registered.as_ref().map_or("", |row| row.default_branch.as_str());
+    changed::base_of(&draft.env, beneath(draft.registered.as_ref()), default_branch)
+}
+
+/// The files that the commit of a build has changed whose text did not come out of its repository: where that is one that may
+/// be read, and is read.
+async fn changed_in(ground: &Ground, draft: &Draft) -> Option<Vec<String>> {
+    let Source::Git { repository, commit, branch } = &draft.origin else { return None };
+    let registered = draft.registered.as_ref().filter(|row| row.repository.as_ref() == Some(repository));
+    if registered.is_none() && !ground.git_unregistered {
+        return None;
+    }
+    let wanted = Wanted {
+        repository: repository.clone(),
+        branch: Some(branch.clone()).filter(|branch| !branch.is_empty()),
+        commit: Some(commit.clone()),
+        commit_alone: true,
+        diff_base: Some(diff_base(draft)),
+        ..Wanted::default()
+    };
+    // It is no source of what runs: without it every step does.
+    let found = ground.definitions.read(wanted).await;
+    found.inspect_err(|error| tracing::info!(%error, "changed_files_unknown")).ok()?.changed
 }
 
 /// Where a build belongs by what the coordinator saw itself, whoever submits it: among what is trusted, or in the overlay
@@ -515,6 +605,7 @@ impl Found {
             id,
             number,
             pipeline: draft.pipeline.clone(),
+            registration: draft.registered.clone().map(Box::new),
             definition: self.definition.text.clone(),
             graph,
             branch: draft.branch.clone(),
@@ -590,6 +681,7 @@ fn compile(found: &Found, creator: &str, id: BuildId, number: Option<u64>) -> Re
         creator,
         origin: &draft.origin,
         env: &draft.env,
+        changed: draft.changed.as_deref(),
     };
     let compiled = facts.compile(&definition.text, &definition.file).map_err(|error| Problem::internal(&error))?;
     let mut graph = graph_of(compiled)?;

@@ -3,16 +3,18 @@
 //! What a server sends is never checked out and nothing of it runs; a mirror's configuration is ours. Contents are left
 //! out of a fetch where the server can do so, and come when a file is read.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::process::Command;
 use windlass_git::credentials::without_secrets;
-use windlass_git::{Bounds, Credentials, GitError, Protocols, locks};
+use windlass_git::dir_cache::Held;
+use windlass_git::mirror::NotMade;
+use windlass_git::{Bounds, Credentials, DirCache, GitError, Identity, Protocols, locks, settings};
 use windlass_protocol::limits::{
-    COMMIT_MAX_BYTES, MIRROR_FETCH_MS, MIRROR_LOOK_MS, MIRROR_REFS_MAX_BYTES, MIRROR_TIDY_MS, PIPELINE_MAX_BYTES,
+    CHANGED_FILES_MAX_BYTES, COMMIT_MAX_BYTES, MIRROR_FETCH_MS, MIRROR_LOOK_MS, MIRROR_REFS_MAX_BYTES, MIRROR_TIDY_MS,
+    PIPELINE_MAX_BYTES,
 };
 
 use super::DefinitionError;
@@ -82,37 +84,30 @@ const FETCH: [&str; 8] = [
 const EVERYTHING: [&str; 4] = ["--prune", "origin", "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
 
 impl Mirror<'_> {
-    /// Brings branches and tags up to date; makes the mirror where there is none.
-    pub(super) async fn refresh(&self) -> Result<(), DefinitionError> {
+    /// Brings branches and tags up to date; makes the mirror, which is locked, where there is none.
+    pub(super) async fn refresh(&self, cache: &DirCache, held: &Held) -> Result<(), DefinitionError> {
         if !self.dir.exists() {
-            self.make().await?;
+            self.make(cache, held).await?;
         }
         locks::clear(self.dir).map_err(DefinitionError::fault("the mirror cannot be used"))?;
         self.fetch(&EVERYTHING).await
     }
 
-    /// A mirror without content. One that was half made is made again.
-    async fn make(&self) -> Result<(), DefinitionError> {
-        let new = self.dir.with_extension("new");
-        let failed = || DefinitionError::fault("the mirror cannot be made");
-        remove(&new).map_err(failed())?;
-        fs::create_dir_all(&new).map_err(failed())?;
-        let at_new = Mirror { reach: self.reach, dir: &new, repository: self.repository };
-        at_new.look(&["init", "--quiet", "--bare", "--template="], 1).await.map_err(DefinitionError::of_look)?;
-        for (key, value) in [
-            ("remote.origin.url", self.repository),
+    /// A mirror without content.
+    async fn make(&self, cache: &DirCache, held: &Held) -> Result<(), DefinitionError> {
+        let more = [
             ("remote.origin.promisor", "true"),
             ("remote.origin.partialclonefilter", "blob:none"),
             ("core.repositoryformatversion", "1"),
             ("extensions.partialClone", "origin"),
-            ("gc.autoDetach", "false"),
-            ("maintenance.autoDetach", "false"),
             // A fetch of a few objects is a pack too, so that the limit of a file holds for it.
             ("fetch.unpackLimit", "1"),
-        ] {
-            at_new.look(&["config", key, value], 1).await.map_err(DefinitionError::of_look)?;
-        }
-        fs::rename(&new, self.dir).map_err(failed())
+        ];
+        let git = |dir: &Path| Mirror { dir, ..*self }.command().map_err(|error| io::Error::other(error.to_string()));
+        windlass_git::mirror::make(cache, held, git, self.repository, &more).await.map_err(|error| match error {
+            NotMade::Disk(error) => DefinitionError::fault("the mirror cannot be made")(error),
+            NotMade::Git(error) => DefinitionError::of_look(error),
+        })
     }
 
     async fn fetch(&self, what: &[&str]) -> Result<(), DefinitionError> {
@@ -174,10 +169,7 @@ impl Mirror<'_> {
 
     async fn has_commit(&self, commit: &str) -> Result<bool, DefinitionError> {
         let object = format!("{commit}^{{commit}}");
-        let mut command = self.command()?;
-        command.env("GIT_NO_LAZY_FETCH", "1");
-        let there = windlass_git::run(command, &["cat-file", "-e", &object], look(1)).await;
-        match there {
+        match self.look_at_hand(&["cat-file", "-e", &object], 1).await {
             Ok(_) => Ok(true),
             Err(GitError::Refused { status: Some(_), .. }) => Ok(false),
             Err(error) => Err(DefinitionError::of_look(error)),
@@ -264,6 +256,13 @@ impl Mirror<'_> {
         windlass_git::run(command, arguments, look(output_max_bytes)).await
     }
 
+    /// A look at what is in the mirror: nothing is fetched for it.
+    async fn look_at_hand(&self, arguments: &[&str], output_max_bytes: u64) -> Result<Vec<u8>, GitError> {
+        let mut command = self.command().map_err(|error| GitError::NotRun(io::Error::other(error.to_string())))?;
+        command.env("GIT_NO_LAZY_FETCH", "1");
+        windlass_git::run(command, arguments, look(output_max_bytes)).await
+    }
+
     /// Our own git on this mirror, with nothing of the coordinator's environment but the way to servers.
     fn command(&self) -> Result<Command, DefinitionError> {
         let mut command = Command::new("sh");
@@ -275,46 +274,22 @@ impl Mirror<'_> {
             .envs(inherited)
             .env("LC_ALL", "C")
             .env("GIT_DIR", self.dir)
-            .env("GIT_LITERAL_PATHSPECS", "1")
-            .env("GIT_ALLOW_PROTOCOL", self.reach.protocols.variable())
-            .env("GIT_SSH_COMMAND", ssh_command())
-            .args(["-c", "core.askPass=", "-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=30"]);
+            .env("GIT_LITERAL_PATHSPECS", "1");
         self.reach.credentials.secrets().map_err(DefinitionError::fault("the git credentials cannot be read"))?;
-        self.reach.credentials.give(&mut command);
+        settings::settle(&mut command, &self.reach.protocols, Identity::Operator(&self.reach.credentials));
         Ok(command)
     }
 }
 
-/// The operator's ssh; nobody is there to answer a question.
-fn ssh_command() -> std::ffi::OsString {
-    std::env::var_os("GIT_SSH_COMMAND").unwrap_or_else(|| "ssh -oBatchMode=yes".into())
+impl windlass_git::changed::Looks for &Mirror<'_> {
+    type Error = GitError;
+
+    async fn git(&mut self, arguments: &[&str]) -> Result<String, GitError> {
+        let printed = self.look_at_hand(arguments, CHANGED_FILES_MAX_BYTES as u64).await?;
+        Ok(String::from_utf8_lossy(&printed).into_owned())
+    }
 }
 
 const fn look(output_max_bytes: u64) -> Bounds {
     Bounds { deadline: Some(Duration::from_millis(MIRROR_LOOK_MS)), output_max_bytes }
-}
-
-/// Removes a directory with all that is in it; one that is not there is removed already.
-pub(super) fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Bytes of all files of a directory.
-pub(super) fn size_of(dir: &Path) -> io::Result<u64> {
-    let mut bytes = 0;
-    let mut open: Vec<PathBuf> = vec![dir.to_owned()];
-    while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(&dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                open.push(entry.path());
-            } else {
-                bytes += entry.metadata()?.len();
-            }
-        }
-    }
-    Ok(bytes)
 }

@@ -34,6 +34,15 @@ impl World {
         self.dir.path().join("origin")
     }
 
+    /// The one mirror, once it is there.
+    fn mirror(&self) -> Option<PathBuf> {
+        let entries = fs::read_dir(self.dir.path().join("mirrors")).into_iter().flatten();
+        entries
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|it| it == "git") && path.is_dir())
+    }
+
     /// Runs a script in the repository, gives what it prints.
     fn sh(&self, script: &str) -> String {
         let identity = ["GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"];
@@ -202,7 +211,10 @@ async fn repositories_are_fetched_only_by_what_the_operator_allows() {
     }
     assert!(!touched.exists());
     // Git itself is held to it too, where a name would come past us.
-    let dir = world.dir.path().join("mirror.git");
+    let limits = Limits { bytes: u64::MAX, count: 1 };
+    let cache = DirCache::new(world.dir.path().to_owned(), limits, |name| name.ends_with(".git"));
+    let held = cache.lock("mirror.git", Mode::Exclusive).await.unwrap();
+    let dir = cache.place("mirror.git");
     let reach = Reach {
         credentials: Credentials::default(),
         protocols: Protocols::default(),
@@ -210,7 +222,7 @@ async fn repositories_are_fetched_only_by_what_the_operator_allows() {
     };
     let repository = world.origin().display().to_string();
     let mirror = Mirror { reach: &reach, dir: &dir, repository: &repository };
-    let refused = mirror.refresh().await.unwrap_err();
+    let refused = mirror.refresh(&cache, &held).await.unwrap_err();
     assert!(refused.to_string().contains("transport 'file' not allowed"), "{refused}");
 }
 
@@ -228,7 +240,7 @@ async fn nothing_of_a_repository_runs() {
         world.sh(&format!("chmod +x '{}'", path.display()));
     }
     world.read(|_| {}).await.unwrap();
-    let mirror = fs::read_dir(world.dir.path().join("mirrors")).unwrap().next().unwrap().unwrap().path();
+    let mirror = world.mirror().unwrap();
     assert!(!mirror.join("hooks").exists() && !touched.exists());
     assert_eq!(
         fs::read_dir(&mirror).unwrap().filter(|it| it.as_ref().unwrap().file_name() == "buildkite.yml").count(),
@@ -245,7 +257,7 @@ async fn a_mirror_holds_no_content_that_nobody_asked_for() {
     // A path is copied whole; a URL goes through the protocol.
     let url = format!("file://{}", world.origin().display());
     world.read(|it| it.repository = url).await.unwrap();
-    let bytes = mirror::size_of(&world.dir.path().join("mirrors")).unwrap();
+    let bytes = windlass_git::dir_cache::size_of(&world.dir.path().join("mirrors")).unwrap();
     assert!(bytes < 100_000, "{bytes}");
 }
 
@@ -275,11 +287,12 @@ async fn what_a_killed_git_left_does_not_stop_the_next() {
     let world = World::new();
     world.commit("buildkite.yml", TEXT);
     world.read(|_| {}).await.unwrap();
-    let mirror = fs::read_dir(world.dir.path().join("mirrors")).unwrap().next().unwrap().unwrap().path();
+    let mirror = world.mirror().unwrap();
     for left in ["packed-refs.lock", "HEAD.lock", "config.lock", "refs/heads/main.lock"] {
         fs::write(mirror.join(left), "").unwrap();
     }
-    fs::create_dir(mirror.with_extension("new")).unwrap();
+    let name = mirror.file_name().unwrap().to_string_lossy().into_owned();
+    fs::create_dir(mirror.with_file_name(format!(".new-{name}~1"))).unwrap();
     let commit = world.commit("buildkite.yml", "steps: [wait]\n");
     assert_eq!(world.read(|it| it.branch = some("main")).await.unwrap().commit, commit);
     fs::remove_dir_all(&mirror).unwrap();
@@ -296,8 +309,9 @@ async fn a_reader_does_not_wait_for_ever_and_the_fetch_goes_on() {
     drop(patient);
     let deadline = Instant::now() + Duration::from_secs(20);
     let made = || {
-        let entries = fs::read_dir(world.dir.path().join("mirrors")).into_iter().flatten();
-        entries.flatten().any(|entry| entry.path().join(USED).exists())
+        world
+            .mirror()
+            .is_some_and(|mirror| mirror.join("refs/heads/main").exists() || mirror.join("packed-refs").exists())
     };
     while !made() {
         assert!(Instant::now() < deadline, "the fetch was thrown away");
@@ -360,6 +374,64 @@ async fn a_commit_stands_as_its_refs_do() {
     unprotected(&standing, "no protected refs");
     let standing = world.standing(|it| it.default_branch = some("topic")).await;
     unprotected(&standing, "refs/heads/topic is not protected");
+}
+
+#[tokio::test]
+async fn a_tag_that_is_called_as_a_branch_is_not_the_branch_of_its_name() {
+    let world = World::new();
+    world.commit("buildkite.yml", TEXT);
+    world.sh("git branch v2; git branch vtopic; git checkout -q --detach");
+    let evil = world.commit("buildkite.yml", "steps: [{ command: evil }]\n");
+    world.sh("git tag v1; git tag v2; git tag vtopic; git tag main; git checkout -q refs/heads/main");
+    let claimed = async |branch: &str, tag: &str| {
+        let tags = ["main", "v2", "refs/tags/*"].map(str::to_owned).to_vec();
+        world
+            .standing(|it| (it.branch, it.tag, it.commit, it.protected) = (some(branch), some(tag), some(&evil), tags))
+            .await
+    };
+    assert_eq!(claimed("v1", "v1").await, protected("refs/tags/v1"), "no branch has the name");
+    unprotected(&claimed("main", "main").await, "is not in refs/heads/main");
+    unprotected(&claimed("v2", "v2").await, "is not in refs/heads/v2");
+    assert_eq!(
+        claimed("refs/tags/main", "refs/tags/main").await,
+        protected("refs/tags/main"),
+        "written out it is no branch"
+    );
+    world.sh("git update-ref refs/heads/vtopic refs/tags/vtopic");
+    unprotected(&claimed("vtopic", "vtopic").await, "refs/heads/vtopic is not protected");
+}
+
+#[tokio::test]
+async fn what_a_commit_changed_is_told_to_a_text_that_asks() {
+    let world = World::new();
+    let text = "steps: [{ command: make, if_changed: src/** }]\n";
+    let first = world.commit("buildkite.yml", text);
+    world.sh("git tag v1");
+    let second = world.commit("src/a", "1");
+    world.sh("git checkout -q -b topic");
+    world.commit("docs/a", "1");
+    let topic = world.commit("docs/b", "1");
+    let changed = async |commit: &str, base: Option<&str>| {
+        let base = base.map(str::to_owned);
+        world.read(|it| (it.commit, it.diff_base) = (some(commit), base)).await.unwrap().changed
+    };
+    let files = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+    assert_eq!(changed(&topic, None).await, None, "nobody asks");
+    assert_eq!(changed(&topic, Some("origin/main")).await, files(&["docs/a", "docs/b"]));
+    assert_eq!(changed(&second, Some("origin/main")).await, files(&["src/a"]), "the head of its base");
+    assert_eq!(changed(&first, Some("origin/main")).await, files(&["buildkite.yml"]), "its base has moved on");
+    assert_eq!(changed(&topic, Some("v1")).await, files(&["docs/a", "docs/b", "src/a"]));
+    assert_eq!(changed(&topic, Some(&first)).await, files(&["docs/a", "docs/b", "src/a"]));
+    for unknown in ["origin/gone", "HEAD~1", "--all", "", "0123456789012345678901234567890123456789"] {
+        assert_eq!(changed(&topic, Some(unknown)).await, None, "{unknown}");
+    }
+    world.commit("buildkite.yml", TEXT);
+    let silent = world.read(|it| (it.branch, it.diff_base) = (some("topic"), some("origin/main"))).await.unwrap();
+    assert_eq!(silent.changed, None, "the text does not ask");
+    let known = world.read(|it| {
+        (it.branch, it.diff_base, it.commit_alone) = (some("topic"), some("origin/main"), true);
+    });
+    assert_eq!(known.await.unwrap().changed, files(&["buildkite.yml", "docs/a", "docs/b"]), "it is known to ask");
 }
 
 #[tokio::test]

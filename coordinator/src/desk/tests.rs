@@ -112,6 +112,7 @@ fn submit() -> Request {
         id: BuildId::from_bytes([6; 16]),
         number: None,
         pipeline: "web".to_owned(),
+        registration: None,
         definition: String::new(),
         graph: windlass_pipeline::graph::Graph::default(),
         branch: String::new(),

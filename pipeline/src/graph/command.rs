@@ -144,10 +144,10 @@ pub struct Checkout {
     /// Only these paths.
     #[serde(default)]
     pub sparse: Vec<String>,
-    /// The secret that holds the key.
+    /// The secret that holds the key by which the repository is fetched.
     #[serde(default)]
     pub ssh_secret: Option<String>,
-    /// Whether the commit's signature counts.
+    /// Whether the commit must be on the branch that its build names.
     #[serde(default)]
     pub commit_verification: Option<CommitVerification>,
 }
@@ -169,7 +169,7 @@ pub struct CheckoutFlags {
     pub clean: Option<String>,
 }
 
-/// Whether the commit that was checked out must be the one that the build names.
+/// Whether the commit that is checked out must be on the branch that its build names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CommitVerification {
@@ -179,6 +179,18 @@ pub enum CommitVerification {
     Warn,
     /// It is not looked at.
     Off,
+}
+
+impl CommitVerification {
+    /// As it is written.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Warn => "warn",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// Directories that are kept between jobs.

@@ -58,6 +58,10 @@ features! {
     Secrets = "secrets", false;
     /// How the source is checked out.
     Checkout = "checkout", true;
+    /// A key of the step's own for its checkout.
+    CheckoutKey = "checkout.ssh_secret", false;
+    /// A look whether the commit is on its branch.
+    CommitVerification = "checkout.commit_verification", false;
     /// Files that are uploaded after the command.
     ArtifactPaths = "artifact_paths", true;
     /// Jobs that end when their build is failing.
@@ -122,6 +126,8 @@ fn of_command(command: &Command) -> impl Iterator<Item = Feature> {
         (!command.plugins.is_empty(), Feature::Plugins),
         (!command.secrets.is_empty(), Feature::Secrets),
         (command.checkout != super::Checkout::default(), Feature::Checkout),
+        (command.checkout.ssh_secret.is_some(), Feature::CheckoutKey),
+        (command.checkout.commit_verification.is_some(), Feature::CommitVerification),
         (!command.artifact_paths.is_empty(), Feature::ArtifactPaths),
         (command.cancel_on_build_failing, Feature::CancelOnBuildFailing),
         (command.cache.as_ref().is_some_and(|cache| cache.key.is_some()), Feature::Cache),

@@ -16,11 +16,24 @@ pub(crate) struct IfChanged {
 }
 
 impl IfChanged {
-    /// Whether a step runs for these files.
-    pub(crate) fn matches(&self, changed: &[String]) -> bool {
-        let any = |globs: &[Glob], path: &str| globs.iter().any(|glob| glob.matches(path));
-        changed.iter().any(|path| !any(&self.exclude, path) && any(&self.include, path))
+    /// Whether a step runs for these files, by as many looks as are left; `None` where they do not suffice.
+    pub(crate) fn matches(&self, changed: &[String], left: &mut u64) -> Option<bool> {
+        for path in changed {
+            if any(&self.include, path, left)? && !any(&self.exclude, path, left)? {
+                return Some(true);
+            }
+        }
+        Some(false)
     }
+}
+
+fn any(globs: &[Glob], path: &str, left: &mut u64) -> Option<bool> {
+    for glob in globs {
+        if glob.matches_within(path, left)? {
+            return Some(true);
+        }
+    }
+    Some(false)
 }
 
 /// `None`: no condition, or one that upstream's agent would not understand either; the step runs.

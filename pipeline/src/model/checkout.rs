@@ -3,15 +3,12 @@
 use super::attribute::{self, CHECKOUT, FLAGS, SPARSE};
 use super::gate::{text, word};
 use crate::diagnostic::Diagnostic;
-use crate::graph::{Checkout, CheckoutFlags, CommitVerification};
+use crate::graph::{Checkout, CheckoutFlags, CommitVerification, Feature};
 use crate::read::Reader;
 use crate::yaml::{Entry, Kind, Map};
 
 const VERIFICATIONS: [(&str, CommitVerification); 3] =
     [("strict", CommitVerification::Strict), ("off", CommitVerification::Off), ("warn", CommitVerification::Warn)];
-
-/// What an agent does not do: it has keys of its operator's, and checks out the commit that it is told.
-const NOT_SERVED: [&str; 2] = ["ssh_secret", "commit_verification"];
 
 pub(super) fn read(reader: &mut Reader, entry: &Entry) -> Checkout {
     let map = match &entry.value.kind {
@@ -32,9 +29,9 @@ pub(super) fn read(reader: &mut Reader, entry: &Entry) -> Checkout {
     let (skip, submodules, lfs) = (flag("skip"), flag("submodules"), flag("lfs"));
     let flags = map.get("flags").and_then(|entry| reader.map("flags", "a mapping", &entry.value));
     let sparse = map.get("sparse").and_then(|entry| reader.map("sparse", "a mapping with `paths`", &entry.value));
-    for key in NOT_SERVED {
+    for (key, feature) in [("ssh_secret", Feature::CheckoutKey), ("commit_verification", Feature::CommitVerification)] {
         if let Some(entry) = map.get(key).filter(|entry| !entry.value.is_null()) {
-            reader.warning("not-served", entry.key_span, format!("`checkout.{key}` is not served yet: ignored"));
+            reader.uses(feature, entry.key_span);
         }
     }
     Checkout {

@@ -24,6 +24,9 @@ pub const STEP_LABEL_MAX_BYTES: usize = 4 << 10;
 /// Names of the files that have changed, as `if_changed` asks for them: of a large move through a large repository.
 pub const CHANGED_FILES_MAX_BYTES: usize = 16 << 20;
 
+/// The same, by number: each is looked at for each step that waits for some.
+pub const CHANGED_FILES_MAX: usize = 100_000;
+
 /// How long a job's token is good where the job says nothing, in seconds: for one exchange with a cloud.
 pub const OIDC_LIFETIME_DEFAULT_S: u32 = 300;
 

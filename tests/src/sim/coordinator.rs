@@ -301,6 +301,7 @@ impl World {
                 branch: order.branch.clone(),
                 commit: order.commit.clone(),
                 verified: !self.random.thousandth(200),
+                registration: Box::new(order.pipeline.clone()),
             }))
         };
         let generation = self.coordinator.generation;

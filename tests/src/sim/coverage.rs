@@ -131,6 +131,7 @@ names! {
         core::Rejected::Answer { .. } => "rejected.answer",
         core::Rejected::IdempotencyMismatch => "rejected.idempotency_mismatch",
         core::Rejected::NumberTaken { .. } => "rejected.number_taken",
+        core::Rejected::PipelineChanged(_) => "rejected.pipeline_changed",
         core::Rejected::IdTaken(_) => "rejected.id_taken",
         core::Rejected::NoOrder(_) => "rejected.no_order",
         core::Rejected::NotUnderWay(_) => "rejected.not_under_way",

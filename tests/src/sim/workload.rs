@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
     Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, CacheRequest, JobRow, JobState, Joining, NewSchedule,
-    NewToken, PipelineChange, PoolRow, PutArtifact, Said, Sealed, SecretName, SecretRequest, Speech, StepChange,
-    Submit, TagPolicy, TokenGrant, Upload,
+    NewToken, PipelineChange, PipelineRow, PoolRow, PutArtifact, Said, Sealed, SecretName, SecretRequest, Speech,
+    StepChange, Submit, TagPolicy, TokenGrant, Upload,
 };
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
 use windlass_pipeline::graph::NodeKind;
@@ -200,6 +200,7 @@ impl World {
             id: BuildId::from_bytes(self.sixteen()),
             number: None,
             pipeline: pipeline.to_owned(),
+            registration: None,
             definition: format!("steps: {index}"),
             graph: graphs::graph(&mut self.random, trusted, hopeless),
             branch: if self.random.thousandth(700) { "main".to_owned() } else { String::new() },
@@ -672,7 +673,13 @@ impl World {
             6 => {
                 let mut submit = self.work.intents[0].submit.clone();
                 (submit.idempotency, submit.number) = (None, Some(1_000_000));
-                self.ask(Request::Submit(Box::new(submit)), Asked::Once(None));
+                self.ask(Request::Submit(Box::new(submit.clone())), Asked::Once(None));
+                // And one that was decided by a registration that nobody made.
+                if let Some(row) = self.store.rows.pipelines.values().next() {
+                    let row = PipelineRow { description: "another".repeat(3), ..row.clone() };
+                    submit.registration = Some(Box::new(row));
+                    self.ask(Request::Submit(Box::new(submit)), Asked::Once(None));
+                }
             }
             7 => {
                 // One that has left memory cannot be told from a new one: ids are made once, by their makers' promise.

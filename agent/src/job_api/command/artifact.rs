@@ -49,7 +49,7 @@ pub(super) async fn upload(call: &mut Call<'_>) -> Result<(), Fail> {
         skip_links: call.line.is_on("upload-skip-symlinks"),
     };
     let delimiter = call.line.text("delimiter").to_owned();
-    let found = match find(call.hands, &patterns, &delimiter, options).await {
+    let found = match find((&mut *call.hands, &call.party.account), &patterns, &delimiter, options).await {
         Ok(found) => found,
         Err(FindError::Hands(error)) => return Err(error.into()),
         Err(error) => return Err(fatal(format!("failed to upload artifacts: {error}"))),

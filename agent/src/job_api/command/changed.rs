@@ -1,11 +1,9 @@
 //! Which files have changed, as `if_changed` asks (reference 11.1): by a list, or by what git says in the job's directory.
 
-use windlass_protocol::limits::CHANGED_FILES_MAX_BYTES;
+use windlass_git::changed::{Looks, With};
+use windlass_protocol::limits::{CHANGED_FILES_MAX, CHANGED_FILES_MAX_BYTES};
 
 use super::{Call, Fail, fatal};
-
-/// What git's answer ends with where one name follows another.
-const NUL: char = '\0';
 
 /// The files by their paths in the repository; `None` where nobody knows, so that every step runs.
 pub(super) async fn files(call: &mut Call<'_>) -> Result<Option<Vec<String>>, Fail> {
@@ -35,25 +33,27 @@ async fn by_git(call: &mut Call<'_>) -> Result<Vec<String>, Fail> {
         }
     }
     let (at, head) = (commit(call, &base).await?, commit(call, "HEAD").await?);
-    let names = if at == head {
-        // Nothing lies between them: what the last commit changed is meant.
-        git(call, &["log", "--first-parent", "-1", "--name-only", "-z", "--pretty=format:", "HEAD"]).await?
-    } else {
-        let ancestor = git(call, &["merge-base", &at, "HEAD"]).await?;
-        git(call, &["diff", "--name-only", "-z", ancestor.trim()]).await?
-    };
-    Ok(names.split([NUL, '\n']).filter(|name| !name.is_empty()).map(str::to_owned).collect())
+    let files = windlass_git::changed::files(call, &at, &head, With::WorkTree).await?;
+    if files.len() > CHANGED_FILES_MAX {
+        return Err(fatal(format!("{} files have changed; {CHANGED_FILES_MAX} are the most", files.len())));
+    }
+    Ok(files)
+}
+
+impl Looks for Call<'_> {
+    type Error = Fail;
+
+    async fn git(&mut self, arguments: &[&str]) -> Result<String, Fail> {
+        git(self, arguments).await
+    }
 }
 
 /// What the files are compared with.
 fn base(call: &Call<'_>) -> String {
-    let given = call.line.text("git-diff-base");
-    if !given.is_empty() {
-        return given.to_owned();
-    }
-    let branch = |name: &str| call.hands.environment.get(name).filter(|branch| !branch.is_empty());
-    let branch = branch("BUILDKITE_PULL_REQUEST_BASE_BRANCH").or_else(|| branch("BUILDKITE_PIPELINE_DEFAULT_BRANCH"));
-    format!("origin/{}", branch.map_or("main", String::as_str))
+    let branch = |name: &str| call.hands.environment.get(name).map_or("", String::as_str);
+    let (pull_request, default) =
+        (branch("BUILDKITE_PULL_REQUEST_BASE_BRANCH"), branch("BUILDKITE_PIPELINE_DEFAULT_BRANCH"));
+    windlass_git::changed::base(call.line.text("git-diff-base"), pull_request, default)
 }
 
 /// The commit that a name means.

@@ -7,6 +7,7 @@ use windlass_protocol::limits::HANDS_CHUNK_BYTES;
 use windlass_protocol::{Cause, Digest, Namespace};
 
 use crate::job_api::Shared;
+use crate::job_api::account::Account;
 use crate::job_api::door::Party;
 
 /// A file up to this size comes through the agent's cache; a larger one past it.
@@ -42,9 +43,9 @@ pub(super) async fn fetch(
     Ok(blobs)
 }
 
-/// The next bytes of a blob; none is its end.
-pub(super) async fn next_piece(mut reader: BlobReader) -> std::io::Result<(Vec<u8>, BlobReader)> {
-    let read = tokio::task::spawn_blocking(move || {
+/// The next bytes of a blob, read in the job's turn; none is its end.
+pub(super) async fn next_piece(account: &Account, mut reader: BlobReader) -> std::io::Result<(Vec<u8>, BlobReader)> {
+    let read = account.work(move || {
         let mut piece = vec![0; HANDS_CHUNK_BYTES];
         let read = reader.read(&mut piece)?;
         piece.truncate(read);

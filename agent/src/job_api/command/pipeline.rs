@@ -1,9 +1,12 @@
 //! `pipeline upload` (reference 1.1, 7, 14, 19.4): which texts, with which variables, and what of them goes to the
 //! coordinator: documents in their normal form, so that neither variables nor secrets travel.
 
+use std::sync::Arc;
+
 use windlass_pipeline::file::{BUILDKITE, OWN};
 use windlass_pipeline::normal::{
-    Changed, Documents, Failed, Normal, Session, apply_if_changed, has_if_changed, to_json, to_placed_json, to_yaml,
+    Changed, Documents, Failed, Normal, NotJson, Session, apply_if_changed, has_if_changed, to_json, to_placed_json,
+    to_yaml,
 };
 use windlass_pipeline::render::Interpolation;
 use windlass_pipeline::secret::{Check, PATTERNS};
@@ -26,14 +29,14 @@ enum Format {
 struct Upload {
     session: Session,
     /// What interpolation sees at its beginning; what an `env` block sets is no variable of the process.
-    variables: Vec<(String, String)>,
-    patterns: Vec<String>,
+    variables: Arc<Vec<(String, String)>>,
+    patterns: Arc<Vec<String>>,
     /// Shown in place of being uploaded.
     dry: Option<Format>,
     /// Documents so far.
     count: u64,
     /// Files that have changed; asked for once, by the first step that waits for some.
-    changed: Option<Option<Vec<String>>>,
+    changed: Option<Arc<Option<Vec<String>>>>,
 }
 
 pub(super) async fn upload(call: &mut Call<'_>) -> Result<(), Fail> {
@@ -59,6 +62,7 @@ pub(super) async fn upload(call: &mut Call<'_>) -> Result<(), Fail> {
     let given = call.line.texts("redacted-vars").to_vec();
     let patterns = if given.is_empty() { PATTERNS.map(str::to_owned).to_vec() } else { given };
     let dry = call.line.is_on("dry-run").then_some(format);
+    let (variables, patterns) = (Arc::new(variables), Arc::new(patterns));
     let mut upload = Upload { session, variables, patterns, dry, count: 0, changed: None };
     if let Some((file, text)) = first {
         return upload.text(call, file, text).await;
@@ -124,18 +128,26 @@ async fn read(call: &mut Call<'_>, file: &str) -> Result<String, Fail> {
 }
 
 impl Upload {
-    /// Reads a text, and uploads its documents one by one: those before one that fails stay.
+    /// Reads a text, and uploads its documents one by one: those before one that fails stay. Reading, and whatever else takes
+    /// long, is done in the job's own turn, and what is read is paid for from its account.
     async fn text(&mut self, call: &mut Call<'_>, file: String, text: String) -> Result<(), Fail> {
         let mut session = std::mem::replace(&mut self.session, Session::new(None));
-        let read = tokio::task::spawn_blocking(move || {
+        let expected = cost_of_text(&text);
+        call.hands.share.grow(expected).await?;
+        let reading = move || {
             let read = session.read(&text);
-            (session, read)
-        });
-        let (session, Documents { documents, failed }) = read.await.map_err(fatal)?;
+            let held = read.documents.iter().map(|normal| cost_of(&normal.document)).sum::<usize>();
+            (session, read, held)
+        };
+        let (session, Documents { documents, failed }, held) = call.party.account.work(reading).await?;
         self.session = session;
+        // Variables may have made it larger than it was written.
+        let held = held.max(expected);
+        call.hands.share.grow(held - expected).await?;
         for document in documents {
             self.document(call, &file, document).await?;
         }
+        call.hands.share.shrink(held);
         let (doing, errors) = match failed {
             None => return Ok(()),
             Some(Failed::Parsing(errors)) => ("parsing", errors),
@@ -145,8 +157,9 @@ impl Upload {
     }
 
     async fn document(&mut self, call: &mut Call<'_>, file: &str, normal: Normal) -> Result<(), Fail> {
-        let Normal { mut document, mut warnings } = normal;
-        self.decide(call, &mut document, &mut warnings).await?;
+        let Normal { document, mut warnings } = normal;
+        let (document, more) = self.decide(call, document).await?;
+        warnings.extend(more);
         if !warnings.is_empty() {
             let words = format!("pipeline parsing of {file:?} completed with warnings: {}", told(file, &warnings));
             if call.line.is_on("reject-parse-warnings") {
@@ -154,74 +167,89 @@ impl Upload {
             }
             call.note("warning", &words).await?;
         }
-        self.look_for_secrets(call, file, &document).await?;
+        let document = self.look_for_secrets(call, file, document).await?;
         self.count += 1;
         match self.dry {
-            Some(format) => self.show(call, &document, format).await,
-            None => self.send(call, file, &document).await,
+            Some(format) => self.show(call, document, format).await,
+            None => self.send(call, file, document).await,
         }
     }
 
-    /// Decides `if_changed`, and takes it away.
-    async fn decide(
-        &mut self,
-        call: &mut Call<'_>,
-        document: &mut Node,
-        warnings: &mut Vec<Diagnostic>,
-    ) -> Result<(), Fail> {
-        if !has_if_changed(document) {
-            return Ok(());
+    /// Decides `if_changed`, and takes it away; what is to be said of that.
+    async fn decide(&mut self, call: &mut Call<'_>, document: Node) -> Result<(Node, Vec<Diagnostic>), Fail> {
+        if !has_if_changed(&document) {
+            return Ok((document, Vec::new()));
         }
-        if !call.line.is_on("apply-if-changed") {
-            apply_if_changed(document, Changed::Unknown);
-            return Ok(());
-        }
-        if self.changed.is_none() {
-            self.changed = Some(changed::files(call).await?);
-        }
-        let changed = match &self.changed {
-            Some(Some(files)) => Changed::Files(files),
-            Some(None) | None => Changed::Unknown,
+        let applies = call.line.is_on("apply-if-changed");
+        let files = match &self.changed {
+            _ if !applies => Arc::default(),
+            Some(files) => Arc::clone(files),
+            None => Arc::new(changed::files(call).await?),
         };
-        warnings.extend(apply_if_changed(document, changed));
-        Ok(())
+        if applies {
+            self.changed = Some(Arc::clone(&files));
+        }
+        let deciding = move || {
+            let mut document = document;
+            let changed = files.as_ref().as_deref().map_or(Changed::Unknown, Changed::Files);
+            let warnings = apply_if_changed(&mut document, changed);
+            (document, warnings)
+        };
+        Ok(call.party.account.work(deciding).await?)
     }
 
     /// What is secret must not become part of a pipeline (reference 14.3).
-    async fn look_for_secrets(&self, call: &mut Call<'_>, file: &str, document: &Node) -> Result<(), Fail> {
-        let patterns: Vec<&str> = self.patterns.iter().map(String::as_str).collect();
-        let allow = call.line.is_on("allow-secrets");
-        let given = call.party.secrets.values();
-        if holds(document, &|text: &str| given.iter().any(|value| is_long(value) && text.contains(value.as_str()))) {
-            // Not even with --allow-secrets: the text becomes a row, and is shown to whoever may see the build.
-            return Err(fatal(format!("pipeline {file:?} contains the value of a secret, and cannot be uploaded")));
-        }
-        let found = Check { patterns: &patterns, variables: &self.variables, allow }.document(document);
+    async fn look_for_secrets(&self, call: &mut Call<'_>, file: &str, document: Node) -> Result<Node, Fail> {
+        let (patterns, variables) = (Arc::clone(&self.patterns), Arc::clone(&self.variables));
+        let (allow, given) = (call.line.is_on("allow-secrets"), call.party.secrets.values());
+        let looking = move || {
+            let is_given = |text: &str| given.iter().any(|value| is_long(value) && text.contains(value.as_str()));
+            if holds(&document, &is_given) {
+                return (document, None);
+            }
+            let patterns: Vec<&str> = patterns.iter().map(String::as_str).collect();
+            let found = Check { patterns: &patterns, variables: &variables, allow }.document(&document);
+            (document, Some(found))
+        };
+        let (document, found) = call.party.account.work(looking).await?;
+        // Not even with --allow-secrets: the text becomes a row, and is shown to whoever may see the build.
+        let given = || fatal(format!("pipeline {file:?} contains the value of a secret, and cannot be uploaded"));
+        let found = found.ok_or_else(given)?;
         if found.is_empty() {
-            return Ok(());
+            return Ok(document);
         }
         let words = format!("pipeline {file:?} holds secrets: {}", told(file, &found));
         if found.iter().any(|found| found.severity == Severity::Error) {
             return Err(fatal(format!("{words}; --allow-secrets uploads it regardless")));
         }
-        call.note("warning", &words).await
+        call.note("warning", &words).await?;
+        Ok(document)
     }
 
-    async fn show(&self, call: &mut Call<'_>, document: &Node, format: Format) -> Result<(), Fail> {
-        let json = to_json(document).map_err(fatal)?;
-        let text = match format {
-            Format::Json => format!("{json:#}\n"),
-            Format::Yaml if self.count > 1 => format!("---\n{}", to_yaml(&json)),
-            Format::Yaml => to_yaml(&json),
+    async fn show(&self, call: &mut Call<'_>, document: Node, format: Format) -> Result<(), Fail> {
+        let later = self.count > 1;
+        let showing = move || {
+            let json = to_json(&document)?;
+            Ok::<_, NotJson>(match format {
+                Format::Json => format!("{json:#}\n"),
+                Format::Yaml if later => format!("---\n{}", to_yaml(&json)),
+                Format::Yaml => to_yaml(&json),
+            })
         };
+        let text = call.party.account.work(showing).await?.map_err(fatal)?;
         call.print(&text).await
     }
 
-    async fn send(&self, call: &mut Call<'_>, file: &str, document: &Node) -> Result<(), Fail> {
-        let mut text = to_placed_json(document).map_err(fatal)?;
-        if text.len() > PIPELINE_MAX_BYTES {
-            text = to_json(document).map_err(fatal)?.to_string();
-        }
+    async fn send(&self, call: &mut Call<'_>, file: &str, document: Node) -> Result<(), Fail> {
+        let writing = move || {
+            let placed = to_placed_json(&document)?;
+            if placed.len() <= PIPELINE_MAX_BYTES {
+                Ok(placed)
+            } else {
+                to_json(&document).map(|json| json.to_string())
+            }
+        };
+        let text = call.party.account.work(writing).await?.map_err(fatal)?;
         if text.len() > PIPELINE_MAX_BYTES {
             let bytes = text.len();
             return Err(fatal(format!("pipeline {file:?} has {bytes} bytes; {PIPELINE_MAX_BYTES} are the most")));
@@ -236,6 +264,27 @@ impl Upload {
             other => Err(untold("failed to upload and process pipeline", other)),
         }
     }
+}
+
+/// What a value costs beside its text, with its key and its place.
+const NODE_BYTES: usize = 128;
+
+/// What a text comes to once it is read, at most: each value is parted from the next by one of these, and its text is kept
+/// beside what was read.
+fn cost_of_text(text: &str) -> usize {
+    let parts = text.bytes().filter(|byte| b"\n,:[{-".contains(byte)).count();
+    2 * text.len() + NODE_BYTES * (parts + 1)
+}
+
+/// What a tree costs. Recursion ends at `PIPELINE_DEPTH_MAX`.
+fn cost_of(node: &Node) -> usize {
+    NODE_BYTES
+        + match &node.kind {
+            Kind::List(items) => items.iter().map(cost_of).sum(),
+            Kind::Map(map) => map.iter().map(|entry| entry.key.len() + cost_of(&entry.value)).sum(),
+            Kind::Time(text) | Kind::Text(text) => text.len(),
+            Kind::Null | Kind::Bool(_) | Kind::Int(_) | Kind::Unsigned(_) | Kind::Float(_) => 0,
+        }
 }
 
 /// Whether a value is so long that it is no word by chance.

@@ -498,6 +498,7 @@ pub(crate) fn submission(graph: Graph, change: impl FnOnce(&mut Submit)) -> Subm
         id: next_build(),
         number: None,
         pipeline: "app".to_owned(),
+        registration: None,
         definition: "steps: []".to_owned(),
         graph,
         branch: "main".to_owned(),

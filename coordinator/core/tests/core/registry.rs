@@ -45,6 +45,24 @@ fn a_pipeline_is_registered_once_by_its_name_with_defaults_for_what_is_not_said(
 }
 
 #[test]
+fn a_submit_that_was_decided_by_another_registration_is_refused() {
+    let mut shell = Shell::new();
+    create(&mut shell, "app", PipelineChange::default()).unwrap();
+    let before = shell.rows.pipelines["app"].clone();
+    let submit = |shell: &mut Shell, row: &windlass_coordinator_core::row::PipelineRow| {
+        let submit =
+            crate::kit::submission(graph(vec![step("a")]), |submit| submit.registration = Some(Box::new(row.clone())));
+        shell.request(Request::Submit(Box::new(submit))).map(drop)
+    };
+    assert_eq!(submit(&mut shell, &before), Ok(()));
+    let change = PipelineChange { protected_refs: Some(vec!["release/*".to_owned()]), ..PipelineChange::default() };
+    update(&mut shell, "app", change).unwrap();
+    assert_eq!(submit(&mut shell, &before), Err(Rejected::PipelineChanged("app".to_owned())));
+    let after = shell.rows.pipelines["app"].clone();
+    assert_eq!(submit(&mut shell, &after), Ok(()));
+}
+
+#[test]
 fn what_is_said_changes_what_is_taken_away_goes_and_all_else_stays() {
     let mut shell = Shell::new();
     let change = PipelineChange {

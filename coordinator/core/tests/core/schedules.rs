@@ -66,6 +66,7 @@ fn obtained(order: &Order) -> Obtained {
         branch: order.branch.clone(),
         commit: order.commit.clone(),
         verified: true,
+        registration: Box::new(order.pipeline.clone()),
     }
 }
 

@@ -55,6 +55,24 @@ fn a_job_gets_the_narrowest_secret_that_is_for_it() {
 }
 
 #[test]
+fn a_tag_that_is_called_as_a_branch_gets_no_secret_of_the_branch() {
+    let mut shell = Shell::new();
+    set(&mut shell, name("KEY", "", "main", ""), "branch").unwrap();
+    set(&mut shell, name("SIGN", "", "refs/tags/*", ""), "tag").unwrap();
+    let agent = shell.agent("one", 2);
+    let tagged = |submit: &mut windlass_coordinator_core::row::Submit| {
+        (submit.branch, submit.tag) = ("main".to_owned(), Some("main".to_owned()));
+    };
+    shell.submit_with(graph(vec![step("a")]), tagged);
+    let tag = shell.offer(agent);
+    shell.submit_with(graph(vec![step("a")]), |submit| submit.branch = "main".to_owned());
+    let branch = shell.offer(agent);
+    assert_eq!(read(&mut shell, tag, &["SIGN"]), Ok(vec!["tag".to_owned()]));
+    assert!(read(&mut shell, tag, &["KEY"]).is_err(), "it is no branch");
+    assert_eq!(read(&mut shell, branch, &["KEY"]), Ok(vec!["branch".to_owned()]));
+}
+
+#[test]
 fn builds_that_are_not_trusted_get_none_and_neither_does_a_right_that_ended() {
     let mut shell = Shell::new();
     set(&mut shell, name("KEY", "", "", ""), "v").unwrap();

@@ -62,6 +62,7 @@ fn obtained(order: &Order, graph: Graph) -> Obtained {
         branch: order.branch.clone(),
         commit: order.commit.clone(),
         verified: true,
+        registration: Box::new(order.pipeline.clone()),
     }
 }
 
@@ -286,6 +287,23 @@ fn a_number_that_somebody_else_was_given_is_asked_for_again() {
     assert_eq!(again.build, asked.build);
     answer(&mut shell, asked.build, Ok(numbered(2))).unwrap();
     assert_eq!(shell.build(asked.build).number, 2);
+}
+
+#[test]
+fn what_was_found_out_by_another_registration_is_found_out_again() {
+    let mut shell = shell();
+    shell.submit(graph(vec![trigger("ship", "deploy")]));
+    let asked = order(&mut shell);
+    let change = PipelineChange { protected_refs: Some(vec!["release/*".to_owned()]), ..PipelineChange::default() };
+    let request = Request::UpdatePipeline { name: "deploy".to_owned(), change: Box::new(change) };
+    assert_eq!(shell.request(request), Ok(Reply::Done));
+    shell.take_effects();
+    answer(&mut shell, asked.build, Ok(obtained(&asked, graph(vec![step("a")])))).unwrap();
+    assert!(!shell.rows.builds.contains_key(&asked.build), "it was trusted by what is not protected any more");
+    let again = order(&mut shell);
+    assert_eq!((again.build, again.pipeline.protected_refs.len()), (asked.build, 1));
+    answer(&mut shell, again.build, Ok(obtained(&again, graph(vec![step("a")])))).unwrap();
+    assert_eq!(shell.build(again.build).number, 1);
 }
 
 #[test]

@@ -327,6 +327,46 @@ pub(super) fn repository(dir: &std::path::Path, text: &str) -> (String, String) 
 }
 
 #[tokio::test]
+async fn steps_for_files_that_did_not_change_are_skipped_where_the_coordinator_reads_the_repository() {
+    let text =
+        "steps: [{ command: a, key: src, if_changed: 'src/**' }, { command: b, key: docs, if_changed: 'docs/**' }]\n";
+    let bench = Bench::new().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (repository, first) = repository(&dir.path().join("web.git"), text);
+    bench.post("/api/v1/pipelines", json!({ "name": "web", "repository": repository })).await.is(201);
+    let states = |build: &serde_json::Value| {
+        ["src", "docs"].map(|key| {
+            let jobs = build["jobs"].as_array().unwrap();
+            jobs.iter().find(|job| job["step_key"] == key).unwrap()["state"].as_str().unwrap().to_owned()
+        })
+    };
+    let (runs, skipped) = ("scheduled", "skipped");
+    let all = bench.post("/api/v1/builds", json!({ "pipeline": "web", "commit": first })).await.is(201).json();
+    assert_eq!(states(&all), [skipped, skipped], "its own commit changed neither");
+    let script = "mkdir src && echo 1 >src/a && git add -A && git commit -q -m src && git rev-parse HEAD";
+    let second = sh(&dir.path().join("web.git"), script);
+    let build = bench.post("/api/v1/builds", json!({ "pipeline": "web", "branch": "main" })).await.is(201).json();
+    assert_eq!((&build["commit"], states(&build)), (&json!(second), [runs, skipped].map(str::to_owned)));
+    let again = format!("/api/v1/builds/{}/rebuild", build["id"].as_str().unwrap());
+    assert_eq!(states(&bench.post(&again, json!({})).await.is(201).json()), [runs, skipped], "and so it is made again");
+    // Where nobody knows, every step runs.
+    let base = json!({ "BUILDKITE_GIT_DIFF_BASE": "origin/gone" });
+    let unknown = bench.post("/api/v1/builds", json!({ "pipeline": "web", "branch": "main", "env": base })).await;
+    assert_eq!(states(&unknown.is(201).json()), [runs, runs]);
+    let sent = bench.post("/api/v1/builds", json!({ "pipeline": "other", "definition": text })).await.is(201).json();
+    assert_eq!(states(&sent), [runs, runs]);
+}
+
+fn sh(dir: &std::path::Path, script: &str) -> String {
+    let identity = ["GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"];
+    let mut command = std::process::Command::new("sh");
+    command.args(["-ec", script]).current_dir(dir).envs(identity.map(|name| (name, "t@example.invalid")));
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test]
 async fn a_pipeline_is_read_from_the_commit_and_the_build_is_pinned_to_it() {
     let bench = Bench::new().await;
     let dir = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@ use windlass_cache::Blob;
 use windlass_hands::wire::Kind;
 use windlass_pipeline::destination::{absolute, target};
 use windlass_protocol::cause::CauseKind;
+use windlass_protocol::limits::HANDS_CHUNK_BYTES;
 use windlass_protocol::message::FoundArtifact;
 use windlass_protocol::{Digest, Shelf, hex};
 
@@ -13,6 +14,7 @@ use super::super::{Call, Fail, fatal};
 use super::query::{find, latest};
 use crate::bulk::{NotStored, Taking};
 use crate::job_api::Shared;
+use crate::job_api::account::Account;
 use crate::job_api::door::Party;
 use crate::job_api::hands::{Hands, HandsError};
 
@@ -136,7 +138,7 @@ async fn write_all(
     for (found, blob) in group {
         let path = target(destination, &found.artifact.path);
         let written = match blob {
-            Some(blob) => write(call.hands, blob, &path).await,
+            Some(blob) => write(call.hands, &call.party.account, blob, &path).await,
             None => Err(FileError::Gone("the agent's cache has no room for it".to_owned())),
         };
         failed += said(call, &found, written).await?;
@@ -222,13 +224,20 @@ impl<'a> Fresh<'a> {
     }
 }
 
-/// Writes a blob of the agent's cache.
-async fn write(hands: &mut Hands, blob: Blob, path: &str) -> Result<(), FileError> {
+/// Writes a blob of the agent's cache, a piece at a time, from the job's account.
+async fn write(hands: &mut Hands, account: &Account, blob: Blob, path: &str) -> Result<(), FileError> {
+    hands.share.grow(HANDS_CHUNK_BYTES).await?;
+    let written = write_pieces(hands, account, blob, path).await;
+    hands.share.shrink(HANDS_CHUNK_BYTES);
+    written
+}
+
+async fn write_pieces(hands: &mut Hands, account: &Account, blob: Blob, path: &str) -> Result<(), FileError> {
     let mut fresh = Fresh::new(hands, path);
     fresh.begin().await?;
     let mut reader = blob.reader();
     loop {
-        let (piece, back) = match next_piece(reader).await {
+        let (piece, back) = match next_piece(account, reader).await {
             Ok(next) => next,
             Err(error) => {
                 fresh.give_up().await?;

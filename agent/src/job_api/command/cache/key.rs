@@ -70,7 +70,7 @@ async fn filled(call: &mut Call<'_>, parts: &[Part]) -> Result<Vec<String>, Fail
             Part::Os => std::env::consts::OS.to_owned(),
             Part::Arch => arch().to_owned(),
             Part::Env(name) => call.hands.environment.get(name).cloned().unwrap_or_default(),
-            Part::Checksum(patterns) => checksum(call.hands, patterns).await?,
+            Part::Checksum(patterns) => checksum(call, patterns).await?,
         });
     }
     Ok(filled)
@@ -86,11 +86,11 @@ const fn arch() -> &'static str {
 }
 
 /// SHA-256 of one file; of several, that of their paths and theirs, in order.
-async fn checksum(hands: &mut Hands, patterns: &[String]) -> Result<String, Fail> {
+async fn checksum(call: &mut Call<'_>, patterns: &[String]) -> Result<String, Fail> {
     let mut files = std::collections::BTreeMap::new();
     for pattern in patterns {
         // Split by nothing: a pattern may have any character.
-        let found = match find(hands, pattern, "", Options::default()).await {
+        let found = match find((&mut *call.hands, &call.party.account), pattern, "", Options::default()).await {
             Ok(found) => found,
             Err(FindError::Hands(error)) => return Err(error.into()),
             Err(error) => return Err(fatal(format!("checksum of {pattern:?}: {error}"))),
@@ -103,7 +103,7 @@ async fn checksum(hands: &mut Hands, patterns: &[String]) -> Result<String, Fail
     let mut all = Context::new(&SHA256);
     let single = files.len() == 1;
     for (path, file) in &files {
-        let one = sha256(hands, file).await?;
+        let one = sha256(call.hands, file).await?;
         if single {
             return Ok(hex::to(&one));
         }

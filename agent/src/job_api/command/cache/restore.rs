@@ -16,6 +16,7 @@ use super::super::{Call, Fail, fatal};
 use super::chosen::Chosen;
 use super::{find, key, shown_bytes};
 use crate::bulk::{NotStored, Taking};
+use crate::job_api::account::Account;
 use crate::job_api::hands::{Hands, HandsError};
 
 /// Less than this a second is no help to a job.
@@ -171,7 +172,7 @@ impl<'a> Laying<'a> {
         let blobs = fetched(call, &digests, self.group_bytes).await?;
         for (file, blob) in group.iter().zip(blobs) {
             let blob = blob.ok_or_else(|| fatal("the agent's cache has no room for it"))?;
-            write(call.hands, file, blob).await?;
+            write(call.hands, &call.party.account, file, blob).await?;
         }
         call.hands.share.shrink(self.group_cost);
         (self.group_bytes, self.group_cost) = (0, 0);
@@ -200,11 +201,11 @@ async fn put(hands: &mut Hands, handle: u32, path: &[u8], piece: &[u8]) -> Resul
 }
 
 /// Writes a blob of the agent's cache.
-async fn write(hands: &mut Hands, file: &Coming, blob: Blob) -> Result<(), Fail> {
+async fn write(hands: &mut Hands, account: &Account, file: &Coming, blob: Blob) -> Result<(), Fail> {
     let handle = hands.create(&file.path, OPEN_MODE).await?;
     let mut reader = blob.reader();
     loop {
-        let (piece, back) = next_piece(reader).await.map_err(fatal)?;
+        let (piece, back) = next_piece(account, reader).await.map_err(fatal)?;
         if piece.is_empty() {
             break;
         }

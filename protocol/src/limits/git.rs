@@ -1,0 +1,43 @@
+//! Bounds of repositories: their mirrors, and what agents keep of them.
+
+/// Repositories that are fetched at once: each is a git, and the link is shared.
+pub const MIRROR_FLIGHTS_MAX: usize = 4;
+
+/// One fetch into a mirror: the whole history, without contents, of the largest repositories takes minutes.
+pub const MIRROR_FETCH_MS: u64 = 600_000;
+
+/// One look into a mirror; a text that it does not hold yet is fetched meanwhile.
+pub const MIRROR_LOOK_MS: u64 = 60_000;
+
+/// Housekeeping of a mirror, with nobody waiting but the next fetch of the same repository.
+pub const MIRROR_TIDY_MS: u64 = 300_000;
+
+/// One file of a mirror: history without contents is far below this, and a server that knows no filters sends all of it.
+pub const MIRROR_FILE_MAX_BYTES: u64 = 4 << 30;
+
+/// All mirrors. Those that were not used for longest go first; they are fetched again when they are wanted.
+pub const MIRRORS_MAX_BYTES: u64 = 16 << 30;
+
+/// Mirrors, as [`MIRRORS_MAX_BYTES`].
+pub const MIRRORS_MAX: usize = 1_000;
+
+/// Names of a repository's branches and tags: a hundred thousand of them.
+pub const MIRROR_REFS_MAX_BYTES: u64 = 16 << 20;
+
+/// A commit as git writes it: its headers and its message.
+pub const COMMIT_MAX_BYTES: u64 = 1 << 20;
+
+/// A pipeline's patterns of protected branches and tags: each is asked of each of their names.
+pub const PROTECTED_PATTERNS_MAX: usize = 100;
+
+/// All plugins that an agent keeps, unless its operator says otherwise: each is a few files, and a fleet uses some dozens.
+pub const AGENT_PLUGINS_MAX_BYTES: u64 = 2 << 30;
+
+/// The same, by number.
+pub const AGENT_PLUGINS_MAX: usize = 1_000;
+
+/// All mirrors that an agent keeps, unless its operator says otherwise: some large repositories, or many ordinary ones.
+pub const AGENT_MIRRORS_MAX_BYTES: u64 = 50 << 30;
+
+/// The same, by number.
+pub const AGENT_MIRRORS_MAX: usize = 1_000;
