@@ -23,8 +23,13 @@ const SOURCES: [&str; 10] = [
     "src/wire.rs",
 ];
 /// Its bounds, which are the protocol's.
-const LIMITS: [&str; 3] =
-    ["../../protocol/src/limits.rs", "../../protocol/src/limits/ask.rs", "../../protocol/src/limits/git.rs"];
+const LIMITS: [&str; 5] = [
+    "../../protocol/src/limits.rs",
+    "../../protocol/src/limits/ask.rs",
+    "../../protocol/src/limits/build.rs",
+    "../../protocol/src/limits/git.rs",
+    "../../protocol/src/limits/notify.rs",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     for source in SOURCES.into_iter().chain(LIMITS) {

@@ -10,7 +10,8 @@ use windlass_coordinator_store::{Expired, Retention};
 use windlass_protocol::WallMs;
 use windlass_protocol::host::now;
 use windlass_protocol::limits::{
-    AUDIT_MS, CACHE_UNUSED_MS, GONE_AGENTS_MS, IDEMPOTENCY_MS, NOTIFICATIONS_MS, PAST_TOKENS_MS, RETENTION_EVERY_MS,
+    AUDIT_MS, CACHE_UNUSED_MS, GONE_AGENTS_MS, IDEMPOTENCY_MS, NOTIFICATIONS_KEPT_MS, PAST_TOKENS_MS,
+    RETENTION_EVERY_MS,
 };
 
 use crate::fleet::Ground;
@@ -26,7 +27,7 @@ fn retention(at: WallMs, builds_ms: u64) -> Retention {
         agents_before: before(GONE_AGENTS_MS),
         audit_before: before(AUDIT_MS),
         artifacts_at: at,
-        notifications_before: before(NOTIFICATIONS_MS),
+        notifications_before: before(NOTIFICATIONS_KEPT_MS),
         max_builds: BUILDS_AT_ONCE,
     }
 }
@@ -98,7 +99,7 @@ mod tests {
         assert_eq!((retention.builds_before, retention.audit_before), (WallMs(AUDIT_MS - 2), WallMs(5)));
         assert_eq!(retention.agents_before, WallMs(AUDIT_MS + 5 - GONE_AGENTS_MS));
         assert_eq!(retention.artifacts_at, at, "artifacts say themselves when their time is over");
-        assert_eq!(retention.notifications_before, WallMs(AUDIT_MS + 5 - NOTIFICATIONS_MS));
+        assert_eq!(retention.notifications_before, WallMs(AUDIT_MS + 5 - NOTIFICATIONS_KEPT_MS));
         assert_eq!(retention.idempotency_before, WallMs(AUDIT_MS + 5 - IDEMPOTENCY_MS));
         let (idempotency_before, tokens_before) = (retention.idempotency_before, WallMs(AUDIT_MS + 5 - PAST_TOKENS_MS));
         assert_eq!(forgotten(at), Request::Retain { idempotency_before, tokens_before });

@@ -11,7 +11,7 @@
 //! | [`frame`] | length-prefixed, checksummed frames, without I/O |
 //! | [`fuzz`] | every decoder of foreign bytes, to be fed nonsense |
 //! | [`message`] | the messages of `windlass/1` |
-//! | [`call`] | numbers of what jobs ask, by which it is done once
+//! | [`call`] | numbers of what jobs ask, by which it is done once |
 //! | [`cause`] | why something ended without a result of its own |
 //! | [`job`] | what an agent is given to run, and what it answers |
 //! | [`namespace`] | who can see a blob |

@@ -455,7 +455,7 @@ pub const ALLOWED_TEAMS_MAX: usize = 100;
 pub const FIELDS_MAX: usize = 100;
 
 /// Entries of one `notify`: each may become a delivery with every event.
-pub const NOTIFICATIONS_MAX: usize = 100;
+pub const NOTIFY_LIST_MAX: usize = 100;
 
 /// Plugins of one step: each is fetched and has hooks that run.
 pub const PLUGINS_MAX: usize = 100;

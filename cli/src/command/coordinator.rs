@@ -177,7 +177,7 @@ const fn unchecked(error: &OpenError) -> Code {
     match error {
         OpenError::InUse { .. } => Code::Refused,
         OpenError::NotThere { .. } | OpenError::NewerSchema { .. } => Code::Usage,
-        _ => Code::Failed,
+        OpenError::Foreign { .. } | OpenError::Io { .. } | OpenError::Fault(_) => Code::Failed,
     }
 }
 

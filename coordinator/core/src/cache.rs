@@ -65,11 +65,8 @@ impl Core {
 
     /// The namespace of the build of a job, by its right.
     fn cache_namespace(&self, attempt: AttemptId, epoch: Epoch) -> Result<Namespace, Rejected> {
-        let lease = self.leases.get(&attempt).ok_or(Rejected::NoLease(attempt))?;
-        if lease.epoch != epoch {
-            return Err(Rejected::StaleEpoch { attempt, held: lease.epoch, got: epoch });
-        }
-        Ok(self.builds[&self.jobs[&lease.job].row.build].row.namespace.clone())
+        let job = self.held(attempt, Some(epoch))?;
+        Ok(self.builds[&self.jobs[&job].row.build].row.namespace.clone())
     }
 
     /// The key itself, then each beginning that will do; of the own namespace, then of what it reads beside it (I12).

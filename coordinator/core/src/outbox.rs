@@ -68,7 +68,7 @@ impl Target {
 pub struct OutboxView {
     /// How many wait or are on their way.
     pub waiting: usize,
-    /// When the oldest of them became due.
+    /// When the first of them was written down.
     pub oldest: Option<WallMs>,
     /// What came of others since the core was loaded, by service; services that nothing is sent to are one.
     pub over: BTreeMap<(String, NotificationState), u64>,

@@ -36,10 +36,10 @@ impl Core {
             StepChange::Notify { notify, append } => {
                 let before = if append { self.jobs[&job].row.node.notify.clone() } else { Vec::new() };
                 let notify: Vec<_> = before.into_iter().chain(notify).collect();
-                if notify.len() > limits::NOTIFICATIONS_MAX {
+                if notify.len() > limits::NOTIFY_LIST_MAX {
                     return Err(Rejected::Limit {
                         what: "notifications of a step",
-                        limit: limits::NOTIFICATIONS_MAX as u64,
+                        limit: limits::NOTIFY_LIST_MAX as u64,
                     });
                 }
                 self.change_nodes(build, &elements, |_, node| node.notify.clone_from(&notify))?;

@@ -1,6 +1,6 @@
 //! `notify` of pipelines, groups and steps (reference 13).
 
-use windlass_protocol::limits::NOTIFICATIONS_MAX;
+use windlass_protocol::limits::NOTIFY_LIST_MAX;
 
 use super::attribute::{self, NOTIFY, SLACK};
 use super::condition;
@@ -22,8 +22,8 @@ pub(super) enum Level {
 
 pub(super) fn read(reader: &mut Reader, entry: &Entry, level: Level) -> Vec<Notify> {
     let items = reader.list("notify", "a list", &entry.value);
-    if items.len() > NOTIFICATIONS_MAX {
-        let message = format!("`notify` has {} entries; {NOTIFICATIONS_MAX} are the most", items.len());
+    if items.len() > NOTIFY_LIST_MAX {
+        let message = format!("`notify` has {} entries; {NOTIFY_LIST_MAX} are the most", items.len());
         reader.error("too-many", entry.value.span, message);
         return Vec::new();
     }

@@ -43,7 +43,7 @@ pub const DELIVERY_TRIES_MAX: u32 = 40;
 pub const DELIVERY_LIFE_MS: u64 = 86_400_000;
 
 /// How long a notification that is over is kept for people to look at.
-pub const NOTIFICATIONS_MS: u64 = 30 * 86_400_000;
+pub const NOTIFICATIONS_KEPT_MS: u64 = 30 * 86_400_000;
 
 /// What a notification carries of a build's message; whoever wants all of it asks for the build.
 pub const NOTIFICATION_TEXT_MAX_BYTES: usize = 1 << 10;

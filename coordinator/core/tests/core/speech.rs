@@ -287,7 +287,7 @@ fn who_hears_of_a_step_is_set_and_added_to() {
     assert_eq!(shell.job(build, 0).node.notify, [one("github_check"), one("slack")]);
     change(&mut shell, by, job, of(vec![one("slack")], false)).unwrap();
     assert_eq!(shell.job(build, 0).node.notify, [one("slack")]);
-    let many = vec![one("slack"); limits::NOTIFICATIONS_MAX];
+    let many = vec![one("slack"); limits::NOTIFY_LIST_MAX];
     assert!(matches!(change(&mut shell, by, job, of(many, true)), Err(Rejected::Limit { .. })));
 }
 
