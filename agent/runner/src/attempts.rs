@@ -23,7 +23,7 @@ use windlass_protocol::time::WallMs;
 use crate::cgroup::{Cgroups, JobCgroup};
 use crate::control::to_line;
 use crate::launch::{
-    BLANK_BYTES, CONTROL_SOCKET, ContainerRecord, LaunchRecord, Places, StartedRecord, write_first, write_whole,
+    CONTROL_SOCKET, ContainerRecord, LaunchRecord, Places, StartedRecord, is_blank, write_first, write_whole,
 };
 use crate::spool::SpoolReader;
 use crate::supervisor::{boot_now_ms, bury_container};
@@ -380,7 +380,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> io::Result<Option<T
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-        Ok(bytes) if bytes.len() as u64 <= BLANK_BYTES => Ok(None),
+        Ok(bytes) if is_blank(&bytes) => Ok(None),
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(io::Error::from),
     }
 }

@@ -212,6 +212,11 @@ pub(crate) const CONTROL_SOCKET: &str = "control.sock";
 /// next attempt, of which one byte is left (see [`blank`]).
 pub(crate) const BLANK_BYTES: u64 = 1;
 
+/// Whether a record says nothing. A crash of the machine may leave the length of what was written in place, and zeros for it.
+pub(crate) fn is_blank(bytes: &[u8]) -> bool {
+    bytes.len() as u64 <= BLANK_BYTES || bytes.get(1) == Some(&0)
+}
+
 /// What one write into the page cache puts there at once, whatever becomes of the process that writes.
 const ONE_WRITE_BYTES: usize = 4096;
 
@@ -219,7 +224,8 @@ const ONE_WRITE_BYTES: usize = 4096;
 /// find it saying nothing: until it is written, and after a crash of the machine.
 ///
 /// # Errors
-/// `AlreadyExists` where it says something; else those of the file system.
+/// `AlreadyExists` where it says something; else those of the file system. (Two that fill it at once both succeed: that an
+/// attempt is launched once is seen to by its control socket, which is bound before.)
 pub(crate) fn write_first(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;

@@ -8,18 +8,34 @@ use windlass_protocol::{AttemptId, BuildId, JobId};
 use crate::row::JobRow;
 use crate::state::Core;
 
-/// Whether a step's key, a job's id or that of one of its attempts is meant.
-#[must_use]
-pub fn is_step(job: &JobRow, name: &str) -> bool {
-    job.node.key.as_deref() == Some(name)
-        || job.id.to_string() == name
-        || job.attempts.iter().any(|attempt| attempt.to_string() == name)
+/// What somebody calls jobs by, read once for all jobs that it is compared with.
+#[derive(Debug, Clone, Copy)]
+pub struct JobName<'a> {
+    text: &'a str,
+    job: Option<JobId>,
+    attempt: Option<AttemptId>,
 }
 
-/// [`is_step`], or its label.
-#[must_use]
-pub fn is_named(job: &JobRow, name: &str) -> bool {
-    job.node.label == name || is_step(job, name)
+impl<'a> JobName<'a> {
+    /// Reads a name.
+    #[must_use]
+    pub fn of(text: &'a str) -> Self {
+        Self { text, job: text.parse().ok(), attempt: text.parse().ok() }
+    }
+
+    /// Whether a step's key, a job's id or that of one of its attempts is meant.
+    #[must_use]
+    pub fn is_step(&self, job: &JobRow) -> bool {
+        job.node.key.as_deref() == Some(self.text)
+            || self.job == Some(job.id)
+            || self.attempt.is_some_and(|attempt| job.attempts.contains(&attempt))
+    }
+
+    /// [`Self::is_step`], or its label.
+    #[must_use]
+    pub fn is_named(&self, job: &JobRow) -> bool {
+        job.node.label == self.text || self.is_step(job)
+    }
 }
 
 impl Core {
@@ -27,7 +43,8 @@ impl Core {
     #[must_use]
     pub fn jobs_of_step(&self, build: BuildId, name: &str, own: JobId) -> Option<Vec<JobId>> {
         let mut rows = self.rows_of(build)?;
-        let first = rows.find(|job| if name.is_empty() { job.id == own } else { is_step(job, name) });
+        let called = JobName::of(name);
+        let first = rows.find(|job| if name.is_empty() { job.id == own } else { called.is_step(job) });
         let Some(first) = first else { return Some(Vec::new()) };
         // Elements of one step share its place.
         Some(self.rows_of(build)?.filter(|job| job.node.place == first.node.place).map(|job| job.id).collect())
@@ -36,7 +53,8 @@ impl Core {
     /// All jobs that are meant; `None` where the build is not in memory.
     #[must_use]
     pub fn jobs_named(&self, build: BuildId, name: &str) -> Option<Vec<JobId>> {
-        Some(self.rows_of(build)?.filter(|job| is_named(job, name)).map(|job| job.id).collect())
+        let called = JobName::of(name);
+        Some(self.rows_of(build)?.filter(|job| called.is_named(job)).map(|job| job.id).collect())
     }
 
     /// The last attempt of each job of a build; `None` where it is not in memory.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use windlass_coordinator_core::named::is_named;
+use windlass_coordinator_core::named::JobName;
 use windlass_coordinator_core::row::{ArtifactRow, AttemptRow, BuildRows, JobRow, Said};
 use windlass_coordinator_store::ArtifactFilter;
 use windlass_pipeline::glob::PathQuery;
@@ -116,7 +116,8 @@ pub(crate) fn attempts_of(rows: &BuildRows, step: &str, retried: bool) -> Option
     if retried && step.is_empty() {
         return Some(None);
     }
-    let jobs: Vec<&JobRow> = rows.jobs.iter().filter(|job| step.is_empty() || is_named(job, step)).collect();
+    let called = JobName::of(step);
+    let jobs: Vec<&JobRow> = rows.jobs.iter().filter(|job| step.is_empty() || called.is_named(job)).collect();
     if jobs.is_empty() && !step.is_empty() {
         return None;
     }

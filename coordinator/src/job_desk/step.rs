@@ -3,7 +3,7 @@
 mod standing;
 
 use serde_json::{Value, json};
-use windlass_coordinator_core::named::is_step;
+use windlass_coordinator_core::named::JobName;
 use windlass_coordinator_core::row::{AttemptRow, BuildRows, JobRow, StepChange};
 use windlass_pipeline::graph::{Command, NodeKind};
 use windlass_pipeline::step_notify;
@@ -16,7 +16,8 @@ use super::No;
 /// The jobs of a step; empty names the asking job's own.
 pub(super) fn jobs<'a>(rows: &'a BuildRows, attempt: &AttemptRow, step: &str) -> Result<Vec<&'a JobRow>, No> {
     let absent = || No(AskRefused::NotFound, format!("there is no step {step:?} in this build"));
-    let first = rows.jobs.iter().find(|job| if step.is_empty() { job.id == attempt.job } else { is_step(job, step) });
+    let called = JobName::of(step);
+    let first = rows.jobs.iter().find(|job| if step.is_empty() { job.id == attempt.job } else { called.is_step(job) });
     let first = first.ok_or_else(absent)?;
     // Elements of one step share its place.
     Ok(rows.jobs.iter().filter(|job| job.node.place == first.node.place).collect())

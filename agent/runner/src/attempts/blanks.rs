@@ -159,6 +159,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_crash_of_the_machine_left_of_a_record_that_was_filled_in_place_says_nothing() {
+        let jobs = tempfile::tempdir().unwrap();
+        let blanks = Blanks::new(jobs.path().to_owned());
+        let dir = blanks.prepare(&record(1), b"n").unwrap();
+        for file in [Places(&dir).started(), Places(&dir).outcome()] {
+            fs::write(file, b"{\0\0\0\0\0\0\0").unwrap();
+        }
+        let found = scan(jobs.path()).unwrap();
+        assert_eq!((found.found.len(), found.unreadable.len()), (1, 0));
+        assert!(found.found[0].started_at.is_none() && found.found[0].outcome.is_none());
+        fs::write(Places(&dir).launch(), b"{\0\0\0\0").unwrap();
+        let found = scan(jobs.path()).unwrap();
+        assert!(found.found.is_empty() && found.unreadable.is_empty());
+    }
+
+    #[test]
     fn those_that_wait_are_bounded_and_gone_after_a_restart() {
         let jobs = tempfile::tempdir().unwrap();
         let blanks = Blanks::new(jobs.path().to_owned());
