@@ -58,7 +58,12 @@ impl Core {
             Request::AddSchedule(new) => self.add_schedule(actor, *new)?,
             Request::RemoveSchedule { schedule } => self.remove_schedule(actor, schedule)?,
             Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
-            Request::DrainAgents { agents, deadline_ms } => self.drain_agents(actor, &agents, deadline_ms)?,
+            Request::DrainMany(order) => return self.drain_many(to, actor, &order),
+            Request::DrainAgents { agents, deadline_ms, on_deadline } => {
+                self.known(&agents)?;
+                Self::check_drain(deadline_ms)?;
+                self.drain(actor, &agents, deadline_ms, on_deadline);
+            }
             Request::ResumeAgent { agent } => {
                 self.known(&[agent])?;
                 self.resume(agent);
@@ -76,16 +81,6 @@ impl Core {
             }
         }
         self.book.out.push(Effect::Reply { to, reply: Reply::Done });
-        Ok(())
-    }
-
-    fn drain_agents(&mut self, actor: &Actor, agents: &[AgentId], deadline_ms: Option<u64>) -> Result<(), Rejected> {
-        self.known(agents)?;
-        Self::check_drain(deadline_ms)?;
-        for agent in agents {
-            self.drain(*agent, deadline_ms);
-            self.audit(actor, "agent.drain", &agent.to_string(), "");
-        }
         Ok(())
     }
 

@@ -555,8 +555,22 @@ pub struct PoolRow {
     /// Takes no new agents and no new jobs.
     #[serde(default)]
     pub paused: bool,
+    /// What becomes of its jobs while its zone is unreachable.
+    #[serde(default)]
+    pub on_unreachable: OnUnreachable,
     /// When it was made.
     pub created_at: WallMs,
+}
+
+/// What becomes of a pool's jobs while the pool's zone is unreachable (F15).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnreachable {
+    /// They are held for a while ([`crate::Policy::zone_hold_ms`]): their agents are not lost with their leases.
+    #[default]
+    Wait,
+    /// Their agents are lost with their leases, as if they were silent alone, and what may be is run elsewhere.
+    Replace,
 }
 
 /// Which tags an agent of a pool has (F6).
@@ -603,18 +617,38 @@ pub struct AgentRow {
     /// It drains, by the operator's word: takes nothing more until resumed.
     #[serde(default)]
     pub draining: bool,
-    /// What it still runs then is ended.
+    /// The drain's deadline.
     #[serde(default)]
     pub drain_until: Option<WallMs>,
+    /// What becomes then of what it still runs.
+    #[serde(default)]
+    pub on_deadline: OnDeadline,
     /// When it was last heard before it was lost or left; `None` while it is here.
     #[serde(default)]
     pub last_seen_at: Option<WallMs>,
+    /// It said goodbye then; else it was lost.
+    #[serde(default)]
+    pub left: bool,
     /// Its key is worth nothing any more.
     #[serde(default)]
     pub revoked_at: Option<WallMs>,
     /// It left, or another took its place.
     #[serde(default)]
     pub gone: Option<String>,
+}
+
+/// What becomes of the jobs that still run at a drain's deadline (F21).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDeadline {
+    /// They are ended and run again elsewhere, but for those of exclusive steps that had started: these never run twice
+    /// by themselves.
+    #[default]
+    Requeue,
+    /// They are ended; only what says so itself is run again (`interruptible`, `retry`).
+    Cancel,
+    /// They take their time.
+    Wait,
 }
 
 impl AgentRow {
