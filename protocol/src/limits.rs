@@ -199,9 +199,6 @@ pub const BEAT_MS: u64 = 5_000;
 /// (F12). One beat costs it some 20 microseconds.
 pub const BEATS_PER_SECOND_MAX: u64 = 1_000;
 
-/// Missed for this long, an agent is suspect: three beats (F10).
-pub const SUSPECT_MS: u64 = 3 * BEAT_MS;
-
 /// A lease's default length: suspect after a quarter, lost at the end (F10).
 pub const LEASE_DEFAULT_MS: u64 = 60_000;
 
@@ -923,8 +920,7 @@ pub const UPLOAD_JOBS_MAX: usize = 500;
 /// Uploads of one build (buildkite.md 23).
 pub const UPLOADS_PER_BUILD_MAX: usize = 500;
 
-const _: () = assert!(BEAT_MS * 3 <= SUSPECT_MS, "three beats fit before an agent is suspected");
-const _: () = assert!(SUSPECT_MS < LEASE_DEFAULT_MS, "an agent is suspect before it is lost");
+const _: () = assert!(3 * BEAT_MS < LEASE_DEFAULT_MS, "an agent is suspect before it is lost");
 const _: () = assert!(LEASE_MIN_MS <= LEASE_DEFAULT_MS && LEASE_DEFAULT_MS <= LEASE_MAX_MS);
 const _: () = assert!(COMMAND_MAX_BYTES + ENV_MAX_BYTES < FRAME_MAX_BYTES as usize / 2 * 2, "an offer fits in a frame");
 const _: () = assert!(LOG_CHUNK_MAX_BYTES < FRAME_MAX_BYTES as usize, "a log chunk fits in a frame");

@@ -99,6 +99,7 @@ pub(crate) struct Drain {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DrainManyBody {
+    #[serde(default)]
     selector: AgentSelector,
     /// As for one agent.
     deadline_ms: Option<u64>,
