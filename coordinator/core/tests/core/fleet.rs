@@ -284,6 +284,23 @@ fn what_a_drain_ends_runs_again_elsewhere_without_a_retry_but_for_what_must_not_
 }
 
 #[test]
+fn a_step_s_own_grace_is_in_its_offer_and_in_every_deadline_that_waits_for_its_end() {
+    const GRACE_MS: u64 = 600_000;
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let build = shell.submit(graph(vec![step_with("teardown", |command| command.grace_ms = Some(GRACE_MS))]));
+    let (epoch, spec) = shell.offers(agent).pop().unwrap();
+    assert_eq!(spec.grace_ms, GRACE_MS);
+    let right = (spec.attempt, epoch);
+    shell.start(agent, right);
+    shell.cancel(build);
+    pass_with(&mut shell, &[(agent, right)], GRACE_MS);
+    assert_eq!(shell.states(build), [JobState::Canceling]);
+    pass_with(&mut shell, &[(agent, right)], limits::STOP_ANSWER_MS);
+    assert_eq!(shell.states(build), [JobState::Canceled]);
+}
+
+#[test]
 fn a_drain_that_waits_ends_nothing_at_its_deadline_and_its_agent_does_not_hear_of_one() {
     let mut shell = Shell::new();
     let agent = shell.agent("one", 1);
