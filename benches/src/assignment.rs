@@ -117,6 +117,7 @@ impl World {
             lease_ms: 3_600_000,
             beat_ms: 5_000,
             paused: false,
+            on_unreachable: OnUnreachable::Wait,
             created_at: self.now.wall,
         };
         let id = IdSource::from_seed([2; 32]).token(self.now.wall);

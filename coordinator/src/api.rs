@@ -144,6 +144,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/attempts/{id}/log/stream", get(log::stream))
         .route("/agents", get(agent::list))
         .route("/agents/{id}", get(agent::show))
+        .route("/agents/drain", post(agent::drain_many))
         .route("/agents/{id}/drain", post(agent::drain))
         .route("/agents/{id}/resume", post(agent::resume))
         .route("/agents/{id}/revoke", post(agent::revoke))

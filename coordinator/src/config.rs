@@ -41,6 +41,8 @@ pub struct ConfigFile {
     pub timeout_default_minutes: Option<u64>,
     /// Minutes that no step may exceed.
     pub timeout_max_minutes: Option<u64>,
+    /// Seconds that jobs of a zone that cannot be reached are held, where their pool waits for it; 600 if it is left out.
+    pub zone_hold_seconds: Option<u64>,
     /// Seconds that an agent's certificate lasts, at most a day; agents renew theirs at two thirds of it.
     pub agent_certificate_seconds: Option<u64>,
     /// Seconds that the certificates of the coordinator's own servers last; it renews them at two thirds of it.

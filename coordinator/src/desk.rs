@@ -277,7 +277,7 @@ impl<C: Decide, M: FnMut(Now, Rows) -> C> Desk<C, M> {
             self.in_flight = Some(releases);
             return self.writer.start(Work::Commit(changes));
         }
-        !self.down.is_time_to_probe(self.space) || self.writer.start(Work::Probe)
+        !self.down.is_time_to_probe() || self.writer.start(Work::Probe)
     }
 
     /// Takes what the writer has done. `Some` if the desk may not go on.

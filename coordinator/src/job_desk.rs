@@ -241,7 +241,12 @@ impl CoreJobDesk {
         let request = SecretRequest::Read { attempt: attempt.id, epoch, keys };
         let rows = match self.desk.request(actor(attempt), Request::Secret(Box::new(request))).await? {
             Reply::Secrets(rows) => rows,
-            Reply::Done | Reply::Cache(_) | Reply::Submitted { .. } | Reply::Token { .. } | Reply::Joined { .. } => {
+            Reply::Done
+            | Reply::Cache(_)
+            | Reply::Submitted { .. }
+            | Reply::Token { .. }
+            | Reply::Joined { .. }
+            | Reply::Drained { .. } => {
                 return Err(No(AskRefused::Unavailable, "the core answered something else".to_owned()));
             }
         };

@@ -14,7 +14,7 @@ use windlass_cache::{RealFs, Store, StoreOptions};
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, NewToken, PoolRow, Scope, Sealed, SecretName, SecretRequest, TagPolicy, TokenGrant,
+    Actor, ActorKind, NewToken, OnUnreachable, PoolRow, Scope, Sealed, SecretName, SecretRequest, TagPolicy, TokenGrant,
 };
 use windlass_coordinator_logs::{LogStore, Options as LogOptions};
 use windlass_coordinator_store::{OpenError, sqlite};
@@ -248,6 +248,7 @@ impl Coordinator {
             lease_ms: LEASE_DEFAULT_MS,
             beat_ms: BEAT_MS,
             paused: false,
+            on_unreachable: OnUnreachable::Wait,
             created_at: at,
         };
         // What somebody made of the pool since is theirs to say.
@@ -263,9 +264,12 @@ impl Coordinator {
         let actor = Actor { kind: ActorKind::System, name: "local agent".to_owned() };
         match self.desk.request(actor, Request::CreateToken(Box::new(new))).await? {
             Reply::Token { .. } => Ok(token.expose()),
-            Reply::Done | Reply::Secrets(_) | Reply::Cache(_) | Reply::Submitted { .. } | Reply::Joined { .. } => {
-                Err(DeskError::Unavailable)
-            }
+            Reply::Done
+            | Reply::Secrets(_)
+            | Reply::Cache(_)
+            | Reply::Submitted { .. }
+            | Reply::Joined { .. }
+            | Reply::Drained { .. } => Err(DeskError::Unavailable),
         }
     }
 
@@ -480,9 +484,14 @@ async fn first_token(data: &Path, ground: &fleet::Ground) -> Result<Secret<Strin
     };
     match ground.desk.request(actor, Request::CreateToken(Box::new(new))).await {
         Ok(Reply::Token { .. }) => {}
-        Ok(Reply::Done | Reply::Secrets(_) | Reply::Cache(_) | Reply::Submitted { .. } | Reply::Joined { .. }) => {
-            return Err(StartError::Token(DeskError::Unavailable));
-        }
+        Ok(
+            Reply::Done
+            | Reply::Secrets(_)
+            | Reply::Cache(_)
+            | Reply::Submitted { .. }
+            | Reply::Joined { .. }
+            | Reply::Drained { .. },
+        ) => return Err(StartError::Token(DeskError::Unavailable)),
         Err(error) => return Err(StartError::Token(error)),
     }
     write_private(&path, format!("{}\n", token.expose()).as_bytes()).map_err(failed("cannot write"))?;

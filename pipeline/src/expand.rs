@@ -209,6 +209,7 @@ fn resolved(step: CommandStep) -> Command {
         resources: step.resources,
         exclusive: step.exclusive,
         interruptible: step.interruptible,
+        grace_ms: step.grace_ms,
         tty: step.tty,
         parallel: None,
     }

@@ -250,6 +250,7 @@ pub(crate) struct CommandStep {
     pub(crate) resources: Resources,
     pub(crate) exclusive: bool,
     pub(crate) interruptible: bool,
+    pub(crate) grace_ms: Option<u64>,
     pub(crate) tty: bool,
     pub(crate) zone: Option<String>,
     /// `None` is one job without a place among others; 0 takes the step away.

@@ -202,8 +202,9 @@ pub const CHECK_PROBLEMS_MAX: usize = 1_000;
 /// Beats between agent and coordinator; the coordinator may tell larger ones as the fleet grows (F10, F12).
 pub const BEAT_MS: u64 = 5_000;
 
-/// Missed for this long, an agent is suspect: three beats (F10).
-pub const SUSPECT_MS: u64 = 3 * BEAT_MS;
+/// Beats a second that one coordinator is to hear: with more agents each beats less often, down to a quarter of its lease
+/// (F12). One beat costs it some 20 microseconds.
+pub const BEATS_PER_SECOND_MAX: u64 = 1_000;
 
 /// A lease's default length: suspect after a quarter, lost at the end (F10).
 pub const LEASE_DEFAULT_MS: u64 = 60_000;
@@ -228,6 +229,9 @@ pub const STOP_ANSWER_MS: u64 = 30_000;
 
 /// Between a job's polite signal and its kill, by default (Buildkite's `cancel-grace-period`).
 pub const CANCEL_GRACE_MS: u64 = 10_000;
+
+/// The longest grace that a step may ask for: an hour tears down a large test environment, and a cancel still ends (I8).
+pub const STEP_GRACE_MAX_MS: u64 = 3_600_000;
 
 /// How long a job waits for an agent before it expires: 30 days (buildkite.md 10.5).
 pub const JOB_EXPIRY_MS: u64 = 30 * 86_400_000;
@@ -782,8 +786,8 @@ pub const RELOAD_PAUSE_MIN_MS: u64 = 100;
 /// The longest pause between two tries to load again.
 pub const RELOAD_PAUSE_MAX_MS: u64 = 10_000;
 
-/// Between two looks at the free space while there is little.
-pub const SPACE_PROBE_MS: u64 = 2_000;
+/// Between two looks at the free space, beside that of every commit: so old may be what a submit is decided by.
+pub const SPACE_PROBE_MS: u64 = 1_000;
 
 /// From dialling an API to a connection; a slow link between continents needs one second.
 pub const API_CONNECT_MS: u64 = 10_000;
@@ -926,8 +930,7 @@ pub const UPLOAD_JOBS_MAX: usize = 500;
 /// Uploads of one build (buildkite.md 23).
 pub const UPLOADS_PER_BUILD_MAX: usize = 500;
 
-const _: () = assert!(BEAT_MS * 3 <= SUSPECT_MS, "three beats fit before an agent is suspected");
-const _: () = assert!(SUSPECT_MS < LEASE_DEFAULT_MS, "an agent is suspect before it is lost");
+const _: () = assert!(3 * BEAT_MS < LEASE_DEFAULT_MS, "an agent is suspect before it is lost");
 const _: () = assert!(LEASE_MIN_MS <= LEASE_DEFAULT_MS && LEASE_DEFAULT_MS <= LEASE_MAX_MS);
 const _: () = assert!(COMMAND_MAX_BYTES + ENV_MAX_BYTES < FRAME_MAX_BYTES as usize / 2 * 2, "an offer fits in a frame");
 const _: () = assert!(LOG_CHUNK_MAX_BYTES < FRAME_MAX_BYTES as usize, "a log chunk fits in a frame");

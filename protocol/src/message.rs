@@ -265,7 +265,7 @@ impl RefuseCode {
             Self::PoolPaused => "resume the pool; it is tried again",
             Self::AgentRevoked => "join again with a new token and an empty data directory, if it should be served",
             Self::CertificateExpired => "the agent renews it by itself",
-            Self::Malformed => "use the same version of windlass on both sides",
+            Self::Malformed => "mend what it names, or use the same version of windlass on both sides",
             Self::Unavailable => "look at the coordinator's log; it is tried again",
             Self::TokenNotYetValid => "wait until the token's time has come; it is tried again",
             Self::NameNotAllowed => "give this agent a --name that the token's pattern allows",
@@ -317,6 +317,8 @@ pub enum CoordinatorMessage {
     BeatAck {
         /// The beat's.
         seq: u64,
+        /// Between beats from now on: the fleet grows and shrinks (F12).
+        beat_ms: u64,
     },
     /// Run this. Repeating it with the same epoch changes nothing.
     Offer {

@@ -378,7 +378,7 @@ fn coordinator_messages() -> Vec<CoordinatorMessage> {
     ];
     vec![
         CoordinatorMessage::Welcome { session: 3, lease_ms: 60_000, beat_ms: 5_000, verdicts },
-        CoordinatorMessage::BeatAck { seq: 5 },
+        CoordinatorMessage::BeatAck { seq: 5, beat_ms: 7_000 },
         CoordinatorMessage::Offer { epoch, job: Box::new(job()) },
         CoordinatorMessage::Offer { epoch, job: Box::new(plain_job()) },
         CoordinatorMessage::Cancel {

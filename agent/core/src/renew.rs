@@ -43,11 +43,16 @@ impl Renewal {
     /// A connection was welcomed; its hello had been sent at `hello_at`.
     pub(crate) fn begin(&mut self, now: Instant64, hello_at: Instant64, lease_ms: u64, beat_ms: u64) {
         self.lease_ms = lease_ms;
-        self.beat_ms = beat_ms.max(1);
+        self.pace(beat_ms);
         self.next_seq = 1;
         self.next_beat = now;
         self.unanswered.clear();
         self.answered = hello_at;
+    }
+
+    /// So long is to be between beats: as the coordinator says, as long as three fit into a lease.
+    pub(crate) fn pace(&mut self, beat_ms: u64) {
+        self.beat_ms = beat_ms.clamp(1, BEAT_MS.max(self.lease_ms / 3));
     }
 
     /// How far a right reaches that is granted now.

@@ -158,7 +158,7 @@ impl Agent {
             .filter_map(|said| if let AgentMessage::Beat { seq, .. } = said { Some(*seq) } else { None })
             .collect();
         for seq in seqs {
-            self.tell(CoordinatorMessage::BeatAck { seq }).unwrap();
+            self.tell(CoordinatorMessage::BeatAck { seq, beat_ms: BEAT_MS }).unwrap();
         }
     }
 
@@ -304,7 +304,7 @@ fn an_exclusive_jobs_supervisor_hears_of_every_renewal() {
         _ => None,
     });
     let before = agent.now;
-    agent.tell(CoordinatorMessage::BeatAck { seq: sent.unwrap() }).unwrap();
+    agent.tell(CoordinatorMessage::BeatAck { seq: sent.unwrap(), beat_ms: BEAT_MS }).unwrap();
     let deadline = agent.done.iter().find_map(|effect| match effect {
         Effect::RenewLease { deadline, .. } => Some(deadline.0),
         _ => None,
@@ -644,7 +644,7 @@ fn any_input() -> impl Strategy<Value = (u64, u8, Input)> {
         }),
         (attempt.clone(), epoch.clone()).prop_map(|(attempt, epoch)| CoordinatorMessage::Committed { attempt, epoch }),
         (attempt.clone(), 0_u64..20).prop_map(|(attempt, offset)| CoordinatorMessage::LogAck { attempt, offset }),
-        (0_u64..9).prop_map(|seq| CoordinatorMessage::BeatAck { seq }),
+        (0_u64..9).prop_map(|seq| CoordinatorMessage::BeatAck { seq, beat_ms: BEAT_MS }),
         Just(CoordinatorMessage::Resume),
         (0_u64..30_000).prop_map(|ms| CoordinatorMessage::Drain { deadline_ms: Some(ms), leave: false }),
         (attempt.clone(), epoch).prop_map(|(attempt, epoch)| CoordinatorMessage::Welcome {

@@ -54,10 +54,10 @@ async fn what_the_coordinator_says_is_heard_in_order_and_its_end_last_and_once()
     let (send, _recv) = in_time(theirs.accept_bi()).await.unwrap();
     let mut send = FramedSend::new(send);
     for seq in [1, 2] {
-        send.send_message(&CoordinatorMessage::BeatAck { seq }).await.unwrap();
+        send.send_message(&CoordinatorMessage::BeatAck { seq, beat_ms: 5_000 }).await.unwrap();
     }
     for seq in [1, 2] {
-        let said = Input::Message { conn: CONN, message: CoordinatorMessage::BeatAck { seq } };
+        let said = Input::Message { conn: CONN, message: CoordinatorMessage::BeatAck { seq, beat_ms: 5_000 } };
         assert_eq!(in_time(heard.recv()).await, Some(said));
     }
     theirs.close(0_u32.into(), b"gone");
@@ -122,8 +122,8 @@ async fn an_offer_that_breaks_a_rule_is_refused_and_the_connection_stands() {
         }
         other => panic!("{other:?}"),
     }
-    send.send_message(&CoordinatorMessage::BeatAck { seq: 1 }).await.unwrap();
-    let said = Input::Message { conn: CONN, message: CoordinatorMessage::BeatAck { seq: 1 } };
+    send.send_message(&CoordinatorMessage::BeatAck { seq: 1, beat_ms: 5_000 }).await.unwrap();
+    let said = Input::Message { conn: CONN, message: CoordinatorMessage::BeatAck { seq: 1, beat_ms: 5_000 } };
     assert_eq!(in_time(heard.recv()).await, Some(said), "nothing was heard of the offer, and what comes next is");
     assert!(session.connection.close_reason().is_none());
 }

@@ -1,5 +1,7 @@
 //! `windlass agents`: the fleet.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -17,7 +19,7 @@ const AGENTS_SEARCHED_MAX: usize = windlass_protocol::limits::AGENTS_MAX;
 pub(crate) enum AgentsCommand {
     /// List agents.
     List(list::ServerList),
-    /// Let an agent finish what it runs, and give it nothing more.
+    /// Let an agent, or all that are selected, finish what they run, and give them nothing more.
     Drain(DrainArguments),
     /// Give a drained agent work again.
     Resume(OneArguments),
@@ -25,14 +27,58 @@ pub(crate) enum AgentsCommand {
     Revoke(OneArguments),
 }
 
-/// Which agent, and for how long.
+/// Which agents, and for how long.
 #[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(true).args(SELECTORS))]
 pub(crate) struct DrainArguments {
-    #[command(flatten)]
-    one: OneArguments,
-    /// Cancel what still runs after this time, such as 10m.
+    /// Its id, or its name if no other agent has it.
+    #[arg(conflicts_with_all = &SELECTORS[1..])]
+    agent: Option<String>,
+    /// All agents of this pool; with further conditions, those that meet all of them.
+    #[arg(long)]
+    pool: Option<String>,
+    /// All agents of this zone.
+    #[arg(long)]
+    zone: Option<String>,
+    /// All agents with names like this: `*` is any characters, `?` one.
+    #[arg(long, value_name = "PATTERN")]
+    name: Option<String>,
+    /// All agents with this tag; several times for several.
+    #[arg(long, value_name = "K=V")]
+    tag: Vec<String>,
+    /// All agents of this version of windlass.
+    #[arg(long = "agent-version", value_name = "VERSION")]
+    version: Option<String>,
+    /// All agents that joined at least so long ago, such as 12h.
+    #[arg(long, value_name = "TIME", value_parser = serve::duration_ms)]
+    older_than: Option<u64>,
+    /// Drain so many at most that, with those that are away already, this many are unavailable; the others wait until it
+    /// is asked for again.
+    #[arg(long, value_name = "N", conflicts_with = "agent", value_parser = clap::value_parser!(u32).range(1..))]
+    max_unavailable: Option<u32>,
+    /// When what still runs is not waited for any longer, such as 10m; 0s is now.
     #[arg(long, value_name = "TIME", value_parser = serve::duration_ms)]
     deadline: Option<u64>,
+    /// What becomes then of what still runs: it is run again elsewhere, but for exclusive steps that have started
+    /// (requeue), only ended (cancel), or left to take its time (wait). [default: requeue]
+    #[arg(long, value_name = "WHAT", requires = "deadline")]
+    on_deadline: Option<OnDeadline>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArguments,
+}
+
+/// What says which agents are drained.
+const SELECTORS: [&str; 7] = ["agent", "pool", "zone", "name", "tag", "version", "older_than"];
+
+/// What becomes of what runs at a drain's deadline.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum OnDeadline {
+    Requeue,
+    Cancel,
+    Wait,
 }
 
 /// Which agent.
@@ -51,10 +97,7 @@ pub(crate) struct OneArguments {
 pub(crate) async fn run(command: AgentsCommand, ui: &Ui) -> Result<Code, Failure> {
     match command {
         AgentsCommand::List(arguments) => list_agents(&arguments, ui).await,
-        AgentsCommand::Drain(DrainArguments { one, deadline }) => {
-            let body = deadline.map_or_else(|| json!({}), |ms| json!({ "deadline_ms": ms }));
-            change(&one, "drain", &body, ui).await
-        }
+        AgentsCommand::Drain(arguments) => drain(arguments, ui).await,
         AgentsCommand::Resume(one) => change(&one, "resume", &json!({}), ui).await,
         AgentsCommand::Revoke(one) => change(&one, "revoke", &json!({}), ui).await,
     }
@@ -71,6 +114,60 @@ async fn list_agents(arguments: &list::ServerList, ui: &Ui) -> Result<Code, Fail
         Ok(vec![agent.name, agent.state, zone, agent.pool, agent.queues.join(","), slots, seen, agent.id])
     };
     arguments.listing.show(found, "agents", &columns, row, ui)?;
+    Ok(Code::Done)
+}
+
+async fn drain(arguments: DrainArguments, ui: &Ui) -> Result<Code, Failure> {
+    let mut body = serde_json::Map::new();
+    if let Some(ms) = arguments.deadline {
+        body.insert("deadline_ms".to_owned(), ms.into());
+    }
+    if let Some(rule) = arguments.on_deadline {
+        let rule = match rule {
+            OnDeadline::Requeue => "requeue",
+            OnDeadline::Cancel => "cancel",
+            OnDeadline::Wait => "wait",
+        };
+        body.insert("on_deadline".to_owned(), rule.into());
+    }
+    if let Some(agent) = arguments.agent {
+        let one = OneArguments { agent, json: arguments.json, server: arguments.server };
+        return change(&one, "drain", &body.into(), ui).await;
+    }
+    let tags = arguments.tag.iter().map(|tag| super::agent::key_value(tag));
+    let tags: BTreeMap<String, String> = tags.collect::<Result<_, _>>()?;
+    let selector = json!({
+        "pool": arguments.pool,
+        "zone": arguments.zone,
+        "name": arguments.name,
+        "tags": tags,
+        "version": arguments.version,
+        "min_age_ms": arguments.older_than,
+    });
+    body.insert("selector".to_owned(), selector);
+    if let Some(most) = arguments.max_unavailable {
+        body.insert("max_unavailable".to_owned(), most.into());
+    }
+    let client = arguments.server.target()?.client;
+    let raw = client.post_again("/agents/drain", Some(&body.into())).await?;
+    if arguments.json {
+        ui.data(&raw.to_string());
+        return Ok(Code::Done);
+    }
+    let named = |key: &str| -> Result<Vec<String>, Failure> {
+        let items = raw[key].as_array().map(Vec::as_slice).unwrap_or_default();
+        let agents = items.iter().map(shape::read::<Agent>).collect::<Result<Vec<_>, _>>()?;
+        Ok(agents.into_iter().map(|agent| agent.name).collect())
+    };
+    let (drained, waiting) = (named("drained")?, named("waiting")?);
+    match (drained.as_slice(), waiting.as_slice()) {
+        ([], []) => ui.say("no agent that can be drained is meant by that"),
+        ([], _) => ui.say("no further agent may be unavailable now"),
+        (drained, _) => ui.say(&format!("draining {}: {}", drained.len(), drained.join(", "))),
+    }
+    if !waiting.is_empty() {
+        ui.say(&format!("waiting for their turn, {}: {}", waiting.len(), waiting.join(", ")));
+    }
     Ok(Code::Done)
 }
 

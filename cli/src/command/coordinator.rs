@@ -243,6 +243,9 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
     if let Some(max) = file.timeout_max_minutes {
         config.policy.timeout_max_ms = minutes(max);
     }
+    if let Some(seconds) = file.zone_hold_seconds {
+        config.policy.zone_hold_ms = seconds.saturating_mul(1_000);
+    }
     problems.or(config)
 }
 

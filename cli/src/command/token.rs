@@ -54,6 +54,10 @@ pub(crate) struct CreateArguments {
     /// How often an agent of the pool is heard of, at most a quarter of its lease. [default: the pool's, or 5s]
     #[arg(long, value_name = "TIME", requires = "pool", conflicts_with = "scope", value_parser = serve::duration_ms)]
     beat: Option<u64>,
+    /// What becomes of the pool's jobs while its zone cannot be reached: they are held for a while (wait), or their agents
+    /// are lost with their leases (replace). [default: wait]
+    #[arg(long, value_name = "POLICY", requires = "pool", conflicts_with = "scope")]
+    on_unreachable: Option<OnUnreachable>,
     /// How many agents may join with it; `unlimited` (or 0) is any number, for images. [default: 1]
     #[arg(long, value_name = "N", requires = "pool", conflicts_with = "scope", value_parser = uses)]
     uses: Option<u32>,
@@ -103,6 +107,13 @@ enum TagPolicy {
     Fixed,
     Allowed,
     Free,
+}
+
+/// What becomes of a pool's jobs while its zone cannot be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnUnreachable {
+    Wait,
+    Replace,
 }
 
 /// When a token ends.
@@ -241,6 +252,11 @@ fn body(arguments: &CreateArguments) -> Result<Value, Failure> {
         TagPolicy::Free => Value::from("free"),
     });
     set("tag_policy", policy);
+    let unreachable = arguments.on_unreachable.map(|policy| match policy {
+        OnUnreachable::Wait => Value::from("wait"),
+        OnUnreachable::Replace => Value::from("replace"),
+    });
+    set("on_unreachable", unreachable);
     set("allowed_cidrs", (!arguments.allow_cidr.is_empty()).then(|| Value::from(arguments.allow_cidr.clone())));
     set("name_pattern", text(&arguments.name_pattern));
     set("not_before", text(&arguments.not_before));

@@ -6,13 +6,14 @@ use crate::state::{Core, Silence};
 use crate::timer::Timer;
 
 impl Core {
-    /// An agent is lost or has left: its row says since when.
+    /// An agent is lost or has left: its row says which, and since when.
     pub(crate) fn away(&mut self, id: AgentId) {
         let wall = self.now.wall;
         let Some(agent) = self.agents.get_mut(&id) else { return };
         let seen = agent.heard_wall.unwrap_or(wall);
         if agent.row.last_seen_at.is_none() {
             agent.row.last_seen_at = Some(seen);
+            agent.row.left = agent.silence == Silence::Left;
             self.book.agents.insert(id);
         }
         self.watch_absence(id);
@@ -23,18 +24,25 @@ impl Core {
         if let Some(agent) = self.agents.get_mut(&id)
             && agent.row.last_seen_at.take().is_some()
         {
+            agent.row.left = false;
             self.book.agents.insert(id);
         }
         self.timers.clear(Timer::Absence(id));
     }
 
-    /// After a start, an agent that had been here has one lease to come back (F12); one that had not goes on being
-    /// away.
+    /// After a start, an agent that had been here has one lease to come back (F12); one that was lost or had left goes
+    /// on being so.
     pub(crate) fn watch_return(&mut self, id: AgentId) {
-        if self.agents.get(&id).is_some_and(|agent| agent.row.last_seen_at.is_none()) {
-            self.watch_silence(id);
+        if let Some(agent) = self.agents.get_mut(&id) {
+            agent.silence = match agent.row.last_seen_at {
+                None => Silence::Never,
+                Some(_) if agent.row.left => Silence::Left,
+                Some(_) => Silence::Lost,
+            };
         }
+        self.watch_silence(id);
         self.watch_absence(id);
+        self.refresh(id);
     }
 
     /// Sets the moment at which an agent that is not here is forgotten.

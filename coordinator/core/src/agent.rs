@@ -31,6 +31,7 @@ pub(crate) const fn new_agent(row: AgentRow, now: Instant64) -> Agent {
         heard_at: now,
         heard_wall: None,
         silence: Silence::Never,
+        told_beat_ms: None,
         gone_detail: None,
         self_draining: false,
         backoff_until: None,
@@ -39,7 +40,7 @@ pub(crate) const fn new_agent(row: AgentRow, now: Instant64) -> Agent {
         committed: BTreeMap::new(),
         reserved_for: None,
         open_at: None,
-        shown: AgentState::Joining,
+        shown: None,
         bearing: Bearing::Absent,
     }
 }
@@ -100,8 +101,8 @@ impl Core {
         if opening.is_some() {
             self.freed.insert(id);
         }
-        if state != agent.shown {
-            agent.shown = state;
+        if agent.shown != Some(state) {
+            agent.shown = Some(state);
             self.book.out.push(Effect::Progress(Progress::Agent { agent: id, state }));
         }
         self.place_in_zone(id, bearing);
@@ -112,9 +113,23 @@ impl Core {
         self.pool_of(id).map_or(limits::LEASE_DEFAULT_MS, |pool| pool.lease_ms)
     }
 
-    /// Between this agent's beats.
+    /// Between this agent's beats, as it was told last.
     pub(crate) fn beat_ms(&self, id: AgentId) -> u64 {
-        self.pool_of(id).map_or(limits::BEAT_MS, |pool| pool.beat_ms)
+        let told = self.agents.get(&id).and_then(|agent| agent.told_beat_ms);
+        told.unwrap_or_else(|| self.pool_of(id).map_or(limits::BEAT_MS, |pool| pool.beat_ms))
+    }
+
+    /// What an agent is to leave between beats now: what its pool says, or more where so many agents are here that their
+    /// beats would be too many (F12), but always so little that a lease holds four.
+    pub(crate) fn pace(&mut self, id: AgentId) -> u64 {
+        let here = self.zones.values().map(|zone| zone.present.len() as u64).sum::<u64>();
+        let (lease_ms, beat_ms) =
+            self.pool_of(id).map_or((limits::LEASE_DEFAULT_MS, limits::BEAT_MS), |pool| (pool.lease_ms, pool.beat_ms));
+        let paced = (here * 1_000 / limits::BEATS_PER_SECOND_MAX).min(lease_ms / 4).max(beat_ms);
+        if let Some(agent) = self.agents.get_mut(&id) {
+            agent.told_beat_ms = Some(paced);
+        }
+        paced
     }
 
     pub(crate) fn pool_of(&self, id: AgentId) -> Option<&PoolRow> {

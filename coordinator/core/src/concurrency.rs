@@ -284,7 +284,7 @@ impl Core {
             .agents
             .iter()
             .find(|(_, agent)| agent.slots.values().any(|slot| slot.ghost.is_some() && slot.job == id));
-        let grace_ms = self.policy.grace_ms;
+        let grace_ms = self.grace_ms(id);
         let held = haunted.map(|(id, agent)| agent.heard_at.plus_ms(self.lease_ms(*id)).plus_ms(grace_ms));
         let end = held.filter(|end| *end > self.now.mono);
         let Some(end) = end else { return self.end_hold(id) };

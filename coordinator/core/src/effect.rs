@@ -148,6 +148,13 @@ pub enum Reply {
         /// Which.
         token: TokenId,
     },
+    /// These agents drain.
+    Drained {
+        /// They do.
+        drained: Vec<AgentId>,
+        /// They are meant too, and too many are unavailable already.
+        waiting: Vec<AgentId>,
+    },
     /// The agent may have a certificate.
     Joined {
         /// Its id.

@@ -61,7 +61,8 @@ impl Core {
                 hello.runs_images = health.runs_images;
             }
         }
-        self.send(id, CoordinatorMessage::BeatAck { seq });
+        let beat_ms = self.pace(id);
+        self.send(id, CoordinatorMessage::BeatAck { seq, beat_ms });
         let named: BTreeMap<_, _> = held.iter().copied().collect();
         self.drop_unnamed(id, &named);
         for (&attempt, &epoch) in &named {

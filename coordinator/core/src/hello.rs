@@ -38,7 +38,7 @@ impl Core {
             ("bytes of a name", hello.name.len() as u64, limits::NAME_MAX_BYTES as u64),
         ] {
             if value > limit {
-                return Err(Rejected::Limit { what, limit });
+                return Err(refused(RefuseCode::Malformed, &format!("{what}: at most {limit}")));
             }
         }
         let pool = self.pools.get(&agent.row.pool).ok_or_else(|| Rejected::NoSuchPool(agent.row.pool.clone()))?;
@@ -46,7 +46,7 @@ impl Core {
         if agent.row.name != hello.name {
             self.check_new_name(id, &hello.name).map_err(Rejected::Join)?;
         }
-        let (lease_ms, beat_ms) = (pool.lease_ms, pool.beat_ms);
+        let lease_ms = pool.lease_ms;
         if (&agent.row.name, &agent.row.tags) != (&hello.name, &tags) {
             self.book.agents.insert(id);
         }
@@ -66,6 +66,7 @@ impl Core {
         }
         self.heard(id);
         self.arm_reserve();
+        let beat_ms = self.pace(id);
         self.reconcile(id, &held, |verdicts| CoordinatorMessage::Welcome { session, lease_ms, beat_ms, verdicts });
         self.repeat_drain(id);
         Ok(())
@@ -287,7 +288,7 @@ impl Core {
             let grace_ms = job.cancel_grace_ms.filter(|_| job.state == JobState::Canceling);
             self.send(agent, CoordinatorMessage::Cancel { attempt, epoch, cause, grace_ms });
         } else if lease.stopping {
-            self.send(agent, CoordinatorMessage::Cancel { attempt, epoch, cause: stopped(), grace_ms: None });
+            self.send(agent, CoordinatorMessage::Cancel { attempt, epoch, cause: stopped(), grace_ms: Some(0) });
         }
     }
 }

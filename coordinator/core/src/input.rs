@@ -8,9 +8,10 @@ use windlass_protocol::{
 
 use crate::order::Obtained;
 use crate::row::{
-    Actor, BuildRows, CacheRequest, Delivery, Joining, NewSchedule, NewToken, PipelineChange, PutArtifact,
+    Actor, BuildRows, CacheRequest, Delivery, Joining, NewSchedule, NewToken, OnDeadline, PipelineChange, PutArtifact,
     SecretRequest, Speech, Submit, Upload,
 };
+use crate::selector::DrainMany;
 
 /// Whom to answer: the shell's own number for a waiting request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -216,9 +217,13 @@ pub enum Request {
     DrainAgents {
         /// Which.
         agents: Vec<AgentId>,
-        /// In all; then what still runs is canceled with cause `agent_stopped`.
+        /// In all; 0 is now.
         deadline_ms: Option<u64>,
+        /// What becomes of what still runs then.
+        on_deadline: OnDeadline,
     },
+    /// As `DrainAgents`, of all that are selected, or of as many as may be unavailable.
+    DrainMany(Box<DrainMany>),
     /// Let a draining agent take work again.
     ResumeAgent {
         /// Which.

@@ -108,7 +108,8 @@ impl Core {
             _ => lease.timer.is_some_and(|timer| self.timers.has(timer)),
         };
         hold!(deadline, "I10", "{id} is leased in {:?} and has no deadline", lease.phase);
-        let watched = silence || matches!(lease.phase, Phase::Finishing(_));
+        let waits = matches!(lease.phase, Phase::Finishing(_));
+        let watched = silence || waits || (lease.timer.is_some() && !self.is_awaited(lease.agent));
         hold!(watched, "I10", "{id} is leased to {}, whose silence nobody watches", lease.agent);
         self.check_place(id, lease, job)
     }
@@ -295,8 +296,15 @@ impl Core {
         hold!(bearing == agent.bearing, "I11", "{id} is {bearing:?} and its zone takes it for {:?}", agent.bearing);
         let stands = (bearing != Bearing::Absent, bearing == Bearing::Silent);
         hold!(place == stands, "I11", "{id} is {bearing:?} and its zone has it as {place:?}");
-        let heard = matches!(agent.silence, Silence::Heard | Silence::Suspect);
-        hold!(!heard || self.timers.has(Timer::Silence(id)), "I10", "{id}'s silence is not watched");
+        let (silence, absence) = (self.timers.has(Timer::Silence(id)), self.timers.has(Timer::Absence(id)));
+        let watched = match agent.silence {
+            Silence::Heard | Silence::Suspect => silence,
+            Silence::Never if agent.slots.is_empty() => silence || absence,
+            Silence::Never => silence,
+            Silence::Lost | Silence::Left => absence,
+        };
+        hold!(watched, "I10", "{id} is {:?} and no deadline ends that", agent.silence);
+        hold!(agent.shown == Some(agent.state(pool)), "I11", "{id} is shown as {:?}", agent.shown);
         Ok(())
     }
 

@@ -166,12 +166,12 @@ impl Core {
         }
         let ending = self.is_ending(id);
         let Some(lease) = self.leases.get(&id) else { return };
-        let answer_ms = self.policy.grace_ms + limits::STOP_ANSWER_MS;
+        let answer_ms = self.grace_ms(lease.job) + limits::STOP_ANSWER_MS;
         let (timer, ms) = match (&lease.phase, ending) {
             (Phase::Finishing(_), _) => (Timer::Settle(id), limits::LOG_SETTLE_MS),
             (Phase::Unknown, true) => (Timer::Close(id), self.lease_ms(lease.agent) + answer_ms),
             (_, true) => (Timer::Close(id), answer_ms),
-            (Phase::Unknown, false) if self.agents.contains_key(&lease.agent) => return,
+            (Phase::Unknown, false) if self.is_awaited(lease.agent) => return,
             (Phase::Unknown, false) => (Timer::Withdraw(id), limits::LEASE_DEFAULT_MS),
             (Phase::Offered, false) => (Timer::Offer(id), limits::OFFER_MS),
             (Phase::Accepted, false) => (Timer::Prepare(id), limits::PREPARE_MS),
@@ -208,7 +208,11 @@ impl Core {
             self.timers.set(Timer::Withdraw(id), self.now.mono.plus_ms(limits::STOP_ANSWER_MS));
             return;
         }
-        self.lose(id, CauseKind::LeaseLost, "the agent did not say what became of the job", Remains::Ghost);
+        let remains = match self.leases.get(&id) {
+            Some(lease) if !self.is_awaited(lease.agent) => Remains::Unknown,
+            Some(_) | None => Remains::Ghost,
+        };
+        self.lose(id, CauseKind::LeaseLost, "the agent did not say what became of the job", remains);
     }
 
     /// The right ends and nothing had started: the job goes back to its queue, and keeps its attempt.
@@ -339,7 +343,7 @@ impl Core {
         if !self.command(job).is_some_and(runs_alone) {
             return;
         }
-        let end = self.fence_end(agent);
+        let end = self.fence_end(job, agent);
         if let Some(job) = self.jobs.get_mut(&job) {
             job.fence = Some(end);
         }
@@ -349,10 +353,10 @@ impl Core {
         }
     }
 
-    /// When what an agent may still run without a right has ended by its own clock.
-    pub(crate) fn fence_end(&self, agent: AgentId) -> windlass_protocol::Instant64 {
+    /// When what an agent may still run of a job without a right has ended by its own clock.
+    pub(crate) fn fence_end(&self, job: JobId, agent: AgentId) -> windlass_protocol::Instant64 {
         let heard_at = self.agents.get(&agent).map_or(self.now.mono, |agent| agent.heard_at);
-        heard_at.plus_ms(self.lease_ms(agent)).max(self.now.mono).plus_ms(self.policy.grace_ms)
+        heard_at.plus_ms(self.lease_ms(agent)).max(self.now.mono).plus_ms(self.grace_ms(job))
     }
 
     /// Nothing of the job runs any more: it need not wait for its fence.

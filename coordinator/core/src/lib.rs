@@ -20,7 +20,7 @@
 //! | `account` | what a build's rows hold |
 //! | `registry` | pipelines by name |
 //! | `hello`, `event`, `lease`, `result` | what agents say, and the rights that they hold |
-//! | `agent`, `slot`, `silence`, `zone`, `drain`, `absence` | who is here, what each takes, and how one stops taking |
+//! | `agent`, `slot`, `silence`, `zone`, `drain`, [`selector`], `absence` | who is here, what each takes, and how one stops taking |
 //! | `deps`, `gate`, `concurrency`, `settle` | from jobs that end to jobs that may run, and to ends of builds |
 //! | `queue`, `place`, `spec`, `checkout`, `offer` | from a job that may run to an offer |
 //! | [`order`], [`trigger`], `schedule` | builds that jobs and schedules make |
@@ -67,6 +67,7 @@ mod retry;
 pub mod row;
 mod schedule;
 mod secret;
+pub mod selector;
 pub mod served;
 mod settle;
 mod silence;

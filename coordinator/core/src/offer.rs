@@ -159,7 +159,7 @@ impl<'a> Common<'a> {
             namespace: self.namespace.clone(),
             queue: command.queue.clone(),
             timeout_ms: command.timeout_ms.map(|ms| ms.min(self.policy.timeout_max_ms)),
-            grace_ms: self.policy.grace_ms,
+            grace_ms: command.grace_ms.unwrap_or(self.policy.grace_ms),
             resources: command.resources,
             exclusive: command.exclusive,
             interruptible: command.interruptible,

@@ -25,11 +25,8 @@ impl Core {
             }
             Request::CancelJob { job, grace_ms } => {
                 self.check_cancel_job(job)?;
-                self.cancel_job(
-                    job,
-                    Self::cause(CauseKind::Canceled, &format!("canceled by {}", actor.name)),
-                    grace_ms,
-                );
+                let detail = format!("canceled by {}", actor.name);
+                self.cancel_job(job, Self::cause(CauseKind::Canceled, &detail), grace_ms);
                 self.audit(actor, "job.cancel", &job.to_string(), "");
             }
             Request::RetryBuild { build, rows } => {
@@ -59,7 +56,12 @@ impl Core {
             Request::RemoveSchedule { schedule } => self.remove_schedule(actor, schedule)?,
             Request::PutArtifact(put) => self.put_artifact(actor, *put)?,
             Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
-            Request::DrainAgents { agents, deadline_ms } => self.drain_agents(actor, &agents, deadline_ms)?,
+            Request::DrainMany(order) => return self.drain_many(to, actor, &order),
+            Request::DrainAgents { agents, deadline_ms, on_deadline } => {
+                self.known(&agents)?;
+                Self::check_drain(deadline_ms)?;
+                self.drain(actor, &agents, deadline_ms, on_deadline);
+            }
             Request::ResumeAgent { agent } => {
                 self.known(&[agent])?;
                 self.resume(agent);
@@ -77,16 +79,6 @@ impl Core {
             }
         }
         self.book.out.push(Effect::Reply { to, reply: Reply::Done });
-        Ok(())
-    }
-
-    fn drain_agents(&mut self, actor: &Actor, agents: &[AgentId], deadline_ms: Option<u64>) -> Result<(), Rejected> {
-        self.known(agents)?;
-        Self::check_drain(deadline_ms)?;
-        for agent in agents {
-            self.drain(*agent, deadline_ms);
-            self.audit(actor, "agent.drain", &agent.to_string(), "");
-        }
         Ok(())
     }
 

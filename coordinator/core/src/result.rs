@@ -152,8 +152,9 @@ impl Core {
         // What its agent had no room for may find it on another one.
         let elsewhere = matches!(kind, Some(CauseKind::AgentStopped | CauseKind::SpotNotice | CauseKind::DiskFull));
         let unstarted = elsewhere && outcome.started_at.is_none();
+        let drained = kind == Some(CauseKind::AgentStopped) && self.is_requeued(id);
         let decision = match to {
-            JobState::Failed if unstarted && self.may_move(id) => Decision::Free,
+            JobState::Failed if (unstarted || drained) && self.may_move(id) => Decision::Free,
             JobState::Failed | JobState::TimedOut => {
                 self.decide(id, outcome.exit_status, outcome.signal, outcome.cause.as_ref())
             }

@@ -5,6 +5,7 @@
 
 mod artifact;
 mod cache;
+mod fleet;
 mod notification;
 mod pipeline;
 mod refused;
@@ -29,6 +30,7 @@ use windlass_protocol::{
 
 pub use self::artifact::PutArtifact;
 pub use self::cache::{CacheName, CacheRequest, CacheRow};
+pub use self::fleet::{AgentRow, OnDeadline, OnUnreachable, PoolRow, TagPolicy};
 pub use self::notification::{
     BuildFacts, BuildNews, CommitState, Delivery, Message, NotificationRow, NotificationState, origin_of,
 };
@@ -544,96 +546,6 @@ pub struct HoldRow {
     pub limit: u32,
     /// When it has surely ended.
     pub until: WallMs,
-}
-
-/// A pool: like agents in one zone and one trust class.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PoolRow {
-    /// Its name.
-    pub name: String,
-    /// Its network.
-    pub zone: String,
-    /// The queues it serves.
-    pub queues: Vec<String>,
-    /// Its trust class.
-    pub trust: Trust,
-    /// Tags that its agents have, or may claim.
-    pub tags: TagPolicy,
-    /// How long a right lasts without a beat.
-    pub lease_ms: u64,
-    /// Between beats.
-    pub beat_ms: u64,
-    /// Takes no new agents and no new jobs.
-    #[serde(default)]
-    pub paused: bool,
-    /// When it was made.
-    pub created_at: WallMs,
-}
-
-/// Which tags an agent of a pool has (F6).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", tag = "policy", content = "tags")]
-pub enum TagPolicy {
-    /// Exactly these; claiming another is refused.
-    Fixed(Vec<(String, String)>),
-    /// Those of these that an agent claims, and no others; a value `*` allows any value of that name.
-    Allowed(Vec<(String, String)>),
-    /// These for all, and any that an agent claims beside them.
-    Free(Vec<(String, String)>),
-}
-
-impl TagPolicy {
-    /// The tags that it names, whatever it says of them.
-    #[must_use]
-    pub fn tags(&self) -> &[(String, String)] {
-        match self {
-            Self::Fixed(tags) | Self::Allowed(tags) | Self::Free(tags) => tags,
-        }
-    }
-}
-
-/// An agent that has joined, whether it is here or not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AgentRow {
-    /// Its id.
-    pub id: AgentId,
-    /// Its name, for people.
-    pub name: String,
-    /// Its pool: zone, queues and trust come from there.
-    pub pool: String,
-    /// BLAKE3 of its public key (SPKI, DER): its identity.
-    pub key: Digest,
-    /// By which token it joined (F5).
-    pub token: TokenId,
-    /// As it says.
-    pub machine_id: String,
-    /// Checked against the pool's policy when it joined.
-    pub tags: Vec<(String, String)>,
-    /// When it joined.
-    pub joined_at: WallMs,
-    /// It drains, by the operator's word: takes nothing more until resumed.
-    #[serde(default)]
-    pub draining: bool,
-    /// What it still runs then is ended.
-    #[serde(default)]
-    pub drain_until: Option<WallMs>,
-    /// When it was last heard before it was lost or left; `None` while it is here.
-    #[serde(default)]
-    pub last_seen_at: Option<WallMs>,
-    /// Its key is worth nothing any more.
-    #[serde(default)]
-    pub revoked_at: Option<WallMs>,
-    /// It left, or another took its place.
-    #[serde(default)]
-    pub gone: Option<String>,
-}
-
-impl AgentRow {
-    /// When one that is gone was last seen, as far as its row says.
-    #[must_use]
-    pub fn gone_since(&self) -> WallMs {
-        self.last_seen_at.or(self.revoked_at).unwrap_or(self.joined_at)
-    }
 }
 
 /// A remembered submit.

@@ -16,6 +16,10 @@ impl Core {
     pub(crate) fn heard(&mut self, id: AgentId) {
         let now = self.now;
         if let Some(agent) = self.agents.get_mut(&id) {
+            if agent.silence != Silence::Heard {
+                // That deadline was for the end of its lease, not for the beats that are expected now.
+                self.timers.clear(Timer::Silence(id));
+            }
             agent.heard_at = now.mono;
             agent.heard_wall = Some(now.wall);
             agent.silence = Silence::Heard;
@@ -38,6 +42,14 @@ impl Core {
             Silence::Lost | Silence::Left => return,
         };
         self.timers.set(Timer::Silence(id), agent.heard_at.plus_ms(wait_ms));
+    }
+
+    /// Whether an agent's silence has a deadline, so that what it holds has one.
+    pub(crate) fn is_awaited(&self, id: AgentId) -> bool {
+        self.agents.get(&id).is_some_and(|agent| match agent.silence {
+            Silence::Never | Silence::Heard | Silence::Suspect => true,
+            Silence::Lost | Silence::Left => false,
+        })
     }
 
     /// How long an agent may take to speak after a restart: a whole lease, and at least as long as it may be pausing

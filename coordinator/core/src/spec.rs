@@ -43,7 +43,7 @@ impl Core {
             namespace: build.namespace.clone(),
             queue: command.queue.clone(),
             timeout_ms: Some(timeout_ms),
-            grace_ms: self.policy.grace_ms,
+            grace_ms: self.grace_ms(attempt.job),
             resources: command.resources,
             exclusive: runs_alone(command),
             interruptible: command.interruptible,
@@ -51,6 +51,11 @@ impl Core {
             keep_workspace: build.keep_workspace,
             log_limit_bytes: self.policy.log_limit_bytes,
         })
+    }
+
+    /// Between a job's polite signal and its kill: its step's own, else the policy's (F26).
+    pub(crate) fn grace_ms(&self, job: JobId) -> u64 {
+        self.command(job).and_then(|command| command.grace_ms).unwrap_or(self.policy.grace_ms)
     }
 
     /// How long a job's command may run: its own timeout, else its pipeline's, else the default, never more than the longest.

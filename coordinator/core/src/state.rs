@@ -174,6 +174,8 @@ pub(crate) struct Agent {
     pub(crate) heard_at: Instant64,
     pub(crate) heard_wall: Option<WallMs>,
     pub(crate) silence: Silence,
+    /// What it was told to leave between beats.
+    pub(crate) told_beat_ms: Option<u64>,
     /// How its last connection ended.
     pub(crate) gone_detail: Option<String>,
     /// It said that it takes nothing more.
@@ -189,7 +191,8 @@ pub(crate) struct Agent {
     pub(crate) reserved_for: Option<ShapeId>,
     /// Where it stands in [`Core::open`].
     pub(crate) open_at: Option<u32>,
-    pub(crate) shown: AgentState,
+    /// The state that views were last told.
+    pub(crate) shown: Option<AgentState>,
     /// How its zone counts it.
     pub(crate) bearing: Bearing,
 }

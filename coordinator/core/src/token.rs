@@ -10,7 +10,9 @@ use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
 use crate::input::ReplyTo;
 use crate::lease::Remains;
-use crate::row::{Actor, AgentRow, JoinRefused, Joining, NewToken, PoolRow, TagPolicy, TokenGrant, TokenRow};
+use crate::row::{
+    Actor, AgentRow, JoinRefused, Joining, NewToken, OnDeadline, PoolRow, TagPolicy, TokenGrant, TokenRow,
+};
 use crate::state::{Agent, Core};
 
 /// The tags that an agent has by its pool's policy and its own claim; one that it may not claim is named (F6).
@@ -75,6 +77,7 @@ fn contradiction(held: &PoolRow, asked: &PoolRow) -> Option<&'static str> {
         ("tags", held.tags != asked.tags),
         ("lease time", held.lease_ms != asked.lease_ms),
         ("beat time", held.beat_ms != asked.beat_ms),
+        ("on_unreachable", held.on_unreachable != asked.on_unreachable),
     ]
     .into_iter()
     .find_map(|(field, differs)| differs.then_some(field))
@@ -234,7 +237,9 @@ impl Core {
             joined_at: wall,
             draining: false,
             drain_until: None,
+            on_deadline: OnDeadline::default(),
             last_seen_at: None,
+            left: false,
             revoked_at: None,
             gone: None,
         };
@@ -243,6 +248,7 @@ impl Core {
         self.agents.insert(id, new_agent(row, self.now.mono));
         self.book.agents.insert(id);
         self.watch_absence(id);
+        self.refresh(id);
         self.welcome_joined(to, id);
     }
 

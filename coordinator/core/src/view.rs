@@ -30,7 +30,7 @@ pub struct AgentView<'a> {
     pub conn: Option<ConnId>,
     /// The version of its program, once heard.
     pub version: Option<&'a str>,
-    /// When it was last heard; `None` if not since the core was loaded.
+    /// When it was last heard; `None` if it never was, or was here before the core was loaded and has not been heard since.
     pub last_seen: Option<WallMs>,
     /// The attempts that it holds by right.
     pub running: Vec<AttemptId>,
@@ -62,7 +62,7 @@ impl Core {
                 health: agent.health,
                 conn: agent.conn,
                 version: agent.hello.as_ref().map(|hello| hello.version.as_str()),
-                last_seen: agent.heard_wall,
+                last_seen: agent.heard_wall.or(agent.row.last_seen_at),
                 running: running.collect(),
             }
         })

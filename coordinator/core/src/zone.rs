@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use windlass_protocol::{AgentId, Instant64, limits};
 
+use crate::row::OnUnreachable;
 use crate::state::{Agent, Core, Silence};
 use crate::timer::Timer;
 
@@ -82,7 +83,7 @@ impl Core {
         }
         if zone.present.is_empty() {
             self.zones.remove(&name);
-        } else {
+        } else if bearing == Bearing::Heard {
             self.shorten_hold(&name, self.lease_ms(id));
         }
     }
@@ -103,7 +104,8 @@ impl Core {
         zone.hold = Some(sooner);
         for id in zone.silent.clone() {
             let end = self.agents[&id].heard_at.plus_ms(self.lease_ms(id));
-            self.timers.set(Timer::Silence(id), end.max(sooner));
+            let end = if self.is_held(id) { end.max(sooner) } else { end };
+            self.timers.set(Timer::Silence(id), end);
         }
     }
 
@@ -117,8 +119,16 @@ impl Core {
         }
     }
 
-    /// Until when an agent is not lost, because its zone is unreachable.
+    /// Whether its pool waits for a zone that is unreachable.
+    fn is_held(&self, id: AgentId) -> bool {
+        self.pool_of(id).is_some_and(|pool| pool.on_unreachable == OnUnreachable::Wait)
+    }
+
+    /// Until when an agent is not lost, because its zone is unreachable and its pool waits for that.
     pub(crate) fn held_until(&self, id: AgentId) -> Option<Instant64> {
+        if !self.is_held(id) {
+            return None;
+        }
         let hold = self.zones.get(&self.pool_of(id)?.zone)?.hold?;
         let silent = self.agents.get(&id)?.bearing == Bearing::Silent;
         (silent && hold > self.now.mono).then_some(hold)

@@ -7,9 +7,10 @@ use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
-use windlass_coordinator_core::effect::AgentState;
+use windlass_coordinator_core::effect::{AgentState, Reply};
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{PoolRow, Scope, TagPolicy, Usage};
+use windlass_coordinator_core::row::{OnDeadline, OnUnreachable, PoolRow, Scope, TagPolicy, Usage};
+use windlass_coordinator_core::selector::{DrainMany, Selector};
 use windlass_protocol::message::Health;
 use windlass_protocol::{AgentId, AttemptId, Trust, WallMs};
 
@@ -48,6 +49,11 @@ pub(crate) struct Agent {
     /// Ids of the attempts that it holds.
     #[schema(value_type = Vec<String>)]
     running: Vec<AttemptId>,
+    /// When its drain's deadline is, if it drains and has one.
+    drain_until: Option<String>,
+    /// What becomes then of what it still runs.
+    #[schema(value_type = Option<String>)]
+    on_deadline: Option<OnDeadline>,
     last_seen_at: Option<String>,
     joined_at: String,
     revoked_at: Option<String>,
@@ -68,6 +74,9 @@ pub(crate) struct Pool {
     lease_ms: u64,
     beat_ms: u64,
     paused: bool,
+    /// What becomes of its jobs while its zone cannot be reached: `wait` or `replace`.
+    #[schema(value_type = String)]
+    on_unreachable: OnUnreachable,
     /// Agents that have joined and are not gone.
     agents: usize,
     created_at: String,
@@ -77,8 +86,55 @@ pub(crate) struct Pool {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Drain {
-    /// What still runs after so long is canceled; without it, it may take its time.
+    /// In all, graces included; 0 is now. Without it, what runs may take its time.
     deadline_ms: Option<u64>,
+    /// What becomes then of what still runs: `requeue` (it is ended and run again elsewhere, but for steps that are
+    /// `exclusive` or of a concurrency group, and have started; the default), `cancel` (it is ended, and only what says
+    /// so itself is run again: `interruptible`, `retry`) or `wait` (it takes its time).
+    #[schema(value_type = Option<String>)]
+    on_deadline: Option<OnDeadline>,
+}
+
+/// How many agents are drained in one commit.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DrainManyBody {
+    #[serde(default)]
+    selector: AgentSelector,
+    /// As for one agent.
+    deadline_ms: Option<u64>,
+    /// As for one agent.
+    #[schema(value_type = Option<String>)]
+    on_deadline: Option<OnDeadline>,
+    /// So many of the selected agents may be unavailable, those included that are so already. The others go on taking
+    /// work, and are answered as `waiting`: ask again when some are back.
+    max_unavailable: Option<u32>,
+}
+
+/// Which agents are meant: those to which all of this applies. It has to say something.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct AgentSelector {
+    pool: Option<String>,
+    zone: Option<String>,
+    /// A pattern: `*` is any characters, `?` one.
+    name: Option<String>,
+    /// Each of these.
+    #[schema(value_type = Object)]
+    tags: BTreeMap<String, String>,
+    /// Of the agents' program.
+    version: Option<String>,
+    /// They joined at least so long ago.
+    min_age_ms: Option<u64>,
+}
+
+/// What a drain of many has done.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DrainedAgents {
+    /// Drained now.
+    drained: Vec<Agent>,
+    /// Meant too, and still taking work, since too many are unavailable.
+    waiting: Vec<Agent>,
 }
 
 /// What only the core knows of an agent.
@@ -134,7 +190,9 @@ fn shape(view: &AgentView, live: Live, pool: Option<&PoolRow>) -> Agent {
         disk_full: live.health.disk_full,
         cannot_kill: live.health.cannot_kill,
         running: live.running,
-        last_seen_at: live.last_seen.map(time),
+        drain_until: row.drain_until.map(time),
+        on_deadline: row.drain_until.map(|_| row.on_deadline),
+        last_seen_at: live.last_seen.or(row.last_seen_at).map(time),
         joined_at: time(row.joined_at),
         revoked_at: row.revoked_at.map(time),
     }
@@ -205,8 +263,64 @@ pub(crate) async fn drain(
     Path(id): Path<String>,
     body: JsonBody<Drain>,
 ) -> Result<Json<Agent>, Problem> {
-    let deadline_ms = body.value.deadline_ms;
-    change(&ground, &caller, &id, |agent| Request::DrainAgents { agents: vec![agent], deadline_ms }).await
+    let Drain { deadline_ms, on_deadline } = body.value;
+    let on_deadline = deadline_rule(deadline_ms, on_deadline)?;
+    let request = |agent| Request::DrainAgents { agents: vec![agent], deadline_ms, on_deadline };
+    change(&ground, &caller, &id, request).await
+}
+
+/// What becomes of what runs at a deadline; without one, there is nothing to say of it.
+fn deadline_rule(deadline_ms: Option<u64>, rule: Option<OnDeadline>) -> Result<OnDeadline, Problem> {
+    match (deadline_ms, rule) {
+        (None, Some(_)) => Err(Problem::invalid("on_deadline: give deadline_ms too, or leave it out")),
+        (_, rule) => Ok(rule.unwrap_or_default()),
+    }
+}
+
+/// Lets all selected agents finish what they have and take nothing more, in one commit: work does not hop from one to the
+/// next.
+#[utoipa::path(
+    post,
+    path = "/api/v1/agents/drain",
+    tag = "agents",
+    operation_id = "agent_drain_many",
+    request_body = DrainManyBody,
+    responses((status = 200, description = "Who drains, and who waits for its turn", body = DrainedAgents)),
+)]
+pub(crate) async fn drain_many(
+    State(ground): State<Ground>,
+    caller: Caller,
+    body: JsonBody<DrainManyBody>,
+) -> Result<Json<DrainedAgents>, Problem> {
+    caller.need_everywhere(&[Scope::AgentsWrite])?;
+    let DrainManyBody { selector, deadline_ms, on_deadline, max_unavailable } = body.value;
+    let on_deadline = deadline_rule(deadline_ms, on_deadline)?;
+    let name = selector.name.as_deref().map(str::parse).transpose();
+    let selector = Selector {
+        pool: selector.pool,
+        zone: selector.zone,
+        name: name.map_err(|e: String| Problem::invalid(format!("selector.name: {e}")))?,
+        tags: selector.tags.into_iter().collect(),
+        version: selector.version,
+        min_age_ms: selector.min_age_ms,
+    };
+    let order = DrainMany { selector, deadline_ms, on_deadline, max_unavailable };
+    let Reply::Drained { drained, waiting } =
+        ground.fleet.desk.request(caller.actor(), Request::DrainMany(Box::new(order))).await?
+    else {
+        return Err(Problem::internal(&"a drain of many is answered otherwise"));
+    };
+    let mut live = live(&ground).await;
+    let mut shapes = |ids: Vec<AgentId>| -> Vec<Agent> {
+        let views = ids.into_iter().filter_map(|id| ground.fleet.views.agent(id));
+        views
+            .map(|view| {
+                let live = live.remove(&view.row.id).unwrap_or_default();
+                shape(&view, live, ground.fleet.views.pool(&view.row.pool).as_ref())
+            })
+            .collect()
+    };
+    Ok(Json(DrainedAgents { drained: shapes(drained), waiting: shapes(waiting) }))
 }
 
 /// Lets a draining agent take work again.
@@ -292,6 +406,7 @@ pub(crate) async fn pools(
             lease_ms: row.lease_ms,
             beat_ms: row.beat_ms,
             paused: row.paused,
+            on_unreachable: row.on_unreachable,
             created_at: time(row.created_at),
         };
         (key, pool)

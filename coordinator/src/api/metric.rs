@@ -70,6 +70,12 @@ impl Default for Metrics {
     }
 }
 
+impl Metrics {
+    fn space_is_low(&self) -> bool {
+        self.shared.space_low.load(Ordering::Relaxed) != 0
+    }
+}
+
 impl Meter for Metrics {
     fn committed(&self, changes: usize, took: Duration) {
         self.shared.commit_seconds.observe(took.as_secs_f64());
@@ -162,7 +168,7 @@ pub(super) async fn healthy() -> &'static str {
     "ok\n"
 }
 
-/// The core is loaded and answers.
+/// The core is loaded and answers. Where space is low it still does, and says so: only new builds are refused.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -174,6 +180,7 @@ pub(super) async fn healthy() -> &'static str {
 pub(super) async fn ready(State(ground): State<Ground>) -> Result<&'static str, Problem> {
     let look = ground.fleet.desk.look(|_| ());
     match tokio::time::timeout(Duration::from_secs(5), look).await {
+        Ok(Ok(())) if ground.metrics.space_is_low() => Ok("ok\nstore_space_low: new builds are refused\n"),
         Ok(Ok(())) => Ok("ok\n"),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => Err(Problem::new(Kind::Unavailable, "the coordinator does not answer")),

@@ -50,6 +50,7 @@ use super::problem;
         super::agent::list,
         super::agent::show,
         super::agent::drain,
+        super::agent::drain_many,
         super::agent::resume,
         super::agent::revoke,
         super::agent::pools,

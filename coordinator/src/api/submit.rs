@@ -434,7 +434,14 @@ async fn make_by(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Optio
         let submit = Box::new(found.submit(id, number, graph, caller));
         let (id, existing) = match ground.fleet.desk.request(caller.actor(), Request::Submit(submit)).await {
             Ok(Reply::Submitted { build, existing }) => (build, existing),
-            Ok(Reply::Done | Reply::Secrets(_) | Reply::Cache(_) | Reply::Token { .. } | Reply::Joined { .. }) => {
+            Ok(
+                Reply::Done
+                | Reply::Secrets(_)
+                | Reply::Cache(_)
+                | Reply::Token { .. }
+                | Reply::Joined { .. }
+                | Reply::Drained { .. },
+            ) => {
                 return Err(Problem::internal(&"a submit was answered with something else"));
             }
             Err(DeskError::Rejected(Rejected::NumberTaken { .. })) => continue,

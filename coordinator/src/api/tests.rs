@@ -31,7 +31,9 @@ use tower::ServiceExt as _;
 use windlass_cache::{RealFs, Store, StoreOptions};
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::{AgentEvent, ConnId, Input, Request};
-use windlass_coordinator_core::row::{Actor, ActorKind, Joining, NewToken, PoolRow, Scope, TagPolicy, TokenGrant};
+use windlass_coordinator_core::row::{
+    Actor, ActorKind, Joining, NewToken, OnUnreachable, PoolRow, Scope, TagPolicy, TokenGrant,
+};
 use windlass_coordinator_core::{Policy, Rejected};
 use windlass_coordinator_logs::{LogStore, Options as LogOptions};
 use windlass_coordinator_store::MemoryStore;
@@ -103,6 +105,10 @@ struct Answer {
 impl Answer {
     fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
     }
 
     #[track_caller]
@@ -309,6 +315,7 @@ fn pool() -> PoolRow {
         lease_ms: 60_000,
         beat_ms: 5_000,
         paused: false,
+        on_unreachable: OnUnreachable::Wait,
         created_at: WallMs(1),
     }
 }

@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use windlass_coordinator_core::effect::{AgentState, Reply};
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{Actor, AgentRow, NewToken, PoolRow, Scope, TagPolicy, TokenGrant, TokenRow};
+use windlass_coordinator_core::row::{
+    Actor, AgentRow, NewToken, OnUnreachable, PoolRow, Scope, TagPolicy, TokenGrant, TokenRow,
+};
 use windlass_coordinator_core::terms::{JoinTerms, cidr};
 use windlass_protocol::host::now;
 use windlass_protocol::identity::{ApiToken, IdentityError, JoinToken, secret_hash};
@@ -151,6 +153,10 @@ pub(crate) struct NewJoin {
     name_pattern: Option<String>,
     lease_ms: Option<u64>,
     beat_ms: Option<u64>,
+    /// What becomes of the pool's jobs while its zone cannot be reached: `wait` (they are held for the coordinator's
+    /// `zone_hold_seconds`; the default) or `replace` (their agents are lost with their leases).
+    #[schema(value_type = Option<String>)]
+    on_unreachable: Option<OnUnreachable>,
     #[serde(default)]
     note: String,
 }
@@ -319,9 +325,12 @@ fn warnings(new: &NewToken, is_new_pool: bool) -> Vec<&'static str> {
 pub(crate) async fn make(desk: &DeskHandle, actor: Actor, new: NewToken) -> Result<(), DeskError> {
     match desk.request(actor, Request::CreateToken(Box::new(new))).await? {
         Reply::Token { .. } => Ok(()),
-        Reply::Done | Reply::Secrets(_) | Reply::Cache(_) | Reply::Submitted { .. } | Reply::Joined { .. } => {
-            Err(DeskError::Unavailable)
-        }
+        Reply::Done
+        | Reply::Secrets(_)
+        | Reply::Cache(_)
+        | Reply::Submitted { .. }
+        | Reply::Joined { .. }
+        | Reply::Drained { .. } => Err(DeskError::Unavailable),
     }
 }
 
@@ -442,6 +451,7 @@ fn pool(new: &NewJoin, held: Option<PoolRow>, at: WallMs) -> Result<PoolRow, Pro
         lease_ms: LEASE_DEFAULT_MS,
         beat_ms: BEAT_MS,
         paused: false,
+        on_unreachable: OnUnreachable::Wait,
         created_at: at,
     };
     let base = held.unwrap_or(fresh);
@@ -462,6 +472,7 @@ fn pool(new: &NewJoin, held: Option<PoolRow>, at: WallMs) -> Result<PoolRow, Pro
             Policy::Free => TagPolicy::Free(tags),
         },
         lease_ms,
+        on_unreachable: new.on_unreachable.unwrap_or(base.on_unreachable),
         // A short lease has short beats.
         beat_ms: new.beat_ms.unwrap_or_else(|| base.beat_ms.min(lease_ms / 4)),
         ..base

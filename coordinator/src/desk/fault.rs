@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use windlass_coordinator_core::row::Rows;
-use windlass_coordinator_store::{Fault, Space};
+use windlass_coordinator_store::Fault;
 use windlass_protocol::message::RefuseCode;
 use windlass_protocol::{Now, limits};
 
@@ -51,8 +51,10 @@ impl Down {
         self.looked = Some(Instant::now());
     }
 
-    pub(super) fn is_time_to_probe(&self, space: Space) -> bool {
-        space == Space::Low && self.looked.is_none_or(|looked| looked.elapsed() >= PROBE)
+    /// Always, not only while there is little: a disk that others fill is to be known as full before a new build is
+    /// taken, not by the commit of one.
+    pub(super) fn is_time_to_probe(&self) -> bool {
+        self.looked.is_none_or(|looked| looked.elapsed() >= PROBE)
     }
 
     /// What those are told who ask while there is no core.

@@ -230,6 +230,16 @@ async fn a_full_disk_refuses_new_builds_only_and_takes_them_again_when_there_is_
     bench.stop().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_others_fill_is_known_as_full_before_a_build_is_taken() {
+    let bench = Bench::inline();
+    assert_eq!(bench.handle.request(actor(), submit()).await, Ok(Reply::Done));
+    bench.store.set_low(true);
+    bench.journal.wait_for(|entries| entries.contains(&Entry::Space(Space::Low))).await;
+    assert_eq!(bench.handle.request(actor(), submit()).await, Err(DeskError::StorageFull), "without a commit between");
+    bench.stop().await;
+}
+
 #[tokio::test]
 async fn another_writer_ends_the_desk() {
     let mut bench = Bench::threaded();

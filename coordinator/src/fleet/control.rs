@@ -46,7 +46,8 @@ pub(super) async fn serve(board: &Switchboard, connection: Connection, peer: Age
 async fn open(connection: &Connection) -> Result<(FramedSend, FramedRecv, AgentMessage), LinkError> {
     let (send, recv) = connection.accept_bi().await?;
     let mut recv = FramedRecv::new(recv);
-    let first = recv.recv_message::<AgentMessage>().await?.ok_or(LinkError::Short { missing: 1 })?;
+    // What it means is checked by `admit`, which says what is wrong.
+    let first = recv.recv_shape::<AgentMessage>().await?.ok_or(LinkError::Short { missing: 1 })?;
     Ok((FramedSend::new(send), recv, first))
 }
 

@@ -72,7 +72,14 @@ async fn join(enrol: &Enrol, address: IpAddr, ground: &Ground) -> Result<EnrolAn
         }
         Err(DeskError::Rejected(Rejected::Join(refused))) => Err((refused.code, refused.detail)),
         Err(DeskError::Rejected(other)) => Err((RefuseCode::Malformed, other.to_string())),
-        Ok(Reply::Submitted { .. } | Reply::Done | Reply::Secrets(_) | Reply::Cache(_) | Reply::Token { .. })
+        Ok(
+            Reply::Submitted { .. }
+            | Reply::Done
+            | Reply::Secrets(_)
+            | Reply::Cache(_)
+            | Reply::Token { .. }
+            | Reply::Drained { .. },
+        )
         | Err(DeskError::Unavailable | DeskError::StorageFull | DeskError::ShuttingDown) => Err(unavailable()),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use quinn::{Connection, ConnectionError};
 use rustls_pki_types::CertificateDer;
 use windlass_cache::{RealFs, StoreOptions};
-use windlass_coordinator_core::row::{AgentRow, PoolRow, Rows, TagPolicy};
+use windlass_coordinator_core::row::{AgentRow, OnDeadline, OnUnreachable, PoolRow, Rows, TagPolicy};
 use windlass_coordinator_logs::Options;
 use windlass_coordinator_store::{MemoryStore, Seq};
 use windlass_protocol::host::now;
@@ -119,6 +119,7 @@ fn rows(key: &AgentKey, revoked_at: Option<WallMs>) -> Rows {
         lease_ms: 60_000,
         beat_ms: 5_000,
         paused: false,
+        on_unreachable: OnUnreachable::Wait,
         created_at: WallMs(1),
     };
     let agent = AgentRow {
@@ -132,7 +133,9 @@ fn rows(key: &AgentKey, revoked_at: Option<WallMs>) -> Rows {
         joined_at: now().wall,
         draining: false,
         drain_until: None,
+        on_deadline: OnDeadline::Requeue,
         last_seen_at: None,
+        left: false,
         revoked_at,
         gone: None,
     };
@@ -198,6 +201,23 @@ async fn a_revoked_agent_gets_no_bulk_connection() {
     let world = World::new(Some(WallMs(2)));
     let bulk = world.connect(Protocol::Bulk).await;
     assert_eq!(ended_with(&bulk).await, Code::Revoked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hello_that_breaks_a_rule_is_refused_with_the_rule_and_for_good() {
+    let world = World::new(None);
+    let connection = world.connect(Protocol::Agent).await;
+    let (send, recv) = connection.open_bi().await.unwrap();
+    let (mut send, mut recv) = (FramedSend::new(send), FramedRecv::new(recv));
+    send.send_message(&AgentMessage::Hello(Hello { slots: 0, ..hello() })).await.unwrap();
+    let said = tokio::time::timeout(DEADLINE, recv.recv_message::<CoordinatorMessage>()).await.unwrap();
+    let (code, detail) = match said.unwrap().unwrap() {
+        CoordinatorMessage::Refuse { code, detail } => (code, detail),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((code, code.permanent()), (RefuseCode::Malformed, true));
+    assert!(detail.contains("hello.slots") && detail.contains("1 to 512"), "{detail}");
+    assert_eq!(ended_with(&connection).await, Code::Refused);
 }
 
 /// Seconds are what a certificate can say.

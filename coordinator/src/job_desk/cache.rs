@@ -32,9 +32,12 @@ impl CoreJobDesk {
     async fn ask_of_caches(&self, attempt: &AttemptRow, request: CacheRequest) -> Result<Told, No> {
         match self.desk.request(actor(attempt), Request::Cache(Box::new(request))).await? {
             Reply::Cache(row) => Ok(Told::Cache(row.map(|row| Box::new(found(*row))))),
-            Reply::Done | Reply::Secrets(_) | Reply::Submitted { .. } | Reply::Token { .. } | Reply::Joined { .. } => {
-                Err(No(AskRefused::Unavailable, "the core answered something else".to_owned()))
-            }
+            Reply::Done
+            | Reply::Secrets(_)
+            | Reply::Submitted { .. }
+            | Reply::Token { .. }
+            | Reply::Joined { .. }
+            | Reply::Drained { .. } => Err(No(AskRefused::Unavailable, "the core answered something else".to_owned())),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use windlass_coordinator_core::effect::{AgentState, Progress};
 use windlass_coordinator_core::row::{
     Actor, ActorKind, AgentRow, ArtifactTally, AttemptRow, AttemptState, BuildEvent, BuildRow, BuildSource, BuildState,
-    Change, EventRow, JobRow, JobState,
+    Change, EventRow, JobRow, JobState, OnDeadline,
 };
 use windlass_coordinator_store::{EventSeq, MemoryStore, Seq, Store, WriterEpoch};
 use windlass_pipeline::graph::{Node, NodeKind, Supersede};
@@ -285,7 +285,9 @@ async fn agents_are_shown_with_their_volatile_state_until_they_are_gone() {
         joined_at: WallMs(1),
         draining: false,
         drain_until: None,
+        on_deadline: OnDeadline::Requeue,
         last_seen_at: None,
+        left: false,
         revoked_at: None,
         gone: gone.map(str::to_owned),
     };

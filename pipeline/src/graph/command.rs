@@ -73,6 +73,9 @@ pub struct Command {
     /// May be stopped and run again at any time.
     #[serde(default)]
     pub interruptible: bool,
+    /// Between its polite signal and its kill, where that is not the coordinator's default. Ours.
+    #[serde(default)]
+    pub grace_ms: Option<u64>,
     /// Output through a pseudo-terminal.
     #[serde(default)]
     pub tty: bool,

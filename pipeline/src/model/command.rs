@@ -1,7 +1,7 @@
 //! A command step's attributes (reference 4, 10, 11).
 
 use windlass_protocol::limits::{
-    COMMAND_MAX_BYTES, ENV_MAX_BYTES, JOBS_PER_BUILD_MAX, NAME_MAX_BYTES, TAGS_MAX, TIMEOUT_MAX_MS,
+    COMMAND_MAX_BYTES, ENV_MAX_BYTES, JOBS_PER_BUILD_MAX, NAME_MAX_BYTES, STEP_GRACE_MAX_MS, TAGS_MAX, TIMEOUT_MAX_MS,
 };
 
 use super::step::{first, name};
@@ -48,6 +48,7 @@ pub(super) fn read(reader: &mut Reader, span: Span, map: &Map) -> CommandStep {
         resources: map.get("resources").map(|entry| resource::read(reader, &entry.value)).unwrap_or_default(),
         exclusive: flag(reader, map, "exclusive"),
         interruptible: flag(reader, map, "interruptible"),
+        grace_ms: map.get("cancel_grace_period").and_then(|entry| grace(reader, entry)),
         tty: flag(reader, map, "tty"),
         zone: map
             .get("zone")
@@ -221,6 +222,16 @@ pub(super) fn timeout(reader: &mut Reader, map: &Map) -> Option<u64> {
         reader.warning("timeout-cut", entry.value.span, message);
     }
     Some(timeout_ms.min(TIMEOUT_MAX_MS))
+}
+
+/// Seconds as written, milliseconds as kept; 0 kills at once.
+fn grace(reader: &mut Reader, entry: &Entry) -> Option<u64> {
+    if entry.value.is_null() {
+        return None;
+    }
+    let most = i64::try_from(STEP_GRACE_MAX_MS / 1_000).unwrap_or(i64::MAX);
+    let seconds = reader.integer("cancel_grace_period", &entry.value, 0, most)?;
+    u64::try_from(seconds).ok().map(|seconds| seconds * 1_000)
 }
 
 /// 0 takes the step away (reference 4).

@@ -164,7 +164,7 @@ impl Validate for CoordinatorMessage {
                 each_once("welcome.verdicts", verdicts.iter().map(|(attempt, _)| *attempt))?;
                 verdicts.iter().try_for_each(|(_, verdict)| verdict.validate())
             }
-            Self::BeatAck { seq: _ } | Self::LogAck { .. } | Self::Resume => Ok(()),
+            Self::BeatAck { seq: _, beat_ms: _ } | Self::LogAck { .. } | Self::Resume => Ok(()),
             Self::Offer { epoch, job } => {
                 granted("offer.epoch", *epoch)?;
                 job.validate()

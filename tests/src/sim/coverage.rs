@@ -78,6 +78,7 @@ names! {
         core::Input::Request { request: Request::Secret(_), .. } => "input.secret",
         core::Input::Request { request: Request::Cache(_), .. } => "input.cache",
         core::Input::Request { request: Request::DrainAgents { .. }, .. } => "input.drain_agents",
+        core::Input::Request { request: Request::DrainMany(_), .. } => "input.drain_many",
         core::Input::Request { request: Request::ResumeAgent { .. }, .. } => "input.resume_agent",
         core::Input::Request { request: Request::RevokeAgent { .. }, .. } => "input.revoke_agent",
         core::Input::Request { request: Request::NoteUses(_), .. } => "input.note_uses",
@@ -164,6 +165,7 @@ names! {
         core::Reply::Cache(_) => "reply.cache",
         core::Reply::Token { .. } => "reply.token",
         core::Reply::Joined { .. } => "reply.joined",
+        core::Reply::Drained { .. } => "reply.drained",
     }
 }
 

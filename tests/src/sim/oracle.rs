@@ -123,7 +123,12 @@ impl Oracle {
             Reply::Joined { agent, .. } if !store.rows.agents.contains_key(agent) => {
                 Err(("I1", format!("agent {agent} was acknowledged and is not in the store")))
             }
-            Reply::Token { .. } | Reply::Joined { .. } | Reply::Done | Reply::Secrets(_) | Reply::Cache(_) => Ok(()),
+            Reply::Token { .. }
+            | Reply::Joined { .. }
+            | Reply::Drained { .. }
+            | Reply::Done
+            | Reply::Secrets(_)
+            | Reply::Cache(_) => Ok(()),
         }
     }
 

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
     Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, CacheRequest, JobRow, JobState, Joining, NewSchedule,
-    NewToken, PipelineChange, PipelineRow, PoolRow, PutArtifact, Said, Sealed, SecretName, SecretRequest, Speech,
-    StepChange, Submit, TagPolicy, TokenGrant, Upload,
+    NewToken, OnDeadline, OnUnreachable, PipelineChange, PipelineRow, PoolRow, PutArtifact, Said, Sealed, SecretName,
+    SecretRequest, Speech, StepChange, Submit, TagPolicy, TokenGrant, Upload,
 };
+use windlass_coordinator_core::selector::{DrainMany, Selector};
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
 use windlass_pipeline::graph::NodeKind;
 use windlass_protocol::job::{Epoch, Source};
@@ -106,6 +107,7 @@ pub fn pools() -> Vec<PoolRow> {
         lease_ms,
         beat_ms: lease_ms / 4,
         paused: false,
+        on_unreachable: if name == "west" { OnUnreachable::Replace } else { OnUnreachable::Wait },
         created_at: WallMs(WALL_MS),
     };
     vec![
@@ -650,7 +652,16 @@ impl World {
         let all: Vec<_> = self.hosts.iter().filter_map(|host| host.id).collect();
         let agents: Vec<_> = all.into_iter().filter(|_| self.random.thousandth(400)).collect();
         let deadline_ms = self.random.thousandth(500).then(|| self.random.between(0, 30_000));
-        self.ask(Request::DrainAgents { agents, deadline_ms }, Asked::Once(None));
+        let on_deadline = [OnDeadline::Requeue, OnDeadline::Cancel, OnDeadline::Wait][self.random.place(3)];
+        if self.random.thousandth(500) {
+            self.ask(Request::DrainAgents { agents, deadline_ms, on_deadline }, Asked::Once(None));
+            return;
+        }
+        let pool = pools().swap_remove(self.random.place(3)).name;
+        let selector = Selector { pool: Some(pool), ..Selector::default() };
+        let max_unavailable = self.random.thousandth(700).then_some(1);
+        let many = DrainMany { selector, deadline_ms, on_deadline, max_unavailable };
+        self.ask(Request::DrainMany(Box::new(many)), Asked::Once(None));
     }
 
     fn resume_one(&mut self) {

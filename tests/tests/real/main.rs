@@ -8,4 +8,5 @@ mod docker;
 mod dynamic;
 mod endings;
 mod line;
+mod systemd;
 mod zones;

@@ -1,7 +1,7 @@
 //! A connection's life: hello, welcome with its verdicts, beats and their answers.
 
 use windlass_protocol::job::{Epoch, Phase};
-use windlass_protocol::limits::{BEAT_MS, LEASE_MAX_MS, LEASE_MIN_MS};
+use windlass_protocol::limits::{LEASE_MAX_MS, LEASE_MIN_MS};
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage, Held, Hello, RefuseCode, Verdict};
 use windlass_protocol::{AttemptId, Instant64, Now};
 
@@ -84,7 +84,8 @@ impl AgentCore {
                 Ok(())
             }
             _ if self.link.welcomed().is_none() => Err(Rejected::OutOfTurn("a message before the welcome")),
-            CoordinatorMessage::BeatAck { seq } => {
+            CoordinatorMessage::BeatAck { seq, beat_ms } => {
+                self.renewal.pace(beat_ms);
                 self.beat_answered(seq);
                 Ok(())
             }
@@ -131,7 +132,7 @@ impl AgentCore {
         self.pauses.reset();
         self.drain.before = self.drain.ordered.take().or(self.drain.before);
         let lease_ms = lease_ms.clamp(LEASE_MIN_MS, LEASE_MAX_MS);
-        self.renewal.begin(now.mono, hello_at, lease_ms, beat_ms.clamp(1, BEAT_MS.max(lease_ms / 3)));
+        self.renewal.begin(now.mono, hello_at, lease_ms, beat_ms);
         for (attempt, verdict) in verdicts {
             match *verdict {
                 Verdict::Keep { epoch, log_offset } => self.keep(*attempt, epoch, log_offset),

@@ -1,9 +1,10 @@
 //! Fleets: zones that fall silent, agents that drain and agents that are forgotten.
 
-use windlass_coordinator_core::effect::AgentState;
+use windlass_coordinator_core::effect::{AgentState, Progress};
 use windlass_coordinator_core::explain::{Obstacle, Why};
 use windlass_coordinator_core::input::{AgentEvent, Request};
-use windlass_coordinator_core::row::{BuildState, Change, JobState};
+use windlass_coordinator_core::row::{BuildState, Change, JobState, OnDeadline, OnUnreachable, PoolRow};
+use windlass_coordinator_core::selector::{DrainMany, Selector};
 use windlass_coordinator_core::{Effect, Reply};
 use windlass_pipeline::graph::StatusMatch;
 use windlass_protocol::job::{Epoch, Outcome, Phase};
@@ -133,9 +134,14 @@ fn an_offer_into_a_zone_that_cannot_answer_waits_with_it() {
     shell.says(agent, AgentEvent::Accepted(again.0, again.1)).unwrap();
 }
 
-/// A drain of this one agent.
+/// A drain of this one agent, at whose deadline only what says so itself is run again.
 fn drain(shell: &mut Shell, agent: AgentId, deadline_ms: Option<u64>) {
-    assert_eq!(shell.request(Request::DrainAgents { agents: vec![agent], deadline_ms }), Ok(Reply::Done));
+    drain_by(shell, agent, deadline_ms, OnDeadline::Cancel);
+}
+
+fn drain_by(shell: &mut Shell, agent: AgentId, deadline_ms: Option<u64>, on_deadline: OnDeadline) {
+    let request = Request::DrainAgents { agents: vec![agent], deadline_ms, on_deadline };
+    assert_eq!(shell.request(request), Ok(Reply::Done));
 }
 
 /// The deadlines that it was told since the last time.
@@ -240,7 +246,264 @@ fn a_drain_without_a_deadline_or_one_that_is_called_off_ends_nothing() {
     assert_eq!(canceled(&mut shell, agent), []);
     assert_eq!(shell.state_of(agent), AgentState::Online);
     let deadline_ms = Some(limits::TIMEOUT_MAX_MS + 1);
-    shell.request(Request::DrainAgents { agents: vec![agent], deadline_ms }).unwrap_err();
+    let on_deadline = OnDeadline::Requeue;
+    shell.request(Request::DrainAgents { agents: vec![agent], deadline_ms, on_deadline }).unwrap_err();
+}
+
+#[test]
+fn what_a_drain_ends_runs_again_elsewhere_without_a_retry_but_for_what_must_not_run_twice() {
+    let mut shell = Shell::new();
+    let one = shell.agent("one", 3);
+    let deploy = step_with("deploy", |command| command.exclusive = true);
+    let locked = limited("locked", "lock", 1);
+    let build = shell.submit(graph(vec![step("test"), deploy, locked]));
+    let rights: Vec<_> = shell.offers(one).into_iter().map(|(epoch, spec)| (spec.attempt, epoch)).collect();
+    assert_eq!(rights.len(), 3);
+    rights.iter().for_each(|right| shell.start(one, *right));
+    let two = shell.agent("two", 3);
+    drain_by(&mut shell, one, Some(0), OnDeadline::Requeue);
+    assert_eq!(drains(&mut shell, one), [Some(0)], "now");
+    shell.pass(0);
+    let cancels = std::mem::take(shell.told.entry(one).or_default());
+    let graces = cancels.into_iter().filter_map(|message| match message {
+        CoordinatorMessage::Cancel { grace_ms, .. } => Some(grace_ms),
+        _ => None,
+    });
+    assert_eq!(graces.collect::<Vec<_>>(), [Some(0); 3], "the deadline is the total, graces included");
+    assert!(shell.offers(two).is_empty(), "not before it has ended on the first one");
+    for right in &rights {
+        let outcome = shell.ended_by(CauseKind::AgentStopped);
+        shell.report(one, *right, outcome);
+        shell.settle(*right);
+    }
+    assert_eq!(shell.states(build), [JobState::Assigned, JobState::Failed, JobState::Failed]);
+    let again = shell.offer(two);
+    shell.run(two, again, 0);
+    let job = shell.job(build, 0);
+    assert_eq!((job.state, job.attempts.len(), job.rule_uses.iter().sum::<u32>()), (JobState::Passed, 2, 0));
+}
+
+#[test]
+fn a_step_s_own_grace_is_in_its_offer_and_in_every_deadline_that_waits_for_its_end() {
+    const GRACE_MS: u64 = 600_000;
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let build = shell.submit(graph(vec![step_with("teardown", |command| command.grace_ms = Some(GRACE_MS))]));
+    let (epoch, spec) = shell.offers(agent).pop().unwrap();
+    assert_eq!(spec.grace_ms, GRACE_MS);
+    let right = (spec.attempt, epoch);
+    shell.start(agent, right);
+    shell.cancel(build);
+    pass_with(&mut shell, &[(agent, right)], GRACE_MS);
+    assert_eq!(shell.states(build), [JobState::Canceling]);
+    pass_with(&mut shell, &[(agent, right)], limits::STOP_ANSWER_MS);
+    assert_eq!(shell.states(build), [JobState::Canceled]);
+}
+
+#[test]
+fn a_drain_that_waits_ends_nothing_at_its_deadline_and_its_agent_does_not_hear_of_one() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let build = shell.submit(graph(vec![step("a")]));
+    let right = shell.offer(agent);
+    shell.start(agent, right);
+    drain_by(&mut shell, agent, Some(10_000), OnDeadline::Wait);
+    assert_eq!(drains(&mut shell, agent), [None]);
+    pass_with(&mut shell, &[(agent, right)], 30_000);
+    shell.restart();
+    shell.hello(agent, 1, vec![held(right, Phase::Running)]);
+    pass_with(&mut shell, &[(agent, right)], 30_000);
+    assert_eq!(canceled(&mut shell, agent), []);
+    assert_eq!((shell.states(build), shell.state_of(agent)), (vec![JobState::Assigned], AgentState::Draining));
+}
+
+/// Drains all that are selected; who does now, and who waits.
+fn drain_many(shell: &mut Shell, selector: Selector, max_unavailable: Option<u32>) -> (Vec<AgentId>, Vec<AgentId>) {
+    let on_deadline = OnDeadline::Requeue;
+    let order = DrainMany { selector, deadline_ms: None, on_deadline, max_unavailable };
+    match shell.request(Request::DrainMany(Box::new(order))) {
+        Ok(Reply::Drained { drained, waiting }) => (drained, waiting),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_selector_means_those_agents_to_which_all_of_it_applies() {
+    let mut shell = Shell::new();
+    let token = shell.pool(PoolRow { zone: "lab".to_owned(), ..pool("lab") });
+    let old = shell.join(token, "lab-1");
+    shell.hello(old, 1, Vec::new());
+    for _ in 0..60_000 / 5_000 {
+        shell.pass(5_000);
+        shell.beat(old, vec![]);
+    }
+    let (one, two) = (shell.agent("ci-1", 1), shell.agent("ci-2", 1));
+    let gpu = Hello { tags: vec![("gpu".to_owned(), "yes".to_owned())], ..greeting("ci-2", 1) };
+    shell.hello_with(two, Hello { version: "9.9.9".to_owned(), ..gpu });
+    let of = |change: fn(&mut Selector)| {
+        let mut selector = Selector::default();
+        change(&mut selector);
+        selector
+    };
+    for (selector, meant) in [
+        (of(|s| s.pool = Some("main".to_owned())), vec![one, two]),
+        (of(|s| s.zone = Some("lab".to_owned())), vec![old]),
+        (of(|s| s.name = Some("ci-*".parse().unwrap())), vec![one, two]),
+        (of(|s| s.tags = vec![("gpu".to_owned(), "yes".to_owned())]), vec![two]),
+        (of(|s| s.version = Some("9.9.9".to_owned())), vec![two]),
+        (of(|s| s.min_age_ms = Some(60_000)), vec![old]),
+        (
+            of(|s| {
+                s.pool = Some("main".to_owned());
+                s.min_age_ms = Some(60_000);
+            }),
+            vec![],
+        ),
+    ] {
+        assert_eq!(drain_many(&mut shell, selector.clone(), None), (meant.clone(), vec![]), "{selector:?}");
+        for agent in meant {
+            assert_eq!(shell.state_of(agent), AgentState::Draining);
+            shell.request(Request::ResumeAgent { agent }).unwrap();
+        }
+    }
+    let order = |selector, max_unavailable| {
+        let on_deadline = OnDeadline::Requeue;
+        Request::DrainMany(Box::new(DrainMany { selector, deadline_ms: None, on_deadline, max_unavailable }))
+    };
+    shell.request(order(Selector::default(), None)).unwrap_err();
+    shell.request(order(of(|s| s.pool = Some("main".to_owned())), Some(0))).unwrap_err();
+}
+
+#[test]
+fn work_does_not_hop_from_one_draining_agent_to_the_next() {
+    let mut shell = Shell::new();
+    let agents: Vec<_> = (0..3).map(|n| shell.agent(&format!("agent-{n}"), 1)).collect();
+    let build = shell.submit(graph(vec![step("a")]));
+    let holder = *agents.iter().find(|agent| !shell.offers(**agent).is_empty()).unwrap();
+    // Its offer goes back to the queue in the same commit.
+    let selector = Selector { pool: Some("main".to_owned()), ..Selector::default() };
+    drain_many(&mut shell, selector, None);
+    let attempt = shell.attempts(shell.job_id(build, 0)).last().unwrap().clone();
+    let cause = Cause::new(CauseKind::AgentStopped, "it drains");
+    shell.says(holder, AgentEvent::Refused(attempt.id, attempt.epoch, cause)).unwrap();
+    assert_eq!(shell.states(build), [JobState::Scheduled]);
+    assert!(agents.iter().all(|agent| shell.offers(*agent).is_empty()));
+}
+
+#[test]
+fn no_more_agents_are_drained_than_may_be_unavailable_and_the_idle_ones_come_first() {
+    let mut shell = Shell::new();
+    let agents: Vec<_> = (0..4).map(|n| shell.agent(&format!("agent-{n}"), 1)).collect();
+    shell.submit(graph(vec![step("a")]));
+    let busy = *agents.iter().find(|agent| !shell.offers(**agent).is_empty()).unwrap();
+    let selector = || Selector { pool: Some("main".to_owned()), ..Selector::default() };
+    let (first, rest) = drain_many(&mut shell, selector(), Some(2));
+    assert_eq!((first.len(), rest.len()), (2, 2));
+    assert!(!first.contains(&busy) && rest.last() == Some(&busy), "{first:?} {rest:?}");
+    assert_eq!(drain_many(&mut shell, selector(), Some(2)), (vec![], rest.clone()), "two are unavailable");
+    shell.request(Request::ResumeAgent { agent: first[0] }).unwrap();
+    let (second, _) = drain_many(&mut shell, selector(), Some(2));
+    assert_eq!(second.len(), 1, "one is back");
+    // One that is away is unavailable, and costs nothing to drain.
+    let mut shell = Shell::new();
+    let agents: Vec<_> = (0..3).map(|n| shell.agent(&format!("agent-{n}"), 1)).collect();
+    shell.says(agents[1], AgentEvent::Goodbye { reason: "done".to_owned() }).unwrap();
+    assert_eq!(drain_many(&mut shell, selector(), Some(1)), (vec![agents[1]], vec![agents[0], agents[2]]));
+}
+
+#[test]
+fn a_pool_that_replaces_loses_its_agents_with_their_leases_though_their_zone_is_unreachable() {
+    let mut shell = Shell::new();
+    let token = shell.pool(PoolRow { on_unreachable: OnUnreachable::Replace, ..pool("spot") });
+    let spot: Vec<_> = (0..2).map(|n| shell.join(token, &format!("spot-{n}"))).collect();
+    spot.iter().for_each(|agent| drop(shell.hello(*agent, 1, Vec::new())));
+    let (lost, spots) = (shell.submit(graph(vec![step("x"), step("y")])), spot);
+    for agent in &spots {
+        let offer = shell.offer(*agent);
+        shell.start(*agent, offer);
+    }
+    let (waits, held_by) = busy_zone(&mut shell, 2);
+    shell.pass(LEASE_MS);
+    assert_eq!(unreachable(&shell), ["corp"]);
+    assert_eq!(shell.states(lost), [JobState::Failed; 2]);
+    assert_eq!(shell.states(waits), [JobState::Assigned; 2], "the other pool waits");
+    assert_eq!((shell.state_of(spots[0]), shell.state_of(held_by[0].0)), (AgentState::Lost, AgentState::Suspect));
+    shell.pass(limits::ZONE_HOLD_MS - LEASE_MS);
+    assert_eq!(shell.states(waits), [JobState::Assigned; 2], "as long as if it were alone");
+    shell.pass(LEASE_MS);
+    assert_eq!(shell.states(waits), [JobState::Failed; 2]);
+}
+
+#[test]
+fn who_had_left_or_was_lost_is_shown_so_after_a_restart_and_when_it_was_seen_last() {
+    let mut shell = Shell::new();
+    let (left, lost, here) = (shell.agent("left", 1), shell.agent("lost", 1), shell.agent("here", 1));
+    shell.says(left, AgentEvent::Goodbye { reason: "done".to_owned() }).unwrap();
+    let seen = shell.now.wall;
+    shell.disconnect(lost);
+    for _ in 0..LEASE_MS / 5_000 {
+        shell.pass(5_000);
+        shell.beat(here, vec![]);
+    }
+    shell.effects.clear();
+    shell.restart();
+    let states = [left, lost, here].map(|agent| shell.state_of(agent));
+    assert_eq!(states, [AgentState::Gone, AgentState::Lost, AgentState::Joining]);
+    let told = |id: AgentId| {
+        let said = |effect: &Effect| match effect {
+            Effect::Progress(Progress::Agent { agent, state }) if *agent == id => Some(*state),
+            _ => None,
+        };
+        shell.effects.iter().filter_map(said).collect::<Vec<_>>()
+    };
+    assert_eq!([left, lost, here].map(told), states.map(|state| vec![state]), "and views are told");
+    let at = |id: AgentId| shell.core.agents().find(|agent| agent.id == id).and_then(|agent| agent.last_seen);
+    assert_eq!([left, lost, here].map(at), [Some(seen), Some(seen), None]);
+    for agent in [left, lost, here] {
+        shell.hello(agent, 1, Vec::new());
+        assert_eq!(shell.state_of(agent), AgentState::Online);
+    }
+    shell.restart();
+    assert_eq!(shell.state_of(left), AgentState::Joining, "it was here, and has a lease to come back");
+}
+
+#[test]
+fn an_agent_that_falls_silent_again_after_a_silence_or_a_restart_is_suspect_three_beats_later() {
+    for restart in [false, true] {
+        let mut shell = Shell::new();
+        let agent = shell.agent("one", 1);
+        if restart {
+            shell.restart();
+        } else {
+            shell.pass(15_000);
+            assert_eq!(shell.state_of(agent), AgentState::Suspect);
+        }
+        shell.hello(agent, 1, Vec::new());
+        shell.pass(14_999);
+        assert_eq!(shell.state_of(agent), AgentState::Online);
+        shell.pass(1);
+        assert_eq!(shell.state_of(agent), AgentState::Suspect, "restart: {restart}");
+    }
+}
+
+#[test]
+fn what_a_lost_agent_still_held_when_the_coordinator_stopped_has_a_deadline() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let build = shell.submit(graph(vec![step("a")]));
+    let right = shell.offer(agent);
+    shell.start(agent, right);
+    let outcome = shell.exit(0);
+    shell.report(agent, right, outcome);
+    // Its result waits for its log when it is lost.
+    shell.disconnect(agent);
+    shell.pass(LEASE_MS);
+    assert_eq!((shell.state_of(agent), shell.states(build)), (AgentState::Lost, vec![JobState::Assigned]));
+    shell.restart();
+    shell.pass(LEASE_MS);
+    assert_eq!(shell.states(build), [JobState::Failed]);
+    shell.pass(WEEK_MS);
+    assert!(shell.rows.agents.is_empty(), "and nothing of it keeps the agent from being forgotten");
 }
 
 const WEEK_MS: u64 = 7 * 86_400_000;

@@ -10,6 +10,7 @@ mod fleet;
 mod gates;
 mod groups;
 mod kit;
+mod large;
 mod layers;
 mod life;
 mod meta_data;

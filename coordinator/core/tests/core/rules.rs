@@ -4,7 +4,7 @@ use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::effect::AgentState;
 use windlass_coordinator_core::explain::{Obstacle, Why, settled};
 use windlass_coordinator_core::input::{AgentEvent, Request};
-use windlass_coordinator_core::row::{AttemptState, BuildState, JobState};
+use windlass_coordinator_core::row::{AttemptState, BuildState, JobState, OnDeadline};
 use windlass_pipeline::graph::{SoftFail, StatusMatch, Supersede};
 use windlass_protocol::job::{Outcome, Phase, Resources};
 use windlass_protocol::message::{CoordinatorMessage, Health, Hello, Verdict};
@@ -285,7 +285,9 @@ fn agents_that_are_silent_draining_sick_or_unfit_get_nothing_and_explain_says_wh
     shell.says(agent, AgentEvent::Beat { seq: 1, health, held: Vec::new() }).unwrap();
     assert_eq!(shell.state_of(agent), AgentState::Quarantined);
     shell.beat(agent, Vec::new());
-    shell.request(Request::DrainAgents { agents: vec![agent], deadline_ms: None }).unwrap();
+    shell
+        .request(Request::DrainAgents { agents: vec![agent], deadline_ms: None, on_deadline: OnDeadline::Wait })
+        .unwrap();
     assert_eq!(shell.state_of(agent), AgentState::Draining);
     let tags = vec![("gpu".to_owned(), "a100".to_owned())];
     shell.hello_with(agent, Hello { tags, ..greeting("one", 1) });

@@ -286,7 +286,9 @@ fn what_people_do_is_in_the_audit_trail() {
     let agent = shell.agent("one", 1);
     let build = shell.submit(graph(vec![step("a")]));
     shell.cancel(build);
-    shell.request(Request::DrainAgents { agents: vec![agent], deadline_ms: None }).unwrap();
+    shell
+        .request(Request::DrainAgents { agents: vec![agent], deadline_ms: None, on_deadline: OnDeadline::Wait })
+        .unwrap();
     shell.request(Request::ResumeAgent { agent }).unwrap();
     shell.request(Request::RevokeAgent { agent }).unwrap();
     let expected =

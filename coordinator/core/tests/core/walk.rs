@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use windlass_coordinator_core::input::{AgentEvent, ConnId, Input, ReplyTo, Request};
-use windlass_coordinator_core::row::{JobState, NewToken, TokenGrant};
+use windlass_coordinator_core::row::{JobState, NewToken, OnDeadline, TokenGrant};
 use windlass_coordinator_core::{Core, Effect, Rejected};
 use windlass_pipeline::graph::{Broken, Dependency, Graph, NodeKind, SoftFail, StatusMatch, Supersede};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources};
@@ -395,7 +395,8 @@ impl World {
         match b % 6 {
             0 => {
                 let deadline_ms = b.is_multiple_of(4).then(|| u64::from(b));
-                self.request(Request::DrainAgents { agents: vec![agent], deadline_ms }).unwrap();
+                let on_deadline = [OnDeadline::Requeue, OnDeadline::Cancel, OnDeadline::Wait][usize::from(b / 6 % 3)];
+                self.request(Request::DrainAgents { agents: vec![agent], deadline_ms, on_deadline }).unwrap();
             }
             1 | 2 => self.request(Request::ResumeAgent { agent }).unwrap(),
             3 => self.say(agent, AgentEvent::Draining),

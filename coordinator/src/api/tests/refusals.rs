@@ -131,9 +131,12 @@ async fn a_body_past_its_limit_is_413_and_a_long_key_422() {
 async fn a_full_disk_is_507_for_new_builds_and_a_stopped_core_503() {
     let bench = Bench::new().await;
     let id = bench.build().await["id"].as_str().unwrap().to_owned();
+    assert_eq!(bench.call("", "GET", "/readyz", "").await.is(200).text(), "ok\n");
     bench.memory.set_low(true);
     // The desk looks at the space with every commit.
     bench.post("/api/v1/tokens", json!({ "kind": "api", "scopes": ["builds:read"] })).await.is(201);
+    let ready = bench.call("", "GET", "/readyz", "").await.is(200).text();
+    assert!(ready.contains("store_space_low"), "{ready}");
     let body = json!({ "pipeline": "web", "definition": ONE_STEP });
     assert!(problem(&bench.post("/api/v1/builds", body.clone()).await.is(507)).contains("/problems/storage-full"));
     bench.post(&format!("/api/v1/builds/{id}/cancel"), json!({})).await.is(200);

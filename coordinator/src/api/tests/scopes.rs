@@ -31,7 +31,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 51] = [
+const TABLE: [(&str, &str, &[Scope], bool); 52] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -68,6 +68,7 @@ const TABLE: [(&str, &str, &[Scope], bool); 51] = [
     ("GET", "/api/v1/attempts/{id}/log/stream", READ, true),
     ("GET", "/api/v1/agents", AGENTS, false),
     ("GET", "/api/v1/agents/{id}", AGENTS, false),
+    ("POST", "/api/v1/agents/drain", &[Scope::AgentsWrite], false),
     ("POST", "/api/v1/agents/{id}/drain", &[Scope::AgentsWrite], false),
     ("POST", "/api/v1/agents/{id}/resume", &[Scope::AgentsWrite], false),
     ("POST", "/api/v1/agents/{id}/revoke", &[Scope::AgentsWrite], false),

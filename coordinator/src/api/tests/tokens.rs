@@ -178,6 +178,43 @@ async fn an_agent_is_shown_drained_resumed_and_revoked() {
 }
 
 #[tokio::test]
+async fn a_drain_says_what_becomes_of_what_runs_at_its_deadline() {
+    let mut bench = Bench::new().await;
+    let id = bench.agent().await.to_string();
+    bench.ground.fleet.views.agent_online().await;
+    let path = format!("/api/v1/agents/{id}/drain");
+    let shown = bench.post(&path, json!({ "deadline_ms": 60_000 })).await.is(200).json();
+    assert_eq!(shown["on_deadline"], "requeue", "unless it says otherwise");
+    let shown = bench.post(&path, json!({ "deadline_ms": 60_000, "on_deadline": "wait" })).await.is(200).json();
+    assert_eq!((&shown["on_deadline"], &shown["state"]), (&json!("wait"), &json!("draining")));
+    assert!(shown["drain_until"].is_string(), "{shown}");
+    let shown = bench.post(&path, json!({})).await.is(200).json();
+    assert_eq!((&shown["on_deadline"], &shown["drain_until"]), (&json!(null), &json!(null)));
+    bench.post(&path, json!({ "on_deadline": "wait" })).await.is(422);
+    bench.post(&path, json!({ "deadline_ms": 1, "on_deadline": "later" })).await.is(422);
+}
+
+#[tokio::test]
+async fn many_agents_are_drained_by_a_selector_that_says_something() {
+    let mut bench = Bench::new().await;
+    let id = bench.agent().await.to_string();
+    bench.ground.fleet.views.agent_online().await;
+    let drain = |selector| json!({ "selector": selector, "max_unavailable": 1 });
+    let path = "/api/v1/agents/drain";
+    let nobody = bench.post(path, drain(json!({ "name": "other-*" }))).await.is(200).json();
+    assert_eq!(nobody, json!({ "drained": [], "waiting": [] }));
+    let done =
+        bench.post(path, drain(json!({ "pool": "local", "name": "work*", "zone": "local" }))).await.is(200).json();
+    let drained = &done["drained"][0];
+    assert_eq!((&drained["id"], &drained["state"]), (&json!(id), &json!("draining")));
+    for wrong in [json!({}), json!({ "pol": "local" }), json!({ "name": "" })] {
+        bench.post(path, drain(wrong)).await.is(422);
+    }
+    bench.post(path, json!({ "selector": { "pool": "local" }, "max_unavailable": 0 })).await.is(422);
+    bench.post(path, json!({ "selector": { "pool": "local" }, "on_deadline": "wait" })).await.is(422);
+}
+
+#[tokio::test]
 async fn pages_of_tokens_show_each_once_newest_first() {
     let bench = Bench::new().await;
     for _ in 0..6 {

@@ -102,7 +102,7 @@ impl Double {
                     Effect::Change(Change::Audit(audit(number)))
                 }
                 's' => {
-                    let message = Box::new(CoordinatorMessage::BeatAck { seq: number });
+                    let message = Box::new(CoordinatorMessage::BeatAck { seq: number, beat_ms: 5_000 });
                     Effect::Send { agent, conn, message }
                 }
                 'l' => Effect::SettleLog { attempt, epoch: Epoch(1), bytes: number, digest: Digest::of(b"") },
@@ -267,7 +267,7 @@ pub(super) struct Recorder(pub(super) Arc<Journal>);
 
 impl Fleet for Recorder {
     fn send(&self, _agent: AgentId, _conn: ConnId, message: Box<CoordinatorMessage>) {
-        if let CoordinatorMessage::BeatAck { seq } = *message {
+        if let CoordinatorMessage::BeatAck { seq, .. } = *message {
             self.0.note(Entry::Said(seq));
         }
     }

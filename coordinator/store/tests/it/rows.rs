@@ -6,7 +6,8 @@ use std::sync::Arc;
 use windlass_coordinator_core::row::{
     Actor, ActorKind, AgentRow, ArtifactRow, ArtifactTally, AttemptRow, AttemptState, AuditRow, BuildEvent, BuildRow,
     BuildSource, BuildState, Change, Confined, EventRow, Fired, Firing, IdempotencyRow, JobRow, JobState, Message,
-    MetaRow, NotificationRow, NotificationState, PipelineRow, PoolRow, ScheduleRow, TagPolicy, TokenGrant, TokenRow,
+    MetaRow, NotificationRow, NotificationState, OnDeadline, OnUnreachable, PipelineRow, PoolRow, ScheduleRow,
+    TagPolicy, TokenGrant, TokenRow,
 };
 use windlass_coordinator_core::terms::JoinTerms;
 use windlass_pipeline::graph::{Command, Node, NodeKind, Supersede};
@@ -290,6 +291,7 @@ pub(crate) fn fleet() -> Vec<Change> {
         lease_ms: 60_000,
         beat_ms: 5_000,
         paused: false,
+        on_unreachable: OnUnreachable::Wait,
         created_at: WallMs(1),
     };
     let token = TokenRow {
@@ -318,7 +320,9 @@ pub(crate) fn agent(n: u64, gone: Option<&str>) -> AgentRow {
         joined_at: WallMs(1),
         draining: false,
         drain_until: None,
+        on_deadline: OnDeadline::Requeue,
         last_seen_at: None,
+        left: false,
         revoked_at: None,
         gone: gone.map(str::to_owned),
     }

@@ -9,6 +9,9 @@ use super::{Row, Shape, TEXTS, Table, Unknown, ours, required, row};
 /// The longest timeout that is not told to be cut; more is taken.
 const MINUTES: Shape = Shape::Integer(1, i64::MAX);
 
+/// [`STEP_GRACE_MAX_MS`](windlass_protocol::limits::STEP_GRACE_MAX_MS), in seconds.
+const GRACE: Shape = Shape::Integer(0, 3_600);
+
 const PRIORITY: Shape = Shape::Integer(i32::MIN as i64, i32::MAX as i64);
 
 const CACHES: Shape = Shape::Either(&[Shape::Flag, Shape::Text, Shape::List(&Shape::Text), Shape::Map(&CACHE)]);
@@ -118,6 +121,7 @@ pub(crate) static COMMAND: Table = Table {
         ours(&["zone"], Shape::Text, "Only agents of this zone."),
         ours(&["exclusive"], Shape::Flag, "Never two of its jobs at a time, whatever fails."),
         ours(&["interruptible"], Shape::Flag, "May be stopped and run again at any time."),
+        ours(&["cancel_grace_period"], GRACE, "Seconds between a job's polite signal and its kill."),
         ours(&["tty"], Shape::Flag, "Give the command a terminal."),
     ],
 };

@@ -199,6 +199,7 @@ const COMMANDS: &[Case] = &[
     case("command_step", "zone", STEP, "prod", "^zone", "\"prod\"", MAP),
     case("command_step", "exclusive", STEP, "true", "^exclusive", "true", FLAG),
     case("command_step", "interruptible", STEP, "true", "^interruptible", "true", FLAG),
+    case("command_step", "cancel_grace_period", STEP, "90", "^grace_ms", "90000", ("3601", "out-of-range")),
     case("command_step", "tty", STEP, "true", "^tty", "true", FLAG),
 ];
 
