@@ -74,6 +74,7 @@ impl World {
             tags: TagPolicy::Free(Vec::new()),
             lease_ms: 3_600_000,
             beat_ms: 5_000,
+            on_unreachable: OnUnreachable::Wait,
             paused: false,
             created_at: self.now.wall,
         };
