@@ -22,7 +22,7 @@ use windlass_coordinator_core::input::Input;
 use windlass_coordinator_core::row::{Delivery, Message, NotificationRow};
 use windlass_protocol::WallMs;
 use windlass_protocol::host::now;
-use windlass_protocol::limits::DELIVERY_MS;
+use windlass_protocol::limits::{DELIVERY_BODY_MS, DELIVERY_MS};
 
 use self::address::Guard;
 use self::http::{Answer, Connector, PostError};
@@ -52,7 +52,8 @@ impl Deliveries for Courier {
         let Self { desk, sender } = self.clone();
         tokio::spawn(async move {
             let (id, attempt) = (row.id, row.attempts + 1);
-            let sent = tokio::time::timeout(Duration::from_millis(DELIVERY_MS), sender.send(&row)).await;
+            let longest = Duration::from_millis(DELIVERY_MS + DELIVERY_BODY_MS);
+            let sent = tokio::time::timeout(longest, sender.send(&row)).await;
             let slow = |_| Delivery::Later { status: None, detail: "it took too long".to_owned(), after_ms: None };
             let delivery = sent.unwrap_or_else(slow);
             tell(&row, attempt, &delivery);

@@ -9,6 +9,7 @@ mod error;
 mod escape;
 mod evaluate;
 mod lexer;
+mod notice;
 mod parser;
 mod regex;
 mod syntax;
@@ -20,6 +21,7 @@ use std::fmt;
 
 pub use context::{Context, ContextError, Environment, Value};
 pub use error::{Error, ErrorKind};
+pub use notice::{Conditions, Notices};
 pub(crate) use regex::{Effort, characters};
 
 /// Matches of the most effort that one condition, or all of a pipeline together, may cost.
@@ -74,10 +76,15 @@ pub struct Condition {
 /// # Errors
 /// It is not an expression, it cannot type-check, or it gives something else than true or false.
 pub fn validate(expression: &str, entry: EntryPoint) -> Result<Condition, Error> {
+    validate_within(expression, entry, None)
+}
+
+/// The same, and making its patterns takes from this account.
+fn validate_within(expression: &str, entry: EntryPoint, effort: Option<&Effort>) -> Result<Condition, Error> {
     if expression.trim().is_empty() {
         return Ok(Condition { entry, tree: None, names: BTreeSet::new() });
     }
-    let tree = parser::parse(expression)?;
+    let tree = parser::parse(expression, effort)?;
     let names = check::check(&tree, entry)?;
     Ok(Condition { entry, tree: Some(tree), names })
 }
@@ -91,31 +98,6 @@ pub fn decide(expression: &str, entry: EntryPoint, context: &Context) -> Result<
     match validate(expression, entry).and_then(|condition| condition.evaluate(context)) {
         Err(_) if entry.is_notification() => Ok(false),
         decided => decided,
-    }
-}
-
-/// The conditions of one event's notifications: they share what they look at, and what their matches may cost together.
-#[derive(Debug)]
-pub struct Notices {
-    context: Context,
-    environment: Environment,
-    effort: Effort,
-}
-
-impl Notices {
-    /// Of an event of which this is known.
-    #[must_use]
-    pub fn new(context: Context) -> Self {
-        let environment = context.environment();
-        Self { context, environment, effort: Effort::for_matches(MATCHES_MAX) }
-    }
-
-    /// Whether a condition holds; one that cannot be decided, or not within what is left, does not.
-    #[must_use]
-    pub fn holds(&self, expression: &str, entry: EntryPoint) -> bool {
-        let condition = validate(expression, entry);
-        let decided = condition.and_then(|it| it.evaluate_within(&self.context, &self.environment, &self.effort));
-        decided.unwrap_or(false)
     }
 }
 

@@ -104,3 +104,18 @@ fn a_step_that_nearly_is_one_is_an_error_and_another_passes_a_check() {
     assert!(said("[{llama: a}, catawumpus, {type: mystery}]").iter().all(|it| it.starts_with("warning unknown-step")));
     assert_eq!(said("[{command: {command: a}}]"), ["warning nested-step 1:3"]);
 }
+
+#[test]
+fn each_service_of_an_item_of_notify_is_an_entry_that_counts() {
+    let item = |count: usize| {
+        let services: Vec<_> = (0..count).map(|n| format!("s{n}: x")).collect();
+        format!("notify: [{{if: build.branch == 'main', {}}}]", services.join(", "))
+    };
+    let too_many = |text: &str| said(text).iter().any(|said| said.contains("too-many"));
+    for (count, is_over) in [(100, false), (101, true)] {
+        let item = item(count);
+        assert_eq!(too_many(&format!("{item}\nsteps: [{{command: x}}]\n")), is_over, "build {count}");
+        assert_eq!(too_many(&format!("steps: [{{command: x, {item}}}]\n")), is_over, "step {count}");
+        assert_eq!(too_many(&format!("steps: [{{group: g, {item}, steps: [{{command: x}}]}}]\n")), is_over, "group");
+    }
+}

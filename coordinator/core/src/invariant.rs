@@ -261,7 +261,7 @@ impl Core {
         }
         let id = build.row.id;
         hold!(tally == build.tally, "I11", "build {id} counts {:?}, it has {tally:?}", build.tally);
-        let heard = build.subjects.iter().filter(|(_, sum)| **sum != Sum::default());
+        let heard = build.subjects.iter().filter(|(_, sum)| sum.sum != Sum::default());
         let sums = subject::sums(build.jobs.iter().map(|job| &self.jobs[job].row), &build.row.groups);
         hold!(heard.eq(&sums), "I11", "build {id} counts {:?}, it has {sums:?}", build.subjects);
         hold!(build.row.state == tally.state(&build.row), "I11", "build {id} is {:?}", build.row.state);

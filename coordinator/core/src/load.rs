@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use windlass_pipeline::condition::Conditions;
 use windlass_protocol::{BuildId, IdSource, Now};
 
 use crate::account::Account;
@@ -71,7 +72,9 @@ impl Core {
         for (_, hold) in rows.holds {
             core.restore_hold(hold);
         }
-        for (_, row) in rows.notifications {
+        let mut waiting: Vec<_> = rows.notifications.into_values().collect();
+        waiting.sort_by_key(|row| (row.order, row.id));
+        for row in waiting {
             core.restore_notification(row);
         }
         let mut jobs: BTreeMap<BuildId, Vec<JobRow>> = BTreeMap::new();
@@ -105,6 +108,7 @@ impl Core {
         let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
         let mut tally = Tally::default();
         let subjects = subject::sums(jobs.iter(), &row.groups);
+        let conditions = Conditions::default();
         let account = Account::of(&row, jobs.iter());
         let counts: Vec<_> = jobs.iter().map(|job| count_dependencies(job, |node| jobs.get(node))).collect();
         self.attempts.extend(attempts.into_iter().map(|attempt| (attempt.id, attempt)));
@@ -115,7 +119,8 @@ impl Core {
                 Box::new(Job { cleared: is_begun(&job), row: job, waits, bad, queued: None, fence: None }),
             );
         }
-        self.builds.insert(id, Build { row, jobs: ids.clone(), dependents, tally, subjects, turn, account });
+        self.builds
+            .insert(id, Build { row, jobs: ids.clone(), dependents, tally, subjects, conditions, turn, account });
         self.arm_expiry(id);
         for job in ids {
             self.restore_seat(job);

@@ -2,7 +2,7 @@
 //!
 //! A change is what is so after an input and was not before it. Which builds may be told of, and where: docs/design/025.
 
-use windlass_pipeline::condition::{Context, EntryPoint, Notices, Value};
+use windlass_pipeline::condition::{Conditions, Context, EntryPoint, Notices, Value};
 use windlass_pipeline::graph::{BlockedState, NodeKind, Notify, SERVICES};
 use windlass_protocol::job::Source;
 use windlass_protocol::{BuildId, Trust, limits};
@@ -10,9 +10,10 @@ use windlass_protocol::{BuildId, Trust, limits};
 use crate::known::Known;
 use crate::row::{
     BuildFacts, BuildNews, BuildRow, BuildState, CommitState, JobRow, Message, NotificationRow, NotificationState,
+    origin_of,
 };
-use crate::state::Core;
-use crate::subject::{Subject, Sum, subjects_of};
+use crate::state::{Build, Core};
+use crate::subject::{Subject, Sum};
 
 const WEBHOOK: &str = "webhook";
 const COMMIT_STATUS: &str = "github_commit_status";
@@ -130,6 +131,9 @@ fn webhook_of(row: &BuildRow, config: &serde_json::Value) -> Result<String, &'st
     if !is_http || url.len() > limits::URL_MAX_BYTES || url.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err("a webhook is an http or https URL");
     }
+    if origin_of(url).contains('@') {
+        return Err("a webhook's URL has no user and no password in it");
+    }
     Ok(url.to_owned())
 }
 
@@ -206,7 +210,11 @@ fn context_of(row: &BuildRow) -> Context {
 }
 
 fn set(context: &mut Context, name: &str, text: &str) {
-    let set = context.set(name, Value::Text(text.to_owned()));
+    set_or_null(context, name, Some(text));
+}
+
+fn set_or_null(context: &mut Context, name: &str, text: Option<&str>) {
+    let set = context.set(name, text.map_or(Value::Null, |text| Value::Text(text.to_owned())));
     debug_assert!(set.is_ok(), "conditions know {name}");
 }
 
@@ -216,9 +224,19 @@ fn status_context(entry: &Notify, default: impl FnOnce() -> String) -> String {
     cut(&own.map_or_else(default, str::to_owned), limits::STATUS_CONTEXT_MAX_BYTES)
 }
 
+/// Whether a context is the pipeline's own: another one may be a check of somebody else.
+fn is_own(row: &BuildRow, context: &str) -> bool {
+    let rest = context.strip_prefix("buildkite/").and_then(|rest| rest.strip_prefix(row.pipeline.as_str()));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn status(row: &BuildRow, context: String, state: CommitState, description: String) -> Due {
     let (repository, commit) = commit_of(row).map_err(|why| (COMMIT_STATUS.to_owned(), why.to_owned()))?;
     let (repository, commit) = (repository.to_owned(), commit.to_ascii_lowercase());
+    if row.namespace.trust() == Trust::Untrusted && !is_own(row, &context) {
+        let why = format!("the build is not trusted: its contexts are `buildkite/{}` and those below it", row.pipeline);
+        return Err((COMMIT_STATUS.to_owned(), why));
+    }
     Ok(Message::GithubCommitStatus { repository, commit, context, state, description: described(description) })
 }
 
@@ -307,95 +325,133 @@ fn step_context(context: &mut Context, job: &JobRow, sum: Sum) {
     set(context, "step.state", state);
     set(context, "step.label", &job.node.label);
     set(context, "step.id", &job.id.to_string());
-    if !outcome.is_empty() {
-        set(context, "step.outcome", outcome);
+    // The step before this one may have had them.
+    set_or_null(context, "step.outcome", Some(outcome).filter(|outcome| !outcome.is_empty()));
+    set_or_null(context, "step.key", job.node.key.as_deref());
+}
+
+/// How many notifications a build may have.
+fn most(row: &BuildRow) -> u32 {
+    match row.namespace.trust() {
+        Trust::Trusted => limits::NOTIFICATIONS_PER_BUILD_MAX,
+        Trust::Untrusted => limits::UNTRUSTED_NOTIFICATIONS_PER_BUILD_MAX,
     }
-    if let Some(key) = &job.node.key {
-        set(context, "step.key", key);
+}
+
+/// What is due of a build by one input. Its conditions look at the same things and share one account.
+struct Told {
+    conditions: Conditions,
+    notices: Option<Notices>,
+    due: Vec<Due>,
+    /// How many more the build may have.
+    room: usize,
+    /// Those beyond: they are counted, and their conditions are not asked.
+    beyond: usize,
+}
+
+impl Told {
+    fn of(home: &mut Build) -> Self {
+        let room = usize::try_from(most(&home.row).saturating_sub(home.row.notified)).unwrap_or(usize::MAX);
+        let conditions = std::mem::take(&mut home.conditions);
+        Self { conditions, notices: None, due: Vec::new(), room, beyond: 0 }
+    }
+
+    /// What an entry comes to is due if its condition holds; of a step's, these are its job and sum.
+    fn add(&mut self, row: &BuildRow, entry: &Notify, step: Option<(&JobRow, Sum)>, found: Vec<Due>) {
+        if self.due.len() >= self.room {
+            self.beyond += found.len();
+        } else if !found.is_empty() && self.holds(row, entry, step) {
+            self.due.extend(found);
+        }
+    }
+
+    fn holds(&mut self, row: &BuildRow, entry: &Notify, step: Option<(&JobRow, Sum)>) -> bool {
+        let Some(condition) = &entry.condition else { return true };
+        let notices = self.notices.get_or_insert_with(|| Notices::new(context_of(row)));
+        let point = match step {
+            Some((job, sum)) => {
+                step_context(notices.context_mut(), job, sum);
+                EntryPoint::StepNotification
+            }
+            None => EntryPoint::BuildNotification,
+        };
+        notices.holds(&mut self.conditions, condition, point)
     }
 }
 
 impl Core {
     /// A build has changed: those that its `notify` names hear of it.
     pub(crate) fn notify_of_build(&mut self, id: BuildId, was: Stage) {
-        let row = &self.builds[&id].row;
-        if row.notify.is_empty() {
-            return;
+        let Some(home) = self.builds.get_mut(&id).filter(|home| !home.row.notify.is_empty()) else { return };
+        let mut told = Told::of(home);
+        for entry in &home.row.notify {
+            told.add(&home.row, entry, None, of_build(&home.row, entry, was));
         }
-        let (mut due, mut notices) = (Vec::new(), None);
-        for entry in &row.notify {
-            let found = of_build(row, entry, was);
-            if !found.is_empty() && holds(&mut notices, || context_of(row), entry, EntryPoint::BuildNotification) {
-                due.extend(found);
-            }
-        }
-        self.post_all(id, due);
+        self.post_all(id, told);
     }
 
     /// The sums of steps and groups have changed.
     pub(crate) fn notify_of_subjects(&mut self) {
-        for ((id, subject), was) in std::mem::take(&mut self.book.subjects) {
-            let Some(home) = self.builds.get(&id) else { continue };
-            let is = home.subjects.get(&subject).copied().unwrap_or_default();
-            if was == is {
-                continue;
+        let mut changed = std::mem::take(&mut self.book.subjects).into_iter().peekable();
+        while let Some(((id, _), _)) = changed.peek() {
+            let id = *id;
+            let mut told = self.builds.get_mut(&id).map(Told::of);
+            while let Some(((_, subject), was)) = changed.next_if(|((of, _), _)| *of == id) {
+                if let Some(told) = &mut told {
+                    self.tell_of_subject(id, &subject, was, told);
+                }
             }
-            let due = match &subject {
-                Subject::Step(_) => self.due_of_step(id, &subject, (was, is)),
-                Subject::Group(group) => self.due_of_group(id, *group, (was, is)),
-            };
-            self.post_all(id, due);
+            if let Some(told) = told {
+                self.post_all(id, told);
+            }
         }
     }
 
-    fn due_of_step(&self, id: BuildId, subject: &Subject, sums: (Sum, Sum)) -> Vec<Due> {
+    fn tell_of_subject(&self, id: BuildId, subject: &Subject, was: Sum, told: &mut Told) {
         let home = &self.builds[&id];
-        let mut jobs = home.jobs.iter().map(|job| &self.jobs[job].row);
-        let Some(job) = jobs.find(|job| subjects_of(job, &home.row.groups).any(|of| of == *subject)) else {
-            return Vec::new();
-        };
-        let name = job.node.key.as_deref().unwrap_or(&job.node.label);
-        let (mut due, mut notices) = (Vec::new(), None);
-        let context = || {
-            let mut context = context_of(&home.row);
-            step_context(&mut context, job, sums.1);
-            context
-        };
-        for entry in &job.node.notify {
-            let found = of_subject(&home.row, entry, name, sums);
-            if found.is_some() && holds(&mut notices, context, entry, EntryPoint::StepNotification) {
-                due.extend(found);
+        let heard = home.subjects.get(subject);
+        let is = heard.map(|heard| heard.sum).unwrap_or_default();
+        if was == is {
+            return;
+        }
+        let (row, sums) = (&home.row, (was, is));
+        match subject {
+            Subject::Step(_) => {
+                let Some(job) = heard.and_then(|heard| self.jobs.get(&heard.first)) else { return };
+                let job = &job.row;
+                let name = job.node.key.as_deref().unwrap_or(&job.node.label);
+                for entry in &job.node.notify {
+                    told.add(row, entry, Some((job, is)), Vec::from_iter(of_subject(row, entry, name, sums)));
+                }
+            }
+            Subject::Group(index) => {
+                let group = usize::try_from(*index).ok().and_then(|index| row.groups.get(index));
+                let Some(group) = group else { return };
+                let name = group.key.as_deref().or(group.label.as_deref()).unwrap_or("group");
+                for entry in &group.notify {
+                    told.add(row, entry, None, Vec::from_iter(of_subject(row, entry, name, sums)));
+                }
             }
         }
-        due
-    }
-
-    fn due_of_group(&self, id: BuildId, index: u32, sums: (Sum, Sum)) -> Vec<Due> {
-        let row = &self.builds[&id].row;
-        let Some(group) = usize::try_from(index).ok().and_then(|index| row.groups.get(index)) else {
-            return Vec::new();
-        };
-        let name = group.key.as_deref().or(group.label.as_deref()).unwrap_or("group");
-        let (mut due, mut notices) = (Vec::new(), None);
-        for entry in &group.notify {
-            let found = of_subject(row, entry, name, sums);
-            if found.is_some() && holds(&mut notices, || context_of(row), entry, EntryPoint::BuildNotification) {
-                due.extend(found);
-            }
-        }
-        due
     }
 
     /// Writes down what is due, as far as the build may have more.
-    fn post_all(&mut self, id: BuildId, due: Vec<Due>) {
+    fn post_all(&mut self, id: BuildId, told: Told) {
         let wall = self.now.wall;
+        let Told { conditions, mut due, room, beyond, .. } = told;
+        if let Some(home) = self.builds.get_mut(&id) {
+            home.conditions = conditions;
+        }
+        let beyond = beyond + due.len().saturating_sub(room);
+        due.truncate(room);
+        if due.is_empty() && beyond == 0 {
+            return;
+        }
+        let build = self.edit_build(id);
+        build.notified = build.notified.saturating_add(u32::try_from(due.len()).unwrap_or(u32::MAX));
+        build.not_notified = build.not_notified.saturating_add(u32::try_from(beyond).unwrap_or(u32::MAX));
+        let (project, untrusted) = (build.namespace.project.clone(), build.namespace.trust() == Trust::Untrusted);
         for due in due {
-            let build = self.edit_build(id);
-            if build.notified >= limits::NOTIFICATIONS_PER_BUILD_MAX {
-                build.not_notified = build.not_notified.saturating_add(1);
-                continue;
-            }
-            build.notified += 1;
             let (message, state, detail) = match due {
                 Ok(message) => (message, NotificationState::Pending, String::new()),
                 Err((name, why)) => (Message::Unsent { name }, NotificationState::Refused, why),
@@ -405,6 +461,9 @@ impl Core {
             self.post(NotificationRow {
                 id: notification,
                 build: id,
+                project: project.clone(),
+                untrusted,
+                order: 0,
                 message,
                 state,
                 attempts: 0,
@@ -416,12 +475,6 @@ impl Core {
             });
         }
     }
-}
-
-/// Whether an entry's `if` holds. What it looks at is made when the first one asks, and is the same for all of one event.
-fn holds(notices: &mut Option<Notices>, context: impl FnOnce() -> Context, entry: &Notify, point: EntryPoint) -> bool {
-    let Some(condition) = &entry.condition else { return true };
-    notices.get_or_insert_with(|| Notices::new(context())).holds(condition, point)
 }
 
 #[cfg(test)]

@@ -18,6 +18,12 @@ use crate::timer::Timer;
 pub(crate) struct Outbox {
     waiting: BTreeMap<NotificationId, Waiting>,
     targets: BTreeMap<String, Target>,
+    /// How many wait of each project, the untrusted ones apart.
+    shares: BTreeMap<(bool, String), usize>,
+    /// Of all that wait, those of untrusted builds.
+    untrusted: usize,
+    /// The order of the next one.
+    next: u64,
     /// Targets that may be sent something, by when.
     agenda: BTreeSet<(Instant64, String)>,
     /// Those that are on their way, by when they are taken for lost.
@@ -45,6 +51,8 @@ struct Target {
     heads: BTreeSet<(Instant64, NotificationId)>,
     under_way: usize,
     count: usize,
+    /// Of these, those of untrusted builds.
+    untrusted: usize,
     /// Tries in a row that failed.
     failures: u32,
     rest_until: Option<Instant64>,
@@ -75,22 +83,40 @@ pub struct OutboxView {
 }
 
 impl Outbox {
-    /// Whether another one of this target may wait; else why not.
-    fn room(&self, target: &str) -> Result<(), &'static str> {
-        if self.waiting.len() >= limits::NOTIFICATIONS_WAITING_MAX {
-            return Err("too many notifications wait");
+    /// Whether this one may wait; else why not. Untrusted ones have places of their own.
+    fn room(&self, row: &NotificationRow) -> Result<(), &'static str> {
+        let (all, waiting) = (self.waiting.len() - self.untrusted, self.untrusted);
+        let target = self.targets.get(&row.message.target());
+        let (own, others) = target.map_or((0, 0), |target| (target.count - target.untrusted, target.untrusted));
+        let share = self.shares.get(&(row.untrusted, row.project.clone())).copied().unwrap_or(0);
+        let (waiting, max, own, target_max, share_max) = if row.untrusted {
+            (
+                waiting,
+                limits::UNTRUSTED_NOTIFICATIONS_WAITING_MAX,
+                others,
+                limits::UNTRUSTED_NOTIFICATIONS_PER_TARGET_MAX,
+                limits::UNTRUSTED_NOTIFICATIONS_PER_PROJECT_MAX,
+            )
+        } else {
+            let max = limits::NOTIFICATIONS_WAITING_MAX - limits::UNTRUSTED_NOTIFICATIONS_WAITING_MAX;
+            (all, max, own, limits::NOTIFICATIONS_PER_TARGET_MAX, limits::NOTIFICATIONS_PER_PROJECT_MAX)
+        };
+        match () {
+            () if waiting >= max => Err("too many notifications wait"),
+            () if share >= share_max => Err("too many notifications of this project wait"),
+            () if own >= target_max => Err("too many notifications wait for this receiver"),
+            () => Ok(()),
         }
-        let count = self.targets.get(target).map_or(0, |target| target.count);
-        if count >= limits::NOTIFICATIONS_PER_TARGET_MAX {
-            return Err("too many notifications wait for this receiver");
-        }
-        Ok(())
     }
 
     fn add(&mut self, row: NotificationRow, due: Instant64) {
         let (id, name, lane) = (row.id, row.message.target(), row.message.lane(row.build));
         let target = self.targets.entry(name.clone()).or_default();
         target.count += 1;
+        target.untrusted += usize::from(row.untrusted);
+        self.untrusted += usize::from(row.untrusted);
+        *self.shares.entry((row.untrusted, row.project.clone())).or_default() += 1;
+        self.next = self.next.max(row.order + 1);
         let queue = target.lanes.entry(lane.clone()).or_default();
         queue.push_back(id);
         if queue.len() == 1 {
@@ -168,8 +194,17 @@ impl Outbox {
     fn remove(&mut self, id: NotificationId) {
         let Some(gone) = self.waiting.remove(&id) else { return };
         *self.counts.entry(count_of(&gone.row)).or_default() += 1;
+        self.untrusted -= usize::from(gone.row.untrusted);
+        let share = (gone.row.untrusted, gone.row.project);
+        if let Some(count) = self.shares.get_mut(&share) {
+            *count -= 1;
+            if *count == 0 {
+                self.shares.remove(&share);
+            }
+        }
         if let Some(target) = self.targets.get_mut(&gone.target) {
             target.count -= 1;
+            target.untrusted -= usize::from(gone.row.untrusted);
             if let Some(lane) = target.lanes.get_mut(&gone.lane) {
                 lane.retain(|other| *other != id);
                 match lane.front() {
@@ -253,8 +288,9 @@ fn jittered_ms(id: NotificationId, tries: u32) -> u64 {
 impl Core {
     /// A notification is due. It is written down in this commit and sent after it, or has failed for lack of room.
     pub(crate) fn post(&mut self, mut row: NotificationRow) {
+        row.order = self.outbox.next;
         if !row.state.is_final()
-            && let Err(why) = self.outbox.room(&row.message.target())
+            && let Err(why) = self.outbox.room(&row)
         {
             (row.state, row.detail) = (NotificationState::Failed, why.to_owned());
             row.finished_at = Some(row.created_at);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use windlass_pipeline::condition::Conditions;
 use windlass_protocol::job::{Epoch, Outcome, Resources};
 use windlass_protocol::message::{Health, Hello};
 use windlass_protocol::{
@@ -24,7 +25,7 @@ use crate::row::{
     PipelineRow, PoolRow, Rows, SecretName, SecretRow, TokenRow,
 };
 use crate::schedule::Schedules;
-use crate::subject::{Subject, Sum};
+use crate::subject::{Heard, Subject};
 use crate::timer::{Timer, Timers};
 use crate::zone::{Bearing, Zone};
 
@@ -88,7 +89,9 @@ pub(crate) struct Build {
     pub(crate) dependents: Vec<Vec<(u32, u32)>>,
     pub(crate) tally: Tally,
     /// What the jobs of steps and groups come to that somebody hears of.
-    pub(crate) subjects: BTreeMap<Subject, Sum>,
+    pub(crate) subjects: BTreeMap<Subject, Heard>,
+    /// The conditions of its notifications that were asked before.
+    pub(crate) conditions: Conditions,
     /// The last epoch granted to it: its turn among builds.
     pub(crate) turn: u64,
     /// What its rows hold.

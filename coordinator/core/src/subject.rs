@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use windlass_pipeline::graph::{Group, Place};
-use windlass_protocol::BuildId;
+use windlass_protocol::{BuildId, JobId};
 
 use crate::logbook::Logbook;
 use crate::row::{CommitState, JobRow, JobState};
@@ -33,6 +33,20 @@ pub(crate) struct Sum {
     pub(crate) errored: u32,
     /// Were not to be run.
     idle: u32,
+}
+
+/// A subject in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Heard {
+    pub(crate) sum: Sum,
+    /// The first of its jobs: the subject has its name and its `notify`.
+    pub(crate) first: JobId,
+}
+
+impl Heard {
+    fn of(job: &JobRow) -> Self {
+        Self { sum: Sum::default(), first: job.id }
+    }
 }
 
 impl Sum {
@@ -87,12 +101,12 @@ pub(crate) fn subjects_of(job: &JobRow, groups: &[Group]) -> impl Iterator<Item 
     step.into_iter().chain(job.node.place.group.filter(heard).map(Subject::Group))
 }
 
-/// The subjects of a build's jobs, from scratch.
-pub(crate) fn sums<'a>(jobs: impl Iterator<Item = &'a JobRow>, groups: &[Group]) -> BTreeMap<Subject, Sum> {
-    let mut sums = BTreeMap::<_, Sum>::new();
+/// The subjects of a build's jobs, in the jobs' order, from scratch.
+pub(crate) fn sums<'a>(jobs: impl Iterator<Item = &'a JobRow>, groups: &[Group]) -> BTreeMap<Subject, Heard> {
+    let mut sums = BTreeMap::<_, Heard>::new();
     for job in jobs {
         for subject in subjects_of(job, groups) {
-            *sums.entry(subject).or_default().slot(job) += 1;
+            *sums.entry(subject).or_insert_with(|| Heard::of(job)).sum.slot(job) += 1;
         }
     }
     sums
@@ -101,7 +115,7 @@ pub(crate) fn sums<'a>(jobs: impl Iterator<Item = &'a JobRow>, groups: &[Group])
 /// A job changes: it is counted out, and in again when it has changed.
 pub(crate) fn count(home: &mut Build, book: &mut Logbook, job: &JobRow, is_in: bool) {
     for subject in subjects_of(job, &home.row.groups) {
-        let sum = home.subjects.entry(subject.clone()).or_default();
+        let sum = &mut home.subjects.entry(subject.clone()).or_insert_with(|| Heard::of(job)).sum;
         if is_in {
             *sum.slot(job) += 1;
         } else {

@@ -43,6 +43,10 @@ fn is_public(address: IpAddr) -> bool {
 }
 
 fn is_public_v4(v4: Ipv4Addr) -> bool {
+    // A cloud's own services, which every machine in it reaches.
+    if v4 == Ipv4Addr::new(168, 63, 129, 16) {
+        return false;
+    }
     let [a, b, c, _] = v4.octets();
     let special = v4.is_private()
         || v4.is_loopback()
@@ -82,6 +86,7 @@ mod tests {
             "127.0.0.1",
             "127.8.8.8",
             "169.254.169.254",
+            "168.63.129.16",
             "172.16.0.1",
             "192.0.0.8",
             "192.168.1.1",

@@ -15,9 +15,10 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use windlass_protocol::WallMs;
-use windlass_protocol::limits::{API_CONNECT_MS, DELIVERY_ANSWER_MAX_BYTES};
+use windlass_protocol::limits::{API_CONNECT_MS, DELIVERY_ANSWER_MAX_BYTES, DELIVERY_BODY_MS, DELIVERY_MS};
 
 use super::address::Guard;
 
@@ -52,6 +53,8 @@ pub(super) enum PostError {
     Connect(std::io::Error),
     #[error("no connection within {} s", API_CONNECT_MS / 1_000)]
     ConnectTime,
+    #[error("it took too long")]
+    Slow,
     #[error("no TLS: {0}")]
     Tls(std::io::Error),
     #[error("the system's certificates cannot be used: {0}")]
@@ -99,16 +102,18 @@ pub(super) struct Connector {
 impl Connector {
     /// Sends once. With a guard only addresses that it allows are reached. Redirects are not followed.
     pub(super) async fn post(&self, post: Post, guard: Option<&Guard>) -> Result<Answer, PostError> {
+        let until = Instant::now() + Duration::from_millis(DELIVERY_MS);
         let place = Place::of(&post.url)?;
-        let stream = connect(&place, guard).await?;
+        let stream = in_time(until, connect(&place, guard)).await?;
         if !place.tls {
-            return exchange(stream, &place, post).await;
+            return exchange(stream, &place, post, until).await;
         }
         let name = ServerName::try_from(place.host.clone());
         let name = name.map_err(|_| PostError::Refused("the URL's host is none that a certificate can name"))?;
         let connector = TlsConnector::from(self.tls().await?);
-        let stream = connector.connect(name, stream).await.map_err(PostError::Tls)?;
-        exchange(stream, &place, post).await
+        let connecting = async { connector.connect(name, stream).await.map_err(PostError::Tls) };
+        let stream = in_time(until, connecting).await?;
+        exchange(stream, &place, post, until).await
     }
 
     async fn tls(&self) -> Result<Arc<ClientConfig>, PostError> {
@@ -158,13 +163,20 @@ async fn connect(place: &Place, guard: Option<&Guard>) -> Result<TcpStream, Post
     Err(last)
 }
 
-async fn exchange<S>(stream: S, place: &Place, post: Post) -> Result<Answer, PostError>
+async fn in_time<T>(until: Instant, going: impl Future<Output = Result<T, PostError>>) -> Result<T, PostError> {
+    tokio::time::timeout_at(until, going).await.unwrap_or(Err(PostError::Slow))
+}
+
+async fn exchange<S>(stream: S, place: &Place, post: Post, until: Instant) -> Result<Answer, PostError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(PostError::Broken)?;
     let request = request(place, post)?;
-    let mut answer = std::pin::pin!(async { read(send.send_request(request).await.map_err(PostError::Broken)?).await });
+    let mut answer = std::pin::pin!(async {
+        let headers = async { send.send_request(request).await.map_err(PostError::Broken) };
+        Ok(read(in_time(until, headers).await?).await)
+    });
     // Ends with the exchange: nothing of a receiver outlives its delivery.
     tokio::select! {
         answer = &mut answer => answer,
@@ -184,12 +196,21 @@ fn request(place: &Place, post: Post) -> Result<Request<Body>, PostError> {
     request.body(Body::from(post.body)).map_err(|_| PostError::Refused("it is no URL"))
 }
 
-async fn read(response: axum::http::Response<Incoming>) -> Result<Answer, PostError> {
-    use futures_util::StreamExt as _;
+/// What comes of an answer's body in its time. The status is what counts: nothing else is waited for, nor what of it is
+/// not whole.
+async fn read(response: axum::http::Response<Incoming>) -> Answer {
     let (parts, body) = response.into_parts();
-    let mut stream = Body::new(body).into_data_stream();
     let mut read = Vec::new();
-    // The status is what counts: what is not whole is not waited for.
+    if !parts.status.is_success() {
+        let time = Duration::from_millis(DELIVERY_BODY_MS);
+        let _slow = tokio::time::timeout(time, read_body(body, &mut read)).await;
+    }
+    Answer { status: parts.status.as_u16(), headers: parts.headers, body: read }
+}
+
+async fn read_body(body: Incoming, read: &mut Vec<u8>) {
+    use futures_util::StreamExt as _;
+    let mut stream = Body::new(body).into_data_stream();
     while let Some(Ok(chunk)) = stream.next().await {
         let room = DELIVERY_ANSWER_MAX_BYTES.saturating_sub(read.len());
         read.extend_from_slice(chunk.get(..room.min(chunk.len())).unwrap_or_default());
@@ -197,7 +218,6 @@ async fn read(response: axum::http::Response<Incoming>) -> Result<Answer, PostEr
             break;
         }
     }
-    Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: read })
 }
 
 impl Answer {

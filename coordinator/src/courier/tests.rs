@@ -16,6 +16,9 @@ use crate::config::Allowed;
 fn row(message: Message) -> NotificationRow {
     NotificationRow {
         id: NotificationId::from_bytes([3; 16]),
+        project: "web".to_owned(),
+        untrusted: false,
+        order: 0,
         build: BuildId::from_bytes([4; 16]),
         message,
         state: NotificationState::Pending,
@@ -235,4 +238,29 @@ fn a_limit_of_githubs_is_no_refusal() {
     let answer = Answer { status: 403, headers, body: Vec::new() };
     let delivery = judge(&answer, WallMs(1_700_000_000_000), true);
     assert!(matches!(delivery, Delivery::Later { after_ms: Some(60_000), .. }), "{delivery:?}");
+}
+
+#[tokio::test]
+async fn the_status_decides_even_if_the_rest_of_the_answer_never_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    for (head, wanted) in [
+        (&b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"[..], Delivery::Done { status: 200 }),
+        (
+            b"HTTP/1.1 410 Gone\r\ncontent-length: 9\r\n\r\n",
+            Delivery::Never { status: Some(410), detail: "it answered 410".to_owned() },
+        ),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let place = format!("http://{}", listener.local_addr().unwrap());
+        let hanging = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut read = [0; 4_096];
+            assert_ne!(stream.read(&mut read).await.unwrap(), 0);
+            stream.write_all(head).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let sender = sender(dir.path(), &["127.0.0.1"], "https://unused");
+        assert_eq!(sender.send(&webhook(&place)).await, wanted);
+        hanging.abort();
+    }
 }

@@ -7,19 +7,19 @@ use windlass_protocol::limits::{CONDITION_DEPTH_MAX, CONDITION_MAX_BYTES};
 use super::error::{Error, ErrorKind};
 use super::escape;
 use super::lexer::{Lexer, Place, Token};
-use super::regex::Pattern;
+use super::regex::{Effort, Pattern};
 use super::syntax::{Comparison, Expression, Kind, Literal};
 use super::template::Templates;
 
-/// Reads a whole expression.
-pub(super) fn parse(text: &str) -> Result<Expression, Error> {
+/// Reads a whole expression; with an account, making its patterns takes from it.
+pub(super) fn parse(text: &str, effort: Option<&Effort>) -> Result<Expression, Error> {
     if text.len() > CONDITION_MAX_BYTES {
         let message = format!("the expression has {} bytes; {CONDITION_MAX_BYTES} are the most", text.len());
         return Err(Error::new(ErrorKind::Parse, message, 0..text.len()));
     }
     let mut lexer = Lexer::new(text);
     let next = lexer.next()?;
-    let mut parser = Parser { text, lexer, next, templates: Templates::default(), depth: 0, chained: 0 };
+    let mut parser = Parser { text, lexer, next, effort, templates: Templates::default(), depth: 0, chained: 0 };
     if parser.next.token == Token::End {
         return Err(parser.unexpected("an expression"));
     }
@@ -34,6 +34,7 @@ struct Parser<'a> {
     text: &'a str,
     lexer: Lexer<'a>,
     next: Place<'a>,
+    effort: Option<&'a Effort>,
     templates: Templates,
     /// Of what is being read.
     depth: usize,
@@ -152,7 +153,7 @@ impl<'a> Parser<'a> {
                 template: None,
                 is_static: true,
             }),
-            Token::Regex { source, flags } => Kind::Regex(Pattern::parse(source, flags, &span)?),
+            Token::Regex { source, flags } => Kind::Regex(Pattern::parse(source, flags, &span, self.effort)?),
             Token::Shell(source) => {
                 let variable = self.templates.variable(source.as_bytes(), span.start, 0)?;
                 Kind::Shell { source: source.to_owned(), variable: Box::new(variable) }

@@ -16,6 +16,9 @@ use windlass_protocol::limits::{REGEX_EFFORT_MAX, REGEX_MAX_BYTES};
 
 use super::error::{Error, ErrorKind};
 
+/// What making a state of a pattern costs, in steps of a match: one may be a class of all letters.
+const MAKE_STATE: usize = 1 << 15;
+
 /// What the matches of some conditions may still cost together: states of a pattern times bytes of a text.
 #[derive(Debug)]
 pub(crate) struct Effort(Cell<usize>);
@@ -26,8 +29,13 @@ impl Effort {
         Self(Cell::new(REGEX_EFFORT_MAX.saturating_mul(count)))
     }
 
+    /// What is left.
+    pub(super) const fn left(&self) -> usize {
+        self.0.get()
+    }
+
     /// Takes that much; `false`, and nothing is left, if it is not there.
-    fn take(&self, cost: usize) -> bool {
+    pub(super) fn take(&self, cost: usize) -> bool {
         let left = self.0.get().checked_sub(cost);
         self.0.set(left.unwrap_or(0));
         left.is_some()
@@ -61,7 +69,12 @@ impl fmt::Display for Pattern {
 
 impl Pattern {
     /// Reads what stands between the slashes, and the flags after them.
-    pub(super) fn parse(source: &str, flags: &str, span: &Range<usize>) -> Result<Self, Error> {
+    pub(super) fn parse(
+        source: &str,
+        flags: &str,
+        span: &Range<usize>,
+        effort: Option<&Effort>,
+    ) -> Result<Self, Error> {
         if let Some(unknown) = flags.chars().find(|flag| *flag != 'i') {
             let message = format!("`{unknown}` is no flag of a regular expression; `i` is the only one");
             return Err(Error::new(ErrorKind::Parse, message, span.clone()));
@@ -70,6 +83,10 @@ impl Pattern {
             let at = span.start + 1 + refused.at;
             Error::new(ErrorKind::Parse, refused.message, at..(at + 1).min(span.end))
         })?;
+        let cost = translated.states.saturating_mul(MAKE_STATE).min(REGEX_EFFORT_MAX);
+        if effort.is_some_and(|effort| !effort.take(cost)) {
+            return Err(Error::new(ErrorKind::Parse, "the regular expression takes too long to make", span.clone()));
+        }
         // Also for those that are made again: what cannot be made is refused now.
         let made = build(&translated.pattern, 1)
             .map_err(|_| Error::new(ErrorKind::Parse, "the regular expression is too large", span.clone()))?;

@@ -22,14 +22,15 @@ pub(super) enum Level {
 
 pub(super) fn read(reader: &mut Reader, entry: &Entry, level: Level) -> Vec<Notify> {
     let items = reader.list("notify", "a list", &entry.value);
-    if items.len() > NOTIFY_LIST_MAX {
-        let message = format!("`notify` has {} entries; {NOTIFY_LIST_MAX} are the most", items.len());
-        reader.error("too-many", entry.value.span, message);
-        return Vec::new();
-    }
     let mut all = Vec::new();
     for item in items {
         one(reader, item, level, &mut all);
+        // One item may name many services: each is an entry of its own.
+        if all.len() > NOTIFY_LIST_MAX {
+            let message = format!("`notify` has more than {NOTIFY_LIST_MAX} entries; each service is one");
+            reader.error("too-many", entry.value.span, message);
+            return Vec::new();
+        }
     }
     all
 }
@@ -77,6 +78,9 @@ fn one(reader: &mut Reader, node: &Node, level: Level, all: &mut Vec<Notify>) {
             }
         }
         all.push(Notify { service: given.key.clone(), config: json(&given.value), condition: condition.clone() });
+        if all.len() > NOTIFY_LIST_MAX {
+            return;
+        }
     }
     if all.len() == before {
         reader.error("missing-attribute", node.span, "the entry of `notify` names no service");

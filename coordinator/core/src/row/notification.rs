@@ -12,6 +12,15 @@ pub struct NotificationRow {
     pub id: NotificationId,
     /// The build that it tells of.
     pub build: BuildId,
+    /// The build's project: it has its share of what may wait.
+    #[serde(default)]
+    pub project: String,
+    /// The build is not trusted: its notifications take no place of those that are.
+    #[serde(default)]
+    pub untrusted: bool,
+    /// Its place among all that wait, in the order of their making: ids follow a clock, which may go back.
+    #[serde(default)]
+    pub order: u64,
     /// What is told to whom, as it was when it became due.
     pub message: Message,
     /// How far it is.

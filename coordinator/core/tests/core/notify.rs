@@ -378,3 +378,113 @@ fn statuses_of_gates_are_as_their_entry_says() {
         assert_eq!(said(&shell), states);
     }
 }
+
+/// A build of a pull request's head.
+fn pull_request(shell: &mut Shell, number: u32, commit: &str, notify: Vec<Notify>) -> BuildId {
+    shell.submit_with(told(notify, vec![step("a")]), |submit| {
+        let (repository, commit) = (REPOSITORY.to_owned(), commit.to_owned());
+        submit.namespace = Namespace::overlay("app", &format!("pr:{number}"));
+        submit.commit.clone_from(&commit);
+        submit.origin = Source::Git { repository, commit, branch: format!("topic-{number}") };
+    })
+}
+
+#[test]
+fn pull_requests_have_places_of_their_own_and_take_none_of_trusted_builds() {
+    let mut shell = registered();
+    let entries: Vec<_> = (0..100).map(|n| status(&format!("buildkite/app/{n}"))).collect();
+    let builds: Vec<_> = (0..8).map(|n| pull_request(&mut shell, n, &format!("{n:040}"), entries.clone())).collect();
+    for build in &builds {
+        assert_eq!((shell.build(*build).notified, shell.build(*build).not_notified), (50, 50));
+    }
+    let of = |shell: &Shell, state| shell.notifications.values().filter(|row| row.state == state).count();
+    let waiting = limits::UNTRUSTED_NOTIFICATIONS_PER_TARGET_MAX;
+    assert_eq!(of(&shell, NotificationState::Pending), waiting);
+    assert_eq!(of(&shell, NotificationState::Failed), 400 - waiting);
+    submit(&mut shell, told(entries, vec![step("a")]));
+    assert_eq!(of(&shell, NotificationState::Pending), waiting + 100, "the trusted build's");
+    shell.restart();
+    pull_request(&mut shell, 9, COMMIT, vec![status_of()]);
+    assert_eq!(of(&shell, NotificationState::Failed), 401 - waiting, "a restart counts the same");
+}
+
+#[test]
+fn a_pull_request_says_nothing_in_the_name_of_another_check() {
+    let mut shell = registered();
+    let contexts = ["buildkite/app", "buildkite/app/lint", "buildkite/apple", "security", "Buildkite/app "];
+    let build = pull_request(&mut shell, 7, COMMIT, contexts.map(status).to_vec());
+    shell.cancel(build);
+    let mut said = said(&shell);
+    said.sort();
+    said.dedup();
+    let unsent = "github_commit_status unsent";
+    assert_eq!(
+        said,
+        [
+            "buildkite/app error",
+            "buildkite/app pending",
+            "buildkite/app/lint error",
+            "buildkite/app/lint pending",
+            unsent
+        ]
+    );
+}
+
+#[test]
+fn a_webhooks_password_is_written_down_nowhere() {
+    let mut shell = registered();
+    let build =
+        submit(&mut shell, told(vec![webhook("https://u:hunter2@h/x"), webhook("https://h/@ok")], vec![step("a")]));
+    shell.cancel(build);
+    assert_eq!(said(&shell).iter().filter(|said| *said == "webhook unsent").count(), 1);
+    assert!(!format!("{:?}", shell.notifications).contains("hunter2"));
+    assert!(format!("{:?}", shell.notifications).contains("https://h/@ok"));
+}
+
+#[test]
+fn the_order_outlives_a_clock_that_goes_back() {
+    let mut shell = registered();
+    let build = submit(&mut shell, told(vec![webhook("https://h.example")], vec![step("a")]));
+    let first = sent(&mut shell).pop().unwrap();
+    shell.now.wall.0 -= 500;
+    shell.restart();
+    shell.cancel(build);
+    let ids: Vec<_> = shell.notifications.keys().copied().collect();
+    assert!(ids.len() == 2 && ids[0] < first.id, "the newer one has the smaller id");
+    shell.restart();
+    shell.pass(1_000);
+    assert_eq!(sent(&mut shell).iter().map(|row| row.id).collect::<Vec<_>>(), [first.id]);
+}
+
+#[test]
+fn a_condition_asks_what_its_own_step_is() {
+    let mut shell = registered();
+    let keyed = |key: Option<&str>, label: &str| Node {
+        key: key.map(str::to_owned),
+        notify: vec![entry("github_commit_status", json!({ "context": label }), Some("step.key == 'one'"))],
+        ..step(label)
+    };
+    submit(&mut shell, told(Vec::new(), vec![keyed(Some("one"), "a"), keyed(None, "b"), keyed(Some("two"), "c")]));
+    assert_eq!(said(&shell), ["a pending"]);
+}
+
+/// How long a build of so many steps takes to be made and canceled, each of which somebody hears of.
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "it measures how long the core itself takes")]
+fn submit_and_cancel(steps: u32) -> std::time::Duration {
+    let mut shell = registered();
+    let notify =
+        || vec![entry("github_commit_status", Value::Null, Some("build.branch =~ /^mai[n]$/ && step.id != ''"))];
+    let nodes = (0..steps).map(|n| Node { notify: notify(), ..step(&format!("s{n}")) }).collect();
+    let graph = told(Vec::new(), nodes);
+    let begun = std::time::Instant::now();
+    let build = submit(&mut shell, graph);
+    shell.cancel(build);
+    begun.elapsed()
+}
+
+#[test]
+fn telling_of_many_steps_takes_no_longer_for_each_than_telling_of_few() {
+    let best = |steps| (0..3).map(|_| submit_and_cancel(steps)).min().unwrap();
+    let (few, many) = (best(2_000), best(8_000));
+    assert!(many < few * 6, "2,000 steps {few:?}, 8,000 steps {many:?}");
+}

@@ -97,6 +97,9 @@ pub(crate) fn build(n: u64, state: BuildState) -> BuildRow {
 pub(crate) fn notification(n: u64, m: u64) -> NotificationRow {
     NotificationRow {
         id: NotificationId::from_bytes(id(9, n)),
+        project: "web".to_owned(),
+        untrusted: false,
+        order: 0,
         build: build_id(m),
         message: Message::Unsent { name: "pigeon".to_owned() },
         state: NotificationState::Pending,
