@@ -10,12 +10,13 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;
 
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "program/main.rs",
     "program/agent.rs",
     "program/bootstrap.rs",
     "program/checkout.rs",
     "program/child.rs",
+    "program/exchange.rs",
     "program/hook.rs",
     "program/tree.rs",
     "src/phases.rs",

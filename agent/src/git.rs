@@ -26,12 +26,12 @@ use std::sync::Arc;
 
 use tokio::process::Command;
 use windlass_git::credentials::without_secrets;
-use windlass_git::dir_cache::Limits;
+use windlass_git::dir_cache::{Held, Limits};
 use windlass_git::{BadRepository, Bounds, Credentials, GitError, Identity, Protocols, SshKey, settings};
 use windlass_protocol::Cause;
 use windlass_protocol::cause::CauseKind;
 
-use self::tries::{Tries, is_transient};
+use self::tries::{Tries, is_transient, may_be_damage};
 pub(crate) use self::verify::Verification;
 pub(crate) use self::wish::Wish;
 use self::wish::{BRANCHES, fetch_words};
@@ -181,8 +181,17 @@ impl Git {
 }
 
 async fn run<S: AsRef<str>>(command: Command, arguments: &[S]) -> Result<(), Cause> {
+    run_in(None, command, arguments).await
+}
+
+/// With the lock of what it works in, if that has one.
+async fn run_in<S: AsRef<str>>(held: Option<&Held>, command: Command, arguments: &[S]) -> Result<(), Cause> {
     let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
-    windlass_git::run(command, &arguments, Bounds::SILENT).await.map(drop).map_err(cause_of)
+    let ended = match held {
+        Some(held) => windlass_git::run_holding(held, command, &arguments, Bounds::SILENT).await,
+        None => windlass_git::run(command, &arguments, Bounds::SILENT).await,
+    };
+    ended.map(drop).map_err(cause_of)
 }
 
 fn cause_of(error: GitError) -> Cause {

@@ -136,8 +136,8 @@ impl Plugins {
                 (_, Some(earlier)) => (earlier.directory.clone(), earlier.vendored),
                 (Place::Vendored(directory), None) => (PathBuf::from(directory), true),
                 (Place::Repository { url, directory }, None) => {
-                    let there = if fresh { None } else { self.operators(plugin)? };
-                    let whole = match there {
+                    // A job that clones afresh does not get past it: it may be there in place of what is elsewhere.
+                    let whole = match self.operators(plugin)? {
                         Some(there) => there,
                         None => {
                             let (there, held) = self.cloned(plugin, &url, (fresh, spec)).await?;

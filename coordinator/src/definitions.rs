@@ -254,28 +254,20 @@ impl Shared {
         // Refused only when it is closed, which it never is.
         let flight = Arc::clone(&self.flights).acquire_owned().await;
         let dir = self.cache.place(&name);
-        let mirror = Mirror { reach: &self.reach, dir: &dir, repository: &wanted.repository };
         // It is locked until nothing works on it any more.
-        let held = self.hold(&name).await;
-        let (held, found) = match held {
+        match self.hold(&name).await {
             Ok(held) => {
-                let found = self.look(&mirror, &held, claim, (&mut fresh, asked_at)).await;
-                (Some(held), found)
+                let mirror = Mirror { reach: &self.reach, dir: &dir, held: &held, repository: &wanted.repository };
+                answer(tell, self.look(&mirror, claim, (&mut fresh, asked_at)).await);
+                if dir.exists()
+                    && let Err(error) = mirror.tidy().await
+                {
+                    tracing::warn!(%error, "mirror_not_tidied");
+                }
             }
-            Err(error) => (None, Err(error)),
-        };
-        if let Err(error) = &found {
-            tracing::info!(%error, "definition_not_read");
+            Err(error) => answer(tell, Err(error)),
         }
-        // Whoever asked may have gone.
-        let _ = tell.send(found);
-        if held.is_some()
-            && dir.exists()
-            && let Err(error) = mirror.tidy().await
-        {
-            tracing::warn!(%error, "mirror_not_tidied");
-        }
-        drop((held, fresh, flight));
+        drop((fresh, flight));
         let trimmed = tokio::task::spawn_blocking(move || self.cache.trim()).await;
         match trimmed.map_err(std::io::Error::other).flatten() {
             Ok(removed) => {
@@ -293,24 +285,48 @@ impl Shared {
         self.cache.lock(name, Mode::Exclusive).await.map_err(failed())
     }
 
-    /// Brings a mirror up to date, unless it has been since it was asked for, and looks into it.
+    /// Looks into a mirror. One that may be damaged is made anew, once: it holds nothing that its server has not.
     async fn look(
         &self,
         mirror: &Mirror<'_>,
-        held: &Held,
+        claim: &Claim,
+        (fresh, asked_at): (&mut Freshness, Instant),
+    ) -> Result<Found, DefinitionError> {
+        let found = self.look_once(mirror, claim, (fresh, asked_at)).await;
+        let Err(error) = &found else { return found };
+        if !error.may_be_damage() {
+            return found;
+        }
+        tracing::warn!(mirror = %mirror.dir.display(), %error, "mirror_made_anew");
+        fresh.0 = None;
+        mirror.make(&self.cache).await?;
+        self.look_once(mirror, claim, (fresh, asked_at)).await
+    }
+
+    /// Brings a mirror up to date, unless it has been since it was asked for, and looks into it.
+    async fn look_once(
+        &self,
+        mirror: &Mirror<'_>,
         claim: &Claim,
         (fresh, asked_at): (&mut Freshness, Instant),
     ) -> Result<Found, DefinitionError> {
         let began = Instant::now();
         if fresh.0.is_none_or(|at| at < asked_at) || !mirror.dir.exists() {
-            mirror.refresh(&self.cache, held).await?;
+            mirror.refresh(&self.cache).await?;
             fresh.0 = Some(began);
         }
         find(mirror, claim).await
     }
 }
 
-/// Finds commit and text in a mirror that is up to date, and how the commit stands.
+fn answer(tell: Answer, found: Result<Found, DefinitionError>) {
+    if let Err(error) = &found {
+        tracing::info!(%error, "definition_not_read");
+    }
+    // Whoever asked may have gone.
+    let _ = tell.send(found);
+}
+
 async fn find(mirror: &Mirror<'_>, claim: &Claim) -> Result<Found, DefinitionError> {
     for reference in claim.references() {
         mirror.fetch_reference(reference).await?;

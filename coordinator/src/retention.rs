@@ -46,7 +46,7 @@ fn unused_caches(at: WallMs) -> Request {
 
 /// Runs until `stop` turns true: rows go, and then the blobs that none of them names any more.
 pub(crate) async fn run(ground: Ground, retention_ms: u64, stop: watch::Receiver<bool>) {
-    let tidying = ground.shelves.clone().tidy(ground.reader.clone(), stop.clone());
+    let tidying = ground.shelves.clone().tidy((ground.reader.clone(), ground.desk.clone()), stop.clone());
     tokio::join!(tidying, expire(ground, retention_ms, stop));
 }
 

@@ -17,10 +17,15 @@ use std::time::Duration;
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, SemaphorePermit, watch};
 use windlass_cache::manifest::{self, BadManifest};
 use windlass_cache::{HeldBlob, Store};
-use windlass_protocol::limits::{CACHE_LOOKS_MAX, SHELF_PIECE_BLOBS, SHELF_SWEEP_MS, STORE_HEADROOM_BYTES};
+use windlass_coordinator_core::input::Request;
+use windlass_coordinator_core::row::{Actor, ActorKind, CacheName, CacheRequest};
+use windlass_protocol::limits::{
+    CACHE_LOOKS_MAX, EXPIRE_ROWS_MAX, SHELF_PIECE_BLOBS, SHELF_SWEEP_MS, STORE_HEADROOM_BYTES,
+};
 use windlass_protocol::{Digest, Namespace, Shelf};
 
 use self::named::Named;
+use crate::desk::{DeskError, DeskHandle};
 use crate::views::Reader;
 
 /// The shelves of all namespaces; clones share them.
@@ -204,20 +209,20 @@ impl Shelves {
     }
 
     /// Lets go of what is nobody's, again and again, until `stop` turns true.
-    pub(crate) async fn tidy(self, reader: Reader, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn tidy(self, (reader, desk): (Reader, DeskHandle), mut stop: watch::Receiver<bool>) {
         let mut nobodys = Vec::new();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(SHELF_SWEEP_MS)) => {}
                 () = crate::http::stopped(&mut stop) => return,
             }
-            nobodys = self.sweep(&reader, nobodys).await;
+            nobodys = self.sweep((&reader, &desk), nobodys).await;
         }
     }
 
     /// One look. `before` is what the last one found to be nobody's: what of it still is, unused since, goes. Answers what is
     /// nobody's now and stays.
-    pub(crate) async fn sweep(&self, reader: &Reader, before: Vec<HeldBlob>) -> Vec<HeldBlob> {
+    pub(crate) async fn sweep(&self, (reader, desk): (&Reader, &DeskHandle), before: Vec<HeldBlob>) -> Vec<HeldBlob> {
         let store = self.store.clone();
         let held = tokio::task::spawn_blocking(move || store.held(|namespace| namespace.shelf().is_some())).await;
         let Ok(held) = held else { return Vec::new() };
@@ -227,6 +232,9 @@ impl Shelves {
         if let Err(error) = named.read_new(&self.store, reader).await {
             tracing::warn!(error, "shelf_sweep_put_off");
             return stay;
+        }
+        if let Err(error) = drop_damaged(desk, named.damaged()).await {
+            tracing::warn!(%error, "damaged_caches_not_dropped");
         }
         for piece in held.chunks(SHELF_PIECE_BLOBS) {
             match self.sweep_piece(reader, piece, (&before, &mut stay), &mut named).await {
@@ -271,6 +279,16 @@ impl Shelves {
         self.tally.released.fetch_add(gone as u64, Ordering::Relaxed);
         Ok(gone)
     }
+}
+
+/// Has the core let go of caches whose manifests cannot be read, so that others can be saved under their keys.
+async fn drop_damaged(desk: &DeskHandle, damaged: Vec<(CacheName, Digest)>) -> Result<(), DeskError> {
+    for piece in damaged.chunks(EXPIRE_ROWS_MAX) {
+        let request = Request::Cache(Box::new(CacheRequest::Drop { damaged: piece.to_vec() }));
+        let actor = Actor { kind: ActorKind::System, name: "retention".to_owned() };
+        desk.request(actor, request).await?;
+    }
+    Ok(())
 }
 
 /// Whether a row of this owner is served from that shelf: its own, or the trusted one that an overlay reads too.

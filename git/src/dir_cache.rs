@@ -2,12 +2,14 @@
 //!
 //! Of an entry `NAME` there are beside it `.lock-NAME`, whose time is that of its last use, `.new-NAME~N` while it is made,
 //! and `.old-NAME~N` while it is removed. A lock is the system's (`flock`): it ends with whoever held it, so that a crash
-//! leaves none, and it holds between all processes that have the directory. What is locked is never removed.
+//! leaves none, and it holds between all processes that have the directory. What is locked is never removed. A program that
+//! works on an entry has the lock too ([`Held::as_input`]): one that outlives its agent is waited for.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -52,6 +54,17 @@ pub enum Mode {
 pub struct Held {
     name: String,
     file: File,
+}
+
+impl Held {
+    /// The lock as the input of a program that works on the entry, with nothing to read in it: the entry is locked until that
+    /// has ended too, however whoever started it ends.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn as_input(&self) -> io::Result<Stdio> {
+        self.file.try_clone().map(Stdio::from)
+    }
 }
 
 /// An entry that was removed.
@@ -116,7 +129,8 @@ impl DirCache {
             Mode::Exclusive => FlockOperation::NonBlockingLockExclusive,
         };
         loop {
-            let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+            let file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
             match flock(&file, operation) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),

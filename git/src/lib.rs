@@ -11,6 +11,7 @@
 //! | [`policy`] | whose repositories the operator's credentials are for |
 //! | [`repository`] | which texts name a repository, and the protocols that an operator allows |
 //! | [`run`] | one git with all that it starts: its deadline, its output, its end |
+//! | [`said`] | whose fault it is, by git's words |
 //! | [`settings`] | what every git of ours is set to, and who it is to a server |
 //!
 //! Coordinator and agent both stand on this crate; what they fetch, and for whom, is theirs.
@@ -24,11 +25,12 @@ pub mod mirror;
 pub mod policy;
 pub mod repository;
 pub mod run;
+pub mod said;
 pub mod settings;
 
 pub use credentials::Credentials;
 pub use dir_cache::DirCache;
 pub use key::SshKey;
 pub use repository::{BadProtocol, BadRepository, Protocol, Protocols};
-pub use run::{Bounds, GitError, run};
+pub use run::{Bounds, GitError, run, run_holding};
 pub use settings::Identity;

@@ -9,6 +9,8 @@ use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use windlass_protocol::limits::GIT_SAID_MAX_BYTES;
 
+use crate::dir_cache::Held;
+
 /// Characters of what git said that are told on: its first lines say what is wrong.
 const TOLD_MAX_CHARS: usize = 1_000;
 
@@ -76,14 +78,31 @@ impl Drop for Group {
 ///
 /// # Errors
 /// [`GitError`].
-pub async fn run(mut command: Command, arguments: &[&str], bounds: Bounds) -> Result<Vec<u8>, GitError> {
+pub async fn run(command: Command, arguments: &[&str], bounds: Bounds) -> Result<Vec<u8>, GitError> {
+    run_with(Stdio::null(), command, arguments, bounds).await
+}
+
+/// As [`run`], in what is locked: git has the lock too, so that nobody else has it while this git lives.
+///
+/// # Errors
+/// [`GitError`].
+pub async fn run_holding(
+    held: &Held,
+    command: Command,
+    arguments: &[&str],
+    bounds: Bounds,
+) -> Result<Vec<u8>, GitError> {
+    run_with(held.as_input()?, command, arguments, bounds).await
+}
+
+async fn run_with(input: Stdio, mut command: Command, arguments: &[&str], bounds: Bounds) -> Result<Vec<u8>, GitError> {
     let verb = arguments.first().copied().unwrap_or_default().to_owned();
     let output = if bounds.output_max_bytes == 0 { Stdio::null() } else { Stdio::piped() };
     let mut child = command
         .args(["-c", "core.hooksPath=/dev/null"])
         .args(arguments)
         .env("GIT_TERMINAL_PROMPT", "0")
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(output)
         .stderr(Stdio::piped())
         .process_group(0)
@@ -171,5 +190,28 @@ mod tests {
             assert!(std::time::Instant::now() < deadline, "the child runs on: {}", state());
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn a_git_that_outlives_whoever_started_it_keeps_its_lock() {
+        use std::os::unix::process::CommandExt as _;
+
+        use crate::dir_cache::{DirCache, Limits, Mode};
+
+        let dir = tempfile::tempdir().unwrap();
+        let cache = DirCache::new(dir.path().to_owned(), Limits { bytes: 0, count: 0 }, |name| name == "e");
+        let held = cache.lock("e", Mode::Exclusive).await.unwrap();
+        let bounds = Bounds { deadline: None, output_max_bytes: 1_000 };
+        let input = run_holding(&held, sh(), &["readlink /proc/self/fd/0"], bounds).await.unwrap();
+        assert_eq!(String::from_utf8(input).unwrap().trim(), dir.path().join(".lock-e").to_str().unwrap());
+        // What is left when an agent is killed: the child, and nobody who waits for it.
+        let mut sleep = std::process::Command::new("sleep");
+        let mut left = sleep.arg("60").stdin(held.as_input().unwrap()).process_group(0).spawn().unwrap();
+        drop((held, sleep));
+        std::fs::create_dir(cache.place("e")).unwrap();
+        assert!(cache.trim().unwrap().is_empty(), "it is in use");
+        left.kill().unwrap();
+        left.wait().unwrap();
+        assert_eq!(cache.trim().unwrap().len(), 1);
     }
 }

@@ -30,6 +30,7 @@ mod agent;
 mod bootstrap;
 mod checkout;
 mod child;
+mod exchange;
 mod hook;
 #[path = "../../../protocol/src/limits.rs"]
 #[allow(dead_code, unused_imports, reason = "this program is bound by a few of them")]

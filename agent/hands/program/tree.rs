@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::exchange::exchange;
+
 /// Paths under which something is being laid out.
 #[derive(Default)]
 pub(crate) struct Stages(Vec<PathBuf>);
@@ -18,10 +20,17 @@ impl Stages {
         Ok(())
     }
 
-    /// Puts what was laid out in the place of what is there, if anything is. Where that fails, what was there is again.
+    /// Puts what was laid out in the place of what is there, if anything is: at every moment the one or the other is there, as
+    /// far as the file system can do that. Where it fails, what was there is again.
     pub(crate) fn settle(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         if !self.0.iter().any(|stage| stage == from) {
             return Err(ErrorKind::InvalidInput.into());
+        }
+        // Whatever is wrong with this, the other way tells it better.
+        if exchange(from, to).is_ok() {
+            remove(from)?;
+            self.0.retain(|stage| stage != from);
+            return Ok(());
         }
         let mut aside = from.as_os_str().to_owned();
         aside.push(".old");

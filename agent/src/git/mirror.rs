@@ -12,7 +12,7 @@ use windlass_git::{DirCache, Protocol};
 use windlass_protocol::{Cause, Digest};
 
 use super::wish::{Way, fetch_words};
-use super::{Git, Tries, Who, Wish, cause_of, fail, run};
+use super::{Git, Tries, Who, Wish, cause_of, fail, may_be_damage, run_in};
 use crate::bounded::Bounded;
 use crate::error::Fault;
 
@@ -23,6 +23,13 @@ pub(super) fn cache(path: PathBuf, limits: Limits) -> Result<Bounded, Fault> {
     // With every branch of every private repository in it.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
     Bounded::open(path.clone(), limits, "git mirror", |name| name.ends_with(".git")).map_err(failed)
+}
+
+/// A mirror that is locked.
+#[derive(Debug)]
+pub(super) struct Mirror {
+    pub(super) dir: PathBuf,
+    pub(super) held: Held,
 }
 
 impl Git {
@@ -43,24 +50,44 @@ impl Git {
     }
 
     /// A repository's mirror, which is locked, and made if it is not there.
-    pub(super) async fn mirror(&self, cache: &DirCache, repository: &str) -> Result<(PathBuf, Held), Cause> {
+    pub(super) async fn mirror(&self, cache: &DirCache, repository: &str) -> Result<Mirror, Cause> {
         let name = format!("{}.git", mirror_name(repository));
         let held = cache.lock(&name, Mode::Exclusive).await;
         let held = held.map_err(|e| fail(format!("the repository's mirror is busy: {e}")))?;
-        let mirror = cache.place(&name);
-        if mirror.join("config").exists() {
+        let mirror = Mirror { dir: cache.place(&name), held };
+        if mirror.dir.join("config").exists() {
             // A job that was canceled took its git with it.
-            let unusable = |e: std::io::Error| fail(format!("{}: {e}", mirror.display()));
-            windlass_git::locks::clear(&mirror).map_err(unusable)?;
-            return Ok((mirror, held));
+            let unusable = |e: std::io::Error| fail(format!("{}: {e}", mirror.dir.display()));
+            windlass_git::locks::clear(&mirror.dir).map_err(unusable)?;
+        } else {
+            self.make_mirror(cache, &mirror, repository).await?;
         }
+        Ok(mirror)
+    }
+
+    /// An empty one, in the place of what is there.
+    async fn make_mirror(&self, cache: &DirCache, mirror: &Mirror, repository: &str) -> Result<(), Cause> {
         let git = |dir: &Path| Ok(self.command(dir, &Who::Nobody));
         let more = [("uploadpack.allowAnySHA1InWant", "true")];
-        windlass_git::mirror::make(cache, &held, git, repository, &more).await.map_err(|error| match error {
-            NotMade::Disk(error) => crate::workspace::io_cause(&error, &mirror),
+        windlass_git::mirror::make(cache, &mirror.held, git, repository, &more).await.map_err(|error| match error {
+            NotMade::Disk(error) => crate::workspace::io_cause(&error, &mirror.dir),
             NotMade::Git(error) => cause_of(error),
-        })?;
-        Ok((mirror, held))
+        })
+    }
+
+    /// After a failure in a mirror: an empty one in its place, if it was the mirror's own fault; else the failure.
+    pub(super) async fn heal(
+        &self,
+        cache: &DirCache,
+        mirror: &Mirror,
+        wish: &Wish,
+        failure: Cause,
+    ) -> Result<(), Cause> {
+        if !may_be_damage(&failure) {
+            return Err(failure);
+        }
+        tracing::warn!(mirror = %mirror.dir.display(), error = failure.detail, "mirror_made_anew");
+        self.make_mirror(cache, mirror, &wish.repository).await
     }
 
     async fn fetch_by(
@@ -70,22 +97,22 @@ impl Git {
         dest: &Path,
         wish: &Wish,
     ) -> Result<Option<String>, Cause> {
-        let (mirror, held) = self.mirror(cache, &wish.repository).await?;
-        let mut tries = Tries::default();
-        while let Err(cause) = self.update_mirror(&mirror, wish).await {
-            tries.again(cause).await?;
+        let mirror = self.mirror(cache, &wish.repository).await?;
+        if let Err(failure) = self.update_mirror(&mirror, wish).await {
+            self.heal(cache, &mirror, wish, failure).await?;
+            self.update_mirror(&mirror, wish).await?;
         }
         let way = Way { refs: vec![wanted.to_owned()], whole: false };
-        let path = mirror.to_string_lossy().into_owned();
+        let path = mirror.dir.to_string_lossy().into_owned();
         let mut command = self.command(dest, &Who::Nobody);
         // The operator's own file, whatever protocols jobs may name.
         command.env(windlass_git::settings::ALLOWED, Protocol::File.name());
-        match run(command, &fetch_words(wish, &way, &path)).await {
+        match run_in(Some(&mirror.held), command, &fetch_words(wish, &way, &path)).await {
             Ok(()) => Ok(Some(wish.target())),
             Err(cause) => {
                 // It has what is wanted and cannot give it: it is not whole. The next job makes another.
                 tracing::warn!(mirror = path, error = cause.detail, "mirror_removed");
-                if let Err(error) = cache.remove(&held) {
+                if let Err(error) = cache.remove(&mirror.held) {
                     tracing::error!(mirror = path, %error, "mirror_not_removed");
                 }
                 Ok(None)
@@ -93,10 +120,20 @@ impl Git {
         }
     }
 
-    /// Fetches into a mirror, unless it has the commit already.
-    async fn update_mirror(&self, mirror: &Path, wish: &Wish) -> Result<(), Cause> {
-        let git = async |arguments: &[&str]| run(self.command(mirror, &wish.who), arguments).await;
-        if wish.is_commit() && self.has(mirror, &wish.commit).await {
+    /// Fetches into a mirror, again where that may be a network's fault.
+    async fn update_mirror(&self, mirror: &Mirror, wish: &Wish) -> Result<(), Cause> {
+        let mut tries = Tries::default();
+        while let Err(cause) = self.fetch_into_mirror(mirror, wish).await {
+            tries.again(cause).await?;
+        }
+        Ok(())
+    }
+
+    /// Unless it has the commit already.
+    async fn fetch_into_mirror(&self, mirror: &Mirror, wish: &Wish) -> Result<(), Cause> {
+        let Mirror { dir, held } = mirror;
+        let git = async |arguments: &[&str]| run_in(Some(held), self.command(dir, &wish.who), arguments).await;
+        if wish.is_commit() && self.has(dir, &wish.commit).await {
             return Ok(());
         }
         let get = ["fetch", "--quiet", "--no-recurse-submodules", "--force", "--prune", "--tags", "origin"];
@@ -113,7 +150,7 @@ impl Git {
                 git(&words).await?;
             }
         }
-        if wish.is_commit() && !self.has(mirror, &wish.commit).await {
+        if wish.is_commit() && !self.has(dir, &wish.commit).await {
             let alone = format!("+{0}:refs/windlass/{0}", wish.commit);
             git(&["fetch", "--quiet", "--no-recurse-submodules", "origin", &alone]).await?;
         }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use windlass_agent_runner::launch::User;
 use windlass_git::Protocol;
+use windlass_protocol::Namespace;
 use windlass_protocol::job::JobSpec;
 
 use super::wish::Way;
@@ -309,13 +310,12 @@ async fn a_commit_is_on_its_branch_or_the_step_hears_of_it() {
         assert!(told.contains(&side) && told.contains("refs/heads/main"), "{told}");
         let gone = |wish: &mut Wish| wish.branch = "gone".to_owned();
         assert!(verify(&first, &gone, Verification::Strict).await.is_err());
+        // What a client says in variables takes no claim away.
+        let variables = |wish: &mut Wish| (wish.pull_request, wish.refspec) = (Some(7), vec!["x".to_owned()]);
+        assert!(verify(&side, &variables, Verification::Strict).await.is_err());
         // What is not said to be on a branch is not looked at, and neither is what nobody wants to know.
-        let asides: [&dyn Fn(&mut Wish); 4] = [
-            &|wish| wish.is_tag = true,
-            &|wish| wish.pull_request = Some(7),
-            &|wish| wish.refspec = vec!["x".to_owned()],
-            &|wish| wish.branch = String::new(),
-        ];
+        let asides: [&dyn Fn(&mut Wish); 3] =
+            [&|wish| wish.is_tag = true, &|wish| wish.is_pull_request = true, &|wish| wish.branch = String::new()];
         for aside in asides {
             assert_eq!(verify(&side, aside, Verification::Strict).await.unwrap(), None);
         }
@@ -325,6 +325,82 @@ async fn a_commit_is_on_its_branch_or_the_step_hears_of_it() {
     }
     let of = |how: &str| Verification::of(&spec(&[("BUILDKITE_GIT_COMMIT_VERIFICATION", how)]));
     assert!(of("maybe").is_err() && of("strict") == Ok(Verification::Strict) && of("") == Ok(Verification::Off));
+}
+
+#[test]
+fn a_build_is_of_a_pull_request_by_its_namespace_and_by_no_variable() {
+    let number = ("BUILDKITE_PULL_REQUEST", "7");
+    for (namespace, expected) in [
+        (Namespace::trusted("p"), false),
+        (Namespace::overlay("p", "token:x"), false),
+        (Namespace::overlay("p", "pr:7"), true),
+    ] {
+        let spec = JobSpec { namespace, ..spec(&[number]) };
+        let wish = Wish::of(&spec, "r", "HEAD", "main");
+        assert_eq!((wish.is_pull_request, wish.pull_request), (expected, Some(7)), "{}", spec.namespace);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_mirror_is_made_anew() {
+    let world = World::new();
+    let origin = world.repository("origin");
+    let mirrors = world.dir.path().join("mirrors");
+    let git = with_paths(Some(mirrors.clone()));
+    let mirror =
+        || fs::read_dir(&mirrors).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    let fetch = async |name: &str| {
+        let dest = world.dir.path().join(name);
+        fs::create_dir(&dest).unwrap();
+        git.fetch(&dest, &Wish { branch: "main".to_owned(), ..wish(&origin) }).await
+    };
+    fetch("a").await.unwrap();
+    let set = fs::read_to_string(mirror().join("config")).unwrap();
+    assert!(set.contains("unpackLimit = 1") && set.contains("fsync = all"), "{set}");
+    let damages =
+        [": >refs/heads/main", "git pack-refs --all; truncate -s -20 packed-refs", "rm -rf objects/pack objects/??"];
+    for (at, damage) in damages.into_iter().enumerate() {
+        sh(&mirror(), damage);
+        sh(&origin, &format!("echo {at} >file; git commit -qam {at}"));
+        let seen = fetch(&format!("{at}")).await.map(drop);
+        assert_eq!(seen, Ok(()), "{damage}");
+        let head = format!("test $(git rev-parse FETCH_HEAD) = $(git -C {} rev-parse main)", origin.display());
+        sh(&world.dir.path().join(at.to_string()), &head);
+        sh(&mirror(), "git fsck --strict --no-dangling && git rev-parse --verify -q main");
+    }
+    // What a server says is none: nothing is made anew for it.
+    let marked = mirror().join("marked");
+    fs::write(&marked, "").unwrap();
+    fs::rename(&origin, world.dir.path().join("away")).unwrap();
+    let refused = fetch("refused").await.unwrap_err();
+    assert!(marked.exists(), "{}", refused.detail);
+}
+
+#[tokio::test]
+async fn a_mirror_is_locked_by_the_git_that_works_in_it() {
+    let world = World::new();
+    let origin = world.repository("origin");
+    let mirrors = world.dir.path().join("mirrors");
+    let git = with_paths(Some(mirrors.clone()));
+    let fetch = async |name: &str| {
+        let dest = world.dir.path().join(name);
+        fs::create_dir(&dest).unwrap();
+        git.fetch(&dest, &Wish { branch: "main".to_owned(), ..wish(&origin) }).await.unwrap();
+    };
+    fetch("a").await;
+    // The server's side of a path is started by the git that fetches, or by a shell of its.
+    let (served, seen) = (world.dir.path().join("served"), world.dir.path().join("seen"));
+    let parents = "for p in $PPID $(cut -d' ' -f4 /proc/$PPID/stat); do readlink /proc/$p/fd/0; done";
+    let script = format!("#!/bin/sh\n({parents}) >{}\nexec git-upload-pack \"$@\"\n", seen.display());
+    fs::write(&served, script).unwrap();
+    fs::set_permissions(&served, fs::Permissions::from_mode(0o755)).unwrap();
+    let mirror = fs::read_dir(&mirrors).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir()).unwrap();
+    sh(&mirror, &format!("git config remote.origin.uploadpack {}", served.display()));
+    sh(&origin, "echo two >file; git commit -qam two");
+    fetch("b").await;
+    let seen = fs::read_to_string(&seen).unwrap();
+    let lock = mirrors.join(format!(".lock-{}", mirror.file_name().unwrap().to_str().unwrap()));
+    assert!(seen.lines().any(|line| line == lock.to_str().unwrap()), "{seen}");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use windlass_git::said;
 use windlass_protocol::Cause;
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::limits::{CHECKOUT_TRIES_MAX, CHECKOUT_WAIT_MS};
@@ -30,21 +31,12 @@ impl Tries {
     }
 }
 
-/// Whether the same may go well in a moment: what git says of a network, and nothing of what it says of the question.
+/// Whether the same may go well in a moment.
 pub(super) fn is_transient(cause: &Cause) -> bool {
-    const WORDS: [&str; 12] = [
-        "Could not resolve host",
-        "Couldn't connect to server",
-        "Failed to connect",
-        "Connection refused",
-        "Connection reset",
-        "Connection timed out",
-        "Operation timed out",
-        "early EOF",
-        "The remote end hung up unexpectedly",
-        "unexpected disconnect",
-        "The requested URL returned error: 5",
-        "The requested URL returned error: 429",
-    ];
-    cause.kind == CauseKind::CheckoutFailed && WORDS.iter().any(|words| cause.detail.contains(words))
+    cause.kind == CauseKind::CheckoutFailed && said::is_transient(&cause.detail)
+}
+
+/// Whether what failed in a mirror may be the mirror's own fault.
+pub(super) fn may_be_damage(cause: &Cause) -> bool {
+    cause.kind == CauseKind::CheckoutFailed && said::may_be_damage(&cause.detail)
 }

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use windlass_git::dir_cache::Held;
 use windlass_git::{Bounds, GitError};
 use windlass_protocol::Cause;
 use windlass_protocol::job::JobSpec;
 
-use super::{Git, Tries, Wish, cause_of, fail, run};
+use super::{Git, Tries, Wish, cause_of, fail, run, run_in};
 use crate::phases::variable;
 use crate::workspace::wipe_now;
 
@@ -37,13 +38,10 @@ impl Verification {
 }
 
 impl Wish {
-    /// Whether there is something to verify: a commit that is said to be on a branch (reference 18.3).
+    /// Whether there is something to verify: a commit that is said to be on a branch (reference 18.3). By what the coordinator
+    /// knows of the build alone: no variable that a client or a step sets takes a claim away.
     pub(super) fn is_claim(&self) -> bool {
-        self.is_commit()
-            && !self.branch.is_empty()
-            && !self.is_tag
-            && self.pull_request.is_none()
-            && self.refspec.is_empty()
+        self.is_commit() && !self.branch.is_empty() && !self.is_tag && !self.is_pull_request
     }
 }
 
@@ -56,8 +54,14 @@ impl Git {
         }
         let found = match self.mirrors_for(wish) {
             Some(cache) => {
-                let (mirror, _held) = self.mirror(cache, &wish.repository).await?;
-                self.is_on_branch(&mirror, wish).await
+                let mirror = self.mirror(cache, &wish.repository).await?;
+                match self.is_on_branch(&mirror.dir, Some(&mirror.held), wish).await {
+                    Err(failure) => match self.heal(cache, &mirror, wish, failure).await {
+                        Ok(()) => self.is_on_branch(&mirror.dir, Some(&mirror.held), wish).await,
+                        Err(cause) => Err(cause),
+                    },
+                    found => found,
+                }
             }
             None => {
                 let looked = self.look_aside(scratch, wish).await;
@@ -87,10 +91,10 @@ impl Git {
         let git = async |arguments: &[&str]| run(self.command(scratch, &wish.who), arguments).await;
         git(&["init", "--quiet", "--bare", "--template="]).await?;
         git(&["remote", "add", "origin", &wish.repository]).await?;
-        self.is_on_branch(scratch, wish).await
+        self.is_on_branch(scratch, None, wish).await
     }
 
-    async fn is_on_branch(&self, dir: &Path, wish: &Wish) -> Result<bool, Cause> {
+    async fn is_on_branch(&self, dir: &Path, held: Option<&Held>, wish: &Wish) -> Result<bool, Cause> {
         let branch = format!("+{}:{SEEN}", wish.reference());
         let mut words = vec!["fetch", "--quiet", "--no-recurse-submodules", "--no-tags"];
         // A mirror holds contents: what it lacks of them nobody would bring later.
@@ -99,7 +103,7 @@ impl Git {
         }
         words.extend(["origin", &branch]);
         let mut tries = Tries::default();
-        while let Err(cause) = run(self.command(dir, &wish.who), &words).await {
+        while let Err(cause) = run_in(held, self.command(dir, &wish.who), &words).await {
             if cause.detail.contains("couldn't find remote ref") {
                 return Ok(false);
             }

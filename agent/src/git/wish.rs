@@ -19,6 +19,8 @@ pub(crate) struct Wish {
     pub(crate) refspec: Vec<String>,
     /// The number of a pull request, whose head has the commit.
     pub(crate) pull_request: Option<u64>,
+    /// The coordinator found the commit at the head of a pull request, whatever variables say.
+    pub(crate) is_pull_request: bool,
     /// So many commits of history; `None` is all of it.
     pub(crate) depth: Option<u32>,
     /// Who asks for it.
@@ -32,6 +34,9 @@ pub(super) struct Way {
     /// Without a depth: all of the history.
     pub(super) whole: bool,
 }
+
+/// How the overlay of a build is named that the coordinator found to be of a pull request (docs/design/021).
+const PULL_REQUEST: &str = "pr:";
 
 /// Every branch, for servers that serve no single commits.
 pub(super) const BRANCHES: &str = "+refs/heads/*:refs/remotes/origin/*";
@@ -51,6 +56,7 @@ impl Wish {
             is_tag: !branch.is_empty() && variable(spec, "BUILDKITE_TAG") == branch,
             refspec,
             pull_request: variable(spec, "BUILDKITE_PULL_REQUEST").parse().ok(),
+            is_pull_request: spec.namespace.overlay.as_ref().is_some_and(|name| name.starts_with(PULL_REQUEST)),
             // Flags without a depth are how a step asks for all of the history.
             depth: given.or_else(|| flags.trim().is_empty().then_some(1)),
             who: Who::Agent,

@@ -132,7 +132,12 @@ async fn what_was_not_used_for_longest_goes_and_what_an_operator_put_there_stays
     let own = world.plugins.path().join(&id);
     fs::create_dir_all(own.join("hooks")).unwrap();
     assert!(!is_cloned(&id));
-    assert_eq!(world.lay(&[&one], false).await.unwrap(), [own]);
+    assert_eq!(world.lay(&[&one], false).await.unwrap(), std::slice::from_ref(&own));
+    // No job gets past it.
+    let (mut spec, workspace) = world.job(&[&one], true);
+    spec.env.push(("BUILDKITE_PLUGINS_ALWAYS_CLONE_FRESH".to_owned(), "true".to_owned()));
+    let laid = world.plugins.lay(&spec, &workspace, &Busy::default()).await.unwrap();
+    assert_eq!(laid[0].directory, own);
 }
 
 #[tokio::test]

@@ -1,6 +1,5 @@
 //! Who may read and add which cache, and which of them go (docs/design/026). Bytes are the shell's.
 
-use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use windlass_protocol::job::Epoch;
@@ -12,16 +11,55 @@ use crate::input::ReplyTo;
 use crate::row::{CacheName, CacheRequest, CacheRow};
 use crate::state::Core;
 
-/// How much some namespaces may have together.
-#[derive(Debug, Clone, Copy)]
-struct Allowance {
+/// How much some namespaces have together, or may have.
+#[derive(Debug, Clone, Copy, Default)]
+struct Amount {
     count: usize,
+    files: u64,
     bytes: u64,
 }
 
-const TRUSTED: Allowance = Allowance { count: limits::CACHES_TRUSTED_MAX, bytes: limits::CACHES_TRUSTED_MAX_BYTES };
-const OVERLAY: Allowance = Allowance { count: limits::CACHES_OVERLAY_MAX, bytes: limits::CACHES_OVERLAY_MAX_BYTES };
-const OVERLAYS: Allowance = Allowance { count: limits::CACHES_OVERLAYS_MAX, bytes: limits::CACHES_OVERLAYS_MAX_BYTES };
+impl Amount {
+    fn of(row: &CacheRow) -> Self {
+        Self { count: 1, files: row.files, bytes: row.bytes }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            count: self.count.saturating_add(other.count),
+            files: self.files.saturating_add(other.files),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+
+    fn less(self, other: Self) -> Self {
+        Self {
+            count: self.count.saturating_sub(other.count),
+            files: self.files.saturating_sub(other.files),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+
+    fn fits(self, most: Self) -> bool {
+        self.count <= most.count && self.files <= most.files && self.bytes <= most.bytes
+    }
+}
+
+const TRUSTED: Amount = Amount {
+    count: limits::CACHES_TRUSTED_MAX,
+    files: limits::CACHES_TRUSTED_MAX_FILES,
+    bytes: limits::CACHES_TRUSTED_MAX_BYTES,
+};
+const OVERLAY: Amount = Amount {
+    count: limits::CACHES_OVERLAY_MAX,
+    files: limits::CACHES_OVERLAY_MAX_FILES,
+    bytes: limits::CACHES_OVERLAY_MAX_BYTES,
+};
+const OVERLAYS: Amount = Amount {
+    count: limits::CACHES_OVERLAYS_MAX,
+    files: limits::CACHES_OVERLAYS_MAX_FILES,
+    bytes: limits::CACHES_OVERLAYS_MAX_BYTES,
+};
 
 impl Core {
     pub(crate) fn on_cache(&mut self, to: ReplyTo, request: CacheRequest) -> Result<(), Rejected> {
@@ -56,6 +94,14 @@ impl Core {
             }
             CacheRequest::Forget { unused_since } => {
                 self.forget_caches(unused_since);
+                Reply::Done
+            }
+            CacheRequest::Drop { damaged } => {
+                let is_it =
+                    |name: &CacheName, manifest| self.caches.get(name).is_some_and(|row| row.manifest == manifest);
+                let going = damaged.into_iter().filter(|(name, manifest)| is_it(name, *manifest));
+                let going = going.map(|(name, _)| name).collect();
+                self.drop_caches(going);
                 Reply::Done
             }
         };
@@ -106,8 +152,8 @@ impl Core {
         if row.bytes > own.bytes {
             return Err(Rejected::Limit { what: "bytes of one cache", limit: own.bytes });
         }
-        if self.caches.len() >= limits::CACHES_MAX {
-            return Err(Rejected::Limit { what: "caches of all pipelines", limit: limits::CACHES_MAX as u64 });
+        if row.files > own.files {
+            return Err(Rejected::Limit { what: "files of one cache", limit: own.files });
         }
         self.book.caches.insert(name.clone());
         self.caches.insert(name.clone(), row);
@@ -117,31 +163,46 @@ impl Core {
             // Whatever an overlay adds, what is trusted stays.
             self.trim_caches(&name, OVERLAYS, |of| of.overlay.is_some());
         }
+        self.trim_overlays_of_all(&name)
+    }
+
+    /// Where there are too many caches in all, lets go of what of anybody's overlays was used longest ago; where there are no
+    /// overlays but that of `new`, `new` is refused, and nothing else has changed.
+    fn trim_overlays_of_all(&mut self, new: &CacheName) -> Result<(), Rejected> {
+        if self.caches.len() <= limits::CACHES_MAX {
+            return Ok(());
+        }
+        let overlays = self.caches.values().filter(|row| row.name.namespace.overlay.is_some() && row.name != *new);
+        let oldest = overlays.min_by_key(|row| (row.used_at, &row.name)).map(|row| row.name.clone());
+        let full = oldest.is_none();
+        self.drop_caches(vec![oldest.unwrap_or_else(|| new.clone())]);
+        if full {
+            return Err(Rejected::Limit { what: "caches of all pipelines", limit: limits::CACHES_MAX as u64 });
+        }
         Ok(())
     }
 
     /// Lets go of what was used longest ago of those namespaces of a project, until they have no more than they may. `new`
     /// stays.
-    fn trim_caches(&mut self, new: &CacheName, most: Allowance, of: impl Fn(&Namespace) -> bool) {
+    fn trim_caches(&mut self, new: &CacheName, most: Amount, of: impl Fn(&Namespace) -> bool) {
         let project = Namespace::trusted(&new.namespace.project);
         let first = CacheName { namespace: project, scope: Digest::from_bytes([0; 32]), key: String::new() };
         let own = self.caches.range((Bound::Included(first), Bound::Unbounded));
         let own = own.take_while(|(name, _)| name.namespace.project == new.namespace.project);
         let rows: Vec<&CacheRow> = own.map(|(_, row)| row).filter(|row| of(&row.name.namespace)).collect();
-        let (mut count, mut bytes) = (rows.len(), rows.iter().fold(0_u64, |sum, row| sum.saturating_add(row.bytes)));
-        if count <= most.count && bytes <= most.bytes {
+        let mut sum = rows.iter().fold(Amount::default(), |sum, row| sum.and(Amount::of(row)));
+        if sum.fits(most) {
             return;
         }
-        let by_use: BTreeSet<(WallMs, &CacheName)> =
-            rows.iter().filter(|row| row.name != *new).map(|row| (row.used_at, &row.name)).collect();
+        let mut by_use: Vec<&CacheRow> = rows.into_iter().filter(|row| row.name != *new).collect();
+        by_use.sort_by_key(|row| (row.used_at, &row.name));
         let mut going = Vec::new();
-        for (_, name) in by_use {
-            if count <= most.count && bytes <= most.bytes {
+        for row in by_use {
+            if sum.fits(most) {
                 break;
             }
-            count -= 1;
-            bytes = bytes.saturating_sub(self.caches.get(name).map_or(0, |row| row.bytes));
-            going.push(name.clone());
+            sum = sum.less(Amount::of(row));
+            going.push(row.name.clone());
         }
         self.drop_caches(going);
     }

@@ -11,7 +11,6 @@ pub(crate) fn beneath(checkout: &Checkout) -> Vec<(String, String)> {
         ("BUILDKITE_GIT_CHECKOUT_FLAGS", flags.checkout.clone()),
         ("BUILDKITE_GIT_CLEAN_FLAGS", flags.clean.clone()),
         ("BUILDKITE_GIT_SPARSE_CHECKOUT_PATHS", Some(checkout.sparse.join(",")).filter(|paths| !paths.is_empty())),
-        ("BUILDKITE_GIT_COMMIT_VERIFICATION", checkout.commit_verification.map(|how| how.word().to_owned())),
     ];
     named(given)
 }
@@ -23,6 +22,8 @@ pub(crate) fn above(checkout: &Checkout, env: &[(String, String)]) -> Vec<(Strin
         ("BUILDKITE_SKIP_CHECKOUT", switch(checkout.skip)),
         ("BUILDKITE_GIT_SUBMODULES", switch(checkout.submodules)),
         ("BUILDKITE_GIT_LFS_ENABLED", switch(checkout.lfs)),
+        // A rule of whoever wrote the step, and no default of his.
+        ("BUILDKITE_GIT_COMMIT_VERIFICATION", checkout.commit_verification.map(|how| how.word().to_owned())),
         // Which secret, never what it is: the agent asks for it by its right to the attempt.
         ("WINDLASS_CHECKOUT_SSH_SECRET", checkout.ssh_secret.clone()),
     ]);
@@ -72,13 +73,13 @@ mod tests {
             ("BUILDKITE_GIT_CHECKOUT_FLAGS", "-f -q"),
             ("BUILDKITE_GIT_CLEAN_FLAGS", "-fd"),
             ("BUILDKITE_GIT_SPARSE_CHECKOUT_PATHS", "a,b/c"),
-            ("BUILDKITE_GIT_COMMIT_VERIFICATION", "strict"),
         ]);
         assert_eq!(beneath, wanted);
         let wanted = pairs(&[
             ("BUILDKITE_SKIP_CHECKOUT", "true"),
             ("BUILDKITE_GIT_SUBMODULES", "false"),
             ("BUILDKITE_GIT_LFS_ENABLED", "true"),
+            ("BUILDKITE_GIT_COMMIT_VERIFICATION", "strict"),
             ("WINDLASS_CHECKOUT_SSH_SECRET", "DEPLOY_KEY"),
             ("BUILDKITE_GIT_CLONE_FLAGS", "-v --depth=5"),
             ("BUILDKITE_GIT_FETCH_FLAGS", "--depth=5"),

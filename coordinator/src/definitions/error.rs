@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use windlass_git::said::may_be_damage;
 use windlass_git::{BadRepository, GitError};
 use windlass_pipeline::file::NoFile;
 use windlass_protocol::limits::PIPELINE_MAX_BYTES;
@@ -85,7 +86,19 @@ pub enum DefinitionError {
     },
 }
 
+/// What was tried where a mirror does not say what it holds.
+const UNREADABLE: &str = "the mirror of the repository cannot be read";
+
 impl DefinitionError {
+    /// Whether it may be the mirror's own fault.
+    pub(super) fn may_be_damage(&self) -> bool {
+        match self {
+            Self::Unreachable { said } => may_be_damage(said),
+            Self::Fault { doing, what } => *doing == UNREADABLE && may_be_damage(what),
+            _ => false,
+        }
+    }
+
     /// Something of ours that went wrong.
     pub(super) fn fault(doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |error| match error.kind() {
@@ -111,8 +124,9 @@ impl DefinitionError {
         match error {
             GitError::TimedOut { after, .. } => Self::TimedOut(after),
             GitError::NotRun(error) => Self::fault("git cannot be run")(error),
-            error @ (GitError::Refused { .. } | GitError::TooMuch { .. }) => {
-                Self::Fault { doing: "the mirror of the repository cannot be read", what: error.to_string() }
+            error @ GitError::Refused { .. } => Self::Fault { doing: UNREADABLE, what: error.to_string() },
+            error @ GitError::TooMuch { .. } => {
+                Self::Fault { doing: "the mirror of the repository has too much", what: error.to_string() }
             }
         }
     }

@@ -60,6 +60,7 @@ pub(super) struct Reach {
 pub(super) struct Mirror<'a> {
     pub(super) reach: &'a Reach,
     pub(super) dir: &'a Path,
+    pub(super) held: &'a Held,
     pub(super) repository: &'a str,
 }
 
@@ -85,26 +86,24 @@ const EVERYTHING: [&str; 4] = ["--prune", "origin", "+refs/heads/*:refs/heads/*"
 
 impl Mirror<'_> {
     /// Brings branches and tags up to date; makes the mirror, which is locked, where there is none.
-    pub(super) async fn refresh(&self, cache: &DirCache, held: &Held) -> Result<(), DefinitionError> {
+    pub(super) async fn refresh(&self, cache: &DirCache) -> Result<(), DefinitionError> {
         if !self.dir.exists() {
-            self.make(cache, held).await?;
+            self.make(cache).await?;
         }
         locks::clear(self.dir).map_err(DefinitionError::fault("the mirror cannot be used"))?;
         self.fetch(&EVERYTHING).await
     }
 
-    /// A mirror without content.
-    async fn make(&self, cache: &DirCache, held: &Held) -> Result<(), DefinitionError> {
+    /// A mirror without content, in the place of what is there.
+    pub(super) async fn make(&self, cache: &DirCache) -> Result<(), DefinitionError> {
         let more = [
             ("remote.origin.promisor", "true"),
             ("remote.origin.partialclonefilter", "blob:none"),
             ("core.repositoryformatversion", "1"),
             ("extensions.partialClone", "origin"),
-            // A fetch of a few objects is a pack too, so that the limit of a file holds for it.
-            ("fetch.unpackLimit", "1"),
         ];
         let git = |dir: &Path| Mirror { dir, ..*self }.command().map_err(|error| io::Error::other(error.to_string()));
-        windlass_git::mirror::make(cache, held, git, self.repository, &more).await.map_err(|error| match error {
+        windlass_git::mirror::make(cache, self.held, git, self.repository, &more).await.map_err(|error| match error {
             NotMade::Disk(error) => DefinitionError::fault("the mirror cannot be made")(error),
             NotMade::Git(error) => DefinitionError::of_look(error),
         })
@@ -113,7 +112,7 @@ impl Mirror<'_> {
     async fn fetch(&self, what: &[&str]) -> Result<(), DefinitionError> {
         let bounds = Bounds { deadline: Some(Duration::from_millis(MIRROR_FETCH_MS)), output_max_bytes: 0 };
         let arguments = [&FETCH[..], what].concat();
-        let fetched = windlass_git::run(self.command()?, &arguments, bounds).await;
+        let fetched = windlass_git::run_holding(self.held, self.command()?, &arguments, bounds).await;
         fetched.map(drop).map_err(|error| self.told(DefinitionError::of_fetch(error)))
     }
 
@@ -247,20 +246,20 @@ impl Mirror<'_> {
     /// Housekeeping, as git sees fit.
     pub(super) async fn tidy(&self) -> Result<(), DefinitionError> {
         let bounds = Bounds { deadline: Some(Duration::from_millis(MIRROR_TIDY_MS)), output_max_bytes: 0 };
-        let done = windlass_git::run(self.command()?, &["gc", "--auto", "--quiet"], bounds).await;
+        let done = windlass_git::run_holding(self.held, self.command()?, &["gc", "--auto", "--quiet"], bounds).await;
         done.map(drop).map_err(DefinitionError::of_look)
     }
 
     async fn look(&self, arguments: &[&str], output_max_bytes: u64) -> Result<Vec<u8>, GitError> {
         let command = self.command().map_err(|error| GitError::NotRun(io::Error::other(error.to_string())))?;
-        windlass_git::run(command, arguments, look(output_max_bytes)).await
+        windlass_git::run_holding(self.held, command, arguments, look(output_max_bytes)).await
     }
 
     /// A look at what is in the mirror: nothing is fetched for it.
     async fn look_at_hand(&self, arguments: &[&str], output_max_bytes: u64) -> Result<Vec<u8>, GitError> {
         let mut command = self.command().map_err(|error| GitError::NotRun(io::Error::other(error.to_string())))?;
         command.env("GIT_NO_LAZY_FETCH", "1");
-        windlass_git::run(command, arguments, look(output_max_bytes)).await
+        windlass_git::run_holding(self.held, command, arguments, look(output_max_bytes)).await
     }
 
     /// Our own git on this mirror, with nothing of the coordinator's environment but the way to servers.

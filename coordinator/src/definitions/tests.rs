@@ -221,8 +221,8 @@ async fn repositories_are_fetched_only_by_what_the_operator_allows() {
         file_max_bytes: MIRROR_FILE_MAX_BYTES,
     };
     let repository = world.origin().display().to_string();
-    let mirror = Mirror { reach: &reach, dir: &dir, repository: &repository };
-    let refused = mirror.refresh(&cache, &held).await.unwrap_err();
+    let mirror = Mirror { reach: &reach, dir: &dir, held: &held, repository: &repository };
+    let refused = mirror.refresh(&cache).await.unwrap_err();
     assert!(refused.to_string().contains("transport 'file' not allowed"), "{refused}");
 }
 
@@ -490,4 +490,26 @@ async fn what_git_says_holds_no_credential() {
     let error = definitions.read(Wanted { repository, ..Wanted::default() }).await.unwrap_err();
     assert!(matches!(error, DefinitionError::Unreachable { .. }), "{error}");
     assert!(!error.to_string().contains("hunter2secret"), "{error}");
+}
+
+#[tokio::test]
+async fn a_damaged_mirror_is_made_anew() {
+    let world = World::new();
+    world.commit(".buildkite/pipeline.yml", TEXT);
+    world.read(|it| it.branch = some("main")).await.unwrap();
+    let damages =
+        [": >refs/heads/main", "git pack-refs --all; truncate -s -20 packed-refs", "rm -rf objects/pack objects/??"];
+    for (at, damage) in damages.into_iter().enumerate() {
+        let mut command = Command::new("sh");
+        assert!(command.args(["-ec", damage]).current_dir(world.mirror().unwrap()).status().unwrap().success());
+        let head = world.commit("file", &at.to_string());
+        let found = world.read(|it| it.branch = some("main")).await;
+        assert_eq!(found.map(|found| found.commit).map_err(|error| error.to_string()), Ok(head), "{damage}");
+    }
+    // What a server says is none.
+    let marked = world.mirror().unwrap().join("marked");
+    fs::write(&marked, "").unwrap();
+    fs::rename(world.origin(), world.dir.path().join("away")).unwrap();
+    world.read(|it| it.branch = some("main")).await.unwrap_err();
+    assert!(marked.exists());
 }

@@ -114,17 +114,26 @@ pub const CACHES_TRUSTED_MAX: usize = 1_000;
 /// Bytes of them; files that several have are counted with each.
 pub const CACHES_TRUSTED_MAX_BYTES: u64 = 50 << 30;
 
+/// Files of them: the look for blobs that nobody names has each in memory. With those of overlays five million a project.
+pub const CACHES_TRUSTED_MAX_FILES: u64 = 3_000_000;
+
 /// Caches of one overlay.
 pub const CACHES_OVERLAY_MAX: usize = 100;
 
 /// Bytes of them.
 pub const CACHES_OVERLAY_MAX_BYTES: u64 = 10 << 30;
 
+/// Files of them.
+pub const CACHES_OVERLAY_MAX_FILES: u64 = 1_000_000;
+
 /// Caches of all overlays of one project.
 pub const CACHES_OVERLAYS_MAX: usize = 1_000;
 
 /// Bytes of them.
 pub const CACHES_OVERLAYS_MAX_BYTES: u64 = 50 << 30;
+
+/// Files of them.
+pub const CACHES_OVERLAYS_MAX_FILES: u64 = 2_000_000;
 
 /// Caches in all: their rows are in the core's memory.
 pub const CACHES_MAX: usize = 50_000;

@@ -24,7 +24,7 @@ pub struct CacheRow {
     pub manifest: Digest,
     /// Its length.
     pub manifest_bytes: u64,
-    /// Files in it.
+    /// Files in it: blobs that its manifest names, as the coordinator counted them.
     pub files: u64,
     /// Their bytes, and the manifest's.
     pub bytes: u64,
@@ -77,5 +77,10 @@ pub enum CacheRequest {
     Forget {
         /// Since then.
         unused_since: WallMs,
+    },
+    /// Let go of those whose manifests cannot be read: nobody can be served them, and nobody else could save under their keys.
+    Drop {
+        /// Which, by the manifests that they had; one that has another by now stays.
+        damaged: Vec<(CacheName, Digest)>,
     },
 }

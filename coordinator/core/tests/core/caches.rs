@@ -25,10 +25,20 @@ fn request(shell: &mut Shell, request: CacheRequest) -> Result<Option<CacheRow>,
     }
 }
 
-fn save(shell: &mut Shell, (attempt, epoch): Right, key: &str, text: &str, bytes: u64) -> Result<CacheRow, Rejected> {
+fn save(shell: &mut Shell, right: Right, key: &str, text: &str, bytes: u64) -> Result<CacheRow, Rejected> {
+    save_files(shell, right, key, text, (1, bytes))
+}
+
+fn save_files(
+    shell: &mut Shell,
+    (attempt, epoch): Right,
+    key: &str,
+    text: &str,
+    (files, bytes): (u64, u64),
+) -> Result<CacheRow, Rejected> {
     let (scope, manifest) = (Digest::of(b"paths"), Digest::of(text.as_bytes()));
     let key = key.to_owned();
-    let save = CacheRequest::Save { attempt, epoch, scope, key, manifest, manifest_bytes: 0, files: 1, bytes };
+    let save = CacheRequest::Save { attempt, epoch, scope, key, manifest, manifest_bytes: 0, files, bytes };
     request(shell, save).map(|row| row.expect("what is saved stands there"))
 }
 
@@ -160,4 +170,79 @@ fn what_nobody_uses_goes_and_use_is_noted_now_and_then() {
     let unused_since = WallMs(saved_at.0 + 1);
     shell.request(Request::Cache(Box::new(CacheRequest::Forget { unused_since }))).unwrap();
     assert_eq!(shell.rows.caches.keys().map(|name| name.key.as_str()).collect::<Vec<_>>(), ["used"]);
+}
+
+#[test]
+fn files_are_bounded_as_bytes_are() {
+    let mut shell = Shell::new();
+    let (agent, untrusted) = agents(&mut shell);
+    let (ours, pull) = (job(&mut shell, agent, &trusted()), job(&mut shell, untrusted, &overlay("1")));
+    save_files(&mut shell, ours, "trusted", "t", (limits::CACHES_TRUSTED_MAX_FILES, 1)).unwrap();
+    let third = limits::CACHES_OVERLAY_MAX_FILES / 3;
+    for key in ["a", "b", "c", "d"] {
+        save_files(&mut shell, pull, key, key, (third, 1)).unwrap();
+        later(&mut shell, 1_000);
+    }
+    let there: Vec<bool> = ["a", "b", "c", "d"].map(|key| find(&mut shell, pull, key, &[]).is_some()).into();
+    assert_eq!(there, [false, true, true, true]);
+    for n in 2..6 {
+        let other = job(&mut shell, untrusted, &overlay(&n.to_string()));
+        save_files(&mut shell, other, "k", "k", (limits::CACHES_OVERLAY_MAX_FILES, 1)).unwrap();
+    }
+    let files = |of: &dyn Fn(&Namespace) -> bool| {
+        shell.rows.caches.values().filter(|row| of(&row.name.namespace)).map(|row| row.files).sum::<u64>()
+    };
+    assert_eq!(files(&|of| of.overlay.is_some()), limits::CACHES_OVERLAYS_MAX_FILES);
+    assert_eq!(files(&|of| of.overlay.is_none()), limits::CACHES_TRUSTED_MAX_FILES);
+    let large = save_files(&mut shell, pull, "large", "l", (limits::CACHES_OVERLAY_MAX_FILES + 1, 1));
+    assert!(matches!(large, Err(Rejected::Limit { what: "files of one cache", .. })), "{large:?}");
+}
+
+#[test]
+fn where_all_is_full_the_overlay_that_was_used_longest_ago_goes_for_what_is_trusted() {
+    let mut shell = Shell::new();
+    let (agent, _) = agents(&mut shell);
+    let right = job(&mut shell, agent, &trusted());
+    let row = save(&mut shell, right, "first", "f", 1).unwrap();
+    // What other projects have, one of it untrusted.
+    for n in 1..limits::CACHES_MAX {
+        let mut row = row.clone();
+        let project = format!("other-{}", n / limits::CACHES_TRUSTED_MAX);
+        row.name.namespace =
+            if n == 7 || n == 8 { Namespace::overlay(&project, "1") } else { Namespace::trusted(&project) };
+        row.name.key = n.to_string();
+        row.used_at = WallMs(row.used_at.0 + if n == 7 { 5 } else { 9 });
+        shell.rows.caches.insert(row.name.clone(), row);
+    }
+    shell.restart();
+    shell.hello(agent, 1, vec![held(right, Phase::Running)]);
+    let overlays = |shell: &Shell| {
+        let names = shell.rows.caches.keys().filter(|name| name.namespace.overlay.is_some());
+        names.map(|name| name.key.clone()).collect::<Vec<_>>()
+    };
+    save(&mut shell, right, "second", "s", 1).unwrap();
+    assert_eq!(overlays(&shell), ["8"]);
+    save(&mut shell, right, "third", "t", 1).unwrap();
+    assert_eq!((overlays(&shell), shell.rows.caches.len()), (vec![], limits::CACHES_MAX));
+    let full = save(&mut shell, right, "fourth", "f", 1);
+    assert!(matches!(full, Err(Rejected::Limit { what: "caches of all pipelines", .. })), "{full:?}");
+    assert_eq!(shell.rows.caches.len(), limits::CACHES_MAX);
+    // One's own are trimmed first: nobody else's has to go.
+    save(&mut shell, right, "large", "l", limits::CACHES_TRUSTED_MAX_BYTES).unwrap();
+    assert_eq!(find(&mut shell, right, "first", &[]), None);
+}
+
+#[test]
+fn an_entry_goes_by_the_manifest_that_it_had() {
+    let mut shell = Shell::new();
+    let (agent, _) = agents(&mut shell);
+    let right = job(&mut shell, agent, &trusted());
+    for key in ["bad", "good"] {
+        save(&mut shell, right, key, key, 1).unwrap();
+    }
+    let name = |shell: &Shell, key: &str| shell.rows.caches.keys().find(|name| name.key == key).unwrap().clone();
+    let damaged =
+        vec![(name(&shell, "bad"), Digest::of(b"bad")), (name(&shell, "good"), Digest::of(b"what was there before"))];
+    shell.request(Request::Cache(Box::new(CacheRequest::Drop { damaged }))).unwrap();
+    assert_eq!(shell.rows.caches.keys().map(|name| name.key.as_str()).collect::<Vec<_>>(), ["good"]);
 }

@@ -65,8 +65,8 @@ checkout: { submodules: false, flags: { clean: "-fd" } }
 steps:
   - command: "true"
     plugins: [{ "./x#v1": { b: 1, a: [two] } }, docker]
-    checkout: { depth: 3 }
-    env: { BUILDKITE_PLUGINS: "[]", BUILDKITE_GIT_CLEAN_FLAGS: "-x", BUILDKITE_GIT_SUBMODULES: "true" }
+    checkout: { depth: 3, commit_verification: strict }
+    env: { BUILDKITE_PLUGINS: "[]", BUILDKITE_GIT_COMMIT_VERIFICATION: "off", BUILDKITE_GIT_CLEAN_FLAGS: "-x", BUILDKITE_GIT_SUBMODULES: "true" }
   - command: "true"
     env: { BUILDKITE_PLUGINS: '["./y"]' }
 "#;
@@ -82,8 +82,9 @@ steps:
         "BUILDKITE_GIT_SUBMODULES",
         "BUILDKITE_GIT_FETCH_FLAGS",
         "BUILDKITE_PULL_REQUEST",
+        "BUILDKITE_GIT_COMMIT_VERIFICATION",
     ];
     let plugins = r#"[{"./x#v1":{"b":1,"a":["two"]}},{"github.com/buildkite-plugins/docker-buildkite-plugin":null}]"#;
-    assert_eq!(values(&offers[0].1.env, &names), [[plugins], ["-x"], ["false"], ["--depth=3"], ["7"]]);
+    assert_eq!(values(&offers[0].1.env, &names), [[plugins], ["-x"], ["false"], ["--depth=3"], ["7"], ["strict"]]);
     assert_eq!(values(&offers[1].1.env, &names[..2]), [[""], ["-fd"]], "a step's variables bring no plugins");
 }

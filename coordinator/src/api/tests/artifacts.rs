@@ -190,21 +190,21 @@ async fn an_artifact_whose_time_is_over_goes_and_then_its_bytes_unless_another_n
     bench.agent().await;
     let (build, right) = running(&mut bench).await;
     let (store, shelves) = (bench.ground.fleet.store.clone(), bench.ground.fleet.shelves.clone());
-    let reader = bench.ground.fleet.reader.clone();
+    let (reader, desk) = (bench.ground.fleet.reader.clone(), bench.ground.fleet.desk.clone());
     let overlay = Namespace::overlay("web", "pr:1").on(Shelf::Artifacts);
     for (namespace, bytes) in [(&overlay, &b"named"[..]), (&shelf(), b"named"), (&shelf(), b"nobody's")] {
         store.put(namespace, bytes).unwrap();
     }
     assert_eq!(add(&bench, right, 1, &[("a", b"named")]).await, Told::Done);
     let has = |bytes: &[u8]| store.blob_len(&shelf(), &Digest::of(bytes)).is_some();
-    let first = shelves.sweep(&reader, Vec::new()).await;
+    let first = shelves.sweep((&reader, &desk), Vec::new()).await;
     assert_eq!(first.len(), 2, "the overlay's copy, and what no row names: {first:?}");
     assert!(has(b"nobody's"), "it may be named in a moment");
     // Somebody who asks for it in between keeps it for one more look.
     drop(store.get(&shelf(), &Digest::of(b"nobody's")).unwrap());
-    let second = shelves.sweep(&reader, first).await;
+    let second = shelves.sweep((&reader, &desk), first).await;
     assert_eq!((second.len(), has(b"nobody's"), has(b"named")), (1, true, true));
-    assert!(shelves.sweep(&reader, second).await.is_empty());
+    assert!(shelves.sweep((&reader, &desk), second).await.is_empty());
     assert_eq!((has(b"nobody's"), has(b"named")), (false, true));
     assert_eq!(shelves.counts().released, 1, "the overlay's copy was not the last one");
     let row = &bench.get(&format!("/api/v1/builds/{}/artifacts", text(&build["id"]))).await.is(200).json()["items"][0];
@@ -220,9 +220,9 @@ async fn an_artifact_whose_time_is_over_goes_and_then_its_bytes_unless_another_n
     };
     assert_eq!(bench.ground.fleet.desk.expire(retention).await.unwrap().artifacts, 1);
     bench.get(&path).await.is(404);
-    let last = shelves.sweep(&reader, Vec::new()).await;
+    let last = shelves.sweep((&reader, &desk), Vec::new()).await;
     assert!(has(b"named"), "rows go before blobs");
-    shelves.sweep(&reader, last).await;
+    shelves.sweep((&reader, &desk), last).await;
     assert!(!has(b"named"));
     assert_eq!(store.stats().blobs, 0);
 }

@@ -87,24 +87,69 @@ async fn what_a_cache_names_stays_until_it_goes_and_one_that_comes_during_a_look
     bench.build().await;
     let right = bench.start().await;
     let (store, shelves) = (bench.ground.fleet.store.clone(), bench.ground.fleet.shelves.clone());
-    let reader = bench.ground.fleet.reader.clone();
+    let (reader, desk) = (bench.ground.fleet.reader.clone(), bench.ground.fleet.desk.clone());
     let text = manifest(&[b"named"]);
     for bytes in [text.as_slice(), b"named", b"nobody's"] {
         store.put(&shelf(), bytes).unwrap();
     }
     let has = |bytes: &[u8]| store.blob_len(&shelf(), &Digest::of(bytes)).is_some();
-    let first = shelves.sweep(&reader, Vec::new()).await;
+    let first = shelves.sweep((&reader, &desk), Vec::new()).await;
     assert_eq!(first.len(), 3, "nothing is named yet");
     save(&bench, right, "k", &text).await.unwrap();
-    let second = shelves.sweep(&reader, first).await;
+    let second = shelves.sweep((&reader, &desk), first).await;
     assert_eq!((has(b"named"), has(&text), has(b"nobody's"), second.len()), (true, true, false, 0));
     let request = Request::Cache(Box::new(CacheRequest::Forget { unused_since: WallMs(u64::MAX) }));
     let actor = Actor { kind: ActorKind::System, name: "retention".to_owned() };
     bench.ground.fleet.desk.request(actor, request).await.unwrap();
     assert_eq!(find(&bench, right, "k").await, None);
-    let third = shelves.sweep(&reader, Vec::new()).await;
+    let third = shelves.sweep((&reader, &desk), Vec::new()).await;
     assert_eq!((third.len(), has(b"named")), (2, true), "rows go before blobs");
-    shelves.sweep(&reader, third).await;
+    shelves.sweep((&reader, &desk), third).await;
     assert_eq!((has(b"named"), has(&text)), (false, false));
+    bench.finish(right, 0, b"").await;
+}
+
+#[tokio::test]
+async fn an_entry_whose_manifest_cannot_be_read_goes_and_holds_up_nothing() {
+    let mut bench = Bench::new().await;
+    bench.agent().await;
+    bench.build().await;
+    let right = bench.start().await;
+    let (store, shelves) = (bench.ground.fleet.store.clone(), bench.ground.fleet.shelves.clone());
+    let (reader, desk) = (bench.ground.fleet.reader.clone(), bench.ground.fleet.desk.clone());
+    for bytes in [&b"no manifest"[..], b"nobody's"] {
+        store.put(&shelf(), bytes).unwrap();
+    }
+    // As one that was written by another version: it was read when it was saved.
+    let (scope, (attempt, epoch)) = (Digest::of(b"paths"), right);
+    let save = |key: &str, text: &[u8]| CacheRequest::Save {
+        attempt,
+        epoch,
+        scope,
+        key: key.to_owned(),
+        manifest: Digest::of(text),
+        manifest_bytes: 1,
+        files: 1,
+        bytes: 1,
+    };
+    let actor = || Actor { kind: ActorKind::System, name: "t".to_owned() };
+    for (key, text) in [("bad", &b"no manifest"[..]), ("gone", b"gone")] {
+        desk.request(actor(), Request::Cache(Box::new(save(key, text)))).await.unwrap();
+    }
+    let good = manifest(&[b"named"]);
+    for bytes in [good.as_slice(), b"named"] {
+        store.put(&shelf(), bytes).unwrap();
+    }
+    desk.request(actor(), Request::Cache(Box::new(save("good", &good)))).await.unwrap();
+    let first = shelves.sweep((&reader, &desk), Vec::new()).await;
+    assert_eq!(first.len(), 2, "what the damaged one named, and nobody's: {first:?}");
+    for (key, there) in [("bad", false), ("gone", false), ("good", true)] {
+        assert_eq!(find(&bench, right, key).await.is_some(), there, "{key}");
+    }
+    // That it was read counts as asked for, until the next look.
+    let second = shelves.sweep((&reader, &desk), first).await;
+    shelves.sweep((&reader, &desk), second).await;
+    let has = |bytes: &[u8]| store.blob_len(&shelf(), &Digest::of(bytes)).is_some();
+    assert_eq!((has(b"nobody's"), has(b"no manifest"), has(b"named")), (false, false, true));
     bench.finish(right, 0, b"").await;
 }
