@@ -2,9 +2,9 @@
 //! chunks. The figures in docs/design/029 come from it.
 //!
 //! ```text
-//! cargo run --release -p windlass-cache --example chunk_ratios -- DIRECTORY...
+//! cargo run --release -p windlass-cache --example chunk_ratios -- DIRECTORY [NEXT-VERSION]
 //! ```
-//! The archive is made in memory of the regular files below the directories, as `tar` would lay them out.
+//! The archive is made in memory of the regular files below the directory, as `tar` would lay them out.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::cast_precision_loss, reason = "a tool that prints figures")]
 
 use std::collections::HashSet;
@@ -20,43 +20,53 @@ const ARCHIVE_MAX_BYTES: usize = 512 << 20;
 
 fn main() {
     let roots: Vec<PathBuf> = std::env::args().skip(1).map(PathBuf::from).collect();
-    let mut files = Vec::new();
-    roots.iter().for_each(|root| gather(root, &mut files));
-    files.sort();
-    println!("{} files\n", files.len());
-    let first = archive(&files, "times of 2024", 0);
+    let files: Vec<_> = roots.iter().map(|root| files(root)).collect();
+    let first = archive(&files[0], "times of 2024", 0);
+    println!("{} files\n", files[0].len());
     rates(&first);
     let shifted = [&[7; 512][..], &first].concat();
     share("512 bytes more in front", &first, &shifted);
-    share("3% of the files replaced", &first, &archive(&files, "times of 2024", 33));
-    share("the same, and in front, and all times new", &first, &archive(&files, "times of 2025", 33));
+    share("3% of the files replaced", &first, &archive(&files[0], "times of 2024", 33));
+    if let Some(next) = files.get(1) {
+        share("the next version", &first, &archive(next, "times of 2024", 0));
+        share("the next version, all times new", &first, &archive(next, "times of 2025", 0));
+    }
     stored(&first, &shifted);
 }
 
-fn gather(dir: &Path, files: &mut Vec<PathBuf>) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => gather(&entry.path(), files),
-            Ok(kind) if kind.is_file() => files.push(entry.path()),
-            _ => {}
+/// Regular files with their names below the directory, sorted.
+fn files(root: &Path) -> Vec<(String, PathBuf)> {
+    let mut found = Vec::new();
+    let mut dirs = vec![root.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(&dir).unwrap().flatten() {
+            let path = entry.path();
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => dirs.push(path),
+                Ok(kind) if kind.is_file() => {
+                    found.push((path.strip_prefix(root).unwrap().display().to_string(), path))
+                }
+                _ => {}
+            }
         }
     }
+    found.sort();
+    found
 }
 
 /// A header of 512 bytes for each file, its bytes, and zeros up to the next 512. Every `nth` file is another one, a little
 /// longer.
-fn archive(files: &[PathBuf], times: &str, nth: usize) -> Vec<u8> {
+fn archive(files: &[(String, PathBuf)], times: &str, nth: usize) -> Vec<u8> {
     let mut out = Vec::new();
-    for (at, path) in files.iter().enumerate() {
+    for (at, (name, path)) in files.iter().enumerate() {
         let Ok(mut bytes) = std::fs::read(path) else { continue };
         if nth > 0 && at % nth == nth / 2 {
-            let name = Digest::of(&bytes).to_hex();
-            bytes.splice(..0, name.bytes());
+            let other = Digest::of(&bytes).to_hex();
+            bytes.splice(..0, other.bytes());
             bytes.iter_mut().step_by(50).for_each(|byte| *byte ^= 0x20);
         }
         let mut header = [0; 512];
-        let text = format!("{} {} {times}", path.display(), bytes.len());
+        let text = format!("{name} {} {times}", bytes.len());
         let len = text.len().min(512);
         header[..len].copy_from_slice(&text.as_bytes()[..len]);
         out.extend_from_slice(&header);
