@@ -44,7 +44,7 @@ fn files(root: &Path) -> Vec<(String, PathBuf)> {
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => dirs.push(path),
                 Ok(kind) if kind.is_file() => {
-                    found.push((path.strip_prefix(root).unwrap().display().to_string(), path))
+                    found.push((path.strip_prefix(root).unwrap().display().to_string(), path));
                 }
                 _ => {}
             }

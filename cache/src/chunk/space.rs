@@ -1,8 +1,8 @@
 //! Gives the bytes of chunks back that nobody counts on any more: a file that holds no other chunk goes, of others the range is
 //! punched out.
 //!
-//! Only after what says so is durable. Who reads a blob that has left the store counts on its chunks until he is done; so
-//! does, at the next start, whatever no record took away.
+//! That happens only after the record that lets go is durable. Who reads a blob that has left the store counts on its chunks
+//! until he is done.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
