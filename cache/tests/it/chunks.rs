@@ -206,6 +206,30 @@ fn a_shared_chunk_that_is_damaged_comes_back_with_either_blob() {
     check(&open());
 }
 
+/// What lies there was right when the store was opened.
+#[test]
+fn a_manifest_that_rots_while_the_store_is_open_is_found_and_the_blob_comes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let blob = noise(1, 100_000);
+    let store = Store::open(Arc::new(RealFs), dir.path(), OPTIONS).unwrap();
+    let segment = dir.path().join("segments/00000000.seg");
+    for round in 0_usize..7 {
+        let digest = store.put(&p(), &blob).unwrap();
+        let mut content = std::fs::read(&segment).unwrap();
+        let at = content.windows(8).rposition(|window| window == b"WLMAN\x01\0\0").unwrap();
+        // Magic, digest, length, count, a chunk's name and length; or two chunks in each other's place.
+        match [0, 20, 40, 48, 60, 89].get(round) {
+            Some(flipped) => content[at + flipped] ^= 1,
+            None => content[at + 56..at + 56 + 72].rotate_left(36),
+        }
+        std::fs::write(&segment, content).unwrap();
+        assert!(store.get(&p(), &digest).unwrap().is_none(), "round {round}");
+        assert!(!store.contains(&p(), &digest));
+        store.put(&p(), &blob).unwrap();
+        assert_eq!(bytes_of(&store, &p(), &digest).as_ref(), Some(&blob));
+    }
+}
+
 /// Nothing that this process has neither written nor read is counted on unseen.
 #[test]
 fn an_upload_after_a_restart_looks_at_the_chunks_that_it_counts_on() {
@@ -250,37 +274,71 @@ fn uploads_of_one_blob_at_once_store_it_once_and_those_that_never_end_leave_noth
     let fs = RecordingFs::new();
     let store = on(&fs);
     let blob = noise(1, 500_000);
-    let gate = std::sync::Barrier::new(4);
-    std::thread::scope(|scope| {
-        for n in 0..4 {
-            let (store, blob, gate) = (store.clone(), &blob, &gate);
-            scope.spawn(move || {
-                let namespace = Namespace::overlay("p", &format!("{n}"));
-                for round in 0..10 {
-                    let mut upload = store.begin_put(&namespace, None).unwrap();
-                    upload.write(&blob[round..400_000]).unwrap();
-                    // All of them have written what nobody else had.
-                    gate.wait();
-                    let mut never = store.begin_put(&namespace, None).unwrap();
-                    never.write(&noise(100 + n, 300_000)).unwrap();
-                    upload.write(&blob[400_000..]).unwrap();
+    let namespaces: Vec<_> = (0..4).map(|n| Namespace::overlay("p", &format!("{n}"))).collect();
+    for round in 0..25 {
+        // All of them have written what nobody else had when the first one ends.
+        let begin = |namespace: &Namespace| {
+            let mut upload = store.begin_put(namespace, None).unwrap();
+            upload.write(&blob[round..]).unwrap();
+            upload
+        };
+        let uploads: Vec<_> = namespaces.iter().map(begin).collect();
+        let mut never = store.begin_put(&namespaces[0], None).unwrap();
+        never.write(&noise(100 + round, 300_000)).unwrap();
+        let together = std::sync::Barrier::new(4);
+        std::thread::scope(|scope| {
+            for (upload, namespace) in uploads.into_iter().zip(&namespaces) {
+                let (store, blob, together) = (&store, &blob, &together);
+                scope.spawn(move || {
+                    together.wait();
                     let digest = upload.finish().unwrap();
-                    assert_eq!(bytes_of(&store, &namespace, &digest).as_deref(), Some(&blob[round..]));
-                    drop(never);
-                }
-            });
-        }
-    });
+                    assert_eq!(bytes_of(store, namespace, &digest).as_deref(), Some(&blob[round..]));
+                });
+            }
+        });
+    }
     let stats = store.stats();
-    assert_eq!((stats.blobs, stats.blob_bytes), (10, 5_000_000 - 45));
-    assert!(stats.chunk_bytes < 500_000 + 10 * 64 * 1_024, "{stats:?}");
+    assert_eq!((stats.blobs, stats.blob_bytes), (25, 12_500_000 - 300));
+    assert!(stats.chunk_bytes < 500_000 + 25 * 64 * 1_024, "{stats:?}");
     assert_eq!(store.verify().unwrap().damaged, []);
     let held = store.held(|_| true);
-    assert_eq!(held.len(), 40);
+    assert_eq!(held.len(), 100);
     store.release(&held).unwrap();
     let stats = store.stats();
     assert_eq!((stats.blobs, stats.chunks, stats.chunk_disk_bytes), (0, 0, 0));
     assert_eq!(chunk_files(&fs.live_image()).len(), 0);
+}
+
+#[test]
+fn of_a_chunk_that_two_uploads_bring_at_once_one_copy_is_given_back() {
+    let fs = RecordingFs::new();
+    let store = on(&fs);
+    let blobs = versions();
+    let mut uploads = blobs.each_ref().map(|_| store.begin_put(&p(), None).unwrap());
+    for (upload, blob) in uploads.iter_mut().zip(&blobs) {
+        upload.write(blob).unwrap();
+    }
+    let digests = uploads.map(|upload| upload.finish().unwrap());
+    let stats = store.stats();
+    assert!(stats.chunk_bytes < 400_000, "{stats:?}");
+    // Noise is not compressed.
+    assert_eq!(stats.chunk_disk_bytes, stats.chunk_bytes);
+    for store in [store, on(&RecordingFs::on(&fs.live_image()))] {
+        for (digest, blob) in digests.iter().zip(&blobs) {
+            assert_eq!(bytes_of(&store, &p(), digest).as_ref(), Some(blob));
+        }
+        assert_eq!(store.stats().chunk_disk_bytes, stats.chunk_bytes);
+    }
+}
+
+#[test]
+fn no_chunk_file_gets_a_number_that_was_given_before() {
+    let fs = RecordingFs::new();
+    let digest = on(&fs).put(&p(), &noise(1, 70_000)).unwrap();
+    assert_eq!(release(&on(&fs), &digest), 1);
+    assert_eq!(chunk_files(&fs.live_image()).len(), 0);
+    on(&fs).put(&p(), &noise(2, 70_000)).unwrap();
+    assert_eq!(chunk_files(&fs.live_image())[0].0, Path::new("/s/chunks/0000000000000001"));
 }
 
 #[test]
@@ -298,34 +356,56 @@ fn what_is_in_an_upload_that_is_under_way_is_not_let_go() {
 
 #[test]
 fn a_lazy_store_evicts_chunks_with_their_last_blob_and_knows_after_a_restart_what_is_left() {
-    let dir = tempfile::tempdir().unwrap();
-    let cap = 12 << 20;
-    let options = StoreOptions { chunk_bytes: 16 << 10, ..StoreOptions::lazy(cap) };
-    let open = || Store::open(Arc::new(RealFs), dir.path(), options).unwrap();
-    let store = open();
-    let pinned_blob = [noise(0, 200_000), noise(1_000, 100_000)].concat();
-    let pinned = store.put(&p(), &pinned_blob).unwrap();
-    let pins = store.pin(&[pinned]);
-    // Each shares its first half with the pinned one and its second with the one before it.
-    let blob = |n: usize| [noise(0, 200_000), noise(n / 2, 300_000), noise(5_000 + n, 40_000)].concat();
-    for n in 1..200 {
-        let digest = store.put(&p(), &blob(n)).unwrap();
-        assert_eq!(bytes_of(&store, &p(), &digest), Some(blob(n)));
-        store.put(&p(), &noise(9_000 + n, 30_000)).unwrap();
-        assert!(store.stats().disk_bytes <= cap, "{:?}", store.stats());
+    // Small ones fill segments, which leave with what they say of chunks; without them nothing is said again.
+    for small in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let cap = 12 << 20;
+        let options = StoreOptions { chunk_bytes: 16 << 10, ..StoreOptions::lazy(cap) };
+        let open = || Store::open(Arc::new(RealFs), dir.path(), options).unwrap();
+        let store = open();
+        let pinned_blob = [noise(0, 200_000), noise(1_000, 100_000)].concat();
+        let pinned = store.put(&p(), &pinned_blob).unwrap();
+        let pins = store.pin(&[pinned]);
+        // Each shares its first part with the pinned one and its second with twenty others, whose first one holds it.
+        let blob = |n: usize| [noise(0, 200_000), noise(1 + n / 20, 300_000), noise(5_000 + n, 100_000)].concat();
+        for n in 1..200 {
+            let digest = store.put(&p(), &blob(n)).unwrap();
+            assert_eq!(bytes_of(&store, &p(), &digest), Some(blob(n)));
+            if small {
+                store.put(&p(), &noise(9_000 + n, 30_000)).unwrap();
+            }
+            assert!(store.stats().disk_bytes <= cap, "{:?}", store.stats());
+        }
+        let stats = store.stats();
+        assert!(stats.evicted > 80 && stats.blobs > 20, "{stats:?}");
+        assert!(!store.contains(&p(), &Digest::of(&blob(1))));
+        assert_eq!(bytes_of(&store, &p(), &pinned).as_ref(), Some(&pinned_blob));
+        assert_eq!(store.verify().unwrap().damaged, []);
+        drop((pins, store));
+        let store = open();
+        let again = store.stats();
+        assert_eq!((again.blobs, again.chunks, again.chunk_bytes), (stats.blobs, stats.chunks, stats.chunk_bytes));
+        assert_eq!(again.chunk_disk_bytes, stats.chunk_disk_bytes);
+        assert_eq!(store.verify().unwrap().damaged, []);
+        assert_eq!(bytes_of(&store, &p(), &pinned).as_ref(), Some(&pinned_blob));
     }
-    let stats = store.stats();
-    assert!(stats.evicted > 100 && stats.blobs > 20, "{stats:?}");
-    assert!(!store.contains(&p(), &Digest::of(&blob(1))));
-    assert_eq!(bytes_of(&store, &p(), &pinned).as_ref(), Some(&pinned_blob));
-    assert_eq!(store.verify().unwrap().damaged, []);
-    drop((pins, store));
-    let store = open();
-    let again = store.stats();
-    assert_eq!((again.blobs, again.chunks, again.chunk_bytes), (stats.blobs, stats.chunks, stats.chunk_bytes));
-    assert_eq!(again.chunk_disk_bytes, stats.chunk_disk_bytes);
-    assert_eq!(store.verify().unwrap().damaged, []);
-    assert_eq!(bytes_of(&store, &p(), &pinned).as_ref(), Some(&pinned_blob));
+}
+
+/// As a lazy store may lose it in a power failure.
+#[test]
+fn a_blob_whose_chunks_are_gone_is_absent_after_the_next_start() {
+    let fs = RecordingFs::new();
+    let versions = versions();
+    let digests = {
+        let store = on(&fs);
+        versions.each_ref().map(|blob| store.put(&p(), blob).unwrap())
+    };
+    let mut image = fs.live_image();
+    image.files.remove(Path::new("/s/chunks/0000000000000001"));
+    let store = on(&RecordingFs::on(&image));
+    assert_eq!(digests.map(|digest| store.contains(&p(), &digest)), [true, false]);
+    assert_eq!(bytes_of(&store, &p(), &digests[0]).as_ref(), Some(&versions[0]));
+    assert_eq!((store.stats().blobs, store.stats().chunk_bytes), (1, 300_000));
 }
 
 /// Written by the last version that stored large blobs whole: 70,000 sevens for two projects, 80,000 eights for an overlay.

@@ -79,8 +79,10 @@ fn broken(image: &Image, at: usize, promises: &[Promise]) -> Option<String> {
     };
     for promise in promises {
         let digest = Digest::of(&promise.bytes);
+        let visible = store.contains(&promise.namespace, &digest);
         let found = store.get(&promise.namespace, &digest).unwrap().map(|blob| blob.into_vec());
         match found {
+            Some(Err(_)) | None if visible => return Some(format!("{digest} is visible and cannot be read")),
             Some(Ok(bytes)) => assert!(bytes == promise.bytes, "bytes that are not what their name says"),
             Some(Err(e)) if promise.since <= at => return Some(format!("{e}")),
             None if promise.since <= at => return Some(format!("{digest} is gone from {}", promise.namespace)),
