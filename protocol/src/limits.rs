@@ -4,8 +4,11 @@
 
 #[path = "limits/ask.rs"]
 mod ask;
+#[path = "limits/chunk.rs"]
+mod chunk;
 
 pub use self::ask::*;
+pub use self::chunk::*;
 
 /// One frame on a control stream. An offer with a 256 KiB command and 256 KiB of environment fits; nothing else is large.
 pub const FRAME_MAX_BYTES: u32 = 1 << 20;
@@ -553,19 +556,6 @@ pub const TREE_DIR_MAX_ENTRIES: usize = 1_000_000;
 /// them.
 pub const BLOB_SMALL_MAX_BYTES: usize = 64 << 10;
 
-/// How long the chunks of a large blob are on average, a power of two: measured against 64 to 512 KiB (docs/design/029).
-pub const CHUNK_AVERAGE_BYTES: usize = 128 << 10;
-
-/// The longest chunk that a store takes, whatever it cuts at: what a reader holds in memory, plain, and once more as stored.
-pub const CHUNK_MAX_BYTES: usize = 2 << 20;
-
-/// Chunks of one blob: the largest blob, cut everywhere at the least length, a quarter of [`CHUNK_AVERAGE_BYTES`]. Its manifest
-/// has 75 MB.
-pub const MANIFEST_MAX_CHUNKS: usize = (2 << 20) + 1;
-
-/// Files of chunks that one reader of a blob keeps open: a blob whose versions share much is spread over a few.
-pub const CHUNK_FILES_OPEN_MAX: usize = 8;
-
 /// The largest blob: image layers and archives of builds stay below, and a length that lies is found out early.
 pub const BLOB_MAX_BYTES: u64 = 64 << 30;
 
@@ -940,10 +930,6 @@ const _: () = assert!(LINK_KEEP_ALIVE_MS * 3 < LINK_IDLE_MS as u64, "two lost ke
 const _: () = assert!(SLOTS_MAX * 2 <= LINK_STREAMS_MAX, "each slot's log has a stream, and the one before it too");
 const _: () =
     assert!(EVIDENCE_MAX_BYTES + CSR_MAX_BYTES < LINK_ENROL_WINDOW_BYTES as usize / 2, "a request to join fits");
-const _: () = assert!(
-    MANIFEST_MAX_CHUNKS as u64 > BLOB_MAX_BYTES / (CHUNK_AVERAGE_BYTES as u64 / 4),
-    "every blob has a manifest however it is cut"
-);
 const _: () = assert!(
     ARTIFACTS_FOUND_MAX * (TREE_NAME_MAX_BYTES + URL_MAX_BYTES + NAME_MAX_BYTES + 256) < FRAME_MAX_BYTES as usize,
     "an answer with the longest paths fits a frame"

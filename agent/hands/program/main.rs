@@ -32,7 +32,7 @@ mod checkout;
 mod child;
 mod hook;
 #[path = "../../../protocol/src/limits.rs"]
-#[allow(dead_code, reason = "this program is bound by a few of them")]
+#[allow(dead_code, unused_imports, reason = "this program is bound by a few of them")]
 mod limits;
 #[path = "../src/phases.rs"]
 mod phases;
