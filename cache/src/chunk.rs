@@ -5,6 +5,7 @@
 //! | [`cut`] | where a blob is cut |
 //! | `frame` | a chunk as its bytes lie on disk |
 //! | `listing` | what a chunk file holds, as a record says it |
+//! | [`manifest`] | which chunks a blob is made of |
 //! | `table` | which chunk lies where, and how many count on it |
 //! | `reader` | a chunk read and compared with its name |
 //! | `space` | giving back the bytes of chunks that nobody counts on |
@@ -12,6 +13,7 @@
 pub mod cut;
 pub(crate) mod frame;
 pub(crate) mod listing;
+pub mod manifest;
 pub(crate) mod reader;
 pub(crate) mod space;
 pub(crate) mod table;

@@ -132,7 +132,7 @@ pub enum BadPack {
 
 /// Why bytes are not a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BadManifest {
+pub enum BadChunkManifest {
     /// It does not begin as one.
     #[error("not a manifest of a version that is known here")]
     Version,

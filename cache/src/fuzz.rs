@@ -6,8 +6,8 @@
 use windlass_protocol::fuzz::Entry;
 
 use crate::chunk::listing::Listing;
+use crate::chunk::manifest::ChunkManifest;
 use crate::error::BadPack;
-use crate::manifest::Manifest;
 use crate::pack::Decoder;
 use crate::segment::{self, Check};
 use crate::tree::Directory;
@@ -20,7 +20,7 @@ pub const ENTRIES: &[Entry] =
 
 /// Which chunks a blob is made of.
 pub fn manifest(bytes: &[u8]) -> bool {
-    let Ok(manifest) = Manifest::decode(bytes) else { return false };
+    let Ok(manifest) = ChunkManifest::decode(bytes) else { return false };
     assert!(manifest.encode() == bytes, "a manifest has one encoding");
     let mut end = 0;
     for chunk in manifest.chunks() {

@@ -6,7 +6,7 @@
 //! | [`store`] | the blob store: what is kept, and who may see it |
 //! | [`blob`], [`upload`] | a blob that was found, one that is being written |
 //! | `segment`, `appender`, `index` | records on disk, group commit, what is where in memory |
-//! | [`chunk`], [`manifest`] | what large blobs are cut into, stored once; which of it a blob is made of |
+//! | [`chunk`] | what large blobs are cut into, stored once, and which of it a blob is made of |
 //! | `evict`, [`verify`] | the cap of a lazy store, the check of every byte |
 //! | [`tree`] | Merkle directories and their encoding |
 //! | [`snapshot`] | a directory on disk becomes a tree |
@@ -27,7 +27,6 @@ pub mod fuzz;
 mod index;
 pub mod intake;
 pub mod layout;
-pub mod manifest;
 pub mod pack;
 pub mod release;
 mod segment;
@@ -41,10 +40,10 @@ pub mod wipe;
 
 pub use blob::{Blob, BlobReader};
 pub use chunk::cut::Cutter;
-pub use error::{BadManifest, BadPack, BadTree, Error, Fault, Rejected};
+pub use chunk::manifest::ChunkManifest;
+pub use error::{BadChunkManifest, BadPack, BadTree, Error, Fault, Rejected};
 pub use intake::Intake;
 pub use layout::{Laid, LayoutOptions, layout};
-pub use manifest::Manifest;
 pub use pack::{PackWriter, Unpack};
 pub use release::HeldBlob;
 pub use snapshot::{Snapshot, SnapshotSource, snapshot};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use windlass_protocol::{Digest, Namespace};
 
 use crate::chunk::listing::Listing;
-use crate::manifest::Manifest;
+use crate::chunk::manifest::ChunkManifest;
 use crate::vfs::VfsFile;
 use record::{Header, Kind, MAGIC, RECORD_HEADER_BYTES};
 
@@ -146,7 +146,7 @@ fn read(window: &mut Window<'_>, header: &Header, offset: u64, check: Check) -> 
         Kind::Release => Some(Record::Release { digest, namespace }),
         Kind::Chunks => Listing::decode(payload).map(Record::Chunks),
         Kind::Manifest => {
-            let manifest = Manifest::decode(payload).ok().filter(|manifest| manifest.digest() == digest);
+            let manifest = ChunkManifest::decode(payload).ok().filter(|manifest| manifest.digest() == digest);
             manifest.map(|manifest| Record::Manifest { digest, namespace, offset, bytes: manifest.blob_bytes() })
         }
     })

@@ -25,10 +25,10 @@ use windlass_protocol::{Digest, Namespace};
 
 use crate::appender::{Appender, Item, Segments, Ticket};
 use crate::blob::{Blob, Body, Chunked};
+use crate::chunk::manifest::ChunkManifest;
 use crate::chunk::{self, Chunks, FileNo};
 use crate::error::{Error, Fault, OrFault as _, Rejected};
 use crate::index::{Index, NamespaceNo, Pin, Place};
-use crate::manifest::Manifest;
 use crate::upload::Upload;
 use crate::vfs::{Held, Vfs};
 
@@ -462,11 +462,16 @@ impl Shared {
     }
 
     /// The manifest of a large blob; `None` where none lies there that is of this blob.
-    pub(crate) fn read_manifest(&self, digest: &Digest, segment: u32, offset: u64) -> Result<Option<Manifest>, Fault> {
+    pub(crate) fn read_manifest(
+        &self,
+        digest: &Digest,
+        segment: u32,
+        offset: u64,
+    ) -> Result<Option<ChunkManifest>, Fault> {
         let file = self.segments.read().unwrap_or_else(PoisonError::into_inner).get(&segment).cloned();
         let Some(file) = file else { return Ok(None) };
         let path = crate::segment::path(&self.segments_dir(), segment);
-        let manifest = Manifest::read(&*file, offset).or_fault("reading", &path)?;
+        let manifest = ChunkManifest::read(&*file, offset).or_fault("reading", &path)?;
         Ok(manifest.filter(|manifest| manifest.digest() == *digest))
     }
 

@@ -5,9 +5,9 @@ use std::io::Read as _;
 use std::sync::{Mutex, PoisonError};
 
 use super::Blob;
+use crate::chunk::manifest::ChunkManifest;
 use crate::chunk::reader::ChunkReader;
 use crate::error::Fault;
-use crate::manifest::Manifest;
 
 /// The body of a blob in chunks.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ struct Window {
 }
 
 impl Chunked {
-    pub(crate) fn new(manifest: Manifest) -> Self {
+    pub(crate) fn new(manifest: ChunkManifest) -> Self {
         Self { manifest, window: Mutex::default() }
     }
 

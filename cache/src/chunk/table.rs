@@ -10,7 +10,7 @@ use windlass_protocol::Digest;
 
 use super::listing::Listing;
 use super::{ChunkPlace, FileNo};
-use crate::manifest::Manifest;
+use crate::chunk::manifest::ChunkManifest;
 
 #[derive(Debug, Default)]
 struct Chunk {
@@ -149,12 +149,12 @@ impl Table {
     }
 
     /// Whether all chunks of a manifest are there.
-    pub(crate) fn has_all(&self, manifest: &Manifest) -> bool {
+    pub(crate) fn has_all(&self, manifest: &ChunkManifest) -> bool {
         manifest.chunks().iter().all(|chunk| self.place(&chunk.digest).is_some())
     }
 
     /// As [`Self::count`], for all chunks of a manifest; says whether they are all there.
-    pub(crate) fn count_all(&mut self, manifest: &Manifest) -> bool {
+    pub(crate) fn count_all(&mut self, manifest: &ChunkManifest) -> bool {
         self.count(manifest.chunks().iter().map(|chunk| &chunk.digest)).is_ok()
     }
 

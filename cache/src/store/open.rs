@@ -10,11 +10,11 @@ use windlass_protocol::Digest;
 
 use super::{Counters, Durability, Shared, StoreOptions};
 use crate::appender::{Active, Appender};
+use crate::chunk::manifest::ChunkManifest;
 use crate::chunk::table::Table;
 use crate::chunk::{self, Chunks, FileNo, space};
 use crate::error::{Fault, OrFault as _};
 use crate::index::{Change, Entry, Index, NamespaceNo, Place};
-use crate::manifest::Manifest;
 use crate::segment::{self, Check, HEAD_BYTES, Record, Scanned};
 use crate::vfs::{Vfs, VfsFile, ensure_dir};
 
@@ -121,7 +121,7 @@ impl<'a> Recovery<'a> {
         let blobs: Vec<_> = self.index.iter().filter_map(chunked).collect();
         for (digest, segment, offset) in blobs {
             let manifest = match self.files.get(&segment) {
-                Some(file) => Manifest::read(&**file, offset)?,
+                Some(file) => ChunkManifest::read(&**file, offset)?,
                 None => None,
             };
             if !manifest.is_some_and(|manifest| manifest.digest() == digest && self.table.count_all(&manifest)) {

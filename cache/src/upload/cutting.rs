@@ -11,12 +11,12 @@ use crate::appender::{Item, Ticket};
 use crate::chunk::cut::Cutter;
 use crate::chunk::frame::Packer;
 use crate::chunk::listing::Listing;
+use crate::chunk::manifest::{Chunk, ChunkManifest};
 use crate::chunk::reader::ChunkReader;
 use crate::chunk::table::{Freed, Hold};
 use crate::chunk::{ChunkPlace, FileNo};
 use crate::error::{Error, Fault, OrFault as _, Rejected};
 use crate::index::NamespaceNo;
-use crate::manifest::{Chunk, Manifest};
 use crate::store::{Durability, Shared};
 use crate::vfs::VfsFile;
 
@@ -188,7 +188,7 @@ impl Cutting {
             }
         }
         let chunks = listing.encode();
-        let manifest = Manifest::new(digest, std::mem::take(&mut self.chunks));
+        let manifest = ChunkManifest::new(digest, std::mem::take(&mut self.chunks));
         let encoded = manifest.encode();
         let mut items = Vec::new();
         if !listing.chunks.is_empty() {

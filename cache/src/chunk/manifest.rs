@@ -13,7 +13,7 @@ use std::io;
 use windlass_protocol::Digest;
 use windlass_protocol::limits::{BLOB_MAX_BYTES, CHUNK_MAX_BYTES, MANIFEST_MAX_CHUNKS};
 
-use crate::error::BadManifest;
+use crate::error::BadChunkManifest;
 use crate::vfs::VfsFile;
 
 const MAGIC: [u8; 8] = *b"WLMAN\x01\0\0";
@@ -26,7 +26,7 @@ const CHECK_BYTES: usize = 32;
 
 /// Which chunks a blob is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Manifest {
+pub struct ChunkManifest {
     digest: Digest,
     chunks: Vec<Chunk>,
 }
@@ -40,7 +40,7 @@ pub struct Chunk {
     pub end: u64,
 }
 
-impl Manifest {
+impl ChunkManifest {
     pub(crate) const fn new(digest: Digest, chunks: Vec<Chunk>) -> Self {
         Self { digest, chunks }
     }
@@ -123,22 +123,26 @@ impl Manifest {
     /// Reads one. There is one encoding for each, and nothing is reserved on its word alone.
     ///
     /// # Errors
-    /// [`BadManifest`], whatever the bytes are.
-    pub fn decode(bytes: &[u8]) -> Result<Self, BadManifest> {
-        let Some((head, rest)) = bytes.split_first_chunk::<HEAD_BYTES>() else { return Err(BadManifest::Truncated) };
+    /// [`BadChunkManifest`], whatever the bytes are.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BadChunkManifest> {
+        let Some((head, rest)) = bytes.split_first_chunk::<HEAD_BYTES>() else {
+            return Err(BadChunkManifest::Truncated);
+        };
         if !head.starts_with(&MAGIC) || head[52..] != [0; 4] {
-            return Err(BadManifest::Version);
+            return Err(BadChunkManifest::Version);
         }
-        let expected = Self::encoded_bytes(head).ok_or(BadManifest::TooManyChunks)?;
+        let expected = Self::encoded_bytes(head).ok_or(BadChunkManifest::TooManyChunks)?;
         match bytes.len().cmp(&expected) {
-            std::cmp::Ordering::Less => return Err(BadManifest::Truncated),
-            std::cmp::Ordering::Greater => return Err(BadManifest::TrailingBytes),
+            std::cmp::Ordering::Less => return Err(BadChunkManifest::Truncated),
+            std::cmp::Ordering::Greater => return Err(BadChunkManifest::TrailingBytes),
             std::cmp::Ordering::Equal => {}
         }
-        let Some((entries, check)) = rest.split_last_chunk::<CHECK_BYTES>() else { return Err(BadManifest::Truncated) };
+        let Some((entries, check)) = rest.split_last_chunk::<CHECK_BYTES>() else {
+            return Err(BadChunkManifest::Truncated);
+        };
         let body = bytes.get(..bytes.len() - CHECK_BYTES).unwrap_or_default();
         if check != Digest::of(body).as_bytes() {
-            return Err(BadManifest::Check);
+            return Err(BadChunkManifest::Check);
         }
         let (entries, _) = entries.as_chunks::<CHUNK_BYTES>();
         let (digest, said) = parse_head(head);
@@ -147,13 +151,13 @@ impl Manifest {
         for entry in entries {
             let (name, len) = parse_chunk(entry);
             if len == 0 || len as usize > CHUNK_MAX_BYTES {
-                return Err(BadManifest::ChunkLength);
+                return Err(BadChunkManifest::ChunkLength);
             }
             end += u64::from(len);
             chunks.push(Chunk { digest: name, end });
         }
         if end != said || end > BLOB_MAX_BYTES {
-            return Err(BadManifest::BlobLength);
+            return Err(BadChunkManifest::BlobLength);
         }
         Ok(Self { digest, chunks })
     }
@@ -179,23 +183,23 @@ mod tests {
 
     use super::*;
 
-    fn manifest(lengths: &[u64]) -> Manifest {
+    fn manifest(lengths: &[u64]) -> ChunkManifest {
         let mut end = 0;
         let chunks = lengths.iter().map(|len| {
             end += len;
             Chunk { digest: Digest::of(&len.to_le_bytes()), end }
         });
-        Manifest::new(Digest::of(b"blob"), chunks.collect())
+        ChunkManifest::new(Digest::of(b"blob"), chunks.collect())
     }
 
     /// With its check made right again.
-    fn changed(lengths: &[u64], change: impl Fn(&mut Vec<u8>)) -> Result<Manifest, BadManifest> {
+    fn changed(lengths: &[u64], change: impl Fn(&mut Vec<u8>)) -> Result<ChunkManifest, BadChunkManifest> {
         let mut bytes = manifest(lengths).encode();
         bytes.truncate(bytes.len() - CHECK_BYTES);
         change(&mut bytes);
         let check = Digest::of(&bytes);
         bytes.extend_from_slice(check.as_bytes());
-        Manifest::decode(&bytes)
+        ChunkManifest::decode(&bytes)
     }
 
     #[test]
@@ -210,7 +214,7 @@ mod tests {
         let check = Digest::of(&golden);
         golden.extend_from_slice(check.as_bytes());
         assert_eq!(manifest(&[256, 7]).encode(), golden);
-        assert_eq!(Manifest::decode(&golden), Ok(manifest(&[256, 7])));
+        assert_eq!(ChunkManifest::decode(&golden), Ok(manifest(&[256, 7])));
     }
 
     #[test]
@@ -219,35 +223,35 @@ mod tests {
         let at = |offset| manifest.find(offset);
         assert_eq!((at(0), at(9), at(10), at(11)), (Some((0, 0)), Some((0, 0)), Some((1, 10)), Some((2, 11))));
         assert_eq!((at(15), at(16), at(u64::MAX)), (Some((2, 11)), None, None));
-        assert_eq!(Manifest::new(Digest::of(b""), Vec::new()).find(0), None);
+        assert_eq!(ChunkManifest::new(Digest::of(b""), Vec::new()).find(0), None);
     }
 
     #[test]
     fn hostile_manifests_are_refused_each_for_its_reason() {
         let whole = manifest(&[3, 4]).encode();
         for cut in 0..whole.len() {
-            assert_eq!(Manifest::decode(&whole[..cut]), Err(BadManifest::Truncated), "cut at {cut}");
+            assert_eq!(ChunkManifest::decode(&whole[..cut]), Err(BadChunkManifest::Truncated), "cut at {cut}");
         }
         for at in 0..whole.len() {
             for bit in 0..8 {
                 let mut flipped = whole.clone();
                 flipped[at] ^= 1 << bit;
-                assert!(Manifest::decode(&flipped).is_err(), "bit {bit} at {at}");
+                assert!(ChunkManifest::decode(&flipped).is_err(), "bit {bit} at {at}");
             }
         }
-        assert_eq!(Manifest::decode(&[&whole[..], &[0]].concat()), Err(BadManifest::TrailingBytes));
+        assert_eq!(ChunkManifest::decode(&[&whole[..], &[0]].concat()), Err(BadChunkManifest::TrailingBytes));
         let version = |bytes: &mut Vec<u8>| bytes[5] = 2;
-        assert_eq!(changed(&[3, 4], version), Err(BadManifest::Version));
-        assert_eq!(changed(&[3, 4], |bytes| bytes[52] = 1), Err(BadManifest::Version));
+        assert_eq!(changed(&[3, 4], version), Err(BadChunkManifest::Version));
+        assert_eq!(changed(&[3, 4], |bytes| bytes[52] = 1), Err(BadChunkManifest::Version));
         let count = |count: u32| changed(&[3, 4], move |bytes| bytes[48..52].copy_from_slice(&count.to_le_bytes()));
-        assert_eq!(count(u32::MAX), Err(BadManifest::TooManyChunks));
-        assert_eq!(count(u32::try_from(MANIFEST_MAX_CHUNKS).unwrap()), Err(BadManifest::Truncated));
-        assert_eq!((count(3), count(1)), (Err(BadManifest::Truncated), Err(BadManifest::TrailingBytes)));
-        assert_eq!(changed(&[3, 0], |_| {}), Err(BadManifest::ChunkLength));
-        assert_eq!(changed(&[3, CHUNK_MAX_BYTES as u64 + 1], |_| {}), Err(BadManifest::ChunkLength));
-        assert_eq!(changed(&[3, 4], |bytes| bytes[40] = 8), Err(BadManifest::BlobLength));
+        assert_eq!(count(u32::MAX), Err(BadChunkManifest::TooManyChunks));
+        assert_eq!(count(u32::try_from(MANIFEST_MAX_CHUNKS).unwrap()), Err(BadChunkManifest::Truncated));
+        assert_eq!((count(3), count(1)), (Err(BadChunkManifest::Truncated), Err(BadChunkManifest::TrailingBytes)));
+        assert_eq!(changed(&[3, 0], |_| {}), Err(BadChunkManifest::ChunkLength));
+        assert_eq!(changed(&[3, CHUNK_MAX_BYTES as u64 + 1], |_| {}), Err(BadChunkManifest::ChunkLength));
+        assert_eq!(changed(&[3, 4], |bytes| bytes[40] = 8), Err(BadChunkManifest::BlobLength));
         let many = vec![CHUNK_MAX_BYTES as u64; 1 + usize::try_from(BLOB_MAX_BYTES).unwrap() / CHUNK_MAX_BYTES];
-        assert_eq!(changed(&many, |_| {}), Err(BadManifest::BlobLength), "longer than any blob");
+        assert_eq!(changed(&many, |_| {}), Err(BadChunkManifest::BlobLength), "longer than any blob");
         assert!(changed(&many[1..], |_| {}).is_ok());
     }
 
@@ -256,7 +260,7 @@ mod tests {
         fn any_manifest_comes_back(lengths in proptest::collection::vec(1_u64..CHUNK_MAX_BYTES as u64, 0..50)) {
             let manifest = manifest(&lengths);
             prop_assert_eq!(manifest.blob_bytes(), lengths.iter().sum::<u64>());
-            prop_assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+            prop_assert_eq!(ChunkManifest::decode(&manifest.encode()), Ok(manifest));
         }
     }
 }
