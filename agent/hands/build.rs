@@ -24,10 +24,11 @@ const SOURCES: [&str; 11] = [
     "src/wire.rs",
 ];
 /// Its bounds, which are the protocol's.
-const LIMITS: [&str; 5] = [
+const LIMITS: [&str; 6] = [
     "../../protocol/src/limits.rs",
     "../../protocol/src/limits/ask.rs",
     "../../protocol/src/limits/build.rs",
+    "../../protocol/src/limits/chunk.rs",
     "../../protocol/src/limits/git.rs",
     "../../protocol/src/limits/notify.rs",
 ];

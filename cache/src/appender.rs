@@ -19,6 +19,9 @@ use crate::segment::{self, HEAD_BYTES};
 use crate::store::Durability;
 use crate::vfs::{Vfs, VfsFile};
 
+/// Of records that are of no blob.
+const NO_DIGEST: Digest = Digest::from_bytes([0; 32]);
+
 /// What to append, on behalf of a namespace.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Item<'a> {
@@ -26,12 +29,16 @@ pub(crate) enum Item<'a> {
     Blob { digest: Digest, bytes: &'a [u8] },
     /// A small blob again, out of a segment that goes away.
     Moved { digest: Digest, bytes: &'a [u8] },
-    /// A large blob's record again.
+    /// The record of a large blob in a file of its own, again.
     MovedLarge { digest: Digest, bytes: u64 },
     /// A grant again.
     MovedGrant { digest: Digest },
-    /// A large blob whose file is in place and durable.
-    Large { digest: Digest, bytes: u64 },
+    /// What a chunk file holds that is in place and durable; or, where it moves, what it holds by now.
+    Chunks { listing: &'a [u8] },
+    /// A large blob whose chunks are in place, and said to be so by records before this one.
+    Manifest { digest: Digest, manifest: &'a [u8], bytes: u64 },
+    /// Its manifest again.
+    MovedManifest { digest: Digest, manifest: &'a [u8], bytes: u64 },
     /// A blob that is stored becomes visible.
     Grant { digest: Digest },
     /// A blob is damaged. It leaves the index at once.
@@ -166,7 +173,7 @@ impl Appender {
 
     /// What of an item is not on the disk yet.
     fn needed<'a>(&self, writer: &Writer, namespace: NamespaceNo, item: Item<'a>) -> Option<Item<'a>> {
-        let (Item::Blob { digest, .. } | Item::Large { digest, .. } | Item::Grant { digest }) = item else {
+        let (Item::Blob { digest, .. } | Item::Manifest { digest, .. } | Item::Grant { digest }) = item else {
             return Some(item);
         };
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
@@ -188,38 +195,46 @@ impl Appender {
         let large_bytes;
         let (kind, digest, payload): (Kind, Digest, &[u8]) = match item {
             Item::Blob { digest, bytes } | Item::Moved { digest, bytes } => (Kind::Blob, digest, bytes),
-            Item::Large { digest, bytes } | Item::MovedLarge { digest, bytes } => {
+            Item::MovedLarge { digest, bytes } => {
                 large_bytes = bytes.to_le_bytes();
                 (Kind::Large, digest, &large_bytes)
             }
             Item::Grant { digest } | Item::MovedGrant { digest } => (Kind::Grant, digest, &[]),
             Item::Void { digest } => (Kind::Void, digest, &[]),
             Item::Release { digest } => (Kind::Release, digest, &[]),
+            Item::Chunks { listing } => (Kind::Chunks, NO_DIGEST, listing),
+            Item::Manifest { digest, manifest, .. } | Item::MovedManifest { digest, manifest, .. } => {
+                (Kind::Manifest, digest, manifest)
+            }
         };
         let name = self.name(namespace);
         let need = (2 * RECORD_HEADER_BYTES + name.len() + payload.len()) as u64;
         let active = self.room_for(writer, batch, need)?;
         if !active.declared.contains(&namespace) && !batch.declares.contains(&namespace) {
-            push(active, batch, (Kind::Namespace, namespace, Digest::from_bytes([0; 32])), &name);
+            push(active, batch, (Kind::Namespace, namespace, NO_DIGEST), &name);
             batch.declares.push(namespace);
         }
         let offset = push(active, batch, (kind, namespace, digest), payload);
         let segment = active.number;
-        match item {
+        batch.changes.extend(match item {
             Item::Blob { .. } | Item::Moved { .. } => {
                 let bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-                let place = Place::Small { segment, offset, bytes };
-                batch.changes.push(Change::Put { digest, namespace, place });
+                Some(Change::Put { digest, namespace, place: Place::Small { segment, offset, bytes } })
             }
-            Item::Large { bytes, .. } | Item::MovedLarge { bytes, .. } => {
-                batch.changes.push(Change::Put { digest, namespace, place: Place::Large { segment, bytes } });
+            Item::MovedLarge { bytes, .. } => {
+                Some(Change::Put { digest, namespace, place: Place::Large { segment, bytes } })
             }
-            Item::Grant { .. } | Item::MovedGrant { .. } => batch.changes.push(Change::Grant { digest, namespace }),
-            Item::Release { .. } => batch.changes.push(Change::Release { digest, namespace }),
+            Item::Manifest { bytes, .. } | Item::MovedManifest { bytes, .. } => {
+                Some(Change::Put { digest, namespace, place: Place::Chunked { segment, offset, bytes } })
+            }
+            Item::Grant { .. } | Item::MovedGrant { .. } => Some(Change::Grant { digest, namespace }),
+            Item::Release { .. } => Some(Change::Release { digest, namespace }),
+            Item::Chunks { .. } => None,
             Item::Void { .. } => {
                 self.index.write().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+                None
             }
-        }
+        });
         Ok(())
     }
 

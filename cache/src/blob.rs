@@ -1,5 +1,7 @@
 //! A blob that was found: its bytes, for as long as somebody holds it.
 
+mod chunked;
+
 use std::io::{self, Read};
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use crate::error::Fault;
 use crate::index::Pin;
 use crate::store::Shared;
 use crate::vfs::VfsFile;
+pub(crate) use chunked::Chunked;
 
 /// A blob that was found. While it is held, the blob is not evicted.
 #[derive(Debug)]
@@ -23,7 +26,9 @@ pub struct Blob {
 pub(crate) enum Body {
     /// A small blob; checked when it was read.
     Memory(Vec<u8>),
-    /// A large one; checked while it is read through.
+    /// A large one; each chunk is checked when it is read.
+    Chunked(Chunked),
+    /// A large one in a file of its own; checked while it is read through.
     File { file: Box<dyn VfsFile>, bytes: u64 },
 }
 
@@ -39,6 +44,7 @@ impl Blob {
     pub fn len(&self) -> u64 {
         match &self.body {
             Body::Memory(bytes) => bytes.len() as u64,
+            Body::Chunked(chunked) => chunked.manifest.blob_bytes(),
             Body::File { bytes, .. } => *bytes,
         }
     }
@@ -49,21 +55,19 @@ impl Blob {
         self.len() == 0
     }
 
-    /// Reads some bytes at `offset`; 0 at the end. A part of a large blob is not checked against the digest.
+    /// Reads some bytes at `offset`; 0 at the end. They were checked, unless the blob is a large one that was stored whole, by
+    /// a version before chunks.
     ///
     /// # Errors
-    /// [`Fault::Io`] where the disk fails.
+    /// [`Fault::Damaged`] where they are not what was stored; the blob is put aside then. [`Fault::Io`] where the disk fails.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, Fault> {
-        self.read_raw(offset, buffer).map_err(|e| self.unreadable(e))
-    }
-
-    fn read_raw(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         match &self.body {
             Body::Memory(bytes) => {
                 let mut rest = usize::try_from(offset).ok().and_then(|at| bytes.get(at..)).unwrap_or_default();
-                rest.read(buffer)
+                rest.read(buffer).map_err(|e| self.unreadable(e))
             }
-            Body::File { file, .. } => file.read_at(offset, buffer),
+            Body::Chunked(chunked) => chunked.read_at(self, offset, buffer),
+            Body::File { file, .. } => file.read_at(offset, buffer).map_err(|e| self.unreadable(e)),
         }
     }
 
@@ -83,14 +87,15 @@ impl Blob {
         Ok(out)
     }
 
-    /// Hands all bytes to `take`, in order; at the end they are checked.
+    /// Hands all bytes to `take`, in order, and checks them.
     ///
     /// # Errors
-    /// What `take` answers, [`Fault::Damaged`] where the bytes are not what the digest says: `take` has had wrong ones
-    /// then, and the blob is put aside.
+    /// What `take` answers, [`Fault::Damaged`] where the bytes are not what the digest says: `take` has not had all then, or,
+    /// of a blob that was stored whole, wrong ones; and the blob is put aside.
     pub fn copy_to(&self, take: &mut dyn FnMut(&[u8]) -> Result<(), Fault>) -> Result<(), Fault> {
         let (file, bytes) = match &self.body {
             Body::Memory(bytes) => return take(bytes),
+            Body::Chunked(chunked) => return chunked.copy_to(self, take),
             Body::File { file, bytes } => (file, *bytes),
         };
         let mut hasher = blake3::Hasher::new();
@@ -122,6 +127,14 @@ impl Blob {
     fn unreadable(&self, e: io::Error) -> Fault {
         Fault::io("reading", &self.shared.large_path(&self.digest), e)
     }
+
+    /// Whether the bytes that were read were compared with what they should be by then.
+    const fn proves_itself(&self) -> bool {
+        match self.body {
+            Body::Memory(_) | Body::Chunked(_) => true,
+            Body::File { .. } => false,
+        }
+    }
 }
 
 const PIECE_BYTES: usize = 256 << 10;
@@ -151,17 +164,29 @@ impl Read for BlobReader {
         if buffer.is_empty() || self.done {
             return Ok(0);
         }
-        let n = self.blob.read_raw(self.at, buffer)?;
-        self.hasher.update(buffer.get(..n).unwrap_or_default());
+        let n = self.blob.read_at(self.at, buffer).map_err(as_io)?;
+        if !self.blob.proves_itself() {
+            self.hasher.update(buffer.get(..n).unwrap_or_default());
+        }
         self.at += n as u64;
         // The last bytes are given out only with the whole known to be right.
         if n == 0 || self.at >= self.blob.len() {
             self.done = true;
-            if self.at != self.blob.len() || Digest::from_hasher(&self.hasher) != self.blob.digest {
+            let right = self.blob.proves_itself() || Digest::from_hasher(&self.hasher) == self.blob.digest;
+            if self.at != self.blob.len() || !right {
                 self.blob.shared.set_aside(&self.blob.digest, &self.blob.pin);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, Fault::Damaged { digest: self.blob.digest }));
+                return Err(as_io(Fault::Damaged { digest: self.blob.digest }));
             }
         }
         Ok(n)
     }
+}
+
+fn as_io(fault: Fault) -> io::Error {
+    let kind = match &fault {
+        Fault::Damaged { .. } => io::ErrorKind::InvalidData,
+        Fault::Io { source, .. } => source.kind(),
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, fault)
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use windlass_protocol::Digest;
-use windlass_protocol::limits::{BLOB_MAX_BYTES, PACK_MAX_BLOBS, PACK_MAX_BYTES};
+use windlass_protocol::limits::{BLOB_MAX_BYTES, CHUNK_MAX_BYTES, MANIFEST_MAX_CHUNKS, PACK_MAX_BLOBS, PACK_MAX_BYTES};
 
 /// Either family, where a call can end in both.
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +128,32 @@ pub enum BadPack {
     /// A byte that no writer of packs puts there.
     #[error("a mark that is not known")]
     Mark,
+}
+
+/// Why bytes are not a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadChunkManifest {
+    /// It does not begin as one.
+    #[error("not a manifest of a version that is known here")]
+    Version,
+    /// It ends before its last chunk, or without its check.
+    #[error("it ends early")]
+    Truncated,
+    /// Something follows its check.
+    #[error("bytes follow its end")]
+    TrailingBytes,
+    /// More chunks than any blob has.
+    #[error("it names more than {MANIFEST_MAX_CHUNKS} chunks")]
+    TooManyChunks,
+    /// A chunk without bytes, or with more than any has.
+    #[error("a chunk of no bytes, or of more than {CHUNK_MAX_BYTES}")]
+    ChunkLength,
+    /// Chunks that together are not the blob, or a blob that is too large.
+    #[error("its chunks are not as long as its blob, or that has more than {BLOB_MAX_BYTES} bytes")]
+    BlobLength,
+    /// Bytes that are not what was written.
+    #[error("its bytes are not what its check says")]
+    Check,
 }
 
 /// Ours, or the world's: what was tried. What was acknowledged before is safe.

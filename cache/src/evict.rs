@@ -1,6 +1,6 @@
 //! Keeps a lazy store below its cap.
 //!
-//! Large blobs leave one by one, small ones a segment at a time, whichever was not used for longer. A segment's blobs
+//! Large blobs leave one by one, with those of their chunks that no other holds, small ones a segment at a time, whichever was not used for longer. A segment's blobs
 //! that were used since they were written, or are pinned, move to the last segment first and have to be used again to
 //! stay once more. Grants that only a dropped segment knew are gone after a restart: such a blob is absent there and
 //! fetched again.
@@ -12,9 +12,10 @@ use std::sync::atomic::Ordering;
 use windlass_protocol::Digest;
 
 use crate::appender::Item;
-use crate::error::Fault;
-use crate::index::{NamespaceNo, Place};
-use crate::segment;
+use crate::chunk::listing::Listing;
+use crate::error::{Fault, OrFault as _};
+use crate::index::{Entry, NamespaceNo, Place};
+use crate::segment::{self, Check, Record};
 use crate::store::{Durability, Shared};
 
 /// What can leave, and when it was used last.
@@ -57,8 +58,10 @@ impl Shared {
         let index = self.index();
         for (digest, entry) in index.iter() {
             match entry.place {
-                Place::Large { .. } if !entry.pinned() => victims.push((entry.last_used(), Victim::Large(*digest))),
-                Place::Large { .. } => {}
+                Place::Large { .. } | Place::Chunked { .. } if !entry.pinned() => {
+                    victims.push((entry.last_used(), Victim::Large(*digest)));
+                }
+                Place::Large { .. } | Place::Chunked { .. } => {}
                 Place::Small { segment, .. } => {
                     if let Some(newest) = newest.get_mut(&segment).filter(|_| !entry.hot.load(Ordering::Relaxed)) {
                         *newest = (*newest).max(entry.last_used());
@@ -72,15 +75,44 @@ impl Shared {
     }
 
     fn evict_large(&self, digest: &Digest) -> Result<(), Fault> {
+        // Whoever stores it at this moment would have its record before the one that takes it back.
+        let Some(_nobody_stores_it) = self.chunks.try_finishing(*digest) else { return Ok(()) };
         let mut index = self.index_mut();
-        if index.get(digest).is_none_or(crate::index::Entry::pinned) {
+        if index.get(digest).is_none_or(Entry::pinned) {
             return Ok(());
         }
-        index.remove(digest);
+        let Some(entry) = index.remove(digest) else { return Ok(()) };
         drop(index);
         self.counters.evicted.fetch_add(1, Ordering::Relaxed);
-        let path = self.large_path(digest);
-        self.vfs.remove(&path).map_err(|e| Fault::io("removing", &path, e))
+        let Entry { place, pin, .. } = entry;
+        if let Place::Chunked { .. } = place {
+            // Else the next start would find the manifest, and miss only then what it names.
+            self.void(digest)?;
+        }
+        self.give_back(digest, place, pin)
+    }
+
+    /// Says again what chunk files hold of which a segment says it that goes away.
+    fn move_listings(&self, number: u32) -> Result<(), Fault> {
+        let file = self.segments.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
+        let Some(file) = file else { return Ok(()) };
+        let path = segment::path(&self.segments_dir(), number);
+        let mut lengths = HashMap::new();
+        if let Some(salt) = segment::read_salt(&*file).or_fault("reading", &path)? {
+            segment::scan(&*file, &salt, Check::Headers, &mut |record| {
+                if let Record::Chunks(listing) = record {
+                    lengths.insert(listing.file, listing.file_bytes);
+                }
+            })
+            .or_fault("reading", &path)?;
+        }
+        if lengths.is_empty() {
+            return Ok(());
+        }
+        let _in_order = self.chunks.registering();
+        let listings: Vec<_> = self.chunks.table().listings(&lengths).iter().map(Listing::encode).collect();
+        let items: Vec<_> = listings.iter().map(|listing| Item::Chunks { listing }).collect();
+        self.appender.commit(self.nobody(), &items)
     }
 
     fn evict_segment(&self, number: u32) -> Result<(), Fault> {
@@ -94,11 +126,17 @@ impl Shared {
                 })
                 .collect()
         };
+        self.move_listings(number)?;
         for (digest, place, seen_by, stays) in here {
             let Some((first, others)) = seen_by.split_first() else { continue };
             match place {
                 Place::Large { bytes, .. } => {
                     self.appender.commit(*first, &[Item::MovedLarge { digest, bytes }])?;
+                }
+                Place::Chunked { offset, bytes, .. } => {
+                    let Some(manifest) = self.read_manifest(&digest, number, offset)? else { continue };
+                    let manifest = manifest.encode();
+                    self.appender.commit(*first, &[Item::MovedManifest { digest, manifest: &manifest, bytes }])?;
                 }
                 Place::Small { offset, bytes, .. } if stays => {
                     let Some(bytes) = self.read_small(number, offset, bytes)? else { continue };

@@ -19,26 +19,28 @@ pub(crate) enum Place {
     Small { segment: u32, offset: u64, bytes: u32 },
     /// In a file of its own; `segment` holds the record that says so.
     Large { segment: u32, bytes: u64 },
+    /// In chunks; its manifest is in a segment.
+    Chunked { segment: u32, offset: u64, bytes: u64 },
 }
 
 impl Place {
     pub(crate) fn bytes(self) -> u64 {
         match self {
             Self::Small { bytes, .. } => u64::from(bytes),
-            Self::Large { bytes, .. } => bytes,
+            Self::Large { bytes, .. } | Self::Chunked { bytes, .. } => bytes,
         }
     }
 
     const fn large_bytes(self) -> u64 {
         match self {
-            Self::Small { .. } => 0,
+            Self::Small { .. } | Self::Chunked { .. } => 0,
             Self::Large { bytes, .. } => bytes,
         }
     }
 
     pub(crate) const fn segment(self) -> u32 {
         match self {
-            Self::Small { segment, .. } | Self::Large { segment, .. } => segment,
+            Self::Small { segment, .. } | Self::Large { segment, .. } | Self::Chunked { segment, .. } => segment,
         }
     }
 }
@@ -67,6 +69,11 @@ impl Pin {
     pub(crate) fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
+
+    /// Whether somebody else has it too.
+    pub(crate) fn shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
 }
 
 impl Entry {
@@ -75,7 +82,7 @@ impl Entry {
     }
 
     pub(crate) fn pinned(&self) -> bool {
-        Arc::strong_count(&self.pin.0) > 1
+        self.pin.shared()
     }
 
     pub(crate) fn seen_by(&self) -> &[NamespaceNo] {

@@ -6,6 +6,7 @@
 //! | [`store`] | the blob store: what is kept, and who may see it |
 //! | [`blob`], [`upload`] | a blob that was found, one that is being written |
 //! | `segment`, `appender`, `index` | records on disk, group commit, what is where in memory |
+//! | [`chunk`] | what large blobs are cut into, stored once, and which of it a blob is made of |
 //! | `evict`, [`verify`] | the cap of a lazy store, the check of every byte |
 //! | [`tree`] | Merkle directories and their encoding |
 //! | [`manifest`] | the paths that a cache keeps, and their encoding |
@@ -14,13 +15,16 @@
 //! | [`pack`], [`intake`] | many blobs in one body, many blobs as they come |
 //! | [`release`] | letting go of what nobody names any more |
 //! | [`error`] | what can go wrong, in two families |
+//! | [`fuzz`] | entries for every decoder |
 //!
 //! Everything here is synchronous; callers with an executor use their blocking threads.
 
 mod appender;
 pub mod blob;
+pub mod chunk;
 pub mod error;
 mod evict;
+pub mod fuzz;
 mod index;
 pub mod intake;
 pub mod layout;
@@ -37,7 +41,9 @@ pub mod vfs;
 pub mod wipe;
 
 pub use blob::{Blob, BlobReader};
-pub use error::{BadPack, BadTree, Error, Fault, Rejected};
+pub use chunk::cut::Cutter;
+pub use chunk::manifest::ChunkManifest;
+pub use error::{BadChunkManifest, BadPack, BadTree, Error, Fault, Rejected};
 pub use intake::Intake;
 pub use layout::{Laid, LayoutOptions, layout};
 pub use pack::{PackWriter, Unpack};

@@ -1,16 +1,17 @@
 //! Lets go of blobs that nobody names any more, namespace by namespace: the last one takes the bytes away.
 //!
-//! A large blob's file goes at once; the bytes of a small one stay in their segment, where nothing finds them. A crash may
-//! leave a file that no record counts on; opening the store removes it.
+//! The chunks of a large blob go that no other blob holds, at once or when their last reader is done; the bytes of a small one
+//! stay in their segment, where nothing finds them. A crash may leave chunks that no record counts on; opening the store gives
+//! them back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
 use windlass_protocol::{Digest, Namespace};
 
 use crate::appender::Item;
-use crate::error::{Error, Fault, OrFault as _};
-use crate::index::Place;
+use crate::error::Error;
+use crate::index::{Pin, Place};
 use crate::store::Store;
 
 /// A blob that a namespace sees by itself.
@@ -53,45 +54,35 @@ impl Store {
     /// Answers how many blobs are stored no more.
     ///
     /// # Errors
-    /// [`Fault::Io`] where the disk fails: blobs may be gone from the namespace, and come back with the next start.
+    /// [`crate::Fault::Io`] where the disk fails: blobs may be gone from the namespace, and come back with the next start.
     pub fn release(&self, held: &[HeldBlob]) -> Result<usize, Error> {
         let shared = &self.shared;
         let _alone = shared.releasing.write().unwrap_or_else(PoisonError::into_inner);
-        let mut leaving: BTreeMap<&Namespace, Vec<(Digest, Place)>> = BTreeMap::new();
+        let mut leaving: BTreeMap<&Namespace, Vec<(Digest, Place, Pin)>> = BTreeMap::new();
         {
             let index = shared.index();
             for HeldBlob { namespace, digest, used } in held {
                 let entry = index.get(digest).filter(|entry| entry.last_used() == *used);
                 let (Some(entry), Some(number)) = (entry, index.number(namespace)) else { continue };
                 if entry.seen_by().contains(&number) {
-                    leaving.entry(namespace).or_default().push((*digest, entry.place));
+                    leaving.entry(namespace).or_default().push((*digest, entry.place, entry.pin.clone()));
                 }
             }
         }
         for (namespace, blobs) in &leaving {
-            let items: Vec<_> = blobs.iter().map(|(digest, _)| Item::Release { digest: *digest }).collect();
+            let items: Vec<_> = blobs.iter().map(|(digest, ..)| Item::Release { digest: *digest }).collect();
             shared.commit(namespace, &items)?;
         }
-        let left: BTreeMap<Digest, Place> = leaving.into_values().flatten().collect();
         let mut gone = 0;
-        for (digest, place) in left {
-            gone += usize::from(self.take_away(&digest, place)?);
-        }
-        Ok(gone)
-    }
-
-    /// Removes the file of a blob that has left the index; says whether it has.
-    fn take_away(&self, digest: &Digest, place: Place) -> Result<bool, Fault> {
-        if self.shared.stored(digest) {
-            return Ok(false);
-        }
-        if let Place::Large { .. } = place {
-            let path = self.shared.large_path(digest);
-            match self.shared.vfs.remove(&path) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                other => other.or_fault("removing", &path)?,
+        let mut seen = BTreeSet::new();
+        for (digest, place, pin) in leaving.into_values().flatten() {
+            if !shared.stored(&digest) && seen.insert(digest) {
+                shared.give_back(&digest, place, pin)?;
+                gone += 1;
             }
         }
-        Ok(true)
+        // One that several namespaces let go has no reader left only now.
+        shared.sweep()?;
+        Ok(gone)
     }
 }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use windlass_protocol::{Digest, Namespace};
 
+use crate::chunk::listing::Listing;
+use crate::chunk::manifest::ChunkManifest;
 use crate::vfs::VfsFile;
 use record::{Header, Kind, MAGIC, RECORD_HEADER_BYTES};
 
@@ -68,6 +70,8 @@ pub(crate) enum Record {
     Grant { digest: Digest, namespace: u32 },
     Void { digest: Digest },
     Release { digest: Digest, namespace: u32 },
+    Chunks(Listing),
+    Manifest { digest: Digest, namespace: u32, offset: u64, bytes: u64 },
 }
 
 /// Whether the bytes of blobs are checked too, or their headers alone.
@@ -140,6 +144,11 @@ fn read(window: &mut Window<'_>, header: &Header, offset: u64, check: Check) -> 
         Kind::Grant => Some(Record::Grant { digest, namespace }),
         Kind::Void => Some(Record::Void { digest }),
         Kind::Release => Some(Record::Release { digest, namespace }),
+        Kind::Chunks => Listing::decode(payload).map(Record::Chunks),
+        Kind::Manifest => {
+            let manifest = ChunkManifest::decode(payload).ok().filter(|manifest| manifest.digest() == digest);
+            manifest.map(|manifest| Record::Manifest { digest, namespace, offset, bytes: manifest.blob_bytes() })
+        }
     })
 }
 

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! DIR/lock                 held while the store is open
-//! DIR/segments/NNNNNNNN.seg  records: small blobs, and who may see what (module `segment`)
-//! DIR/large/HEX            larger blobs, a file each; counts only with its record in a segment
-//! DIR/large/tmp-N          uploads that are under way
+//! DIR/segments/NNNNNNNN.seg  records: small blobs, manifests of larger ones, and who may see what (module `segment`)
+//! DIR/chunks/HEX           chunks of larger blobs, a file for those that an upload brought; counts only with its record
+//! DIR/chunks/tmp-N         uploads that are under way
+//! DIR/large/HEX            larger blobs that versions before chunks stored, a file each; counts only with its record
 //! DIR/large/damaged-HEX    put aside, never served
 //! ```
 //! What a call acknowledged is durable ([`Durability::Durable`]): the bytes first, their name, then the record, each
@@ -17,11 +18,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use windlass_protocol::limits::{BLOB_SMALL_MAX_BYTES, COMMIT_BUFFER_BYTES, NAME_MAX_BYTES, SEGMENT_MAX_BYTES};
+use windlass_protocol::limits::{
+    BLOB_SMALL_MAX_BYTES, CHUNK_AVERAGE_BYTES, COMMIT_BUFFER_BYTES, NAME_MAX_BYTES, SEGMENT_MAX_BYTES,
+};
 use windlass_protocol::{Digest, Namespace};
 
 use crate::appender::{Appender, Item, Segments, Ticket};
-use crate::blob::{Blob, Body};
+use crate::blob::{Blob, Body, Chunked};
+use crate::chunk::manifest::ChunkManifest;
+use crate::chunk::{self, Chunks, FileNo};
 use crate::error::{Error, Fault, OrFault as _, Rejected};
 use crate::index::{Index, NamespaceNo, Pin, Place};
 use crate::upload::Upload;
@@ -46,11 +51,19 @@ pub struct StoreOptions {
     pub capacity_bytes: Option<u64>,
     /// How large a segment grows.
     pub segment_bytes: u64,
+    /// How long the chunks of large blobs are on average. Blobs that were cut otherwise stay readable and share nothing with
+    /// new ones.
+    pub chunk_bytes: usize,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { durability: Durability::Durable, capacity_bytes: None, segment_bytes: SEGMENT_MAX_BYTES }
+        Self {
+            durability: Durability::Durable,
+            capacity_bytes: None,
+            segment_bytes: SEGMENT_MAX_BYTES,
+            chunk_bytes: CHUNK_AVERAGE_BYTES,
+        }
     }
 }
 
@@ -63,6 +76,7 @@ impl StoreOptions {
             capacity_bytes: Some(capacity_bytes),
             // Small blobs leave a segment at a time: sixteen of them make a cap that means something.
             segment_bytes: (capacity_bytes / 16).clamp(1 << 20, SEGMENT_MAX_BYTES),
+            chunk_bytes: CHUNK_AVERAGE_BYTES,
         }
     }
 }
@@ -76,6 +90,12 @@ pub struct Stats {
     pub blob_bytes: u64,
     /// Bytes on disk: segments whole, and large blobs.
     pub disk_bytes: u64,
+    /// Chunks of large blobs, each once.
+    pub chunks: usize,
+    /// Their bytes, before compression.
+    pub chunk_bytes: u64,
+    /// What their files take on disk.
+    pub chunk_disk_bytes: u64,
     /// Segments.
     pub segments: usize,
     /// Namespaces that have something.
@@ -108,6 +128,7 @@ pub(crate) struct Shared {
     pub(crate) index: Arc<RwLock<Index>>,
     pub(crate) segments: Arc<Segments>,
     pub(crate) appender: Appender,
+    pub(crate) chunks: Chunks,
     pub(crate) counters: Counters,
     /// One at a time puts aside or evicts.
     pub(crate) removal: Mutex<()>,
@@ -313,11 +334,15 @@ impl Store {
             let (blobs, bytes, namespaces) = index.totals();
             (blobs, bytes, namespaces, index.trusted_bytes())
         };
+        let chunks = self.shared.chunks.table().totals();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             blobs,
             blob_bytes,
             disk_bytes: self.shared.disk_bytes(),
+            chunks: chunks.chunks,
+            chunk_bytes: chunks.plain_bytes,
+            chunk_disk_bytes: chunks.disk_bytes,
             segments: self.shared.segments.read().unwrap_or_else(PoisonError::into_inner).len(),
             namespaces,
             damaged: count(&self.shared.counters.damaged),
@@ -362,7 +387,7 @@ impl Shared {
         Ok(self.appender.append(number, &items)?)
     }
 
-    fn number(&self, namespace: &Namespace) -> Result<NamespaceNo, Rejected> {
+    pub(crate) fn number(&self, namespace: &Namespace) -> Result<NamespaceNo, Rejected> {
         if let Some(number) = self.index().number(namespace) {
             return Ok(number);
         }
@@ -382,8 +407,16 @@ impl Shared {
         self.large_dir().join(digest.to_hex())
     }
 
+    pub(crate) fn chunks_dir(&self) -> PathBuf {
+        self.dir.join("chunks")
+    }
+
+    pub(crate) fn chunk_path(&self, file: FileNo) -> PathBuf {
+        chunk::file_path(&self.chunks_dir(), file)
+    }
+
     pub(crate) fn temporary_path(&self) -> PathBuf {
-        self.large_dir().join(format!("tmp-{}", self.next_temporary.fetch_add(1, Ordering::Relaxed)))
+        self.chunks_dir().join(format!("tmp-{}", self.next_temporary.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// Bytes on disk: segments whole, and large blobs.
@@ -391,7 +424,8 @@ impl Shared {
         // One lock at a time: others take them in the other order.
         let segments: Vec<_> = self.segments.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         let segment_bytes: u64 = segments.iter().filter_map(|file| file.len().ok()).sum();
-        segment_bytes + self.index().large_bytes()
+        let chunk_bytes = self.chunks.table().totals().disk_bytes;
+        segment_bytes + chunk_bytes + self.index().large_bytes()
     }
 
     /// A blob's bytes from where they lie; `None` where they are not what the name says.
@@ -403,6 +437,14 @@ impl Shared {
                     return Ok(None);
                 };
                 Body::Memory(bytes)
+            }
+            Place::Chunked { segment, offset, bytes } => {
+                let manifest = self.read_manifest(digest, segment, offset)?.filter(|m| m.blob_bytes() == bytes);
+                let Some(manifest) = manifest.filter(|manifest| self.chunks.table().has_all(manifest)) else {
+                    self.set_aside(digest, &pin);
+                    return Ok(None);
+                };
+                Body::Chunked(Chunked::new(manifest))
             }
             Place::Large { bytes, .. } => {
                 let path = self.large_path(digest);
@@ -417,6 +459,20 @@ impl Shared {
             }
         };
         Ok(Some(Blob { digest: *digest, body, shared: Arc::clone(self), pin }))
+    }
+
+    /// The manifest of a large blob; `None` where none lies there that is of this blob.
+    pub(crate) fn read_manifest(
+        &self,
+        digest: &Digest,
+        segment: u32,
+        offset: u64,
+    ) -> Result<Option<ChunkManifest>, Fault> {
+        let file = self.segments.read().unwrap_or_else(PoisonError::into_inner).get(&segment).cloned();
+        let Some(file) = file else { return Ok(None) };
+        let path = crate::segment::path(&self.segments_dir(), segment);
+        let manifest = ChunkManifest::read(&*file, offset).or_fault("reading", &path)?;
+        Ok(manifest.filter(|manifest| manifest.digest() == *digest))
     }
 
     /// The bytes of a small blob, unchecked; `None` where the segment ends before them or is gone.

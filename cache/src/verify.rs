@@ -7,8 +7,9 @@ use std::sync::{Arc, PoisonError};
 use windlass_protocol::{Digest, Namespace};
 
 use crate::appender::Item;
+use crate::blob::Blob;
 use crate::error::{Fault, OrFault as _};
-use crate::index::{Pin, Place};
+use crate::index::{NamespaceNo, Pin, Place};
 use crate::segment::{self, Check, Record};
 use crate::store::{Shared, Store};
 use crate::vfs::Vfs;
@@ -40,8 +41,8 @@ impl Store {
         for (digest, place, pin) in all {
             let whole = match shared.read(&digest, place, pin)? {
                 None => false,
-                Some(blob) => match blob.copy_to(&mut |_| Ok(())) {
-                    Ok(()) => true,
+                Some(blob) => match whole(&blob) {
+                    Ok(whole) => whole,
                     Err(Fault::Damaged { .. }) => false,
                     Err(other) => return Err(other),
                 },
@@ -55,6 +56,20 @@ impl Store {
         report.damaged.sort();
         Ok(report)
     }
+}
+
+/// Reads a blob through. That it is the one of its name is seen here even where each chunk proves itself.
+fn whole(blob: &Blob) -> Result<bool, Fault> {
+    let mut hasher = blake3::Hasher::new();
+    blob.copy_to(&mut |bytes| {
+        hasher.update(bytes);
+        Ok(())
+    })?;
+    let whole = Digest::from_hasher(&hasher) == blob.digest;
+    if !whole {
+        blob.shared.set_aside(&blob.digest, &blob.pin);
+    }
+    Ok(whole)
 }
 
 /// Checks the segments of a store that may be open elsewhere: reads only, takes no lock, changes nothing.
@@ -113,11 +128,20 @@ impl Shared {
                 tracing::warn!(%digest, %error, "blob_not_put_aside");
             }
         }
-        // While the blob is in the index no other record of it can come before this one.
-        let namespace = self.index_mut().intern(&Namespace::trusted(""));
-        if let Err(error) = self.appender.commit(namespace, &[Item::Void { digest: *digest }]) {
+        if let Err(error) = self.void(digest).and_then(|()| self.give_back(digest, place, pin.clone())) {
             self.index_mut().remove(digest);
             tracing::warn!(%digest, %error, "blob_not_voided");
         }
+    }
+
+    /// Durably takes back what was said of a blob; it leaves the index at once.
+    pub(crate) fn void(&self, digest: &Digest) -> Result<(), Fault> {
+        // While the blob is in the index no other record of it can come before this one.
+        self.appender.commit(self.nobody(), &[Item::Void { digest: *digest }])
+    }
+
+    /// On whose behalf records are written that are of no namespace.
+    pub(crate) fn nobody(&self) -> NamespaceNo {
+        self.index_mut().intern(&Namespace::trusted(""))
     }
 }

@@ -6,16 +6,17 @@
 mod ask;
 #[path = "limits/build.rs"]
 mod build;
+#[path = "limits/chunk.rs"]
+mod chunk;
 #[path = "limits/git.rs"]
 mod git;
 #[path = "limits/notify.rs"]
 mod notify;
 
 pub use self::ask::*;
-#[allow(unused_imports, reason = "the program in the job is made of this file too, and uses none of these")]
 pub use self::build::*;
+pub use self::chunk::*;
 pub use self::git::*;
-#[allow(unused_imports, reason = "the program in the job is made of this file too, and notifies nobody")]
 pub use self::notify::*;
 
 /// One frame on a control stream. An offer with a 256 KiB command and 256 KiB of environment fits; nothing else is large.
@@ -564,7 +565,8 @@ pub const TREE_DEPTH_MAX: usize = 256;
 /// Entries of one directory in a tree.
 pub const TREE_DIR_MAX_ENTRIES: usize = 1_000_000;
 
-/// A blob up to this size goes into a segment; larger ones are files of their own, where a rename costs little beside them.
+/// A blob up to this size goes into a segment; larger ones are cut into chunks, where a file and its sync cost little beside
+/// them.
 pub const BLOB_SMALL_MAX_BYTES: usize = 64 << 10;
 
 /// The largest blob: image layers and archives of builds stay below, and a length that lies is found out early.

@@ -20,7 +20,8 @@ pub(super) const MAGIC: [u8; 4] = *b"WREC";
 pub(crate) enum Kind {
     /// A small blob: the payload is its bytes. Its namespace may see it.
     Blob,
-    /// A large blob, in a file of its own: the payload is its length. Its namespace may see it.
+    /// A large blob, in a file of its own: the payload is its length. Its namespace may see it. Not written any more but to
+    /// move what versions before 029 wrote.
     Large,
     /// A namespace's number in this segment: the payload is its name.
     Namespace,
@@ -30,10 +31,23 @@ pub(crate) enum Kind {
     Void,
     /// A namespace sees a blob no more; what nobody sees is not stored any more.
     Release,
+    /// What a chunk file holds: the payload is a listing. Where two name a chunk, the later one counts.
+    Chunks,
+    /// A large blob in chunks: the payload is its manifest. Its namespace may see it.
+    Manifest,
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [Self::Blob, Self::Large, Self::Namespace, Self::Grant, Self::Void, Self::Release];
+    const ALL: [Self; 8] = [
+        Self::Blob,
+        Self::Large,
+        Self::Namespace,
+        Self::Grant,
+        Self::Void,
+        Self::Release,
+        Self::Chunks,
+        Self::Manifest,
+    ];
 
     const fn code(self) -> u8 {
         match self {
@@ -43,6 +57,8 @@ impl Kind {
             Self::Grant => 4,
             Self::Void => 5,
             Self::Release => 6,
+            Self::Chunks => 7,
+            Self::Manifest => 8,
         }
     }
 }

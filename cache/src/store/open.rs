@@ -10,15 +10,18 @@ use windlass_protocol::Digest;
 
 use super::{Counters, Durability, Shared, StoreOptions};
 use crate::appender::{Active, Appender};
+use crate::chunk::manifest::ChunkManifest;
+use crate::chunk::table::Table;
+use crate::chunk::{self, Chunks, FileNo, space};
 use crate::error::{Fault, OrFault as _};
-use crate::index::{Change, Index, NamespaceNo, Place};
+use crate::index::{Change, Entry, Index, NamespaceNo, Place};
 use crate::segment::{self, Check, HEAD_BYTES, Record, Scanned};
 use crate::vfs::{Vfs, VfsFile, ensure_dir};
 
 pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Result<Shared, Fault> {
-    let (segments_dir, large_dir) = (dir.join("segments"), dir.join("large"));
+    let (segments_dir, large_dir, chunks_dir) = (dir.join("segments"), dir.join("large"), dir.join("chunks"));
     ensure_dir(&*vfs, dir).or_fault("making", dir)?;
-    for dir in [&segments_dir, &large_dir] {
+    for dir in [&segments_dir, &large_dir, &chunks_dir] {
         match vfs.create_dir(dir) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(Fault::io("making", dir, e)),
             Ok(()) | Err(_) => {}
@@ -31,11 +34,14 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
         io::ErrorKind::WouldBlock => Fault::InUse { path: dir.to_owned() },
         _ => Fault::io("locking", &lock_path, e),
     })?;
-    let large = list_large(&*vfs, &large_dir)?;
-    let mut recovery = Recovery { index: Index::default(), large: &large, files: HashMap::new(), damaged_bytes: 0 };
+    let (large, chunk_files) = (list_files(&*vfs, &large_dir)?, list_files(&*vfs, &chunks_dir)?);
+    let mut recovery = Recovery::new(&large, &chunk_files);
     let (active, next_number) = recovery.read_segments(&*vfs, &segments_dir, options.durability)?;
-    let Recovery { index, files, damaged_bytes, .. } = recovery;
+    recovery.count_chunks().or_fault("reading", &segments_dir)?;
+    let Recovery { index, files, damaged_bytes, mut table, numbered, next_file, .. } = recovery;
     tidy(&*vfs, &large_dir, &large, &index, damaged_bytes > 0)?;
+    let names: Vec<String> = chunk_files.into_keys().collect();
+    space::tidy(&*vfs, &chunks_dir, (&names, &numbered), &mut table, damaged_bytes > 0)?;
     if damaged_bytes > 0 {
         tracing::warn!(dir = %dir.display(), bytes = damaged_bytes, "segment_bytes_damaged");
     }
@@ -55,6 +61,7 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
         index,
         segments,
         appender,
+        chunks: Chunks::new(table, next_file),
         counters,
         removal: Mutex::default(),
         releasing: RwLock::default(),
@@ -63,8 +70,8 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
     })
 }
 
-/// The files of large blobs by name, with their lengths.
-fn list_large(vfs: &dyn Vfs, dir: &Path) -> Result<BTreeMap<String, u64>, Fault> {
+/// Files by name, with their lengths.
+fn list_files(vfs: &dyn Vfs, dir: &Path) -> Result<BTreeMap<String, u64>, Fault> {
     let items = vfs.list(dir).or_fault("listing", dir)?;
     Ok(items.into_iter().filter(|item| !item.is_dir).map(|item| (item.name, item.len)).collect())
 }
@@ -87,11 +94,43 @@ fn tidy(vfs: &dyn Vfs, dir: &Path, large: &BTreeMap<String, u64>, index: &Index,
 struct Recovery<'a> {
     index: Index,
     large: &'a BTreeMap<String, u64>,
+    /// Chunk files by number, with their lengths.
+    numbered: BTreeMap<FileNo, u64>,
+    table: Table,
+    /// One past every number of a chunk file that was ever seen.
+    next_file: FileNo,
     files: HashMap<u32, Arc<dyn VfsFile>>,
     damaged_bytes: u64,
 }
 
-impl Recovery<'_> {
+impl<'a> Recovery<'a> {
+    fn new(large: &'a BTreeMap<String, u64>, chunk_files: &BTreeMap<String, u64>) -> Self {
+        let numbered: BTreeMap<FileNo, u64> =
+            chunk_files.iter().filter_map(|(name, bytes)| Some((chunk::file_number(name)?, *bytes))).collect();
+        let next_file = numbered.keys().last().map_or(0, |last| last.saturating_add(1));
+        let (index, table, files) = (Index::default(), Table::default(), HashMap::new());
+        Self { index, large, numbered, table, next_file, files, damaged_bytes: 0 }
+    }
+
+    /// Counts what each manifest names. A blob of which a chunk is missing is absent: nobody was told of it, or it was lazy.
+    fn count_chunks(&mut self) -> io::Result<()> {
+        let chunked = |(digest, entry): (&Digest, &Entry)| match entry.place {
+            Place::Chunked { segment, offset, .. } => Some((*digest, segment, offset)),
+            Place::Small { .. } | Place::Large { .. } => None,
+        };
+        let blobs: Vec<_> = self.index.iter().filter_map(chunked).collect();
+        for (digest, segment, offset) in blobs {
+            let manifest = match self.files.get(&segment) {
+                Some(file) => ChunkManifest::read(&**file, offset)?,
+                None => None,
+            };
+            if !manifest.is_some_and(|manifest| manifest.digest() == digest && self.table.count_all(&manifest)) {
+                self.index.remove(&digest);
+            }
+        }
+        Ok(())
+    }
+
     /// Reads all segments in order; answers the last one, to be written on, and the number of the next.
     fn read_segments(
         &mut self,
@@ -133,7 +172,8 @@ impl Recovery<'_> {
     ) -> io::Result<(Scanned, HashSet<NamespaceNo>)> {
         // Numbers in a segment are those of the process that wrote it.
         let mut numbers: HashMap<u32, NamespaceNo> = HashMap::new();
-        let (index, large) = (&mut self.index, self.large);
+        let (index, large, table) = (&mut self.index, self.large, &mut self.table);
+        let (numbered, next_file) = (&self.numbered, &mut self.next_file);
         let scanned = segment::scan(file, salt, check, &mut |record| {
             let seen_by = |number: u32| numbers.get(&number).copied();
             let change = match record {
@@ -152,6 +192,17 @@ impl Recovery<'_> {
                 }
                 Record::Grant { digest, namespace } => {
                     seen_by(namespace).map(|namespace| Change::Grant { digest, namespace })
+                }
+                Record::Manifest { digest, namespace, offset, bytes } => {
+                    let place = Place::Chunked { segment, offset, bytes };
+                    seen_by(namespace).map(|namespace| Change::Put { digest, namespace, place })
+                }
+                Record::Chunks(listing) => {
+                    *next_file = (*next_file).max(listing.file.saturating_add(1));
+                    if numbered.get(&listing.file) == Some(&listing.file_bytes) {
+                        table.adopt(&listing, false);
+                    }
+                    None
                 }
                 Record::Void { digest } => Some(Change::Void { digest }),
                 Record::Release { digest, namespace } => {

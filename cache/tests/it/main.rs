@@ -6,6 +6,9 @@
     reason = "tests; helpers too end a test by panicking"
 )]
 
+mod chunks;
 mod crash;
+mod fuzz;
+mod model;
 mod store;
 mod tree;

@@ -9,6 +9,9 @@ use windlass_cache::vfs::recorded::RecordingFs;
 use windlass_cache::{Error, Fault, PackWriter, RealFs, Rejected, Store, StoreOptions, Unpack, verify_segments};
 use windlass_protocol::{Digest, Namespace};
 
+/// The file of the first large blob's chunks.
+const FIRST_CHUNKS: &str = "chunks/0000000000000000";
+
 fn durable(dir: &Path) -> Store {
     Store::open(Arc::new(RealFs), dir, StoreOptions::default()).unwrap()
 }
@@ -62,7 +65,7 @@ fn what_is_released_is_gone_with_its_last_namespace_and_what_was_used_meanwhile_
     let store = durable(dir.path());
     let (one, two) = (Namespace::trusted("p/artifacts"), Namespace::overlay("p/artifacts", "pr:1"));
     let (small, large) = (bytes(1, 100), bytes(2, 100_000));
-    let files = || std::fs::read_dir(dir.path().join("large")).unwrap().count();
+    let files = || std::fs::read_dir(dir.path().join("chunks")).unwrap().count();
     let mut digests = Vec::new();
     for blob in [&small, &large] {
         digests.push(store.put(&two, blob).unwrap());
@@ -85,8 +88,9 @@ fn what_is_released_is_gone_with_its_last_namespace_and_what_was_used_meanwhile_
     assert!(!store.contains(&one, &digests[0]) && store.contains(&two, &digests[0]));
     assert_eq!(store.stats().trusted_bytes, 0);
     assert_eq!(store.release(&held(&two)).unwrap(), 2);
-    assert_eq!((store.stats().blobs, files()), (0, 0));
+    assert_eq!((store.stats().blobs, files()), (0, 1));
     assert_eq!(reading.into_vec().unwrap(), large, "who holds it reads it to its end");
+    assert_eq!((store.release(&[]).unwrap(), files()), (0, 0), "and its bytes go after that");
     // It can come again, at once and after the next start.
     assert_eq!(store.put(&two, &large).unwrap(), digests[1]);
     drop(store);
@@ -154,7 +158,7 @@ fn an_upload_of_other_bytes_than_announced_or_one_that_is_dropped_leaves_nothing
         drop(dropped);
     }
     assert_eq!(store.stats().blobs, 0);
-    assert_eq!(std::fs::read_dir(dir.path().join("large")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(dir.path().join("chunks")).unwrap().count(), 0);
     let mut upload = store.begin_put(&namespace, Some(Digest::of(&bytes(3, 200_000)))).unwrap();
     for piece in bytes(3, 200_000).chunks(7_777) {
         upload.write(piece).unwrap();
@@ -176,7 +180,7 @@ fn damaged_blobs_are_found_put_aside_never_served_and_can_be_stored_again() {
     let digests = [&small, &large, &whole].map(|blob| store.put(&namespace, blob).unwrap());
     drop(store);
     flip(&dir.path().join("segments/00000000.seg"), &small);
-    flip(&dir.path().join("large").join(digests[1].to_hex()), &large);
+    flip(&dir.path().join(FIRST_CHUNKS), &large);
     assert_eq!(verify_segments(&RealFs, dir.path()).unwrap().damaged, digests[..1]);
 
     let store = durable(dir.path());
@@ -209,7 +213,7 @@ fn verify_names_what_is_damaged_and_the_damage_is_remembered() {
     let mut digests = [&small, &large].map(|blob| store.put(&namespace, blob).unwrap());
     let whole = store.put(&namespace, &bytes(3, 5_000)).unwrap();
     flip(&dir.path().join("segments/00000000.seg"), &small);
-    flip(&dir.path().join("large").join(digests[1].to_hex()), &large);
+    flip(&dir.path().join(FIRST_CHUNKS), &large);
     assert_eq!(verify_segments(&RealFs, dir.path()).unwrap().damaged, digests[..1], "large ones are not in segments");
     digests.sort();
     let report = store.verify().unwrap();
@@ -342,7 +346,7 @@ fn a_pack_goes_from_one_store_to_another_and_a_lie_in_it_is_refused() {
         assert!(matches!(unpack(&lie), Err(Error::Rejected(Rejected::WrongDigest { .. }))), "at {at}");
     }
     assert!(matches!(unpack(&pack[..pack.len() - 1]), Err(Error::Rejected(Rejected::BadPack(_)))));
-    assert_eq!(std::fs::read_dir(dirs[1].path().join("large")).unwrap().count(), 2, "no upload was left behind");
+    assert_eq!(std::fs::read_dir(dirs[1].path().join("chunks")).unwrap().count(), 2, "no upload was left behind");
     assert_eq!(unpack(&pack).unwrap(), digests);
     for (digest, blob) in digests.iter().zip(&blobs) {
         assert_eq!(&to.get(&namespace, digest).unwrap().unwrap().into_vec().unwrap(), blob);
@@ -439,7 +443,7 @@ fn opening_cuts_a_torn_tail_and_removes_uploads_that_never_ended() {
     let segment = dir.path().join("segments/00000000.seg");
     let whole = std::fs::read(&segment).unwrap();
     std::fs::write(&segment, [whole.clone(), whole[128..700].to_vec()].concat()).unwrap();
-    let tmp = dir.path().join("large/tmp-7");
+    let tmp = dir.path().join("chunks/tmp-7");
     std::fs::write(&tmp, b"half").unwrap();
     let store = durable(dir.path());
     assert_eq!(std::fs::read(&segment).unwrap(), whole);

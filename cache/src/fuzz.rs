@@ -1,0 +1,88 @@
+//! Fuzz entries for every decoder of bytes that others wrote, or a disk kept.
+//!
+//! An entry takes any bytes and says whether they decode. It must not panic, whatever they are; where they decode, it asserts
+//! that what came out is no more than the bytes carry, and that there is one encoding of it.
+
+use windlass_protocol::fuzz::Entry;
+
+use crate::chunk::listing::Listing;
+use crate::chunk::manifest::ChunkManifest;
+use crate::error::BadPack;
+use crate::pack::Decoder;
+use crate::segment::{self, Check};
+use crate::tree::Directory;
+use crate::vfs::Vfs as _;
+use crate::vfs::recorded::RecordingFs;
+
+/// All entries.
+pub const ENTRIES: &[Entry] =
+    &[("manifest", manifest), ("listing", listing), ("segment", segment), ("pack", pack), ("directory", directory)];
+
+/// Which chunks a blob is made of.
+pub fn manifest(bytes: &[u8]) -> bool {
+    let Ok(manifest) = ChunkManifest::decode(bytes) else { return false };
+    assert!(manifest.encode() == bytes, "a manifest has one encoding");
+    let mut end = 0;
+    for chunk in manifest.chunks() {
+        assert!(chunk.end > end, "chunks follow one another");
+        end = chunk.end;
+    }
+    assert!(manifest.blob_bytes() == end, "they are the blob");
+    true
+}
+
+/// What a chunk file holds.
+pub fn listing(bytes: &[u8]) -> bool {
+    let Some(listing) = Listing::decode(bytes) else { return false };
+    assert!(listing.encode() == bytes, "a listing has one encoding");
+    let mut end = 0;
+    for (_, place) in &listing.chunks {
+        assert!(place.offset >= end, "chunks do not overlap");
+        end = place.offset + u64::from(place.stored_bytes);
+    }
+    assert!(end <= listing.file_bytes, "no chunk reaches past its file");
+    true
+}
+
+/// A segment, each record and what is between them.
+pub fn segment(bytes: &[u8]) -> bool {
+    let path = std::path::Path::new("/segment");
+    let fs = RecordingFs::new();
+    let Ok(file) = fs.create(path) else { return false };
+    if file.write_at(0, bytes).is_err() {
+        return false;
+    }
+    let Ok(Some(salt)) = segment::read_salt(&*file) else { return false };
+    let mut records = 0;
+    for check in [Check::Headers, Check::Everything] {
+        let Ok(scanned) = segment::scan(&*file, &salt, check, &mut |_| records += 1) else { return false };
+        assert!(scanned.end.max(bytes.len() as u64) == bytes.len() as u64 || records == 0, "within its bytes");
+    }
+    records > 0
+}
+
+/// Many blobs in one body, in pieces whose size comes from the bytes.
+pub fn pack(bytes: &[u8]) -> bool {
+    let mut decoder = Decoder::default();
+    let mut out = 0;
+    for piece in bytes.chunks(bytes.first().map_or(1, |first| usize::from(*first) + 1)) {
+        let taken = decoder.push::<BadPack>(piece, &mut |event| {
+            if let crate::pack::Event::Bytes(bytes) = event {
+                out += bytes.len();
+            }
+            Ok(())
+        });
+        if taken.is_err() {
+            return false;
+        }
+    }
+    assert!(out <= bytes.len(), "blobs hold no more than their pack");
+    decoder.finish().is_ok()
+}
+
+/// A directory of a tree.
+pub fn directory(bytes: &[u8]) -> bool {
+    let Ok(directory) = Directory::decode(bytes) else { return false };
+    assert!(directory.encode() == bytes, "a directory has one encoding");
+    true
+}

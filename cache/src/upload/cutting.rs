@@ -1,0 +1,341 @@
+//! A large blob as it comes: cut into chunks, those that are not stored yet written to a file of their own.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use windlass_protocol::limits::MANIFEST_MAX_CHUNKS;
+use windlass_protocol::{Digest, Namespace};
+
+use crate::appender::{Item, Ticket};
+use crate::chunk::cut::Cutter;
+use crate::chunk::frame::Packer;
+use crate::chunk::listing::Listing;
+use crate::chunk::manifest::{Chunk, ChunkManifest};
+use crate::chunk::reader::ChunkReader;
+use crate::chunk::table::{Freed, Hold};
+use crate::chunk::{ChunkPlace, FileNo};
+use crate::error::{Error, Fault, OrFault as _, Rejected};
+use crate::index::NamespaceNo;
+use crate::store::{Durability, Shared};
+use crate::vfs::VfsFile;
+
+/// A large blob that is being written. Dropped before its end it leaves nothing behind.
+#[derive(Debug)]
+pub(crate) struct Cutting {
+    shared: Arc<Shared>,
+    cutter: Cutter,
+    /// What is not cut yet.
+    pending: Vec<u8>,
+    /// All of the blob so far.
+    chunks: Vec<Chunk>,
+    bytes: u64,
+    /// Chunks in the blob's own file.
+    own: HashMap<Digest, ChunkPlace>,
+    /// Chunks that were there and that this upload counts on, each as often as it came.
+    held: Vec<Digest>,
+    file: Option<ChunkFile>,
+    packer: Option<Packer>,
+    reader: ChunkReader,
+    /// A chunk that is read to see whether it is right.
+    proof: Vec<u8>,
+}
+
+impl Cutting {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            cutter: Cutter::new(shared.options.chunk_bytes),
+            pending: Vec::new(),
+            chunks: Vec::new(),
+            bytes: 0,
+            own: HashMap::new(),
+            held: Vec::new(),
+            file: None,
+            packer: None,
+            reader: ChunkReader::default(),
+            proof: Vec::new(),
+        }
+    }
+
+    /// Takes the next bytes.
+    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        // Twice the longest chunk at a time: however much comes at once, no more is held.
+        while !bytes.is_empty() {
+            let (piece, rest) = bytes.split_at(bytes.len().min(self.cutter.max_bytes()));
+            self.pending.extend_from_slice(piece);
+            bytes = rest;
+            self.cut(self.cutter.max_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Cuts chunks off for as long as `least` bytes are there.
+    fn cut(&mut self, least: usize) -> Result<(), Error> {
+        let mut pending = std::mem::take(&mut self.pending);
+        let mut at = 0;
+        while let Some(rest) = pending.get(at..).filter(|rest| rest.len() >= least) {
+            let (chunk, _) = rest.split_at(self.cutter.first(rest));
+            at += chunk.len();
+            self.add(chunk)?;
+        }
+        pending.drain(..at);
+        self.pending = pending;
+        Ok(())
+    }
+
+    fn add(&mut self, plain: &[u8]) -> Result<(), Error> {
+        if self.chunks.len() == MANIFEST_MAX_CHUNKS {
+            // Only where the store's chunks are shorter than most.
+            return Err(Rejected::BlobTooLarge.into());
+        }
+        let digest = Digest::of(plain);
+        self.bytes += plain.len() as u64;
+        self.chunks.push(Chunk { digest, end: self.bytes });
+        if self.own.contains_key(&digest) || self.hold(&digest)? {
+            return Ok(());
+        }
+        let dir = self.shared.chunks_dir();
+        let packer = match &mut self.packer {
+            Some(packer) => packer,
+            none => none.insert(Packer::new().or_fault("compressing for", &dir)?),
+        };
+        let stored = packer.pack(plain).or_fault("compressing for", &dir)?;
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(ChunkFile::create(&self.shared)?),
+        };
+        let offset = file.append(stored)?;
+        // No chunk is longer than CHUNK_MAX_BYTES.
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let place = ChunkPlace { file: 0, offset, stored_bytes: length(stored), bytes: length(plain) };
+        self.own.insert(digest, place);
+        Ok(())
+    }
+
+    /// Counts on a chunk that is stored; says whether it is. What nobody has looked at since the store was opened is read
+    /// first: an acknowledgement must not rest on bytes that are not there any more.
+    fn hold(&mut self, digest: &Digest) -> Result<bool, Fault> {
+        let hold = self.shared.chunks.table().hold(digest);
+        let place = match hold {
+            Hold::Absent => return Ok(false),
+            Hold::Proven => {
+                self.held.push(*digest);
+                return Ok(true);
+            }
+            Hold::Unproven(place) => place,
+        };
+        self.held.push(*digest);
+        if self.reader.read(&self.shared, digest, &place, &mut self.proof)? {
+            self.shared.chunks.table().prove(digest, &place);
+            return Ok(true);
+        }
+        tracing::warn!(chunk = %digest, "chunk_damaged");
+        self.held.pop();
+        self.shared.chunks.table().spoil(digest, &place);
+        self.shared.release_chunks(&[*digest])?;
+        Ok(false)
+    }
+
+    /// Stores the blob and makes it visible in the namespace: its chunks first, each durable before the records that count on
+    /// them.
+    pub(crate) fn finish(mut self, namespace: &Namespace, digest: Digest) -> Result<(), Error> {
+        self.cut(1)?;
+        let shared = Arc::clone(&self.shared);
+        if let Some(file) = self.file.as_mut().filter(|_| !shared.stored(&digest)) {
+            // Before the locks: a large file takes its time.
+            file.sync()?;
+        }
+        let one_at_a_time = shared.chunks.finishing(digest);
+        let writing = shared.writing();
+        self.commit(namespace, digest)?;
+        drop((writing, one_at_a_time));
+        shared.sweep()?;
+        Ok(shared.evict_where_full()?)
+    }
+
+    fn commit(&mut self, namespace: &Namespace, digest: Digest) -> Result<(), Error> {
+        let shared = Arc::clone(&self.shared);
+        let namespace = shared.number(namespace)?;
+        let stored = shared.stored(&digest);
+        let lacking = shared.chunks.table().lacking(&self.own, stored);
+        if let Some(file) = self.file.as_mut().filter(|_| !lacking.is_empty()) {
+            file.name()?;
+        }
+        let (ticket, unused) = self.register(namespace, digest, stored)?;
+        shared.appender.wait(ticket)?;
+        Ok(shared.free(unused)?)
+    }
+
+    /// Appends the records; answers what of the own file nobody needs.
+    fn register(
+        &mut self,
+        namespace: NamespaceNo,
+        digest: Digest,
+        stored: bool,
+    ) -> Result<(Ticket, Vec<Freed>), Fault> {
+        let shared = Arc::clone(&self.shared);
+        let _in_order = shared.chunks.registering();
+        let listing = self.listing(stored);
+        {
+            let mut table = shared.chunks.table();
+            table.adopt(&listing, true);
+            // The held ones are counted already; here it is seen that they are still there.
+            let counted = if stored { Ok(()) } else { self.count(&mut table) };
+            if let Err(chunk) = counted {
+                table.disown(&listing);
+                return Err(Fault::Damaged { digest: chunk });
+            }
+        }
+        let chunks = listing.encode();
+        let manifest = ChunkManifest::new(digest, std::mem::take(&mut self.chunks));
+        let encoded = manifest.encode();
+        let mut items = Vec::new();
+        if !listing.chunks.is_empty() {
+            items.push(Item::Chunks { listing: &chunks });
+        }
+        items.push(if stored {
+            Item::Grant { digest }
+        } else {
+            Item::Manifest { digest, manifest: &encoded, bytes: manifest.blob_bytes() }
+        });
+        let appended = shared.appender.append(namespace, &items);
+        if appended.is_err() {
+            let mut table = shared.chunks.table();
+            if !stored {
+                table.release(manifest.chunks().iter().map(|c| &c.digest).filter(|c| self.own.contains_key(c)));
+            }
+            table.disown(&listing);
+        }
+        let ticket = appended?;
+        if !stored {
+            // The manifest counts on them from now on.
+            self.held.clear();
+        }
+        let unused = self.unused(&listing);
+        if let Some(file) = self.file.as_mut().filter(|_| !listing.chunks.is_empty()) {
+            file.recorded = true;
+        }
+        Ok((ticket, unused))
+    }
+
+    /// What the own file adds to the store.
+    fn listing(&self, stored: bool) -> Listing {
+        let Some((number, file)) = self.file.as_ref().and_then(|file| Some((file.number?, file))) else {
+            return Listing { file: 0, file_bytes: 0, chunks: Vec::new() };
+        };
+        let mut chunks = self.shared.chunks.table().lacking(&self.own, stored);
+        for (_, place) in &mut chunks {
+            place.file = number;
+        }
+        Listing { file: number, file_bytes: file.end, chunks }
+    }
+
+    fn count(&self, table: &mut crate::chunk::table::Table) -> Result<(), Digest> {
+        if let Some(lost) = self.held.iter().find(|held| table.place(held).is_none()) {
+            return Err(*lost);
+        }
+        table.count(self.chunks.iter().map(|chunk| &chunk.digest).filter(|digest| self.own.contains_key(digest)))
+    }
+
+    /// Ranges of the own file that are in no listing: others stored the same meanwhile.
+    fn unused(&self, listing: &Listing) -> Vec<Freed> {
+        if listing.chunks.len() == self.own.len() || listing.chunks.is_empty() {
+            return Vec::new();
+        }
+        let used: std::collections::HashSet<u64> = listing.chunks.iter().map(|(_, place)| place.offset).collect();
+        let unused = self.own.values().filter(|place| !used.contains(&place.offset));
+        unused
+            .map(|place| Freed { file: listing.file, offset: place.offset, bytes: u64::from(place.stored_bytes) })
+            .collect()
+    }
+}
+
+impl Drop for Cutting {
+    fn drop(&mut self) {
+        if let Err(error) = self.shared.release_chunks(&self.held) {
+            tracing::warn!(%error, "chunks_left_behind");
+        }
+    }
+}
+
+/// The file of a blob's own chunks; removed when dropped, unless a record says what it holds.
+#[derive(Debug)]
+struct ChunkFile {
+    shared: Arc<Shared>,
+    file: Box<dyn VfsFile>,
+    path: PathBuf,
+    /// Once it has its name.
+    number: Option<FileNo>,
+    end: u64,
+    synced: bool,
+    recorded: bool,
+}
+
+impl ChunkFile {
+    fn create(shared: &Arc<Shared>) -> Result<Self, Fault> {
+        let path = shared.temporary_path();
+        let file = shared.vfs.create(&path).or_fault("creating", &path)?;
+        Ok(Self { shared: Arc::clone(shared), file, path, number: None, end: 0, synced: false, recorded: false })
+    }
+
+    /// Adds a frame; tells where it lies.
+    fn append(&mut self, stored: &[u8]) -> Result<u64, Fault> {
+        let offset = self.end;
+        self.file.write_at(offset, stored).or_fault("writing", &self.path)?;
+        self.end += stored.len() as u64;
+        Ok(offset)
+    }
+
+    fn sync(&mut self) -> Result<(), Fault> {
+        if self.shared.options.durability == Durability::Durable && !self.synced {
+            self.file.sync_data().or_fault("syncing", &self.path)?;
+            self.synced = true;
+        }
+        Ok(())
+    }
+
+    /// Gives the file its name: bytes first, then the name, each durable before the record that counts on it.
+    fn name(&mut self) -> Result<(), Fault> {
+        // What was stored when it was asked, and is not any more, was not synced before.
+        self.sync()?;
+        let number = self.shared.chunks.next_file();
+        let to = self.shared.chunk_path(number);
+        self.shared.vfs.rename(&self.path, &to).or_fault("renaming", &self.path)?;
+        (self.path, self.number) = (to, Some(number));
+        if self.shared.options.durability == Durability::Durable {
+            let dir = self.shared.chunks_dir();
+            self.shared.vfs.sync_dir(&dir).or_fault("syncing", &dir)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for ChunkFile {
+    fn drop(&mut self) {
+        if self.recorded {
+            return;
+        }
+        if let Err(error) = self.shared.vfs.remove(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "temporary_left_behind");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::store::{Store, StoreOptions};
+    use crate::vfs::recorded::RecordingFs;
+
+    #[test]
+    fn no_blob_has_more_chunks_than_a_manifest_can_name() {
+        let store = Store::open(Arc::new(RecordingFs::new()), Path::new("/s"), StoreOptions::default()).unwrap();
+        let mut cutting = Cutting::new(&store.shared);
+        cutting.chunks = vec![Chunk { digest: Digest::of(b"chunk"), end: 1 }; MANIFEST_MAX_CHUNKS - 1];
+        cutting.add(b"the last one").unwrap();
+        assert!(matches!(cutting.add(b"one more"), Err(Error::Rejected(Rejected::BlobTooLarge))));
+    }
+}
