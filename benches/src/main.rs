@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "a table is what this program is for")]
 
 mod assignment;
+mod beat;
 mod emit;
 mod limit;
 mod log;
@@ -21,7 +22,7 @@ use crate::server::Server;
 use crate::table::Table;
 
 /// What can be asked for by name.
-const FIGURES: [&str; 6] = ["steps", "step-latency", "line-latency", "log", "assignment", "pipeline"];
+const FIGURES: [&str; 7] = ["steps", "step-latency", "line-latency", "log", "beats", "assignment", "pipeline"];
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -58,6 +59,9 @@ async fn run(figures: &[String]) -> anyhow::Result<()> {
     }
     if is_wanted("log") {
         log::throughput(&server, &mut table).await?;
+    }
+    if is_wanted("beats") {
+        beat::lateness(&server, &mut table).await?;
     }
     server.stop()?;
     if is_wanted("assignment") {

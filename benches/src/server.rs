@@ -21,7 +21,7 @@ pub(crate) struct Server {
 }
 
 /// `windlass` beside this program.
-fn program() -> anyhow::Result<PathBuf> {
+pub(crate) fn program() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe()?.with_file_name("windlass");
     ensure!(program.exists(), "{} is missing: build it with the same profile first", program.display());
     Ok(program)
@@ -52,6 +52,28 @@ impl Server {
 
     fn api(&self, path: &str) -> String {
         format!("{}/api/v1{path}", self.url)
+    }
+
+    /// `HOST:PORT`, for agents as well.
+    pub(crate) fn address(&self) -> &str {
+        self.url.split_once("://").map_or(&self.url, |(_, address)| address)
+    }
+
+    /// What a path says.
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        Ok(self.client.get(self.api(path)).bearer_auth(&self.token).send().await?.error_for_status()?.json().await?)
+    }
+
+    /// Sends something to a path.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let sent = self.client.post(self.api(path)).bearer_auth(&self.token).json(body).send().await?;
+        Ok(sent.error_for_status()?.json().await?)
+    }
+
+    /// Cancels a build.
+    pub(crate) async fn cancel(&self, build: &Value) -> anyhow::Result<()> {
+        let id = build["id"].as_str().context("a build has an id")?;
+        self.post(&format!("/builds/{id}/cancel"), &json!({})).await.map(drop)
     }
 
     /// Submits a pipeline and gives the build.
