@@ -24,11 +24,11 @@ use tokio::sync::{Semaphore, oneshot};
 use windlass_git::dir_cache::{Held, Limits, Mode};
 use windlass_git::{Credentials, DirCache, Protocols};
 use windlass_pipeline::file::{BUILDKITE, OWN, choose};
-use windlass_protocol::Digest;
 use windlass_protocol::limits::{
     DEFINITION_READERS_MAX, DEFINITION_WAIT_MS, MIRROR_FILE_MAX_BYTES, MIRROR_FLIGHTS_MAX, MIRRORS_MAX,
     MIRRORS_MAX_BYTES, TREE_NAME_MAX_BYTES,
 };
+use windlass_protocol::{Digest, hex};
 
 pub use self::error::DefinitionError;
 use self::mirror::{Mirror, Reach};
@@ -197,9 +197,8 @@ struct Claim {
 impl Claim {
     fn check(wanted: &Wanted) -> Result<Self, DefinitionError> {
         let branch = |name: &Option<String>| name.as_deref().map(Reference::branch).transpose();
-        let is_commit = |id: &str| matches!(id.len(), 40 | 64) && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         let commit = wanted.commit.as_deref().filter(|commit| *commit != "HEAD");
-        if commit.is_some_and(|id| !is_commit(id)) {
+        if commit.is_some_and(|id| !hex::is_commit_id(id)) {
             return Err(DefinitionError::BadCommit);
         }
         if let Some(path) = wanted.file.as_deref().filter(|path| !is_path(path)) {

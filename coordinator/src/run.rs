@@ -11,7 +11,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use windlass_cache::{RealFs, Store, StoreOptions};
-use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{
     Actor, ActorKind, NewToken, OnUnreachable, PoolRow, Scope, Sealed, SecretName, SecretRequest, TagPolicy, TokenGrant,
@@ -262,15 +261,8 @@ impl Coordinator {
             expires_at: Some(at.plus_ms(LOCAL_TOKEN_MS)),
         };
         let actor = Actor { kind: ActorKind::System, name: "local agent".to_owned() };
-        match self.desk.request(actor, Request::CreateToken(Box::new(new))).await? {
-            Reply::Token { .. } => Ok(token.expose()),
-            Reply::Done
-            | Reply::Secrets(_)
-            | Reply::Cache(_)
-            | Reply::Submitted { .. }
-            | Reply::Joined { .. }
-            | Reply::Drained { .. } => Err(DeskError::Unavailable),
-        }
+        self.desk.create_token(actor, new).await?;
+        Ok(token.expose())
     }
 
     /// Reads the operator's certificate files again now, changed or not.
@@ -482,18 +474,7 @@ async fn first_token(data: &Path, ground: &fleet::Ground) -> Result<Secret<Strin
         note: "admin".to_owned(),
         expires_at: None,
     };
-    match ground.desk.request(actor, Request::CreateToken(Box::new(new))).await {
-        Ok(Reply::Token { .. }) => {}
-        Ok(
-            Reply::Done
-            | Reply::Secrets(_)
-            | Reply::Cache(_)
-            | Reply::Submitted { .. }
-            | Reply::Joined { .. }
-            | Reply::Drained { .. },
-        ) => return Err(StartError::Token(DeskError::Unavailable)),
-        Err(error) => return Err(StartError::Token(error)),
-    }
+    ground.desk.create_token(actor, new).await.map_err(StartError::Token)?;
     write_private(&path, format!("{}\n", token.expose()).as_bytes()).map_err(failed("cannot write"))?;
     Ok(Secret::new(token.expose()))
 }

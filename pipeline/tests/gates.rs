@@ -265,7 +265,9 @@ steps:
 /// Puts steps after the step with this label, as its `uploads`th upload.
 fn insert(graph: &mut Graph, label: &str, uploads: u32, text: &str) -> Result<u32, InsertError> {
     let at = graph.nodes.iter().position(|node| node.label == label).unwrap();
-    graph.insert(u32::try_from(at).unwrap(), uploads, self::graph(text))
+    let first = u32::try_from(graph.nodes.len()).unwrap();
+    *graph = graph.clone().with(u32::try_from(at).unwrap(), uploads, self::graph(text))?;
+    Ok(first)
 }
 
 #[test]
@@ -364,7 +366,7 @@ fn an_upload_that_cannot_be_leaves_the_graph_as_it_was() {
     assert_eq!(duplicate, Err(InsertError::DuplicateKey("a".to_owned())));
     let cycle = insert(&mut graph, "up", 0, "[{command: b, key: late, depends_on: a}]");
     assert!(matches!(cycle, Err(InsertError::Cycle(_))), "{cycle:?}");
-    assert_eq!(graph.insert(9, 0, Graph::default()), Err(InsertError::NoUploader));
+    assert_eq!(graph.clone().with(9, 0, Graph::default()), Err(InsertError::NoUploader));
     let many = insert(&mut graph, "up", 0, "[{command: b, parallelism: 9999}]");
     assert_eq!(many, Err(InsertError::Limit { what: "jobs of one build", limit: 10_000 }));
     assert_eq!(graph, before);
@@ -379,8 +381,7 @@ fn a_graph_that_an_earlier_version_stored_still_loads() {
     assert_eq!((command.queue.as_str(), command.retry.len(), command.concurrency.is_none()), ("default", 1, true));
     assert!(!command.retry[0].or_no_cause);
     assert!(graph.requires().is_empty());
-    let mut graph = graph;
-    assert_eq!(graph.insert(0, 0, Graph::default()), Err(InsertError::NoPlaces));
+    assert_eq!(graph.with(0, 0, Graph::default()), Err(InsertError::NoPlaces));
 }
 
 #[test]

@@ -36,6 +36,8 @@ const KEPT_AS: IFlags = IFlags::from_bits_retain(0x0008_0000 | 0x0000_1000 | 0x1
 #[derive(Debug)]
 pub(crate) struct Spares {
     work: PathBuf,
+    /// Flags of `work`, which every directory made there begins with.
+    usual: IFlags,
     /// By place, with whose content they held.
     waiting: Mutex<BTreeMap<u32, (Namespace, Workspace)>>,
 }
@@ -44,7 +46,7 @@ impl Spares {
     /// Removes what an earlier run of the agent left.
     ///
     /// # Errors
-    /// Those of listing `work`.
+    /// Those of reading `work`.
     pub(crate) fn new(work: PathBuf) -> io::Result<Self> {
         for entry in std::fs::read_dir(&work)? {
             let entry = entry?;
@@ -52,7 +54,8 @@ impl Spares {
                 wipe_now(&entry.path());
             }
         }
-        Ok(Self { work, waiting: Mutex::new(BTreeMap::new()) })
+        let usual = flags(openat(CWD, &work, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)?;
+        Ok(Self { work, usual, waiting: Mutex::new(BTreeMap::new()) })
     }
 
     /// Gives the place's spare workspace to a job; says whether there was one.
@@ -93,14 +96,13 @@ impl Spares {
 
     /// Whether nothing of a job is left in a workspace, after what can be set back was.
     fn renew(&self, slot: Slot, workspace: &Workspace) -> rustix::io::Result<bool> {
-        let flags = flags(openat(CWD, &self.work, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)?;
         let wanted = [
             (&workspace.checkout, &[][..]),
             (&workspace.home, &[][..]),
             (&workspace.root, &[c"checkout", c"home"][..]),
         ];
         for (path, names) in wanted {
-            if !renew_dir(path, names, slot, flags)? {
+            if !renew_dir(path, names, slot, self.usual)? {
                 return Ok(false);
             }
         }

@@ -177,8 +177,8 @@ fn main() -> Result<()> {
         let (mut world, graph, upload) = (World::new()?, steps(jobs, "s")?, steps(490, "u")?);
         // As it was done before: all nodes copied, and all of that again where they are linked.
         let begun = Instant::now();
-        let mut copied = graph.clone();
-        copied.insert(0, 0, upload.clone())?;
+        let copied = graph.clone();
+        drop(copied.clone().with(0, 0, upload.clone())?);
         let before = begun.elapsed();
         let begun = Instant::now();
         let outline = Graph {

@@ -5,7 +5,7 @@
 use windlass_pipeline::condition::{Conditions, Context, EntryPoint, Notices, Value};
 use windlass_pipeline::graph::{BlockedState, NodeKind, Notify, SERVICES};
 use windlass_protocol::job::Source;
-use windlass_protocol::{BuildId, Trust, limits};
+use windlass_protocol::{BuildId, Trust, hex, limits};
 
 use crate::known::Known;
 use crate::row::{
@@ -110,7 +110,7 @@ fn commit_of(row: &BuildRow) -> Result<(&str, &str), &'static str> {
         Source::Git { commit, .. } => commit.as_str(),
         Source::Tree { .. } | Source::Empty => row.commit.as_str(),
     };
-    if !matches!(commit.len(), 40 | 64) || !commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if !hex::is_commit_id(commit) {
         return Err("the build has no full commit id");
     }
     let of_pull_request = row.namespace.overlay.as_ref().is_some_and(|overlay| overlay.starts_with("pr:"));

@@ -23,7 +23,7 @@ use windlass_protocol::job::Source;
 use windlass_protocol::limits::{
     ENV_VARS_MAX, IDEMPOTENCY_KEY_MAX_BYTES, NAME_MAX_BYTES, NUMBER_TRIES_MAX, REGISTRATION_TRIES_MAX,
 };
-use windlass_protocol::{BuildId, Digest, Namespace, TokenId, Trust};
+use windlass_protocol::{BuildId, Digest, Namespace, TokenId, Trust, hex};
 
 use super::Ground;
 use super::auth::Caller;
@@ -328,8 +328,7 @@ fn origin(origin: Origin, branch: &str) -> Result<Source, Problem> {
             // Git takes what begins with a dash for an option.
             let odd = |text: &str| text.starts_with('-') || text.chars().any(char::is_control);
             check_repository("origin.repository", &repository)?;
-            let hex = matches!(commit.len(), 40 | 64) && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
-            if !hex && (commit != "HEAD" || branch.is_empty()) {
+            if !hex::is_commit_id(&commit) && (commit != "HEAD" || branch.is_empty()) {
                 return Err(Problem::invalid("origin.commit: a full commit id, or HEAD of a branch"));
             }
             if branch.len() > NAME_MAX_BYTES || odd(&branch) {

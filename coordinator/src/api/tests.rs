@@ -260,6 +260,15 @@ impl Bench {
         self.ground.fleet.desk.agent_input(input).await.unwrap();
     }
 
+    /// With an agent that runs the job of a build, and its right to it.
+    async fn running() -> (Self, (AttemptId, Epoch)) {
+        let mut bench = Self::new().await;
+        bench.agent().await;
+        bench.build().await;
+        let right = bench.start().await;
+        (bench, right)
+    }
+
     async fn start(&mut self) -> (AttemptId, Epoch) {
         let (epoch, job) = self.offer().await;
         self.says(AgentEvent::Accepted(job.attempt, epoch)).await;

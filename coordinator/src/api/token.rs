@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
-use windlass_coordinator_core::effect::{AgentState, Reply};
+use windlass_coordinator_core::effect::AgentState;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{
     Actor, AgentRow, NewToken, OnUnreachable, PoolRow, Scope, TagPolicy, TokenGrant, TokenRow,
@@ -27,7 +27,6 @@ use super::auth::{Caller, scope_name};
 use super::extract::{self, JsonBody, Page, Paging, Query};
 use super::problem::{Kind, Problem};
 use super::shape::time;
-use crate::desk::{DeskError, DeskHandle};
 
 /// A token, without its secret.
 #[derive(Debug, Serialize, ToSchema)]
@@ -300,7 +299,7 @@ pub(crate) async fn create(
     };
     let is_new_pool = new.pool.as_ref().is_some_and(|pool| ground.fleet.views.pool(&pool.name).is_none());
     let warnings = warnings(&new, is_new_pool);
-    make(&ground.fleet.desk, caller.actor(), new).await?;
+    ground.fleet.desk.create_token(caller.actor(), new).await?;
     let row = ground.fleet.views.token(id).ok_or_else(|| Problem::internal(&"a new token is not there"))?;
     Ok((StatusCode::CREATED, Json(Created { shape: shape(row, None), token: text, warnings })))
 }
@@ -319,19 +318,6 @@ fn warnings(new: &NewToken, is_new_pool: bool) -> Vec<&'static str> {
         );
     }
     warnings
-}
-
-/// Hands a new token to the core.
-pub(crate) async fn make(desk: &DeskHandle, actor: Actor, new: NewToken) -> Result<(), DeskError> {
-    match desk.request(actor, Request::CreateToken(Box::new(new))).await? {
-        Reply::Token { .. } => Ok(()),
-        Reply::Done
-        | Reply::Secrets(_)
-        | Reply::Cache(_)
-        | Reply::Submitted { .. }
-        | Reply::Joined { .. }
-        | Reply::Drained { .. } => Err(DeskError::Unavailable),
-    }
 }
 
 /// A new token's public id.

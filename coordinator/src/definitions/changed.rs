@@ -1,6 +1,7 @@
 //! Which files a commit has changed, out of its mirror: what `if_changed` asks (reference 11.1, docs/design/027).
 
 use windlass_git::changed::{With, base, files};
+use windlass_protocol::hex;
 use windlass_protocol::limits::CHANGED_FILES_MAX;
 
 use super::mirror::Mirror;
@@ -40,8 +41,7 @@ pub(super) async fn of(mirror: &Mirror<'_>, base: &str, commit: &str) -> Result<
 /// The commit of a branch of the server (`origin/main`), of a tag, or of its whole id. Other names that git has for commits
 /// are not understood: they come from who submits.
 async fn commit_of(mirror: &Mirror<'_>, base: &str) -> Result<String, String> {
-    let is_id = matches!(base.len(), 40 | 64) && base.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_id {
+    if hex::is_commit_id(base) {
         return Ok(base.to_ascii_lowercase());
     }
     let reference = match base.strip_prefix("origin/") {

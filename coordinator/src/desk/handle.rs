@@ -5,7 +5,7 @@ use std::fmt::{self, Debug};
 use tokio::sync::{mpsc, oneshot, watch};
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::{Input, Request};
-use windlass_coordinator_core::row::Actor;
+use windlass_coordinator_core::row::{Actor, NewToken};
 use windlass_coordinator_core::{Core, Rejected};
 use windlass_coordinator_store::{Expired, Fault, Retention};
 use windlass_protocol::limits;
@@ -109,6 +109,22 @@ impl<C> DeskHandle<C> {
         let (answer, answered) = oneshot::channel();
         self.hand_in(FromClient::Asked(Box::new(Asked { actor, request, answer })))?;
         answered.await.unwrap_or(Err(DeskError::ShuttingDown))
+    }
+
+    /// Has the core make a token.
+    ///
+    /// # Errors
+    /// [`DeskError`].
+    pub async fn create_token(&self, actor: Actor, new: NewToken) -> Result<(), DeskError> {
+        match self.request(actor, Request::CreateToken(Box::new(new))).await? {
+            Reply::Token { .. } => Ok(()),
+            Reply::Done
+            | Reply::Secrets(_)
+            | Reply::Cache(_)
+            | Reply::Submitted { .. }
+            | Reply::Joined { .. }
+            | Reply::Drained { .. } => Err(DeskError::Unavailable),
+        }
     }
 
     /// Hands in what an agent said, or how its log came out; waits while the queue is full, so that its connection is

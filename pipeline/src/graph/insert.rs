@@ -33,16 +33,6 @@ pub enum InsertError {
 }
 
 impl Graph {
-    /// [`Graph::with`], in place: nothing has changed where it is refused. Gives the index of the first new node.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn insert(&mut self, uploader: u32, uploads: u32, upload: Self) -> Result<u32, InsertError> {
-        let first = u32::try_from(self.nodes.len()).map_err(|_| InsertError::NoUploader)?;
-        *self = self.clone().with(uploader, uploads, upload)?;
-        Ok(first)
-    }
-
     /// The graph with an upload right after the step of node `uploader`, of which it is the `uploads`th (from 0), and with all
     /// edges found anew. Nodes and groups are appended, so indexes stay; edges of earlier nodes change where the upload comes
     /// between, and the caller takes over those of nodes that have not started.

@@ -53,10 +53,7 @@ fn manifest(files: &[&[u8]]) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_cache_is_noted_once_all_of_it_is_there() {
-    let mut bench = Bench::new().await;
-    bench.agent().await;
-    bench.build().await;
-    let right = bench.start().await;
+    let (bench, right) = Bench::running().await;
     let store = bench.ground.fleet.store.clone();
     let text = manifest(&[b"one", b"two"]);
     assert_eq!(save(&bench, right, "k", &text).await, Err(AskRefused::NotFound), "no manifest");
@@ -82,10 +79,7 @@ async fn a_cache_is_noted_once_all_of_it_is_there() {
 
 #[tokio::test]
 async fn what_a_cache_names_stays_until_it_goes_and_one_that_comes_during_a_look_is_seen() {
-    let mut bench = Bench::new().await;
-    bench.agent().await;
-    bench.build().await;
-    let right = bench.start().await;
+    let (bench, right) = Bench::running().await;
     let (store, shelves) = (bench.ground.fleet.store.clone(), bench.ground.fleet.shelves.clone());
     let (reader, desk) = (bench.ground.fleet.reader.clone(), bench.ground.fleet.desk.clone());
     let text = manifest(&[b"named"]);
@@ -111,10 +105,7 @@ async fn what_a_cache_names_stays_until_it_goes_and_one_that_comes_during_a_look
 
 #[tokio::test]
 async fn an_entry_whose_manifest_cannot_be_read_goes_and_holds_up_nothing() {
-    let mut bench = Bench::new().await;
-    bench.agent().await;
-    bench.build().await;
-    let right = bench.start().await;
+    let (bench, right) = Bench::running().await;
     let (store, shelves) = (bench.ground.fleet.store.clone(), bench.ground.fleet.shelves.clone());
     let (reader, desk) = (bench.ground.fleet.reader.clone(), bench.ground.fleet.desk.clone());
     for bytes in [&b"no manifest"[..], b"nobody's"] {

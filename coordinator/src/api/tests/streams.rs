@@ -52,10 +52,7 @@ async fn a_log_is_read_whole_by_range_and_as_pieces_with_times() {
 
 #[tokio::test]
 async fn a_log_is_followed_live_and_taken_up_again_where_it_was_left() {
-    let mut bench = Bench::new().await;
-    bench.agent().await;
-    bench.build().await;
-    let right = bench.start().await;
+    let (bench, right) = Bench::running().await;
     let path = format!("/api/v1/attempts/{}/log/stream", right.0);
     let mut events = Events::open(&bench, &path, None).await;
     bench.write(right, 0, b"one\n").await;
@@ -186,10 +183,7 @@ async fn a_watcher_of_an_ended_build_sees_it_run_again() {
 
 #[tokio::test]
 async fn metrics_count_commits_agents_queues_and_log_bytes() {
-    let mut bench = Bench::new().await;
-    bench.agent().await;
-    bench.build().await;
-    let right = bench.start().await;
+    let (bench, right) = Bench::running().await;
     bench.write(right, 0, b"hello").await;
     let elsewhere = "steps:\n  - command: make\n    agents: { queue: far }\n";
     bench.post("/api/v1/builds", json!({ "pipeline": "web", "definition": elsewhere })).await.is(201);
