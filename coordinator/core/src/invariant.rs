@@ -13,8 +13,9 @@ use crate::load::count_dependencies;
 use crate::order::Orderer;
 use crate::place::{has_tags, pool_serves, shape_of};
 use crate::row::{AttemptState, JobState};
+use crate::standing::StepTally;
 use crate::state::{Agent, Build, Core, Job, Lease, Phase, Silence, Tally};
-use crate::subject::{self, Sum};
+use crate::subject;
 use crate::timer::Timer;
 use crate::zone::Bearing;
 
@@ -261,7 +262,7 @@ impl Core {
         }
         let id = build.row.id;
         hold!(tally == build.tally, "I11", "build {id} counts {:?}, it has {tally:?}", build.tally);
-        let heard = build.subjects.iter().filter(|(_, sum)| sum.sum != Sum::default());
+        let heard = build.subjects.iter().filter(|(_, heard)| heard.tally != StepTally::default());
         let sums = subject::sums(build.jobs.iter().map(|job| &self.jobs[job].row), &build.row.groups);
         hold!(heard.eq(&sums), "I11", "build {id} counts {:?}, it has {sums:?}", build.subjects);
         hold!(build.row.state == tally.state(&build.row), "I11", "build {id} is {:?}", build.row.state);

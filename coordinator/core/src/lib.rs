@@ -24,6 +24,7 @@
 //! | `deps`, `gate`, `concurrency`, `settle` | from jobs that end to jobs that may run, and to ends of builds |
 //! | `queue`, `place`, `spec`, `checkout`, `offer` | from a job that may run to an offer |
 //! | [`order`], [`trigger`], `schedule` | builds that jobs and schedules make |
+//! | [`standing`] | how a step or a group stands, by all of its jobs |
 //! | `notify`, `subject`, [`outbox`] | who is to hear of builds, steps and groups, and when it is sent |
 //! | [`timetable`] | cron expressions in time zones |
 //! | `timer`, `logbook` | deadlines, and the changes of one input |
@@ -74,6 +75,7 @@ mod silence;
 mod slot;
 mod spec;
 mod speech;
+pub mod standing;
 mod state;
 mod step;
 mod subject;

@@ -8,8 +8,9 @@ use crate::effect::Effect;
 use crate::row::{
     ArtifactRow, AttemptRow, AuditRow, CacheName, Change, EventRow, IdempotencyRow, NotificationRow, SecretName,
 };
+use crate::standing::StepTally;
 use crate::state::Core;
-use crate::subject::{Subject, Sum};
+use crate::subject::Subject;
 
 /// Collected while an input is handled, emptied into effects at its end.
 #[derive(Debug, Default)]
@@ -38,7 +39,7 @@ pub(crate) struct Logbook {
     /// In the order of their making; one that changed stands there again.
     pub(crate) notifications: Vec<NotificationRow>,
     /// Steps and groups that somebody hears of, with what the sum of their jobs was before.
-    pub(crate) subjects: BTreeMap<(BuildId, Subject), Sum>,
+    pub(crate) subjects: BTreeMap<(BuildId, Subject), StepTally>,
     /// Rows of attempts whose builds have left memory.
     pub(crate) old_attempts: Vec<AttemptRow>,
     /// Builds that may have changed state.

@@ -12,8 +12,9 @@ use crate::row::{
     BuildFacts, BuildNews, BuildRow, BuildState, CommitState, JobRow, Message, NotificationRow, NotificationState,
     origin_of,
 };
+use crate::standing::StepTally;
 use crate::state::{Build, Core};
-use crate::subject::{Subject, Sum};
+use crate::subject::Subject;
 
 const WEBHOOK: &str = "webhook";
 const COMMIT_STATUS: &str = "github_commit_status";
@@ -278,10 +279,10 @@ fn of_build(row: &BuildRow, entry: &Notify, was: Stage) -> Vec<Due> {
 }
 
 /// What an entry of a step or a group comes to.
-fn of_subject(row: &BuildRow, entry: &Notify, name: &str, (was, is): (Sum, Sum)) -> Option<Due> {
+fn of_subject(row: &BuildRow, entry: &Notify, name: &str, (was, is): (StepTally, StepTally)) -> Option<Due> {
     let due = match entry.service.as_str() {
         COMMIT_STATUS => {
-            let (before, after) = (was.state(), is.state());
+            let (before, after) = (was.commit_state(), is.commit_state());
             let state = match (before, after) {
                 // It was to be run, and will not be.
                 (Some(CommitState::Pending), None) => CommitState::Error,
@@ -304,29 +305,19 @@ fn of_subject(row: &BuildRow, entry: &Notify, name: &str, (was, is): (Sum, Sum))
 }
 
 /// What conditions see of a step, by all of its jobs.
-fn step_context(context: &mut Context, job: &JobRow, sum: Sum) {
+fn step_context(context: &mut Context, job: &JobRow, tally: StepTally) {
     let kind = match &job.node.kind {
         NodeKind::Command(_) => "command",
         NodeKind::Wait { .. } => "wait",
         NodeKind::Block(_) | NodeKind::Input(_) => "input",
         NodeKind::Trigger(_) => "trigger",
     };
-    let (state, outcome) = match (sum.is_over(), sum.state()) {
-        (true, Some(CommitState::Failure)) => ("finished", "hard_failed"),
-        (true, Some(CommitState::Error)) => ("canceled", "errored"),
-        (true, Some(_)) if sum.soft > 0 => ("finished", "soft_failed"),
-        (true, Some(_)) => ("finished", "passed"),
-        (true, None) => ("ignored", "neutral"),
-        (false, None) => ("waiting_for_dependencies", ""),
-        (false, Some(_)) if sum.failed > 0 => ("failing", ""),
-        (false, Some(_)) => ("running", ""),
-    };
     set(context, "step.type", kind);
-    set(context, "step.state", state);
+    set(context, "step.state", tally.state());
     set(context, "step.label", &job.node.label);
     set(context, "step.id", &job.id.to_string());
     // The step before this one may have had them.
-    set_or_null(context, "step.outcome", Some(outcome).filter(|outcome| !outcome.is_empty()));
+    set_or_null(context, "step.outcome", tally.outcome());
     set_or_null(context, "step.key", job.node.key.as_deref());
 }
 
@@ -356,8 +347,8 @@ impl Told {
         Self { conditions, notices: None, due: Vec::new(), room, beyond: 0 }
     }
 
-    /// What an entry comes to is due if its condition holds; of a step's, these are its job and sum.
-    fn add(&mut self, row: &BuildRow, entry: &Notify, step: Option<(&JobRow, Sum)>, found: Vec<Due>) {
+    /// What an entry comes to is due if its condition holds; of a step's, these are its job and how it stands.
+    fn add(&mut self, row: &BuildRow, entry: &Notify, step: Option<(&JobRow, StepTally)>, found: Vec<Due>) {
         if self.due.len() >= self.room {
             self.beyond += found.len();
         } else if !found.is_empty() && self.holds(row, entry, step) {
@@ -365,12 +356,12 @@ impl Told {
         }
     }
 
-    fn holds(&mut self, row: &BuildRow, entry: &Notify, step: Option<(&JobRow, Sum)>) -> bool {
+    fn holds(&mut self, row: &BuildRow, entry: &Notify, step: Option<(&JobRow, StepTally)>) -> bool {
         let Some(condition) = &entry.condition else { return true };
         let notices = self.notices.get_or_insert_with(|| Notices::new(context_of(row)));
         let point = match step {
-            Some((job, sum)) => {
-                step_context(notices.context_mut(), job, sum);
+            Some((job, tally)) => {
+                step_context(notices.context_mut(), job, tally);
                 EntryPoint::StepNotification
             }
             None => EntryPoint::BuildNotification,
@@ -390,7 +381,7 @@ impl Core {
         self.post_all(id, told);
     }
 
-    /// The sums of steps and groups have changed.
+    /// Steps and groups stand otherwise.
     pub(crate) fn notify_of_subjects(&mut self) {
         let mut changed = std::mem::take(&mut self.book.subjects).into_iter().peekable();
         while let Some(((id, _), _)) = changed.peek() {
@@ -407,21 +398,21 @@ impl Core {
         }
     }
 
-    fn tell_of_subject(&self, id: BuildId, subject: &Subject, was: Sum, told: &mut Told) {
+    fn tell_of_subject(&self, id: BuildId, subject: &Subject, was: StepTally, told: &mut Told) {
         let home = &self.builds[&id];
         let heard = home.subjects.get(subject);
-        let is = heard.map(|heard| heard.sum).unwrap_or_default();
+        let is = heard.map(|heard| heard.tally).unwrap_or_default();
         if was == is {
             return;
         }
-        let (row, sums) = (&home.row, (was, is));
+        let (row, stood) = (&home.row, (was, is));
         match subject {
             Subject::Step(_) => {
                 let Some(job) = heard.and_then(|heard| self.jobs.get(&heard.first)) else { return };
                 let job = &job.row;
                 let name = job.node.key.as_deref().unwrap_or(&job.node.label);
                 for entry in &job.node.notify {
-                    told.add(row, entry, Some((job, is)), Vec::from_iter(of_subject(row, entry, name, sums)));
+                    told.add(row, entry, Some((job, is)), Vec::from_iter(of_subject(row, entry, name, stood)));
                 }
             }
             Subject::Group(index) => {
@@ -429,7 +420,7 @@ impl Core {
                 let Some(group) = group else { return };
                 let name = group.key.as_deref().or(group.label.as_deref()).unwrap_or("group");
                 for entry in &group.notify {
-                    told.add(row, entry, None, Vec::from_iter(of_subject(row, entry, name, sums)));
+                    told.add(row, entry, None, Vec::from_iter(of_subject(row, entry, name, stood)));
                 }
             }
         }

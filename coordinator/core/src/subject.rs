@@ -6,7 +6,8 @@ use windlass_pipeline::graph::{Group, Place};
 use windlass_protocol::{BuildId, JobId};
 
 use crate::logbook::Logbook;
-use crate::row::{CommitState, JobRow, JobState};
+use crate::row::JobRow;
+use crate::standing::StepTally;
 use crate::state::{Build, Core};
 
 /// What is told of beside the build: its jobs are told of together.
@@ -18,76 +19,17 @@ pub(crate) enum Subject {
     Group(u32),
 }
 
-/// How many jobs of a subject are how far; kept in step with them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Sum {
-    /// Have not ended and wait for others.
-    waiting: u32,
-    /// Have not ended and may run.
-    begun: u32,
-    passed: u32,
-    /// Failed, and were forgiven.
-    pub(crate) soft: u32,
-    pub(crate) failed: u32,
-    /// Came to no result: canceled, expired.
-    pub(crate) errored: u32,
-    /// Were not to be run.
-    idle: u32,
-}
-
 /// A subject in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Heard {
-    pub(crate) sum: Sum,
+    pub(crate) tally: StepTally,
     /// The first of its jobs: the subject has its name and its `notify`.
     pub(crate) first: JobId,
 }
 
 impl Heard {
     fn of(job: &JobRow) -> Self {
-        Self { sum: Sum::default(), first: job.id }
-    }
-}
-
-impl Sum {
-    fn slot(&mut self, job: &JobRow) -> &mut u32 {
-        match job.state {
-            JobState::Pending | JobState::Waiting | JobState::Blocked | JobState::Limiting => &mut self.waiting,
-            JobState::Limited
-            | JobState::Scheduled
-            | JobState::Assigned
-            | JobState::Accepted
-            | JobState::Running
-            | JobState::Canceling
-            | JobState::TimingOut => &mut self.begun,
-            JobState::Passed | JobState::Unblocked => &mut self.passed,
-            JobState::Failed | JobState::TimedOut | JobState::Canceled | JobState::Expired if job.soft_failed => {
-                &mut self.soft
-            }
-            JobState::Failed | JobState::TimedOut => &mut self.failed,
-            JobState::Canceled | JobState::Expired => &mut self.errored,
-            JobState::WaitingFailed
-            | JobState::BlockedFailed
-            | JobState::UnblockedFailed
-            | JobState::Skipped
-            | JobState::Broken => &mut self.idle,
-        }
-    }
-
-    pub(crate) const fn is_over(&self) -> bool {
-        self.waiting + self.begun == 0
-    }
-
-    /// What a commit's state would be; `None` as long as nothing of it may run, and where nothing was to be run.
-    pub(crate) const fn state(&self) -> Option<CommitState> {
-        let ended = self.passed + self.soft + self.failed + self.errored;
-        match (self.is_over(), self.begun + ended, self.failed, self.errored) {
-            (_, 0, ..) => None,
-            (false, ..) => Some(CommitState::Pending),
-            (true, _, 1.., _) => Some(CommitState::Failure),
-            (true, _, 0, 1..) => Some(CommitState::Error),
-            (true, _, 0, 0) => Some(CommitState::Success),
-        }
+        Self { tally: StepTally::default(), first: job.id }
     }
 }
 
@@ -106,7 +48,7 @@ pub(crate) fn sums<'a>(jobs: impl Iterator<Item = &'a JobRow>, groups: &[Group])
     let mut sums = BTreeMap::<_, Heard>::new();
     for job in jobs {
         for subject in subjects_of(job, groups) {
-            *sums.entry(subject).or_insert_with(|| Heard::of(job)).sum.slot(job) += 1;
+            sums.entry(subject).or_insert_with(|| Heard::of(job)).tally.add(job);
         }
     }
     sums
@@ -115,13 +57,13 @@ pub(crate) fn sums<'a>(jobs: impl Iterator<Item = &'a JobRow>, groups: &[Group])
 /// A job changes: it is counted out, and in again when it has changed.
 pub(crate) fn count(home: &mut Build, book: &mut Logbook, job: &JobRow, is_in: bool) {
     for subject in subjects_of(job, &home.row.groups) {
-        let sum = &mut home.subjects.entry(subject.clone()).or_insert_with(|| Heard::of(job)).sum;
+        let tally = &mut home.subjects.entry(subject.clone()).or_insert_with(|| Heard::of(job)).tally;
         if is_in {
-            *sum.slot(job) += 1;
+            tally.add(job);
         } else {
             // Only what it was before the first change counts: it is compared with what it is in the end.
-            book.subjects.entry((job.build, subject)).or_insert(*sum);
-            *sum.slot(job) -= 1;
+            book.subjects.entry((job.build, subject)).or_insert(*tally);
+            tally.sub(job);
         }
     }
 }

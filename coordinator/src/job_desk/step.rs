@@ -1,16 +1,14 @@
 //! Steps as jobs ask for them: by key, by id, or their own (reference 19.5).
 
-mod standing;
-
 use serde_json::{Value, json};
 use windlass_coordinator_core::named::JobName;
 use windlass_coordinator_core::row::{AttemptRow, BuildRows, JobRow, StepChange};
+use windlass_coordinator_core::standing::StepTally;
 use windlass_pipeline::graph::{Command, NodeKind};
 use windlass_pipeline::step_notify;
 use windlass_protocol::limits::ASK_TEXT_MAX_BYTES;
 use windlass_protocol::message::{AskRefused, Told};
 
-use self::standing::Standing;
 use super::No;
 
 /// The jobs of a step; empty names the asking job's own.
@@ -108,14 +106,14 @@ fn describe(rows: &BuildRows, jobs: &[&JobRow]) -> Value {
         NodeKind::Input(_) => ("input", None),
         NodeKind::Trigger(_) => ("trigger", None),
     };
-    let standings: Vec<Standing> = jobs.iter().map(|job| Standing::from(*job)).collect();
+    let tally = StepTally::of(jobs.iter().copied());
     let mut value = json!({
         "id": first.id,
         "key": node.key,
         "label": node.label,
         "type": kind,
-        "state": standing::state(&standings),
-        "outcome": standing::outcome(&standings),
+        "state": tally.state(),
+        "outcome": tally.outcome(),
         "depends_on": depends_on,
         "notify": node.notify,
     });
