@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::repository::authority;
+use crate::repository::place;
 
 /// The repositories of a host, or of an owner there: `git.example.org`, `github.com/acme`, `github.com/acme/one`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,21 +47,6 @@ impl Owner {
         let is_below = rest.is_some_and(|rest| self.path.is_empty() || rest.is_empty() || rest.starts_with('/'));
         host == self.host && is_plain(path) && is_below
     }
-}
-
-/// Host and path of a URL; nothing for a path of the machine. The port is no part of a host's name.
-fn place(repository: &str) -> Option<(String, &str)> {
-    let (host, path) = match repository.split_once("://") {
-        Some((_, rest)) => {
-            let authority = authority(repository)?;
-            (authority, rest.get(authority.len()..)?)
-        }
-        // `user@host:path`
-        None => repository.split_once(':').filter(|(host, _)| !host.contains('/'))?,
-    };
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    let host = host.split_once(':').map_or(host, |(host, _)| host);
-    Some((host.to_ascii_lowercase(), path.trim_start_matches('/'))).filter(|(host, _)| !host.is_empty())
 }
 
 /// Whether a path is what it says, for every server.

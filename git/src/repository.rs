@@ -189,8 +189,24 @@ pub fn has_password(repository: &str) -> bool {
     userinfo.is_some_and(|userinfo| userinfo.contains(':'))
 }
 
+/// Host, in small letters, and path of a clone URL; nothing for a path of the machine. The port is no part of a host's name.
+#[must_use]
+pub fn place(repository: &str) -> Option<(String, &str)> {
+    let (host, path) = match repository.split_once("://") {
+        Some((_, rest)) => {
+            let authority = authority(repository)?;
+            (authority, rest.get(authority.len()..)?)
+        }
+        // `user@host:path`
+        None => repository.split_once(':').filter(|(host, _)| !host.contains('/'))?,
+    };
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let host = host.split_once(':').map_or(host, |(host, _)| host);
+    Some((host.to_ascii_lowercase(), path.trim_start_matches('/'))).filter(|(host, _)| !host.is_empty())
+}
+
 /// What stands between `://` and the path.
-pub(crate) fn authority(repository: &str) -> Option<&str> {
+fn authority(repository: &str) -> Option<&str> {
     let (_, rest) = repository.split_once("://")?;
     rest.split(['/', '?', '#']).next()
 }

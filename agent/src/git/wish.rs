@@ -65,7 +65,7 @@ impl Wish {
 
     /// Whether it names a commit by its whole id.
     pub(super) fn is_commit(&self) -> bool {
-        self.commit.len() >= 40 && self.commit.bytes().all(|b| b.is_ascii_hexdigit())
+        windlass_protocol::hex::is_commit_id(&self.commit)
     }
 
     pub(super) fn target(&self) -> String {

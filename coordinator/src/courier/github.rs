@@ -3,6 +3,7 @@
 use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use serde_json::json;
 use windlass_coordinator_core::row::{Delivery, Message, NotificationRow};
+use windlass_git::repository::place;
 use windlass_protocol::Secret;
 use windlass_protocol::host::read_private;
 
@@ -23,21 +24,12 @@ pub(super) struct Place<'a> {
 
 /// Host, owner and name out of a clone URL, in small letters.
 fn parts(repository: &str) -> Option<(String, String, String)> {
-    let (place, path) = match repository.split_once("://") {
-        Some((_, rest)) => rest.split_once('/')?,
-        None => repository.split_once(':')?,
-    };
-    let host = place.rsplit_once('@').map_or(place, |(_, host)| host);
-    let host = host.split(':').next().unwrap_or_default().to_ascii_lowercase();
-    let path = path.trim_matches('/').to_ascii_lowercase();
+    let (host, path) = place(repository)?;
+    let path = path.trim_end_matches('/').to_ascii_lowercase();
     let (owner, name) = path.strip_suffix(".git").unwrap_or(&path).split_once('/')?;
     let is_plain =
         |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-    if host.is_empty()
-        || !is_plain(owner)
-        || !is_plain(name)
-        || [owner, name].iter().any(|part| matches!(*part, "." | ".."))
-    {
+    if !is_plain(owner) || !is_plain(name) || [owner, name].iter().any(|part| matches!(*part, "." | "..")) {
         return None;
     }
     // GitHub's way around closed ports.
