@@ -1,6 +1,7 @@
 //! Following a build: its events and the logs of its attempts, brought into one order.
 //!
-//! A job's start is told before its log, its end after the end of its log, the build's end last.
+//! A job's start is told before its log, its end after the end of its log, the build's end last; and of a job that waited for
+//! others nothing is told before their ends are, although it may run while their logs are still on their way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,6 +45,8 @@ pub(crate) struct Follow {
     jobs: Vec<Followed>,
     by_id: BTreeMap<String, usize>,
     by_attempt: BTreeMap<String, usize>,
+    /// Jobs that nothing is told of yet: what they waited for has ended, and its end is still to be told.
+    held: BTreeSet<usize>,
     open_logs: usize,
     ended: bool,
 }
@@ -93,24 +96,39 @@ impl Follow {
                 self.jobs.len() - 1
             }
         };
-        let Some(followed) = self.jobs.get_mut(index) else { return Ok(Vec::new()) };
-        followed.job = job;
-        followed.raw = raw;
-        let mut new = Vec::new();
-        for attempt in followed.job.attempts.clone() {
-            if followed.job.is_command() && !followed.logs.contains_key(&attempt.id) {
-                followed.logs.insert(attempt.id.clone(), Lines::default());
-                followed.open_logs += 1;
-                self.open_logs += 1;
-                self.by_attempt.insert(attempt.id.clone(), index);
-                new.push(attempt.id.clone());
+        if let Some(followed) = self.jobs.get_mut(index) {
+            (followed.job, followed.raw) = (job, raw);
+        }
+        Ok(self.tell(index, show))
+    }
+
+    /// Tells what is new of a job, and of those that were held back for it; answers the attempts whose logs are to be followed
+    /// from now on.
+    fn tell(&mut self, index: usize, show: &mut dyn Show) -> Vec<String> {
+        let (mut new, mut next) = (Vec::new(), vec![index]);
+        while let Some(index) = next.pop() {
+            if self.is_held(index) {
+                self.held.insert(index);
+                continue;
             }
-            if attempt.started_at.is_some() || attempt.state == "running" {
-                followed.start(&attempt.id, show);
+            self.held.remove(&index);
+            let Some(followed) = self.jobs.get_mut(index) else { continue };
+            let fresh = followed.begin(show);
+            self.open_logs += fresh.len();
+            self.by_attempt.extend(fresh.iter().map(|attempt| (attempt.clone(), index)));
+            new.extend(fresh);
+            // A retry that takes an ended job back holds nobody either.
+            if followed.settle(show) || !followed.job.is_final() {
+                next.extend(self.held.iter().rev());
             }
         }
-        followed.settle(show);
-        Ok(new)
+        new
+    }
+
+    /// Whether a job that this one waited for has ended, and its end is not told.
+    fn is_held(&self, index: usize) -> bool {
+        let on = self.jobs.get(index).into_iter().flat_map(|followed| &followed.job.depends_on);
+        on.filter_map(|id| self.jobs.get(*self.by_id.get(id)?)).any(|on| on.job.is_final() && !on.finish_told)
     }
 
     /// Takes a piece of a log.
@@ -129,15 +147,16 @@ impl Follow {
         }
     }
 
-    /// A log is whole.
-    pub(crate) fn log_ended(&mut self, attempt: &str, show: &mut dyn Show) {
-        let Some(followed) = self.by_attempt.get(attempt).and_then(|index| self.jobs.get_mut(*index)) else { return };
+    /// A log is whole; answers the attempts whose logs are to be followed from now on.
+    pub(crate) fn log_ended(&mut self, attempt: &str, show: &mut dyn Show) -> Vec<String> {
+        let Some(index) = self.by_attempt.get(attempt).copied() else { return Vec::new() };
+        let Some(followed) = self.jobs.get_mut(index) else { return Vec::new() };
         self.open_logs = self.open_logs.saturating_sub(1);
         followed.open_logs = followed.open_logs.saturating_sub(1);
         if let Some(attempt) = followed.job.attempts.iter().find(|known| known.id == attempt) {
             show.log_ended(&followed.job, attempt);
         }
-        followed.settle(show);
+        self.tell(index, show)
     }
 
     /// Whether nothing of the build can run until somebody opens a gate.
@@ -167,8 +186,8 @@ impl Follow {
     }
 
     /// Whether everything was told.
-    pub(crate) const fn is_over(&self) -> bool {
-        self.ended && self.open_logs == 0
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended && self.open_logs == 0 && self.held.is_empty()
     }
 }
 
@@ -184,15 +203,33 @@ impl Followed {
         }
     }
 
-    /// Tells an end once, when the logs are told.
-    fn settle(&mut self, show: &mut dyn Show) {
+    /// Tells the starts of attempts; answers those whose logs are to be followed from now on.
+    fn begin(&mut self, show: &mut dyn Show) -> Vec<String> {
+        let mut new = Vec::new();
+        for attempt in self.job.attempts.clone() {
+            if self.job.is_command() && !self.logs.contains_key(&attempt.id) {
+                self.logs.insert(attempt.id.clone(), Lines::default());
+                self.open_logs += 1;
+                new.push(attempt.id.clone());
+            }
+            if attempt.started_at.is_some() || attempt.state == "running" {
+                self.start(&attempt.id, show);
+            }
+        }
+        new
+    }
+
+    /// Tells an end once, when the logs are told, and says whether it did.
+    fn settle(&mut self, show: &mut dyn Show) -> bool {
         if !self.job.is_final() {
             // A retry takes an ended job back.
             self.finish_told = false;
         } else if self.open_logs == 0 && !self.finish_told {
             self.finish_told = true;
             show.finished(&self.job, &self.raw);
+            return true;
         }
+        false
     }
 }
 
@@ -255,10 +292,7 @@ impl Watch {
                 self.follow.log(&attempt, &piece, show);
                 Vec::new()
             }
-            News::LogEnded(attempt) => {
-                self.follow.log_ended(&attempt, show);
-                Vec::new()
-            }
+            News::LogEnded(attempt) => self.follow.log_ended(&attempt, show),
             News::Failed(error) => return Err(error),
         };
         for attempt in new {

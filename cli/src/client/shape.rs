@@ -51,6 +51,7 @@ pub(crate) struct Job {
     pub(crate) cause: Option<Cause>,
     pub(crate) soft_failed: bool,
     pub(crate) attempts: Vec<Attempt>,
+    pub(crate) depends_on: Vec<String>,
     pub(crate) parallel_index: Option<u64>,
     pub(crate) parallel_total: Option<u64>,
     pub(crate) waiting_for: Option<Value>,

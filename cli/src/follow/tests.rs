@@ -72,6 +72,34 @@ fn each_attempt_of_a_retried_job_has_its_start_and_log_and_the_job_ends_once() {
 }
 
 #[test]
+fn nothing_is_told_of_a_job_before_the_end_of_what_it_waited_for() {
+    let (mut follow, mut told) = (Follow::default(), Told::default());
+    let of = |id: &str, kind: &str, state: &str, on: &[&str], attempts: &[&str]| {
+        let attempts: Vec<Value> =
+            attempts.iter().map(|id| json!({"id": id, "number": 1, "state": "running"})).collect();
+        json!({"id": id, "step_key": id, "type": kind, "state": state, "depends_on": on, "attempts": attempts})
+    };
+    let build = |jobs: &[Value]| json!({ "jobs": jobs });
+    let all = [of("a", "command", "running", &[], &["a1"]), of("w", "wait", "waiting", &["a"], &[])];
+    assert_eq!(follow.build(&build(&all), &mut told).unwrap(), ["a1"]);
+    follow.job(&of("a", "command", "passed", &[], &["a1"]), &mut told).unwrap();
+    // The gate opened and the next one runs, has even ended, while the first one's log is on its way.
+    assert_eq!(follow.job(&of("w", "wait", "passed", &["a"], &[]), &mut told).unwrap(), [""; 0]);
+    assert_eq!(follow.job(&of("b", "command", "passed", &["w"], &["b1"]), &mut told).unwrap(), [""; 0]);
+    follow.end();
+    assert!(!follow.is_over());
+    follow.log("a1", &piece(0, "late"), &mut told);
+    assert_eq!(follow.log_ended("a1", &mut told), ["b1"], "its log is followed now");
+    assert!(!follow.is_over());
+    follow.log("b1", &piece(0, "next"), &mut told);
+    assert_eq!(follow.log_ended("b1", &mut told), [""; 0]);
+    assert!(follow.is_over());
+    let rest = ["a passed", "w passed", "b 1 started", "b 1 @0 next", "b 1 log ended", "b passed"];
+    assert_eq!(told.0[..3], ["a 1 started", "a 1 @0 late", "a 1 log ended"]);
+    assert_eq!(told.0[3..], rest);
+}
+
+#[test]
 fn events_are_read_whether_a_job_is_their_data_or_within_it() {
     let job = job("running", &[]);
     assert!(matches!(sort(job.clone()), Some(News::Job(_))));
