@@ -31,6 +31,8 @@ mod audit;
 mod auth;
 mod blob;
 mod build;
+mod cache;
+mod cache_stats;
 mod definition;
 mod event;
 mod extract;
@@ -54,7 +56,7 @@ mod upload_artifact;
 
 use std::sync::Arc;
 
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use axum::{Router, middleware};
 use tokio::sync::Semaphore;
 use windlass_protocol::limits::HTTP_UPLOADS_MAX;
@@ -155,6 +157,10 @@ pub fn router(ground: Ground) -> Router {
         .route("/secrets", get(secret::list).post(secret::set))
         .route("/secrets/{key}", delete(secret::remove))
         .route("/audit", get(audit::list))
+        .route("/cache/stats", get(cache_stats::show))
+        .route("/caches", get(cache::list))
+        .route("/caches/{id}", delete(cache::remove))
+        .route("/caches/{id}/pin", put(cache::pin).delete(cache::unpin))
         .route("/blobs/b3/{hex}", get(blob::get).head(blob::head).put(blob::put))
         .route("/blobs/missing", post(blob::missing))
         .route("/blobs/pack", post(blob::pack));

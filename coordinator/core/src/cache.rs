@@ -8,7 +8,7 @@ use windlass_protocol::{AttemptId, Digest, Namespace, Trust, WallMs, limits};
 use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
 use crate::input::ReplyTo;
-use crate::row::{CacheName, CacheRequest, CacheRow};
+use crate::row::{Actor, CacheName, CacheRequest, CacheRow};
 use crate::state::Core;
 
 /// How much some namespaces have together, or may have.
@@ -50,6 +50,12 @@ const TRUSTED: Amount = Amount {
     files: limits::CACHES_TRUSTED_MAX_FILES,
     bytes: limits::CACHES_TRUSTED_MAX_BYTES,
 };
+/// Half of it.
+const PINNED: Amount = Amount {
+    count: limits::CACHES_TRUSTED_MAX / 2,
+    files: limits::CACHES_TRUSTED_MAX_FILES / 2,
+    bytes: limits::CACHES_TRUSTED_MAX_BYTES / 2,
+};
 const OVERLAY: Amount = Amount {
     count: limits::CACHES_OVERLAY_MAX,
     files: limits::CACHES_OVERLAY_MAX_FILES,
@@ -62,7 +68,7 @@ const OVERLAYS: Amount = Amount {
 };
 
 impl Core {
-    pub(crate) fn on_cache(&mut self, to: ReplyTo, request: CacheRequest) -> Result<(), Rejected> {
+    pub(crate) fn on_cache(&mut self, to: ReplyTo, actor: &Actor, request: CacheRequest) -> Result<(), Rejected> {
         let reply = match request {
             CacheRequest::Find { attempt, epoch, scope, key, restore_keys } => {
                 let namespace = self.cache_namespace(attempt, epoch)?;
@@ -87,10 +93,24 @@ impl Core {
                         job,
                         created_at: now,
                         used_at: now,
+                        pinned: false,
                     };
                     self.add_cache(row)?;
                 }
                 Reply::Cache(self.caches.get(&name).cloned().map(Box::new))
+            }
+            CacheRequest::Pin { name, pinned } => {
+                self.pin_cache(&name, pinned)?;
+                let act = if pinned { "cache.pin" } else { "cache.unpin" };
+                self.audit(actor, act, &name.namespace.to_string(), &name.key);
+                Reply::Done
+            }
+            CacheRequest::Remove { name, manifest } => {
+                if self.caches.get(&name).is_some_and(|row| row.manifest == manifest) {
+                    self.audit(actor, "cache.rm", &name.namespace.to_string(), &name.key);
+                    self.drop_caches(vec![name]);
+                }
+                Reply::Done
             }
             CacheRequest::Forget { unused_since } => {
                 self.forget_caches(unused_since);
@@ -149,6 +169,7 @@ impl Core {
     fn add_cache(&mut self, row: CacheRow) -> Result<(), Rejected> {
         let name = row.name.clone();
         let own = if name.namespace.trust() == Trust::Trusted { TRUSTED } else { OVERLAY };
+        let own = own.less(self.pinned_of(&name.namespace));
         if row.bytes > own.bytes {
             return Err(Rejected::Limit { what: "bytes of one cache", limit: own.bytes });
         }
@@ -190,6 +211,7 @@ impl Core {
         let own = self.caches.range((Bound::Included(first), Bound::Unbounded));
         let own = own.take_while(|(name, _)| name.namespace.project == new.namespace.project);
         let rows: Vec<&CacheRow> = own.map(|(_, row)| row).filter(|row| of(&row.name.namespace)).collect();
+        let rows: Vec<&CacheRow> = rows.into_iter().filter(|row| !row.pinned).collect();
         let mut sum = rows.iter().fold(Amount::default(), |sum, row| sum.and(Amount::of(row)));
         if sum.fits(most) {
             return;
@@ -207,8 +229,32 @@ impl Core {
         self.drop_caches(going);
     }
 
+    /// What is pinned of a namespace.
+    fn pinned_of(&self, namespace: &Namespace) -> Amount {
+        let first = CacheName { namespace: namespace.clone(), scope: Digest::from_bytes([0; 32]), key: String::new() };
+        let own = self.caches.range(first..).take_while(|(name, _)| name.namespace == *namespace);
+        own.filter(|(_, row)| row.pinned).fold(Amount::default(), |sum, (_, row)| sum.and(Amount::of(row)))
+    }
+
+    /// At most half of what a project may have can be pinned, so that its builds go on saving.
+    fn pin_cache(&mut self, name: &CacheName, pinned: bool) -> Result<(), Rejected> {
+        let refuse = |why: &str| Rejected::Setting { what: "pinned", why: why.to_owned() };
+        let row = self.caches.get(name).ok_or_else(|| refuse("the cache is gone"))?;
+        if name.namespace.trust() == Trust::Untrusted {
+            return Err(refuse("caches of untrusted builds go with what they were for"));
+        }
+        if pinned && !row.pinned && !self.pinned_of(&name.namespace).and(Amount::of(row)).fits(PINNED) {
+            return Err(refuse("half of what the pipeline's caches may have together is pinned already"));
+        }
+        if let Some(row) = self.caches.get_mut(name).filter(|row| row.pinned != pinned) {
+            row.pinned = pinned;
+            self.book.caches.insert(name.clone());
+        }
+        Ok(())
+    }
+
     fn forget_caches(&mut self, unused_since: WallMs) {
-        let unused = self.caches.values().filter(|row| row.used_at < unused_since);
+        let unused = self.caches.values().filter(|row| row.used_at < unused_since && !row.pinned);
         // The rest of them next time: a commit has its limit.
         let going = unused.take(limits::EXPIRE_ROWS_MAX).map(|row| row.name.clone()).collect();
         self.drop_caches(going);

@@ -17,7 +17,7 @@ impl Core {
             Request::CreateToken(new) => return self.create_token(to, actor, *new),
             Request::Join(joining) => return self.join(to, *joining),
             Request::Secret(secret) => return self.on_secret(to, actor, *secret),
-            Request::Cache(request) => return self.on_cache(to, *request),
+            Request::Cache(request) => return self.on_cache(to, actor, *request),
             Request::CancelBuild { build, detail } => {
                 self.check_cancel_build(build)?;
                 self.cancel_build(build, Self::cause(CauseKind::Canceled, &detail));

@@ -213,6 +213,27 @@ impl Reader {
         Ok(self.read(move |history| history.caches(after, limit)).await?.1)
     }
 
+    /// Caches of a pipeline, or of all, each with its number, newest first.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn newest_caches(
+        &self,
+        pipeline: Option<String>,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<(u64, CacheRow)>, ReadError> {
+        Ok(self.read(move |history| history.newest_caches(pipeline, after, limit)).await?.1)
+    }
+
+    /// A cache by its number.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn cache(&self, number: u64) -> Result<Option<CacheRow>, ReadError> {
+        Ok(self.read(move |history| history.cache(number)).await?.1)
+    }
+
     /// A pipeline's text by its digest.
     ///
     /// # Errors

@@ -414,6 +414,24 @@ impl History for MemoryHistory {
         Ok(found.take(limit.clamp(1, limits::PAGE_MAX_ITEMS)).collect())
     }
 
+    fn newest_caches(
+        &self,
+        pipeline: Option<String>,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<(u64, CacheRow)>, Fault> {
+        let memory = self.lock();
+        let named = memory.caches.iter().rev();
+        let all = named.filter_map(|(number, name)| Some((*number, (*number, memory.rows.caches.get(name)?.clone()))));
+        let of = |row: &CacheRow| pipeline.as_ref().is_none_or(|only| *only == row.name.namespace.project);
+        Ok(page(all.filter(|(_, (_, row))| of(row)), after, limit))
+    }
+
+    fn cache(&self, number: u64) -> Result<Option<CacheRow>, Fault> {
+        let memory = self.lock();
+        Ok(memory.caches.get(&number).and_then(|name| memory.rows.caches.get(name)).cloned())
+    }
+
     fn definition(&self, digest: Digest) -> Result<Option<String>, Fault> {
         Ok(self.lock().definitions.get(&digest).cloned())
     }

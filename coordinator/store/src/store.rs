@@ -357,6 +357,23 @@ pub trait History: Send + Sync + fmt::Debug {
     /// [`Fault`].
     fn caches(&self, after: u64, limit: usize) -> Result<Vec<(u64, CacheRow)>, Fault>;
 
+    /// Caches of a pipeline, or of all, each with its number, newest first.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    fn newest_caches(
+        &self,
+        pipeline: Option<String>,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<(u64, CacheRow)>, Fault>;
+
+    /// A cache by its number.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    fn cache(&self, number: u64) -> Result<Option<CacheRow>, Fault>;
+
     /// A pipeline's text by its digest.
     ///
     /// # Errors

@@ -36,6 +36,9 @@ pub struct CacheRow {
     pub created_at: WallMs,
     /// When it was used last, an hour more or less.
     pub used_at: WallMs,
+    /// It stays, whoever needs room and however long it is not used.
+    #[serde(default)]
+    pub pinned: bool,
 }
 
 /// What is asked about entries.
@@ -72,6 +75,20 @@ pub enum CacheRequest {
         files: u64,
         /// Their bytes.
         bytes: u64,
+    },
+    /// Let an entry of a project's trusted builds stay, or no longer.
+    Pin {
+        /// Which.
+        name: CacheName,
+        /// Whether it stays.
+        pinned: bool,
+    },
+    /// Let go of an entry that somebody wants gone; nothing happens where it is gone or another by now.
+    Remove {
+        /// Which.
+        name: CacheName,
+        /// By the manifest that it had.
+        manifest: Digest,
     },
     /// Let go of what nobody has used since.
     Forget {

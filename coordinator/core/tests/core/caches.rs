@@ -246,3 +246,39 @@ fn an_entry_goes_by_the_manifest_that_it_had() {
     shell.request(Request::Cache(Box::new(CacheRequest::Drop { damaged }))).unwrap();
     assert_eq!(shell.rows.caches.keys().map(|name| name.key.as_str()).collect::<Vec<_>>(), ["good"]);
 }
+
+#[test]
+fn what_is_pinned_stays_and_leaves_the_builds_half_of_their_room() {
+    let mut shell = Shell::new();
+    let (agent, untrusted) = agents(&mut shell);
+    let (ours, pull) = (job(&mut shell, agent, &trusted()), job(&mut shell, untrusted, &overlay("1")));
+    let pin = |shell: &mut Shell, row: &CacheRow, pinned| {
+        shell.request(Request::Cache(Box::new(CacheRequest::Pin { name: row.name.clone(), pinned })))
+    };
+    let keys = |shell: &Shell| shell.rows.caches.keys().map(|name| name.key.clone()).collect::<Vec<_>>();
+    let half = limits::CACHES_TRUSTED_MAX_BYTES / 2;
+    let kept = save(&mut shell, ours, "kept", "kept", half).unwrap();
+    later(&mut shell, limits::CACHE_TOUCH_MS);
+    let other = save(&mut shell, ours, "other", "other", 1).unwrap();
+    pin(&mut shell, &kept, true).unwrap();
+    assert!(matches!(pin(&mut shell, &other, true), Err(Rejected::Setting { what: "pinned", .. })), "more than half");
+    let evil = save(&mut shell, pull, "evil", "evil", 1).unwrap();
+    assert!(matches!(pin(&mut shell, &evil, true), Err(Rejected::Setting { what: "pinned", .. })), "untrusted");
+    // It was used longest ago, and others go for what is new.
+    save(&mut shell, ours, "large", "large", half).unwrap();
+    assert_eq!(keys(&shell), ["kept", "large", "evil"]);
+    let too_large = save(&mut shell, ours, "x", "x", half + 1);
+    assert!(matches!(too_large, Err(Rejected::Limit { what: "bytes of one cache", .. })), "{too_large:?}");
+    shell.restart();
+    shell.request(Request::Cache(Box::new(CacheRequest::Forget { unused_since: WallMs(u64::MAX) }))).unwrap();
+    assert_eq!(keys(&shell), ["kept"], "a restart forgets no pin");
+    let audit = |shell: &Shell, action: &str| shell.audits.iter().filter(|done| *done == action).count();
+    assert_eq!(audit(&shell, "cache.pin"), 1);
+    pin(&mut shell, &kept, false).unwrap();
+    let remove = |manifest| Request::Cache(Box::new(CacheRequest::Remove { name: kept.name.clone(), manifest }));
+    shell.request(remove(Digest::of(b"another"))).unwrap();
+    assert_eq!(keys(&shell), ["kept"], "that one is not meant");
+    shell.request(remove(kept.manifest)).unwrap();
+    assert!(keys(&shell).is_empty());
+    assert!(matches!(pin(&mut shell, &kept, true), Err(Rejected::Setting { .. })), "gone");
+}

@@ -144,3 +144,51 @@ async fn an_entry_whose_manifest_cannot_be_read_goes_and_holds_up_nothing() {
     assert_eq!((has(b"nobody's"), has(b"no manifest"), has(b"named")), (false, false, true));
     bench.finish(right, 0, b"").await;
 }
+
+#[tokio::test]
+async fn people_list_pin_and_remove_what_their_token_is_for() {
+    use windlass_coordinator_core::row::Scope;
+    let (bench, right) = Bench::running().await;
+    let store = bench.ground.fleet.store.clone();
+    for key in ["one", "two"] {
+        let text = manifest(&[key.as_bytes()]);
+        for bytes in [text.as_slice(), key.as_bytes()] {
+            store.put(&shelf(), bytes).unwrap();
+        }
+        save(&bench, right, key, &text).await.unwrap();
+    }
+    let keys = |page: &serde_json::Value| -> Vec<String> {
+        let items = page["items"].as_array().unwrap();
+        items.iter().map(|item| format!("{} {}", item["key"].as_str().unwrap(), item["pinned"])).collect()
+    };
+    let reader = bench.token(&[Scope::CacheRead], Some("web"), None).await;
+    let list = bench.call(&reader, "GET", "/api/v1/caches", "").await.is(200).json();
+    assert_eq!(keys(&list), ["two false", "one false"]);
+    assert_eq!((&list["items"][0]["pipeline"], &list["items"][0]["files"]), (&"web".into(), &1.into()));
+    let first = bench.call(&reader, "GET", "/api/v1/caches?limit=1", "").await.is(200).json();
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let rest = bench.call(&reader, "GET", &format!("/api/v1/caches?limit=1&cursor={cursor}"), "").await.is(200).json();
+    assert_eq!((keys(&first), keys(&rest)), (vec!["two false".to_owned()], vec!["one false".to_owned()]));
+    let stranger = bench.token(&[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsTrusted], Some("api"), None).await;
+    let theirs = bench.call(&stranger, "GET", "/api/v1/caches", "").await.is(200).json();
+    assert_eq!(keys(&theirs), [""; 0]);
+    bench.call(&stranger, "GET", "/api/v1/caches?pipeline=web", "").await.is(403);
+
+    let one = format!("/api/v1/caches/{}", list["items"][1]["id"].as_str().unwrap());
+    let pin = format!("{one}/pin");
+    bench.call(&stranger, "DELETE", &one, "").await.is(404);
+    let untrusted = bench.token(&[Scope::CacheWrite], None, None).await;
+    bench.call(&untrusted, "PUT", &pin, "").await.is(403);
+    let writer = bench.token(&[Scope::CacheWrite, Scope::BuildsTrusted], Some("web"), None).await;
+    bench.call(&writer, "PUT", &pin, "").await.is(204);
+    bench.call(&writer, "PUT", "/api/v1/caches/99/pin", "").await.is(404);
+    let list = bench.call(&reader, "GET", "/api/v1/caches?pipeline=web", "").await.is(200).json();
+    assert_eq!(keys(&list), ["two false", "one true"]);
+    bench.call(&writer, "DELETE", &pin, "").await.is(204);
+    bench.call(&writer, "DELETE", &one, "").await.is(204);
+    assert_eq!(find(&bench, right, "one").await, None);
+    let all = bench.token(&[Scope::CacheRead], None, None).await;
+    let stats = bench.call(&all, "GET", "/api/v1/cache/stats", "").await.is(200).json();
+    assert!(stats["blobs"].as_u64() >= Some(4) && stats["zones"].is_array(), "{stats}");
+    bench.finish(right, 0, b"").await;
+}

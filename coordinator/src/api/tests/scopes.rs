@@ -31,7 +31,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 52] = [
+const TABLE: [(&str, &str, &[Scope], bool); 57] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -78,6 +78,11 @@ const TABLE: [(&str, &str, &[Scope], bool); 52] = [
     ("GET", "/api/v1/tokens/{id}", &[Scope::AgentsWrite], false),
     ("POST", "/api/v1/tokens/{id}/revoke", &[], false),
     ("GET", "/api/v1/audit", &[], false),
+    ("GET", "/api/v1/cache/stats", &[Scope::CacheRead], false),
+    ("GET", "/api/v1/caches", &[Scope::CacheRead], true),
+    ("DELETE", "/api/v1/caches/{id}", &[Scope::CacheWrite], true),
+    ("PUT", "/api/v1/caches/{id}/pin", &[Scope::CacheWrite], true),
+    ("DELETE", "/api/v1/caches/{id}/pin", &[Scope::CacheWrite], true),
     ("GET", "/api/v1/secrets", &[Scope::SecretsWrite], true),
     ("POST", "/api/v1/secrets", &[Scope::SecretsWrite], true),
     ("DELETE", "/api/v1/secrets/{key}", &[Scope::SecretsWrite], true),
@@ -165,7 +170,7 @@ async fn a_token_of_one_pipeline_or_branch_sees_and_touches_nothing_else() {
                 _ if !restricted => &[403],
                 "/api/v1/builds" if method == "GET" => &[200],
                 "/api/v1/builds" => &[403],
-                "/api/v1/pipelines" | "/api/v1/secrets" if method == "GET" => &[200],
+                "/api/v1/pipelines" | "/api/v1/secrets" | "/api/v1/caches" if method == "GET" => &[200],
                 "/api/v1/secrets" | "/api/v1/secrets/{key}" => &[403],
                 "/api/v1/pipelines" => &[403],
                 path if path.starts_with("/api/v1/pipelines/{name}") && !["GET", "HEAD"].contains(&method) => &[403],

@@ -333,6 +333,27 @@ impl History for SqliteHistory {
         self.read(|conn| keyed_rows(conn, "cache", sql, &params))
     }
 
+    fn newest_caches(
+        &self,
+        pipeline: Option<String>,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<(u64, CacheRow)>, Fault> {
+        let limit = bounded(limit);
+        let sql = "SELECT key, json FROM caches WHERE key < ?1 AND (?2 IS NULL OR \
+                   json_extract(json, '$.name.namespace.project') = ?2) ORDER BY key DESC LIMIT ?3";
+        let from = after.map_or(i64::MAX, |cursor| int(cursor.0));
+        let project = pipeline.map_or(Value::Null, Value::Text);
+        let params = [Value::Integer(from), project, Value::Integer(int(limit as u64 + 1))];
+        let found = self.read(|conn| keyed_rows(conn, "cache", sql, &params))?;
+        Ok(page(found.into_iter().map(|(key, row)| (key, (key, row))).collect(), limit))
+    }
+
+    fn cache(&self, number: u64) -> Result<Option<CacheRow>, Fault> {
+        let sql = "SELECT json FROM caches WHERE key = ?1";
+        self.read(|conn| Ok(json_rows(conn, "cache", sql, [int(number)])?.into_iter().next()))
+    }
+
     fn definition(&self, digest: Digest) -> Result<Option<String>, Fault> {
         self.one("SELECT text FROM definitions WHERE digest = ?1", digest.as_bytes(), |row| row.get(0))
     }

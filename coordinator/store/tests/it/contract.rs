@@ -337,6 +337,7 @@ fn caches_are_numbered_once_and_read_from_a_number_on_until_they_are_gone(bench:
         job: job_id(1),
         created_at: WallMs(1),
         used_at: WallMs(used_at),
+        pinned: false,
     };
     let changes = [row("a", 1), row("b", 1), row("c", 1), row("a", 2)].map(|row| Change::Cache(Box::new(row)));
     store.commit(epoch, &changes).unwrap();
@@ -346,6 +347,14 @@ fn caches_are_numbered_once_and_read_from_a_number_on_until_they_are_gone(bench:
     let all = history.caches(0, 10).unwrap();
     assert_eq!(keys(&all), ["a", "b", "c"], "used again it keeps its number");
     assert_eq!(keys(&history.caches(all[0].0, 1).unwrap()), ["b"]);
+    let newest = history.newest_caches(Some("web".to_owned()), None, 2).unwrap();
+    assert_eq!(newest.items.iter().map(|(_, row)| &*row.name.key).collect::<Vec<_>>(), ["c", "b"]);
+    let rest = history.newest_caches(Some("web".to_owned()), newest.next, 2).unwrap();
+    assert_eq!((rest.items.len(), rest.next), (1, None));
+    assert!(history.newest_caches(Some("we".to_owned()), None, 2).unwrap().items.is_empty());
+    assert_eq!(history.newest_caches(None, None, 9).unwrap().items.len(), 3);
+    assert_eq!(history.cache(all[1].0).unwrap().map(|row| row.name.key).as_deref(), Some("b"));
+    assert_eq!(history.cache(99).unwrap(), None);
     // The last number is not given again: who has seen it sees what comes after.
     let last = all[2].0;
     store.commit(epoch, &[Change::CacheGone(Box::new(row("c", 1).name))]).unwrap();
