@@ -127,6 +127,7 @@ struct Draft {
     env: Vec<(String, String)>,
     meta_data: BTreeMap<String, String>,
     keep_workspace: bool,
+    no_reuse: false,
     source: BuildSource,
     steps: Option<Steps>,
     namespace: Namespace,
