@@ -194,7 +194,8 @@ impl Memory {
     fn delete_build(&mut self, id: BuildId, expired: &mut Expired) {
         let Some(build) = self.rows.builds.remove(&id) else { return };
         let attempts: Vec<_> = self.rows.attempts.extract_if(.., |_, attempt| attempt.build == id).collect();
-        let (kept, gone): (Vec<_>, Vec<_>) = attempts.into_iter().map(|(id, _)| id).partition(|id| self.is_referred(*id));
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            attempts.into_iter().map(|(id, _)| id).partition(|id| self.is_referred(*id));
         self.kept_logs.extend(kept);
         expired.attempts.extend(gone);
         self.order.retain(|other| *other != id);

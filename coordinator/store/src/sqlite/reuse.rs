@@ -10,7 +10,8 @@ use super::encode::{encode, fault_of, int};
 use crate::fault::Fault;
 
 /// Whether an entry or another attempt refers to an attempt's log.
-const REFERRED: &str = "EXISTS (SELECT 1 FROM reuse WHERE source = ?1) OR EXISTS (SELECT 1 FROM replays WHERE source = ?1)";
+const REFERRED: &str =
+    "EXISTS (SELECT 1 FROM reuse WHERE source = ?1) OR EXISTS (SELECT 1 FROM replays WHERE source = ?1)";
 
 fn failed(error: rusqlite::Error) -> Fault {
     fault_of("write a row", error)
@@ -20,9 +21,9 @@ fn failed(error: rusqlite::Error) -> Fault {
 pub(super) fn write_reuse(conn: &Connection, row: &ReuseRow) -> Result<(), Fault> {
     let (name, source) = (encode(&row.name)?, row.from.attempt.as_bytes());
     let json = encode(row)?;
-    let known = conn.prepare_cached("SELECT source FROM reuse WHERE name = ?1").and_then(|mut statement| {
-        statement.query_row([&name], |found| found.get::<_, [u8; 16]>(0)).optional()
-    });
+    let known = conn
+        .prepare_cached("SELECT source FROM reuse WHERE name = ?1")
+        .and_then(|mut statement| statement.query_row([&name], |found| found.get::<_, [u8; 16]>(0)).optional());
     let same = known.map_err(failed)?.is_some_and(|known| known == *source);
     let namespace = encode(&row.name.namespace)?;
     let write = || {

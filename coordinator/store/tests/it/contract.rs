@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, AgentRow, Annotation, AnnotationStyle, AttemptState, BuildEvent, BuildRow, BuildState, CacheName,
-    CacheRow, Change, HoldRow, LineageRow, NotificationRow, ScheduleRow, Sealed, SecretName, SecretRow,
+    Actor, ActorKind, AgentRow, Annotation, AnnotationStyle, AttemptRow, AttemptState, BuildEvent, BuildRow,
+    BuildState, CacheName, CacheRow, Change, Gone, HoldRow, LineageRow, NotificationRow, Output, ReuseGone, ReuseName,
+    ReuseRow, ReusedFrom, ScheduleRow, Sealed, SecretName, SecretRow,
 };
 use windlass_coordinator_store::{
     ArtifactFilter, BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Page, Retention, Seq, SqliteStore,
@@ -12,6 +13,7 @@ use windlass_coordinator_store::{
 };
 use windlass_pipeline::glob::PathQuery;
 use windlass_pipeline::graph::{BlockedState, Edge};
+use windlass_protocol::job::Source;
 use windlass_protocol::{Digest, Namespace, Trust, WallMs};
 
 use crate::rows::{
@@ -391,7 +393,11 @@ fn results_that_are_used_again_keep_their_blobs_and_their_log_for_as_long_as_som
     let ended = |n: u64, reused: Option<ReusedFrom>| {
         let made = BuildRow { finished_at: Some(WallMs(n)), ..build(n, BuildState::Passed) };
         let tried = AttemptRow { reused: reused.map(Box::new), ..attempt(n * 10, n * 10, n, AttemptState::Finished) };
-        [Change::Build(Box::new(made)), Change::Job(Box::new(job(n * 10, n, 0, &[n * 10]))), Change::Attempt(Box::new(tried))]
+        [
+            Change::Build(Box::new(made)),
+            Change::Job(Box::new(job(n * 10, n, 0, &[n * 10]))),
+            Change::Attempt(Box::new(tried)),
+        ]
     };
     store.commit(epoch, &ended(1, None)).unwrap();
     store.commit(epoch, &[Change::Reuse(Box::new(row(1, "x", 1))), Change::Reuse(Box::new(row(1, "x", 2)))]).unwrap();
@@ -400,7 +406,7 @@ fn results_that_are_used_again_keep_their_blobs_and_their_log_for_as_long_as_som
     assert_eq!((naming("x"), naming("y")), (1, 0));
     store.commit(epoch, &ended(2, Some(from(1)))).unwrap();
     // The build that ran it goes, and the log stays: for the entry, then for the build that was spared the work.
-    let mut gone = |store: &mut dyn Store, before: u64| store.expire(epoch, retention(before, 0, 9)).unwrap().attempts;
+    let gone = |store: &mut dyn Store, before: u64| store.expire(epoch, retention(before, 0, 9)).unwrap().attempts;
     assert_eq!(gone(&mut *store, 2), []);
     store.commit(epoch, &[Change::Reuse(Box::new(row(3, "y", 3)))]).unwrap();
     assert_eq!((naming("x"), naming("y")), (0, 1), "another result took its place");
@@ -411,7 +417,10 @@ fn results_that_are_used_again_keep_their_blobs_and_their_log_for_as_long_as_som
     let name = || Box::new(row(3, "y", 3).name);
     store.commit(epoch, &[Change::ReuseOver(name()), Change::ReuseGone(Box::new(tomb.clone()))]).unwrap();
     let loaded = store.load().unwrap();
-    assert_eq!((loaded.reuse.len(), loaded.reuse_gone.into_values().collect::<Vec<_>>(), naming("y")), (0, vec![tomb], 0));
+    assert_eq!(
+        (loaded.reuse.len(), loaded.reuse_gone.into_values().collect::<Vec<_>>(), naming("y")),
+        (0, vec![tomb], 0)
+    );
     store.commit(epoch, &[Change::ReuseGoneOver(name())]).unwrap();
     assert!(store.load().unwrap().reuse_gone.is_empty());
 }
