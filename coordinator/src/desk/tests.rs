@@ -126,6 +126,7 @@ fn submit() -> Request {
         env: vec![],
         meta_data: std::collections::BTreeMap::new(),
         keep_workspace: false,
+        no_reuse: false,
         rebuilt_from: None,
         triggered_from: None,
         confined: None,

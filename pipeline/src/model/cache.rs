@@ -114,7 +114,8 @@ pub(super) fn reuse(reader: &mut Reader, entry: &Entry) -> Option<Reuse> {
     };
     attribute::check(reader, map, &REUSE);
     let mut texts = |key: &str| map.get(key).map(|entry| reader.texts(key, &entry.value)).unwrap_or_default();
-    let reuse = Reuse { inputs: texts("inputs"), outputs: texts("outputs"), env: texts("env") };
+    let (inputs, outputs, env) = (texts("inputs"), texts("outputs"), texts("env"));
+    let reuse = Reuse { inputs, outputs, env, ..Reuse::default() };
     for key in ["inputs", "outputs"] {
         if let Some(entry) = map.get(key) {
             super::changed::globs(reader, key, &entry.value);
