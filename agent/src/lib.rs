@@ -51,6 +51,7 @@ mod right;
 pub mod run;
 mod secrets;
 mod session;
+mod stock;
 mod workspace;
 
 pub use config::Config;

@@ -35,6 +35,7 @@ use crate::leftovers::Leftovers;
 use crate::phases::Rules;
 use crate::plugins::Plugins;
 use crate::session::{Dial, Session};
+use crate::stock::{self, Trees};
 use crate::workspace::{Sources, Spares};
 
 /// Why the agent ended.
@@ -172,7 +173,11 @@ impl Shell {
             boot_id().map_err(|source| Fault::System { doing: "this run of the machine is not known", source })?;
         let mut core_config = core_config(&config, &host, (machine, &boot), runs_images.load(Ordering::Relaxed));
         if !config.alone {
-            tokio::spawn(crate::engine::watch(engine.clone(), runs_images));
+            tokio::spawn(crate::engine::watch(engine.clone(), Arc::clone(&runs_images)));
+        }
+        let trees = Trees::default();
+        if !config.alone {
+            tokio::spawn(stock::watch(trees.clone(), engine.clone(), runs_images, feed.clone()));
         }
         watch_health(host, feed.clone());
         let (link, jobs_link) = watch::channel(None);
@@ -188,7 +193,7 @@ impl Shell {
             engine,
             leftovers: Leftovers::default(),
             home,
-            sources: Sources { store, bulk: Arc::clone(&bulk), git },
+            sources: Sources { store, bulk: Arc::clone(&bulk), git, trees },
             spares,
             inputs: feed.clone(),
             agent: identity.named().clone(),

@@ -9,6 +9,7 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use windlass_agent_runner::launch::User;
 use windlass_cache::{LayoutOptions, Store, layout};
@@ -22,6 +23,7 @@ use crate::git::{Git, Verification, Who, Wish};
 use crate::phases::Course;
 use crate::preparing::Busy;
 use crate::right::Right;
+use crate::stock::Trees;
 
 pub(crate) use self::spares::Spares;
 
@@ -66,6 +68,8 @@ pub(crate) struct Sources {
     pub(crate) store: Store,
     pub(crate) bulk: Arc<Bulk>,
     pub(crate) git: Git,
+    /// Those that were brought.
+    pub(crate) trees: Trees,
 }
 
 impl Sources {
@@ -83,13 +87,17 @@ impl Sources {
             Source::Empty => nothing(),
             Source::Tree { .. } if !course.brings_files() => nothing(),
             Source::Tree { digest } => {
+                let began = Instant::now();
                 self.bulk.fetch_tree(job, right, *digest).await?;
+                let took = began.elapsed();
                 let (store, namespace, root) = (self.store.clone(), job.namespace.clone(), *digest);
                 let dest = workspace.checkout.clone();
                 let options =
                     LayoutOptions { owner: user.map(|user| (user.uid, user.gid)), ..LayoutOptions::default() };
-                busy.blocking(move || layout(&store, &namespace, root, &dest, &options).map_err(|e| stored(&e)))
+                let laid = busy
+                    .blocking(move || layout(&store, &namespace, root, &dest, &options).map_err(|e| stored(&e)))
                     .await?;
+                self.trees.note(digest, laid.bytes, took);
                 nothing()
             }
             Source::Git { repository, commit, branch } => {

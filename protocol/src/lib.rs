@@ -39,6 +39,7 @@ pub mod link;
 pub mod message;
 pub mod namespace;
 pub mod secret;
+pub mod stock;
 pub mod time;
 pub mod version;
 

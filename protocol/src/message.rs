@@ -15,6 +15,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::cause::Cause;
 use crate::id::{AgentId, AttemptId, BuildId, TokenId};
 use crate::job::{Epoch, JobSpec, Outcome, Phase, Resources};
+use crate::stock::{Fetched, Stocked};
 use crate::time::WallMs;
 
 pub mod ask;
@@ -161,6 +162,14 @@ pub enum AgentMessage {
     Renew {
         /// PKCS #10, DER.
         csr: Vec<u8>,
+    },
+    /// What it has of the large inputs of jobs, whole each time, and what it has brought; said after a hello, and when it has
+    /// changed.
+    Stock {
+        /// At most [`crate::limits::STOCK_INPUTS_MAX`], each once.
+        inputs: Vec<Stocked>,
+        /// Since its program started.
+        fetched: Fetched,
     },
 }
 

@@ -21,6 +21,7 @@ use windlass_protocol::cause::{Cause, CauseKind};
 use windlass_protocol::id::{AgentId, ArtifactId, AttemptId, BuildId, JobId, TokenId};
 use windlass_protocol::identity::{AgentName, ApiToken, JoinToken, secret_hash};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
+use windlass_protocol::stock::{Fetched, InputName, Stocked};
 use windlass_protocol::message::log::{chunk_prefix, parse_chunk};
 use windlass_protocol::message::{
     AgentMessage, ArtifactQuery, Ask, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, CoordinatorMessage, Enrol,
@@ -60,6 +61,7 @@ names! { agent_message(AgentMessage)
     AgentMessage::Resumed => "resumed",
     AgentMessage::Goodbye { .. } => "goodbye",
     AgentMessage::Renew { .. } => "renew",
+    AgentMessage::Stock { .. } => "stock",
 }
 
 names! { coordinator_message(CoordinatorMessage)
@@ -323,6 +325,13 @@ fn lost_outcome() -> Outcome {
     }
 }
 
+fn stock() -> Vec<Stocked> {
+    vec![
+        Stocked { name: InputName::tree(&Digest::of(b"source")), bytes: 64 << 20 },
+        Stocked { name: InputName::image("node:20"), bytes: 1 << 30 },
+    ]
+}
+
 fn hello() -> Hello {
     Hello {
         name: "build-7.eu.example".to_owned(),
@@ -357,6 +366,7 @@ fn agent_messages() -> Vec<AgentMessage> {
         AgentMessage::Hello(hello()),
         AgentMessage::Beat { seq: 5, health, held: vec![(attempt, epoch)] },
         AgentMessage::Accepted { attempt, epoch },
+        AgentMessage::Stock { inputs: stock(), fetched: Fetched { bytes: 3 << 30, ms: 30_000 } },
         AgentMessage::Refused { attempt, epoch, cause },
         AgentMessage::Started { attempt, epoch, at: WallMs(1_790_000_000_000) },
         AgentMessage::Finished { attempt, epoch, outcome: outcome() },

@@ -2,6 +2,7 @@
 
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources};
 use windlass_protocol::message::{CoordinatorMessage, Health};
+use windlass_protocol::stock::{Fetched, Stocked};
 use windlass_protocol::{AttemptId, Instant64, WallMs};
 
 /// One connection to the coordinator: the shell's own number, never used twice while the core lives.
@@ -64,6 +65,13 @@ pub enum Input {
     Signal(Signal),
     /// How the machine does.
     HealthSample(Health),
+    /// What the machine has of the large inputs of jobs, whole, and what it has brought.
+    Stock {
+        /// Each once.
+        inputs: Vec<Stocked>,
+        /// Since the program started.
+        fetched: Fetched,
+    },
     /// The certificate is at two thirds of its life; the shell has made a request for the same key.
     CertificateDue {
         /// PKCS #10, DER.

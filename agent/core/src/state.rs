@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use windlass_protocol::job::{Epoch, Phase};
 use windlass_protocol::message::{AgentMessage, Health};
+use windlass_protocol::stock::{Fetched, Stocked};
 use windlass_protocol::{AttemptId, CauseKind, Instant64, Now, WallMs};
 
 use crate::config::AgentConfig;
@@ -35,6 +36,8 @@ pub struct AgentCore {
     pub(crate) renewal: Renewal,
     pub(crate) drain: Drain,
     pub(crate) health: Health,
+    /// What the machine has of the large inputs of jobs, and what it has brought.
+    pub(crate) stock: (Vec<Stocked>, Fetched),
     /// Jobs taken since the start (for `--once`).
     pub(crate) taken: u64,
     pub(crate) jitter: Jitter,
@@ -73,6 +76,7 @@ impl AgentCore {
         let mut core = Self {
             jitter: Jitter::new(config.seed),
             health: Health { runs_images: config.runs_images, ..Health::default() },
+            stock: (Vec::new(), Fetched::default()),
             config,
             slots: Slots::default(),
             ended: Ended::default(),
@@ -154,6 +158,14 @@ impl AgentCore {
             Input::HealthSample(health) => {
                 self.health = Health { cannot_kill: self.health.cannot_kill, ..health };
                 self.config.runs_images = health.runs_images;
+                Ok(())
+            }
+            Input::Stock { inputs, fetched } => {
+                self.stock = (inputs, fetched);
+                // Else it is said after the welcome.
+                if self.link.welcomed().is_some() {
+                    self.say_stock();
+                }
                 Ok(())
             }
             Input::CertificateDue { csr } => self

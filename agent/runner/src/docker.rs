@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use bollard::errors::Error as EngineError;
 use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount, MountType, NetworkCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptions, ListNetworksOptionsBuilder,
     RemoveContainerOptionsBuilder,
 };
 use windlass_protocol::cause::{Cause, CauseKind};
@@ -157,6 +157,20 @@ impl Engine {
     pub async fn ping(&self) -> Result<(), ContainerError> {
         let answer = self.connection.docker().await?.ping().await;
         answer.map(drop).map_err(self.connection.fault("say that it is there"))
+    }
+
+    /// The images that it has: their names, by tag and by digest, and how many bytes they have.
+    ///
+    /// # Errors
+    /// [`ContainerError::NoEngine`], or what it answered.
+    pub async fn images(&self) -> Result<Vec<(Vec<String>, u64)>, ContainerError> {
+        let all = self.connection.docker().await?.list_images(None::<ListImagesOptions>).await;
+        let all = all.map_err(self.connection.fault("list its images"))?;
+        let named = all.into_iter().map(|image| {
+            let names = image.repo_tags.into_iter().chain(image.repo_digests).collect();
+            (names, u64::try_from(image.size).unwrap_or(0))
+        });
+        Ok(named.collect())
     }
 
     /// Whether one has ever answered.

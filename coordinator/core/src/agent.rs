@@ -1,9 +1,10 @@
 //! Agents: who is here, and which of them takes work (F10).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_protocol::job::Resources;
 use windlass_protocol::message::Health;
+use windlass_protocol::stock::Fetched;
 use windlass_protocol::{AgentId, Instant64, limits};
 
 use crate::effect::{AgentState, Effect, Progress};
@@ -39,6 +40,8 @@ pub(crate) const fn new_agent(row: AgentRow, now: Instant64) -> Agent {
         used: Resources { cpu_millis: 0, memory_bytes: 0 },
         committed: BTreeMap::new(),
         reserved_for: None,
+        stock: BTreeSet::new(),
+        fetched: Fetched { bytes: 0, ms: 0 },
         open_at: None,
         shown: None,
         bearing: Bearing::Absent,
@@ -143,6 +146,7 @@ impl Core {
         self.timers.clear(Timer::Drain(id));
         self.timers.clear(Timer::Absence(id));
         self.place_in_zone(id, Bearing::Absent);
+        self.forget_stock(id);
         if let Some(agent) = self.agents.remove(&id) {
             self.queue.hold_tags(&agent.row.tags, &[]);
             if self.keys.get(&agent.row.key) == Some(&id) {

@@ -25,6 +25,10 @@ impl Core {
                 self.on_beat(id, seq, health, &held);
                 Ok(())
             }
+            AgentEvent::Stock { inputs, fetched } => {
+                self.on_stock(id, &inputs, fetched);
+                Ok(())
+            }
             AgentEvent::Accepted(attempt, epoch) => {
                 self.check_right(id, attempt, epoch)?;
                 if self.leases.get(&attempt).is_some_and(|lease| lease.phase == Phase::Offered) {

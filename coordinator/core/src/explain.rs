@@ -6,6 +6,7 @@ use windlass_protocol::{Cause, CauseKind, JobId, WallMs};
 
 use crate::deps::{Standing, standing, verdict};
 use crate::effect::AgentState;
+use crate::patience::Patience;
 use crate::place::{fits, has_tags, pool_serves, share};
 use crate::reuse::Hold;
 use crate::row::{JobReuse, JobRow, JobState, Role};
@@ -57,6 +58,15 @@ pub enum Why {
     },
     /// Pools serve it, and none of their agents can take it now: how many, for which reason.
     NoAgent(Vec<(Obstacle, usize)>),
+    /// An agent that has its large inputs is busy, and it waits for that one as long as this costs less than to bring them.
+    Warmer {
+        /// For so long at most, in milliseconds.
+        ms: u64,
+        /// Agents that have them.
+        agents: usize,
+        /// Bytes that another one would bring.
+        bytes: u64,
+    },
     /// An agent could take it now.
     Soon,
 }
@@ -131,6 +141,11 @@ impl fmt::Display for Why {
                     write!(f, "{comma} {count} {} {obstacle}", if *count == 1 { "is" } else { "are" })?;
                 }
                 Ok(())
+            }
+            Self::Warmer { ms, agents, bytes } => {
+                let have = if *agents == 1 { "agent that has" } else { "agents that have" };
+                let (mib, seconds) = (bytes >> 20, ms.div_ceil(1_000));
+                write!(f, "it waits at most {seconds} s for the {agents} {have} the {mib} MiB that it needs")
             }
             Self::Soon => f.write_str("an agent can take it now"),
         }
@@ -268,6 +283,10 @@ impl Core {
                 return Some(Why::Follows { number, step: row.node.label.clone() });
             }
             None => {}
+        }
+        if let Patience::Until(until) = job.patience {
+            let (agents, bytes) = self.stocks.of(&job.inputs);
+            return Some(Why::Warmer { ms: until.since_ms(self.now.mono), agents, bytes });
         }
         let (shape, _) = self.line_of(&job.row)?;
         let pools: Vec<_> = self.pools.values().filter(|pool| pool_serves(pool, &shape)).collect();

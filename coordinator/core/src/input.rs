@@ -2,6 +2,7 @@
 
 use windlass_protocol::job::{Epoch, Outcome};
 use windlass_protocol::message::{Health, Hello};
+use windlass_protocol::stock::{Fetched, Stocked};
 use windlass_protocol::{
     AgentId, AttemptId, BuildId, Cause, Digest, JobId, NotificationId, PipelineId, ScheduleId, TokenId,
 };
@@ -109,6 +110,13 @@ pub enum AgentEvent {
         health: Health,
         /// What it holds.
         held: Vec<(AttemptId, Epoch)>,
+    },
+    /// What it has of the large inputs of jobs, whole, and what it has brought since its program started.
+    Stock {
+        /// Each once.
+        inputs: Vec<Stocked>,
+        /// Both numbers begin anew with its program.
+        fetched: Fetched,
     },
     /// It took the offer.
     Accepted(AttemptId, Epoch),

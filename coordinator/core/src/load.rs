@@ -11,12 +11,14 @@ use crate::concurrency::Groups;
 use crate::deps::verdict;
 use crate::logbook::Logbook;
 use crate::outbox::Outbox;
+use crate::patience::Patience;
 use crate::policy::Policy;
 use crate::queue::Queue;
 use crate::reuse::Reuses;
 use crate::row::{AttemptRow, BuildRow, JobRow, JobState, Rows};
 use crate::schedule::Schedules;
 use crate::state::{Build, Core, Job, Lease, Phase, Slot, Tally};
+use crate::stock::{Inputs, Stocks};
 use crate::subject;
 use crate::timer::Timers;
 
@@ -46,6 +48,7 @@ impl Core {
             keys: BTreeMap::new(),
             branches: BTreeMap::new(),
             zones: BTreeMap::new(),
+            stocks: Stocks::default(),
             open: BTreeMap::new(),
             freed: std::collections::BTreeSet::new(),
             queue: Queue::default(),
@@ -118,7 +121,16 @@ impl Core {
             tally.add(&job);
             self.jobs.insert(
                 job.id,
-                Box::new(Job { cleared: is_begun(&job), row: job, waits, bad, queued: None, fence: None }),
+                Box::new(Job {
+                    cleared: is_begun(&job),
+                    row: job,
+                    waits,
+                    bad,
+                    queued: None,
+                    fence: None,
+                    inputs: Inputs::default(),
+                    patience: Patience::Unasked,
+                }),
             );
         }
         self.builds

@@ -1,6 +1,9 @@
 //! Placement: which agent gets which job. Free agents look at the heads of the lines that they can serve; new heads look
 //! at the agents that are free. Nothing scans queued jobs.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use windlass_pipeline::graph::Command;
 use windlass_protocol::job::Resources;
 use windlass_protocol::{AgentId, JobId, Trust, limits};
@@ -74,11 +77,9 @@ impl Core {
     /// Gives out what can be given: agents with new room first, then lines with new heads.
     pub(crate) fn dispatch(&mut self) {
         while let Some(agent) = self.freed.pop_first() {
-            while let Some(place) = self.best_for(agent) {
-                self.grant(place.job, agent);
-            }
-            self.freed.remove(&agent);
+            self.serve(agent);
         }
+        let mut passed_over = BTreeSet::new();
         loop {
             let mut heads = self.queue.fresh();
             if heads.is_empty() {
@@ -89,7 +90,13 @@ impl Core {
                 match self.queue.head(line) {
                     None => {}
                     Some(head) if head != known => drop(heads.insert((head, line))),
-                    Some(head) => match self.agent_for(line) {
+                    Some(head) => match self.agent_for(head.job, line) {
+                        Some(agent) if self.waits_for_warmer(head.job, agent, line) => {
+                            // Others of the line may be for this one.
+                            self.begin_patience(head.job, agent);
+                            passed_over.insert(agent);
+                            self.queue.tried(line);
+                        }
                         Some(agent) => {
                             self.grant(head.job, agent);
                             heads.extend(self.queue.head(line).map(|head| (head, line)));
@@ -102,10 +109,21 @@ impl Core {
                 }
             }
         }
+        for agent in passed_over {
+            self.serve(agent);
+        }
         self.freed.clear();
     }
 
-    /// Of all lines that an agent can serve now, the head that is next.
+    /// Gives an agent what it can take.
+    fn serve(&mut self, agent: AgentId) {
+        while let Some(place) = self.best_for(agent) {
+            self.grant(place.job, agent);
+        }
+        self.freed.remove(&agent);
+    }
+
+    /// Of all lines that an agent can serve now, the head that is next; but for a bounded number that wait for warmer agents.
     fn best_for(&mut self, id: AgentId) -> Option<Place> {
         let agent = self.agents.get(&id)?;
         agent.open_at?;
@@ -120,19 +138,37 @@ impl Core {
         for queue in &pool.queues {
             self.queue.settle(queue, &opens);
         }
-        let takes = |line: ShapeId| self.can_take(id, line) && self.may_use(id, line);
-        pool.queues.iter().filter_map(|queue| self.queue.best(queue, &opens, takes)).min()
+        let waiting = RefCell::new(Vec::new());
+        let waits = |job: JobId, line: ShapeId| {
+            let mut waiting = waiting.borrow_mut();
+            let waits = waiting.len() < limits::PLACE_PASSED_OVER_MAX && self.waits_for_warmer(job, id, line);
+            if waits {
+                waiting.push(job);
+            }
+            waits
+        };
+        let takes = |job: JobId, line: ShapeId| self.can_take(id, line) && self.may_use(id, line) && !waits(job, line);
+        let best = pool.queues.iter().filter_map(|queue| self.queue.best(queue, &opens, &takes)).min();
+        for job in waiting.into_inner() {
+            self.begin_patience(job, id);
+        }
+        best
     }
 
-    /// The least busy of the open agents that can take a line's head now; by id among equals.
-    fn agent_for(&self, line: ShapeId) -> Option<AgentId> {
+    /// Of the open agents that can take a line's head now the one that has most of its inputs; then the least busy, and by id
+    /// among equals.
+    fn agent_for(&self, job: JobId, line: ShapeId) -> Option<AgentId> {
         let shape = self.queue.shape(line)?;
+        let inputs = self.jobs.get(&job).map(|job| job.inputs).unwrap_or_default();
+        let weighs = !self.stocks.is_empty() && inputs.iter().any(Option::is_some);
+        let most = if weighs { limits::PLACE_CANDIDATES_MAX } else { 1 };
         let pools = self.pools.values().filter(|pool| self.serves(pool, shape));
-        let firsts = pools.filter_map(|pool| {
-            let open = self.open.get(&pool.name)?;
-            open.iter().find(|(_, agent)| self.can_take(*agent, line) && self.may_use(*agent, line))
+        let candidates = pools.flat_map(|pool| {
+            let open = self.open.get(&pool.name).into_iter().flatten();
+            open.filter(|(_, agent)| self.can_take(*agent, line) && self.may_use(*agent, line)).take(most)
         });
-        firsts.min().map(|(_, agent)| *agent)
+        let cost = |id: AgentId| if weighs { self.missing_ms(&inputs, id) / limits::PLACE_STEP_MS } else { 0 };
+        candidates.min_by_key(|(busy, id)| (cost(*id), *busy, *id)).map(|(_, agent)| *agent)
     }
 
     fn serves(&self, pool: &PoolRow, shape: &Shape) -> bool {
@@ -180,7 +216,9 @@ impl Core {
         let Some((shape, ticket)) = self.line_of(&job.row) else { return };
         let turn = self.builds[&ticket.build].turn;
         let line = self.queue.push(shape, turn, ticket);
+        let inputs = self.inputs_of(id);
         if let Some(job) = self.jobs.get_mut(&id) {
+            job.inputs = inputs;
             job.queued = Some((line, ticket));
         }
     }
@@ -188,6 +226,7 @@ impl Core {
     /// Takes a job out of its line, wherever it waits.
     pub(crate) fn dequeue(&mut self, id: JobId) {
         self.timers.clear(Timer::NotBefore(id));
+        self.end_patience(id);
         if let Some((line, ticket)) = self.jobs.get_mut(&id).and_then(|job| job.queued.take()) {
             self.queue.remove(line, ticket);
         }

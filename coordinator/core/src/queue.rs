@@ -205,8 +205,9 @@ impl Queue {
         }
     }
 
-    /// Of the jobs of a queue that are filed under these labels and whose line can be taken, the one that is next.
-    pub(crate) fn best(&self, queue: &str, opens: &Opens<'_>, takes: impl Fn(ShapeId) -> bool) -> Option<Place> {
+    /// Of the jobs of a queue that are filed under these labels and can be taken, the one that is next: of each build and line the
+    /// first one is asked about.
+    pub(crate) fn best(&self, queue: &str, opens: &Opens<'_>, takes: impl Fn(JobId, ShapeId) -> bool) -> Option<Place> {
         let filed = self.postings.get(queue)?;
         let turn_of = |build: BuildId| self.builds.get(&build).map_or(0, |(turn, _)| *turn);
         let best = |posting: &Posting| posting.best(turn_of, &takes);
@@ -245,6 +246,13 @@ impl Queue {
     /// No free agent can take this line's head.
     pub(crate) fn tried(&mut self, id: ShapeId) {
         self.fresh.remove(&id);
+    }
+
+    /// Asks the free agents again about one line.
+    pub(crate) fn try_again(&mut self, id: ShapeId) {
+        if self.shape(id).is_some() {
+            self.fresh.insert(id);
+        }
     }
 
     /// Asks the free agents again about every line.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use windlass_pipeline::condition::Conditions;
 use windlass_protocol::job::{Epoch, Outcome, Resources};
 use windlass_protocol::message::{Health, Hello};
+use windlass_protocol::stock::{Fetched, InputName};
 use windlass_protocol::{
     AgentId, AttemptId, BuildId, Cause, Digest, IdSource, Instant64, JobId, Now, TokenId, WallMs, limits,
 };
@@ -18,6 +19,7 @@ use crate::input::{ConnId, Input};
 use crate::logbook::Logbook;
 use crate::order::Orderer;
 use crate::outbox::Outbox;
+use crate::patience::Patience;
 use crate::policy::Policy;
 use crate::queue::{Queue, ShapeId, Ticket};
 use crate::reuse::Reuses;
@@ -26,6 +28,7 @@ use crate::row::{
     PipelineRow, PoolRow, Rows, SecretName, SecretRow, TokenRow,
 };
 use crate::schedule::Schedules;
+use crate::stock::{Inputs, Stocks};
 use crate::subject::{Heard, Subject};
 use crate::timer::{Timer, Timers};
 use crate::zone::{Bearing, Zone};
@@ -58,6 +61,8 @@ pub struct Core {
     /// Live builds by pipeline and branch, for superseding.
     pub(crate) branches: BTreeMap<(String, String), BTreeSet<BuildId>>,
     pub(crate) zones: BTreeMap<String, Zone>,
+    /// What agents have of the large inputs of jobs.
+    pub(crate) stocks: Stocks,
     /// Agents of each pool that can take a job now, least busy first.
     pub(crate) open: BTreeMap<String, BTreeSet<(u32, AgentId)>>,
     /// Agents whose room has grown since they were last offered work.
@@ -133,6 +138,10 @@ pub(crate) struct Job {
     pub(crate) queued: Option<(ShapeId, Ticket)>,
     /// When the processes of its last exclusive attempt have surely ended.
     pub(crate) fence: Option<Instant64>,
+    /// What it needs that may be large.
+    pub(crate) inputs: Inputs,
+    /// How long it waits for an agent that has that.
+    pub(crate) patience: Patience,
 }
 
 /// What is known of a live attempt beside its row; volatile.
@@ -195,6 +204,10 @@ pub(crate) struct Agent {
     pub(crate) committed: BTreeMap<AttemptId, Epoch>,
     /// The line that it is kept for (F56).
     pub(crate) reserved_for: Option<ShapeId>,
+    /// What it has of the large inputs of jobs.
+    pub(crate) stock: BTreeSet<InputName>,
+    /// What it had brought when that was last compared.
+    pub(crate) fetched: Fetched,
     /// Where it stands in [`Core::open`].
     pub(crate) open_at: Option<u32>,
     /// The state that views were last told.
@@ -345,6 +358,7 @@ impl Core {
             Timer::Key(job) => self.on_key_overdue(job),
             Timer::Notifications => self.on_notifications_due(),
             Timer::Reserve => self.on_reserve(),
+            Timer::Patience(job) => self.on_patience(job),
         }
     }
 

@@ -41,6 +41,8 @@ pub(crate) enum Timer {
     Key(JobId),
     /// A notification may be due, or one that is on its way has been for too long.
     Notifications,
+    /// A job has waited long enough for an agent that has its inputs.
+    Patience(JobId),
     /// Jobs that fit nowhere have waited long enough for capacity to be kept for them.
     Reserve,
 }

@@ -10,9 +10,11 @@ use crate::account::{of_growth, of_node, of_text};
 use crate::error::Rejected;
 use crate::load::{count_dependencies, dependents_of};
 use crate::offer::Common;
+use crate::patience::Patience;
 use crate::row::{BuildEvent, EventRow, JobRow, JobState, Upload, Uploaded};
 use crate::served;
 use crate::state::{Core, Job};
+use crate::stock::Inputs;
 
 /// A job that nothing has come of yet: an upload may change what it waits for, or take it away.
 fn is_unstarted(row: &JobRow) -> bool {
@@ -216,8 +218,19 @@ impl Core {
             home.jobs.push(row.id);
             self.count_jobs(build, of_node(&row.node), 0);
             self.book.jobs.insert(row.id);
-            self.jobs
-                .insert(row.id, Box::new(Job { row, waits: 0, bad: 0, cleared: false, queued: None, fence: None }));
+            self.jobs.insert(
+                row.id,
+                Box::new(Job {
+                    row,
+                    waits: 0,
+                    bad: 0,
+                    cleared: false,
+                    queued: None,
+                    fence: None,
+                    inputs: Inputs::default(),
+                    patience: Patience::Unasked,
+                }),
+            );
         }
         self.book.touched.insert(build);
         self.recount_all(build);

@@ -236,6 +236,7 @@ pub(crate) async fn why(
             reason.obstacles = obstacles.into_iter().map(shape).collect();
             "no_agent"
         }
+        Why::Warmer { .. } => "warmer_agent",
         Why::Soon => "soon",
     };
     Ok(Json(reason))

@@ -209,6 +209,7 @@ async fn listen(
 fn event(message: AgentMessage) -> Option<AgentEvent> {
     Some(match message {
         AgentMessage::Beat { seq, health, held } => AgentEvent::Beat { seq, health, held },
+        AgentMessage::Stock { inputs, fetched } => AgentEvent::Stock { inputs, fetched },
         AgentMessage::Accepted { attempt, epoch } => AgentEvent::Accepted(attempt, epoch),
         AgentMessage::Refused { attempt, epoch, cause } => AgentEvent::Refused(attempt, epoch, cause),
         AgentMessage::Started { attempt, epoch, at } => AgentEvent::Started(attempt, epoch, at),

@@ -10,14 +10,13 @@ use super::{
     LogHeader, StoreAnswer, StoreBlobs, Verdict,
 };
 use crate::cause::Cause;
-use crate::id::AttemptId;
 use crate::job::{Epoch, JobSpec, Outcome, Resources, Source};
 use crate::limits::{
     ARTIFACT_MAX_BYTES, ATTEMPTS_PER_JOB_MAX, BLOB_MAX_BYTES, CAPABILITIES_MAX, CERT_MAX_BYTES, CHAIN_MAX,
     COMMAND_MAX_BYTES, CSR_MAX_BYTES, DETAIL_MAX_BYTES, ENV_MAX_BYTES, ENV_VARS_MAX, EVIDENCE_MAX_BYTES, HELD_MAX,
     IMAGE_REF_MAX_BYTES, LEASE_MAX_MS, LEASE_MIN_MS, LOG_MAX_BYTES, MESSAGE_MAX_BYTES, MISSING_MAX_DIGESTS,
-    NAME_MAX_BYTES, SLOTS_MAX, STEP_CPU_MAX_MILLIS, STEP_KEY_MAX_CHARS, STORE_MAX_BLOBS, TAGS_MAX, TIMEOUT_MAX_MS,
-    URL_MAX_BYTES,
+    NAME_MAX_BYTES, SLOTS_MAX, STEP_CPU_MAX_MILLIS, STEP_KEY_MAX_CHARS, STOCK_INPUTS_MAX, STOCK_MAX_BYTES,
+    STORE_MAX_BLOBS, TAGS_MAX, TIMEOUT_MAX_MS, URL_MAX_BYTES,
 };
 
 /// A message that decodes and makes no sense.
@@ -75,10 +74,10 @@ fn tags(field: &'static str, tags: &[(String, String)]) -> Result<(), Invalid> {
     Ok(())
 }
 
-fn each_once(field: &'static str, attempts: impl ExactSizeIterator<Item = AttemptId>) -> Result<(), Invalid> {
+fn each_once<T: Ord>(field: &'static str, attempts: impl ExactSizeIterator<Item = T>) -> Result<(), Invalid> {
     let count = attempts.len();
     require(count <= HELD_MAX, field, "there are at most 4096")?;
-    require(attempts.collect::<BTreeSet<_>>().len() == count, field, "no attempt stands in it twice")
+    require(attempts.collect::<BTreeSet<_>>().len() == count, field, "nothing stands in it twice")
 }
 
 fn csr(field: &'static str, der: &[u8]) -> Result<(), Invalid> {
@@ -135,6 +134,12 @@ impl Validate for AgentMessage {
             Self::Beat { seq: _, health: _, held } => {
                 each_once("beat.held", held.iter().map(|(attempt, _)| *attempt))?;
                 held.iter().try_for_each(|(_, epoch)| granted("beat.held", *epoch))
+            }
+            Self::Stock { inputs, fetched: _ } => {
+                require(inputs.len() <= STOCK_INPUTS_MAX, "stock.inputs", "more inputs than an agent tells of")?;
+                let sizes = inputs.iter().all(|input| input.bytes <= STOCK_MAX_BYTES);
+                require(sizes, "stock.inputs", "no input is as long as that")?;
+                each_once("stock.inputs", inputs.iter().map(|input| input.name))
             }
             Self::Accepted { epoch, .. } => granted("accepted.epoch", *epoch),
             Self::Refused { epoch, cause, .. } => {

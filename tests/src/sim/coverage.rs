@@ -85,6 +85,7 @@ names! {
         core::Input::Request { request: Request::Retain { .. }, .. } => "input.retain",
         core::Input::AgentHello { .. } => "input.hello",
         core::Input::Agent { event: AgentEvent::Beat { .. }, .. } => "input.beat",
+        core::Input::Agent { event: AgentEvent::Stock { .. }, .. } => "input.stock",
         core::Input::Agent { event: AgentEvent::Accepted(..), .. } => "input.accepted",
         core::Input::Agent { event: AgentEvent::Refused(..), .. } => "input.refused",
         core::Input::Agent { event: AgentEvent::Started(..), .. } => "input.started",
@@ -261,6 +262,7 @@ names! {
         agent::Input::Signal(agent::Signal::Int) => "agent_input.sigint",
         agent::Input::Signal(agent::Signal::Quit) => "agent_input.sigquit",
         agent::Input::HealthSample(_) => "agent_input.health",
+        agent::Input::Stock { .. } => "agent_input.stock",
         agent::Input::CertificateDue { .. } => "agent_input.certificate_due",
     }
 }

@@ -190,5 +190,11 @@ impl World {
         };
         self.hosts[host].disk_full = disk_full;
         self.tell_host(host, Input::HealthSample(health));
+        // What it says of its inputs need not be true: nothing but speed may follow from it.
+        if self.random.thousandth(300) {
+            let bytes = if self.random.thousandth(500) { 1 << 30 } else { 1 << 33 };
+            let inputs = vec![Stocked { name: InputName::tree(&Digest::of(b"source")), bytes }];
+            self.tell_host(host, Input::Stock { inputs, fetched: Fetched { bytes, ms: 1_000 } });
+        }
     }
 }

@@ -3,6 +3,7 @@
 use windlass_protocol::job::{Epoch, Phase};
 use windlass_protocol::limits::{LEASE_MAX_MS, LEASE_MIN_MS};
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage, Held, Hello, RefuseCode, Verdict};
+use windlass_protocol::stock::Fetched;
 use windlass_protocol::{AttemptId, Instant64, Now};
 
 use super::AgentCore;
@@ -146,8 +147,16 @@ impl AgentCore {
         if self.drain.signals.is_some() || self.drain.quit_by.is_some() {
             self.say(AgentMessage::Draining);
         }
+        if self.stock != (Vec::new(), Fetched::default()) {
+            self.say_stock();
+        }
         self.beat_due(now.mono);
         Ok(())
+    }
+
+    pub(super) fn say_stock(&mut self) {
+        let (inputs, fetched) = self.stock.clone();
+        self.say(AgentMessage::Stock { inputs, fetched });
     }
 
     fn keep(&mut self, attempt: AttemptId, epoch: Epoch, log_offset: u64) {

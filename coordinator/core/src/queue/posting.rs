@@ -81,15 +81,19 @@ impl Posting {
         }
     }
 
-    /// Of the jobs whose line can be taken, the one that is next.
-    pub(crate) fn best(&self, turn_of: impl Fn(BuildId) -> u64, takes: impl Fn(ShapeId) -> bool) -> Option<Place> {
+    /// Of the jobs that can be taken, the one that is next.
+    pub(crate) fn best(
+        &self,
+        turn_of: impl Fn(BuildId) -> u64,
+        takes: impl Fn(JobId, ShapeId) -> bool,
+    ) -> Option<Place> {
         let mut best: Option<Place> = None;
         for (&(priority, stands, build), group) in &self.groups {
             // A turn only ever rises: whoever stands behind the best is behind it.
             if best.is_some_and(|best| (best.priority, best.turn, best.build) < (priority, stands, build)) {
                 break;
             }
-            let first = group.iter().find(|(_, _, line)| takes(*line));
+            let first = group.iter().find(|(_, job, line)| takes(*job, *line));
             let place = first.map(|&(index, job, _)| Place { priority, turn: turn_of(build), build, index, job });
             best = best.into_iter().chain(place).min();
         }

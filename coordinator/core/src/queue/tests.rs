@@ -89,7 +89,7 @@ proptest! {
                 prop_assert!(opens.labels(usize::MAX).is_some() && opens.labels(0).is_none());
             }
             queue.settle("q", &opens);
-            let found = queue.best("q", &opens, |line| queue.shape(line).is_some_and(takes));
+            let found = queue.best("q", &opens, |_, line| queue.shape(line).is_some_and(takes));
             prop_assert_eq!(found, expected);
             let named: Vec<Label> = opens.labels(usize::MAX).unwrap_or_default();
             let filed = queue.postings.get("q").into_iter().flat_map(BTreeMap::keys);

@@ -17,6 +17,7 @@ mod meta_data;
 mod notify;
 mod offers;
 mod order;
+mod placement;
 mod reference;
 mod registry;
 mod reuse;
