@@ -221,10 +221,19 @@ pub struct Reuse {
     /// Globs of the files that it reads; empty: the whole tree.
     #[serde(default)]
     pub inputs: Vec<String>,
-    /// Globs of the files that it makes.
+    /// Queries of earlier steps' artifacts that it reads; they lie at their paths beside the files.
+    #[serde(default)]
+    pub artifacts: Vec<String>,
+    /// Globs of the files that it makes, uploaded as artifacts after the command.
     #[serde(default)]
     pub outputs: Vec<String>,
-    /// Names of the variables that it reads.
+    /// Names of the variables that it reads, beside those that the pipeline writes itself.
     #[serde(default)]
     pub env: Vec<String>,
+    /// Its secrets' versions may stand for them; without this a step that has secrets is never reused.
+    #[serde(default)]
+    pub secrets: bool,
+    /// Of a million hits, how many run all the same and are compared.
+    #[serde(default)]
+    pub verify_ppm: u32,
 }
