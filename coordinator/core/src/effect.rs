@@ -6,7 +6,7 @@ use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, TokenId, Wal
 
 use crate::input::{ConnId, ReplyTo};
 use crate::order::Order;
-use crate::row::{AttemptState, Change, JobState, NotificationRow};
+use crate::row::{AttemptState, Change, JobState, KeySubject, NotificationRow};
 
 /// One thing to do. Order matters: a [`Effect::Change`] must be durable before any later effect is released.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,13 @@ pub enum Effect {
     /// Find out what a build is to run that nobody submits, and answer with [`crate::input::Input::Obtained`]. Asking again
     /// changes nothing.
     Obtain(Box<Order>),
+    /// Find out a step's key, and answer with [`crate::input::Input::Keyed`]. It is asked again after a restart.
+    Key {
+        /// Which question it is: the answer says it.
+        ask: u64,
+        /// The step.
+        subject: Box<KeySubject>,
+    },
     /// Send a notification once, and answer with [`crate::input::Input::Delivered`]. It is sent again where no answer comes.
     Deliver(Box<NotificationRow>),
     /// No more log bytes of this attempt are accepted under rights older than `epoch`; with `sealed` none at all, and

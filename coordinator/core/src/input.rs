@@ -8,8 +8,8 @@ use windlass_protocol::{
 
 use crate::order::Obtained;
 use crate::row::{
-    Actor, BuildRows, CacheRequest, Delivery, Joining, NewSchedule, NewToken, OnDeadline, PipelineChange, PutArtifact,
-    SecretRequest, Speech, Submit, Upload,
+    Actor, BuildRows, CacheRequest, Delivery, Joining, Keyed, NewSchedule, NewToken, OnDeadline, PipelineChange,
+    PutArtifact, SecretRequest, Speech, Submit, Unkeyed, Upload,
 };
 use crate::selector::DrainMany;
 
@@ -68,6 +68,15 @@ pub enum Input {
         build: BuildId,
         /// What was found.
         obtained: Result<Box<Obtained>, Cause>,
+    },
+    /// Answer to [`crate::effect::Effect::Key`].
+    Keyed {
+        /// The job.
+        job: JobId,
+        /// Which question.
+        ask: u64,
+        /// Its key, or why it has none.
+        outcome: Result<Box<Keyed>, Unkeyed>,
     },
     /// Answer to [`crate::effect::Effect::Deliver`].
     Delivered {

@@ -9,6 +9,7 @@ mod fleet;
 mod notification;
 mod pipeline;
 mod refused;
+mod reuse;
 mod schedule;
 mod secret;
 mod speech;
@@ -36,6 +37,7 @@ pub use self::notification::{
 };
 pub use self::pipeline::{DEFAULT_BRANCH, PipelineChange, PipelineRow, Registered};
 pub use self::refused::JobRefused;
+pub use self::reuse::{HostPrint, KeySubject, Keyed, Unkeyed};
 pub use self::schedule::{Fired, Firing, NewSchedule, ScheduleRow};
 pub use self::secret::{Sealed, SecretName, SecretRefused, SecretRequest, SecretRow};
 pub use self::speech::{Annotate, Annotation, AnnotationStyle, Said, Speech, StepChange};
