@@ -12,14 +12,8 @@ pub const REUSE_KEYS_MAX: usize = 8;
 /// Jobs that wait for their key; further ones run as ordinary steps.
 pub const REUSE_KEYS_WAITING_MAX: usize = 1_000;
 
-/// Finding out one key: a fetch of what a commit adds takes seconds, and a step that waits longer had better run.
-pub const REUSE_KEY_MAX_MS: u64 = 60_000;
-
 /// Files and directories of a source that is looked through for a key, as many as a large repository's.
 pub const REUSE_TREE_ENTRIES_MAX: u64 = 500_000;
-
-/// Directories within one another; deeper ones no layout could make within `PATH_MAX`.
-pub const REUSE_TREE_DEPTH_MAX: usize = 256;
 
 /// Bytes of the directories of one tree: its names and digests, in memory one directory at a time.
 pub const REUSE_TREE_DIRS_MAX_BYTES: u64 = 256 << 20;
