@@ -27,7 +27,7 @@ use windlass_protocol::message::{
     EnrolAnswer, Evidence, FetchBlobs, FoundArtifact, FoundCache, Health, Held, Hello, LogHeader, NewArtifact,
     NewCache, RefuseCode, Scope, StoreAnswer, StoreBlobs, StoreRefused, Style, Told, Validate, Verdict, decode, encode,
 };
-use windlass_protocol::{Digest, Namespace, Secret, Shelf, Trust, WallMs, frame};
+use windlass_protocol::{Digest, HostFacts, Namespace, Secret, Shelf, Trust, WallMs, frame};
 
 /// Names every variant of a type in a match without `_`: a new one does not compile until it has a name here, and does
 /// not pass until it has a sample.
@@ -334,6 +334,11 @@ fn hello() -> Hello {
         tags: vec![("os".to_owned(), "linux".to_owned()), ("disk".to_owned(), "nvme".to_owned())],
         runs_images: true,
         capabilities: vec!["pty".to_owned()],
+        host: HostFacts {
+            platform: "linux/amd64".to_owned(),
+            system: "os: linux\ncc --version: 14.2\n".to_owned(),
+            hooks: Some(Digest::of(b"")),
+        },
         held: vec![
             Held { attempt: attempt(1), epoch: Epoch(7), phase: Phase::Running, started_at: Some(WallMs(9)) },
             Held { attempt: attempt(2), epoch: Epoch(8), phase: Phase::Preparing, started_at: None },

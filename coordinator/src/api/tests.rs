@@ -243,6 +243,7 @@ impl Bench {
             tags: vec![],
             runs_images: false,
             capabilities: vec![],
+            host: windlass_protocol::HostFacts::default(),
             held: vec![],
         };
         let input = Input::AgentHello { agent, key: Digest::of(b"key"), conn: ConnId(1), hello: Box::new(hello) };

@@ -143,7 +143,8 @@ impl Input {
             None => None,
         };
         let directories = directory.and_then(|directory| Glob::parse(directory).ok());
-        Ok(Self { files, directories, folder: folder_of(text).to_owned(), matched: false })
+        let folder = if is_pattern(text) { folder_of(text) } else { text };
+        Ok(Self { files, directories, folder: folder.to_owned(), matched: false })
     }
 }
 

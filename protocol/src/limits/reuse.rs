@@ -45,14 +45,23 @@ pub const REUSE_DIFFERENCES_MAX: usize = 200;
 /// Commands whose printed versions are an agent's fingerprint.
 pub const FINGERPRINT_COMMANDS_MAX: usize = 32;
 
-/// What is kept of what one of them prints: a version and its build's flags.
-pub const FINGERPRINT_OUTPUT_MAX_BYTES: usize = 2 << 10;
+/// One of them, such as `cc --version`; it is said with what it prints.
+pub const FINGERPRINT_COMMAND_MAX_BYTES: usize = 256;
 
-/// One of them; a compiler says its version at once.
+/// What is read of what one of them prints.
+pub const FINGERPRINT_OUTPUT_MAX_BYTES: u64 = 64 << 10;
+
+/// What is told of it; a version is within its first lines, and of the rest there is a digest.
+pub const FINGERPRINT_SHOWN_MAX_BYTES: usize = 512;
+
+/// All that an agent says of its machine: all its commands, and what is told of each.
+pub const FINGERPRINT_MAX_BYTES: usize = 32 << 10;
+
+/// One command; a compiler says its version at once.
 pub const FINGERPRINT_COMMAND_MS: u64 = 10_000;
 
-/// An operating system's and an architecture's name.
-pub const FINGERPRINT_NAME_MAX_BYTES: usize = 200;
+/// How often an agent looks whether its machine is still what it has said: packages are upgraded under it.
+pub const FINGERPRINT_LOOK_MS: u64 = 60_000;
 
 /// All files of an agent's hooks: scripts, and some data beside them.
 pub const FINGERPRINT_HOOKS_MAX_BYTES: u64 = 64 << 20;
@@ -77,3 +86,8 @@ pub const REGISTRY_TAG_KEPT_MS: u64 = 5_000;
 
 /// Images of which the digest is remembered.
 pub const REGISTRY_IMAGES_KEPT_MAX: usize = 1_000;
+
+const _: () = assert!(
+    FINGERPRINT_COMMANDS_MAX * (FINGERPRINT_COMMAND_MAX_BYTES + FINGERPRINT_SHOWN_MAX_BYTES + 100) < FINGERPRINT_MAX_BYTES,
+    "what every command prints fits"
+);

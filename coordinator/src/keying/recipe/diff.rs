@@ -257,7 +257,18 @@ mod tests {
             (INPUTS, &old.to_string()),
         ]);
         let new = recipe(&[("command", "make"), ("env.B", "2"), (SYSTEM, &after.to_string()), (INPUTS, &new.to_string())]);
-        insta::assert_snapshot!(told(&old, &new, &mut seen), @"");
+        insta::assert_snapshot!(told(&old, &new, &mut seen), @"
+        env.A: 1 > -
+        env.B: - > 2
+        host cc --version: 12 > 13
+        file l: link to a > link to b
+        file same: a directory of mode 755 > a directory of mode 700
+        file src/a.c: d63bd9a826af91c1, 1 bytes, mode 644 > 93aed7df61cdeed8, 2 bytes, mode 644
+        file src/gone: 805a31dee1a2a0d3, 1 bytes, mode 644 > -
+        file src/kind: 5cbcb0cee824b918, 1 bytes, mode 644 > -
+        file src/new: - > a74e0b1433b54b7a, 1 bytes, mode 644
+        file src/kind/in: - > e9c0ba08015769a0, 1 bytes, mode 644
+        ");
         assert_eq!(told(&new, &new, &mut seen), "");
     }
 
