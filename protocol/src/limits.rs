@@ -14,6 +14,8 @@ mod chunk;
 mod git;
 #[path = "limits/notify.rs"]
 mod notify;
+#[path = "limits/reuse.rs"]
+mod reuse;
 
 pub use self::action::*;
 pub use self::ask::*;
@@ -21,6 +23,7 @@ pub use self::build::*;
 pub use self::chunk::*;
 pub use self::git::*;
 pub use self::notify::*;
+pub use self::reuse::*;
 
 /// One frame on a control stream. An offer with a 256 KiB command and 256 KiB of environment fits; nothing else is large.
 pub const FRAME_MAX_BYTES: u32 = 1 << 20;

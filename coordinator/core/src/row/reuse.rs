@@ -108,12 +108,28 @@ pub struct KeyedJob {
     pub at: WallMs,
     /// What it does with it.
     pub role: Role,
+    /// The job that runs with the same key, while this one waits for its result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Box<Followed>>,
     /// That an entry of this key was here before, and why it went.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<(Gone, WallMs)>,
     /// What became of its own result, once it has run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<Kept>,
+}
+
+/// The job that another one waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Followed {
+    /// Its build.
+    pub build: BuildId,
+    /// Its build's number.
+    pub number: u64,
+    /// The job.
+    pub job: JobId,
+    /// Its step's label.
+    pub step: String,
 }
 
 /// What a job does with its key.
@@ -272,6 +288,16 @@ pub enum Gone {
 }
 
 impl Gone {
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Size => "size",
+            Self::Count => "count",
+            Self::Unused => "unused",
+        }
+    }
+
     /// For people, after "evicted".
     #[must_use]
     pub const fn word(self) -> &'static str {
