@@ -24,8 +24,9 @@ const SOURCES: [&str; 11] = [
     "src/wire.rs",
 ];
 /// Its bounds, which are the protocol's.
-const LIMITS: [&str; 7] = [
+const LIMITS: [&str; 8] = [
     "../../protocol/src/limits.rs",
+    "../../protocol/src/limits/action.rs",
     "../../protocol/src/limits/ask.rs",
     "../../protocol/src/limits/build.rs",
     "../../protocol/src/limits/chunk.rs",

@@ -36,6 +36,7 @@ pub mod fleet;
 mod http;
 pub mod job_desk;
 pub mod keying;
+pub mod keys;
 mod last_use;
 pub mod logbook;
 pub mod oidc;

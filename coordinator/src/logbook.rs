@@ -139,6 +139,8 @@ mod tests {
             artifacts: ArtifactTally::default(),
             granted: Epoch(1),
             calls: VecDeque::new(),
+            yields: None,
+            reused: None,
         }))
     }
 

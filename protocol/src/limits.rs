@@ -2,6 +2,8 @@
 //!
 //! A limit that a pool, a pipeline or a flag can change has its default here and its maximum beside it.
 
+#[path = "limits/action.rs"]
+mod action;
 #[path = "limits/ask.rs"]
 mod ask;
 #[path = "limits/build.rs"]
@@ -15,6 +17,7 @@ mod notify;
 #[path = "limits/reuse.rs"]
 mod reuse;
 
+pub use self::action::*;
 pub use self::ask::*;
 pub use self::build::*;
 pub use self::chunk::*;

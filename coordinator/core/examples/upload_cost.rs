@@ -123,6 +123,7 @@ impl World {
             env: Vec::new(),
             meta_data: BTreeMap::new(),
             keep_workspace: false,
+            no_reuse: false,
             rebuilt_from: None,
             triggered_from: None,
             confined: None,

@@ -2,10 +2,10 @@
 //! attempt, and of a person by whoever may write builds.
 
 use windlass_protocol::message::NewArtifact;
-use windlass_protocol::{AttemptId, BuildId, JobId, Namespace, hex, limits};
+use windlass_protocol::{AttemptId, BuildId, JobId, Namespace, limits};
 
 use crate::error::Rejected;
-use crate::row::{Actor, ArtifactRow, ArtifactTally, AttemptRow, PutArtifact};
+use crate::row::{Actor, ArtifactRow, ArtifactTally, AttemptRow, Output, PutArtifact};
 use crate::state::Core;
 
 impl Core {
@@ -13,9 +13,10 @@ impl Core {
     pub(crate) fn add_artifacts(&mut self, attempt: AttemptId, artifacts: Vec<NewArtifact>) -> Result<(), Rejected> {
         let (job, build) = (self.attempts[&attempt].job, self.attempts[&attempt].build);
         let bytes = artifacts.iter().fold(0_u64, |sum, artifact| sum.saturating_add(artifact.bytes));
-        check_artifacts(&self.attempts[&attempt], self.attempts_of(build), artifacts.len(), bytes)?;
+        check_artifacts(&self.attempts[&attempt].artifacts, self.attempts_of(build), artifacts.len(), bytes)?;
         let tally = &mut self.edit_attempt(attempt).artifacts;
         count(tally, artifacts.len(), bytes);
+        self.yield_outputs(attempt, &artifacts);
         let namespace = self.builds[&build].row.namespace.clone();
         let place = Place { build, job, attempt, namespace, by: None };
         artifacts.into_iter().for_each(|artifact| self.note_artifact(&place, artifact));
@@ -30,7 +31,7 @@ impl Core {
         let (job, namespace) = match (self.builds.get(&build), rows) {
             (Some(known), _) => {
                 let row = self.attempts.get(&attempt).filter(|row| row.build == build).ok_or_else(unknown)?;
-                check_artifacts(row, self.attempts_of(build), 1, artifact.bytes)?;
+                check_artifacts(&row.artifacts, self.attempts_of(build), 1, artifact.bytes)?;
                 let (job, namespace) = (row.job, known.row.namespace.clone());
                 count(&mut self.edit_attempt(attempt).artifacts, 1, artifact.bytes);
                 (job, namespace)
@@ -38,7 +39,7 @@ impl Core {
             (None, None) => return Err(Rejected::NotInMemory(build)),
             (None, Some(rows)) => {
                 let known = rows.attempts.iter().find(|row| row.id == attempt).ok_or_else(unknown)?;
-                check_artifacts(known, rows.attempts.iter(), 1, artifact.bytes)?;
+                check_artifacts(&known.artifacts, rows.attempts.iter(), 1, artifact.bytes)?;
                 let mut row = known.clone();
                 count(&mut row.artifacts, 1, artifact.bytes);
                 let job = row.job;
@@ -53,6 +54,10 @@ impl Core {
     }
 
     fn note_artifact(&mut self, place: &Place, artifact: NewArtifact) {
+        self.note_output(place, Output::from(&artifact));
+    }
+
+    pub(crate) fn note_output(&mut self, place: &Place, output: Output) {
         let created_at = self.now.wall;
         let id = self.ids.artifact(created_at);
         self.book.artifacts.push(ArtifactRow {
@@ -60,12 +65,12 @@ impl Core {
             build: place.build,
             job: place.job,
             attempt: place.attempt,
-            path: artifact.path,
-            bytes: artifact.bytes,
-            digest: artifact.digest,
-            sha1: hex::to(&artifact.sha1),
-            sha256: hex::to(&artifact.sha256),
-            content_type: artifact.content_type,
+            path: output.path,
+            bytes: output.bytes,
+            digest: output.digest,
+            sha1: output.sha1,
+            sha256: output.sha256,
+            content_type: output.content_type,
             namespace: place.namespace.clone(),
             created_at,
             expires_at: created_at.plus_ms(self.policy.artifact_retention_ms),
@@ -74,19 +79,19 @@ impl Core {
     }
 
     /// The attempts of all jobs of a build in memory.
-    fn attempts_of(&self, build: BuildId) -> impl Iterator<Item = &AttemptRow> {
+    pub(crate) fn attempts_of(&self, build: BuildId) -> impl Iterator<Item = &AttemptRow> {
         let jobs = self.builds.get(&build).into_iter().flat_map(|build| &build.jobs);
         jobs.flat_map(|job| &self.jobs[job].row.attempts).filter_map(|id| self.attempts.get(id))
     }
 }
 
 /// Whose an artifact is.
-struct Place {
-    build: BuildId,
-    job: JobId,
-    attempt: AttemptId,
-    namespace: Namespace,
-    by: Option<Actor>,
+pub(crate) struct Place {
+    pub(crate) build: BuildId,
+    pub(crate) job: JobId,
+    pub(crate) attempt: AttemptId,
+    pub(crate) namespace: Namespace,
+    pub(crate) by: Option<Actor>,
 }
 
 fn count(tally: &mut ArtifactTally, more: usize, bytes: u64) {
@@ -95,13 +100,12 @@ fn count(tally: &mut ArtifactTally, more: usize, bytes: u64) {
 }
 
 /// Whether there may be so many more, of an attempt and of all of its build.
-fn check_artifacts<'a>(
-    own: &AttemptRow,
+pub(crate) fn check_artifacts<'a>(
+    own: &ArtifactTally,
     all: impl Iterator<Item = &'a AttemptRow>,
     count: usize,
     bytes: u64,
 ) -> Result<(), Rejected> {
-    let own = &own.artifacts;
     let (all, all_bytes) = all.fold((0_u64, 0_u64), |(count, bytes), row| {
         (count + u64::from(row.artifacts.count), bytes.saturating_add(row.artifacts.bytes))
     });

@@ -157,6 +157,7 @@ impl Core {
             blocked: None,
             unblocker: None,
             keep_workspace: submit.keep_workspace,
+            no_reuse: submit.no_reuse,
             annotations: Vec::new(),
             rebuilt_from: submit.rebuilt_from,
             triggered_from: submit.triggered_from,
@@ -220,6 +221,8 @@ impl Core {
             attempts: Vec::new(),
             unblocked: None,
             uploads: Vec::new(),
+            reuse: None,
+            fresh: false,
             triggered: Vec::new(),
             cancel_grace_ms: None,
             not_before: None,
@@ -273,6 +276,7 @@ impl Core {
         if from == JobState::Scheduled {
             self.dequeue(id);
         }
+        self.move_key(id, from, to);
         if to == JobState::Scheduled {
             self.enqueue(id);
         }

@@ -79,10 +79,43 @@ pub enum Effect {
         /// When its dependencies were done, or its retry was decided.
         runnable_at: WallMs,
     },
+    /// What reuse came to, durably; for metrics and the operator's log.
+    Reuse(ReuseNews),
     /// Volatile progress, for views and watchers; may step back after a restart.
     Progress(Progress),
     /// The build has ended, is durable, and is in memory no more.
     Retired(BuildId),
+}
+
+/// What came of reuse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReuseNews {
+    /// A job ended with an earlier result, which had taken so long.
+    Hit {
+        /// In milliseconds.
+        saved_ms: u64,
+    },
+    /// There was none: it runs, or waits for one that does.
+    Miss,
+    /// It has no key.
+    Unkeyed,
+    /// A result may be used again from now on.
+    Stored,
+    /// A result may not be used again.
+    NotStored,
+    /// So many entries went.
+    Evicted(usize),
+    /// A hit was run all the same, and came to the same.
+    Same,
+    /// A hit was run all the same, and came to something else: its step depends on more than its key says.
+    Differs {
+        /// The build.
+        build: BuildId,
+        /// The job.
+        job: JobId,
+        /// How, for people.
+        detail: String,
+    },
 }
 
 /// Volatile progress.

@@ -56,6 +56,9 @@ pub enum Rejected {
     /// Nobody has ordered this build, or not any more.
     #[error("build {0} is not ordered")]
     NoOrder(BuildId),
+    /// Nobody has asked for this job's key, or not any more.
+    #[error("nobody asks for the key of job {0}")]
+    NotAsked(JobId),
     /// This try of a notification is not under way, or not any more.
     #[error("notification {0} is not on its way")]
     NotUnderWay(NotificationId),

@@ -7,7 +7,8 @@ use windlass_protocol::{Cause, CauseKind, JobId, WallMs};
 use crate::deps::{Standing, standing, verdict};
 use crate::effect::AgentState;
 use crate::place::{fits, has_tags, pool_serves, share};
-use crate::row::{JobRow, JobState};
+use crate::reuse::Hold;
+use crate::row::{JobReuse, JobRow, JobState, Role};
 use crate::state::Core;
 
 /// Why a job does not run.
@@ -33,6 +34,15 @@ pub enum Why {
         holding: usize,
         /// Jobs that wait before it.
         ahead: usize,
+    },
+    /// It waits for its key: whether its result is here already is not known yet.
+    Keying,
+    /// The same step runs with the same key, and it waits for that one's result.
+    Follows {
+        /// Whose build.
+        number: u64,
+        /// The step's label there.
+        step: String,
     },
     /// It is held back until then: what ran of it before may still be ending.
     Fenced(WallMs),
@@ -102,6 +112,10 @@ impl fmt::Display for Why {
             Self::Limited { group, holding, ahead } => {
                 write!(f, "concurrency group `{group}` is full: {holding} of its jobs run, {ahead} wait before it")
             }
+            Self::Keying => f.write_str("its inputs are looked at, for a result that is here already"),
+            Self::Follows { number, step } => {
+                write!(f, "{step} of build #{number} runs with the same inputs, and it waits for that result")
+            }
             Self::Fenced(_) => f.write_str("what ran of it before may still be ending"),
             Self::NoPool { queue, zone: None, trust } => {
                 write!(f, "no pool serves queue `{queue}` for {trust} builds")
@@ -126,6 +140,9 @@ impl fmt::Display for Why {
 /// How a job that does not wait stands: how it ended, or that it runs. `jobs` are those of its build, in order.
 #[must_use]
 pub fn settled(job: &JobRow, jobs: &[JobRow]) -> String {
+    if let Some(Role::Reused(from)) = job.reuse.as_ref().and_then(JobReuse::keyed).map(|keyed| &keyed.role) {
+        return format!("nothing ran: its result is that of {} of build #{}", from.step, from.number);
+    }
     let mut text = match job.state {
         JobState::Passed => "it passed".to_owned(),
         JobState::Failed | JobState::TimedOut | JobState::Expired | JobState::Canceled => return ended_badly(job),
@@ -242,6 +259,15 @@ impl Core {
         }
         if let Some(until) = job.row.not_before.filter(|_| job.queued.is_none()) {
             return Some(Why::Fenced(until));
+        }
+        match self.hold_of(id) {
+            Some(Hold::Key) => return Some(Why::Keying),
+            Some(Hold::Leader(leader)) => {
+                let row = &self.jobs.get(&leader)?.row;
+                let number = self.builds.get(&row.build)?.row.number;
+                return Some(Why::Follows { number, step: row.node.label.clone() });
+            }
+            None => {}
         }
         let (shape, _) = self.line_of(&job.row)?;
         let pools: Vec<_> = self.pools.values().filter(|pool| pool_serves(pool, &shape)).collect();

@@ -9,7 +9,7 @@ use windlass_protocol::{
 use crate::order::Obtained;
 use crate::row::{
     Actor, BuildRows, CacheRequest, Delivery, Joining, Keyed, NewSchedule, NewToken, OnDeadline, PipelineChange,
-    PutArtifact, SecretRequest, Speech, Submit, Unkeyed, Upload,
+    PutArtifact, ReuseRequest, SecretRequest, Speech, Submit, Unkeyed, Upload,
 };
 use crate::selector::DrainMany;
 
@@ -138,6 +138,8 @@ pub enum Request {
     Secret(Box<SecretRequest>),
     /// Find or save caches, or let go of some.
     Cache(Box<CacheRequest>),
+    /// Let go of results that nobody uses again.
+    Reuse(ReuseRequest),
     /// Make a build.
     Submit(Box<Submit>),
     /// Cancel a build; canceling one that has ended is refused.

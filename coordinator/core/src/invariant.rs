@@ -46,6 +46,9 @@ impl Core {
     /// # Errors
     /// The first that does not.
     pub fn check(&self) -> Result<(), Broken> {
+        if let Err((invariant, detail)) = self.check_reuse() {
+            return broken(invariant, detail);
+        }
         for (id, lease) in &self.leases {
             self.check_lease(*id, lease)?;
         }
@@ -149,7 +152,9 @@ impl Core {
         match job.row.state {
             JobState::Scheduled => {
                 hold!(!build.row.cancel_requested, "I8", "{id} is ready in a canceled build");
-                hold!(job.queued.is_some() != held, "I10", "{id} is ready and not in exactly one queue");
+                let waits = self.hold_of(id).is_some();
+                let queues = [job.queued.is_some(), held, waits && !held].into_iter().filter(|it| *it).count();
+                hold!(queues == 1, "I10", "{id} is ready and not in exactly one queue");
                 hold!(lease.is_none(), "I2", "{id} is ready and leased");
                 hold!(expires, "I10", "{id} is ready and never expires");
                 if let Some((line, ticket)) = job.queued {

@@ -102,6 +102,8 @@ impl Core {
             artifacts: former.map(|former| former.artifacts.clone()).unwrap_or_default(),
             granted: epoch,
             calls: former.map(|former| former.calls.clone()).unwrap_or_default(),
+            yields: self.yields_of(job, agent),
+            reused: None,
         }
     }
 
@@ -382,6 +384,7 @@ impl Core {
         if state == AttemptState::Canceled {
             // One that was lost may come back, and say again what it was not answered.
             row.calls.clear();
+            row.yields = None;
         }
     }
 

@@ -17,6 +17,7 @@
 //! | `state`, `load` | the core's data, its face, and how it comes from rows |
 //! | `request`, `build`, `upload`, `artifact`, `cancel`, `retry`, `token`, `secret`, `cache` | what clients ask for |
 //! | `speech`, `annotation`, `step` | what jobs say about their builds |
+//! | `reuse` | results that are used again |
 //! | `account` | what a build's rows hold |
 //! | `registry` | pipelines by name |
 //! | `hello`, `event`, `lease`, `result` | what agents say, and the rights that they hold |
@@ -64,6 +65,7 @@ mod registry;
 mod request;
 mod result;
 mod retry;
+mod reuse;
 pub mod row;
 mod schedule;
 mod secret;

@@ -13,6 +13,7 @@ use crate::logbook::Logbook;
 use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::queue::Queue;
+use crate::reuse::Reuses;
 use crate::row::{AttemptRow, BuildRow, JobRow, JobState, Rows};
 use crate::schedule::Schedules;
 use crate::state::{Build, Core, Job, Lease, Phase, Slot, Tally};
@@ -40,6 +41,7 @@ impl Core {
             tokens: rows.tokens,
             secrets: rows.secrets,
             caches: rows.caches,
+            reuse: Reuses::new(rows.reuse, rows.reuse_gone),
             idempotency: rows.idempotency,
             keys: BTreeMap::new(),
             branches: BTreeMap::new(),
@@ -124,6 +126,7 @@ impl Core {
         self.arm_expiry(id);
         for job in ids {
             self.restore_seat(job);
+            self.restore_key(job);
             match self.jobs[&job].row.state {
                 JobState::Scheduled => self.enqueue(job),
                 JobState::Assigned | JobState::Canceling | JobState::TimingOut => self.restore_lease(job),

@@ -6,7 +6,8 @@ use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, ScheduleId, 
 
 use crate::effect::Effect;
 use crate::row::{
-    ArtifactRow, AttemptRow, AuditRow, CacheName, Change, EventRow, IdempotencyRow, NotificationRow, SecretName,
+    ArtifactRow, AttemptRow, AuditRow, CacheName, Change, EventRow, IdempotencyRow, NotificationRow, ReuseName,
+    SecretName,
 };
 use crate::state::Core;
 use crate::subject::{Subject, Sum};
@@ -28,6 +29,8 @@ pub(crate) struct Logbook {
     pub(crate) lineages: BTreeSet<BuildId>,
     pub(crate) secrets: BTreeSet<SecretName>,
     pub(crate) caches: BTreeSet<CacheName>,
+    pub(crate) reuse: BTreeSet<ReuseName>,
+    pub(crate) reuse_gone: BTreeSet<ReuseName>,
     pub(crate) meta: bool,
     /// Texts of annotations, in order.
     pub(crate) texts: Vec<Change>,
@@ -97,6 +100,14 @@ impl Core {
         changes.extend(book.caches.into_iter().map(|name| match self.caches.get(&name) {
             Some(row) => Change::Cache(Box::new(row.clone())),
             None => Change::CacheGone(Box::new(name)),
+        }));
+        changes.extend(book.reuse.into_iter().map(|name| match self.reuse.entries.get(&name) {
+            Some(row) => Change::Reuse(Box::new(row.clone())),
+            None => Change::ReuseOver(Box::new(name)),
+        }));
+        changes.extend(book.reuse_gone.into_iter().map(|name| match self.reuse.gone.get(&name) {
+            Some(row) => Change::ReuseGone(Box::new(row.clone())),
+            None => Change::ReuseGoneOver(Box::new(name)),
         }));
         if book.meta {
             changes.push(Change::Meta(self.meta));

@@ -164,6 +164,9 @@ impl Core {
         if self.jobs.get(&id).is_none_or(|job| job.queued.is_some()) {
             return;
         }
+        if self.is_held_by_key(id) {
+            return;
+        }
         if let Some(agent) = self.haunted_by(id) {
             self.fence(id, agent);
         }

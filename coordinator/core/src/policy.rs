@@ -84,6 +84,10 @@ pub struct Bugs {
     pub forget_reboot: bool,
     /// I13: notifications are kept in memory alone, so that a crash loses them.
     pub forget_notification: bool,
+    /// I14: a job is leased though another one runs with its key.
+    pub follow_nobody: bool,
+    /// I12: an entry is read by whoever has its key.
+    pub read_any_entry: bool,
     /// I9: what an upload adds to its build is not counted.
     pub forget_bytes: bool,
     /// I10: leases get no deadline.

@@ -120,6 +120,7 @@ impl Core {
         row.finished_at = Some(wall);
         row.calls.clear();
         self.judge(lease.job, &outcome);
+        self.settle_yield(lease.job, id);
         if let Some(agent) = self.agents.get_mut(&lease.agent) {
             agent.committed.insert(id, lease.epoch);
             // Known before its next beat says it, or takes it back.

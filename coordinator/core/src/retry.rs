@@ -116,6 +116,9 @@ impl Core {
             self.count_in(root);
         }
         self.change_job(id, |row| {
+            // Who runs again what had passed wants it run.
+            row.fresh = row.state == JobState::Passed;
+            row.reuse = None;
             row.state = JobState::Waiting;
             (row.soft_failed, row.cause, row.runnable_at) = (false, None, None);
             row.agents_lost.clear();

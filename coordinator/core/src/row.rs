@@ -37,7 +37,10 @@ pub use self::notification::{
 };
 pub use self::pipeline::{DEFAULT_BRANCH, PipelineChange, PipelineRow, Registered};
 pub use self::refused::JobRefused;
-pub use self::reuse::{HostPrint, KeySubject, Keyed, Unkeyed};
+pub use self::reuse::{
+    Followed, Gone, HostPrint, JobReuse, Kept, KeySubject, Keyed, KeyedJob, Output, ReuseGone, ReuseName, ReuseRequest,
+    ReuseRow, ReusedFrom, Role, Unkeyed, Yield, digest_of,
+};
 pub use self::schedule::{Fired, Firing, NewSchedule, ScheduleRow};
 pub use self::secret::{Sealed, SecretName, SecretRefused, SecretRequest, SecretRow};
 pub use self::speech::{Annotate, Annotation, AnnotationStyle, Said, Speech, StepChange};
@@ -309,6 +312,9 @@ pub struct BuildRow {
     /// Keep failed jobs' workspaces.
     #[serde(default)]
     pub keep_workspace: bool,
+    /// Its steps run, whatever earlier results there are; what they make is used by later builds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_reuse: bool,
     /// What its jobs wrote beside it, in the order of their making, without their texts.
     #[serde(default)]
     pub annotations: Vec<Annotation>,
@@ -387,6 +393,12 @@ pub struct JobRow {
     /// What it uploaded, oldest first.
     #[serde(default)]
     pub uploads: Vec<Uploaded>,
+    /// What came of its wish to be reused; `None` where it has none, or where its key is not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reuse: Option<JobReuse>,
+    /// Somebody ran it again by hand although it had passed: it runs, whatever earlier results there are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fresh: bool,
     /// Builds that it made or is making, where it is a trigger, oldest first: a retry makes another one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggered: Vec<Triggered>,
@@ -488,6 +500,12 @@ pub struct AttemptRow {
     /// none once it has ended.
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub calls: VecDeque<String>,
+    /// What may be used again of it, where its job has a key and it has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yields: Option<Box<Yield>>,
+    /// Nobody ran it: it is another one's result. It has no agent then, and the epoch that is never granted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused: Option<Box<ReusedFrom>>,
 }
 
 /// What an attempt has uploaded, counted; the artifacts have rows of their own, which the core does not keep.
@@ -632,6 +650,13 @@ pub enum BuildEvent {
         /// The job that it was about.
         job: Option<JobId>,
     },
+    /// A job was run although its result was there, and came to another one.
+    ReuseDiffers {
+        /// The job.
+        job: JobId,
+        /// How, for people.
+        detail: String,
+    },
     /// A job ended (it may be retried).
     JobFinished {
         /// The job.
@@ -686,6 +711,14 @@ pub enum Change {
     Cache(Box<CacheRow>),
     /// Delete.
     CacheGone(Box<CacheName>),
+    /// Insert or replace.
+    Reuse(Box<ReuseRow>),
+    /// Delete.
+    ReuseOver(Box<ReuseName>),
+    /// Insert or replace.
+    ReuseGone(Box<ReuseGone>),
+    /// Delete.
+    ReuseGoneOver(Box<ReuseName>),
     /// Insert or replace.
     Hold(HoldRow),
     /// Delete.
@@ -766,6 +799,10 @@ pub struct Rows {
     pub secrets: BTreeMap<SecretName, SecretRow>,
     /// Caches by key.
     pub caches: BTreeMap<CacheName, CacheRow>,
+    /// Results that may be used again.
+    pub reuse: BTreeMap<ReuseName, ReuseRow>,
+    /// Those that went.
+    pub reuse_gone: BTreeMap<ReuseName, ReuseGone>,
     /// Slots of concurrency groups that outlive their jobs.
     pub holds: BTreeMap<JobId, HoldRow>,
     /// All schedules.
@@ -817,6 +854,8 @@ pub struct Submit {
     pub meta_data: BTreeMap<String, String>,
     /// As in [`BuildRow`].
     pub keep_workspace: bool,
+    /// As in [`BuildRow`].
+    pub no_reuse: bool,
     /// As in [`BuildRow`].
     pub rebuilt_from: Option<BuildId>,
     /// As in [`BuildRow`].

@@ -198,6 +198,7 @@ impl Core {
             env: row.env,
             meta_data: BTreeMap::new(),
             keep_workspace: false,
+            no_reuse: false,
             rebuilt_from: None,
             triggered_from: None,
             confined: row.confined,

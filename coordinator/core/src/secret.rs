@@ -6,7 +6,7 @@ use windlass_protocol::{AttemptId, Trust, limits};
 use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
 use crate::input::ReplyTo;
-use crate::row::{Actor, Sealed, SecretName, SecretRefused, SecretRequest, SecretRow};
+use crate::row::{Actor, BuildRow, Sealed, SecretName, SecretRefused, SecretRequest, SecretRow};
 use crate::state::Core;
 
 impl Core {
@@ -26,6 +26,9 @@ impl Core {
             }
             SecretRequest::Read { attempt, epoch, keys } => {
                 let rows = self.secrets_for(attempt, epoch, &keys)?;
+                if !self.declares(attempt, &keys) {
+                    self.spoil(attempt, "it was given a secret that its step does not name");
+                }
                 let names: Vec<_> = rows.iter().map(|row| row.name.to_string()).collect();
                 self.audit(actor, "secret.get", &attempt.to_string(), &names.join(", "));
                 Reply::Secrets(rows)
@@ -66,9 +69,7 @@ impl Core {
         let pool = self.pools.get(&agent.row.pool);
         let pool = pool.filter(|pool| pool.trust == Trust::Trusted && build.namespace.trust() == Trust::Trusted);
         let zone = &pool.ok_or(SecretRefused::Untrusted)?.zone;
-        // A tag that is called as a branch is not the branch of its name.
-        let is_tag = build.tag.as_ref() == Some(&build.branch);
-        let branch = if is_tag { format!("refs/tags/{}", build.branch) } else { build.branch.clone() };
+        let branch = branch_of(build);
         let find = |key: &String| {
             let wanted = key.to_ascii_uppercase();
             let all = self.secrets.values().filter(|row| row.name.key == wanted);
@@ -79,6 +80,33 @@ impl Core {
         keys.iter().map(find).collect()
     }
 
+    /// Whether the step of an attempt names all these secrets.
+    fn declares(&self, attempt: AttemptId, keys: &[String]) -> bool {
+        let command = self.attempts.get(&attempt).and_then(|row| self.command(row.job));
+        let named = |key: &String| {
+            command.is_some_and(|command| command.secrets.iter().any(|secret| secret.key.eq_ignore_ascii_case(key)))
+        };
+        keys.iter().all(named)
+    }
+
+    /// The version of the secret that a build's jobs get under a key, which changes when it is set; or why that is not known
+    /// before an agent has the job.
+    pub(crate) fn secret_version(&self, build: &BuildRow, key: &str) -> Result<String, String> {
+        let (wanted, branch) = (key.to_ascii_uppercase(), branch_of(build));
+        let all = self.secrets.values().filter(|row| row.name.key == wanted);
+        let mine = all.filter(|row| {
+            let anywhere = SecretName { zone: None, ..row.name.clone() };
+            anywhere.is_for(&build.pipeline, &branch, "")
+        });
+        let mine: Vec<&SecretRow> = mine.collect();
+        if mine.iter().any(|row| row.name.zone.is_some()) {
+            return Err(format!("which secret `{key}` is depends on the zone that it runs in"));
+        }
+        let row = mine.into_iter().max_by_key(|row| row.name.narrowness());
+        let row = row.ok_or_else(|| format!("there is no secret `{key}` for it"))?;
+        Ok(format!("{} {}", row.name, row.updated_at.0))
+    }
+
     fn reseal(&mut self, actor: &Actor, values: Vec<(SecretName, Sealed, Sealed)>) {
         for (name, before, after) in values {
             let Some(row) = self.secrets.get_mut(&name).filter(|row| row.sealed == before) else { continue };
@@ -87,6 +115,12 @@ impl Core {
             self.book.secrets.insert(name);
         }
     }
+}
+
+/// What patterns of branches are asked of. A tag that is called as a branch is not the branch of its name.
+fn branch_of(build: &BuildRow) -> String {
+    let is_tag = build.tag.as_ref() == Some(&build.branch);
+    if is_tag { format!("refs/tags/{}", build.branch) } else { build.branch.clone() }
 }
 
 fn check_name(name: &SecretName) -> Result<(), Rejected> {

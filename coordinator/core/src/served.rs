@@ -24,6 +24,7 @@ pub const SERVED: &[Feature] = &[
     Feature::ArtifactPaths,
     Feature::Notify,
     Feature::Cache,
+    Feature::Reuse,
 ];
 
 /// Refuses a graph that would run otherwise than it says: one that came past the compiler, or is of another version.

@@ -13,12 +13,13 @@ impl Core {
         loop {
             self.settle_dependencies();
             self.give_slots();
+            self.settle_reuse();
             let touched: Vec<BuildId> = self.book.touched.iter().copied().collect();
             let mut moved = false;
             for build in touched {
                 moved |= self.settle_build(build);
             }
-            if !moved && self.ripple.is_empty() && !self.slots_are_due() {
+            if !moved && self.ripple.is_empty() && !self.slots_are_due() && !self.reuse.is_due() {
                 break;
             }
         }

@@ -7,7 +7,7 @@ use windlass_protocol::{AttemptId, JobId};
 
 use crate::checkout;
 use crate::concurrency::runs_alone;
-use crate::row::{BuildRow, JobRow};
+use crate::row::{BuildRow, JobReuse, JobRow};
 use crate::served::SERVED;
 use crate::state::Core;
 
@@ -19,14 +19,8 @@ impl Core {
         let build = &self.builds.get(&attempt.build)?.row;
         let command = self.command(attempt.job)?;
         let timeout_ms = self.timeout_ms(attempt.job);
-        let mut env = vec![("BUILDKITE_PULL_REQUEST".to_owned(), "false".to_owned())];
-        env.extend(build.pipeline_env.iter().cloned());
-        env.extend(build.env.iter().cloned());
-        env.extend(checkout::beneath(&command.checkout));
-        env.extend(command.env.iter().cloned());
-        env.extend(checkout::above(&command.checkout, &env));
-        env.extend(standard_env(build, job, attempt.number, timeout_ms, id));
-        env.extend(self.policy.env.iter().cloned());
+        let keyed = job.reuse.as_ref().and_then(JobReuse::keyed).map(|keyed| &keyed.keyed);
+        let pinned = keyed.and_then(|keyed| keyed.image.clone());
         Some(JobSpec {
             attempt: id,
             attempt_number: attempt.number,
@@ -37,9 +31,9 @@ impl Core {
             step_key: job.node.key.clone(),
             label: job.node.label.clone(),
             command: command.command.clone(),
-            env: last_of_each(env),
-            image: command.image.clone(),
-            source: build.origin.clone(),
+            env: self.env_of(job, attempt.number, id)?,
+            image: pinned.or_else(|| command.image.clone()),
+            source: keyed.map_or_else(|| build.origin.clone(), |keyed| keyed.source.clone()),
             namespace: build.namespace.clone(),
             queue: command.queue.clone(),
             timeout_ms: Some(timeout_ms),
@@ -51,6 +45,24 @@ impl Core {
             keep_workspace: build.keep_workspace,
             log_limit_bytes: self.policy.log_limit_bytes,
         })
+    }
+
+    /// A job's environment. Of what its build was submitted with, a job that has a key is given what its step declares.
+    pub(crate) fn env_of(&self, job: &JobRow, number: u32, attempt: AttemptId) -> Option<Vec<(String, String)>> {
+        let build = &self.builds.get(&job.build)?.row;
+        let command = self.command(job.id)?;
+        let timeout_ms = self.timeout_ms(job.id);
+        let keyed = job.reuse.as_ref().is_some_and(|reuse| reuse.keyed().is_some());
+        let declared = |name: &String| command.reuse.as_ref().is_some_and(|reuse| reuse.env.contains(name));
+        let mut env = vec![("BUILDKITE_PULL_REQUEST".to_owned(), "false".to_owned())];
+        env.extend(build.pipeline_env.iter().cloned());
+        env.extend(build.env.iter().filter(|(name, _)| !keyed || declared(name)).cloned());
+        env.extend(checkout::beneath(&command.checkout));
+        env.extend(command.env.iter().cloned());
+        env.extend(checkout::above(&command.checkout, &env));
+        env.extend(standard_env(build, job, number, timeout_ms, attempt));
+        env.extend(self.policy.env.iter().cloned());
+        Some(last_of_each(env))
     }
 
     /// Between a job's polite signal and its kill: its step's own, else the policy's (F26).

@@ -46,7 +46,11 @@ impl Core {
             self.check_goes_on(job)?;
         }
         let build = self.jobs[&job].row.build;
+        let spoils = what.spoils();
         self.hear(actor, (build, job, attempt), what)?;
+        if let Some(why) = spoils {
+            self.spoil(attempt, why);
+        }
         let calls = &mut self.edit_attempt(attempt).calls;
         while calls.len() >= limits::CALLS_PER_ATTEMPT_MAX {
             calls.pop_front();

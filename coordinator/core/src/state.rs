@@ -20,6 +20,7 @@ use crate::order::Orderer;
 use crate::outbox::Outbox;
 use crate::policy::Policy;
 use crate::queue::{Queue, ShapeId, Ticket};
+use crate::reuse::Reuses;
 use crate::row::{
     AgentRow, AttemptRow, BuildRow, CacheName, CacheRow, HoldRow, IdempotencyRow, JobRow, LineageRow, MetaRow,
     PipelineRow, PoolRow, Rows, SecretName, SecretRow, TokenRow,
@@ -49,6 +50,8 @@ pub struct Core {
     pub(crate) tokens: BTreeMap<TokenId, TokenRow>,
     pub(crate) secrets: BTreeMap<SecretName, SecretRow>,
     pub(crate) caches: BTreeMap<CacheName, CacheRow>,
+    /// Results that may be used again, and who has or asks for their keys.
+    pub(crate) reuse: Reuses,
     pub(crate) idempotency: BTreeMap<(TokenId, String), IdempotencyRow>,
     /// Agents by key.
     pub(crate) keys: BTreeMap<Digest, AgentId>,
@@ -240,6 +243,7 @@ impl Core {
             Input::Agent { agent, conn, event } => self.on_agent_event(agent, conn, event),
             Input::AgentGone { agent, conn, detail } => self.on_agent_gone(agent, conn, &detail),
             Input::Obtained { build, obtained } => self.on_obtained(build, obtained.map(|obtained| *obtained)),
+            Input::Keyed { job, ask, outcome } => self.on_keyed(job, ask, outcome.map(|keyed| *keyed)),
             Input::Delivered { id, attempt, delivery } => self.on_delivered(id, attempt, delivery),
             Input::LogSettled { attempt, epoch, settled } => self.on_log_settled(attempt, epoch, settled.is_ok()),
         };
@@ -291,6 +295,8 @@ impl Core {
             secrets: self.secrets.clone(),
             notifications: self.outbox.rows(),
             caches: self.caches.clone(),
+            reuse: self.reuse.entries.clone(),
+            reuse_gone: self.reuse.gone.clone(),
             idempotency: self.idempotency.clone(),
         }
     }
@@ -336,6 +342,7 @@ impl Core {
             Timer::Expiry(build) => self.on_expiry(build),
             Timer::Schedules => self.on_schedules(),
             Timer::Order(build) => self.on_order_overdue(build),
+            Timer::Key(job) => self.on_key_overdue(job),
             Timer::Notifications => self.on_notifications_due(),
             Timer::Reserve => self.on_reserve(),
         }

@@ -186,6 +186,8 @@ impl Core {
             self.enqueue(id);
         }
         self.wish_again(id);
+        // A label is no part of a key, but a place among its step's jobs is.
+        self.ask_again(id);
         if !state.is_final() {
             let event = BuildEvent::JobChanged { job: id, state, attempt };
             self.book.events.push(EventRow { build, at: self.now.wall, event });

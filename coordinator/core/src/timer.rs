@@ -37,6 +37,8 @@ pub(crate) enum Timer {
     Schedules,
     /// The shell has not said what an ordered build runs.
     Order(BuildId),
+    /// The shell has not said what a job's key is.
+    Key(JobId),
     /// A notification may be due, or one that is on its way has been for too long.
     Notifications,
     /// Jobs that fit nowhere have waited long enough for capacity to be kept for them.

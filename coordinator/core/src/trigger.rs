@@ -145,6 +145,7 @@ impl Core {
             env: env_of(&trigger),
             meta_data: trigger.meta_data.iter().cloned().collect(),
             keep_workspace: home.keep_workspace,
+            no_reuse: home.no_reuse,
             rebuilt_from: None,
             triggered_from: Some(from),
             confined,

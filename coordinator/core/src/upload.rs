@@ -70,6 +70,7 @@ impl Core {
         let first = self.builds[&build].jobs.len();
         let added = graph.nodes.len() - first;
         self.edit_job(job).uploads.push(record);
+        self.spoil(attempt, "it uploaded steps");
         self.grow(build, graph);
         Ok(format!("{added} steps"))
     }

@@ -71,6 +71,9 @@ pub(crate) struct NewBuild {
     /// Keep failed jobs' workspaces.
     #[serde(default)]
     keep_workspace: bool,
+    /// Run every step, whatever earlier results there are.
+    #[serde(default)]
+    no_reuse: bool,
     /// `cli` or `api`.
     #[serde(default)]
     source: Caused,
@@ -127,6 +130,7 @@ struct Draft {
     env: Vec<(String, String)>,
     meta_data: BTreeMap<String, String>,
     keep_workspace: bool,
+    no_reuse: bool,
     source: BuildSource,
     steps: Option<Steps>,
     namespace: Namespace,
@@ -234,6 +238,7 @@ fn again(
         // Of a verified build all of it came from its jobs, which run again.
         meta_data: if again { BTreeMap::new() } else { old.meta_data.clone() },
         keep_workspace: old.keep_workspace,
+        no_reuse: old.no_reuse,
         source: BuildSource::Api,
         steps: None,
         namespace: namespace.clone(),
@@ -298,6 +303,7 @@ fn draft(
         env: variables(new.env)?,
         meta_data: new.meta_data,
         keep_workspace: new.keep_workspace,
+        no_reuse: new.no_reuse,
         source: match new.source {
             Caused::Cli => BuildSource::Cli,
             Caused::Api => BuildSource::Api,
@@ -625,6 +631,7 @@ impl Found {
             env: draft.env.clone(),
             meta_data: draft.meta_data.clone(),
             keep_workspace: draft.keep_workspace,
+            no_reuse: draft.no_reuse,
             rebuilt_from: draft.rebuilt_from,
             triggered_from: None,
             confined: confined(caller.pipeline.as_deref(), caller.branch.as_deref()),

@@ -143,6 +143,7 @@ impl Bench {
             fleet: Arc::new(Wire { offers: send }),
             logs: Arc::new(Logbook::new(logs.clone(), desk.clone())),
             deliveries: Arc::new(crate::desk::NoDeliveries),
+            keys: Arc::new(crate::desk::NoKeys),
             orders: Arc::new(crate::orders::Filler::new(desk.clone(), reader.clone(), definitions.clone())),
             views: views.clone(),
             meter: Arc::new(metrics.clone()),

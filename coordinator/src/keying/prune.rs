@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_cache::{Directory, Entry, Node, Store};
 use windlass_protocol::limits::{
-    TREE_DEPTH_MAX, REUSE_TREE_DIRS_MAX_BYTES, REUSE_TREE_ENTRIES_MAX, TREE_DIR_MAX_BYTES,
+    REUSE_TREE_DIRS_MAX_BYTES, REUSE_TREE_ENTRIES_MAX, TREE_DEPTH_MAX, TREE_DIR_MAX_BYTES,
 };
 use windlass_protocol::{Digest, Namespace};
 

@@ -78,6 +78,7 @@ fn build() -> Change {
         blocked: None,
         unblocker: None,
         keep_workspace: false,
+        no_reuse: false,
         annotations: Vec::new(),
         rebuilt_from: None,
         triggered_from: None,
@@ -111,6 +112,8 @@ fn job(state: JobState) -> Change {
         attempts: vec![ATTEMPT],
         unblocked: None,
         uploads: Vec::new(),
+        reuse: None,
+        fresh: false,
         triggered: Vec::new(),
         cancel_grace_ms: None,
         not_before: None,
@@ -142,6 +145,8 @@ fn attempt(state: AttemptState) -> Change {
         artifacts: ArtifactTally::default(),
         granted: Epoch(1),
         calls: VecDeque::new(),
+        yields: None,
+        reused: None,
     }))
 }
 

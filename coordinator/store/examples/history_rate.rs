@@ -48,6 +48,7 @@ fn build(id: BuildId) -> BuildRow {
         blocked: None,
         unblocker: None,
         keep_workspace: false,
+        no_reuse: false,
         annotations: Vec::new(),
         rebuilt_from: None,
         triggered_from: None,
@@ -87,6 +88,8 @@ fn job(build: BuildId, id: JobId, index: u32, attempt: AttemptId) -> JobRow {
         attempts: vec![attempt],
         unblocked: None,
         uploads: Vec::new(),
+        reuse: None,
+        fresh: false,
         triggered: Vec::new(),
         cancel_grace_ms: None,
         not_before: None,
@@ -118,6 +121,8 @@ fn attempt(build: BuildId, job: JobId, id: AttemptId, epoch: u64) -> AttemptRow 
         artifacts: ArtifactTally::default(),
         granted: Epoch(epoch),
         calls: VecDeque::new(),
+        yields: None,
+        reused: None,
     }
 }
 

@@ -49,6 +49,8 @@ struct Memory {
     /// Caches by the numbers of their rows.
     caches: BTreeMap<u64, CacheName>,
     saved: u64,
+    /// Of attempts that are no more; somebody refers to their logs.
+    kept_logs: BTreeSet<AttemptId>,
     seq: Seq,
     fence: WriterEpoch,
     low: bool,
@@ -140,6 +142,10 @@ impl Memory {
                 self.rows.caches.remove(name);
                 self.caches.retain(|_, other| *other != **name);
             }
+            Change::Reuse(row) => drop(self.rows.reuse.insert(row.name.clone(), (**row).clone())),
+            Change::ReuseOver(name) => drop(self.rows.reuse.remove(name)),
+            Change::ReuseGone(row) => drop(self.rows.reuse_gone.insert(row.name.clone(), (**row).clone())),
+            Change::ReuseGoneOver(name) => drop(self.rows.reuse_gone.remove(name)),
             Change::Idempotency(row) => drop(self.rows.idempotency.insert(row.key.clone(), row.clone())),
             Change::Audit(row) => {
                 self.audited += 1;
@@ -187,11 +193,13 @@ impl Memory {
 
     fn delete_build(&mut self, id: BuildId, expired: &mut Expired) {
         let Some(build) = self.rows.builds.remove(&id) else { return };
-        let attempts = self.rows.attempts.values().filter(|attempt| attempt.build == id).map(|attempt| attempt.id);
-        expired.attempts.extend(attempts);
+        let attempts: Vec<_> = self.rows.attempts.extract_if(.., |_, attempt| attempt.build == id).collect();
+        let (kept, gone): (Vec<_>, Vec<_>) =
+            attempts.into_iter().map(|(id, _)| id).partition(|id| self.is_referred(*id));
+        self.kept_logs.extend(kept);
+        expired.attempts.extend(gone);
         self.order.retain(|other| *other != id);
         self.rows.jobs.retain(|_, job| job.build != id);
-        self.rows.attempts.retain(|_, attempt| attempt.build != id);
         self.events.retain(|(build, _), _| *build != id);
         self.artifacts.retain(|(_, row)| row.build != id);
         self.annotations.retain(|_, (build, _)| *build != id);
@@ -200,6 +208,12 @@ impl Memory {
         if self.delete_definition(build.definition) {
             expired.definitions.push(build.definition);
         }
+    }
+
+    /// Whether an entry or another attempt refers to an attempt's log.
+    fn is_referred(&self, id: AttemptId) -> bool {
+        let refers = |row: &AttemptRow| row.reused.as_ref().is_some_and(|from| from.attempt == id);
+        self.rows.reuse.values().any(|row| row.from.attempt == id) || self.rows.attempts.values().any(refers)
     }
 
     /// Deletes a pipeline's text if nobody names it any more.
@@ -269,6 +283,9 @@ impl Store for MemoryStore {
             more: ended.len() > retention.max_builds,
             ..Expired::default()
         };
+        let going: Vec<_> = memory.kept_logs.iter().copied().filter(|id| !memory.is_referred(*id)).collect();
+        memory.kept_logs.retain(|id| !going.contains(id));
+        expired.attempts.extend(going);
         for (_, id) in ended.into_iter().take(retention.max_builds) {
             memory.delete_build(id, &mut expired);
         }
@@ -404,7 +421,9 @@ impl History for MemoryHistory {
     fn naming(&self, digest: Digest) -> Result<BTreeSet<Namespace>, Fault> {
         let memory = self.lock();
         let naming = memory.artifacts.iter().filter(|(_, row)| row.digest == digest);
-        Ok(naming.map(|(_, row)| row.namespace.clone()).collect())
+        let entries = memory.rows.reuse.values().filter(|row| row.outputs.iter().any(|it| it.digest == digest));
+        let entries = entries.map(|row| row.name.namespace.clone());
+        Ok(naming.map(|(_, row)| row.namespace.clone()).chain(entries).collect())
     }
 
     fn caches(&self, after: u64, limit: usize) -> Result<Vec<(u64, CacheRow)>, Fault> {

@@ -9,6 +9,7 @@ mod encode;
 mod expire;
 mod history;
 mod load;
+mod reuse;
 mod schema;
 mod write;
 

@@ -113,6 +113,19 @@ impl Said {
             | Self::SetMetaData(_) => false,
         }
     }
+
+    /// Why what was said keeps an attempt's result from being used again, for people: nobody would say it for another build.
+    pub(crate) const fn spoils(&self) -> Option<&'static str> {
+        match self {
+            // They are what a result is made of.
+            Self::AddArtifacts(_) => None,
+            Self::CancelBuild | Self::CancelJobs { .. } => Some("it canceled jobs"),
+            Self::Annotate(_) | Self::RemoveAnnotation { .. } => Some("it wrote annotations"),
+            Self::TakeToken { .. } => Some("it took a token of its identity"),
+            Self::UpdateStep { .. } => Some("it changed a step"),
+            Self::SetMetaData(_) => Some("it set meta-data"),
+        }
+    }
 }
 
 /// What to write.

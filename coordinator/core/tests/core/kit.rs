@@ -114,6 +114,8 @@ impl Shell {
                 | Effect::Deliver(_)
                 | Effect::FenceLog { .. }
                 | Effect::Dispatched { .. }
+                | Effect::Key { .. }
+                | Effect::Reuse(_)
                 | Effect::Progress(_) => {}
             }
             self.effects.push(effect);
@@ -163,6 +165,10 @@ impl Shell {
             Change::SecretGone(name) => drop(rows.secrets.remove(&*name)),
             Change::Cache(row) => drop(rows.caches.insert(row.name.clone(), *row)),
             Change::CacheGone(name) => drop(rows.caches.remove(&*name)),
+            Change::Reuse(row) => drop(rows.reuse.insert(row.name.clone(), *row)),
+            Change::ReuseOver(name) => drop(rows.reuse.remove(&*name)),
+            Change::ReuseGone(row) => drop(rows.reuse_gone.insert(row.name.clone(), *row)),
+            Change::ReuseGoneOver(name) => drop(rows.reuse_gone.remove(&*name)),
             Change::AnnotationText { annotation, text, append, build: _ } => {
                 let known = self.texts.entry(annotation).or_default();
                 if !append {
@@ -517,6 +523,7 @@ pub(crate) fn submission(graph: Graph, change: impl FnOnce(&mut Submit)) -> Subm
         env: Vec::new(),
         meta_data: BTreeMap::new(),
         keep_workspace: false,
+        no_reuse: false,
         rebuilt_from: None,
         triggered_from: None,
         confined: None,

@@ -19,6 +19,7 @@ mod offers;
 mod order;
 mod reference;
 mod registry;
+mod reuse;
 mod rules;
 mod schedules;
 mod secrets;

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 use windlass_coordinator_core::input::{AgentEvent, ConnId, Input, ReplyTo, Request};
-use windlass_coordinator_core::row::{JobState, NewToken, OnDeadline, TokenGrant};
+use windlass_coordinator_core::row::{JobState, Keyed, NewToken, OnDeadline, TokenGrant, Unkeyed};
 use windlass_coordinator_core::{Core, Effect, Rejected};
-use windlass_pipeline::graph::{Broken, Dependency, Graph, NodeKind, SoftFail, StatusMatch, Supersede};
-use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources};
+use windlass_pipeline::graph::{Broken, Dependency, Graph, NodeKind, Reuse, SoftFail, StatusMatch, Supersede};
+use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::limits;
 use windlass_protocol::message::{CoordinatorMessage, Health, Held, Hello, Verdict};
 use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, CauseKind, Digest, IdSource, JobId, Namespace, WallMs};
@@ -35,6 +35,7 @@ struct World {
     inbox: BTreeMap<AgentId, VecDeque<CoordinatorMessage>>,
     up: BTreeMap<AgentId, bool>,
     to_settle: Vec<(AttemptId, Epoch)>,
+    to_key: Vec<(u64, JobId)>,
     old_words: Vec<(AgentId, AgentEvent)>,
     builds: Vec<BuildId>,
     jobs: Vec<JobId>,
@@ -55,6 +56,7 @@ impl World {
             inbox: BTreeMap::new(),
             up,
             to_settle: Vec::new(),
+            to_key: Vec::new(),
             old_words: Vec::new(),
             builds: Vec::new(),
             jobs: Vec::new(),
@@ -67,7 +69,7 @@ impl World {
 
     fn step(&mut self, (what, a, b): Step) {
         let agent = self.agents[usize::from(a) % self.agents.len()];
-        match what % 26 {
+        match what % 28 {
             0 | 1 => self.submit(a, b),
             2 => self.cancel_something(a, b),
             3 => self.retry_something(a, b),
@@ -82,6 +84,7 @@ impl World {
             21 => self.repeat_old(b),
             22 => self.nonsense(a, b),
             23 | 24 => self.unblock_something(a),
+            25 | 26 => self.find_keys(b),
             _ if b.is_multiple_of(4) => self.restart(),
             _ => self.all_is_well(),
         }
@@ -120,6 +123,23 @@ impl World {
         result.map(drop)
     }
 
+    /// Answers what was asked for keys, a few times with none; many jobs have one key.
+    fn find_keys(&mut self, b: u16) {
+        for (ask, job) in std::mem::take(&mut self.to_key) {
+            let keyed = Keyed {
+                key: Digest::of(&[u8::try_from(b % 3).unwrap_or(0)]),
+                recipe: Digest::of(b"recipe"),
+                source: Source::Empty,
+                image: None,
+                system: None,
+                hooks: None,
+            };
+            let none = Unkeyed { why: "so".to_owned() };
+            let outcome = if b.is_multiple_of(7) { Err(none) } else { Ok(Box::new(keyed)) };
+            let _stale = self.try_input(Input::Keyed { job, ask, outcome });
+        }
+    }
+
     /// Takes what the core said to agents and to the log.
     fn listen(&mut self) {
         self.seen.extend(self.shell.rows.jobs.values().map(|job| job.state));
@@ -133,6 +153,7 @@ impl World {
                     self.inbox.remove(&agent);
                 }
                 Effect::SettleLog { attempt, epoch, .. } => self.to_settle.push((attempt, epoch)),
+                Effect::Key { ask, subject } => self.to_key.push((ask, subject.job)),
                 _ => {}
             }
         }
@@ -168,6 +189,12 @@ impl World {
                 && let NodeKind::Command(command) = &mut node.kind
             {
                 command.cancel_on_build_failing = true;
+            }
+            if bits & 5 == 5
+                && let NodeKind::Command(command) = &mut node.kind
+            {
+                let verify_ppm = if bits & 64 == 0 { 0 } else { 300_000 };
+                command.reuse = Some(Reuse { verify_ppm, ..Reuse::default() });
             }
             if bits % 13 == 4 {
                 node = block(&format!("s{index}"), Vec::new());

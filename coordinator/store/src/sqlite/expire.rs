@@ -4,6 +4,7 @@ use rusqlite::{Connection, params};
 use windlass_protocol::{AttemptId, BuildId, Digest, limits};
 
 use super::encode::{fault_of, int};
+use super::reuse::{delete_replays, expire_logs, keeps_log};
 use super::write::fenced_position;
 use crate::fault::Fault;
 use crate::store::{Expired, Retention, WriterEpoch};
@@ -18,6 +19,8 @@ pub(super) fn expire(conn: &Connection, epoch: WriterEpoch, retention: Retention
         expired.audit_lines = expire_audit(conn, retention)?;
         expired.artifacts = expire_artifacts(conn, retention)?;
         expired.notifications = expire_notifications(conn, retention)?;
+        expired.attempts = expire_logs(conn)?;
+        rows += expired.attempts.len();
         rows += expired.agents + expired.audit_lines + expired.artifacts + expired.notifications;
         expired.more = rows >= limits::EXPIRE_ROWS_MAX;
         for (build, definition) in ended(conn, retention)? {
@@ -83,11 +86,13 @@ fn ended(conn: &Connection, retention: Retention) -> rusqlite::Result<Vec<([u8; 
 /// Deletes a build with everything of it; how many rows that were.
 fn delete_build(conn: &Connection, build: [u8; 16], expired: &mut Expired) -> rusqlite::Result<usize> {
     let mut statement = conn.prepare_cached("SELECT id FROM attempts WHERE build = ?1 ORDER BY key")?;
-    let ids = statement.query_map([build], |row| row.get(0))?;
-    for id in ids {
-        expired.attempts.push(AttemptId::from_bytes(id?));
+    let ids = statement.query_map([build], |row| row.get(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut rows = delete_replays(conn, BuildId::from_bytes(build))?;
+    for id in ids.into_iter().map(AttemptId::from_bytes) {
+        if !keeps_log(conn, id)? {
+            expired.attempts.push(id);
+        }
     }
-    let mut rows = 0;
     for sql in [
         "DELETE FROM events WHERE build = ?1",
         "DELETE FROM artifacts WHERE build = ?1",

@@ -323,7 +323,8 @@ impl History for SqliteHistory {
 
     fn naming(&self, digest: Digest) -> Result<BTreeSet<Namespace>, Fault> {
         // Of many rows that name the same blob the namespaces are what counts, and they are few.
-        let sql = "SELECT DISTINCT json_extract(json, '$.namespace') FROM artifacts WHERE digest = ?1";
+        let sql = "SELECT DISTINCT json_extract(json, '$.namespace') FROM artifacts WHERE digest = ?1
+            UNION SELECT namespace FROM reuse_outputs WHERE digest = ?1";
         self.read(|conn| Ok(json_rows(conn, "namespace", sql, [digest.as_bytes()])?.into_iter().collect()))
     }
 

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Params};
 use serde::de::DeserializeOwned;
 use windlass_coordinator_core::row::{
     AgentRow, AttemptRow, BuildRow, CacheRow, HoldRow, IdempotencyRow, JobRow, LineageRow, NotificationRow,
-    PipelineRow, PoolRow, Rows, ScheduleRow, SecretRow, TokenRow,
+    PipelineRow, PoolRow, ReuseGone, ReuseRow, Rows, ScheduleRow, SecretRow, TokenRow,
 };
 
 use super::encode::{decode, fault_of, whole};
@@ -48,6 +48,10 @@ pub(super) fn load(conn: &mut Connection) -> Result<Rows, Fault> {
     rows.notifications = waiting.into_iter().map(|row| (row.id, row)).collect();
     let caches: Vec<CacheRow> = json_rows(&transaction, "cache", "SELECT json FROM caches", [])?;
     rows.caches = caches.into_iter().map(|row| (row.name.clone(), row)).collect();
+    let reuse: Vec<ReuseRow> = json_rows(&transaction, "result", "SELECT json FROM reuse", [])?;
+    rows.reuse = reuse.into_iter().map(|row| (row.name.clone(), row)).collect();
+    let gone: Vec<ReuseGone> = json_rows(&transaction, "result that went", "SELECT json FROM reuse_gone", [])?;
+    rows.reuse_gone = gone.into_iter().map(|row| (row.name.clone(), row)).collect();
     let keys: Vec<IdempotencyRow> = json_rows(&transaction, "idempotency", "SELECT json FROM idempotency", [])?;
     rows.idempotency = keys.into_iter().map(|row| (row.key.clone(), row)).collect();
     Ok(rows)

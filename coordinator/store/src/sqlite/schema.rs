@@ -36,10 +36,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { to: 8, up: |tx| tx.execute_batch(V8) },
     Migration { to: 9, up: |tx| tx.execute_batch(V9) },
     Migration { to: 10, up: |tx| tx.execute_batch(V10) },
+    Migration { to: 11, up: |tx| tx.execute_batch(V11) },
 ];
 
 /// The version that this Windlass writes.
-pub(crate) const SCHEMA_VERSION: u32 = 10;
+pub(crate) const SCHEMA_VERSION: u32 = 11;
 
 const V1: &str = "
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -138,6 +139,21 @@ CREATE INDEX notifications_finished ON notifications (finished_at) WHERE finishe
 /// Caches by the JSON of their names. Numbers are given once: who has seen all up to one sees what is new after it.
 const V10: &str = "
 CREATE TABLE caches (key INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, json TEXT NOT NULL) STRICT;
+";
+
+/// Results that are used again, by the JSON of their names; which blobs they name, so that none of those is let go; those that
+/// went; which attempts refer to the log of another one, and logs that are kept for them although their build is no more.
+const V11: &str = "
+CREATE TABLE reuse (key INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, source BLOB NOT NULL, json TEXT NOT NULL) STRICT;
+CREATE INDEX reuse_source ON reuse (source);
+CREATE TABLE reuse_outputs (name TEXT NOT NULL, digest BLOB NOT NULL, namespace TEXT NOT NULL, PRIMARY KEY (digest, name))
+    STRICT, WITHOUT ROWID;
+CREATE INDEX reuse_outputs_name ON reuse_outputs (name);
+CREATE TABLE reuse_gone (name TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE replays (attempt BLOB PRIMARY KEY, source BLOB NOT NULL, build BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX replays_source ON replays (source);
+CREATE INDEX replays_build ON replays (build);
+CREATE TABLE kept_logs (attempt BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.

@@ -9,6 +9,7 @@ use windlass_protocol::Digest;
 
 use super::encode::{encode, fault_of, int, name_of, whole};
 use super::expire::delete_definition;
+use super::reuse::{delete_gone, delete_reuse, write_gone, write_replay, write_reuse};
 use crate::fault::Fault;
 use crate::store::{EventSeq, Seq, WriterEpoch};
 
@@ -105,6 +106,10 @@ fn apply(conn: &Connection, change: &Change) -> Result<(), Fault> {
         }
         Change::Cache(row) => write_cache(conn, row),
         Change::CacheGone(name) => execute(conn, "DELETE FROM caches WHERE name = ?1", params![encode(name)?]),
+        Change::Reuse(row) => write_reuse(conn, row),
+        Change::ReuseOver(name) => delete_reuse(conn, name),
+        Change::ReuseGone(row) => write_gone(conn, row),
+        Change::ReuseGoneOver(name) => delete_gone(conn, name),
         Change::SecretGone(name) => execute(conn, "DELETE FROM secrets WHERE name = ?1", params![encode(name)?]),
         Change::AnnotationText { annotation, build, text, append } => {
             let sql = if *append { ADD_TEXT } else { PUT_TEXT };
@@ -163,7 +168,8 @@ fn write_job(conn: &Connection, row: &JobRow) -> Result<(), Fault> {
 fn write_attempt(conn: &Connection, row: &AttemptRow) -> Result<(), Fault> {
     const SQL: &str = "INSERT INTO attempts (id, build, json) VALUES (?1, ?2, ?3)
         ON CONFLICT (id) DO UPDATE SET json = excluded.json";
-    execute(conn, SQL, params![row.id.as_bytes(), row.build.as_bytes(), encode(row)?])
+    execute(conn, SQL, params![row.id.as_bytes(), row.build.as_bytes(), encode(row)?])?;
+    write_replay(conn, row)
 }
 
 fn write_agent(conn: &Connection, row: &AgentRow) -> Result<(), Fault> {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, AgentRow, Annotation, AnnotationStyle, AttemptState, BuildEvent, BuildRow, BuildState, CacheName,
-    CacheRow, Change, HoldRow, LineageRow, NotificationRow, ScheduleRow, Sealed, SecretName, SecretRow,
+    Actor, ActorKind, AgentRow, Annotation, AnnotationStyle, AttemptRow, AttemptState, BuildEvent, BuildRow,
+    BuildState, CacheName, CacheRow, Change, Gone, HoldRow, LineageRow, NotificationRow, Output, ReuseGone, ReuseName,
+    ReuseRow, ReusedFrom, ScheduleRow, Sealed, SecretName, SecretRow,
 };
 use windlass_coordinator_store::{
     ArtifactFilter, BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Page, Retention, Seq, SqliteStore,
@@ -12,6 +13,7 @@ use windlass_coordinator_store::{
 };
 use windlass_pipeline::glob::PathQuery;
 use windlass_pipeline::graph::{BlockedState, Edge};
+use windlass_protocol::job::Source;
 use windlass_protocol::{Digest, Namespace, Trust, WallMs};
 
 use crate::rows::{
@@ -63,6 +65,7 @@ suite! {
     schedules_and_counts_of_triggered_builds_are_loaded_until_they_are_over
     secrets_are_replaced_by_name_and_loaded_until_they_are_gone
     caches_are_numbered_once_and_read_from_a_number_on_until_they_are_gone
+    results_that_are_used_again_keep_their_blobs_and_their_log_for_as_long_as_somebody_refers_to_them
     a_registered_pipeline_is_loaded_and_its_definition_is_kept_as_long_as_somebody_names_it
     a_token_is_loaded_until_it_is_over
     events_are_numbered_by_commit_and_place_and_can_be_resumed
@@ -352,6 +355,74 @@ fn caches_are_numbered_once_and_read_from_a_number_on_until_they_are_gone(bench:
     store.commit(epoch, &[Change::Cache(Box::new(row("d", 1)))]).unwrap();
     assert_eq!(keys(&history.caches(last, 10).unwrap()), ["d"]);
     assert_eq!(store.load().unwrap().caches.len(), 3);
+}
+
+fn results_that_are_used_again_keep_their_blobs_and_their_log_for_as_long_as_somebody_refers_to_them(
+    bench: &mut dyn Bench,
+) {
+    let (mut store, history, epoch) = claimed(bench);
+    let from = |n: u64| ReusedFrom {
+        pipeline: "web".to_owned(),
+        branch: "main".to_owned(),
+        build: build_id(n),
+        number: n,
+        job: job_id(n * 10),
+        attempt: attempt_id(n * 10),
+        step: "a".to_owned(),
+        at: WallMs(1),
+        ran_ms: 5,
+    };
+    let row = |n: u64, blob: &str, used_at: u64| ReuseRow {
+        name: ReuseName { namespace: Namespace::trusted("web"), key: Digest::of(b"key") },
+        recipe: Digest::of(b"recipe"),
+        source: Source::Empty,
+        step_key: None,
+        from: from(n),
+        outputs: vec![Output {
+            path: "out".to_owned(),
+            bytes: 1,
+            digest: Digest::of(blob.as_bytes()),
+            sha1: String::new(),
+            sha256: String::new(),
+            content_type: String::new(),
+        }],
+        bytes: 1,
+        created_at: WallMs(1),
+        used_at: WallMs(used_at),
+    };
+    let ended = |n: u64, reused: Option<ReusedFrom>| {
+        let made = BuildRow { finished_at: Some(WallMs(n)), ..build(n, BuildState::Passed) };
+        let tried = AttemptRow { reused: reused.map(Box::new), ..attempt(n * 10, n * 10, n, AttemptState::Finished) };
+        [
+            Change::Build(Box::new(made)),
+            Change::Job(Box::new(job(n * 10, n, 0, &[n * 10]))),
+            Change::Attempt(Box::new(tried)),
+        ]
+    };
+    store.commit(epoch, &ended(1, None)).unwrap();
+    store.commit(epoch, &[Change::Reuse(Box::new(row(1, "x", 1))), Change::Reuse(Box::new(row(1, "x", 2)))]).unwrap();
+    assert_eq!(store.load().unwrap().reuse.into_values().collect::<Vec<_>>(), [row(1, "x", 2)]);
+    let naming = |blob: &str| history.naming(Digest::of(blob.as_bytes())).unwrap().len();
+    assert_eq!((naming("x"), naming("y")), (1, 0));
+    store.commit(epoch, &ended(2, Some(from(1)))).unwrap();
+    // The build that ran it goes, and the log stays: for the entry, then for the build that was spared the work.
+    let gone = |store: &mut dyn Store, before: u64| store.expire(epoch, retention(before, 0, 9)).unwrap().attempts;
+    assert_eq!(gone(&mut *store, 2), []);
+    store.commit(epoch, &[Change::Reuse(Box::new(row(3, "y", 3)))]).unwrap();
+    assert_eq!((naming("x"), naming("y")), (0, 1), "another result took its place");
+    assert_eq!(gone(&mut *store, 2), []);
+    assert_eq!(gone(&mut *store, 3), [attempt_id(20)]);
+    assert_eq!(gone(&mut *store, 3), [attempt_id(10)]);
+    let tomb = ReuseGone { name: row(3, "y", 3).name, why: Gone::Size, at: WallMs(9) };
+    let name = || Box::new(row(3, "y", 3).name);
+    store.commit(epoch, &[Change::ReuseOver(name()), Change::ReuseGone(Box::new(tomb.clone()))]).unwrap();
+    let loaded = store.load().unwrap();
+    assert_eq!(
+        (loaded.reuse.len(), loaded.reuse_gone.into_values().collect::<Vec<_>>(), naming("y")),
+        (0, vec![tomb], 0)
+    );
+    store.commit(epoch, &[Change::ReuseGoneOver(name())]).unwrap();
+    assert!(store.load().unwrap().reuse_gone.is_empty());
 }
 
 fn annotations_are_put_added_to_and_read_in_their_order_and_go_with_their_build(bench: &mut dyn Bench) {

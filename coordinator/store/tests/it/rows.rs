@@ -79,6 +79,7 @@ pub(crate) fn build(n: u64, state: BuildState) -> BuildRow {
         blocked: None,
         unblocker: None,
         keep_workspace: false,
+        no_reuse: false,
         annotations: Vec::new(),
         rebuilt_from: None,
         triggered_from: None,
@@ -181,6 +182,8 @@ pub(crate) fn job(n: u64, build: u64, index: u32, attempts: &[u64]) -> JobRow {
         attempts: attempts.iter().map(|n| attempt_id(*n)).collect(),
         unblocked: None,
         uploads: Vec::new(),
+        reuse: None,
+        fresh: false,
         triggered: Vec::new(),
         cancel_grace_ms: None,
         not_before: None,
@@ -212,6 +215,8 @@ pub(crate) fn attempt(n: u64, job: u64, build: u64, state: AttemptState) -> Atte
         artifacts: ArtifactTally::default(),
         granted: Epoch(n),
         calls: VecDeque::new(),
+        yields: None,
+        reused: None,
     }
 }
 

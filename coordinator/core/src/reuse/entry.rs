@@ -1,0 +1,273 @@
+//! Entries: results that later steps with the same key use, within limits, and never across namespaces but for an overlay that
+//! reads its project's trusted ones (I12).
+//!
+//! Who is past a limit loses what was used longest ago: of itself, and overlays of overlays, so that nobody untrusted pushes
+//! out what is trusted. An entry that goes leaves a few words behind. Its files stay while artifacts name them, and its log
+//! while attempts do.
+
+use std::collections::BTreeMap;
+
+use windlass_protocol::{Digest, Namespace, Trust, WallMs, limits};
+
+use crate::effect::{Effect, ReuseNews};
+use crate::row::{Gone, JobRow, ReuseGone, ReuseName, ReuseRow};
+use crate::state::Core;
+
+/// How much some entries are together, or may be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Amount {
+    count: usize,
+    files: usize,
+    bytes: u64,
+}
+
+impl Amount {
+    fn of(row: &ReuseRow) -> Self {
+        Self { count: 1, files: row.outputs.len(), bytes: row.bytes }
+    }
+
+    const fn and(self, other: Self) -> Self {
+        Self {
+            count: self.count.saturating_add(other.count),
+            files: self.files.saturating_add(other.files),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+
+    const fn less(self, other: Self) -> Self {
+        Self {
+            count: self.count.saturating_sub(other.count),
+            files: self.files.saturating_sub(other.files),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+
+    /// Why it is more than `most`, if it is.
+    const fn excess(self, most: Self) -> Option<Gone> {
+        if self.bytes > most.bytes {
+            Some(Gone::Size)
+        } else if self.count > most.count || self.files > most.files {
+            Some(Gone::Count)
+        } else {
+            None
+        }
+    }
+}
+
+const TRUSTED: Amount =
+    Amount { count: limits::REUSE_TRUSTED_MAX, files: usize::MAX, bytes: limits::REUSE_TRUSTED_MAX_BYTES };
+const OVERLAY: Amount =
+    Amount { count: limits::REUSE_OVERLAY_MAX, files: usize::MAX, bytes: limits::REUSE_OVERLAY_MAX_BYTES };
+const OVERLAYS: Amount =
+    Amount { count: limits::REUSE_OVERLAYS_MAX, files: usize::MAX, bytes: limits::REUSE_OVERLAYS_MAX_BYTES };
+const ALL: Amount = Amount { count: limits::REUSE_ENTRIES_MAX, files: limits::REUSE_FILES_MAX, bytes: u64::MAX };
+
+/// What the entries of each namespace come to.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Sums(BTreeMap<Namespace, Amount>);
+
+impl Sums {
+    pub(super) fn of<'a>(rows: impl Iterator<Item = &'a ReuseRow>) -> Self {
+        let mut sums = Self::default();
+        rows.for_each(|row| sums.add(row));
+        sums
+    }
+
+    fn add(&mut self, row: &ReuseRow) {
+        let sum = self.0.entry(row.name.namespace.clone()).or_default();
+        *sum = sum.and(Amount::of(row));
+    }
+
+    fn sub(&mut self, row: &ReuseRow) {
+        let Some(sum) = self.0.get_mut(&row.name.namespace) else { return };
+        *sum = sum.less(Amount::of(row));
+        if *sum == Amount::default() {
+            self.0.remove(&row.name.namespace);
+        }
+    }
+
+    fn sum(&self, of: impl Fn(&Namespace) -> bool) -> Amount {
+        let some = self.0.iter().filter(|(namespace, _)| of(namespace));
+        some.fold(Amount::default(), |sum, (_, amount)| sum.and(*amount))
+    }
+}
+
+impl Core {
+    /// The entry that a namespace reads under a key: its own, then its project's trusted one's.
+    pub(crate) fn visible(&self, name: &ReuseName) -> Option<ReuseName> {
+        if self.policy.bugs.read_any_entry {
+            return self.reuse.entries.keys().find(|other| other.key == name.key).cloned();
+        }
+        let beneath = name.namespace.overlay.is_some().then(|| Namespace::trusted(&name.namespace.project));
+        let places = [Some(name.namespace.clone()), beneath];
+        let names = places.into_iter().flatten().map(|namespace| ReuseName { namespace, key: name.key });
+        names.into_iter().find(|name| self.reuse.entries.contains_key(name))
+    }
+
+    /// That an entry was under this key and went, as far as a namespace may know.
+    pub(super) fn gone_of(&self, name: &ReuseName) -> Option<(Gone, WallMs)> {
+        if self.visible(name).is_some() {
+            return None;
+        }
+        let trusted = ReuseName { namespace: Namespace::trusted(&name.namespace.project), key: name.key };
+        let places = [name, &trusted];
+        let gone = places.into_iter().find_map(|name| self.reuse.gone.get(name))?;
+        Some((gone.why, gone.at))
+    }
+
+    /// Notes that an entry is used, unless that was done not long ago.
+    pub(super) fn touch_entry(&mut self, name: &ReuseName) {
+        let now = self.now.wall;
+        let Some(row) = self.reuse.entries.get_mut(name) else { return };
+        if now.0.saturating_sub(row.used_at.0) >= limits::REUSE_TOUCH_MS {
+            row.used_at = now;
+            self.book.reuse.insert(name.clone());
+        }
+    }
+
+    /// Writes an entry; a newer one takes the place of an older one with the same key. Whoever waits for it is looked at again.
+    /// `false` where there is no room for it.
+    pub(super) fn add_entry(&mut self, row: ReuseRow) -> bool {
+        let name = row.name.clone();
+        let trusted = name.namespace.trust() == Trust::Trusted;
+        let own = if trusted { TRUSTED } else { OVERLAY };
+        if Amount::of(&row).excess(own).is_some() {
+            return false;
+        }
+        if self.reuse.gone.remove(&name).is_some() {
+            self.book.reuse_gone.insert(name.clone());
+        }
+        self.book.reuse.insert(name.clone());
+        self.reuse.sums.add(&row);
+        if let Some(before) = self.reuse.entries.insert(name.clone(), row) {
+            self.reuse.sums.sub(&before);
+        }
+        let (namespace, project) = (name.namespace.clone(), name.namespace.project.clone());
+        let is_own = |of: &Namespace| *of == namespace;
+        self.trim_entries(&name, own, is_own, is_own);
+        if !trusted {
+            let overlays = |of: &Namespace| of.project == project && of.overlay.is_some();
+            self.trim_entries(&name, OVERLAYS, overlays, overlays);
+        }
+        // Of all projects: anybody's overlays first, and for what is trusted whatever was used longest ago.
+        self.trim_entries(&name, ALL, |_| true, |of| of.overlay.is_some());
+        if trusted {
+            self.trim_entries(&name, ALL, |_| true, |_| true);
+        } else if self.reuse.sums.sum(|_| true).excess(ALL).is_some() {
+            drop(self.drop_entry(&name, Gone::Count));
+            return false;
+        }
+        self.look_again(&name);
+        true
+    }
+
+    /// All jobs that read an entry are looked at again.
+    fn look_again(&mut self, name: &ReuseName) {
+        self.reuse.due.insert(name.clone());
+        if name.namespace.overlay.is_none() {
+            let from = ReuseName { namespace: name.namespace.clone(), key: Digest::from_bytes([0; 32]) };
+            let own = self.reuse.runs.range(from..);
+            let own = own.take_while(|(other, _)| other.namespace.project == name.namespace.project);
+            let same: Vec<_> = own.map(|(other, _)| other).filter(|other| other.key == name.key).cloned().collect();
+            self.reuse.due.extend(same);
+        }
+    }
+
+    /// Where those namespaces have more than they may, lets go of what was used longest ago of some of them. `new` stays.
+    fn trim_entries(
+        &mut self,
+        new: &ReuseName,
+        most: Amount,
+        counted: impl Fn(&Namespace) -> bool,
+        going: impl Fn(&Namespace) -> bool,
+    ) {
+        let mut sum = self.reuse.sums.sum(&counted);
+        if sum.excess(most).is_none() {
+            return;
+        }
+        let others = self.reuse.entries.values().filter(|row| row.name != *new && going(&row.name.namespace));
+        let mut by_use: Vec<(WallMs, ReuseName)> = others.map(|row| (row.used_at, row.name.clone())).collect();
+        by_use.sort();
+        for (_, name) in by_use {
+            let Some(why) = sum.excess(most) else { break };
+            if let Some(row) = self.drop_entry(&name, why) {
+                sum = sum.less(Amount::of(&row));
+            }
+        }
+    }
+
+    /// Lets go of entries that nobody has used since.
+    pub(crate) fn forget_entries(&mut self, unused_since: WallMs) {
+        let unused = self.reuse.entries.values().filter(|row| row.used_at < unused_since);
+        // The rest of them next time: a commit has its limit.
+        let going: Vec<_> = unused.take(limits::EXPIRE_ROWS_MAX).map(|row| row.name.clone()).collect();
+        for name in going {
+            self.drop_entry(&name, Gone::Unused);
+        }
+    }
+
+    fn drop_entry(&mut self, name: &ReuseName, why: Gone) -> Option<ReuseRow> {
+        let row = self.reuse.entries.remove(name)?;
+        self.reuse.sums.sub(&row);
+        self.book.reuse.insert(name.clone());
+        self.book.reuse_gone.insert(name.clone());
+        self.reuse.gone.insert(name.clone(), ReuseGone { name: name.clone(), why, at: self.now.wall });
+        while self.reuse.gone.len() > limits::REUSE_GONE_MAX {
+            let oldest =
+                self.reuse.gone.values().min_by_key(|gone| (gone.at, &gone.name)).map(|gone| gone.name.clone());
+            let Some(oldest) = oldest else { break };
+            self.reuse.gone.remove(&oldest);
+            self.book.reuse_gone.insert(oldest);
+        }
+        self.book.out.push(Effect::Reuse(ReuseNews::Evicted(1)));
+        Some(row)
+    }
+
+    /// Earlier results of a job's step that its namespace reads, with other keys than its own, the newest first: what its miss
+    /// is compared with.
+    #[must_use]
+    pub fn earlier(&self, namespace: &Namespace, job: &JobRow, key: Digest, before: WallMs) -> Vec<ReuseRow> {
+        let same = |row: &&ReuseRow| {
+            row.step_key == job.node.key
+                && row.from.step == job.node.label
+                && row.name.key != key
+                && row.created_at <= before
+                && row.from.job != job.id
+        };
+        let trusted = ReuseName { namespace: Namespace::trusted(&namespace.project), key: Digest::from_bytes([0; 32]) };
+        let project = self.reuse.entries.range(trusted..);
+        let project = project.take_while(|(name, _)| name.namespace.project == namespace.project);
+        let mine = project.filter(|(name, _)| namespace.reads(&name.namespace)).map(|(_, row)| row);
+        let mut found: Vec<&ReuseRow> = mine.filter(same).collect();
+        found.sort_by_key(|row| std::cmp::Reverse((row.created_at, row.name.key)));
+        found.into_iter().take(limits::REUSE_COMPARED_MAX).cloned().collect()
+    }
+
+    /// How many entries there are, and the bytes of their files.
+    #[must_use]
+    pub fn reuse_entries(&self) -> (usize, u64) {
+        let sum = self.reuse.sums.sum(|_| true);
+        (sum.count, sum.bytes)
+    }
+
+    pub(super) fn check_entries(&self) -> Result<(), (&'static str, String)> {
+        let Some(misplaced) = self.reuse.entries.iter().find(|(name, row)| **name != row.name) else {
+            let sums = Sums::of(self.reuse.entries.values());
+            if sums != self.reuse.sums {
+                return Err(("I11", format!("entries come to {sums:?}, not {:?}", self.reuse.sums)));
+            }
+            let over = sums.0.iter().find(|(of, sum)| {
+                let most = if of.trust() == Trust::Trusted { TRUSTED } else { OVERLAY };
+                sum.excess(most).is_some()
+            });
+            return match over {
+                Some((of, sum)) => Err(("I9", format!("{of} has {sum:?} entries"))),
+                None if sums.sum(|_| true).excess(ALL).is_some() => {
+                    Err(("I9", "there are too many entries".to_owned()))
+                }
+                None => Ok(()),
+            };
+        };
+        Err(("I11", format!("{:?} stands under another name", misplaced.1.name)))
+    }
+}
