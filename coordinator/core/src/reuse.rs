@@ -153,7 +153,8 @@ impl Core {
 
     /// A job's state has changed: it takes its place among those of its key, or leaves it.
     pub(crate) fn move_key(&mut self, id: JobId, from: JobState, to: JobState) {
-        if from == JobState::Scheduled && to != JobState::Assigned {
+        if from == JobState::Scheduled {
+            // Leased too, where an agent that was believed lost comes back with it.
             self.stop_asking(id);
         }
         let Some(row) = self.jobs.get(&id).map(|job| &job.row) else { return };
