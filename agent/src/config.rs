@@ -7,8 +7,8 @@ use windlass_git::Protocols;
 use windlass_git::dir_cache::Limits;
 use windlass_protocol::Secret;
 use windlass_protocol::limits::{
-    AGENT_MIRRORS_MAX, AGENT_MIRRORS_MAX_BYTES, AGENT_PLUGINS_MAX, AGENT_PLUGINS_MAX_BYTES, FINGERPRINT_COMMANDS_MAX,
-    FINGERPRINT_COMMAND_MAX_BYTES,
+    AGENT_MIRRORS_MAX, AGENT_MIRRORS_MAX_BYTES, AGENT_PLUGINS_MAX, AGENT_PLUGINS_MAX_BYTES,
+    FINGERPRINT_COMMAND_MAX_BYTES, FINGERPRINT_COMMANDS_MAX,
 };
 
 use crate::plugins::PluginCredentials;

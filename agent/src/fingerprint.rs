@@ -44,7 +44,8 @@ impl Fingerprint {
     }
 
     async fn system(&self) -> Option<String> {
-        let mut lines = vec![("os", std::env::consts::OS.to_owned()), ("architecture", std::env::consts::ARCH.to_owned())];
+        let mut lines =
+            vec![("os", std::env::consts::OS.to_owned()), ("architecture", std::env::consts::ARCH.to_owned())];
         let release = fs::read_to_string(OS_RELEASE).unwrap_or_default();
         lines.push(("distribution", distribution(&release)));
         match self.machine.as_deref() {
@@ -131,7 +132,10 @@ async fn printed(command: &str) -> io::Result<String> {
                 // One that ended meanwhile is what was wanted.
                 let _ = rustix::process::kill_process_group(group, Signal::KILL);
             }
-            Err(io::Error::new(io::ErrorKind::TimedOut, format!("it did not end in {} s", FINGERPRINT_COMMAND_MS / 1_000)))
+            Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("it did not end in {} s", FINGERPRINT_COMMAND_MS / 1_000),
+            ))
         }
     }
 }
@@ -215,7 +219,8 @@ mod tests {
 
     #[tokio::test]
     async fn commands_are_told_with_what_they_print_and_how_they_end() {
-        let facts = of(&["echo 1.2; echo of >&2", "no-such-program --version", "printf 'a\\tb'; exit 3"], &[]).read().await;
+        let facts =
+            of(&["echo 1.2; echo of >&2", "no-such-program --version", "printf 'a\\tb'; exit 3"], &[]).read().await;
         let lines: Vec<&str> = facts.system.lines().collect();
         assert_eq!(lines[0], "os: linux");
         assert_eq!(lines[1], format!("architecture: {}", std::env::consts::ARCH));

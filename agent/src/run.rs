@@ -11,15 +11,16 @@ use windlass_agent_core::{AgentConfig, AgentCore, Bugs, ConnId, Effect, Exit, In
 use windlass_agent_runner::docker::Engine;
 use windlass_agent_runner::{Runner, Spawner};
 use windlass_cache::{RealFs, Store, StoreOptions};
-use windlass_protocol::{HostFacts, Instant64};
 use windlass_protocol::host::now;
 use windlass_protocol::identity::Standing;
 use windlass_protocol::job::Resources;
 use windlass_protocol::limits::{
-    AGENT_INPUTS_MAX, FINGERPRINT_LOOK_MS, HEALTH_MS, JOIN_PAUSE_MAX_MS, JOIN_PAUSE_MIN_MS, KILL_VERIFY_MS, TURN_MAX_INPUTS,
+    AGENT_INPUTS_MAX, FINGERPRINT_LOOK_MS, HEALTH_MS, JOIN_PAUSE_MAX_MS, JOIN_PAUSE_MIN_MS, KILL_VERIFY_MS,
+    TURN_MAX_INPUTS,
 };
 use windlass_protocol::link::{Code, Protocol, bind_client};
 use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
+use windlass_protocol::{HostFacts, Instant64};
 
 use crate::bulk::Bulk;
 use crate::config::Config;

@@ -8,9 +8,8 @@ use windlass_protocol::id::{AttemptId, BuildId, JobId, TokenId};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::limits::{
     CHAIN_MAX, COMMAND_MAX_BYTES, CSR_MAX_BYTES, DETAIL_MAX_BYTES, ENV_MAX_BYTES, ENV_VARS_MAX, EVIDENCE_MAX_BYTES,
-    FINGERPRINT_MAX_BYTES,
-    FRAME_MAX_BYTES, HELD_MAX, LEASE_MAX_MS, LEASE_MIN_MS, MESSAGE_MAX_BYTES, MISSING_MAX_DIGESTS, NAME_MAX_BYTES,
-    SLOTS_MAX, TAGS_MAX, TIMEOUT_MAX_MS,
+    FINGERPRINT_MAX_BYTES, FRAME_MAX_BYTES, HELD_MAX, LEASE_MAX_MS, LEASE_MIN_MS, MESSAGE_MAX_BYTES,
+    MISSING_MAX_DIGESTS, NAME_MAX_BYTES, SLOTS_MAX, TAGS_MAX, TIMEOUT_MAX_MS,
 };
 use windlass_protocol::message::{
     AgentMessage, CoordinatorMessage, Enrol, Evidence, FetchBlobs, Health, Held, Hello, Validate, encode,

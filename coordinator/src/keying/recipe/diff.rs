@@ -250,13 +250,10 @@ mod tests {
         seen.0.remove(&same);
         let (before, after) =
             (seen.put(b"os: linux\ncc --version: 12\n".to_vec()), seen.put(b"os: linux\ncc --version: 13\n".to_vec()));
-        let old = recipe(&[
-            ("command", "make"),
-            ("env.A", "1"),
-            (SYSTEM, &before.to_string()),
-            (INPUTS, &old.to_string()),
-        ]);
-        let new = recipe(&[("command", "make"), ("env.B", "2"), (SYSTEM, &after.to_string()), (INPUTS, &new.to_string())]);
+        let old =
+            recipe(&[("command", "make"), ("env.A", "1"), (SYSTEM, &before.to_string()), (INPUTS, &old.to_string())]);
+        let new =
+            recipe(&[("command", "make"), ("env.B", "2"), (SYSTEM, &after.to_string()), (INPUTS, &new.to_string())]);
         insta::assert_snapshot!(told(&old, &new, &mut seen), @"
         env.A: 1 > -
         env.B: - > 2
