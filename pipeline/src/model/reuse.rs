@@ -91,7 +91,14 @@ fn paths(reader: &mut Reader, map: &Map, key: &str, lie: Lie) -> Vec<String> {
             reader.findings.push(Diagnostic::error("reuse-path", item.span, message).hint(hint));
         }
     }
-    texts(reader, map, key).iter().map(|text| text.strip_prefix("./").unwrap_or(text).to_owned()).collect()
+    let given = texts(reader, map, key);
+    // As in `artifact_paths`; a `;` in the name of an input is part of it.
+    let outputs = |text: &'_ str| text.split(';').map(|text| text.trim().to_owned()).collect::<Vec<_>>();
+    let given: Vec<String> = match lie {
+        Lie::Inside => given,
+        Lie::Anywhere => given.iter().flat_map(|text| outputs(text)).filter(|text| !text.is_empty()).collect(),
+    };
+    given.iter().map(|text| text.strip_prefix("./").unwrap_or(text).to_owned()).collect()
 }
 
 /// Names of variables.

@@ -27,6 +27,12 @@ pub const REUSE_IMPORT_MAX_BYTES: u64 = 4 << 30;
 /// One file of a repository that is brought into the cache.
 pub const REUSE_IMPORT_FILE_MAX_BYTES: u64 = 2 << 30;
 
+/// Fetching the files of one commit, and reading them, each: many of them come from far away.
+pub const REUSE_IMPORT_MS: u64 = 300_000;
+
+/// Files of repositories of which it is remembered what blob they are: those of some large repositories, 100 bytes each.
+pub const REUSE_OBJECTS_KEPT_MAX: usize = 400_000;
+
 /// What `git ls-tree` prints of one commit: half a million files with paths of a hundred bytes.
 pub const REUSE_LISTING_MAX_BYTES: u64 = 96 << 20;
 

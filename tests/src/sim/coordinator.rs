@@ -336,6 +336,7 @@ impl World {
                 image: None,
                 system: None,
                 hooks: None,
+                notes: Vec::new(),
             }))
         };
         let (generation, job) = (self.coordinator.generation, subject.job);

@@ -29,6 +29,7 @@ fn keyed(text: &str) -> Keyed {
         image: None,
         system: None,
         hooks: None,
+        notes: Vec::new(),
     }
 }
 

@@ -689,7 +689,7 @@ const OTHERS: &[Case] = &[
         MAP,
     ),
     case("reuse", "inputs", A_REUSE, "a/**", "^reuse/inputs", "[\"a/**\"]", ("'[a'", "glob")),
-    case("reuse", "outputs", A_REUSE, "[o]", "^reuse/outputs", "[\"o\"]", MAP),
+    case("reuse", "outputs", A_REUSE, "[o, 'p; ./q']", "^reuse/outputs", "[\"o\",\"p\",\"q\"]", MAP),
     case("reuse", "artifacts", A_REUSE, "'dist/*'", "^reuse/artifacts", "[\"dist/*\"]", MAP),
     case("reuse", "env", A_REUSE, "[A]", "^reuse/env", "[\"A\"]", MAP),
     case("reuse", "secrets", A_REUSE, "true", "^reuse/secrets", "true", FLAG),
