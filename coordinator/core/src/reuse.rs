@@ -28,7 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_protocol::{Digest, JobId};
 
-use crate::row::{Followed, JobReuse, JobRow, JobState, KeyedJob, ReuseGone, ReuseName, ReuseRow, Role};
+use crate::error::Rejected;
+use crate::row::{Followed, JobReuse, JobRow, JobState, KeyedJob, ReuseGone, ReuseName, ReuseRequest, ReuseRow, Role};
 use crate::state::Core;
 use crate::timer::Timer;
 
@@ -97,6 +98,17 @@ impl Core {
 
     fn runs_name(&self, row: &JobRow) -> Option<ReuseName> {
         runs_as(row).and_then(|keyed| self.name_of(row, keyed.keyed.key))
+    }
+
+    pub(crate) fn on_reuse(&mut self, request: &ReuseRequest) -> Result<(), Rejected> {
+        match *request {
+            ReuseRequest::Forget { unused_since } => self.forget_entries(unused_since),
+            ReuseRequest::Spoil { attempt, epoch, why } => {
+                self.held(attempt, Some(epoch))?;
+                self.spoil(attempt, why);
+            }
+        }
+        Ok(())
     }
 
     /// What a ready job waits for before it may stand in its line, if anything.
