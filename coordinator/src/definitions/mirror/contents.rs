@@ -12,7 +12,7 @@ use windlass_protocol::limits::{
     REUSE_IMPORT_FILE_MAX_BYTES, REUSE_IMPORT_MAX_BYTES, REUSE_IMPORT_MS, REUSE_LISTING_MAX_BYTES,
 };
 
-use super::{DefinitionError, FETCH, Mirror, look};
+use super::{DefinitionError, FETCH, Mirror};
 
 /// Objects that one fetch asks for: their names are arguments.
 const FETCHED_AT_ONCE: usize = 1_000;
