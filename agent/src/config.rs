@@ -8,6 +8,7 @@ use windlass_git::dir_cache::Limits;
 use windlass_protocol::Secret;
 use windlass_protocol::limits::{
     AGENT_MIRRORS_MAX, AGENT_MIRRORS_MAX_BYTES, AGENT_PLUGINS_MAX, AGENT_PLUGINS_MAX_BYTES,
+    FINGERPRINT_COMMAND_MAX_BYTES, FINGERPRINT_COMMANDS_MAX,
 };
 
 use crate::plugins::PluginCredentials;
@@ -70,6 +71,39 @@ pub struct ConfigFile {
     pub local_hooks_enabled: Option<bool>,
     /// Whether steps may have plugins; true by default.
     pub plugins_enabled: Option<bool>,
+    /// What the results of steps may be reused by.
+    #[serde(default)]
+    pub reuse: ReuseFile,
+}
+
+/// `[reuse]` of the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReuseFile {
+    /// Commands whose printed versions decide the results of steps without an image, such as `cc --version`.
+    #[serde(default)]
+    pub fingerprint: Vec<String>,
+}
+
+impl ReuseFile {
+    /// The commands, checked.
+    ///
+    /// # Errors
+    /// What is wrong with them, for people.
+    pub fn commands(self) -> Result<Vec<String>, String> {
+        if self.fingerprint.len() > FINGERPRINT_COMMANDS_MAX {
+            return Err(format!("reuse.fingerprint: more than {FINGERPRINT_COMMANDS_MAX} commands"));
+        }
+        for command in &self.fingerprint {
+            if command.trim().is_empty() || command.len() > FINGERPRINT_COMMAND_MAX_BYTES {
+                return Err(format!("reuse.fingerprint: a command has 1 to {FINGERPRINT_COMMAND_MAX_BYTES} bytes"));
+            }
+            if command.chars().any(char::is_control) {
+                return Err("reuse.fingerprint: a command is one line, without control characters".to_owned());
+            }
+        }
+        Ok(self.fingerprint)
+    }
 }
 
 /// What an agent starts with.
@@ -107,6 +141,8 @@ pub struct Config {
     pub docker_socket: PathBuf,
     /// Hooks, plugins and mirrors.
     pub phases: Phases,
+    /// Commands whose printed versions decide the results of steps without an image.
+    pub fingerprint: Vec<String>,
     /// No other agent will come: a step with an image is taken whether there is an engine or not, and is refused with its
     /// cause rather than left to wait.
     pub alone: bool,

@@ -25,6 +25,7 @@
 //! | `job_api` | what jobs ask: their sockets and the in-job command |
 //! | `jobs` | attempts between core and runners |
 //! | `host` | how the machine does |
+//! | `fingerprint` | what it is to a step's result |
 
 mod bounded;
 mod bulk;
@@ -32,6 +33,7 @@ pub mod config;
 mod engine;
 mod environment;
 pub mod error;
+mod fingerprint;
 mod git;
 pub mod home;
 mod hooks;

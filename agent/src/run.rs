@@ -11,19 +11,21 @@ use windlass_agent_core::{AgentConfig, AgentCore, Bugs, ConnId, Effect, Exit, In
 use windlass_agent_runner::docker::Engine;
 use windlass_agent_runner::{Runner, Spawner};
 use windlass_cache::{RealFs, Store, StoreOptions};
-use windlass_protocol::Instant64;
 use windlass_protocol::host::now;
 use windlass_protocol::identity::Standing;
 use windlass_protocol::job::Resources;
 use windlass_protocol::limits::{
-    AGENT_INPUTS_MAX, HEALTH_MS, JOIN_PAUSE_MAX_MS, JOIN_PAUSE_MIN_MS, KILL_VERIFY_MS, TURN_MAX_INPUTS,
+    AGENT_INPUTS_MAX, FINGERPRINT_LOOK_MS, HEALTH_MS, JOIN_PAUSE_MAX_MS, JOIN_PAUSE_MIN_MS, KILL_VERIFY_MS,
+    TURN_MAX_INPUTS,
 };
 use windlass_protocol::link::{Code, Protocol, bind_client};
 use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
+use windlass_protocol::{HostFacts, Instant64};
 
 use crate::bulk::Bulk;
 use crate::config::Config;
 use crate::error::Fault;
+use crate::fingerprint::Fingerprint;
 use crate::git::Git;
 use crate::home::Home;
 use crate::hooks::Hooks;
@@ -75,7 +77,8 @@ pub async fn run(config: Config, mut signals: mpsc::Receiver<Signal>) -> Result<
         Ok(api) => tracing::info!(api, "container_engine_found"),
         Err(error) => tracing::info!(%error, "no_container_engine"),
     }
-    let shell = Shell::new(config, home, identity, endpoint, Tools { spawner, engine, git }, machine)?;
+    let facts = watch_facts(fingerprint(&config, &machine)).await;
+    let shell = Shell::new(config, home, identity, endpoint, Tools { spawner, engine, git, facts }, machine)?;
     let unread = |source| Fault::System { doing: "earlier jobs cannot be read", source };
     shell.jobs.remove_leftovers().map_err(unread)?;
     shell.run(signals).await
@@ -116,6 +119,7 @@ struct Tools {
     spawner: Spawner,
     engine: Engine,
     git: Git,
+    facts: watch::Receiver<HostFacts>,
 }
 
 /// The core with everything that it speaks to.
@@ -135,6 +139,8 @@ struct Shell {
     dialled: mpsc::Receiver<Dialled>,
     dials: mpsc::Sender<Dialled>,
     bulk: Arc<Bulk>,
+    /// What the machine is; it is said with each hello.
+    facts: watch::Receiver<HostFacts>,
     renew_asked: Option<Instant64>,
     ended: Option<Exit>,
 }
@@ -155,7 +161,7 @@ impl Shell {
         tools: Tools,
         machine: String,
     ) -> Result<Self, Fault> {
-        let Tools { spawner, engine, git } = tools;
+        let Tools { spawner, engine, git, mut facts } = tools;
         let (feed, inputs) = mpsc::channel(AGENT_INPUTS_MAX);
         let (dials, dialled) = mpsc::channel(4);
         let store = Store::open(Arc::new(RealFs), &home.cache(), StoreOptions::lazy(config.cache_bytes))
@@ -172,6 +178,7 @@ impl Shell {
         let boot =
             boot_id().map_err(|source| Fault::System { doing: "this run of the machine is not known", source })?;
         let mut core_config = core_config(&config, &host, (machine, &boot), runs_images.load(Ordering::Relaxed));
+        core_config.host = facts.borrow_and_update().clone();
         if !config.alone {
             tokio::spawn(crate::engine::watch(engine.clone(), Arc::clone(&runs_images)));
         }
@@ -222,6 +229,7 @@ impl Shell {
             dialled,
             dials,
             bulk,
+            facts,
             renew_asked: None,
             ended: None,
         })
@@ -242,6 +250,7 @@ impl Shell {
                 biased;
                 Some(signal) = signals.recv() => self.handle(Input::Signal(signal)),
                 Some(dialled) = self.dialled.recv() => self.connected(dialled),
+                Ok(()) = self.facts.changed() => self.tell_facts(),
                 Some(input) = self.inputs.recv() => {
                     self.handle(input);
                     for _ in 1..TURN_MAX_INPUTS {
@@ -267,6 +276,16 @@ impl Shell {
         }
         if let Err(rejected) = self.core.handle(now(), input) {
             tracing::debug!(%rejected, "input_rejected");
+        }
+    }
+
+    /// The machine is not what it has said: it says so on a new connection.
+    fn tell_facts(&mut self) {
+        let facts = self.facts.borrow_and_update().clone();
+        tracing::info!(system = facts.system, "machine_changed");
+        self.core.set_host(facts);
+        if let Some(session) = &self.session {
+            session.connection.close(Code::Done.number(), b"the machine has changed");
         }
     }
 
@@ -485,6 +504,7 @@ fn core_config(config: &Config, host: &Host, (machine_id, boot): (String, &BootI
         tags: config.tags.clone(),
         runs_images,
         capabilities: Vec::new(),
+        host: HostFacts::default(),
         once: config.once,
         seed: seed(),
         bugs: Bugs::default(),
@@ -498,6 +518,31 @@ fn seed() -> u64 {
         Ok(()) => u64::from_le_bytes(bytes),
         Err(_) => u64::from(std::process::id()),
     }
+}
+
+fn fingerprint(config: &Config, machine: &str) -> Fingerprint {
+    Fingerprint {
+        commands: config.fingerprint.clone(),
+        hooks: config.phases.hooks_paths.clone(),
+        local_hooks: config.phases.local_hooks_enabled,
+        machine: config.alone.then(|| machine.to_owned()),
+    }
+}
+
+/// What the machine is now, and from now on, for as long as somebody listens.
+async fn watch_facts(fingerprint: Fingerprint) -> watch::Receiver<HostFacts> {
+    let (tell, told) = watch::channel(fingerprint.read().await);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(FINGERPRINT_LOOK_MS)) => {}
+                () = tell.closed() => return,
+            }
+            let facts = fingerprint.read().await;
+            tell.send_if_modified(|said| std::mem::replace(said, facts.clone()) != facts);
+        }
+    });
+    told
 }
 
 /// Looks at the machine from a thread of its own, for as long as the loop listens.

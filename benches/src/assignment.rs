@@ -142,6 +142,7 @@ impl World {
                 tags: Vec::new(),
                 runs_images: false,
                 capabilities: Vec::new(),
+                host: windlass_protocol::HostFacts::default(),
                 held: Vec::new(),
             };
             let conn = ConnId(u64::from(number) + 1);

@@ -50,7 +50,7 @@ enum Command {
     /// Look at the files that jobs left, and download them.
     #[command(subcommand)]
     Artifact(artifact::ArtifactCommand),
-    /// Look at what builds have saved under keys, and say what of it stays.
+    /// Look at results that are used again and at what builds have saved under keys, and say what of it stays.
     #[command(subcommand)]
     Cache(cache::CacheCommand),
     /// Go into the kept workspace of a failed job of this machine.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use windlass_coordinator::clock::SystemClock;
 use windlass_coordinator::desk::{
-    Desk, DeskHandle, Fleet, Logs, NoDeliveries, NoMeter, Orders, Ports, channel, core_maker,
+    Desk, DeskHandle, Fleet, Logs, NoDeliveries, NoKeys, NoMeter, Orders, Ports, channel, core_maker,
 };
 use windlass_coordinator::views::Views;
 use windlass_coordinator::writer::Writer;
@@ -61,7 +61,8 @@ async fn through_the_desk(dir: &Path) -> Outcome<()> {
     let (fleet, logs, orders) = (nobody.clone(), nobody.clone(), nobody);
     let (clock, meter) = (Arc::new(SystemClock), Arc::new(NoMeter));
     let deliveries = Arc::new(NoDeliveries);
-    let ports = Ports { clock, fleet, logs, orders, deliveries, views: Views::default(), meter };
+    let ports =
+        Ports { clock, fleet, logs, orders, keys: Arc::new(NoKeys), deliveries, views: Views::default(), meter };
     let running = tokio::spawn(Desk::new(inbox, writer, loaded, core_maker(Policy::default())?, ports).run());
     for (clients, requests) in [(1_u64, 2_000_u64), (64, 100)] {
         let begun = Instant::now();

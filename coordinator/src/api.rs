@@ -46,6 +46,8 @@ mod oidc;
 mod openapi;
 mod pipeline;
 mod problem;
+mod replay;
+mod reuse;
 mod schedule;
 mod secret;
 mod shape;
@@ -141,6 +143,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/jobs/{id}/cancel", post(job::cancel))
         .route("/jobs/{id}/unblock", post(job::unblock))
         .route("/jobs/{id}/why", get(job::why))
+        .route("/jobs/{id}/reuse", get(reuse::explain))
         .route("/attempts/{id}/log", get(log::read))
         .route("/attempts/{id}/pipeline", post(upload::pipeline))
         .route("/attempts/{id}/log/stream", get(log::stream))

@@ -24,8 +24,9 @@ use windlass_protocol::WallMs;
 use windlass_protocol::host::now;
 use windlass_protocol::limits::{DELIVERY_BODY_MS, DELIVERY_MS};
 
-use self::address::Guard;
-use self::http::{Answer, Connector, PostError};
+pub(crate) use self::address::Guard;
+use self::http::PostError;
+pub(crate) use self::http::{Answer, Connector};
 pub use self::key::KeyError;
 use self::key::Keys;
 use crate::config::{GithubConfig, NotifyConfig};

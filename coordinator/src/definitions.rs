@@ -5,6 +5,7 @@
 //! | `mirror` | one repository's mirror, and every git that works on it |
 //! | `reference` | names of branches and tags, and which are protected |
 //! | `changed` | which files a commit has changed |
+//! | `import` | files of a commit, brought out of the mirror |
 //! | `error` | why there is no text |
 //!
 //! A repository has one mirror under the data directory, and one git at a time in it. Whoever reads is given what the
@@ -12,6 +13,7 @@
 
 pub(crate) mod changed;
 mod error;
+pub(crate) mod import;
 mod mirror;
 mod reference;
 
@@ -31,6 +33,7 @@ use windlass_protocol::limits::{
 use windlass_protocol::{Digest, hex};
 
 pub use self::error::DefinitionError;
+pub(crate) use self::mirror::contents::{Listed, ListedKind, Piece};
 use self::mirror::{Mirror, Reach};
 pub(crate) use self::reference::{Protected, Reference};
 
@@ -243,12 +246,7 @@ type Answer = oneshot::Sender<Result<Found, DefinitionError>>;
 impl Shared {
     async fn read(self: Arc<Self>, wanted: &Wanted, claim: &Claim, asked_at: Instant, tell: Answer) {
         let name = format!("{}.git", Digest::of(wanted.repository.as_bytes()).to_hex());
-        let lock = {
-            let mut mirrors = self.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
-            mirrors
-                .retain(|_, lock| Arc::strong_count(lock) > 1 || lock.try_lock().is_ok_and(|fresh| fresh.0.is_some()));
-            Arc::clone(mirrors.entry(name.clone()).or_default())
-        };
+        let lock = self.lock_of(&name);
         let mut fresh = lock.lock().await;
         // Refused only when it is closed, which it never is.
         let flight = Arc::clone(&self.flights).acquire_owned().await;
@@ -267,7 +265,20 @@ impl Shared {
             Err(error) => answer(tell, Err(error)),
         }
         drop((fresh, flight));
-        let trimmed = tokio::task::spawn_blocking(move || self.cache.trim()).await;
+        self.trim().await;
+    }
+
+    /// Whoever has it works on that mirror alone.
+    fn lock_of(&self, name: &str) -> Arc<tokio::sync::Mutex<Freshness>> {
+        let mut mirrors = self.mirrors.lock().unwrap_or_else(PoisonError::into_inner);
+        mirrors.retain(|_, lock| Arc::strong_count(lock) > 1 || lock.try_lock().is_ok_and(|fresh| fresh.0.is_some()));
+        Arc::clone(mirrors.entry(name.to_owned()).or_default())
+    }
+
+    /// Removes what is too much.
+    async fn trim(self: &Arc<Self>) {
+        let shared = Arc::clone(self);
+        let trimmed = tokio::task::spawn_blocking(move || shared.cache.trim()).await;
         match trimmed.map_err(std::io::Error::other).flatten() {
             Ok(removed) => {
                 for mirror in removed {

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use windlass_coordinator_core::effect::{Effect, Reply};
+use windlass_coordinator_core::effect::{Effect, Reply, ReuseNews};
 use windlass_coordinator_core::input::{ConnId, Input, ReplyTo, Request};
 use windlass_coordinator_core::order::Order;
-use windlass_coordinator_core::row::{NotificationRow, Rows};
+use windlass_coordinator_core::row::{KeySubject, NotificationRow, Rows};
 use windlass_coordinator_core::{Core, Policy, Rejected};
 use windlass_coordinator_store::{Expired, Fault, Retention, Space};
 use windlass_protocol::job::Epoch;
@@ -75,6 +75,12 @@ pub trait Orders: Debug + Send + Sync {
     fn obtain(&self, order: Order);
 }
 
+/// Keys of steps. No call may block.
+pub trait Keys: Debug + Send + Sync {
+    /// Finds out what decides a step's result; the answer is [`Input::Keyed`] with this number.
+    fn key(&self, ask: u64, subject: KeySubject);
+}
+
 /// Notifications that are due. No call may block.
 pub trait Deliveries: Debug + Send + Sync {
     /// Sends one, once; the answer is [`Input::Delivered`].
@@ -92,6 +98,8 @@ pub struct Ports {
     pub logs: Arc<dyn Logs>,
     /// Builds that the core orders.
     pub orders: Arc<dyn Orders>,
+    /// Keys of steps.
+    pub keys: Arc<dyn Keys>,
     /// Notifications that are due.
     pub deliveries: Arc<dyn Deliveries>,
     /// What clients see.
@@ -110,6 +118,8 @@ pub trait Meter: Debug + Send + Sync {
     fn space(&self, space: Space);
     /// A job waited so long from being ready to being leased, durably.
     fn dispatched(&self, waited: Duration);
+    /// What came of a step's wish to be reused, durably.
+    fn reused(&self, news: &ReuseNews);
 }
 
 /// Counts nothing.
@@ -121,6 +131,15 @@ impl Meter for NoMeter {
     fn commit_failed(&self, _fault: &Fault) {}
     fn space(&self, _space: Space) {}
     fn dispatched(&self, _waited: Duration) {}
+    fn reused(&self, _news: &ReuseNews) {}
+}
+
+/// Knows no keys, and says nothing: steps run once it is too late for them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoKeys;
+
+impl Keys for NoKeys {
+    fn key(&self, _ask: u64, _subject: KeySubject) {}
 }
 
 /// Sends nothing: what is due waits.
@@ -365,6 +384,7 @@ impl<C: Decide, M: FnMut(Now, Rows) -> C> Desk<C, M> {
             | Input::LogSettled { .. }
             | Input::Obtained { .. }
             | Input::Delivered { .. }
+            | Input::Keyed { .. }
             | Input::Request { .. } => None,
         };
         let input = self.while_there_is_room(input);
@@ -453,6 +473,14 @@ impl<C: Decide, M: FnMut(Now, Rows) -> C> Desk<C, M> {
             Effect::Dispatched { runnable_at } => {
                 let waited_ms = self.ports.clock.now().wall.0.saturating_sub(runnable_at.0);
                 self.ports.meter.dispatched(Duration::from_millis(waited_ms));
+            }
+            Effect::Key { ask, subject } => self.ports.keys.key(ask, *subject),
+            Effect::Reuse(news) => {
+                if let ReuseNews::Differs { build, job, detail } = &news {
+                    // Somebody must act: the step reads what it does not declare.
+                    tracing::warn!(%build, %job, detail, "reuse_differs");
+                }
+                self.ports.meter.reused(&news);
             }
             Effect::Progress(progress) => self.ports.views.progress(&progress),
             Effect::Retired(build) => self.ports.views.retire(build),

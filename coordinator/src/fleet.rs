@@ -289,6 +289,7 @@ const fn unwelcome(rejected: &Rejected) -> Option<RefuseCode> {
         | Rejected::IdTaken(_)
         | Rejected::NoOrder(_)
         | Rejected::NotUnderWay(_)
+        | Rejected::NotAsked(_)
         | Rejected::Graph(_)
         | Rejected::PipelineExists(_)
         | Rejected::NoSuchPipeline(_)

@@ -17,8 +17,8 @@ use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, Annotate, AnnotationStyle, AttemptRow, BuildRow, BuildRows, Said, SecretRefused, SecretRequest,
-    SecretRow, Speech, Upload,
+    Actor, ActorKind, Annotate, AnnotationStyle, AttemptRow, BuildRow, BuildRows, ReuseRequest, Said, SecretRefused,
+    SecretRequest, SecretRow, Speech, Upload,
 };
 use windlass_pipeline::{Compiled, Severity};
 use windlass_protocol::host::now;
@@ -76,6 +76,7 @@ impl From<DeskError> for No {
                 | Rejected::JobNotInMemory(_)
                 | Rejected::NoOrder(_)
                 | Rejected::NotUnderWay(_)
+                | Rejected::NotAsked(_)
                 | Rejected::Secret(SecretRefused::NoSuchSecret(_) | SecretRefused::NotForJob { .. }) => {
                     AskRefused::NotFound
                 }
@@ -151,10 +152,12 @@ impl CoreJobDesk {
                 self.say(&attempt, ask.epoch, ask.call, what).await
             }
             Asked::GetMetaData { build, key } => {
+                self.spoil(&attempt, ask.epoch, "it read meta-data").await?;
                 let row = self.readable(&attempt, build).await?;
                 Ok(Told::Value(row.meta_data.get(&key).cloned()))
             }
             Asked::MetaDataKeys { build } => {
+                self.spoil(&attempt, ask.epoch, "it read meta-data").await?;
                 let row = self.readable(&attempt, build).await?;
                 Ok(Told::Keys(row.meta_data.into_keys().collect()))
             }
@@ -172,6 +175,7 @@ impl CoreJobDesk {
                 self.request(&attempt, Request::Upload(Box::new(upload))).await
             }
             Asked::GetStep { build, step, attribute, json } => {
+                self.spoil(&attempt, ask.epoch, "it looked at a step").await?;
                 let rows = self.step_rows(&attempt, build, &step).await?;
                 step::get(&rows, &attempt, &step, &attribute, json)
             }
@@ -200,8 +204,14 @@ impl CoreJobDesk {
                 self.say(&attempt, ask.epoch, ask.call, Said::UpdateStep { job, change }).await
             }
             Asked::AddArtifacts { artifacts } => self.add_artifacts(&attempt, (ask.epoch, ask.call), artifacts).await,
-            Asked::FindArtifacts(query) => self.find_artifacts(&attempt, *query).await,
-            Asked::FindCache(query) => self.find_cache(&attempt, ask.epoch, *query).await,
+            Asked::FindArtifacts(query) => {
+                self.spoil(&attempt, ask.epoch, "it looked for artifacts by itself").await?;
+                self.find_artifacts(&attempt, *query).await
+            }
+            Asked::FindCache(query) => {
+                self.spoil(&attempt, ask.epoch, "it restored a cache").await?;
+                self.find_cache(&attempt, ask.epoch, *query).await
+            }
             Asked::SaveCache(new) => self.save_cache(&attempt, ask.epoch, *new).await,
             Asked::GetSecrets { keys } => self.secrets(&attempt, ask.epoch, keys).await,
             Asked::IssueToken { audience, lifetime_s, subject, claims, aws_tags } => {
@@ -263,6 +273,15 @@ impl CoreJobDesk {
             return Err(No(AskRefused::Invalid, detail));
         }
         Ok(Told::Secrets(values.into_iter().map(SecretText::from).collect()))
+    }
+
+    /// Notes, before it is told, that a job is told what is in no key: its result is not to be used again.
+    async fn spoil(&self, attempt: &AttemptRow, epoch: Epoch, why: &'static str) -> Result<(), No> {
+        if attempt.yields.as_ref().is_none_or(|yields| yields.spoiled.is_some()) {
+            return Ok(());
+        }
+        let spoil = ReuseRequest::Spoil { attempt: attempt.id, epoch, why };
+        self.request(attempt, Request::Reuse(spoil)).await.map(drop)
     }
 
     async fn request(&self, attempt: &AttemptRow, request: Request) -> Result<Told, No> {

@@ -16,6 +16,7 @@
 //! | `facts` | what a pipeline is compiled with |
 //! | [`orders`] | what builds run that jobs make |
 //! | [`courier`] | sending notifications |
+//! | [`keying`] | what decides a step's result, and the key that it makes |
 //! | `last_use` | when tokens were last used |
 //! | [`shelf`] | what jobs keep, and letting go of what nobody names |
 //! | `retention` | deleting what is past its time |
@@ -34,6 +35,8 @@ mod facts;
 pub mod fleet;
 mod http;
 pub mod job_desk;
+pub mod keying;
+pub mod keys;
 mod last_use;
 pub mod logbook;
 pub mod oidc;

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{Actor, ActorKind, CacheRequest};
+use windlass_coordinator_core::row::{Actor, ActorKind, CacheRequest, ReuseRequest};
 use windlass_coordinator_store::{Expired, Retention};
 use windlass_protocol::WallMs;
 use windlass_protocol::host::now;
 use windlass_protocol::limits::{
     AUDIT_MS, CACHE_UNUSED_MS, GONE_AGENTS_MS, IDEMPOTENCY_MS, NOTIFICATIONS_KEPT_MS, PAST_TOKENS_MS,
-    RETENTION_EVERY_MS,
+    RETENTION_EVERY_MS, REUSE_UNUSED_MS,
 };
 
 use crate::fleet::Ground;
@@ -44,6 +44,11 @@ fn unused_caches(at: WallMs) -> Request {
     Request::Cache(Box::new(CacheRequest::Forget { unused_since }))
 }
 
+/// Results that nobody has used for long.
+fn unused_results(at: WallMs) -> Request {
+    Request::Reuse(ReuseRequest::Forget { unused_since: WallMs(at.0.saturating_sub(REUSE_UNUSED_MS)) })
+}
+
 /// Runs until `stop` turns true: rows go, and then the blobs that none of them names any more.
 pub(crate) async fn run(ground: Ground, retention_ms: u64, stop: watch::Receiver<bool>) {
     let tidying = ground.shelves.clone().tidy((ground.reader.clone(), ground.desk.clone()), stop.clone());
@@ -59,10 +64,13 @@ async fn expire(ground: Ground, retention_ms: u64, mut stop: watch::Receiver<boo
         }
         let at = now().wall;
         let retention = retention(at, retention_ms);
-        let actor = Actor { kind: ActorKind::System, name: "retention".to_owned() };
-        let mut told = ground.desk.request(actor.clone(), forgotten(at)).await;
+        let actor = || Actor { kind: ActorKind::System, name: "retention".to_owned() };
+        let mut told = ground.desk.request(actor(), forgotten(at)).await;
         if told.is_ok() {
-            told = ground.desk.request(actor, unused_caches(at)).await;
+            told = ground.desk.request(actor(), unused_caches(at)).await;
+        }
+        if told.is_ok() {
+            told = ground.desk.request(actor(), unused_results(at)).await;
         }
         if let Err(error) = told {
             tracing::warn!(%error, "retention_put_off");

@@ -35,6 +35,7 @@ use crate::definitions::{self, Definitions};
 use crate::desk::{self, Desk, DeskEnd, DeskError, DeskHandle, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
 use crate::job_desk::CoreJobDesk;
+use crate::keys::Keyer;
 use crate::last_use::{self, LastUse};
 use crate::logbook::{LeftOpen, Logbook};
 use crate::oidc::{self, Issuer, OidcError};
@@ -143,7 +144,7 @@ pub struct Coordinator {
 fn ports(
     board: &Switchboard,
     logs: Logbook,
-    (orders, courier): (Filler, Courier),
+    (orders, keyer, courier): (Filler, Keyer, Courier),
     views: &Views,
     metrics: &Metrics,
 ) -> Ports {
@@ -152,6 +153,7 @@ fn ports(
         fleet: Arc::new(board.clone()),
         logs: Arc::new(logs),
         orders: Arc::new(orders),
+        keys: Arc::new(keyer),
         deliveries: Arc::new(courier),
         views: views.clone(),
         meter: Arc::new(metrics.clone()),
@@ -179,7 +181,8 @@ impl Coordinator {
         let orders = Filler::new(desk.clone(), reader.clone(), definitions.clone());
         let logbook = Logbook::new(opened.kept.logs.clone(), desk.clone());
         let courier = Courier::new(desk.clone(), opened.sender);
-        let ports = ports(&board, logbook, (orders, courier), &views, &metrics);
+        let keyer = Keyer::new(desk.clone());
+        let ports = ports(&board, logbook, (orders, keyer, courier), &views, &metrics);
         let (tls, files) = tls(&config, &opened.kept.authority).await?;
         let reload = Arc::new(Notify::new());
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;

@@ -93,7 +93,7 @@ impl Glob {
     }
 
     /// [`Self::matches`], for as many looks at states as are left; `None` where they do not suffice.
-    pub(crate) fn matches_within(&self, path: &str, left: &mut u64) -> Option<bool> {
+    pub fn matches_within(&self, path: &str, left: &mut u64) -> Option<bool> {
         let mut now = Set::new(self.states.len());
         let mut then = Set::new(self.states.len());
         self.enter(0, &mut now);

@@ -18,6 +18,7 @@ mod notify;
 pub(crate) mod plugin;
 mod resource;
 mod retry;
+mod reuse;
 pub(crate) mod secret;
 mod step;
 mod trigger;

@@ -191,6 +191,45 @@ steps:
 }
 
 #[test]
+fn what_a_step_s_reuse_says_is_checked_each_with_its_place() {
+    insta::assert_snapshot!(told_of_reuse("
+steps:
+  - command: x
+    reuse:
+      inptus: src/**
+      inputs: [/etc/hosts, ../a, ok, './b', '[c']
+      env: [A, 'B=1']
+      verify: often
+  - {command: x, reuse: {verify: 100.5%}}
+  - {command: x, reuse: yes please}
+  - {command: x, reuse: {verify: 0.0001%, inputs: ~}, secrets: [S], cache: {paths: p, key: k}}
+  - {command: x, reuse: {secrets: true}, secrets: [S], cache: p}
+"), @"
+    5:7 Error unknown-key: `inptus` is not an attribute of `reuse` (did you mean `inputs`?)
+    6:16 Error reuse-path: `/etc/hosts` lies outside the source: `inputs` are paths within it (what is outside decides the result by the image, or by the fingerprint of the pool's machines)
+    6:28 Error reuse-path: `../a` lies outside the source: `inputs` are paths within it (what is outside decides the result by the image, or by the fingerprint of the pool's machines)
+    6:45 Error glob: `[c` is not a glob: the `[` is not closed
+    7:12 Error variable-name: `B=1` is not the name of a variable (only names stand here; values are set by the step's `env`)
+    8:15 Error wrong-type: `verify` must be a share of the hits such as `1%` or `0.01%`, but text stands here
+    9:34 Error out-of-range: `verify` must be from 0% to 100%
+    10:25 Error wrong-type: `reuse` must be `true`, or a mapping of `inputs`, `artifacts`, `outputs`, `env`, `secrets` and `verify`, but text stands here
+    11:18 Warning never-reused: the step is never reused: it has `secrets` (with `secrets: true` in `reuse` their versions count, and a new version runs it anew)
+    11:18 Warning never-reused: the step is never reused: it restores a `cache`, of which nothing is in its key (leave out one of the two)
+    ");
+}
+
+/// But for what is told of every step that is not served.
+fn told_of_reuse(text: &str) -> String {
+    let compiled = compile_with(text, "pipeline.yml", &Inputs::default());
+    let told = compiled.diagnostics.iter().filter(|it| it.code != "not-served");
+    let line = |it: &windlass_pipeline::Diagnostic| {
+        let hint = it.hint.as_deref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        format!("{}:{} {:?} {}: {}{hint}", it.span.line, it.span.column, it.severity, it.code, it.message)
+    };
+    told.map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
 fn a_cache_s_key_is_a_template_that_a_job_can_fill_in() {
     let told = |cache: &str| said(&format!("steps: [{{command: x, cache: {{paths: p, {cache}}}}}]\n"));
     let good = r#"key: 'a-{{ checksum "lock" }}-{{agent.os}}', restore_keys: ['a-']"#;

@@ -13,6 +13,7 @@
 //! | [`message`] | the messages of `windlass/1` |
 //! | [`call`] | numbers of what jobs ask, by which it is done once |
 //! | [`cause`] | why something ended without a result of its own |
+//! | [`host_facts`] | what an agent says of its machine |
 //! | [`job`] | what an agent is given to run, and what it answers |
 //! | [`namespace`] | who can see a blob |
 //! | [`secret`] | values that never print themselves |
@@ -29,6 +30,7 @@ pub mod fuzz;
 pub mod hex;
 #[cfg(feature = "host")]
 pub mod host;
+pub mod host_facts;
 pub mod id;
 #[cfg(feature = "identity")]
 pub mod identity;
@@ -45,6 +47,7 @@ pub mod version;
 
 pub use cause::{Cause, CauseKind};
 pub use digest::Digest;
+pub use host_facts::HostFacts;
 pub use id::{
     AgentId, AnnotationId, ArtifactId, AttemptId, BuildId, IdSource, JobId, NotificationId, PipelineId, ScheduleId,
     TokenId,

@@ -16,6 +16,8 @@ mod git;
 mod notify;
 #[path = "limits/place.rs"]
 mod place;
+#[path = "limits/reuse.rs"]
+mod reuse;
 
 pub use self::action::*;
 pub use self::ask::*;
@@ -24,6 +26,7 @@ pub use self::chunk::*;
 pub use self::git::*;
 pub use self::notify::*;
 pub use self::place::*;
+pub use self::reuse::*;
 
 /// One frame on a control stream. An offer with a 256 KiB command and 256 KiB of environment fits; nothing else is large.
 pub const FRAME_MAX_BYTES: u32 = 1 << 20;

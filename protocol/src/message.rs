@@ -13,6 +13,7 @@
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::cause::Cause;
+use crate::host_facts::HostFacts;
 use crate::id::{AgentId, AttemptId, BuildId, TokenId};
 use crate::job::{Epoch, JobSpec, Outcome, Phase, Resources};
 use crate::stock::{Fetched, Stocked};
@@ -54,6 +55,8 @@ pub struct Hello {
     pub runs_images: bool,
     /// Named abilities beside the version (F59).
     pub capabilities: Vec<String>,
+    /// Its machine, as far as it decides the results of steps.
+    pub host: HostFacts,
     /// Every attempt that it still has, with how far it came (F14).
     pub held: Vec<Held>,
 }

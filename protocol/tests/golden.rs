@@ -21,14 +21,14 @@ use windlass_protocol::cause::{Cause, CauseKind};
 use windlass_protocol::id::{AgentId, ArtifactId, AttemptId, BuildId, JobId, TokenId};
 use windlass_protocol::identity::{AgentName, ApiToken, JoinToken, secret_hash};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
-use windlass_protocol::stock::{Fetched, InputName, Stocked};
 use windlass_protocol::message::log::{chunk_prefix, parse_chunk};
 use windlass_protocol::message::{
     AgentMessage, ArtifactQuery, Ask, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, CoordinatorMessage, Enrol,
     EnrolAnswer, Evidence, FetchBlobs, FoundArtifact, FoundCache, Health, Held, Hello, LogHeader, NewArtifact,
     NewCache, RefuseCode, Scope, StoreAnswer, StoreBlobs, StoreRefused, Style, Told, Validate, Verdict, decode, encode,
 };
-use windlass_protocol::{Digest, Namespace, Secret, Shelf, Trust, WallMs, frame};
+use windlass_protocol::stock::{Fetched, InputName, Stocked};
+use windlass_protocol::{Digest, HostFacts, Namespace, Secret, Shelf, Trust, WallMs, frame};
 
 /// Names every variant of a type in a match without `_`: a new one does not compile until it has a name here, and does
 /// not pass until it has a sample.
@@ -343,6 +343,11 @@ fn hello() -> Hello {
         tags: vec![("os".to_owned(), "linux".to_owned()), ("disk".to_owned(), "nvme".to_owned())],
         runs_images: true,
         capabilities: vec!["pty".to_owned()],
+        host: HostFacts {
+            platform: "linux/amd64".to_owned(),
+            system: "os: linux\ncc --version: 14.2\n".to_owned(),
+            hooks: Some(Digest::of(b"")),
+        },
         held: vec![
             Held { attempt: attempt(1), epoch: Epoch(7), phase: Phase::Running, started_at: Some(WallMs(9)) },
             Held { attempt: attempt(2), epoch: Epoch(8), phase: Phase::Preparing, started_at: None },

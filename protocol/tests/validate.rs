@@ -8,13 +8,13 @@ use windlass_protocol::id::{AttemptId, BuildId, JobId, TokenId};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::limits::{
     CHAIN_MAX, COMMAND_MAX_BYTES, CSR_MAX_BYTES, DETAIL_MAX_BYTES, ENV_MAX_BYTES, ENV_VARS_MAX, EVIDENCE_MAX_BYTES,
-    FRAME_MAX_BYTES, HELD_MAX, LEASE_MAX_MS, LEASE_MIN_MS, MESSAGE_MAX_BYTES, MISSING_MAX_DIGESTS, NAME_MAX_BYTES,
-    SLOTS_MAX, TAGS_MAX, TIMEOUT_MAX_MS,
+    FINGERPRINT_MAX_BYTES, FRAME_MAX_BYTES, HELD_MAX, LEASE_MAX_MS, LEASE_MIN_MS, MESSAGE_MAX_BYTES,
+    MISSING_MAX_DIGESTS, NAME_MAX_BYTES, SLOTS_MAX, TAGS_MAX, TIMEOUT_MAX_MS,
 };
 use windlass_protocol::message::{
     AgentMessage, CoordinatorMessage, Enrol, Evidence, FetchBlobs, Health, Held, Hello, Validate, encode,
 };
-use windlass_protocol::{Digest, Namespace, WallMs};
+use windlass_protocol::{Digest, HostFacts, Namespace, WallMs};
 
 fn attempt(n: usize) -> AttemptId {
     AttemptId::from_bytes((n as u128).to_be_bytes())
@@ -43,6 +43,7 @@ fn hello() -> Hello {
         tags: Vec::new(),
         runs_images: false,
         capabilities: Vec::new(),
+        host: HostFacts::default(),
         held: Vec::new(),
     }
 }
@@ -75,6 +76,10 @@ fn a_hello_keeps_to_the_limits() {
     assert_eq!(with(&|h| h.tags = vec![tag(); TAGS_MAX + 1]), "hello.tags");
     assert_eq!(with(&|h| h.tags = vec![(String::new(), "v".to_owned())]), "hello.tags");
     assert_eq!(with(&|h| h.capabilities = vec![String::new()]), "hello.capabilities");
+    assert_eq!(with(&|h| h.host.platform = long(NAME_MAX_BYTES + 1)), "host.platform");
+    assert_eq!(with(&|h| h.host.platform = "a\nb".to_owned()), "host.platform");
+    assert_eq!(with(&|h| h.host.system = long(FINGERPRINT_MAX_BYTES)), "ok");
+    assert_eq!(with(&|h| h.host.system = long(FINGERPRINT_MAX_BYTES + 1)), "host.system");
     assert_eq!(with(&|h| h.held = (0..HELD_MAX).map(|n| held(n, 1)).collect()), "ok");
     assert_eq!(with(&|h| h.held = (0..=HELD_MAX).map(|n| held(n, 1)).collect()), "hello.held");
     assert_eq!(with(&|h| h.held = vec![held(1, 1), held(1, 2)]), "hello.held");

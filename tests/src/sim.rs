@@ -29,6 +29,7 @@ pub mod network;
 pub mod oracle;
 pub mod random;
 pub mod receiver;
+mod reuse;
 pub mod runner;
 pub mod store;
 pub mod transport;

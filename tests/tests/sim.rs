@@ -199,6 +199,8 @@ bugs! {
         CoreBugs { believe_stale_cancel: true, ..CoreBugs::default() }, AgentBugs::default();
     a_notification_that_is_kept_in_memory_alone_is_caught: "I13",
         CoreBugs { forget_notification: true, ..CoreBugs::default() }, AgentBugs::default();
+    a_step_that_runs_while_another_has_its_key_is_caught: "I14",
+        CoreBugs { follow_nobody: true, ..CoreBugs::default() }, AgentBugs::default();
     a_lease_without_a_deadline_is_caught: "I10",
         CoreBugs { drop_deadline: true, ..CoreBugs::default() }, AgentBugs::default();
     an_agent_that_outlives_its_right_is_caught: "I3",

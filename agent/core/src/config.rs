@@ -1,5 +1,6 @@
 //! What an agent is told when it starts, and never again.
 
+use windlass_protocol::HostFacts;
 use windlass_protocol::job::Resources;
 
 /// An agent's configuration, as far as its core needs it.
@@ -23,6 +24,8 @@ pub struct AgentConfig {
     pub runs_images: bool,
     /// Named abilities beside the version (F59).
     pub capabilities: Vec<String>,
+    /// Its machine, as far as it decides the results of steps.
+    pub host: HostFacts,
     /// One job, then leave.
     pub once: bool,
     /// Of the generator that spreads beats and pauses.

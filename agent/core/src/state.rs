@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use windlass_protocol::job::{Epoch, Phase};
 use windlass_protocol::message::{AgentMessage, Health};
 use windlass_protocol::stock::{Fetched, Stocked};
-use windlass_protocol::{AttemptId, CauseKind, Instant64, Now, WallMs};
+use windlass_protocol::{AttemptId, CauseKind, HostFacts, Instant64, Now, WallMs};
 
 use crate::config::AgentConfig;
 use crate::drain::Drain;
@@ -126,6 +126,11 @@ impl AgentCore {
         let held = self.slots.held.values().filter_map(Holding::deadline);
         let drain = self.drain_cancel_at().into_iter().chain(self.drain.quit_by);
         self.link.deadline().into_iter().chain(beat).chain(held).chain(drain).min()
+    }
+
+    /// What its next hello says of its machine.
+    pub fn set_host(&mut self, host: HostFacts) {
+        self.config.host = host;
     }
 
     /// Does what time alone asks for.

@@ -33,6 +33,7 @@ fn config() -> AgentConfig {
         tags: Vec::new(),
         runs_images: false,
         capabilities: Vec::new(),
+        host: windlass_protocol::HostFacts::default(),
         once: false,
         seed: 1,
         bugs: Bugs::default(),

@@ -56,6 +56,7 @@ pub(crate) struct Job {
     pub(crate) parallel_total: Option<u64>,
     pub(crate) waiting_for: Option<Value>,
     pub(crate) triggered_build: Option<TriggeredBuild>,
+    pub(crate) reused_from: Option<ReusedFrom>,
     pub(crate) gate: Option<Gate>,
     pub(crate) started_at: Option<String>,
     pub(crate) finished_at: Option<String>,
@@ -67,6 +68,52 @@ pub(crate) struct Job {
 pub(crate) struct TriggeredBuild {
     pub(crate) pipeline: String,
     pub(crate) number: u64,
+}
+
+/// Whose result a job ended with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct ReusedFrom {
+    pub(crate) pipeline: String,
+    pub(crate) number: u64,
+    pub(crate) at: String,
+}
+
+/// Why a job ended with an earlier result, or did not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Explained {
+    pub(crate) outcome: String,
+    pub(crate) text: String,
+    pub(crate) key: Option<String>,
+    pub(crate) gone: Option<Gone>,
+    pub(crate) nearest: Option<Nearest>,
+}
+
+/// A result that was here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Gone {
+    pub(crate) at: String,
+}
+
+/// The earlier result that has most in common with a step's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Nearest {
+    pub(crate) from: ReusedFrom,
+    pub(crate) key: String,
+    pub(crate) differences: Vec<Difference>,
+    pub(crate) cut: bool,
+}
+
+/// Something that is not what it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct Difference {
+    pub(crate) component: String,
+    pub(crate) before: Option<String>,
+    pub(crate) after: Option<String>,
 }
 
 /// What a person is asked at a gate; the pipeline's own shape.

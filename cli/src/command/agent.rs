@@ -172,6 +172,7 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
             &mut problems,
         ),
     };
+    let fingerprint = problems.take(file.reuse.commands().map_err(Failure::usage)).unwrap_or_default();
     let config = Config {
         servers,
         data: arguments.data.or(file.data).unwrap_or_else(|| place::data_dir("agent")),
@@ -190,6 +191,7 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
         spawner: serve::spawner()?,
         docker_socket: place::engine_socket(file.docker_socket),
         phases,
+        fingerprint,
         alone: false,
     };
     problems.or(config)

@@ -60,6 +60,9 @@ pub(crate) struct RunArguments {
     /// Keep the workspaces of failed jobs; `windlass shell` leads into them.
     #[arg(long)]
     keep: bool,
+    /// Run every step, whatever earlier results there are; what they make is used by later builds.
+    #[arg(long)]
+    no_reuse: bool,
     /// Submit the build, print its id and leave.
     #[arg(long)]
     detach: bool,
@@ -228,6 +231,7 @@ fn submission(arguments: &RunArguments, plan: &Plan, tree: &str) -> Value {
         "message": plan.git.message,
         "env": env,
         "keep_workspace": arguments.keep,
+        "no_reuse": arguments.no_reuse,
         "source": "cli",
     });
     if let (false, Some(members)) = (arguments.step.is_empty(), body.as_object_mut()) {

@@ -93,6 +93,7 @@ pub(crate) fn embedded_agent(
         spawner: spawner()?,
         docker_socket: place::engine_socket(None),
         phases: windlass_agent::config::Phases::default(),
+        fingerprint: Vec::new(),
         alone,
     })
 }

@@ -24,7 +24,9 @@ pub(crate) fn outcome(job: &Job) -> String {
     if job.soft_failed {
         words.push_str(", allowed");
     }
-    if job.attempts.len() > 1 {
+    if let Some(from) = &job.reused_from {
+        words.push_str(&format!(", reused from #{}", from.number));
+    } else if job.attempts.len() > 1 {
         words.push_str(&format!(", attempt {}", job.attempts.len()));
     }
     words

@@ -97,6 +97,7 @@ impl World {
             tags: vec![("os".to_owned(), "linux".to_owned())],
             runs_images: false,
             capabilities: Vec::new(),
+            host: windlass_protocol::HostFacts::default(),
             held: Vec::new(),
         };
         let agent = self.joined.ok_or("the agent did not join")?;

@@ -22,6 +22,7 @@
 //! | `registry` | pipelines by name |
 //! | `hello`, `event`, `lease`, `result` | what agents say, and the rights that they hold |
 //! | `agent`, `slot`, `silence`, `zone`, `drain`, [`selector`], `absence` | who is here, what each takes, and how one stops taking |
+//! | `fingerprint` | whether the agents that may run a step are the same to its result |
 //! | `deps`, `gate`, `concurrency`, `settle` | from jobs that end to jobs that may run, and to ends of builds |
 //! | `queue`, `place`, `spec`, `checkout`, `offer` | from a job that may run to an offer |
 //! | [`order`], [`trigger`], `schedule` | builds that jobs and schedules make |
@@ -46,6 +47,7 @@ pub mod effect;
 pub mod error;
 mod event;
 pub mod explain;
+mod fingerprint;
 mod gate;
 mod hello;
 pub mod input;

@@ -28,7 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_protocol::{Digest, JobId};
 
-use crate::row::{JobReuse, JobRow, JobState, KeyedJob, ReuseGone, ReuseName, ReuseRow, Role};
+use crate::error::Rejected;
+use crate::row::{Followed, JobReuse, JobRow, JobState, KeyedJob, ReuseGone, ReuseName, ReuseRequest, ReuseRow, Role};
 use crate::state::Core;
 use crate::timer::Timer;
 
@@ -99,6 +100,17 @@ impl Core {
         runs_as(row).and_then(|keyed| self.name_of(row, keyed.keyed.key))
     }
 
+    pub(crate) fn on_reuse(&mut self, request: &ReuseRequest) -> Result<(), Rejected> {
+        match *request {
+            ReuseRequest::Forget { unused_since } => self.forget_entries(unused_since),
+            ReuseRequest::Spoil { attempt, epoch, why } => {
+                self.held(attempt, Some(epoch))?;
+                self.spoil(attempt, why);
+            }
+        }
+        Ok(())
+    }
+
     /// What a ready job waits for before it may stand in its line, if anything.
     pub(crate) fn hold_of(&self, id: JobId) -> Option<Hold> {
         if self.reuse.asked.contains_key(&id) || self.reuse.waiting.contains(&id) {
@@ -121,12 +133,40 @@ impl Core {
             self.ask(id);
             return true;
         }
-        self.use_again(id) || self.hold_of(id).is_some()
+        if self.use_again(id) {
+            return true;
+        }
+        match self.hold_of(id) {
+            Some(Hold::Leader(leader)) => {
+                self.follow(id, Some(leader));
+                true
+            }
+            Some(Hold::Key) => true,
+            None => false,
+        }
+    }
+
+    /// Writes down for whose result a job waits, if for anybody's.
+    fn follow(&mut self, id: JobId, leader: Option<JobId>) {
+        let followed = leader.and_then(|leader| {
+            let row = &self.jobs.get(&leader)?.row;
+            let number = self.builds.get(&row.build)?.row.number;
+            let step = row.node.label.clone();
+            Some(Box::new(Followed { build: row.build, number, job: row.id, step }))
+        });
+        let known = self.jobs.get(&id).and_then(|job| job.row.reuse.as_ref()?.keyed()).map(|keyed| &keyed.follows);
+        if known.is_none_or(|known| *known == followed) {
+            return;
+        }
+        if let Some(JobReuse::Keyed(keyed)) = &mut self.edit_job(id).reuse {
+            keyed.follows = followed;
+        }
     }
 
     /// A job's state has changed: it takes its place among those of its key, or leaves it.
     pub(crate) fn move_key(&mut self, id: JobId, from: JobState, to: JobState) {
-        if from == JobState::Scheduled && to != JobState::Assigned {
+        if from == JobState::Scheduled {
+            // Leased too, where an agent that was believed lost comes back with it.
             self.stop_asking(id);
         }
         let Some(row) = self.jobs.get(&id).map(|job| &job.row) else { return };
@@ -140,7 +180,10 @@ impl Core {
             JobState::Scheduled => {
                 self.reuse.runs.entry(name).or_default().ready.insert(id);
             }
-            JobState::Assigned => self.lead(name, id),
+            JobState::Assigned => {
+                self.lead(name, id);
+                self.follow(id, None);
+            }
             // What it depends on is done again: it may get other inputs.
             JobState::Waiting | JobState::WaitingFailed => self.edit_job(id).reuse = None,
             _ => {}
@@ -160,6 +203,7 @@ impl Core {
         }
         for other in runs.ready.clone() {
             self.dequeue(other);
+            self.follow(other, Some(id));
         }
     }
 
@@ -192,6 +236,7 @@ impl Core {
             for id in ready {
                 let waits = self.jobs.get(&id).is_some_and(|job| job.row.state == JobState::Scheduled);
                 if waits && !self.use_again(id) {
+                    self.follow(id, self.reuse.runs.get(&name).and_then(|runs| runs.leader));
                     self.enqueue(id);
                 }
             }
@@ -232,6 +277,11 @@ impl Core {
                 let queued = self.jobs[id].queued.is_some();
                 if queued && runs.leader.is_some() {
                     return broken("I14", format!("{id} is queued, and {:?} runs with its key", runs.leader));
+                }
+                let follows =
+                    self.jobs[id].row.reuse.as_ref().and_then(JobReuse::keyed).is_some_and(|it| it.follows.is_some());
+                if follows != runs.leader.is_some() {
+                    return broken("I11", format!("{id} says that it follows: {follows}, and {:?} runs", runs.leader));
                 }
                 if self.visible(name).is_some() {
                     return broken("I14", format!("{id} is ready, and its result is here already"));

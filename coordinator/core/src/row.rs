@@ -38,8 +38,8 @@ pub use self::notification::{
 pub use self::pipeline::{DEFAULT_BRANCH, PipelineChange, PipelineRow, Registered};
 pub use self::refused::JobRefused;
 pub use self::reuse::{
-    Gone, HostPrint, JobReuse, Kept, KeySubject, Keyed, KeyedJob, Output, ReuseGone, ReuseName, ReuseRequest, ReuseRow,
-    ReusedFrom, Role, Unkeyed, Yield, digest_of,
+    Followed, Gone, Hosts, JobReuse, Kept, KeySubject, Keyed, KeyedJob, Output, ReuseGone, ReuseName, ReuseRequest,
+    ReuseRow, ReusedFrom, Role, Unkeyed, Yield, digest_of,
 };
 pub use self::schedule::{Fired, Firing, NewSchedule, ScheduleRow};
 pub use self::secret::{Sealed, SecretName, SecretRefused, SecretRequest, SecretRow};

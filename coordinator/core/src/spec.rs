@@ -100,8 +100,12 @@ pub(crate) fn of_step(command: &Command) -> Vec<(&'static str, String)> {
         env.push(("BUILDKITE_SECRETS_CONFIG", secrets_config(&command.secrets)));
     }
     // Where nobody takes files, the job does not try: its paths are ignored, as the checker says.
-    if !command.artifact_paths.is_empty() && SERVED.contains(&Feature::ArtifactPaths) {
-        env.push(("BUILDKITE_ARTIFACT_PATHS", command.artifact_paths.join(";")));
+    let mut paths: Vec<&str> = command.artifact_paths.iter().map(String::as_str).collect();
+    // What a step makes that may be reused is uploaded as its artifacts are.
+    let outputs = command.reuse.iter().flat_map(|reuse| &reuse.outputs).map(String::as_str);
+    paths.extend(outputs.filter(|output| !command.artifact_paths.iter().any(|path| path == output)));
+    if !paths.is_empty() && SERVED.contains(&Feature::ArtifactPaths) {
+        env.push(("BUILDKITE_ARTIFACT_PATHS", paths.join(";")));
     }
     let cache = command.cache.as_ref().filter(|cache| cache.key.is_some());
     let cache = cache.and_then(|cache| serde_json::to_string(cache).ok()).unwrap_or_default();

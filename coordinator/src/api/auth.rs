@@ -86,8 +86,13 @@ impl Caller {
 
     /// Whether the token's restrictions let it see a build.
     pub(crate) fn sees(&self, build: &BuildRow) -> bool {
-        self.pipeline.as_ref().is_none_or(|only| *only == build.pipeline)
-            && self.branch.as_ref().is_none_or(|only| *only == build.branch)
+        self.sees_place(&build.pipeline, &build.branch)
+    }
+
+    /// Whether the token's restrictions let it see builds of a pipeline and a branch.
+    pub(crate) fn sees_place(&self, pipeline: &str, branch: &str) -> bool {
+        self.pipeline.as_ref().is_none_or(|only| *only == pipeline)
+            && self.branch.as_ref().is_none_or(|only| *only == branch)
     }
 
     /// Refuses a pipeline or branch that the token is not for.

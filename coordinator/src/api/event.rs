@@ -62,7 +62,7 @@ pub(crate) enum Until {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EventShape {
     /// `snapshot build_created build_changed build_finished job_changed job_finished annotation_changed
-    /// annotation_removed`, and volatile `job_started job_progress`.
+    /// annotation_removed reuse_differs`, and volatile `job_started job_progress`.
     event: &'static str,
     at: String,
     #[schema(value_type = String)]
@@ -251,6 +251,10 @@ impl Following {
             BuildEvent::BuildFinished { state } => ("build_finished", Standing::Build(*state), None),
             BuildEvent::JobChanged { job, state, .. } => ("job_changed", Standing::Job(*state), Some(*job)),
             BuildEvent::JobFinished { job, state, .. } => ("job_finished", Standing::Job(*state), Some(*job)),
+            BuildEvent::ReuseDiffers { job, .. } => {
+                let state = rows.jobs.iter().find(|row| row.id == *job).map(|row| row.state);
+                ("reuse_differs", state.map_or(Standing::Build(rows.build.state), Standing::Job), Some(*job))
+            }
             BuildEvent::Annotated { .. } => ("annotation_changed", Standing::Build(rows.build.state), None),
             BuildEvent::AnnotationRemoved { .. } => ("annotation_removed", Standing::Build(rows.build.state), None),
         };
@@ -306,7 +310,9 @@ const fn job_named(notice: &Notice) -> Subject {
             | BuildEvent::BuildChanged { .. }
             | BuildEvent::Annotated { .. }
             | BuildEvent::AnnotationRemoved { .. } => Subject::Build,
-            BuildEvent::JobChanged { job, .. } | BuildEvent::JobFinished { job, .. } => Subject::Job(job),
+            BuildEvent::JobChanged { job, .. }
+            | BuildEvent::JobFinished { job, .. }
+            | BuildEvent::ReuseDiffers { job, .. } => Subject::Job(job),
         },
         Notice::Progress(Progress::Attempt { job, .. }) => Subject::Job(*job),
         Notice::Progress(Progress::Agent { .. }) => Subject::Build,
@@ -328,6 +334,7 @@ fn annotation_of(event: &BuildEvent) -> Option<AnnotationName> {
         | BuildEvent::BuildChanged { .. }
         | BuildEvent::BuildFinished { .. }
         | BuildEvent::JobChanged { .. }
+        | BuildEvent::ReuseDiffers { .. }
         | BuildEvent::JobFinished { .. } => None,
     }
 }

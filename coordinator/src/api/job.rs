@@ -28,7 +28,7 @@ pub(crate) struct Reason {
     job_id: JobId,
     #[schema(value_type = String)]
     state: JobState,
-    /// `not_waiting dependencies unknown_key blocked ordered triggered limited fenced no_pool no_agent soon ended`.
+    /// `not_waiting dependencies unknown_key blocked ordered triggered limited keying follows fenced no_pool no_agent soon ended`.
     kind: &'static str,
     /// One sentence for people.
     text: String,
@@ -46,7 +46,7 @@ pub(crate) struct Obstacle {
 }
 
 /// A job that the caller may see, with its build and what it depends on.
-async fn find(ground: &Ground, caller: &Caller, text: &str) -> Result<(JobId, BuildRows), Problem> {
+pub(super) async fn find(ground: &Ground, caller: &Caller, text: &str) -> Result<(JobId, BuildRows), Problem> {
     let absent = || Problem::not_found("job", text);
     let mut job: JobId = extract::id("job", text)?;
     let mut build = ground.fleet.reader.job_build(job).await?;
@@ -226,6 +226,8 @@ pub(crate) async fn why(
         Why::Ordered(_) => "ordered",
         Why::Triggered(..) => "triggered",
         Why::Limited { .. } => "limited",
+        Why::Keying => "keying",
+        Why::Follows { .. } => "follows",
         Why::Fenced(_) => "fenced",
         Why::NoPool { .. } => "no_pool",
         Why::NoAgent(obstacles) => {

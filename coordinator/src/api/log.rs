@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
@@ -26,6 +26,7 @@ use super::build::some;
 use super::event::{keep_alive, last_event_id};
 use super::extract::{self, Query};
 use super::problem::{Kind, Problem};
+use super::replay::Shown;
 use super::shape::time;
 
 /// How a log is written.
@@ -119,8 +120,13 @@ pub(crate) async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.need(&[Scope::BuildsRead])?;
-    let attempt = find(&ground, &caller, &id).await?.id;
-    let total = ground.fleet.logs.len(attempt).await?.map_or(0, |len| len.durable);
+    let attempt = find(&ground, &caller, &id).await?;
+    let shown = Shown::of(&ground, &caller, &attempt).await?;
+    let own = match shown.attempt {
+        Some(attempt) => ground.fleet.logs.len(attempt).await?.map_or(0, |len| len.durable),
+        None => 0,
+    };
+    let total = shown.before() + own;
     let range = headers.get(RANGE).and_then(|range| range.to_str().ok()).and_then(|range| parse_range(range, total));
     let (start, end) = match range {
         None => (0, total),
@@ -132,12 +138,7 @@ pub(crate) async fn read(
             return Err(Problem::new(Kind::RangeUnsatisfiable, detail).with_header(CONTENT_RANGE, all));
         }
     };
-    let pieces = match ground.fleet.logs.read(attempt, start..end).await {
-        // Nothing was written yet, or nothing ever.
-        Err(Fault::Unknown { .. }) if total == 0 => None,
-        other => Some(other?),
-    };
-    let body = Body::from_stream(stream::try_unfold(pieces, move |pieces| next_bytes(pieces, ask.format)));
+    let body = bytes_of(&ground, shown, (start, end, own), ask.format).await?;
     let mut response = body.into_response();
     let content = match ask.format {
         Format::Raw => "application/octet-stream",
@@ -160,12 +161,44 @@ pub(crate) async fn read(
     Ok(response)
 }
 
-async fn next_bytes(
-    pieces: Option<PieceReader>,
+/// A range of a log, of which the attempt whose bytes are shown has so many.
+async fn bytes_of(
+    ground: &Ground,
+    shown: Shown,
+    (start, end, own): (u64, u64, u64),
     format: Format,
-) -> Result<Option<(Bytes, Option<PieceReader>)>, Fault> {
-    let Some(mut pieces) = pieces else { return Ok(None) };
-    let Some(piece) = pieces.next().await? else { return Ok(None) };
+) -> Result<Body, Problem> {
+    let before = shown.before();
+    let mut head = shown.head_from(start).filter(|_| start < end);
+    if let Some(head) = &mut head {
+        let most = usize::try_from(end - start).unwrap_or(usize::MAX).min(head.bytes.len());
+        head.bytes.truncate(most);
+    }
+    let range = start.saturating_sub(before)..end.saturating_sub(before);
+    let pieces = match shown.attempt.filter(|_| !range.is_empty()) {
+        Some(attempt) => match ground.fleet.logs.read(attempt, range).await {
+            // Nothing was written yet, or nothing ever.
+            Err(Fault::Unknown { .. }) if own == 0 => None,
+            other => Some(other?),
+        },
+        None => None,
+    };
+    let stream = stream::try_unfold((head, pieces, shown), move |rest| next_bytes(rest, format));
+    Ok(Body::from_stream(stream))
+}
+
+/// What of a range is still to be sent.
+type Rest = (Option<Piece>, Option<PieceReader>, Shown);
+
+async fn next_bytes((head, mut pieces, shown): Rest, format: Format) -> Result<Option<(Bytes, Rest)>, Fault> {
+    let piece = match (head, &mut pieces) {
+        (Some(head), _) => head,
+        (None, Some(pieces)) => match pieces.next().await? {
+            Some(piece) => shown.moved(piece),
+            None => return Ok(None),
+        },
+        (None, None) => return Ok(None),
+    };
     let bytes = match format {
         Format::Raw | Format::Text => piece.bytes,
         Format::Ndjson => {
@@ -174,7 +207,7 @@ async fn next_bytes(
             line.into()
         }
     };
-    Ok(Some((bytes, Some(pieces))))
+    Ok(Some((bytes, (None, pieces, shown))))
 }
 
 /// The range that a `Range` header names of so many bytes: `None` if it is not for us (several ranges, another unit),
@@ -222,30 +255,43 @@ pub(crate) async fn stream(
     caller.need(&[Scope::BuildsRead])?;
     let attempt = find(&ground, &caller, &id).await?;
     let offset = last_event_id(&headers)?.or(from.offset).unwrap_or(0);
-    // A log that ended without a byte is not remembered, and would be waited for in vain.
-    if attempt.state.is_final() && ground.fleet.logs.len(attempt.id).await?.is_none() {
-        let mut events: VecDeque<SseEvent> = VecDeque::new();
-        if offset > 0 {
-            events.push_back(reset(0));
+    let shown = Shown::of(&ground, &caller, &attempt).await?;
+    let source = match shown.attempt {
+        // A log that ended without a byte is not remembered, and would be waited for in vain.
+        Some(id) if attempt.state.is_final() && ground.fleet.logs.len(id).await?.is_none() => None,
+        other => other,
+    };
+    let mut events: VecDeque<SseEvent> = shown.head_from(offset).iter().map(bytes_event).collect();
+    let Some(source) = source else {
+        if offset > shown.before() {
+            events.push_back(reset(shown.before()));
         }
-        events.push_back(end(0, Digest::of(b"")));
+        events.push_back(end(shown.before(), Some(Digest::of(&shown.head))));
         let events = stream::iter(events.into_iter().map(Ok::<_, Infallible>));
         return Ok(Sse::new(events).into_response());
-    }
-    let follower = ground.fleet.logs.follow(attempt.id, offset).await?;
-    let events = stream::unfold(Some(follower), next_event);
+    };
+    let follower = ground.fleet.logs.follow(source, offset.saturating_sub(shown.before())).await?;
+    let first = stream::iter(events.into_iter().map(Ok::<_, Infallible>));
+    let events = first.chain(stream::unfold(Some((follower, shown)), next_event));
     Ok(Sse::new(events).keep_alive(keep_alive()).into_response())
 }
 
-async fn next_event(follower: Option<Follower>) -> Option<(Result<SseEvent, Infallible>, Option<Follower>)> {
-    let mut follower = follower?;
+fn bytes_event(piece: &Piece) -> SseEvent {
+    SseEvent::default().id(piece.end().to_string()).data(json(&LogPiece::of(piece)))
+}
+
+type Following = Option<(Follower, Shown)>;
+
+async fn next_event(following: Following) -> Option<(Result<SseEvent, Infallible>, Following)> {
+    let (mut follower, shown) = following?;
     match follower.next().await {
-        Ok(Event::Bytes(piece)) => {
-            let data = json(&LogPiece::of(&piece));
-            Some((Ok(SseEvent::default().id(piece.end().to_string()).data(data)), Some(follower)))
+        Ok(Event::Bytes(piece)) => Some((Ok(bytes_event(&shown.moved(piece))), Some((follower, shown)))),
+        Ok(Event::Reset { offset }) => Some((Ok(reset(offset + shown.before())), Some((follower, shown)))),
+        Ok(Event::End { bytes, digest }) => {
+            // Of a log that is put together nobody has the digest.
+            let digest = shown.head.is_empty().then_some(digest);
+            Some((Ok(end(bytes + shown.before(), digest)), None))
         }
-        Ok(Event::Reset { offset }) => Some((Ok(reset(offset)), Some(follower))),
-        Ok(Event::End { bytes, digest }) => Some((Ok(end(bytes, digest)), None)),
         Err(fault) => {
             // The stream ends without `end`: the client comes again where it was.
             tracing::warn!(%fault, "log_stream_broken");
@@ -258,8 +304,8 @@ fn reset(offset: u64) -> SseEvent {
     SseEvent::default().event("reset").id(offset.to_string()).data(json(&json!({ "offset": offset })))
 }
 
-fn end(bytes: u64, digest: Digest) -> SseEvent {
-    let data = json!({ "bytes": bytes, "digest": digest.to_string() });
+fn end(bytes: u64, digest: Option<Digest>) -> SseEvent {
+    let data = json!({ "bytes": bytes, "digest": digest.map(|digest| digest.to_string()) });
     SseEvent::default().event("end").id(bytes.to_string()).data(json(&data))
 }
 

@@ -17,7 +17,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
-use windlass_coordinator_core::effect::AgentState;
+use windlass_coordinator_core::effect::{AgentState, ReuseNews};
 use windlass_coordinator_core::outbox::OutboxView;
 use windlass_coordinator_core::row::NotificationState;
 use windlass_coordinator_core::view::QueueView;
@@ -43,6 +43,12 @@ struct Shared {
     commit_failures: Counter,
     space_low: AtomicU64,
     requests: Family<Answered, Counter>,
+    /// Ready steps that ask for reuse, by what came of it.
+    reuse: Family<Outcome, Counter>,
+    reuse_stored: Counter,
+    reuse_evicted: Counter,
+    reuse_mismatch: Counter,
+    reuse_saved_ms: AtomicU64,
 }
 
 impl fmt::Debug for Metrics {
@@ -65,6 +71,11 @@ impl Default for Metrics {
             commit_failures: Counter::default(),
             space_low: AtomicU64::new(0),
             requests: Family::default(),
+            reuse: Family::default(),
+            reuse_stored: Counter::default(),
+            reuse_evicted: Counter::default(),
+            reuse_mismatch: Counter::default(),
+            reuse_saved_ms: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -90,9 +101,38 @@ impl Meter for Metrics {
         self.shared.dispatch_seconds.observe(waited.as_secs_f64());
     }
 
+    fn reused(&self, news: &ReuseNews) {
+        let count = |result| {
+            self.shared.reuse.get_or_create(&Outcome { result }).inc();
+        };
+        match news {
+            ReuseNews::Hit { saved_ms } => {
+                count("hit");
+                self.shared.reuse_saved_ms.fetch_add(*saved_ms, Ordering::Relaxed);
+            }
+            ReuseNews::Miss => count("miss"),
+            ReuseNews::Unkeyed => count("unkeyed"),
+            ReuseNews::Stored => {
+                self.shared.reuse_stored.inc();
+            }
+            ReuseNews::Evicted(entries) => {
+                self.shared.reuse_evicted.inc_by(*entries as u64);
+            }
+            ReuseNews::Differs { .. } => {
+                self.shared.reuse_mismatch.inc();
+            }
+            ReuseNews::NotStored | ReuseNews::Same => {}
+        }
+    }
+
     fn space(&self, space: Space) {
         self.shared.space_low.store(u64::from(space == Space::Low), Ordering::Relaxed);
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -195,6 +235,8 @@ struct Moment {
     queues: BTreeMap<String, QueueView>,
     live_builds: usize,
     outbox: OutboxView,
+    /// Results that may be used again, and the bytes of their files.
+    results: (usize, u64),
 }
 
 const fn state_name(state: AgentState) -> &'static str {
@@ -211,8 +253,13 @@ const fn state_name(state: AgentState) -> &'static str {
 }
 
 fn moment(core: &windlass_coordinator_core::Core) -> Moment {
-    let mut moment =
-        Moment { queues: core.queues(), live_builds: core.live_builds(), outbox: core.outbox(), ..Moment::default() };
+    let mut moment = Moment {
+        queues: core.queues(),
+        live_builds: core.live_builds(),
+        outbox: core.outbox(),
+        results: core.reuse_entries(),
+        ..Moment::default()
+    };
     for agent in core.agents() {
         let labels = StatePool { state: state_name(agent.state), pool: agent.row.pool.clone() };
         *moment.agents.entry(labels).or_default() += 1;
@@ -260,7 +307,12 @@ fn write(ground: &Ground, moment: Option<&Moment>) -> Result<String, fmt::Error>
     let refused = Counter::<u64>::default();
     refused.inc_by(ground.board.refused());
     registry.register("link_refused", "Handshakes, messages and streams of agents that were refused", refused);
+    reuse(&mut registry, counted);
     if let Some(moment) = moment {
+        let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let (results, bytes) = moment.results;
+        gauge(&mut registry, "reuse_entries", "Results that may be used again", count(results as u64));
+        gauge(&mut registry, "reuse_entry_bytes", "Bytes of their files", count(bytes));
         fleet(&mut registry, moment, now().wall);
         notifications(&mut registry, &moment.outbox, now().wall);
     }
@@ -271,6 +323,22 @@ fn write(ground: &Ground, moment: Option<&Moment>) -> Result<String, fmt::Error>
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
+}
+
+fn reuse(registry: &mut Registry, counted: &Shared) {
+    registry.register("reuse", "Ready steps that asked for reuse, by what came of it", counted.reuse.clone());
+    registry.register("reuse_stored", "Results that were stored to be used again", counted.reuse_stored.clone());
+    registry.register("reuse_evicted", "Results that were let go", counted.reuse_evicted.clone());
+    let differs = "Results that were there, and came to something else when their step was run again";
+    registry.register("reuse_mismatch", differs, counted.reuse_mismatch.clone());
+    let saved = Counter::<f64, AtomicU64>::default();
+    saved.inc_by(Duration::from_millis(counted.reuse_saved_ms.load(Ordering::Relaxed)).as_secs_f64());
+    registry.register_with_unit(
+        "reuse_saved",
+        "Time that steps had taken whose results were used again",
+        Unit::Seconds,
+        saved,
+    );
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: i64) {

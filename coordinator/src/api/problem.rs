@@ -269,6 +269,7 @@ impl From<&Rejected> for Problem {
             | Rejected::NotYours { .. }
             | Rejected::NoOrder(_)
             | Rejected::NotUnderWay(_)
+            | Rejected::NotAsked(_)
             | Rejected::IdTaken(_) => Kind::Conflict,
             // As many others came first as a submit tries; the client's next try has as good a chance.
             Rejected::NumberTaken { .. } | Rejected::PipelineChanged(_) => Kind::Unavailable,

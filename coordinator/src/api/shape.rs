@@ -7,12 +7,12 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use windlass_coordinator_core::row::{
-    Actor, AttemptRow, AttemptState, BuildRow, BuildRows, BuildSource, BuildState, JobRow, JobState, TriggeredFrom,
-    Unblocked,
+    Actor, AttemptRow, AttemptState, BuildRow, BuildRows, BuildSource, BuildState, JobReuse, JobRow, JobState,
+    ReusedFrom, Role, TriggeredFrom, Unblocked,
 };
-use windlass_pipeline::graph::{BlockedState, Gate, NodeKind};
+use windlass_pipeline::graph::{BlockedState, Command, Gate, NodeKind};
 use windlass_protocol::job::Source;
-use windlass_protocol::{AttemptId, BuildId, Cause, CauseKind, JobId, WallMs};
+use windlass_protocol::{AttemptId, BuildId, Cause, CauseKind, Digest, JobId, WallMs};
 
 /// The last millisecond that RFC 3339 can name; an agent's clock may be anywhere.
 const LAST_MS: u64 = 253_402_300_799_999;
@@ -75,6 +75,8 @@ pub(crate) struct Build {
     env: Map<String, Value>,
     meta_data: BTreeMap<String, String>,
     keep_workspace: bool,
+    /// Every step runs, whatever earlier results there are.
+    no_reuse: bool,
     annotations_count: usize,
     /// Notifications that were made of it, whatever became of them.
     notifications_count: u32,
@@ -132,12 +134,65 @@ pub(crate) struct Job {
     triggered_build: Option<Made>,
     /// Of the group that its step is in.
     group_key: Option<String>,
-    reused_from: Option<String>,
+    /// Nothing ran: whose result it is.
+    reused_from: Option<Reused>,
+    /// The digest of all that decides its result, where its step asks for reuse and has one.
+    #[schema(value_type = Option<String>)]
+    reuse_key: Option<Digest>,
     artifacts_count: u32,
     created_at: String,
     runnable_at: Option<String>,
     started_at: Option<String>,
     finished_at: Option<String>,
+}
+
+/// Whose result a job ended with.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[schema(as = ReusedFrom)]
+pub(crate) struct Reused {
+    /// It may be no more.
+    #[schema(value_type = String)]
+    build_id: BuildId,
+    number: u64,
+    pipeline: String,
+    #[schema(value_type = String)]
+    job_id: JobId,
+    #[schema(value_type = String)]
+    attempt_id: AttemptId,
+    /// The step's label there.
+    step: String,
+    /// When it had passed.
+    at: String,
+    /// How long it had run.
+    ran_ms: u64,
+}
+
+impl Reused {
+    /// Of a job, if nothing ran for it.
+    fn of(row: &JobRow) -> Option<Self> {
+        match &row.reuse.as_ref()?.keyed()?.role {
+            Role::Reused(from) => Some(Self::new(from)),
+            Role::Runs | Role::Fresh | Role::Verifies { .. } => None,
+        }
+    }
+
+    /// Its build's number.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn new(from: &ReusedFrom) -> Self {
+        Self {
+            build_id: from.build,
+            number: from.number,
+            pipeline: from.pipeline.clone(),
+            job_id: from.job,
+            attempt_id: from.attempt,
+            step: from.step.clone(),
+            at: time(from.at),
+            ran_ms: from.ran_ms,
+        }
+    }
 }
 
 /// Where a triggered build comes from.
@@ -195,12 +250,12 @@ pub(crate) struct Attempt {
     exit_status: Option<i32>,
     signal: Option<i32>,
     cause: Option<CauseShape>,
-    /// `{id, name, zone, pool}`.
-    #[schema(value_type = Object)]
+    /// `{id, name, zone, pool}`; null where nothing ran.
+    #[schema(value_type = Option<Object>)]
     agent: Value,
     started_at: Option<String>,
     finished_at: Option<String>,
-    /// Of the log after masking; null until the attempt has ended.
+    /// Of the log after masking; null until the attempt has ended, and where nothing ran: the log is another attempt's then.
     log_bytes: Option<u64>,
     log_digest: Option<String>,
     log_truncated: bool,
@@ -242,6 +297,7 @@ impl Build {
             env: row.env.iter().map(|(name, value)| (name.clone(), Value::String(value.clone()))).collect(),
             meta_data: row.meta_data.clone(),
             keep_workspace: row.keep_workspace,
+            no_reuse: row.no_reuse,
             notifications_count: row.notified,
             notifications_left_out: row.not_notified,
             annotations_count: row.annotations.len(),
@@ -297,7 +353,7 @@ impl Job {
             NodeKind::Trigger(trigger) => trigger.parallel,
             NodeKind::Wait { .. } | NodeKind::Block(_) | NodeKind::Input(_) => None,
         };
-        let zone = own.last().map(|attempt| attempt.zone.clone());
+        let zone = own.last().filter(|attempt| attempt.reused.is_none()).map(|attempt| attempt.zone.clone());
         Self {
             id: row.id,
             step_key: row.node.key.clone(),
@@ -324,7 +380,8 @@ impl Job {
             unblocked: row.unblocked.as_ref().map(Into::into),
             triggered_build: Made::of(row),
             group_key: group_key(row, rows),
-            reused_from: None,
+            reused_from: Reused::of(row),
+            reuse_key: row.reuse.as_ref().and_then(JobReuse::keyed).map(|keyed| keyed.keyed.key),
             artifacts_count: own.last().map_or(0, |attempt| attempt.artifacts.count),
             created_at: time(row.created_at),
             runnable_at: maybe_time(row.runnable_at),
@@ -358,7 +415,14 @@ fn group_key(row: &JobRow, rows: &BuildRows) -> Option<String> {
 const NAMED_MAX: usize = 3;
 
 fn waiting_for(row: &JobRow, rows: &BuildRows) -> Option<String> {
+    let wishes = |command: &Command| command.reuse.is_some() && row.reuse.is_none();
+    let followed = row.reuse.as_ref().and_then(JobReuse::keyed).and_then(|keyed| keyed.follows.as_ref());
+    let followed = followed.map(|it| format!("the result of {} in build #{}, which runs", it.step, it.number));
     match (row.state, &row.node.kind) {
+        (JobState::Scheduled, NodeKind::Command(command)) if wishes(command) => {
+            Some("its key, for a result that is here already".to_owned())
+        }
+        (JobState::Scheduled, NodeKind::Command(_)) if followed.is_some() => followed,
         (JobState::Scheduled, NodeKind::Command(command)) => Some(format!("an agent of queue `{}`", command.queue)),
         (JobState::Pending | JobState::Waiting, _) => {
             let open: Vec<_> = dependencies(row, rows).filter(|job| !job.state.is_final()).collect();
@@ -403,6 +467,8 @@ impl Made {
 impl Attempt {
     fn of(row: &AttemptRow, job: &JobRow) -> Self {
         let outcome = row.outcome.as_ref();
+        // Where nothing ran, the log is another one's.
+        let ran = outcome.filter(|_| row.reused.is_none());
         let live_start = job.started_at.filter(|_| row.state == AttemptState::Running);
         Self {
             id: row.id,
@@ -413,13 +479,16 @@ impl Attempt {
             exit_status: outcome.and_then(|outcome| outcome.exit_status),
             signal: outcome.and_then(|outcome| outcome.signal),
             cause: row.cause.as_ref().or_else(|| outcome?.cause.as_ref()).map(Into::into),
-            agent: json!({
-                "id": row.agent.to_string(), "name": row.agent_name, "zone": row.zone, "pool": row.pool,
-            }),
+            agent: match &row.reused {
+                Some(_) => Value::Null,
+                None => json!({
+                    "id": row.agent.to_string(), "name": row.agent_name, "zone": row.zone, "pool": row.pool,
+                }),
+            },
             started_at: maybe_time(outcome.and_then(|outcome| outcome.started_at).or(live_start)),
             finished_at: maybe_time(row.finished_at),
-            log_bytes: outcome.map(|outcome| outcome.log_bytes),
-            log_digest: outcome.map(|outcome| outcome.log_digest.to_string()),
+            log_bytes: ran.map(|outcome| outcome.log_bytes),
+            log_digest: ran.map(|outcome| outcome.log_digest.to_string()),
             log_truncated: outcome.is_some_and(|outcome| outcome.log_truncated),
         }
     }

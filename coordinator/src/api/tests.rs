@@ -143,6 +143,7 @@ impl Bench {
             fleet: Arc::new(Wire { offers: send }),
             logs: Arc::new(Logbook::new(logs.clone(), desk.clone())),
             deliveries: Arc::new(crate::desk::NoDeliveries),
+            keys: Arc::new(crate::desk::NoKeys),
             orders: Arc::new(crate::orders::Filler::new(desk.clone(), reader.clone(), definitions.clone())),
             views: views.clone(),
             meter: Arc::new(metrics.clone()),
@@ -243,6 +244,7 @@ impl Bench {
             tags: vec![],
             runs_images: false,
             capabilities: vec![],
+            host: windlass_protocol::HostFacts::default(),
             held: vec![],
         };
         let input = Input::AgentHello { agent, key: Digest::of(b"key"), conn: ConnId(1), hello: Box::new(hello) };

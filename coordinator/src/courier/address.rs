@@ -7,12 +7,12 @@ use crate::config::Allowed;
 
 /// The operator's rules.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Guard {
+pub(crate) struct Guard {
     allow: Vec<Allowed>,
 }
 
 impl Guard {
-    pub(super) const fn new(allow: Vec<Allowed>) -> Self {
+    pub(crate) const fn new(allow: Vec<Allowed>) -> Self {
         Self { allow }
     }
 

@@ -18,7 +18,9 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use windlass_protocol::WallMs;
-use windlass_protocol::limits::{API_CONNECT_MS, DELIVERY_ANSWER_MAX_BYTES, DELIVERY_BODY_MS, DELIVERY_MS};
+use windlass_protocol::limits::{
+    API_CONNECT_MS, DELIVERY_ANSWER_MAX_BYTES, DELIVERY_BODY_MS, DELIVERY_MS, REGISTRY_REQUEST_MS,
+};
 
 use super::address::Guard;
 
@@ -34,16 +36,16 @@ pub(super) struct Post {
 
 /// What came back.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: HeaderMap,
-    /// The beginning of it.
-    pub(super) body: Vec<u8>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    /// What was read of it.
+    pub(crate) body: Vec<u8>,
 }
 
 /// Why nothing came back.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PostError {
+pub(crate) enum PostError {
     /// It would never be sent.
     #[error("{0}")]
     Refused(&'static str),
@@ -61,6 +63,10 @@ pub(super) enum PostError {
     Roots(String),
     #[error("the connection broke: {0}")]
     Broken(hyper::Error),
+    #[error("the answer broke off: {0}")]
+    Body(axum::Error),
+    #[error("it answered with more than {0} bytes")]
+    TooMuch(usize),
 }
 
 /// Where a URL leads.
@@ -95,7 +101,7 @@ impl Place {
 
 /// Opens connections; the system's certificates are read when the first one needs them.
 #[derive(Debug, Default)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     tls: OnceCell<Arc<ClientConfig>>,
 }
 
@@ -104,16 +110,44 @@ impl Connector {
     pub(super) async fn post(&self, post: Post, guard: Option<&Guard>) -> Result<Answer, PostError> {
         let until = Instant::now() + Duration::from_millis(DELIVERY_MS);
         let place = Place::of(&post.url)?;
-        let stream = in_time(until, connect(&place, guard)).await?;
+        let Post { url: _, headers, body } = post;
+        let length = (CONTENT_LENGTH, HeaderValue::from(body.len()));
+        let headers = std::iter::once(length).chain(headers).collect();
+        let request = request(&place, Method::POST, headers, Body::from(body))?;
+        self.send(&place, request, (guard, until), Reading::Refusals).await
+    }
+
+    /// Asks once for what is told whole, or not at all.
+    pub(crate) async fn get(
+        &self,
+        url: &str,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        body_max_bytes: usize,
+        guard: Option<&Guard>,
+    ) -> Result<Answer, PostError> {
+        let until = Instant::now() + Duration::from_millis(REGISTRY_REQUEST_MS);
+        let place = Place::of(url)?;
+        let request = request(&place, Method::GET, headers, Body::empty())?;
+        self.send(&place, request, (guard, until), Reading::Whole { max_bytes: body_max_bytes, until }).await
+    }
+
+    async fn send(
+        &self,
+        place: &Place,
+        request: Request<Body>,
+        (guard, until): (Option<&Guard>, Instant),
+        reading: Reading,
+    ) -> Result<Answer, PostError> {
+        let stream = in_time(until, connect(place, guard)).await?;
         if !place.tls {
-            return exchange(stream, &place, post, until).await;
+            return exchange(stream, request, until, reading).await;
         }
         let name = ServerName::try_from(place.host.clone());
         let name = name.map_err(|_| PostError::Refused("the URL's host is none that a certificate can name"))?;
         let connector = TlsConnector::from(self.tls().await?);
         let connecting = async { connector.connect(name, stream).await.map_err(PostError::Tls) };
         let stream = in_time(until, connecting).await?;
-        exchange(stream, &place, post, until).await
+        exchange(stream, request, until, reading).await
     }
 
     async fn tls(&self) -> Result<Arc<ClientConfig>, PostError> {
@@ -167,15 +201,23 @@ async fn in_time<T>(until: Instant, going: impl Future<Output = Result<T, PostEr
     tokio::time::timeout_at(until, going).await.unwrap_or(Err(PostError::Slow))
 }
 
-async fn exchange<S>(stream: S, place: &Place, post: Post, until: Instant) -> Result<Answer, PostError>
+/// What is read of an answer's body.
+#[derive(Debug, Clone, Copy)]
+enum Reading {
+    /// The beginning of what a refusal says, if it comes soon: the status is what counts.
+    Refusals,
+    /// All of it, of so many bytes at most.
+    Whole { max_bytes: usize, until: Instant },
+}
+
+async fn exchange<S>(stream: S, request: Request<Body>, until: Instant, reading: Reading) -> Result<Answer, PostError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (mut send, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(PostError::Broken)?;
-    let request = request(place, post)?;
     let mut answer = std::pin::pin!(async {
         let headers = async { send.send_request(request).await.map_err(PostError::Broken) };
-        Ok(read(in_time(until, headers).await?).await)
+        read(in_time(until, headers).await?, reading).await
     });
     // Ends with the exchange: nothing of a receiver outlives its delivery.
     tokio::select! {
@@ -185,39 +227,54 @@ where
     }
 }
 
-fn request(place: &Place, post: Post) -> Result<Request<Body>, PostError> {
+fn request(
+    place: &Place,
+    method: Method,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    body: Body,
+) -> Result<Request<Body>, PostError> {
     let path = place.uri.path_and_query().map_or("/", |path| path.as_str());
     let host = place.uri.authority().map_or("", |authority| authority.as_str());
-    let mut request = Request::builder().method(Method::POST).uri(path).header(HOST, host).header(USER_AGENT, AGENT);
-    request = request.header(CONTENT_LENGTH, post.body.len());
-    for (name, value) in post.headers {
+    let mut request = Request::builder().method(method).uri(path).header(HOST, host).header(USER_AGENT, AGENT);
+    for (name, value) in headers {
         request = request.header(name, value);
     }
-    request.body(Body::from(post.body)).map_err(|_| PostError::Refused("it is no URL"))
+    request.body(body).map_err(|_| PostError::Refused("it is no URL"))
 }
 
 /// What comes of an answer's body in its time. The status is what counts: nothing else is waited for, nor what of it is
 /// not whole.
-async fn read(response: axum::http::Response<Incoming>) -> Answer {
+async fn read(response: axum::http::Response<Incoming>, reading: Reading) -> Result<Answer, PostError> {
     let (parts, body) = response.into_parts();
     let mut read = Vec::new();
-    if !parts.status.is_success() {
-        let time = Duration::from_millis(DELIVERY_BODY_MS);
-        let _slow = tokio::time::timeout(time, read_body(body, &mut read)).await;
+    match reading {
+        Reading::Refusals if parts.status.is_success() => {}
+        Reading::Refusals => {
+            let time = Duration::from_millis(DELIVERY_BODY_MS);
+            let _slow = tokio::time::timeout(time, read_body(body, DELIVERY_ANSWER_MAX_BYTES, &mut read)).await;
+        }
+        Reading::Whole { max_bytes, until } => {
+            // One byte more shows that there are too many.
+            in_time(until, async { read_body(body, max_bytes + 1, &mut read).await.map_err(PostError::Body) }).await?;
+            if read.len() > max_bytes {
+                return Err(PostError::TooMuch(max_bytes));
+            }
+        }
     }
-    Answer { status: parts.status.as_u16(), headers: parts.headers, body: read }
+    Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: read })
 }
 
-async fn read_body(body: Incoming, read: &mut Vec<u8>) {
+async fn read_body(body: Incoming, max_bytes: usize, read: &mut Vec<u8>) -> Result<(), axum::Error> {
     use futures_util::StreamExt as _;
     let mut stream = Body::new(body).into_data_stream();
-    while let Some(Ok(chunk)) = stream.next().await {
-        let room = DELIVERY_ANSWER_MAX_BYTES.saturating_sub(read.len());
+    while let Some(chunk) = stream.next().await {
+        let (chunk, room) = (chunk?, max_bytes.saturating_sub(read.len()));
         read.extend_from_slice(chunk.get(..room.min(chunk.len())).unwrap_or_default());
-        if read.len() >= DELIVERY_ANSWER_MAX_BYTES {
+        if read.len() >= max_bytes {
             break;
         }
     }
+    Ok(())
 }
 
 impl Answer {

@@ -3,6 +3,8 @@
 //! What a server sends is never checked out and nothing of it runs; a mirror's configuration is ours. Contents are left
 //! out of a fetch where the server can do so, and come when a file is read.
 
+pub(super) mod contents;
+
 use std::io;
 use std::path::Path;
 use std::time::Duration;

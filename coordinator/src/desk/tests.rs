@@ -51,6 +51,7 @@ impl Bench {
             clock: Arc::new(RuntimeClock::starting_at(WallMs(1_700_000_000_000))),
             fleet: recorder.clone(),
             logs: recorder.clone(),
+            keys: Arc::new(crate::desk::NoKeys),
             orders: recorder.clone(),
             deliveries: Arc::new(crate::desk::NoDeliveries),
             views: views.clone(),

@@ -154,6 +154,7 @@ fn hello() -> Hello {
         tags: vec![],
         runs_images: false,
         capabilities: vec![],
+        host: windlass_protocol::HostFacts::default(),
         held: vec![],
     }
 }

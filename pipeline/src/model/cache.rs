@@ -1,12 +1,12 @@
-//! `cache`, Buildkite's and ours (reference 11.4), and `reuse`, ours.
+//! `cache`, Buildkite's and ours (reference 11.4).
 
 use windlass_protocol::limits::CACHE_RESTORE_KEYS_MAX;
 
-use super::attribute::{self, CACHE, REUSE};
+use super::attribute::{self, CACHE};
 use super::gate::text;
 use crate::cache_key;
 use crate::diagnostic::Diagnostic;
-use crate::graph::{Cache, Reuse};
+use crate::graph::Cache;
 use crate::read::Reader;
 use crate::yaml::{Entry, Kind, Map};
 
@@ -99,27 +99,4 @@ fn size(reader: &mut Reader, map: &Map) -> Option<u32> {
         reader.wrong_type("size", "gigabytes such as `20g`", &entry.value);
     }
     size
-}
-
-/// `true` is the same as a mapping without anything.
-pub(super) fn reuse(reader: &mut Reader, entry: &Entry) -> Option<Reuse> {
-    let map = match &entry.value.kind {
-        Kind::Null | Kind::Bool(false) => return None,
-        Kind::Bool(true) => return Some(Reuse::default()),
-        Kind::Map(map) => map,
-        Kind::Int(_) | Kind::Unsigned(_) | Kind::Float(_) | Kind::Time(_) | Kind::Text(_) | Kind::List(_) => {
-            reader.wrong_type("reuse", "`true`, or a mapping of `inputs`, `outputs` and `env`", &entry.value);
-            return None;
-        }
-    };
-    attribute::check(reader, map, &REUSE);
-    let mut texts = |key: &str| map.get(key).map(|entry| reader.texts(key, &entry.value)).unwrap_or_default();
-    let (inputs, outputs, env) = (texts("inputs"), texts("outputs"), texts("env"));
-    let reuse = Reuse { inputs, outputs, env, ..Reuse::default() };
-    for key in ["inputs", "outputs"] {
-        if let Some(entry) = map.get(key) {
-            super::changed::globs(reader, key, &entry.value);
-        }
-    }
-    Some(reuse)
 }

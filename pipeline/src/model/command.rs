@@ -5,7 +5,9 @@ use windlass_protocol::limits::{
 };
 
 use super::step::{first, name};
-use super::{Agents, CommandStep, Named, attribute, cache, checkout, concurrency, plugin, resource, retry, secret};
+use super::{
+    Agents, CommandStep, Named, attribute, cache, checkout, concurrency, plugin, resource, retry, reuse, secret,
+};
 use crate::diagnostic::{Diagnostic, Span};
 use crate::graph::{Checkout, SoftFail};
 use crate::read::{Reader, shown};
@@ -18,7 +20,7 @@ pub(super) const STATUS_RANGE: (i64, i64) = (-1, 255);
 
 pub(super) fn read(reader: &mut Reader, span: Span, map: &Map) -> CommandStep {
     let retry = map.get("retry").map(|entry| retry::read(reader, &entry.value)).unwrap_or_default();
-    CommandStep {
+    let step = CommandStep {
         command: reader.decode(|reader| command(reader, span, map)),
         env: match map.get("env") {
             Some(entry) => reader.decode(|reader| variables(reader, "env", &entry.value)),
@@ -44,7 +46,7 @@ pub(super) fn read(reader: &mut Reader, span: Span, map: &Map) -> CommandStep {
             None => Checkout::default(),
         },
         cache: map.get("cache").map(|entry| cache::read(reader, entry)).unwrap_or_default(),
-        reuse: map.get("reuse").and_then(|entry| cache::reuse(reader, entry)),
+        reuse: map.get("reuse").and_then(|entry| reuse::read(reader, entry)),
         resources: map.get("resources").map(|entry| resource::read(reader, &entry.value)).unwrap_or_default(),
         exclusive: flag(reader, map, "exclusive"),
         interruptible: flag(reader, map, "interruptible"),
@@ -55,7 +57,9 @@ pub(super) fn read(reader: &mut Reader, span: Span, map: &Map) -> CommandStep {
             .filter(|entry| !entry.value.is_null())
             .and_then(|entry| name(reader, "zone", &entry.value)),
         parallelism: map.get("parallelism").and_then(|entry| parallelism(reader, entry)),
-    }
+    };
+    reuse::check(reader, map, &step);
+    step
 }
 
 /// Globs, in a list or separated by `;`.

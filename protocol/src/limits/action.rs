@@ -42,5 +42,5 @@ pub const REUSE_TOUCH_MS: u64 = 3_600_000;
 /// Earlier entries that a miss is compared with: those of the last pushes.
 pub const REUSE_COMPARED_MAX: usize = 16;
 
-/// Finding out one key.
+/// Finding out one key: a fetch of what a commit adds takes seconds, and a step that waits longer had better run.
 pub const REUSE_KEY_MAX_MS: u64 = 60_000;

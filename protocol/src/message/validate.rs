@@ -10,13 +10,14 @@ use super::{
     LogHeader, StoreAnswer, StoreBlobs, Verdict,
 };
 use crate::cause::Cause;
+use crate::host_facts::HostFacts;
 use crate::job::{Epoch, JobSpec, Outcome, Resources, Source};
 use crate::limits::{
     ARTIFACT_MAX_BYTES, ATTEMPTS_PER_JOB_MAX, BLOB_MAX_BYTES, CAPABILITIES_MAX, CERT_MAX_BYTES, CHAIN_MAX,
-    COMMAND_MAX_BYTES, CSR_MAX_BYTES, DETAIL_MAX_BYTES, ENV_MAX_BYTES, ENV_VARS_MAX, EVIDENCE_MAX_BYTES, HELD_MAX,
-    IMAGE_REF_MAX_BYTES, LEASE_MAX_MS, LEASE_MIN_MS, LOG_MAX_BYTES, MESSAGE_MAX_BYTES, MISSING_MAX_DIGESTS,
-    NAME_MAX_BYTES, SLOTS_MAX, STEP_CPU_MAX_MILLIS, STEP_KEY_MAX_CHARS, STOCK_INPUTS_MAX, STOCK_MAX_BYTES,
-    STORE_MAX_BLOBS, TAGS_MAX, TIMEOUT_MAX_MS, URL_MAX_BYTES,
+    COMMAND_MAX_BYTES, CSR_MAX_BYTES, DETAIL_MAX_BYTES, ENV_MAX_BYTES, ENV_VARS_MAX, EVIDENCE_MAX_BYTES,
+    FINGERPRINT_MAX_BYTES, HELD_MAX, IMAGE_REF_MAX_BYTES, LEASE_MAX_MS, LEASE_MIN_MS, LOG_MAX_BYTES, MESSAGE_MAX_BYTES,
+    MISSING_MAX_DIGESTS, NAME_MAX_BYTES, SLOTS_MAX, STEP_CPU_MAX_MILLIS, STEP_KEY_MAX_CHARS, STOCK_INPUTS_MAX,
+    STOCK_MAX_BYTES, STORE_MAX_BLOBS, TAGS_MAX, TIMEOUT_MAX_MS, URL_MAX_BYTES,
 };
 
 /// A message that decodes and makes no sense.
@@ -104,8 +105,17 @@ impl Validate for Hello {
         for capability in &self.capabilities {
             name("hello.capabilities", capability)?;
         }
+        self.host.validate()?;
         each_once("hello.held", self.held.iter().map(|held| held.attempt))?;
         self.held.iter().try_for_each(Validate::validate)
+    }
+}
+
+impl Validate for HostFacts {
+    fn validate(&self) -> Result<(), Invalid> {
+        at_most("host.platform", &self.platform, NAME_MAX_BYTES)?;
+        one_line("host.platform", &self.platform)?;
+        at_most("host.system", &self.system, FINGERPRINT_MAX_BYTES)
     }
 }
 

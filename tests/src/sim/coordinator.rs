@@ -7,12 +7,12 @@ use windlass_coordinator_core::effect::Progress;
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::order::{Obtained, Order};
 use windlass_coordinator_core::policy::Policy;
-use windlass_coordinator_core::row::Change;
+use windlass_coordinator_core::row::{Change, KeySubject, Keyed, Unkeyed};
 use windlass_coordinator_core::{Core, Effect, Input, Rejected};
 use windlass_protocol::job::{Epoch, Source};
 use windlass_protocol::limits::LOG_SETTLE_MS;
 use windlass_protocol::message::{CoordinatorMessage, RefuseCode, Verdict};
-use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, CauseKind, IdSource, WallMs};
+use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, CauseKind, Digest, IdSource, JobId, WallMs};
 
 use super::coverage;
 use super::graphs;
@@ -260,6 +260,8 @@ impl World {
                 self.after(patience, Event::SettleOver { generation, attempt });
             }
             Effect::Obtain(order) => self.take_order(&order),
+            Effect::Key { ask, subject } => self.take_question(ask, &subject),
+            Effect::Reuse(news) => self.coverage.reach(coverage::reuse_news(&news)),
             Effect::Deliver(row) => self.send_notification(*row),
             Effect::FenceLog { attempt, epoch, sealed } => self.fence_log(attempt, epoch, sealed),
             Effect::Dispatched { runnable_at } => {
@@ -315,6 +317,36 @@ impl World {
     pub(super) fn filled(&mut self, generation: u64, build: BuildId, obtained: Result<Box<Obtained>, Cause>) {
         if generation == self.coordinator.generation {
             self.feed(Input::Obtained { build, obtained });
+        }
+    }
+
+    /// The shell finds out a step's key: sooner or later, or never while things break. Many steps have one key.
+    fn take_question(&mut self, ask: u64, subject: &KeySubject) {
+        if self.troubled && self.random.thousandth(30) {
+            return;
+        }
+        let outcome = if self.random.thousandth(80) {
+            Err(Unkeyed { why: "it was not to be found out".to_owned() })
+        } else {
+            let kind = u8::try_from(self.random.below(3)).unwrap_or(0);
+            Ok(Box::new(Keyed {
+                key: Digest::of(&[kind]),
+                recipe: Digest::of(b"recipe"),
+                source: Source::Empty,
+                image: None,
+                system: None,
+                hooks: None,
+                notes: Vec::new(),
+            }))
+        };
+        let (generation, job) = (self.coordinator.generation, subject.job);
+        let ms = if self.random.thousandth(20) { 70_000 } else { self.random.between(1, 3_000) };
+        self.after(ms, Event::Keyed { generation, job, ask, outcome });
+    }
+
+    pub(super) fn keyed(&mut self, generation: u64, job: JobId, ask: u64, outcome: Result<Box<Keyed>, Unkeyed>) {
+        if generation == self.coordinator.generation {
+            self.feed(Input::Keyed { job, ask, outcome });
         }
     }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use windlass_agent_core as agent;
 use windlass_coordinator_core as core;
-use windlass_coordinator_core::effect::AgentState;
+use windlass_coordinator_core::effect::{AgentState, ReuseNews};
 use windlass_coordinator_core::input::{AgentEvent, Request};
-use windlass_coordinator_core::row::{AttemptState, BuildState, Change, Delivery, JobState};
+use windlass_coordinator_core::row::{AttemptState, BuildState, Change, Delivery, JobState, ReuseRequest};
 use windlass_protocol::CauseKind;
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage, Verdict};
 
@@ -77,6 +77,8 @@ names! {
         core::Input::Request { request: Request::Join(_), .. } => "input.join",
         core::Input::Request { request: Request::Secret(_), .. } => "input.secret",
         core::Input::Request { request: Request::Cache(_), .. } => "input.cache",
+        core::Input::Request { request: Request::Reuse(ReuseRequest::Forget { .. }), .. } => "input.forget_results",
+        core::Input::Request { request: Request::Reuse(ReuseRequest::Spoil { .. }), .. } => "input.spoil",
         core::Input::Request { request: Request::DrainAgents { .. }, .. } => "input.drain_agents",
         core::Input::Request { request: Request::DrainMany(_), .. } => "input.drain_many",
         core::Input::Request { request: Request::ResumeAgent { .. }, .. } => "input.resume_agent",
@@ -97,11 +99,27 @@ names! {
         core::Input::AgentGone { .. } => "input.agent_gone",
         core::Input::Obtained { obtained: Ok(_), .. } => "input.obtained",
         core::Input::Obtained { obtained: Err(_), .. } => "input.not_obtained",
+        core::Input::Keyed { outcome: Ok(_), .. } => "input.keyed",
+        core::Input::Keyed { outcome: Err(_), .. } => "input.not_keyed",
         core::Input::Delivered { delivery: Delivery::Done { .. }, .. } => "input.delivered",
         core::Input::Delivered { delivery: Delivery::Later { .. }, .. } => "input.delivery_failed",
         core::Input::Delivered { delivery: Delivery::Never { .. }, .. } => "input.delivery_refused",
         core::Input::LogSettled { settled: Ok(()), .. } => "input.log_settled",
         core::Input::LogSettled { settled: Err(_), .. } => "input.log_not_settled",
+    }
+}
+
+names! {
+    /// What came of reuse.
+    reuse_news, REUSE_NEWS, ReuseNews {
+        ReuseNews::Hit { .. } => "reuse.hit",
+        ReuseNews::Miss => "reuse.miss",
+        ReuseNews::Unkeyed => "reuse.unkeyed",
+        ReuseNews::Stored => "reuse.stored",
+        ReuseNews::NotStored => "reuse.not_stored",
+        ReuseNews::Evicted(_) => "reuse.evicted",
+        ReuseNews::Same => "reuse.same",
+        ReuseNews::Differs { .. } => "reuse.differs",
     }
 }
 
@@ -114,6 +132,8 @@ names! {
         core::Effect::Disconnect { .. } => "effect.disconnect",
         core::Effect::SettleLog { .. } => "effect.settle_log",
         core::Effect::Obtain(_) => "effect.obtain",
+        core::Effect::Key { .. } => "effect.key",
+        core::Effect::Reuse(_) => "effect.reuse",
         core::Effect::Deliver(_) => "effect.deliver",
         core::Effect::FenceLog { sealed: false, .. } => "effect.fence_log",
         core::Effect::FenceLog { sealed: true, .. } => "effect.seal_log",
@@ -136,6 +156,7 @@ names! {
         core::Rejected::PipelineChanged(_) => "rejected.pipeline_changed",
         core::Rejected::IdTaken(_) => "rejected.id_taken",
         core::Rejected::NoOrder(_) => "rejected.no_order",
+        core::Rejected::NotAsked(_) => "rejected.not_asked",
         core::Rejected::NotUnderWay(_) => "rejected.not_under_way",
         core::Rejected::Limit { .. } => "rejected.limit",
         core::Rejected::Graph(_) => "rejected.graph",
@@ -193,6 +214,10 @@ names! {
         Change::SecretGone(_) => "change.secret_gone",
         Change::Cache(_) => "change.cache",
         Change::CacheGone(_) => "change.cache_gone",
+        Change::Reuse(_) => "change.reuse",
+        Change::ReuseOver(_) => "change.reuse_over",
+        Change::ReuseGone(_) => "change.reuse_gone",
+        Change::ReuseGoneOver(_) => "change.reuse_gone_over",
         Change::AnnotationText { .. } => "change.annotation_text",
         Change::AnnotationGone(_) => "change.annotation_gone",
         Change::Idempotency(_) => "change.idempotency",
@@ -458,6 +483,7 @@ pub fn all() -> Vec<&'static str> {
     let lists = [
         CORE_INPUTS,
         CORE_EFFECTS,
+        REUSE_NEWS,
         CORE_REJECTIONS,
         REPLIES,
         CHANGES,

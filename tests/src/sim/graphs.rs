@@ -2,7 +2,7 @@
 
 use windlass_pipeline::graph::{
     Broken, Command, Concurrency, Dependency, Edge, Field, FieldKind, Gate, Graph, ManualRetry, Method, Node, NodeKind,
-    Notify, Place, RetryRule, SoftFail, StatusMatch, Supersede, Trigger,
+    Notify, Place, RetryRule, Reuse, SoftFail, StatusMatch, Supersede, Trigger,
 };
 use windlass_protocol::CauseKind;
 use windlass_protocol::job::Resources;
@@ -118,8 +118,15 @@ fn command(random: &mut Random, trusted: bool) -> Command {
         concurrency: concurrency(random),
         cancel_on_build_failing: random.thousandth(80),
         interruptible: random.thousandth(250),
+        reuse: reuse(random),
         ..Command::default()
     }
+}
+
+/// A third of the steps may be reused; of some, half of the hits are run all the same.
+fn reuse(random: &mut Random) -> Option<Reuse> {
+    let verify_ppm = if random.thousandth(200) { 500_000 } else { 0 };
+    random.thousandth(330).then(|| Reuse { verify_ppm, ..Reuse::default() })
 }
 
 fn retry(random: &mut Random, exclusive: bool) -> Vec<RetryRule> {

@@ -154,6 +154,7 @@ impl World {
             tags: Vec::new(),
             runs_images: false,
             capabilities: Vec::new(),
+            host: windlass_protocol::HostFacts::default(),
             once: host.once,
             seed,
             bugs,

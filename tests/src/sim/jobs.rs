@@ -3,7 +3,8 @@
 use windlass_agent_core::Input;
 use windlass_protocol::job::{Epoch, JobSpec};
 use windlass_protocol::message::Health;
-use windlass_protocol::{AttemptId, Cause, CauseKind, WallMs};
+use windlass_protocol::stock::{Fetched, InputName, Stocked};
+use windlass_protocol::{AttemptId, Cause, CauseKind, Digest, WallMs};
 
 use super::runner::{Plan, Process, Record};
 use super::world::{Event, JobStep, WALL_MS, World};

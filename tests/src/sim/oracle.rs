@@ -15,6 +15,7 @@ use windlass_protocol::{AgentId, AttemptId, BuildId, JobId, ScheduleId, Trust, W
 
 use super::coverage::{self, Coverage};
 use super::logs::Logs;
+use super::reuse;
 use super::store::Store;
 
 /// The number of an invariant, and what was seen.
@@ -252,6 +253,7 @@ impl Oracle {
                 self.commit_build(row, store)
             }
             Change::Schedule(row) => self.commit_schedule(row),
+            Change::Reuse(row) => reuse::entry(row, store),
             Change::Event(row) => match &row.event {
                 BuildEvent::JobFinished { job, state, attempt: Some(attempt) } => {
                     // One that was lost has no result, and may come back with one.
@@ -275,7 +277,8 @@ impl Oracle {
             return Ok(());
         }
         let known = store.rows.attempts.get(&row.attempt);
-        if known.is_none_or(|attempt| attempt.state.is_final() || attempt.build != row.build) {
+        let over = |attempt: &AttemptRow| attempt.state.is_final() && attempt.reused.is_none();
+        if known.is_none_or(|attempt| over(attempt) || attempt.build != row.build) {
             return Err(("I3", format!("artifact {} of attempt {}, which holds no right", row.id, row.attempt)));
         }
         if !self.uploaded.insert((row.attempt, row.path.clone())) {
@@ -286,6 +289,10 @@ impl Oracle {
 
     fn commit_attempt(&mut self, row: &AttemptRow, store: &Store) -> Verdict {
         let id = row.id;
+        if let Some(from) = &row.reused {
+            self.jobs.insert(id, row.job);
+            return reuse::hit(row, from, store);
+        }
         let known = self.rights.insert(id, (row.epoch, row.agent));
         self.jobs.insert(id, row.job);
         match known {
@@ -335,6 +342,9 @@ impl Oracle {
         }
         if store.rows.builds.get(&row.build).is_some_and(|build| build.cancel_requested) {
             return Err(("I8", format!("attempt {}: a right is granted in a canceled build", row.id)));
+        }
+        if !again {
+            reuse::needed(row, store)?;
         }
         match store.rows.jobs.get(&row.job) {
             // Given before, or run again: what it depends on may by now be run again beside it, by hand.

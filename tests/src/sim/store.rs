@@ -54,6 +54,10 @@ impl Store {
             Change::SecretGone(name) => drop(rows.secrets.remove(&*name)),
             Change::Cache(row) => drop(rows.caches.insert(row.name.clone(), *row)),
             Change::CacheGone(name) => drop(rows.caches.remove(&*name)),
+            Change::Reuse(row) => drop(rows.reuse.insert(row.name.clone(), *row)),
+            Change::ReuseOver(name) => drop(rows.reuse.remove(&*name)),
+            Change::ReuseGone(row) => drop(rows.reuse_gone.insert(row.name.clone(), *row)),
+            Change::ReuseGoneOver(name) => drop(rows.reuse_gone.remove(&*name)),
             Change::AnnotationText { annotation, text, append, build: _ } => {
                 let known = self.annotations.entry(annotation).or_default();
                 if !append {

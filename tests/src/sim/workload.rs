@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
     Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, CacheRequest, JobRow, JobState, Joining, NewSchedule,
-    NewToken, OnDeadline, OnUnreachable, PipelineChange, PipelineRow, PoolRow, PutArtifact, Said, Sealed, SecretName,
-    SecretRequest, Speech, StepChange, Submit, TagPolicy, TokenGrant, Upload,
+    NewToken, OnDeadline, OnUnreachable, PipelineChange, PipelineRow, PoolRow, PutArtifact, ReuseRequest, Said, Sealed,
+    SecretName, SecretRequest, Speech, StepChange, Submit, TagPolicy, TokenGrant, Upload,
 };
 use windlass_coordinator_core::selector::{DrainMany, Selector};
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
@@ -216,7 +216,7 @@ impl World {
             env: Vec::new(),
             meta_data: BTreeMap::new(),
             keep_workspace: false,
-            no_reuse: false,
+            no_reuse: self.random.thousandth(60),
             rebuilt_from: None,
             triggered_from: None,
             confined: None,
@@ -428,7 +428,7 @@ impl World {
         let attempts: Vec<_> = self.store.rows.attempts.values().map(|row| (row.build, row.id, row.epoch)).collect();
         let Some((build, attempt, mut epoch)) = self.random.pick(&attempts) else { return };
         if self.random.thousandth(100) {
-            epoch = Epoch(epoch.0 - 1);
+            epoch = Epoch(epoch.0.saturating_sub(1));
         }
         let number = self.random.below(1 << 40);
         let what = match self.random.below(20) {
@@ -540,6 +540,14 @@ impl World {
             let (key, restore_keys) = found;
             let find = CacheRequest::Find { attempt, epoch, scope, key, restore_keys };
             self.ask(Request::Cache(Box::new(find)), Asked::Once(None));
+        }
+        if let Some((attempt, epoch)) = self.random.pick(&attempts).filter(|_| self.random.thousandth(100)) {
+            let spoil = ReuseRequest::Spoil { attempt, epoch, why: "it was told something" };
+            self.ask(Request::Reuse(spoil), Asked::Once(None));
+        }
+        if self.random.thousandth(100) {
+            let forget = ReuseRequest::Forget { unused_since: WallMs(u64::MAX) };
+            self.ask(Request::Reuse(forget), Asked::Once(None));
         }
         if self.random.thousandth(400) {
             let forget = CacheRequest::Forget { unused_since: WallMs(u64::MAX) };

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use windlass_agent_core::Bugs as AgentBugs;
 use windlass_coordinator_core::order::Obtained;
 use windlass_coordinator_core::policy::Bugs as CoreBugs;
-use windlass_coordinator_core::row::Delivery;
-use windlass_protocol::{AttemptId, BuildId, Cause, CauseKind, Instant64, NotificationId, Now, WallMs};
+use windlass_coordinator_core::row::{Delivery, Keyed, Unkeyed};
+use windlass_protocol::{AttemptId, BuildId, Cause, CauseKind, Instant64, JobId, NotificationId, Now, WallMs};
 
 use super::coordinator::Coordinator;
 use super::coverage::Coverage;
@@ -79,6 +79,17 @@ pub enum Event {
         build: BuildId,
         /// What it runs.
         obtained: Result<Box<Obtained>, Cause>,
+    },
+    /// The shell knows a step's key, or that it has none.
+    Keyed {
+        /// Asked by this coordinator.
+        generation: u64,
+        /// The job.
+        job: JobId,
+        /// Which question.
+        ask: u64,
+        /// The answer.
+        outcome: Result<Box<Keyed>, Unkeyed>,
     },
     /// The shell knows what came of a try of a notification.
     Answered {
@@ -353,6 +364,7 @@ impl World {
             Event::LogsSynced { generation } => self.logs_synced(generation),
             Event::SettleOver { generation, attempt } => self.settle_over(generation, attempt),
             Event::Filled { generation, build, obtained } => self.filled(generation, build, obtained),
+            Event::Keyed { generation, job, ask, outcome } => self.keyed(generation, job, ask, outcome),
             Event::Answered { generation, id, attempt, delivery } => {
                 self.answered_delivery(generation, id, attempt, delivery);
             }

@@ -103,6 +103,7 @@ pub(crate) fn hello() -> AgentMessage {
         tags: Vec::new(),
         runs_images: false,
         capabilities: Vec::new(),
+        host: windlass_protocol::HostFacts::default(),
         held: Vec::new(),
     })
 }

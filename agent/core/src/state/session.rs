@@ -48,6 +48,7 @@ impl AgentCore {
             tags: self.config.tags.clone(),
             runs_images: self.config.runs_images,
             capabilities: self.config.capabilities.clone(),
+            host: self.config.host.clone(),
             held: held.chain(dropped).collect(),
         }
     }

@@ -92,7 +92,8 @@ impl Core {
         let gone = self.gone_of(&name);
         let role = if fresh { Role::Fresh } else { Role::Runs };
         let at = self.now.wall;
-        self.edit_job(id).reuse = Some(JobReuse::Keyed(Box::new(KeyedJob { keyed, at, role, gone, kept: None })));
+        self.edit_job(id).reuse =
+            Some(JobReuse::Keyed(Box::new(KeyedJob { keyed, at, role, follows: None, gone, kept: None })));
         if !fresh {
             self.reuse.runs.entry(name).or_default().ready.insert(id);
         }

@@ -43,6 +43,7 @@ impl Core {
         if let Some(JobReuse::Keyed(keyed)) = &mut self.edit_job(id).reuse {
             let keyed: &mut KeyedJob = keyed;
             keyed.role = role;
+            keyed.follows = None;
         }
     }
 

@@ -2,28 +2,27 @@
 
 use windlass_protocol::{AgentId, Digest};
 
+use crate::fingerprint::agreed;
 use crate::place::{has_tags, pool_serves};
 use crate::queue::Shape;
-use crate::row::HostPrint;
+use crate::row::Hosts;
 use crate::state::Core;
 
 impl Core {
     /// What those agents say that may run such a step, whether they are busy or not.
-    pub(super) fn hosts_of(&self, shape: &Shape) -> Vec<HostPrint> {
-        let may = self.agents.iter().filter(|(id, agent)| {
+    pub(super) fn hosts_of(&self, shape: &Shape) -> Hosts {
+        let said = self.agents.iter().filter_map(|(id, agent)| {
             let pool = self.pools.get(&agent.row.pool);
             let serves = pool.is_some_and(|pool| pool_serves(pool, shape));
-            serves && agent.hello.is_some() && self.is_awaited(**id) && has_tags(agent, &shape.tags)
+            let may = serves && self.is_awaited(*id) && has_tags(agent, &shape.tags);
+            agent.hello.as_ref().filter(|_| may).map(|hello| (agent.row.name.as_str(), &hello.host))
         });
-        may.map(|(id, agent)| {
-            let (system, hooks) = self.print_of(*id);
-            HostPrint { agent: agent.row.name.clone(), system, hooks }
-        })
-        .collect()
+        agreed(said)
     }
 
     /// What an agent says of its system and its hooks.
-    pub(crate) fn print_of(&self, _id: AgentId) -> (Option<Digest>, Option<Digest>) {
-        (None, None)
+    pub(crate) fn print_of(&self, id: AgentId) -> (Option<Digest>, Option<Digest>) {
+        let host = self.agents.get(&id).and_then(|agent| agent.hello.as_ref()).map(|hello| &hello.host);
+        (host.and_then(windlass_protocol::HostFacts::system_digest), host.and_then(|host| host.hooks))
     }
 }

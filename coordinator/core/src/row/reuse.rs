@@ -36,19 +36,21 @@ pub struct KeySubject {
     pub made_by: BTreeMap<AttemptId, String>,
     /// The step's secrets by key: each with its version, which changes when it is set, or why it has none.
     pub secrets: BTreeMap<String, Result<String, String>>,
-    /// What the agents that may run it have reported of themselves. Without an image they have to agree.
-    pub hosts: Vec<HostPrint>,
+    /// What the agents that may run it say of their machines, as far as they agree.
+    pub hosts: Hosts,
 }
 
-/// What an agent says of its machine.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HostPrint {
-    /// Its name, for people.
-    pub agent: String,
-    /// Operating system, architecture and the versions that configured commands print; `None` where it does not say.
-    pub system: Option<Digest>,
-    /// Its hooks; `None` where it does not say.
-    pub hooks: Option<Digest>,
+/// What the agents that may run a step say of their machines; where they do not agree, or do not say, in what, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hosts {
+    /// What images run there, such as `linux/amd64`.
+    pub platform: Result<String, String>,
+    /// Operating system, architecture and the versions that configured commands print: [`HostFacts::system`].
+    ///
+    /// [`HostFacts::system`]: windlass_protocol::HostFacts::system
+    pub system: Result<String, String>,
+    /// The agents' hooks.
+    pub hooks: Result<Digest, String>,
 }
 
 /// What decides a step's result, all of it.
@@ -63,12 +65,15 @@ pub struct Keyed {
     /// The image, by digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
-    /// What the agent that runs it must have reported ([`HostPrint::system`]); `None` where an image decides.
+    /// Of what the agent that runs it must have said of its system ([`Hosts::system`]); `None` where an image decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<Digest>,
     /// The same of its hooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hooks: Option<Digest>,
+    /// What people should hear though there is a key: an input that names nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// A step has no key, and runs as one that does not ask for reuse.
@@ -108,12 +113,28 @@ pub struct KeyedJob {
     pub at: WallMs,
     /// What it does with it.
     pub role: Role,
+    /// The job that runs with the same key, while this one waits for its result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Box<Followed>>,
     /// That an entry of this key was here before, and why it went.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gone: Option<(Gone, WallMs)>,
     /// What became of its own result, once it has run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<Kept>,
+}
+
+/// The job that another one waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Followed {
+    /// Its build.
+    pub build: BuildId,
+    /// Its build's number.
+    pub number: u64,
+    /// The job.
+    pub job: JobId,
+    /// Its step's label.
+    pub step: String,
 }
 
 /// What a job does with its key.
@@ -272,6 +293,16 @@ pub enum Gone {
 }
 
 impl Gone {
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Size => "size",
+            Self::Count => "count",
+            Self::Unused => "unused",
+        }
+    }
+
     /// For people, after "evicted".
     #[must_use]
     pub const fn word(self) -> &'static str {

@@ -491,6 +491,7 @@ pub(crate) fn greeting(name: &str, slots: u32) -> Hello {
         tags: Vec::new(),
         runs_images: false,
         capabilities: Vec::new(),
+        host: windlass_protocol::HostFacts::default(),
         held: Vec::new(),
     }
 }

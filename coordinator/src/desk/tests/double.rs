@@ -307,4 +307,5 @@ impl Meter for Recorder {
     }
 
     fn dispatched(&self, _waited: std::time::Duration) {}
+    fn reused(&self, _news: &windlass_coordinator_core::effect::ReuseNews) {}
 }

@@ -92,7 +92,7 @@ fn a_store_of_a_newer_schema_is_refused_with_both_versions() {
     drop(conn);
     for refused in [open(dir.path(), &small()).map(drop), check(dir.path()).map(drop)] {
         match refused {
-            Err(OpenError::NewerSchema { found: 20, known: 10, .. }) => {}
+            Err(OpenError::NewerSchema { found: 20, known: 11, .. }) => {}
             other => panic!("{other:?}"),
         }
     }

@@ -275,8 +275,15 @@ pub(crate) static REUSE: Table = Table {
     unknown: Unknown::Refused,
     rows: &[
         ours(&["inputs"], TEXTS, "Globs of the files that the step reads; all of the source if left out."),
+        ours(&["artifacts"], TEXTS, "Earlier steps' artifacts that it reads; `*` is any run of characters."),
         ours(&["outputs"], TEXTS, "Globs of the files that it makes."),
-        ours(&["env"], TEXTS, "Names of the variables that it reads."),
+        ours(&["env"], TEXTS, "Names of the variables that it reads, beside those that the pipeline sets."),
+        ours(
+            &["secrets"],
+            Shape::Flag,
+            "Reuse the step though it has secrets: their versions count, not their values.",
+        ),
+        ours(&["verify"], Shape::Text, "How many of its hits run all the same and are compared, such as `1%`."),
     ],
 };
 

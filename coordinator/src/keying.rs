@@ -1,0 +1,335 @@
+//! The key of a step: everything that decides its result, found out before it runs (docs/design/030).
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | `select`, `prune` | of a source only what is declared |
+//! | `import` | a commit of a repository as such a source |
+//! | `image` | which image a name stands for now |
+//! | `compose` | what of all that a recipe is made of |
+//! | [`recipe`] | the text that the key is the digest of, and in what two of them differ |
+//! | `remembered` | what was found out and may be asked again |
+
+mod compose;
+pub mod image;
+mod import;
+mod prune;
+pub mod recipe;
+mod remembered;
+mod select;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Semaphore;
+use windlass_cache::{Node, Store};
+use windlass_coordinator_core::row::{ArtifactRow, KeySubject, Keyed, Unkeyed};
+use windlass_coordinator_store::ArtifactFilter;
+use windlass_pipeline::glob::PathQuery;
+use windlass_pipeline::graph::Reuse;
+use windlass_pipeline::plugin::{self, Place};
+use windlass_protocol::host::now;
+use windlass_protocol::job::Source;
+use windlass_protocol::limits::{ARTIFACTS_FOUND_MAX, REUSE_ARTIFACTS_MAX, REUSE_COMMITS_KEPT_MAX, REUSE_KEYS_MAX};
+use windlass_protocol::{Digest, Namespace, Shelf, hex};
+
+use self::compose::{Found, Runs};
+use self::image::{Images, RegistryConfig};
+use self::import::{CommitImport, Objects};
+use self::prune::{Pruned, TreeError, Trees};
+use self::remembered::Remembered;
+use self::select::Selection;
+use crate::definitions::Definitions;
+use crate::views::{Reader, Views};
+
+/// The mode of an artifact among a step's files, as a download has it.
+const ARTIFACT_MODE: u16 = 0o644;
+
+/// What an operator says of keys.
+#[derive(Debug, Clone, Default)]
+pub struct ReuseConfig {
+    /// Part of every key: with another one, nothing of before is used again.
+    pub epoch: u64,
+    /// How registries of images are asked.
+    pub registries: RegistryConfig,
+}
+
+/// What keys are found out with.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    /// Trees, and the blobs of what is made of them.
+    pub store: Store,
+    /// Commits.
+    pub definitions: Definitions,
+    /// Registered pipelines.
+    pub views: Views,
+    /// Artifacts.
+    pub reader: Reader,
+}
+
+/// Finds out keys, a bounded number at once.
+#[derive(Debug, Clone)]
+pub struct Engine(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    sources: Sources,
+    epoch: u64,
+    images: Images,
+    objects: Objects,
+    commits: Mutex<Remembered<Commit, Pruned>>,
+    turns: Semaphore,
+}
+
+/// A commit of which something was selected, for those who see it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Commit {
+    namespace: Namespace,
+    repository: String,
+    commit: String,
+    globs: Vec<String>,
+    plugins: Vec<String>,
+}
+
+impl Engine {
+    /// One that looks there.
+    #[must_use]
+    pub fn new(sources: Sources, config: ReuseConfig) -> Self {
+        let ReuseConfig { epoch, registries } = config;
+        Self(Arc::new(Shared {
+            sources,
+            epoch,
+            images: Images::new(registries),
+            objects: Objects::default(),
+            commits: Mutex::default(),
+            turns: Semaphore::new(REUSE_KEYS_MAX),
+        }))
+    }
+
+    /// A step's key, with the blobs of all that it names: its files, and the recipe.
+    ///
+    /// # Errors
+    /// [`Unkeyed`]: it runs as any other.
+    pub async fn key(&self, subject: KeySubject) -> Result<Keyed, Unkeyed> {
+        self.find(subject).await.map_err(|why| Unkeyed { why })
+    }
+
+    async fn find(&self, subject: KeySubject) -> Result<Keyed, String> {
+        let reuse = compose::check(&subject)?.clone();
+        let hooks = subject.hosts.hooks.clone()?;
+        // It is never closed.
+        let _turn = self.0.turns.acquire().await.map_err(|error| error.to_string())?;
+        let runs = self.runs(&subject).await?;
+        let artifacts = self.artifacts(&subject, &reuse).await?;
+        let (mut notes, pruned) = self.files(&subject, &reuse, &artifacts).await?;
+        let source = Source::Tree { digest: pruned.root };
+        let found = Found { epoch: self.0.epoch, inputs: pruned.root, artifacts: &artifacts, runs: &runs };
+        let recipe = compose::recipe(&subject, &found)?;
+        let text =
+            recipe.encode().map_err(|error| format!("what decides its result cannot be written down: {error}"))?;
+        let unmatched = pruned.unmatched.iter().map(|glob| format!("the input `{glob}` names no file"));
+        notes.extend(unmatched);
+        let (system, image) = match &runs {
+            Runs::System { system } => (Some(system.clone()), None),
+            Runs::Image { image, system, .. } => (system.clone(), Some(image.clone())),
+        };
+        let key = recipe::key_of(&text);
+        let digest = self.write(&subject.namespace, text, system.clone()).await?;
+        let system = system.map(|text| Digest::of(text.as_bytes()));
+        Ok(Keyed { key, recipe: digest, source, image, system, hooks: Some(hooks), notes })
+    }
+
+    /// In what it runs.
+    async fn runs(&self, subject: &KeySubject) -> Result<Runs, String> {
+        let Some(name) = subject.command.image.as_deref().filter(|image| !image.is_empty()) else {
+            return Ok(Runs::System { system: subject.hosts.system.clone()? });
+        };
+        let platform = subject.hosts.platform.clone()?;
+        let image = self.0.images.find(name, &platform, subject.namespace.trust()).await?;
+        // Of an image that nobody could look at, the machines decide what of it they run.
+        let system = match &image.config {
+            Some(_) => None,
+            None => Some(subject.hosts.system.clone()?),
+        };
+        Ok(Runs::Image { config: image.config, image: image.pinned, platform, system })
+    }
+
+    /// The artifacts that it declares, each path once: the newest.
+    async fn artifacts(&self, subject: &KeySubject, reuse: &Reuse) -> Result<BTreeMap<String, ArtifactRow>, String> {
+        let mut found: BTreeMap<String, ArtifactRow> = BTreeMap::new();
+        if reuse.artifacts.is_empty() {
+            return Ok(found);
+        }
+        let queries: Vec<PathQuery> = reuse.artifacts.iter().map(|text| PathQuery::new(text)).collect();
+        let attempts: BTreeSet<_> = subject.made_by.keys().copied().collect();
+        let filter =
+            ArtifactFilter { build: subject.build, attempts: Some(attempts), path: None, at: now().wall, before: None };
+        let mut after = None;
+        loop {
+            let page = self.0.sources.reader.artifacts(filter.clone(), after, ARTIFACTS_FOUND_MAX).await;
+            let page = page.map_err(|error| format!("its artifacts cannot be read: {error}"))?;
+            for row in page.items.into_iter().filter(|row| queries.iter().any(|query| query.matches(&row.path))) {
+                let newer =
+                    found.get(&row.path).is_none_or(|known| (known.created_at, known.id) < (row.created_at, row.id));
+                if newer {
+                    found.insert(row.path.clone(), row);
+                }
+            }
+            if found.len() > REUSE_ARTIFACTS_MAX {
+                return Err(format!("it declares more than {REUSE_ARTIFACTS_MAX} artifacts"));
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    /// What is laid out for it: the declared files of its source, and the artifacts. Also what is to be said of them.
+    async fn files(
+        &self,
+        subject: &KeySubject,
+        reuse: &Reuse,
+        artifacts: &BTreeMap<String, ArtifactRow>,
+    ) -> Result<(Vec<String>, Pruned), String> {
+        let plugins = vendored(subject)?;
+        let selection = Selection::new(&reuse.inputs, &plugins)?;
+        let pruned = match &subject.source {
+            Source::Empty => self.prune(subject.namespace.clone(), None, selection).await?,
+            Source::Tree { digest } => self.prune(subject.namespace.clone(), Some(*digest), selection).await?,
+            Source::Git { repository, commit, .. } => {
+                let commit = Commit {
+                    namespace: subject.namespace.clone(),
+                    repository: repository.clone(),
+                    commit: commit.clone(),
+                    globs: reuse.inputs.clone(),
+                    plugins,
+                };
+                self.commit(&subject.pipeline, commit, selection).await?
+            }
+        };
+        let queries = reuse.artifacts.iter().filter(|text| {
+            let query = PathQuery::new(text);
+            !artifacts.keys().any(|path| query.matches(path))
+        });
+        let notes = queries.map(|text| format!("the artifacts `{text}` are none of this build's")).collect();
+        let root = self.lay(&subject.namespace, pruned.root, artifacts).await?;
+        Ok((notes, Pruned { root, ..pruned }))
+    }
+
+    async fn prune(
+        &self,
+        namespace: Namespace,
+        root: Option<Digest>,
+        mut selection: Selection,
+    ) -> Result<Pruned, String> {
+        let store = self.0.sources.store.clone();
+        blocking(move || {
+            let root = match root {
+                Some(root) => root,
+                None => store.put(&namespace, &windlass_cache::Directory::default().encode())?,
+            };
+            Trees::new(&store, &namespace).prune(root, &mut selection)
+        })
+        .await
+    }
+
+    /// A commit's tree: of the repository that the pipeline is registered with, and of no other one, for the coordinator
+    /// reads it with its operator's credentials.
+    async fn commit(&self, pipeline: &str, wanted: Commit, selection: Selection) -> Result<Pruned, String> {
+        let registered = self.0.sources.views.pipeline(pipeline).and_then(|row| row.repository);
+        if registered.as_ref() != Some(&wanted.repository) {
+            return Err("its source is not the repository that its pipeline is registered with".to_owned());
+        }
+        let known = self.commits().get(&wanted).cloned();
+        if let Some(known) = known {
+            // It may have gone with what was not used.
+            let all = Selection::new(&[], &[])?;
+            if self.prune(wanted.namespace.clone(), Some(known.root), all).await.is_ok() {
+                return Ok(known);
+            }
+            self.commits().forget(&wanted);
+        }
+        let import = CommitImport::new(&self.0.sources.store, &wanted.namespace, selection, &self.0.objects);
+        let (repository, commit) = (wanted.repository.clone(), wanted.commit.clone());
+        let imported = self.0.sources.definitions.import(repository, commit, import).await;
+        let imported = imported.map_err(|error| format!("its commit cannot be read: {error}"))?;
+        let finished = tokio::task::spawn_blocking(move || imported.finish()).await;
+        let pruned = finished.map_err(|error| error.to_string())??;
+        self.commits().put(wanted, pruned.clone(), REUSE_COMMITS_KEPT_MAX);
+        Ok(pruned)
+    }
+
+    fn commits(&self) -> std::sync::MutexGuard<'_, Remembered<Commit, Pruned>> {
+        self.0.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A tree with artifacts in it. Their blobs lie on a shelf that its readers see (I12); a source's lie beside it.
+    async fn lay(
+        &self,
+        namespace: &Namespace,
+        root: Digest,
+        artifacts: &BTreeMap<String, ArtifactRow>,
+    ) -> Result<Digest, String> {
+        if artifacts.is_empty() {
+            return Ok(root);
+        }
+        let (store, namespace) = (self.0.sources.store.clone(), namespace.clone());
+        let blobs: Vec<(String, Digest, u64)> =
+            artifacts.values().map(|row| (row.path.clone(), row.digest, row.bytes)).collect();
+        blocking(move || {
+            let shelf = namespace.on(Shelf::Artifacts);
+            let absent = |digest| TreeError::Absent { what: "the artifact", digest };
+            if let Some((_, digest, _)) =
+                blobs.iter().find(|(_, digest, len)| store.blob_len(&shelf, digest) != Some(*len))
+            {
+                return Err(absent(*digest));
+            }
+            let digests: Vec<Digest> = blobs.iter().map(|(_, digest, _)| *digest).collect();
+            if let Some(digest) = store.grant(&namespace, &digests)?.first() {
+                return Err(absent(*digest));
+            }
+            let file = |(path, digest, len)| (path, Node::File { digest, len, mode: ARTIFACT_MODE });
+            Trees::new(&store, &namespace).with_files(root, &blobs.into_iter().map(file).collect())
+        })
+        .await
+    }
+
+    /// Stores the recipe, and what it names by its digest alone.
+    async fn write(&self, namespace: &Namespace, text: String, system: Option<String>) -> Result<Digest, String> {
+        let (store, namespace) = (self.0.sources.store.clone(), namespace.clone());
+        blocking(move || {
+            let digests = store.put_many(&namespace, [Some(text), system].into_iter().flatten())?;
+            digests.first().copied().ok_or_else(|| TreeError::Bad(windlass_cache::BadTree::Truncated))
+        })
+        .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, TreeError> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+/// Plugins that lie in the source; any other one is named by a commit, or may be another one tomorrow.
+fn vendored(subject: &KeySubject) -> Result<Vec<String>, String> {
+    let plugins = plugin::Plugin::list(&plugin::text(&subject.command.plugins)).map_err(|error| error.to_string())?;
+    let mut vendored = Vec::new();
+    for plugin in plugins {
+        match plugin.place().map_err(|error| error.to_string())? {
+            Place::Vendored(path) => vendored.push(path),
+            Place::Repository { .. } if plugin.version.as_deref().is_some_and(hex::is_commit_id) => {}
+            Place::Repository { .. } => {
+                return Err(format!(
+                    "what the plugin `{}` is may change: name it by its commit's whole id, or put it into the source",
+                    plugin.source()
+                ));
+            }
+        }
+    }
+    Ok(vendored)
+}
+
+#[cfg(test)]
+mod tests;
