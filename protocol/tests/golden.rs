@@ -371,7 +371,6 @@ fn agent_messages() -> Vec<AgentMessage> {
         AgentMessage::Hello(hello()),
         AgentMessage::Beat { seq: 5, health, held: vec![(attempt, epoch)] },
         AgentMessage::Accepted { attempt, epoch },
-        AgentMessage::Stock { inputs: stock(), fetched: Fetched { bytes: 3 << 30, ms: 30_000 } },
         AgentMessage::Refused { attempt, epoch, cause },
         AgentMessage::Started { attempt, epoch, at: WallMs(1_790_000_000_000) },
         AgentMessage::Finished { attempt, epoch, outcome: outcome() },
@@ -381,6 +380,7 @@ fn agent_messages() -> Vec<AgentMessage> {
         AgentMessage::Resumed,
         AgentMessage::Goodbye { reason: "the machine is switched off".to_owned() },
         AgentMessage::Renew { csr: vec![0x30, 0x03, 1, 2, 3] },
+        AgentMessage::Stock { inputs: stock(), fetched: Fetched { bytes: 3 << 30, ms: 30_000 } },
     ]
 }
 

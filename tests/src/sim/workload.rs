@@ -121,6 +121,11 @@ fn secret(token: TokenId) -> Digest {
     Digest::of(token.as_bytes())
 }
 
+/// The one tree that agents tell of.
+fn tree() -> Source {
+    Source::Tree { digest: Digest::of(b"source") }
+}
+
 fn somebody() -> Actor {
     Actor { kind: ActorKind::User, name: "ada".to_owned() }
 }
@@ -209,7 +214,7 @@ impl World {
             commit: "HEAD".to_owned(),
             tag: None,
             message: String::new(),
-            origin: Source::Empty,
+            origin: if self.random.thousandth(300) { tree() } else { Source::Empty },
             source: BuildSource::Api,
             creator: somebody(),
             namespace,
