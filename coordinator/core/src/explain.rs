@@ -220,6 +220,17 @@ fn never_ran(job: &JobRow, jobs: &[JobRow]) -> String {
 }
 
 impl Core {
+    fn explain_hold(&self, hold: Hold) -> Option<Why> {
+        Some(match hold {
+            Hold::Key => Why::Keying,
+            Hold::Leader(leader) => {
+                let row = &self.jobs.get(&leader)?.row;
+                let number = self.builds.get(&row.build)?.row.number;
+                Why::Follows { number, step: row.node.label.clone() }
+            }
+        })
+    }
+
     /// Why a job in memory does not run; `None` if it is not in memory.
     #[must_use]
     pub fn explain(&self, id: JobId) -> Option<Why> {
@@ -260,14 +271,8 @@ impl Core {
         if let Some(until) = job.row.not_before.filter(|_| job.queued.is_none()) {
             return Some(Why::Fenced(until));
         }
-        match self.hold_of(id) {
-            Some(Hold::Key) => return Some(Why::Keying),
-            Some(Hold::Leader(leader)) => {
-                let row = &self.jobs.get(&leader)?.row;
-                let number = self.builds.get(&row.build)?.row.number;
-                return Some(Why::Follows { number, step: row.node.label.clone() });
-            }
-            None => {}
+        if let Some(hold) = self.hold_of(id) {
+            return self.explain_hold(hold);
         }
         let (shape, _) = self.line_of(&job.row)?;
         let pools: Vec<_> = self.pools.values().filter(|pool| pool_serves(pool, &shape)).collect();

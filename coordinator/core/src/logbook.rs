@@ -93,22 +93,7 @@ impl Core {
             Some(row) => Change::Lineage(*row),
             None => Change::LineageOver(*root),
         }));
-        changes.extend(book.secrets.into_iter().map(|name| match self.secrets.get(&name) {
-            Some(row) => Change::Secret(Box::new(row.clone())),
-            None => Change::SecretGone(Box::new(name)),
-        }));
-        changes.extend(book.caches.into_iter().map(|name| match self.caches.get(&name) {
-            Some(row) => Change::Cache(Box::new(row.clone())),
-            None => Change::CacheGone(Box::new(name)),
-        }));
-        changes.extend(book.reuse.into_iter().map(|name| match self.reuse.entries.get(&name) {
-            Some(row) => Change::Reuse(Box::new(row.clone())),
-            None => Change::ReuseOver(Box::new(name)),
-        }));
-        changes.extend(book.reuse_gone.into_iter().map(|name| match self.reuse.gone.get(&name) {
-            Some(row) => Change::ReuseGone(Box::new(row.clone())),
-            None => Change::ReuseGoneOver(Box::new(name)),
-        }));
+        changes.extend(self.changes_by_name(book.secrets, book.caches, (book.reuse, book.reuse_gone)));
         if book.meta {
             changes.push(Change::Meta(self.meta));
         }
@@ -135,5 +120,32 @@ impl Core {
         for agent in book.departed {
             self.forget_agent(agent);
         }
+    }
+
+    /// Rows whose names say where they stand: secrets, caches, results.
+    fn changes_by_name(
+        &self,
+        secrets: BTreeSet<SecretName>,
+        caches: BTreeSet<CacheName>,
+        (results, gone): (BTreeSet<ReuseName>, BTreeSet<ReuseName>),
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        changes.extend(secrets.into_iter().map(|name| match self.secrets.get(&name) {
+            Some(row) => Change::Secret(Box::new(row.clone())),
+            None => Change::SecretGone(Box::new(name)),
+        }));
+        changes.extend(caches.into_iter().map(|name| match self.caches.get(&name) {
+            Some(row) => Change::Cache(Box::new(row.clone())),
+            None => Change::CacheGone(Box::new(name)),
+        }));
+        changes.extend(results.into_iter().map(|name| match self.reuse.entries.get(&name) {
+            Some(row) => Change::Reuse(Box::new(row.clone())),
+            None => Change::ReuseOver(Box::new(name)),
+        }));
+        changes.extend(gone.into_iter().map(|name| match self.reuse.gone.get(&name) {
+            Some(row) => Change::ReuseGone(Box::new(row.clone())),
+            None => Change::ReuseGoneOver(Box::new(name)),
+        }));
+        changes
     }
 }

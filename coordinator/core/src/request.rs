@@ -7,7 +7,7 @@ use windlass_protocol::{AgentId, BuildId, CauseKind, TokenId, WallMs, limits};
 use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
 use crate::input::{ReplyTo, Request};
-use crate::row::{Actor, AuditRow, ReuseRequest};
+use crate::row::{Actor, AuditRow};
 use crate::state::Core;
 
 impl Core {
@@ -55,11 +55,7 @@ impl Core {
             Request::AddSchedule(new) => self.add_schedule(actor, *new)?,
             Request::RemoveSchedule { schedule } => self.remove_schedule(actor, schedule)?,
             Request::PutArtifact(put) => self.put_artifact(actor, *put)?,
-            Request::Reuse(ReuseRequest::Forget { unused_since }) => self.forget_entries(unused_since),
-            Request::Reuse(ReuseRequest::Spoil { attempt, epoch, why }) => {
-                self.held(attempt, Some(epoch))?;
-                self.spoil(attempt, why);
-            }
+            Request::Reuse(request) => self.on_reuse(&request)?,
             Request::RevokeToken { token, and_agents } => self.revoke_token(actor, token, and_agents)?,
             Request::DrainMany(order) => return self.drain_many(to, actor, &order),
             Request::DrainAgents { agents, deadline_ms, on_deadline } => {

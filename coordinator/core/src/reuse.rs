@@ -28,7 +28,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_protocol::{Digest, JobId};
 
-use crate::row::{Followed, JobReuse, JobRow, JobState, KeyedJob, ReuseGone, ReuseName, ReuseRow, Role};
+use crate::error::Rejected;
+use crate::row::{Followed, JobReuse, JobRow, JobState, KeyedJob, ReuseGone, ReuseName, ReuseRequest, ReuseRow, Role};
 use crate::state::Core;
 use crate::timer::Timer;
 
@@ -99,6 +100,17 @@ impl Core {
         runs_as(row).and_then(|keyed| self.name_of(row, keyed.keyed.key))
     }
 
+    pub(crate) fn on_reuse(&mut self, request: &ReuseRequest) -> Result<(), Rejected> {
+        match *request {
+            ReuseRequest::Forget { unused_since } => self.forget_entries(unused_since),
+            ReuseRequest::Spoil { attempt, epoch, why } => {
+                self.held(attempt, Some(epoch))?;
+                self.spoil(attempt, why);
+            }
+        }
+        Ok(())
+    }
+
     /// What a ready job waits for before it may stand in its line, if anything.
     pub(crate) fn hold_of(&self, id: JobId) -> Option<Hold> {
         if self.reuse.asked.contains_key(&id) || self.reuse.waiting.contains(&id) {
@@ -153,7 +165,8 @@ impl Core {
 
     /// A job's state has changed: it takes its place among those of its key, or leaves it.
     pub(crate) fn move_key(&mut self, id: JobId, from: JobState, to: JobState) {
-        if from == JobState::Scheduled && to != JobState::Assigned {
+        if from == JobState::Scheduled {
+            // Leased too, where an agent that was believed lost comes back with it.
             self.stop_asking(id);
         }
         let Some(row) = self.jobs.get(&id).map(|job| &job.row) else { return };

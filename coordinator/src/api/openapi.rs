@@ -44,6 +44,7 @@ use super::problem;
         super::job::cancel,
         super::job::unblock,
         super::job::why,
+        super::reuse::explain,
         super::upload::pipeline,
         super::log::read,
         super::log::stream,

@@ -161,11 +161,7 @@ impl Memory {
                 self.artifacts.push((self.added, (**row).clone()));
             }
             Change::AnnotationText { annotation, build, text, append } => {
-                let (_, known) = self.annotations.entry(*annotation).or_insert_with(|| (*build, String::new()));
-                if !append {
-                    known.clear();
-                }
-                known.push_str(text);
+                self.put_text(*annotation, *build, text, *append);
             }
             Change::AnnotationGone(id) => drop(self.annotations.remove(id)),
             Change::Notification(row) => match self.notifications.iter_mut().find(|known| known.id == row.id) {
@@ -176,6 +172,14 @@ impl Memory {
                 self.definitions.entry(*digest).or_insert_with(|| text.clone());
             }
         }
+    }
+
+    fn put_text(&mut self, annotation: AnnotationId, build: BuildId, text: &str, append: bool) {
+        let (_, known) = self.annotations.entry(annotation).or_insert_with(|| (build, String::new()));
+        if !append {
+            known.clear();
+        }
+        known.push_str(text);
     }
 
     /// What a core needs: builds that have not ended, agents that are not gone.

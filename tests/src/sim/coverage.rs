@@ -155,6 +155,7 @@ names! {
         core::Rejected::PipelineChanged(_) => "rejected.pipeline_changed",
         core::Rejected::IdTaken(_) => "rejected.id_taken",
         core::Rejected::NoOrder(_) => "rejected.no_order",
+        core::Rejected::NotAsked(_) => "rejected.not_asked",
         core::Rejected::NotUnderWay(_) => "rejected.not_under_way",
         core::Rejected::Limit { .. } => "rejected.limit",
         core::Rejected::Graph(_) => "rejected.graph",

@@ -428,7 +428,7 @@ impl World {
         let attempts: Vec<_> = self.store.rows.attempts.values().map(|row| (row.build, row.id, row.epoch)).collect();
         let Some((build, attempt, mut epoch)) = self.random.pick(&attempts) else { return };
         if self.random.thousandth(100) {
-            epoch = Epoch(epoch.0 - 1);
+            epoch = Epoch(epoch.0.saturating_sub(1));
         }
         let number = self.random.below(1 << 40);
         let what = match self.random.below(20) {

@@ -20,6 +20,7 @@ mod notifications;
 mod oidc;
 mod refusals;
 mod renewal;
+mod reuse;
 mod secrets;
 mod source;
 mod strangers;

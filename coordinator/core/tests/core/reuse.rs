@@ -523,3 +523,37 @@ fn steps_that_lie_behind_a_hit_go_on_and_their_questions_name_what_it_left() {
     let left = shell.attempts(hit).pop().unwrap().id;
     assert_eq!(subject.made_by, BTreeMap::from([(left, "a".to_owned())]));
 }
+
+#[test]
+fn a_job_whose_agent_comes_back_with_it_asks_for_its_key_no_more() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let again = step_with("a", |command| {
+        command.reuse = Some(Reuse::default());
+        command.interruptible = true;
+    });
+    let id = shell.submit(graph(vec![again, step("b")]));
+    answer(&mut shell, "k");
+    let other = shell.agent("two", 1);
+    let (mine, theirs) = match shell.offers(agent).pop() {
+        Some((epoch, spec)) if spec.label == "a" => ((spec.attempt, epoch), shell.offer(other)),
+        first => {
+            let second = shell.offers(other).pop().unwrap();
+            let first = first.unwrap();
+            ((second.1.attempt, second.0), (first.1.attempt, first.0))
+        }
+    };
+    let (silent, speaker) = if shell.rows.attempts[&mine.0].agent == agent { (agent, other) } else { (other, agent) };
+    shell.start(silent, mine);
+    shell.start(speaker, theirs);
+    for _ in 0..14 {
+        shell.pass(5_000);
+        shell.beat(speaker, vec![theirs]);
+    }
+    assert_eq!(state(&shell, id), JobState::Scheduled, "lost, and in its line again");
+    let (job, change) = (shell.job_id(id, 0), StepChange::Label { text: "new".to_owned(), append: false });
+    say(&mut shell, theirs, Said::UpdateStep { job, change });
+    assert_eq!(shell.core.explain(job), Some(Why::Keying), "its step has changed");
+    shell.hello(silent, 1, vec![held(mine, Phase::Running)]);
+    assert_eq!(state(&shell, id), JobState::Assigned);
+}

@@ -31,7 +31,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 52] = [
+const TABLE: [(&str, &str, &[Scope], bool); 53] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -63,6 +63,7 @@ const TABLE: [(&str, &str, &[Scope], bool); 52] = [
     // The build that is tried is trusted.
     ("POST", "/api/v1/jobs/{id}/unblock", &[Scope::BuildsTrusted], true),
     ("GET", "/api/v1/jobs/{id}/why", READ, true),
+    ("GET", "/api/v1/jobs/{id}/reuse", READ, true),
     ("POST", "/api/v1/attempts/{id}/pipeline", WRITE, true),
     ("GET", "/api/v1/attempts/{id}/log", READ, true),
     ("GET", "/api/v1/attempts/{id}/log/stream", READ, true),
