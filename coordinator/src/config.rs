@@ -1,6 +1,7 @@
 //! What an operator says of a coordinator: flags over environment over file, resolved by the binary into a [`Config`].
 
 mod notify;
+mod reuse;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -11,7 +12,9 @@ use windlass_git::Protocols;
 use windlass_protocol::limits::RETENTION_MS;
 
 pub use self::notify::{Allowed, BadSetting, GithubConfig, GithubFile, NotifyConfig, NotifyFile};
+pub use self::reuse::{BadReuse, ReuseFile};
 use crate::authority::Lives;
+use crate::keying::ReuseConfig;
 use crate::vault::KeySources;
 
 /// The coordinator's TOML file. Every key is optional; unknown ones are errors.
@@ -61,6 +64,11 @@ pub struct ConfigFile {
     /// Notifications.
     #[serde(default)]
     pub notify: NotifyFile,
+    /// Part of every key of a step that may be reused: with another number nothing of before is used again.
+    pub cache_epoch: Option<u64>,
+    /// Step reuse.
+    #[serde(default)]
+    pub reuse: ReuseFile,
 }
 
 /// How HTTP is served.
@@ -102,6 +110,8 @@ pub struct Config {
     pub secrets: KeySources,
     /// What notifications are sent with.
     pub notify: NotifyConfig,
+    /// How keys of steps are found out.
+    pub reuse: ReuseConfig,
 }
 
 /// How pipelines are read from repositories.
@@ -130,6 +140,7 @@ impl Config {
             git: GitConfig::default(),
             secrets: KeySources::default(),
             notify: NotifyConfig::default(),
+            reuse: ReuseConfig::default(),
         }
     }
 

@@ -3,26 +3,24 @@
 use std::time::Duration;
 
 use windlass_coordinator_core::input::Input;
-use windlass_coordinator_core::row::{KeySubject, Keyed, Unkeyed};
+use windlass_coordinator_core::row::KeySubject;
 use windlass_protocol::limits::REUSE_KEY_MAX_MS;
 
 use crate::desk::{DeskHandle, Keys};
+use crate::keying::Engine;
 
 /// Finds out keys for the desk. The core has a bounded number of questions out.
 #[derive(Debug, Clone)]
 pub struct Keyer {
     desk: DeskHandle,
+    engine: Engine,
 }
 
 impl Keyer {
     /// One that answers this desk.
     #[must_use]
-    pub const fn new(desk: DeskHandle) -> Self {
-        Self { desk }
-    }
-
-    async fn find(&self, _subject: KeySubject) -> Result<Keyed, Unkeyed> {
-        Err(Unkeyed { why: "step reuse is not configured".to_owned() })
+    pub const fn new(desk: DeskHandle, engine: Engine) -> Self {
+        Self { desk, engine }
     }
 }
 
@@ -31,7 +29,7 @@ impl Keys for Keyer {
         let keyer = self.clone();
         tokio::spawn(async move {
             let (job, longest) = (subject.job, Duration::from_millis(REUSE_KEY_MAX_MS));
-            let Ok(outcome) = tokio::time::timeout(longest, keyer.find(subject)).await else {
+            let Ok(outcome) = tokio::time::timeout(longest, keyer.engine.key(subject)).await else {
                 // The core has its own deadline, and tells.
                 return;
             };

@@ -35,6 +35,7 @@ use crate::definitions::{self, Definitions};
 use crate::desk::{self, Desk, DeskEnd, DeskError, DeskHandle, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
 use crate::job_desk::CoreJobDesk;
+use crate::keying;
 use crate::keys::Keyer;
 use crate::last_use::{self, LastUse};
 use crate::logbook::{LeftOpen, Logbook};
@@ -181,7 +182,13 @@ impl Coordinator {
         let orders = Filler::new(desk.clone(), reader.clone(), definitions.clone());
         let logbook = Logbook::new(opened.kept.logs.clone(), desk.clone());
         let courier = Courier::new(desk.clone(), opened.sender);
-        let keyer = Keyer::new(desk.clone());
+        let sources = keying::Sources {
+            store: opened.kept.store.clone(),
+            definitions: definitions.clone(),
+            views: views.clone(),
+            reader: reader.clone(),
+        };
+        let keyer = Keyer::new(desk.clone(), keying::Engine::new(sources, keying::ReuseConfig::default()));
         let ports = ports(&board, logbook, (orders, keyer, courier), &views, &metrics);
         let (tls, files) = tls(&config, &opened.kept.authority).await?;
         let reload = Arc::new(Notify::new());

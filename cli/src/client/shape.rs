@@ -86,6 +86,7 @@ pub(crate) struct Explained {
     pub(crate) outcome: String,
     pub(crate) text: String,
     pub(crate) key: Option<String>,
+    pub(crate) notes: Vec<String>,
     pub(crate) gone: Option<Gone>,
     pub(crate) nearest: Option<Nearest>,
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use windlass_coordinator::config::{ConfigFile, GitConfig, NotifyConfig};
+use windlass_coordinator::keying::ReuseConfig;
 use windlass_coordinator::vault::KeySources;
 use windlass_coordinator::{Config, Coordinator, Http, StartError};
 use windlass_coordinator_store::{OpenError, StoreUrl};
@@ -233,6 +234,11 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
     let key = std::env::var("WINDLASS_NOTIFY_KEY").ok().filter(|key| !key.is_empty()).map(Secret::new);
     let (notify, wrong) = NotifyConfig::of(file.notify, key);
     config.notify = notify;
+    for error in wrong {
+        problems.take::<()>(Err(Failure::of(Code::Usage, &error)));
+    }
+    let (reuse, wrong) = ReuseConfig::of(file.reuse, file.cache_epoch.unwrap_or_default());
+    config.reuse = reuse;
     for error in wrong {
         problems.take::<()>(Err(Failure::of(Code::Usage, &error)));
     }

@@ -42,6 +42,8 @@ pub(crate) struct Explained {
     kept: Option<&'static str>,
     /// Why, where it is not stored or differs.
     kept_why: Option<String>,
+    /// What was seen while its key was found out, for people.
+    notes: Vec<String>,
     /// An earlier result of this key had been here.
     gone: Option<Evicted>,
     /// On a miss, the earlier result of the step that has most in common with it.
@@ -106,6 +108,7 @@ pub(crate) async fn explain(
         from: None,
         kept: None,
         kept_why: None,
+        notes: Vec::new(),
         gone: None,
         nearest: None,
     };
@@ -135,6 +138,7 @@ fn wishes(row: &JobRow) -> bool {
 
 fn tell(explained: &mut Explained, keyed: &KeyedJob) {
     explained.key = Some(keyed.keyed.key);
+    explained.notes.clone_from(&keyed.keyed.notes);
     let (outcome, from) = match &keyed.role {
         Role::Reused(from) => ("hit", Some(from)),
         Role::Verifies { from, .. } => ("verified", Some(from)),

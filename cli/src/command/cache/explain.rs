@@ -50,6 +50,9 @@ fn show(name: &str, explained: &Explained, ui: &Ui) {
     if let Some(key) = &explained.key {
         ui.data(&format!("  key   {key}"));
     }
+    for note in &explained.notes {
+        ui.data(&format!("  note  {note}"));
+    }
     if let Some(gone) = &explained.gone {
         ui.data(&format!("  was here until {}", gone.at));
     }
