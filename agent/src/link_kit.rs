@@ -64,6 +64,11 @@ impl Link {
         (ours, self.accepted().await)
     }
 
+    /// The coordinator's end of the next connection, however long that takes.
+    pub(crate) async fn next(&mut self) -> Connection {
+        self.accepted.recv().await.unwrap()
+    }
+
     /// The coordinator's end of the next connection.
     pub(crate) async fn accepted(&mut self) -> Connection {
         in_time(self.accepted.recv()).await.unwrap()

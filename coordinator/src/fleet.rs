@@ -6,13 +6,15 @@
 //! | `control` | hello, messages, renewing certificates |
 //! | `intake` | log streams |
 //! | `ask` | what jobs ask |
-//! | `bulk`, `shelve` | fetching and storing blobs, by the right to an attempt |
+//! | `bulk`, `blobs`, `shelve` | fetching and storing blobs, by the right to an attempt or a grant |
+//! | `zones` | who serves blobs to others of a zone |
 //! | `enrol` | joining with a token |
 //! | `traffic` | bytes of each zone |
 //!
 //! An agent's zone, queue and trust come from its row, which its certificate names; nothing that it says changes them.
 
 mod ask;
+mod blobs;
 mod bulk;
 mod conn;
 mod control;
@@ -22,6 +24,7 @@ mod shelve;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod zones;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,6 +44,7 @@ use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
 use self::conn::Conn;
 use self::traffic::Traffic;
 pub use self::traffic::ZoneBytes;
+use self::zones::Zones;
 use crate::authority::Authority;
 use crate::desk::{DeskHandle, Fleet};
 use crate::job_desk::JobDesk;
@@ -84,6 +88,7 @@ struct Shared {
     refused: AtomicU64,
     rooms: Rooms,
     traffic: Traffic,
+    zones: Zones,
 }
 
 /// What all agents together may ask for at once.
@@ -113,6 +118,10 @@ impl Switchboard {
     pub async fn serve(&self, endpoint: Endpoint, ground: Ground) {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         tokio::spawn(self.clone().pass_acks_on(ground.logs.clone()));
+        match ground.authority.grant_key() {
+            Ok(key) => drop(tokio::spawn(zones::tell(self.clone(), key))),
+            Err(error) => tracing::error!(%error, "peers_not_told"),
+        }
         while let Some(incoming) = endpoint.accept().await {
             let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
             let (board, ground) = (self.clone(), ground.clone());
@@ -186,12 +195,15 @@ impl Switchboard {
         }
     }
 
-    fn unregister(&self, conn: &Conn) {
+    /// Forgets a control connection; says whether it was its agent's last one.
+    fn unregister(&self, conn: &Conn) -> bool {
         let mut conns = self.lock();
         conns.by_id.remove(&conn.id);
-        if conns.by_agent.get(&conn.agent) == Some(&conn.id) {
+        let last = conns.by_agent.get(&conn.agent) == Some(&conn.id);
+        if last {
             conns.by_agent.remove(&conn.agent);
         }
+        last
     }
 
     fn next_conn(&self) -> ConnId {

@@ -11,11 +11,14 @@ use tokio::sync::mpsc;
 use windlass_coordinator_core::input::ConnId;
 use windlass_coordinator_logs::LogStore;
 use windlass_protocol::host::now;
+use windlass_protocol::identity::AgentIdentity;
 use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::{CERT_LOOK_MS, CONTROL_OUTBOX_MAX, REFUSAL_DELIVERY_MS};
 use windlass_protocol::link::{Code, FramedSend};
-use windlass_protocol::message::{CoordinatorMessage, RefuseCode, Verdict};
-use windlass_protocol::{AgentId, AttemptId, WallMs};
+use windlass_protocol::message::{CoordinatorMessage, Peer, RefuseCode, Verdict};
+use windlass_protocol::{AgentId, AttemptId, Trust, WallMs};
+
+use super::zones;
 
 /// A connection that has said hello.
 #[derive(Debug)]
@@ -23,6 +26,10 @@ pub(super) struct Conn {
     pub(super) id: ConnId,
     pub(super) agent: AgentId,
     pub(super) connection: Connection,
+    /// Its zone and its trust.
+    pub(super) place: (String, Trust),
+    /// Of which peers it was told.
+    pub(super) told: Mutex<Vec<Peer>>,
     outbox: mpsc::Sender<CoordinatorMessage>,
     rights: Mutex<BTreeMap<AttemptId, Epoch>>,
     /// When the certificate ends that it was opened with, or the last one that was issued over it.
@@ -34,7 +41,7 @@ impl Conn {
     /// A connection that is served until `until`, and the task that writes to its control stream.
     pub(super) fn open(
         id: ConnId,
-        agent: AgentId,
+        peer: &AgentIdentity,
         until: WallMs,
         connection: Connection,
         send: FramedSend,
@@ -42,8 +49,17 @@ impl Conn {
     ) -> Self {
         let (outbox, queue) = mpsc::channel(CONTROL_OUTBOX_MAX);
         tokio::spawn(write(connection.clone(), send, queue, logs));
-        let (rights, served_until) = (Mutex::default(), AtomicU64::new(until.0));
-        Self { id, agent, connection, outbox, rights, served_until, runtime: Handle::current() }
+        Self {
+            id,
+            agent: peer.agent,
+            connection,
+            place: zones::place(peer),
+            told: Mutex::default(),
+            outbox,
+            rights: Mutex::default(),
+            served_until: AtomicU64::new(until.0),
+            runtime: Handle::current(),
+        }
     }
 
     /// A newer certificate was issued over it.
@@ -102,6 +118,7 @@ impl Conn {
             | CoordinatorMessage::Drain { .. }
             | CoordinatorMessage::Resume
             | CoordinatorMessage::Certificate { .. }
+            | CoordinatorMessage::Peers { .. }
             | CoordinatorMessage::Refuse { .. } => {}
         }
     }

@@ -215,6 +215,7 @@ names! {
         CoordinatorMessage::LogAck { .. } => "to_agent.log_ack",
         CoordinatorMessage::Drain { .. } => "to_agent.drain",
         CoordinatorMessage::Resume => "to_agent.resume",
+        CoordinatorMessage::Peers { .. } => "to_agent.peers",
         CoordinatorMessage::Certificate { .. } => "to_agent.certificate",
         CoordinatorMessage::Refuse { .. } => "to_agent.refuse",
     }
@@ -232,6 +233,7 @@ names! {
         AgentMessage::Stopped { .. } => "of_agent.stopped",
         AgentMessage::Draining => "of_agent.draining",
         AgentMessage::Resumed => "of_agent.resumed",
+        AgentMessage::Serves { .. } => "of_agent.serves",
         AgentMessage::Goodbye { .. } => "of_agent.goodbye",
         AgentMessage::Renew { .. } => "of_agent.renew",
     }
