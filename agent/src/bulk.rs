@@ -4,13 +4,16 @@
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | `fetch` | bringing blobs into the agent's cache |
+//! | `fetch`, `flights` | bringing blobs into the agent's cache |
 //! | `gathering` | large ones, put together from chunks, whoever wants them |
+//! | `from_peers` | what agents of the same zone give |
 //! | `bearer` | by what right |
 //! | `store` | what jobs keep, and reading one blob from end to end |
 
 mod bearer;
 mod fetch;
+mod flights;
+mod from_peers;
 mod gathering;
 #[cfg(test)]
 pub(crate) mod kit;
@@ -18,22 +21,27 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quinn::Connection;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use windlass_cache::{Blob, Directory, Node, Store};
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::JobSpec;
 use windlass_protocol::link::{FramedRecv, FramedSend, LinkError, Protocol};
-use windlass_protocol::message::{BulkAsk, FetchBlobs, Wanted};
+use windlass_protocol::message::{BulkAsk, FetchBlobs, SignedGrant, Wanted};
 use windlass_protocol::{Cause, Digest, Namespace};
 
 use self::bearer::Bearer;
+pub(crate) use self::fetch::Wish;
+use self::flights::Flights;
+pub(crate) use self::gathering::Gathering;
 use self::gathering::Gatherings;
 pub(crate) use self::store::{Broken, Feed, NotStored, Offering, Taking};
+use crate::peer::Peers;
 use crate::right::Right;
 use crate::session::Dial;
 
@@ -73,12 +81,23 @@ pub(crate) struct Bulk {
     connection: Mutex<Option<Connection>>,
     store: Store,
     gatherings: Arc<Gatherings>,
+    flights: Arc<Flights>,
+    peers: Arc<Peers>,
+    /// What this agent may show its peers, by whose jobs it is for.
+    grants: Mutex<HashMap<Namespace, (Arc<SignedGrant>, Instant)>>,
 }
 
 impl Bulk {
-    pub(crate) fn new(dial: Dial, store: Store) -> Arc<Self> {
+    pub(crate) fn new(dial: Dial, store: Store, peers: Arc<Peers>) -> Arc<Self> {
         let gatherings = Gatherings::new(store.clone());
-        Arc::new(Self { dial: std::sync::Mutex::new(dial), connection: Mutex::new(None), store, gatherings })
+        let (dial, connection) = (std::sync::Mutex::new(dial), Mutex::new(None));
+        let (flights, grants) = (Arc::default(), Mutex::default());
+        Arc::new(Self { dial, connection, store, gatherings, flights, peers, grants })
+    }
+
+    /// The agents of the zone.
+    pub(crate) fn peers(&self) -> &Arc<Peers> {
+        &self.peers
     }
 
     /// Uses another certificate from the next connection on. Waits for nothing: a dial may be under way.
@@ -150,6 +169,45 @@ impl Bulk {
     pub(crate) async fn cached(&self, namespace: &Namespace, digest: Digest) -> Result<Option<Blob>, Cause> {
         let (store, namespace) = (self.store.clone(), namespace.clone());
         blocking(move || store.get(&namespace, &digest).map_err(|e| stored(&e.into()))).await
+    }
+
+    /// Those of the blobs that the agent's cache does not have for a build.
+    pub(crate) async fn lacking(&self, base: &Namespace, mut digests: Vec<Digest>) -> Result<Vec<Digest>, Cause> {
+        let (store, base) = (self.store.clone(), base.clone());
+        blocking(move || {
+            for sibling in fetch::siblings(&base) {
+                digests.retain(|digest| store.blob_len(&sibling, digest).is_none());
+            }
+            Ok(digests)
+        })
+        .await
+    }
+
+    /// A blob of the agent's cache that a build may read, wherever it is kept.
+    pub(crate) async fn visible(&self, base: &Namespace, digest: Digest) -> Result<Option<Blob>, Cause> {
+        let (store, base) = (self.store.clone(), base.clone());
+        blocking(move || {
+            for sibling in fetch::siblings(&base) {
+                if store.blob_len(&sibling, &digest).is_some()
+                    && let Some(blob) = store.get(&sibling, &digest).map_err(|e| stored(&e.into()))?
+                {
+                    return Ok(Some(blob));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
+    /// All bytes of a blob of the agent's cache.
+    pub(crate) async fn read(&self, blob: Blob) -> Result<Vec<u8>, Cause> {
+        blocking(move || blob.into_vec().map_err(|e| stored(&e.into()))).await
+    }
+
+    /// One chunk of a blob of the agent's cache.
+    pub(crate) async fn read_chunk(&self, blob: &Arc<Blob>, place: u32) -> Result<Option<Vec<u8>>, Cause> {
+        let blob = Arc::clone(blob);
+        blocking(move || blob.chunk(place as usize).map_err(|e| stored(&e.into()))).await
     }
 
     async fn connected(&self) -> Result<Connection, Trouble> {

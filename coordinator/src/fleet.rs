@@ -39,7 +39,7 @@ use windlass_coordinator_logs::LogStore;
 use windlass_protocol::AgentId;
 use windlass_protocol::limits::{ENROLLING_MAX, FETCHES_MAX, HANDSHAKES_MAX, STORES_MAX};
 use windlass_protocol::link::{Accepted, Code, Protocol, accept};
-use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
+use windlass_protocol::message::{CacheUse, CoordinatorMessage, RefuseCode};
 
 use self::conn::Conn;
 use self::traffic::Traffic;
@@ -89,6 +89,8 @@ struct Shared {
     rooms: Rooms,
     traffic: Traffic,
     zones: Zones,
+    /// What agents' caches did, all together.
+    used: Mutex<CacheUse>,
 }
 
 /// What all agents together may ask for at once.
@@ -154,6 +156,8 @@ impl Switchboard {
             (Protocol::Bulk, Some(peer)) => bulk::serve(self, connection, &peer, ground).await,
             // `accept` has refused it already.
             (Protocol::Agent | Protocol::Bulk, None) => self.count_refused(),
+            // No such name is offered here.
+            (Protocol::Peer, _) => self.count_refused(),
         }
     }
 
@@ -238,6 +242,21 @@ impl Switchboard {
     #[must_use]
     pub fn zone_bytes(&self) -> BTreeMap<String, ZoneBytes> {
         self.shared.traffic.totals()
+    }
+
+    /// How agents came by what their jobs wanted, since the start.
+    #[must_use]
+    pub fn cache_use(&self) -> CacheUse {
+        *self.shared.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_use(&self, more: CacheUse) {
+        let mut used = self.shared.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.disk_hits = used.disk_hits.saturating_add(more.disk_hits);
+        used.disk_misses = used.disk_misses.saturating_add(more.disk_misses);
+        used.peer_hits = used.peer_hits.saturating_add(more.peer_hits);
+        used.peer_misses = used.peer_misses.saturating_add(more.peer_misses);
+        used.peer_failures = used.peer_failures.saturating_add(more.peer_failures);
     }
 
     /// Connections that are open.

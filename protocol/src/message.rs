@@ -93,6 +93,24 @@ pub struct Health {
     pub cannot_kill: bool,
     /// It takes steps with an image: its container engine answers. What the hello said of that holds until the first beat.
     pub runs_images: bool,
+    /// How blobs that its jobs wanted were come by.
+    pub cache: CacheUse,
+}
+
+/// How an agent came by blobs and chunks that its jobs wanted, counted since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct CacheUse {
+    /// They were in its own cache.
+    pub disk_hits: u64,
+    /// They were not.
+    pub disk_misses: u64,
+    /// A peer gave them.
+    pub peer_hits: u64,
+    /// A peer that was asked could not give them.
+    pub peer_misses: u64,
+    /// A peer was passed over: slow, gone or lying.
+    pub peer_failures: u64,
 }
 
 /// What an agent says on its control stream.

@@ -23,7 +23,7 @@ use windlass_protocol::identity::{AgentName, ApiToken, JoinToken, secret_hash};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::message::log::{chunk_prefix, parse_chunk};
 use windlass_protocol::message::{
-    AgentMessage, ArtifactQuery, Ask, AskGrant, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, Claim,
+    AgentMessage, ArtifactQuery, Ask, AskGrant, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, CacheUse, Claim,
     CoordinatorMessage, Enrol, EnrolAnswer, Evidence, FetchBlobs, FoundArtifact, FoundCache, Grant, Health, Held,
     Hello, LogHeader, NewArtifact, NewCache, Peer, RefuseCode, Scope, SignedGrant, StoreAnswer, StoreBlobs,
     StoreRefused, Style, Told, Validate, Verdict, Wanted, decode, encode,
@@ -366,6 +366,7 @@ fn agent_messages() -> Vec<AgentMessage> {
         disk_full: false,
         cannot_kill: true,
         runs_images: true,
+        cache: CacheUse { disk_hits: 1, disk_misses: 2, peer_hits: 3, peer_misses: 4, peer_failures: 5 },
     };
     let cause = Cause::new(CauseKind::DiskFull, "2 GiB are free, 5 GiB are needed");
     vec![

@@ -42,11 +42,6 @@ impl Gathering {
         self.assembly.missing()
     }
 
-    /// Whether a chunk has come.
-    pub(crate) fn has(&self, place: u32) -> bool {
-        self.assembly.has(place)
-    }
-
     /// Those of the chunks that have not come and that nobody fetches; from now on the caller does.
     pub(crate) fn claim(self: &Arc<Self>, places: &[u32]) -> Claimed {
         let mut coming = self.lock();
@@ -73,14 +68,23 @@ impl Gathering {
         blocking(move || this.assembly.chunk(place).map_err(|e| stored(&e.into()))).await
     }
 
+    /// Waits until a chunk has come.
+    pub(crate) async fn arrived(&self, place: u32) {
+        self.until(|| self.assembly.has(place)).await;
+    }
+
     /// Waits until a chunk has come, or nobody fetches it any more.
     pub(crate) async fn settled(&self, place: u32) {
+        self.until(|| self.assembly.has(place) || !self.lock().contains(&place)).await;
+    }
+
+    async fn until(&self, holds: impl Fn() -> bool) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             // From here on nothing is missed.
             changed.as_mut().enable();
-            if self.assembly.has(place) || !self.lock().contains(&place) {
+            if holds() {
                 return;
             }
             changed.await;

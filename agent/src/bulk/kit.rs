@@ -36,8 +36,9 @@ pub(crate) struct Given {
     pub(crate) manifests: usize,
     /// For peers that showed a grant.
     pub(crate) on_behalf: usize,
-    /// The connection breaks after so many chunks more.
+    /// The connection breaks after so many requests for chunks.
     pub(crate) breaks_after: Option<usize>,
+    pub(crate) broke: bool,
 }
 
 /// A coordinator's end, and its blobs.
@@ -84,7 +85,10 @@ impl Origin {
                 if let Claim::Grant(grant) = by {
                     let shown_by = peer_identity(connection)?.unwrap();
                     grant.verify(&grant_key().public().unwrap(), &shown_by, now().wall).unwrap();
-                    assert_eq!(grant.grant.namespace, self.namespace);
+                    if grant.grant.namespace != self.namespace {
+                        send.reset(Code::Refused);
+                        return Ok(());
+                    }
                     self.given().on_behalf += 1;
                 }
                 self.give(connection, wanted, &mut send).await?;
@@ -99,7 +103,9 @@ impl Origin {
             Some(BulkAsk::Store(offer)) => panic!("nothing is stored here: {offer:?}"),
             None => {}
         }
-        send.finish()
+        // Done already where it was waited for.
+        let _ = send.finish();
+        Ok(())
     }
 
     /// How many chunks a blob has.
@@ -135,17 +141,23 @@ impl Origin {
                 }
             }
             Wanted::Chunks { blob, places } => {
+                let left = self.given().breaks_after.take();
+                if left == Some(0) {
+                    self.given().broke = true;
+                    connection.close(Code::Canceled.number(), b"a test breaks it");
+                    return Ok(());
+                }
                 let blob = self.find(&blob).unwrap();
                 for place in places {
-                    let left = self.given().breaks_after.take();
-                    if left == Some(0) {
-                        connection.close(Code::Canceled.number(), b"a test breaks it");
-                    }
-                    self.given().breaks_after = left.and_then(|left| left.checked_sub(1));
                     let chunk = blob.chunk(place as usize).unwrap().unwrap();
                     send.send_message(&BlobHeader::Found { bytes: chunk.len() as u64 }).await?;
                     send.send_raw(chunk.into()).await?;
                     *self.given().chunks.entry((blob.digest(), place)).or_default() += 1;
+                }
+                if let Some(left) = left {
+                    send.finish()?;
+                    send.delivered().await?;
+                    self.given().breaks_after = Some(left - 1);
                 }
             }
         }

@@ -13,7 +13,6 @@ use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
 use windlass_protocol::message::{BlobHeader, BulkAsk, StoreAnswer, StoreBlobs, StoreRefused, Wanted};
 use windlass_protocol::{Digest, Shelf};
 
-use super::bearer::Bearer;
 use super::fetch::{Wish, read_manifest};
 use super::{Bulk, PAUSE_MAX, PAUSE_MIN, Trouble, blocking, internal};
 use crate::right::Right;
@@ -210,7 +209,7 @@ impl Bulk {
     ) -> Result<(), NotStored<T::Error>> {
         let mut patience = Patience::of(shelf);
         let namespace = job.namespace.on(shelf);
-        let wish = Wish::new(Bearer::Job(job, right), &namespace);
+        let wish = Wish::of_job(job, right, &namespace);
         let mut in_parts = true;
         loop {
             match self.try_pull(&wish, digest, in_parts, into).await {

@@ -15,7 +15,7 @@ use windlass_protocol::identity::AgentIdentity;
 use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::{CERT_LOOK_MS, CONTROL_OUTBOX_MAX, REFUSAL_DELIVERY_MS};
 use windlass_protocol::link::{Code, FramedSend};
-use windlass_protocol::message::{CoordinatorMessage, Peer, RefuseCode, Verdict};
+use windlass_protocol::message::{CacheUse, CoordinatorMessage, Peer, RefuseCode, Verdict};
 use windlass_protocol::{AgentId, AttemptId, Trust, WallMs};
 
 use super::zones;
@@ -30,6 +30,8 @@ pub(super) struct Conn {
     pub(super) place: (String, Trust),
     /// Of which peers it was told.
     pub(super) told: Mutex<Vec<Peer>>,
+    /// What it said last of its cache; nothing before its first beat.
+    used: Mutex<Option<CacheUse>>,
     outbox: mpsc::Sender<CoordinatorMessage>,
     rights: Mutex<BTreeMap<AttemptId, Epoch>>,
     /// When the certificate ends that it was opened with, or the last one that was issued over it.
@@ -55,10 +57,23 @@ impl Conn {
             connection,
             place: zones::place(peer),
             told: Mutex::default(),
+            used: Mutex::default(),
             outbox,
             rights: Mutex::default(),
             served_until: AtomicU64::new(until.0),
             runtime: Handle::current(),
+        }
+    }
+
+    /// What an agent's cache did since it said so last over this connection.
+    pub(super) fn used_since(&self, now: CacheUse) -> CacheUse {
+        let before = self.used.lock().unwrap_or_else(PoisonError::into_inner).replace(now).unwrap_or(now);
+        CacheUse {
+            disk_hits: now.disk_hits.saturating_sub(before.disk_hits),
+            disk_misses: now.disk_misses.saturating_sub(before.disk_misses),
+            peer_hits: now.peer_hits.saturating_sub(before.peer_hits),
+            peer_misses: now.peer_misses.saturating_sub(before.peer_misses),
+            peer_failures: now.peer_failures.saturating_sub(before.peer_failures),
         }
     }
 

@@ -185,6 +185,9 @@ async fn listen(
             conn.refuse(RefuseCode::Malformed, invalid.to_string());
             return "connection_closed";
         }
+        if let AgentMessage::Beat { health, .. } = &message {
+            board.note_use(conn.used_since(health.cache));
+        }
         let event = match message {
             AgentMessage::Renew { csr } => {
                 match certificate(peer, ground, &csr) {
