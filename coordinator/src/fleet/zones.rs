@@ -58,6 +58,12 @@ impl Zones {
         self.lock().iter().map(|(place, zone)| (place.clone(), first(zone))).collect()
     }
 
+    /// Whether nobody serves anywhere.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Place, BTreeMap<AgentId, String>>> {
         self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,4 +95,44 @@ fn tell_one(conn: &Conn, key: [u8; 32], peers: Vec<Peer>) {
     told.clone_from(&peers);
     drop(told);
     conn.say(CoordinatorMessage::Peers { key, peers });
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_protocol::{Digest, WallMs};
+
+    use super::*;
+
+    fn agent(number: u8, zone: &str, trust: Trust) -> AgentIdentity {
+        AgentIdentity {
+            agent: AgentId::from_bytes([number; 16]),
+            pool: "p".to_owned(),
+            zone: zone.to_owned(),
+            trust,
+            trust_domain: String::new(),
+            serial: String::new(),
+            public_key_digest: Digest::of(b"key"),
+            not_before: WallMs(0),
+            not_after: WallMs(u64::MAX),
+        }
+    }
+
+    #[test]
+    fn each_zone_and_each_trust_has_a_list_of_its_own_which_is_bounded() {
+        let zones = Zones::default();
+        for number in (0..100).rev() {
+            zones.serve(&agent(number, "eu", Trust::Trusted), format!("10.0.0.{number}:9"));
+        }
+        zones.serve(&agent(1, "eu", Trust::Untrusted), "10.0.1.1:9".to_owned());
+        zones.serve(&agent(2, "us", Trust::Trusted), "10.0.2.2:9".to_owned());
+        let lists = zones.lists();
+        let of = |zone: &str, trust| lists[&(zone.to_owned(), trust)].clone();
+        let first: Vec<_> = of("eu", Trust::Trusted).iter().map(|peer| peer.agent.as_bytes()[0]).collect();
+        assert_eq!(first, (0..64).collect::<Vec<u8>>(), "the same for all who ask");
+        assert_eq!((of("eu", Trust::Untrusted).len(), of("us", Trust::Trusted).len()), (1, 1));
+        zones.leave(&agent(0, "eu", Trust::Trusted));
+        zones.leave(&agent(2, "us", Trust::Trusted));
+        assert_eq!(zones.lists()[&("eu".to_owned(), Trust::Trusted)].last().unwrap().agent.as_bytes()[0], 64);
+        assert!(!zones.lists().contains_key(&("us".to_owned(), Trust::Trusted)));
+    }
 }
