@@ -1,36 +1,53 @@
 //! Blobs from the coordinator, into the agent's cache or past it, and what jobs keep there, on a connection of their own.
 //!
 //! A link that breaks is made again, for as long as somebody wants the blobs: a coordinator may be away for a while.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | `fetch`, `flights` | bringing blobs into the agent's cache |
+//! | `gathering` | large ones, put together from chunks, whoever wants them |
+//! | `from_peers` | what agents of the same zone give |
+//! | `bearer` | by what right |
+//! | `store` | what jobs keep, and reading one blob from end to end |
 
+mod bearer;
+mod fetch;
+mod flights;
+mod from_peers;
+mod gathering;
+#[cfg(test)]
+pub(crate) mod kit;
 mod store;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use quinn::Connection;
-use tokio::sync::{Mutex, mpsc};
-use windlass_cache::{Blob, Directory, Intake, Node, Store};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use windlass_cache::{Blob, Directory, Node, Store};
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::JobSpec;
-use windlass_protocol::limits::FETCH_MAX_DIGESTS;
 use windlass_protocol::link::{FramedRecv, FramedSend, LinkError, Protocol};
-use windlass_protocol::message::{BlobHeader, BulkAsk, FetchBlobs};
+use windlass_protocol::message::{BulkAsk, FetchBlobs, SignedGrant, Wanted};
 use windlass_protocol::{Cause, Digest, Namespace};
 
+use self::bearer::Bearer;
+pub(crate) use self::fetch::Wish;
+use self::flights::Flights;
+pub(crate) use self::gathering::Gathering;
+use self::gathering::Gatherings;
 pub(crate) use self::store::{Broken, Feed, NotStored, Offering, Taking};
+use crate::peer::Peers;
 use crate::right::Right;
 use crate::session::Dial;
-
-/// Pieces of blobs between the link and the disk: what the link brings while a segment is written.
-const PIECES_MAX: usize = 64;
 
 /// Between two tries over a link that broke.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Tries without a single blob more that reached the coordinator: it does not want to serve this.
-const REFUSALS_MAX: u32 = 10;
 
 /// Why a try to fetch failed.
 #[derive(Debug)]
@@ -39,6 +56,8 @@ enum Trouble {
     Cause(Cause),
     /// The coordinator was reached.
     Link(LinkError),
+    /// It was reached, and does not answer as it should.
+    Refused(String),
     /// It was not.
     Away(String),
 }
@@ -61,11 +80,24 @@ pub(crate) struct Bulk {
     dial: std::sync::Mutex<Dial>,
     connection: Mutex<Option<Connection>>,
     store: Store,
+    gatherings: Arc<Gatherings>,
+    flights: Arc<Flights>,
+    peers: Arc<Peers>,
+    /// What this agent may show its peers, by whose jobs it is for.
+    grants: Mutex<HashMap<Namespace, (Arc<SignedGrant>, Instant)>>,
 }
 
 impl Bulk {
-    pub(crate) fn new(dial: Dial, store: Store) -> Arc<Self> {
-        Arc::new(Self { dial: std::sync::Mutex::new(dial), connection: Mutex::new(None), store })
+    pub(crate) fn new(dial: Dial, store: Store, peers: Arc<Peers>) -> Arc<Self> {
+        let gatherings = Gatherings::new(store.clone());
+        let (dial, connection) = (std::sync::Mutex::new(dial), Mutex::new(None));
+        let (flights, grants) = (Arc::default(), Mutex::default());
+        Arc::new(Self { dial, connection, store, gatherings, flights, peers, grants })
+    }
+
+    /// The agents of the zone.
+    pub(crate) fn peers(&self) -> &Arc<Peers> {
+        &self.peers
     }
 
     /// Uses another certificate from the next connection on. Waits for nothing: a dial may be under way.
@@ -110,7 +142,7 @@ impl Bulk {
             for digest in digests {
                 let blob =
                     store.get(&namespace, &digest).map_err(|e| Cause::new(CauseKind::Internal, e.to_string()))?;
-                let bytes = blob.ok_or_else(|| missing(&digest))?.into_vec().map_err(|e| internal(&e))?;
+                let bytes = blob.ok_or_else(|| fetch::missing(&digest))?.into_vec().map_err(|e| internal(&e))?;
                 let bad = |e| Cause::new(CauseKind::SourceMissing, format!("{digest} is no directory: {e}"));
                 directories.push(Directory::decode(&bytes).map_err(bad)?);
             }
@@ -119,78 +151,17 @@ impl Bulk {
         .await
     }
 
-    /// Brings those of the blobs that are missing here. What the coordinator does not have is `source_missing`. A link
-    /// that breaks is made again, for as long as the right to the attempt lasts: a coordinator may be away for a while.
-    /// They come into the cache for `namespace`.
-    pub(crate) async fn fetch(
-        &self,
-        job: &JobSpec,
-        right: &Right,
-        namespace: &Namespace,
-        digests: Vec<Digest>,
-    ) -> Result<(), Cause> {
-        let mut fewest = usize::MAX;
-        let mut refusals = 0;
-        let mut pause = PAUSE_MIN;
-        loop {
-            let (store, into, wanted) = (self.store.clone(), namespace.clone(), digests.clone());
-            let missing = blocking(move || Ok(store.missing(&into, &wanted))).await?;
-            if missing.len() < fewest {
-                (fewest, refusals, pause) = (missing.len(), 0, PAUSE_MIN);
-            }
-            match self.fetch_missing(job, right, namespace, &missing).await {
-                Ok(()) => return Ok(()),
-                Err(Trouble::Cause(cause)) => return Err(cause),
-                Err(Trouble::Away(why)) => tracing::info!(attempt = %job.attempt, why, "source_waits"),
-                Err(Trouble::Link(error)) => {
-                    refusals += 1;
-                    if refusals >= REFUSALS_MAX {
-                        let what = format!("the source could not be fetched from the coordinator: {error}");
-                        return Err(internal(&what));
-                    }
-                    tracing::info!(attempt = %job.attempt, %error, "source_cut_short");
-                }
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
-        }
-    }
-
-    async fn fetch_missing(
-        &self,
-        job: &JobSpec,
-        right: &Right,
-        namespace: &Namespace,
-        missing: &[Digest],
-    ) -> Result<(), Trouble> {
-        for part in missing.chunks(FETCH_MAX_DIGESTS) {
-            let (attempt, epoch) = (job.attempt, right.epoch());
-            let request = FetchBlobs { build: job.build, attempt, epoch, digests: part.to_vec() };
-            self.fetch_part(namespace, request).await?;
-        }
-        Ok(())
-    }
-
-    async fn fetch_part(&self, namespace: &Namespace, request: FetchBlobs) -> Result<(), Trouble> {
-        let digests = request.digests.clone();
-        let (mut send, mut recv) = self.ask(BulkAsk::Fetch(request)).await?;
-        send.finish()?;
-        let (pieces, queue) = mpsc::channel(PIECES_MAX);
-        let (store, namespace) = (self.store.clone(), namespace.clone());
-        let writer = tokio::task::spawn_blocking(move || write(&store, &namespace, queue));
-        let received = receive(&mut recv, &digests, pieces).await;
-        let written = writer.await.map_err(|e| internal(&e))?;
-        // What the disk says explains why the link was given up, not the other way round.
-        written?;
-        received
+    /// Asks the coordinator for blobs.
+    async fn ask(&self, bearer: Bearer<'_>, wanted: Wanted) -> Result<(FramedSend, FramedRecv), Trouble> {
+        self.open(&BulkAsk::Fetch(FetchBlobs { by: bearer.claim(), wanted })).await
     }
 
     /// Opens a stream with a request.
-    async fn ask(&self, request: BulkAsk) -> Result<(FramedSend, FramedRecv), Trouble> {
+    async fn open(&self, request: &BulkAsk) -> Result<(FramedSend, FramedRecv), Trouble> {
         let connection = self.connected().await?;
         let (send, recv) = connection.open_bi().await.map_err(LinkError::from)?;
         let (mut send, recv) = (FramedSend::new(send), FramedRecv::new(recv));
-        send.send_message(&request).await?;
+        send.send_message(request).await?;
         Ok((send, recv))
     }
 
@@ -198,6 +169,45 @@ impl Bulk {
     pub(crate) async fn cached(&self, namespace: &Namespace, digest: Digest) -> Result<Option<Blob>, Cause> {
         let (store, namespace) = (self.store.clone(), namespace.clone());
         blocking(move || store.get(&namespace, &digest).map_err(|e| stored(&e.into()))).await
+    }
+
+    /// Those of the blobs that the agent's cache does not have for a build.
+    pub(crate) async fn lacking(&self, base: &Namespace, mut digests: Vec<Digest>) -> Result<Vec<Digest>, Cause> {
+        let (store, base) = (self.store.clone(), base.clone());
+        blocking(move || {
+            for sibling in fetch::siblings(&base) {
+                digests.retain(|digest| store.blob_len(&sibling, digest).is_none());
+            }
+            Ok(digests)
+        })
+        .await
+    }
+
+    /// A blob of the agent's cache that a build may read, wherever it is kept.
+    pub(crate) async fn visible(&self, base: &Namespace, digest: Digest) -> Result<Option<Blob>, Cause> {
+        let (store, base) = (self.store.clone(), base.clone());
+        blocking(move || {
+            for sibling in fetch::siblings(&base) {
+                if store.blob_len(&sibling, &digest).is_some()
+                    && let Some(blob) = store.get(&sibling, &digest).map_err(|e| stored(&e.into()))?
+                {
+                    return Ok(Some(blob));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
+    /// All bytes of a blob of the agent's cache.
+    pub(crate) async fn read(&self, blob: Blob) -> Result<Vec<u8>, Cause> {
+        blocking(move || blob.into_vec().map_err(|e| stored(&e.into()))).await
+    }
+
+    /// One chunk of a blob of the agent's cache.
+    pub(crate) async fn read_chunk(&self, blob: &Arc<Blob>, place: u32) -> Result<Option<Vec<u8>>, Cause> {
+        let blob = Arc::clone(blob);
+        blocking(move || blob.chunk(place as usize).map_err(|e| stored(&e.into()))).await
     }
 
     async fn connected(&self) -> Result<Connection, Trouble> {
@@ -210,44 +220,6 @@ impl Bulk {
         *connection = Some(made.clone());
         Ok(made)
     }
-}
-
-enum Piece {
-    Begin { digest: Digest, bytes: u64 },
-    Bytes(Bytes),
-}
-
-async fn receive(recv: &mut FramedRecv, digests: &[Digest], pieces: mpsc::Sender<Piece>) -> Result<(), Trouble> {
-    let stopped = |_| internal(&"the cache stopped writing");
-    for digest in digests {
-        let header = recv.recv_message::<BlobHeader>().await?.ok_or(LinkError::Short { missing: 1 })?;
-        let BlobHeader::Found { bytes } = header else { return Err(missing(digest).into()) };
-        pieces.send(Piece::Begin { digest: *digest, bytes }).await.map_err(stopped)?;
-        let mut left = bytes;
-        while left > 0 {
-            let piece = recv.recv_raw(left).await?;
-            left -= piece.len() as u64;
-            pieces.send(Piece::Bytes(piece)).await.map_err(stopped)?;
-        }
-    }
-    Ok(())
-}
-
-/// Writes what comes. Wrong bytes are refused by name; where it is cut short, what is whole is kept.
-fn write(store: &Store, namespace: &Namespace, mut queue: mpsc::Receiver<Piece>) -> Result<(), Cause> {
-    let mut intake = Intake::new(store, namespace);
-    while let Some(piece) = queue.blocking_recv() {
-        let taken = match piece {
-            Piece::Begin { digest, bytes } => intake.begin(digest, bytes),
-            Piece::Bytes(bytes) => intake.push(&bytes),
-        };
-        taken.map_err(|e| stored(&e))?;
-    }
-    intake.finish().map(drop).map_err(|e| stored(&e))
-}
-
-fn missing(digest: &Digest) -> Cause {
-    Cause::new(CauseKind::SourceMissing, format!("{digest} of the source is not in the cache for this build"))
 }
 
 pub(crate) fn internal(error: &impl ToString) -> Cause {

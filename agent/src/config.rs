@@ -1,6 +1,8 @@
 //! What an operator says of an agent: flags over environment over file, resolved by the binary into a [`Config`].
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::Deserialize;
 use windlass_git::Protocols;
@@ -39,6 +41,8 @@ pub struct ConfigFile {
     pub slot_user_base: Option<u32>,
     /// Bytes of the agent's cache.
     pub cache: Option<String>,
+    /// Where other agents of the zone reach this one: `IP:PORT`, or `off`.
+    pub peer_listen: Option<String>,
     /// The key stays in memory: each start is a new agent.
     pub ephemeral_identity: Option<bool>,
     /// Credentials for private repositories over HTTPS.
@@ -137,6 +141,8 @@ pub struct Config {
     pub slot_user_base: u32,
     /// Bytes of the agent's cache.
     pub cache_bytes: u64,
+    /// Whether and where other agents of the zone are served.
+    pub peer_listen: PeerListen,
     /// Where the machine's container engine listens.
     pub docker_socket: PathBuf,
     /// Hooks, plugins and mirrors.
@@ -148,6 +154,34 @@ pub struct Config {
     pub alone: bool,
     /// The program and arguments that become the spawner: they call `windlass_agent_runner::spawner_from_stdin`.
     pub spawner: (PathBuf, Vec<String>),
+}
+
+/// Whether and where an agent serves others of its zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PeerListen {
+    /// On a free port of all addresses; others are told the one that leads to the coordinator, unless that is loopback.
+    #[default]
+    Anywhere,
+    /// There.
+    At(SocketAddr),
+    /// Nowhere, and nobody is asked.
+    Off,
+}
+
+/// What is no such thing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("peer_listen: {0:?} is neither `off` nor IP:PORT")]
+pub struct BadPeerListen(String);
+
+impl FromStr for PeerListen {
+    type Err = BadPeerListen;
+
+    fn from_str(text: &str) -> Result<Self, BadPeerListen> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At).map_err(|_| BadPeerListen(text.to_owned())),
+        }
+    }
 }
 
 /// What an operator says about the phases of jobs, by the names of the reference's agent.

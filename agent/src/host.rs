@@ -11,6 +11,8 @@ use windlass_protocol::job::Resources;
 use windlass_protocol::limits::{DISK_REFUSE_BYTES, DISK_REFUSE_FILES};
 use windlass_protocol::message::Health;
 
+use crate::peer::Peers;
+
 /// Reads the machine's state, for one data directory.
 #[derive(Debug)]
 pub(crate) struct Host {
@@ -18,17 +20,19 @@ pub(crate) struct Host {
     data: PathBuf,
     disk_full: bool,
     runs_images: Arc<AtomicBool>,
+    peers: Arc<Peers>,
 }
 
 impl Host {
-    /// A reader for the file system that `data` is on, and of what is known of the machine's container engine.
+    /// A reader for the file system that `data` is on, of what is known of the machine's container engine, and of how blobs are
+    /// come by.
     ///
     /// # Errors
     /// Where the machine does not tell its memory.
-    pub(crate) fn new(data: PathBuf, runs_images: Arc<AtomicBool>) -> io::Result<Self> {
+    pub(crate) fn new(data: PathBuf, runs_images: Arc<AtomicBool>, peers: Arc<Peers>) -> io::Result<Self> {
         let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::everything());
         let system = System::new_with_specifics(memory).map_err(io::Error::other)?;
-        Ok(Self { system, data, disk_full: false, runs_images })
+        Ok(Self { system, data, disk_full: false, runs_images, peers })
     }
 
     /// Processors and memory, in all.
@@ -64,6 +68,7 @@ impl Host {
             disk_full: self.disk_full,
             cannot_kill: false,
             runs_images: self.runs_images.load(Ordering::Relaxed),
+            cache: self.peers.tally.counts(),
         }
     }
 }

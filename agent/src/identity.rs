@@ -7,10 +7,12 @@ use std::path::PathBuf;
 use quinn::Endpoint;
 use rustls::pki_types::CertificateDer;
 use windlass_protocol::host::{now, read_private, write_private};
-use windlass_protocol::identity::tls::{agent_client_config, enrol_client_config};
+use windlass_protocol::identity::tls::{
+    agent_client_config, enrol_client_config, peer_client_config, peer_server_config,
+};
 use windlass_protocol::identity::{AgentIdentity, AgentKey, IdentityError, JoinToken, Standing, fingerprint};
 use windlass_protocol::link::error::ALERT_CERTIFICATE_EXPIRED;
-use windlass_protocol::link::transport::client_config;
+use windlass_protocol::link::transport::{client_config, server_config};
 use windlass_protocol::link::{LinkError, Protocol, ask, connect};
 use windlass_protocol::message::{Enrol, EnrolAnswer, Evidence, RefuseCode};
 use windlass_protocol::{Digest, Secret, WallMs};
@@ -18,6 +20,7 @@ use windlass_protocol::{Digest, Secret, WallMs};
 use crate::config::Config;
 use crate::error::Fault;
 use crate::home::Home;
+use crate::peer::Shown;
 
 /// Where within a certificate's life it is renewed: at two thirds, a tenth of that more or less, so that agents that
 /// joined together do not renew together (F4). Thousandths of two thirds.
@@ -187,6 +190,16 @@ impl Identity {
     /// Where TLS cannot be set up.
     pub fn client_config(&self, protocol: Protocol) -> Result<quinn::ClientConfig, IdentityError> {
         client_config(agent_client_config(&self.ca, &self.chain, &self.key, protocol.alpn())?)
+    }
+
+    /// As whom this agent speaks to others of its zone.
+    ///
+    /// # Errors
+    /// Where TLS cannot be set up.
+    pub(crate) fn shown(&self) -> Result<Shown, IdentityError> {
+        let client = client_config(peer_client_config(&self.ca, &self.chain, &self.key)?)?;
+        let server = server_config(peer_server_config(&self.ca, &self.chain, &self.key)?)?;
+        Ok(Shown { named: self.named.clone(), client, server })
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `logs` | sending spools |
 //! | `bounded` | what is kept between jobs, and goes when it is too much |
 //! | `bulk` | fetching blobs |
+//! | `peer` | agents of the same zone that share what they fetch |
 //! | `workspace` | a job's files, and its wiping |
 //! | `phases` | which jobs run in phases, and their plans |
 //! | `hooks` | the agent's own hooks |
@@ -46,6 +47,7 @@ mod leftovers;
 #[cfg(test)]
 mod link_kit;
 mod logs;
+mod peer;
 mod phases;
 mod plugins;
 mod preparing;

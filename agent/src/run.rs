@@ -1,5 +1,6 @@
 //! The loop around the agent's core: everything that happens goes in, everything that it wants done comes out.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,12 +19,12 @@ use windlass_protocol::limits::{
     AGENT_INPUTS_MAX, FINGERPRINT_LOOK_MS, HEALTH_MS, JOIN_PAUSE_MAX_MS, JOIN_PAUSE_MIN_MS, KILL_VERIFY_MS,
     TURN_MAX_INPUTS,
 };
-use windlass_protocol::link::{Code, Protocol, bind_client};
-use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
+use windlass_protocol::link::{Code, Protocol, bind_client, bind_server};
+use windlass_protocol::message::{AgentMessage, CoordinatorMessage, RefuseCode};
 use windlass_protocol::{HostFacts, Instant64};
 
 use crate::bulk::Bulk;
-use crate::config::Config;
+use crate::config::{Config, PeerListen};
 use crate::error::Fault;
 use crate::fingerprint::Fingerprint;
 use crate::git::Git;
@@ -34,6 +35,7 @@ use crate::identity::{Identity, JoinKey, usable};
 use crate::job_api::JobApi;
 use crate::jobs::{Ground, Jobs};
 use crate::leftovers::Leftovers;
+use crate::peer::Peers;
 use crate::phases::Rules;
 use crate::plugins::Plugins;
 use crate::session::{Dial, Session};
@@ -141,6 +143,9 @@ struct Shell {
     bulk: Arc<Bulk>,
     /// What the machine is; it is said with each hello.
     facts: watch::Receiver<HostFacts>,
+    /// Agents of the same zone, and where they reach this one.
+    peers: Arc<Peers>,
+    peer_listen: PeerListen,
     renew_asked: Option<Instant64>,
     ended: Option<Exit>,
 }
@@ -171,9 +176,11 @@ impl Shell {
             servers: config.servers.clone(),
             config: identity.client_config(Protocol::Bulk)?,
         };
-        let bulk = Bulk::new(dial, store.clone());
+        let peers = peers(config.peer_listen, &identity)?;
+        let bulk = Bulk::new(dial, store.clone(), Arc::clone(&peers));
+        peers.serve(&bulk);
         let runs_images = Arc::new(AtomicBool::new(config.alone || engine.is_connected()));
-        let host = Host::new(home.root().to_owned(), Arc::clone(&runs_images))
+        let host = Host::new(home.root().to_owned(), Arc::clone(&runs_images), Arc::clone(&peers))
             .map_err(|source| Fault::System { doing: "the machine does not tell its memory", source })?;
         let boot =
             boot_id().map_err(|source| Fault::System { doing: "this run of the machine is not known", source })?;
@@ -230,6 +237,8 @@ impl Shell {
             dials,
             bulk,
             facts,
+            peers,
+            peer_listen: config.peer_listen,
             renew_asked: None,
             ended: None,
         })
@@ -272,6 +281,13 @@ impl Shell {
         if let Input::ConnectionLost { conn } = input
             && conn != ConnId(self.next_conn)
         {
+            return;
+        }
+        if let Input::Message { conn, message: CoordinatorMessage::Peers { key, peers } } = &input {
+            // What an older connection still brings is older than what the newest one brought.
+            if *conn == ConnId(self.next_conn) {
+                self.peers.told(*key, peers);
+            }
             return;
         }
         if let Err(rejected) = self.core.handle(now(), input) {
@@ -324,7 +340,11 @@ impl Shell {
         match effect {
             Effect::Say { conn, message } => {
                 if let Some(session) = self.session.as_ref().filter(|session| session.conn == conn) {
+                    let first = matches!(*message, AgentMessage::Hello(_));
                     session.say(*message);
+                    if let Some(address) = self.address(&session.connection).filter(|_| first) {
+                        session.say(AgentMessage::Serves { address });
+                    }
                 }
             }
             Effect::Prepare { slot, epoch, job } => self.jobs.prepare(slot, epoch, job),
@@ -380,6 +400,16 @@ impl Shell {
         self.dialling = Some(task.abort_handle());
     }
 
+    /// Where others of the zone reach this agent, if it serves them.
+    fn address(&self, connection: &Connection) -> Option<String> {
+        let listen = match self.peer_listen {
+            PeerListen::Off => return None,
+            PeerListen::Anywhere => None,
+            PeerListen::At(listen) => Some(listen),
+        };
+        crate::peer::advertised(listen, connection.remote_address(), self.peers.port()?)
+    }
+
     fn install(&mut self, chain: Vec<Vec<u8>>) {
         self.renew_asked = None;
         match self.identity.install(chain) {
@@ -395,6 +425,10 @@ impl Shell {
                 self.bulk.redial(dial);
             }
             Err(error) => tracing::error!(%error, "bulk_link_not_renewed"),
+        }
+        match self.identity.shown() {
+            Ok(shown) => self.peers.show(shown),
+            Err(error) => tracing::error!(%error, "peers_not_shown_certificate"),
         }
     }
 
@@ -444,6 +478,7 @@ impl Shell {
         self.see_killed_off().await;
         // The bulk connection would keep itself alive for ever; and a peer that is gone is not waited for.
         self.endpoint.close(Code::Done.number(), b"the agent leaves");
+        self.peers.close();
         let _ = tokio::time::timeout(GOODBYE, self.endpoint.wait_idle()).await;
         match exit {
             Exit::Drained => Ended::Drained,
@@ -467,6 +502,23 @@ async fn dial_once(dial: &Dial, conn: ConnId, renew: Option<Vec<u8>>, inputs: mp
             Err(fault) => Dialled::Failed(conn, fault),
         },
     }
+}
+
+/// The agents of the zone, and where they reach this one.
+fn peers(listen: PeerListen, identity: &Identity) -> Result<Arc<Peers>, Fault> {
+    let shown = identity.shown()?;
+    let bound = |address| {
+        let endpoint = bind_server(address, shown.server.clone());
+        endpoint.map_err(|source| Fault::System { doing: "other agents cannot be served", source })
+    };
+    let endpoint = match listen {
+        PeerListen::Off => None,
+        PeerListen::At(address) => Some(bound(address)?),
+        PeerListen::Anywhere => {
+            Some(bound((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| bound((Ipv4Addr::UNSPECIFIED, 0).into()))?)
+        }
+    };
+    Ok(Peers::new(shown, endpoint))
 }
 
 /// What the operator says of the phases of jobs. Plugins lie beside workspaces by default, where jobs can read them.

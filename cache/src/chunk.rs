@@ -6,6 +6,7 @@
 //! | `frame` | a chunk as its bytes lie on disk |
 //! | `listing` | what a chunk file holds, as a record says it |
 //! | [`manifest`] | which chunks a blob is made of |
+//! | `serve` | a stored blob by its parts |
 //! | `table` | which chunk lies where, and how many count on it |
 //! | `reader` | a chunk read and compared with its name |
 //! | `space` | giving back the bytes of chunks that nobody counts on |
@@ -15,6 +16,7 @@ pub(crate) mod frame;
 pub(crate) mod listing;
 pub mod manifest;
 pub(crate) mod reader;
+mod serve;
 pub(crate) mod space;
 pub(crate) mod table;
 

@@ -51,7 +51,7 @@ pub use release::HeldBlob;
 pub use snapshot::{Snapshot, SnapshotSource, snapshot};
 pub use store::{Durability, Pins, Stats, Store, StoreOptions};
 pub use tree::{Directory, Entry, Node};
-pub use upload::Upload;
+pub use upload::{Assembly, Upload};
 pub use verify::{Report, verify_segments};
 pub use vfs::{RealFs, Vfs, VfsFile};
 pub use wipe::wipe;

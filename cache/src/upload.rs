@@ -11,6 +11,7 @@ use windlass_protocol::{Digest, Namespace};
 use crate::appender::Item;
 use crate::error::{Error, Rejected};
 use crate::store::Shared;
+pub use cutting::Assembly;
 use cutting::Cutting;
 
 /// A blob that is being written. Dropped before [`Upload::finish`] it leaves nothing behind.

@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use windlass_protocol::host::{now, read_private, write_private};
 use windlass_protocol::identity::tls::quic_server_config_of;
-use windlass_protocol::identity::{AgentName, Ca, Chain, IdentityError, Shown};
+use windlass_protocol::identity::{AgentIdentity, AgentName, BadGrant, Ca, Chain, GrantKey, IdentityError, Shown};
 use windlass_protocol::limits::{CERT_LIFE_MS, CERT_SKEW_MS, SERVER_CERT_LIFE_MS};
 use windlass_protocol::link::transport;
+use windlass_protocol::message::{Grant, SignedGrant};
 use windlass_protocol::{Digest, Secret, WallMs};
 
 /// Why there is no authority.
@@ -91,6 +92,7 @@ pub struct Authority {
     lives: Lives,
     link: Arc<Shown>,
     web: Arc<Shown>,
+    grants: GrantKey,
 }
 
 impl Authority {
@@ -106,7 +108,8 @@ impl Authority {
         let begin = Lives::begin(at, lives.server_ms);
         let link = Shown::new(&ca.issue_server(&names, &addresses, begin, lives.server_ms)?)?;
         let web = Shown::new(&ca.issue_web_server(&names, &addresses, begin, lives.server_ms)?)?;
-        Ok(Self { ca, names, addresses, lives, link, web })
+        let grants = GrantKey::derive(&ca.key_pem())?;
+        Ok(Self { ca, names, addresses, lives, link, web, grants })
     }
 
     /// The CA's fingerprint, which join tokens carry.
@@ -125,6 +128,31 @@ impl Authority {
     #[must_use]
     pub fn link_secret(&self) -> Secret<String> {
         self.ca.key_pem()
+    }
+
+    /// What agents believe grants by.
+    ///
+    /// # Errors
+    /// Never, with keys of the length that there is.
+    pub fn grant_key(&self) -> Result<[u8; 32], IdentityError> {
+        self.grants.public()
+    }
+
+    /// Signs what an agent may read.
+    ///
+    /// # Errors
+    /// Never, with keys of the length that there is.
+    pub fn grant(&self, grant: Grant) -> Result<SignedGrant, IdentityError> {
+        self.grants.sign(grant)
+    }
+
+    /// Whether a grant was signed here, is good at this time, and is for the zone and the trust of who shows it.
+    ///
+    /// # Errors
+    /// [`BadGrant`].
+    pub fn verify_grant(&self, grant: &SignedGrant, shown_by: &AgentIdentity, at: WallMs) -> Result<(), BadGrant> {
+        let key = self.grants.public().map_err(|_| BadGrant::Signature)?;
+        grant.verify(&key, shown_by, at)
     }
 
     /// QUIC's configuration.

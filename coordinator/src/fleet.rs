@@ -6,13 +6,15 @@
 //! | `control` | hello, messages, renewing certificates |
 //! | `intake` | log streams |
 //! | `ask` | what jobs ask |
-//! | `bulk`, `shelve` | fetching and storing blobs, by the right to an attempt |
+//! | `bulk`, `blobs`, `shelve` | fetching and storing blobs, by the right to an attempt or a grant |
+//! | `zones` | who serves blobs to others of a zone |
 //! | `enrol` | joining with a token |
 //! | `traffic` | bytes of each zone |
 //!
 //! An agent's zone, queue and trust come from its row, which its certificate names; nothing that it says changes them.
 
 mod ask;
+mod blobs;
 mod bulk;
 mod conn;
 mod control;
@@ -22,6 +24,7 @@ mod shelve;
 #[cfg(test)]
 mod tests;
 mod traffic;
+mod zones;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,11 +39,12 @@ use windlass_coordinator_logs::LogStore;
 use windlass_protocol::AgentId;
 use windlass_protocol::limits::{ENROLLING_MAX, FETCHES_MAX, HANDSHAKES_MAX, STORES_MAX};
 use windlass_protocol::link::{Accepted, Code, Protocol, accept};
-use windlass_protocol::message::{CoordinatorMessage, RefuseCode};
+use windlass_protocol::message::{CacheUse, CoordinatorMessage, RefuseCode};
 
 use self::conn::Conn;
 use self::traffic::Traffic;
 pub use self::traffic::ZoneBytes;
+use self::zones::Zones;
 use crate::authority::Authority;
 use crate::desk::{DeskHandle, Fleet};
 use crate::job_desk::JobDesk;
@@ -84,6 +88,9 @@ struct Shared {
     refused: AtomicU64,
     rooms: Rooms,
     traffic: Traffic,
+    zones: Zones,
+    /// What agents' caches did, all together.
+    used: Mutex<CacheUse>,
 }
 
 /// What all agents together may ask for at once.
@@ -113,6 +120,10 @@ impl Switchboard {
     pub async fn serve(&self, endpoint: Endpoint, ground: Ground) {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         tokio::spawn(self.clone().pass_acks_on(ground.logs.clone()));
+        match ground.authority.grant_key() {
+            Ok(key) => drop(tokio::spawn(zones::tell(self.clone(), key))),
+            Err(error) => tracing::error!(%error, "peers_not_told"),
+        }
         while let Some(incoming) = endpoint.accept().await {
             let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
             let (board, ground) = (self.clone(), ground.clone());
@@ -145,6 +156,8 @@ impl Switchboard {
             (Protocol::Bulk, Some(peer)) => bulk::serve(self, connection, &peer, ground).await,
             // `accept` has refused it already.
             (Protocol::Agent | Protocol::Bulk, None) => self.count_refused(),
+            // No such name is offered here.
+            (Protocol::Peer, _) => self.count_refused(),
         }
     }
 
@@ -186,12 +199,15 @@ impl Switchboard {
         }
     }
 
-    fn unregister(&self, conn: &Conn) {
+    /// Forgets a control connection; says whether it was its agent's last one.
+    fn unregister(&self, conn: &Conn) -> bool {
         let mut conns = self.lock();
         conns.by_id.remove(&conn.id);
-        if conns.by_agent.get(&conn.agent) == Some(&conn.id) {
+        let last = conns.by_agent.get(&conn.agent) == Some(&conn.id);
+        if last {
             conns.by_agent.remove(&conn.agent);
         }
+        last
     }
 
     fn next_conn(&self) -> ConnId {
@@ -226,6 +242,21 @@ impl Switchboard {
     #[must_use]
     pub fn zone_bytes(&self) -> BTreeMap<String, ZoneBytes> {
         self.shared.traffic.totals()
+    }
+
+    /// How agents came by what their jobs wanted, since the start.
+    #[must_use]
+    pub fn cache_use(&self) -> CacheUse {
+        *self.shared.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_use(&self, more: CacheUse) {
+        let mut used = self.shared.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.disk_hits = used.disk_hits.saturating_add(more.disk_hits);
+        used.disk_misses = used.disk_misses.saturating_add(more.disk_misses);
+        used.peer_hits = used.peer_hits.saturating_add(more.peer_hits);
+        used.peer_misses = used.peer_misses.saturating_add(more.peer_misses);
+        used.peer_failures = used.peer_failures.saturating_add(more.peer_failures);
     }
 
     /// Connections that are open.

@@ -9,6 +9,7 @@
 //! | [`JoinToken`], [`ApiToken`] | what people hand out |
 //! | [`verify`] | who is believed in a handshake |
 //! | [`Shown`] | the certificate that a server shows, which is replaced while it serves |
+//! | `grant` | what agents may read, signed for their peers |
 //! | [`tls`] | rustls configurations for QUIC and HTTPS |
 //!
 //! Nothing here reads a file or a clock: callers bring bytes and times. Randomness for keys, serial numbers and secrets
@@ -16,6 +17,7 @@
 
 mod ca;
 mod certificate;
+mod grant;
 mod key;
 mod name;
 mod shown;
@@ -25,6 +27,7 @@ pub mod verify;
 
 pub use ca::{Ca, Chain, ServerCertificate};
 pub use certificate::{AgentIdentity, Standing};
+pub use grant::{BadGrant, GrantKey};
 pub use key::{AgentKey, Csr};
 pub use name::{AgentName, BadName};
 pub use shown::Shown;

@@ -14,6 +14,8 @@ mod chunk;
 mod git;
 #[path = "limits/notify.rs"]
 mod notify;
+#[path = "limits/peer.rs"]
+mod peer;
 #[path = "limits/place.rs"]
 mod place;
 #[path = "limits/reuse.rs"]
@@ -25,6 +27,7 @@ pub use self::build::*;
 pub use self::chunk::*;
 pub use self::git::*;
 pub use self::notify::*;
+pub use self::peer::*;
 pub use self::place::*;
 pub use self::reuse::*;
 

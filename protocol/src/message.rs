@@ -21,6 +21,8 @@ use crate::time::WallMs;
 
 pub mod ask;
 pub mod codec;
+pub mod fetch;
+pub mod grant;
 pub mod log;
 pub mod validate;
 
@@ -29,6 +31,8 @@ pub use ask::{
     SecretText, Style, Told,
 };
 pub use codec::{BadMessage, decode, encode};
+pub use fetch::{BlobHeader, BulkAsk, Claim, FetchBlobs, Wanted};
+pub use grant::{AskGrant, Grant, Peer, SignedGrant};
 pub use log::LogHeader;
 pub use validate::{Invalid, Validate};
 
@@ -93,6 +97,24 @@ pub struct Health {
     pub cannot_kill: bool,
     /// It takes steps with an image: its container engine answers. What the hello said of that holds until the first beat.
     pub runs_images: bool,
+    /// How blobs that its jobs wanted were come by.
+    pub cache: CacheUse,
+}
+
+/// How an agent came by blobs and chunks that its jobs wanted, counted since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct CacheUse {
+    /// They were in its own cache.
+    pub disk_hits: u64,
+    /// They were not.
+    pub disk_misses: u64,
+    /// A peer gave them.
+    pub peer_hits: u64,
+    /// A peer that was asked could not give them.
+    pub peer_misses: u64,
+    /// A peer was passed over: slow, gone or lying.
+    pub peer_failures: u64,
 }
 
 /// What an agent says on its control stream.
@@ -165,6 +187,11 @@ pub enum AgentMessage {
     Renew {
         /// PKCS #10, DER.
         csr: Vec<u8>,
+    },
+    /// Its peers reach it there.
+    Serves {
+        /// `IP:PORT`, UDP.
+        address: String,
     },
     /// What it has of the large inputs of jobs, whole each time, and what it has brought; said after a hello, and when it has
     /// changed.
@@ -392,6 +419,13 @@ pub enum CoordinatorMessage {
         /// What to do, for people.
         detail: String,
     },
+    /// Who else is in the agent's zone, of its trust, and serves others; in place of what was told before.
+    Peers {
+        /// The Ed25519 key that grants are signed with.
+        key: [u8; 32],
+        /// In order of their ids, without the agent itself or with it; at most [`crate::limits::PEERS_MAX`].
+        peers: Vec<Peer>,
+    },
 }
 
 /// How an agent proves where it runs, beside its token (F7). Attestors of clouds come later, without a new version.
@@ -453,43 +487,6 @@ pub enum EnrolAnswer {
         /// What to do, for people.
         detail: String,
     },
-}
-
-/// What opens a stream on [`crate::version::ALPN_BULK`]: one request on each. The lease is the capability.
-#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
-#[rkyv(derive(Debug))]
-pub enum BulkAsk {
-    /// The agent wants blobs; each comes after a [`BlobHeader`].
-    Fetch(FetchBlobs),
-    /// The agent has blobs; a [`StoreAnswer`] says which of them are wanted, and another one how it came out.
-    Store(StoreBlobs),
-}
-
-/// Asks for blobs. What a job of the build may see is found, wherever it was kept.
-#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
-#[rkyv(derive(Debug))]
-pub struct FetchBlobs {
-    /// For which build; its namespace decides what is visible.
-    pub build: BuildId,
-    /// The attempt that the agent holds.
-    pub attempt: AttemptId,
-    /// By which right.
-    pub epoch: Epoch,
-    /// At most [`crate::limits::MISSING_MAX_DIGESTS`]; the answers come in this order.
-    pub digests: Vec<crate::digest::Digest>,
-}
-
-/// Before each blob that answers a [`FetchBlobs`]; the raw bytes follow it, unframed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
-#[rkyv(derive(Debug))]
-pub enum BlobHeader {
-    /// So many bytes follow.
-    Found {
-        /// The blob's length.
-        bytes: u64,
-    },
-    /// The blob is not there, or not for this build.
-    Absent,
 }
 
 /// Offers blobs that a job made. Those that are wanted follow, raw and in this order, once a [`StoreAnswer::Wanted`] came.

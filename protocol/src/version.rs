@@ -9,5 +9,8 @@ pub const ALPN_BULK: &[u8] = b"windlass-bulk/1";
 /// Joining with a token: the server is authenticated by the CA's fingerprint in the token, the client by the token.
 pub const ALPN_ENROL: &[u8] = b"windlass-enrol/1";
 
+/// Blobs between two agents of one zone: mutual TLS, each believes the certificates of the fleet's CA.
+pub const ALPN_PEER: &[u8] = b"windlass-peer/1";
+
 /// All that a coordinator offers, preferred first.
 pub const ALPN_SERVER: &[&[u8]] = &[ALPN_AGENT, ALPN_BULK, ALPN_ENROL];

@@ -23,9 +23,10 @@ use windlass_protocol::identity::{AgentName, ApiToken, JoinToken, secret_hash};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::message::log::{chunk_prefix, parse_chunk};
 use windlass_protocol::message::{
-    AgentMessage, ArtifactQuery, Ask, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, CoordinatorMessage, Enrol,
-    EnrolAnswer, Evidence, FetchBlobs, FoundArtifact, FoundCache, Health, Held, Hello, LogHeader, NewArtifact,
-    NewCache, RefuseCode, Scope, StoreAnswer, StoreBlobs, StoreRefused, Style, Told, Validate, Verdict, decode, encode,
+    AgentMessage, ArtifactQuery, Ask, AskGrant, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, CacheUse, Claim,
+    CoordinatorMessage, Enrol, EnrolAnswer, Evidence, FetchBlobs, FoundArtifact, FoundCache, Grant, Health, Held,
+    Hello, LogHeader, NewArtifact, NewCache, Peer, RefuseCode, Scope, SignedGrant, StoreAnswer, StoreBlobs,
+    StoreRefused, Style, Told, Validate, Verdict, Wanted, decode, encode,
 };
 use windlass_protocol::stock::{Fetched, InputName, Stocked};
 use windlass_protocol::{Digest, HostFacts, Namespace, Secret, Shelf, Trust, WallMs, frame};
@@ -59,6 +60,7 @@ names! { agent_message(AgentMessage)
     AgentMessage::Stopped { .. } => "stopped",
     AgentMessage::Draining => "draining",
     AgentMessage::Resumed => "resumed",
+    AgentMessage::Serves { .. } => "serves",
     AgentMessage::Goodbye { .. } => "goodbye",
     AgentMessage::Renew { .. } => "renew",
     AgentMessage::Stock { .. } => "stock",
@@ -74,6 +76,7 @@ names! { coordinator_message(CoordinatorMessage)
     CoordinatorMessage::LogAck { .. } => "log_ack",
     CoordinatorMessage::Drain { .. } => "drain",
     CoordinatorMessage::Resume => "resume",
+    CoordinatorMessage::Peers { .. } => "peers",
     CoordinatorMessage::Certificate { .. } => "certificate",
     CoordinatorMessage::Refuse { .. } => "refuse",
 }
@@ -109,6 +112,9 @@ names! { enrol_answer(EnrolAnswer)
 names! { blob_header(BlobHeader)
     BlobHeader::Found { .. } => "found",
     BlobHeader::Absent => "absent",
+    BlobHeader::Manifest { .. } => "manifest",
+    BlobHeader::Elsewhere => "elsewhere",
+    BlobHeader::Waiting => "waiting",
 }
 
 names! { ask(Ask)
@@ -145,7 +151,16 @@ names! { enrol(Enrol) _ => "enrol", }
 names! { bulk_ask(BulkAsk)
     BulkAsk::Fetch(_) => "fetch",
     BulkAsk::Store(_) => "store",
+    BulkAsk::Grant(_) => "grant",
 }
+
+names! { fetch_blobs(FetchBlobs)
+    FetchBlobs { wanted: Wanted::Whole(_), .. } => "whole",
+    FetchBlobs { wanted: Wanted::Parts(_), .. } => "parts",
+    FetchBlobs { wanted: Wanted::Chunks { .. }, .. } => "chunks",
+}
+
+names! { signed_grant(SignedGrant) _ => "signed_grant", }
 
 names! { store_answer(StoreAnswer)
     StoreAnswer::Wanted(_) => "wanted",
@@ -365,6 +380,7 @@ fn agent_messages() -> Vec<AgentMessage> {
         disk_full: false,
         cannot_kill: true,
         runs_images: true,
+        cache: CacheUse { disk_hits: 1, disk_misses: 2, peer_hits: 3, peer_misses: 4, peer_failures: 5 },
     };
     let cause = Cause::new(CauseKind::DiskFull, "2 GiB are free, 5 GiB are needed");
     vec![
@@ -380,6 +396,7 @@ fn agent_messages() -> Vec<AgentMessage> {
         AgentMessage::Resumed,
         AgentMessage::Goodbye { reason: "the machine is switched off".to_owned() },
         AgentMessage::Renew { csr: vec![0x30, 0x03, 1, 2, 3] },
+        AgentMessage::Serves { address: "[fd00::7]:7071".to_owned() },
         AgentMessage::Stock { inputs: stock(), fetched: Fetched { bytes: 3 << 30, ms: 30_000 } },
     ]
 }
@@ -410,6 +427,10 @@ fn coordinator_messages() -> Vec<CoordinatorMessage> {
         CoordinatorMessage::Resume,
         CoordinatorMessage::Certificate { chain: vec![vec![0x30, 1, 2], vec![0x30, 3]] },
         CoordinatorMessage::Refuse { code: RefuseCode::PoolPaused, detail: "ask the pool's owner".to_owned() },
+        CoordinatorMessage::Peers {
+            key: [7; 32],
+            peers: vec![Peer { agent: AgentId::from_bytes([8; 16]), address: "10.0.0.7:7071".to_owned() }],
+        },
     ]
 }
 
@@ -568,20 +589,53 @@ fn joining_has_the_bytes_of_version_1() {
     check("evidence", &[Evidence::None, enrol_sample().evidence]);
 }
 
+fn grant_sample() -> SignedGrant {
+    let grant = Grant {
+        agent: AgentId::from_bytes([8; 16]),
+        zone: "eu".to_owned(),
+        trust: Trust::Untrusted,
+        namespace: Namespace::overlay("app", "pr:17"),
+        expires_at: WallMs(0x0102_0304_0506_0708),
+    };
+    SignedGrant { grant, signature: [9; 64] }
+}
+
+#[test]
+fn what_is_signed_of_a_grant_keeps_its_form() {
+    let statement = grant_sample().grant.statement();
+    let expected =
+        [&b"windlass grant v1\0"[..], &[8; 16], &[0, 8, 7, 6, 5, 4, 3, 2, 1], b"\x03\0app\x01\x05\0pr:17\x02\0eu"];
+    assert_eq!(statement, expected.concat());
+}
+
 #[test]
 fn bulk_and_logs_have_the_bytes_of_version_1() {
     let (build, epoch) = (BuildId::from_bytes([3; 16]), Epoch(7));
     let digests = vec![Digest::of(b"one"), Digest::of(b"two")];
-    let fetch = FetchBlobs { build, attempt: attempt(1), epoch, digests };
-    let fetch = BulkAsk::Fetch(fetch);
+    let lease = Claim::Lease { build, attempt: attempt(1), epoch };
+    let grant = Claim::Grant(Box::new(grant_sample()));
+    let whole = FetchBlobs { by: lease.clone(), wanted: Wanted::Whole(digests.clone()) };
+    let fetches = [
+        whole.clone(),
+        FetchBlobs { by: grant.clone(), wanted: Wanted::Parts(digests) },
+        FetchBlobs { by: grant, wanted: Wanted::Chunks { blob: Digest::of(b"one"), places: vec![0, 7] } },
+    ];
+    assert!(fetches.iter().all(|fetch| fetch.validate() == Ok(())));
+    check("fetch_blobs", &fetches);
+    check("signed_grant", &[grant_sample()]);
+    let fetch = BulkAsk::Fetch(whole);
+    let ask = BulkAsk::Grant(AskGrant { build, attempt: attempt(1), epoch });
     let blobs = vec![(Digest::of(b"one"), 3), (Digest::of(b"two"), 1 << 33)];
     let store = BulkAsk::Store(StoreBlobs { build, attempt: attempt(1), epoch, shelf: Shelf::Artifacts, blobs });
     let header = LogHeader { attempt: attempt(1), epoch, offset: 1 << 33 };
     assert_eq!((fetch.validate(), store.validate(), header.validate()), (Ok(()), Ok(()), Ok(())));
-    check("bulk_ask", &[fetch, store]);
+    assert_eq!(ask.validate(), Ok(()));
+    check("bulk_ask", &[fetch, store, ask]);
     let refused = StoreAnswer::Refused { code: StoreRefused::Full, detail: "the disk is full".to_owned() };
     check("store_answer", &[StoreAnswer::Wanted(vec![0, 2]), StoreAnswer::Stored, refused]);
-    check("blob_header", &[BlobHeader::Found { bytes: 1 << 33 }, BlobHeader::Absent]);
+    let manifest = BlobHeader::Manifest { bytes: 1 << 20 };
+    let found = BlobHeader::Found { bytes: 1 << 33 };
+    check("blob_header", &[found, BlobHeader::Absent, manifest, BlobHeader::Elsewhere, BlobHeader::Waiting]);
     check("log_header", &[header]);
     let chunk = [&chunk_prefix(0x0102_0304_0506_0708, WallMs(0x1112_1314_1516_1718))[..], b"hi"].concat();
     assert_eq!(hex(&chunk), "080706050403020118171615141312116869\n");

@@ -12,7 +12,7 @@ use windlass_protocol::limits::{
     MISSING_MAX_DIGESTS, NAME_MAX_BYTES, SLOTS_MAX, TAGS_MAX, TIMEOUT_MAX_MS,
 };
 use windlass_protocol::message::{
-    AgentMessage, CoordinatorMessage, Enrol, Evidence, FetchBlobs, Health, Held, Hello, Validate, encode,
+    AgentMessage, Claim, CoordinatorMessage, Enrol, Evidence, FetchBlobs, Health, Held, Hello, Validate, Wanted, encode,
 };
 use windlass_protocol::{Digest, HostFacts, Namespace, WallMs};
 
@@ -240,7 +240,8 @@ fn requests_to_join_and_for_blobs_keep_to_the_limits() {
     assert_eq!(enrol(1, EVIDENCE_MAX_BYTES + 1), "evidence.bytes");
     let fetch = |epoch: u64, count: usize| {
         let digests = vec![Digest::of(b""); count];
-        verdict(&FetchBlobs { build: BuildId::from_bytes([1; 16]), attempt: attempt(1), epoch: Epoch(epoch), digests })
+        let by = Claim::Lease { build: BuildId::from_bytes([1; 16]), attempt: attempt(1), epoch: Epoch(epoch) };
+        verdict(&FetchBlobs { by, wanted: Wanted::Whole(digests) })
     };
     assert_eq!((fetch(1, 1), fetch(1, MISSING_MAX_DIGESTS)), ("ok", "ok"));
     assert_eq!((fetch(0, 1), fetch(1, 0)), ("fetch.epoch", "fetch.digests"));

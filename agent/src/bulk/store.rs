@@ -1,16 +1,20 @@
-//! Storing what a job made, and reading what is too large for the agent's cache: both pass through and leave nothing here.
+//! Storing what a job made, which passes through and leaves nothing here; and reading one blob from end to end.
 
+use std::io::Read as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use windlass_cache::{Blob, ChunkManifest};
+use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::JobSpec;
-use windlass_protocol::limits::{ASK_PATIENCE_MS, CACHE_PATIENCE_MS};
+use windlass_protocol::limits::{ASK_PATIENCE_MS, CACHE_PATIENCE_MS, LINK_BLOB_PIECE_BYTES};
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
-use windlass_protocol::message::{BlobHeader, BulkAsk, FetchBlobs, StoreAnswer, StoreBlobs, StoreRefused};
+use windlass_protocol::message::{BlobHeader, BulkAsk, StoreAnswer, StoreBlobs, StoreRefused, Wanted};
 use windlass_protocol::{Digest, Shelf};
 
-use super::{Bulk, PAUSE_MAX, PAUSE_MIN, Trouble};
+use super::fetch::{Wish, read_manifest};
+use super::{Bulk, PAUSE_MAX, PAUSE_MIN, Trouble, blocking, internal};
 use crate::right::Right;
 
 /// Why blobs are not where they were to go.
@@ -69,7 +73,7 @@ impl<E> From<Trouble> for Tried<E> {
         match trouble {
             Trouble::Cause(cause) => Self::Not(NotStored::Refused(cause.to_string())),
             Trouble::Link(error) => Self::Again(error.to_string()),
-            Trouble::Away(why) => Self::Again(why),
+            Trouble::Away(why) | Trouble::Refused(why) => Self::Again(why),
         }
     }
 }
@@ -169,7 +173,7 @@ impl Bulk {
 
     async fn try_store<O: Offering>(&self, offer: StoreBlobs, from: &mut O) -> Result<(), Tried<O::Error>> {
         let lengths: Vec<u64> = offer.blobs.iter().map(|(_, bytes)| *bytes).collect();
-        let (mut send, mut recv) = self.ask(BulkAsk::Store(offer)).await?;
+        let (mut send, mut recv) = self.open(&BulkAsk::Store(offer)).await?;
         let wanted = match answer(&mut recv).await? {
             StoreAnswer::Wanted(wanted) => wanted,
             other => return ended(other),
@@ -194,7 +198,8 @@ impl Bulk {
         ended(answer(&mut recv).await?)
     }
 
-    /// Reads one blob past the cache. Whether its bytes are right is for whoever takes them.
+    /// Reads one blob, a large one through the cache where it has room, else past it. Whether its bytes are right is for whoever
+    /// takes them.
     pub(crate) async fn pull<T: Taking>(
         &self,
         job: &JobSpec,
@@ -203,31 +208,102 @@ impl Bulk {
         into: &mut T,
     ) -> Result<(), NotStored<T::Error>> {
         let mut patience = Patience::of(shelf);
+        let namespace = job.namespace.on(shelf);
+        let wish = Wish::of_job(job, right, &namespace);
+        let mut in_parts = true;
         loop {
-            let (build, attempt, epoch) = (job.build, job.attempt, right.epoch());
-            let request = FetchBlobs { build, attempt, epoch, digests: vec![digest] };
-            match self.try_pull(request, into).await {
-                Ok(()) => return Ok(()),
+            match self.try_pull(&wish, digest, in_parts, into).await {
+                Ok(Pulled::All) => return Ok(()),
+                Ok(Pulled::NoRoom) => in_parts = false,
                 Err(tried) => patience.again(job, tried).await?,
             }
         }
     }
 
-    async fn try_pull<T: Taking>(&self, request: FetchBlobs, into: &mut T) -> Result<(), Tried<T::Error>> {
-        let (mut send, mut recv) = self.ask(BulkAsk::Fetch(request)).await?;
-        send.finish()?;
-        let header = recv.recv_message::<BlobHeader>().await?.ok_or(LinkError::Short { missing: 1 })?;
-        let BlobHeader::Found { bytes: mut left } = header else {
-            return Err(Tried::Not(NotStored::Refused("its bytes are not in the cache any more".to_owned())));
-        };
+    async fn try_pull<T: Taking>(
+        &self,
+        wish: &Wish<'_>,
+        digest: Digest,
+        in_parts: bool,
+        into: &mut T,
+    ) -> Result<Pulled, Tried<T::Error>> {
         let own = |error| Tried::Not(NotStored::Own(error));
+        if let Some(blob) = self.cached(wish.namespace, digest).await.map_err(Trouble::from)? {
+            return hand_over(blob, into).await;
+        }
+        let wanted = if in_parts { Wanted::Parts(vec![digest]) } else { Wanted::Whole(vec![digest]) };
+        let (mut send, mut recv) = self.ask(wish.bearer, wanted).await?;
+        send.finish()?;
+        let mut left = match recv.recv_message::<BlobHeader>().await?.ok_or(LinkError::Short { missing: 1 })? {
+            BlobHeader::Found { bytes } => bytes,
+            BlobHeader::Manifest { bytes } => {
+                let manifest = read_manifest(&mut recv, digest, bytes).await?;
+                return self.pull_chunks(wish, manifest, into).await;
+            }
+            BlobHeader::Absent | BlobHeader::Elsewhere | BlobHeader::Waiting => {
+                return Err(Tried::Not(NotStored::Refused("its bytes are not in the cache any more".to_owned())));
+            }
+        };
         into.begin().await.map_err(own)?;
         while left > 0 {
             let piece = recv.recv_raw(left).await?;
             left -= piece.len() as u64;
             into.take(piece).await.map_err(own)?;
         }
-        Ok(())
+        Ok(Pulled::All)
+    }
+
+    async fn pull_chunks<T: Taking>(
+        &self,
+        wish: &Wish<'_>,
+        manifest: ChunkManifest,
+        into: &mut T,
+    ) -> Result<Pulled, Tried<T::Error>> {
+        let digest = manifest.digest();
+        if !self.store.has_room_for(manifest.blob_bytes()) {
+            return Ok(Pulled::NoRoom);
+        }
+        match self.gather(wish, manifest).await {
+            Ok(()) => {}
+            Err(Trouble::Cause(cause)) if cause.kind == CauseKind::DiskFull => {
+                tracing::info!(%digest, %cause, "blob_passes_the_cache");
+                return Ok(Pulled::NoRoom);
+            }
+            Err(trouble) => return Err(trouble.into()),
+        }
+        match self.cached(wish.namespace, digest).await.map_err(Trouble::from)? {
+            Some(blob) => hand_over(blob, into).await,
+            // Evicted before it was read.
+            None => Ok(Pulled::NoRoom),
+        }
+    }
+}
+
+/// What came of reading a blob.
+enum Pulled {
+    All,
+    /// The agent's cache cannot take it.
+    NoRoom,
+}
+
+/// Hands over a blob of the agent's cache.
+async fn hand_over<T: Taking>(blob: Blob, into: &mut T) -> Result<Pulled, Tried<T::Error>> {
+    let own = |error| Tried::Not(NotStored::Own(error));
+    let mut reader = blob.reader();
+    into.begin().await.map_err(own)?;
+    loop {
+        let read = blocking(move || {
+            let mut piece = vec![0; LINK_BLOB_PIECE_BYTES];
+            let read = reader.read(&mut piece).map_err(|e| internal(&e))?;
+            piece.truncate(read);
+            Ok((piece, reader))
+        });
+        let piece;
+        (piece, reader) = read.await.map_err(Trouble::from)?;
+        if piece.is_empty() {
+            return Ok(Pulled::All);
+        }
+        into.take(piece.into()).await.map_err(own)?;
     }
 }
 

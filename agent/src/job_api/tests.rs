@@ -67,7 +67,7 @@ impl World {
         let kit = Link::new();
         let (linked, link) = watch::channel(None);
         let store = Store::open(Arc::new(RealFs), &home.cache(), StoreOptions::lazy(64 << 20)).unwrap();
-        let bulk = Bulk::new(kit.bulk.clone(), store);
+        let bulk = Bulk::new(kit.bulk.clone(), store, kit.peers());
         let api = JobApi::new(&home, link, Arc::clone(&bulk)).unwrap();
         let mut env = vec![("A".to_owned(), "1".to_owned()), ("MY_TOKEN".to_owned(), "hunter22".to_owned())];
         api.variables(&spec, Slot { index: 3, user }, &mut env);

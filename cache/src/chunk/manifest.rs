@@ -63,6 +63,14 @@ impl ChunkManifest {
         &self.chunks
     }
 
+    /// Where a chunk begins in the blob, and how long it is.
+    #[must_use]
+    pub fn extent(&self, nth: usize) -> Option<(u64, usize)> {
+        let start = self.start(nth);
+        let bytes = self.chunks.get(nth)?.end - start;
+        usize::try_from(bytes).ok().map(|bytes| (start, bytes))
+    }
+
     /// Which chunk holds the byte at `offset`, and where that one begins.
     pub(crate) fn find(&self, offset: u64) -> Option<(usize, u64)> {
         let nth = self.chunks.partition_point(|chunk| chunk.end <= offset);

@@ -1,5 +1,7 @@
 //! A large blob as it comes: cut into chunks, those that are not stored yet written to a file of their own.
 
+mod assembly;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use crate::error::{Error, Fault, OrFault as _, Rejected};
 use crate::index::NamespaceNo;
 use crate::store::{Durability, Shared};
 use crate::vfs::VfsFile;
+pub use assembly::Assembly;
 
 /// A large blob that is being written. Dropped before its end it leaves nothing behind.
 #[derive(Debug)]
@@ -95,6 +98,11 @@ impl Cutting {
         if self.own.contains_key(&digest) || self.hold(&digest)? {
             return Ok(());
         }
+        self.keep(digest, plain)
+    }
+
+    /// Writes a chunk that is not stored.
+    fn keep(&mut self, digest: Digest, plain: &[u8]) -> Result<(), Error> {
         let dir = self.shared.chunks_dir();
         let packer = match &mut self.packer {
             Some(packer) => packer,

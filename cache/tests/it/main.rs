@@ -6,6 +6,7 @@
     reason = "tests; helpers too end a test by panicking"
 )]
 
+mod assembly;
 mod chunks;
 mod crash;
 mod fuzz;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use windlass_agent::config::{CACHE_DEFAULT_BYTES, ConfigFile, Phases};
+use windlass_agent::config::{CACHE_DEFAULT_BYTES, ConfigFile, PeerListen, Phases};
 use windlass_agent::{Config, PluginCredentials};
 use windlass_agent_runner::runner::SLOT_USER_BASE;
 use windlass_git::Protocol;
@@ -149,6 +149,8 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
     let cpus = arguments.cpus.or(file.cpus);
     let memory = arguments.memory.or(file.memory);
     let cache = file.cache.as_deref().and_then(|cache| problems.take(size::bytes(cache)));
+    let listen = file.peer_listen.as_deref().map(str::parse::<PeerListen>);
+    let listen = listen.and_then(|listen| problems.take(listen.map_err(|bad| Failure::usage(bad.to_string()))));
     let protocols = problems.take(serve::git_protocols(arguments.git_protocol, file.git_protocols)).unwrap_or_default();
     let phases = Phases {
         plugins_path: arguments.plugins_path.or(file.plugins_path),
@@ -188,6 +190,7 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
         once: arguments.once,
         slot_user_base: file.slot_user_base.unwrap_or(SLOT_USER_BASE),
         cache_bytes: cache.unwrap_or(CACHE_DEFAULT_BYTES),
+        peer_listen: listen.unwrap_or_default(),
         spawner: serve::spawner()?,
         docker_socket: place::engine_socket(file.docker_socket),
         phases,

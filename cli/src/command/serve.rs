@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
+use windlass_agent::config::PeerListen;
 use windlass_agent::{Config as AgentConfig, Ended};
 use windlass_agent_core::Signal;
 use windlass_agent_runner::runner::SLOT_USER_BASE;
@@ -90,6 +91,7 @@ pub(crate) fn embedded_agent(
         once: false,
         slot_user_base: SLOT_USER_BASE,
         cache_bytes: windlass_agent::config::CACHE_DEFAULT_BYTES,
+        peer_listen: if alone { PeerListen::Off } else { PeerListen::Anywhere },
         spawner: spawner()?,
         docker_socket: place::engine_socket(None),
         phases: windlass_agent::config::Phases::default(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_protocol::job::Resources;
-use windlass_protocol::message::Health;
+use windlass_protocol::message::{CacheUse, Health};
 use windlass_protocol::stock::Fetched;
 use windlass_protocol::{AgentId, Instant64, limits};
 
@@ -28,6 +28,7 @@ pub(crate) const fn new_agent(row: AgentRow, now: Instant64) -> Agent {
             disk_full: false,
             cannot_kill: false,
             runs_images: false,
+            cache: CacheUse { disk_hits: 0, disk_misses: 0, peer_hits: 0, peer_misses: 0, peer_failures: 0 },
         },
         heard_at: now,
         heard_wall: None,

@@ -25,6 +25,7 @@ use windlass_coordinator_store::{Fault, Space};
 use windlass_protocol::WallMs;
 use windlass_protocol::host::now;
 use windlass_protocol::limits::METRIC_QUEUES_MAX;
+use windlass_protocol::message::CacheUse;
 
 use super::Ground;
 use super::problem::{Kind, Problem};
@@ -317,7 +318,7 @@ fn write(ground: &Ground, moment: Option<&Moment>) -> Result<String, fmt::Error>
         notifications(&mut registry, &moment.outbox, now().wall);
     }
     logs(&mut registry, ground);
-    cache(&mut registry, ground.fleet.store.stats());
+    cache(&mut registry, ground.fleet.store.stats(), ground.board.cache_use());
     zones(&mut registry, ground);
     shelves(&mut registry, ground);
     let mut text = String::new();
@@ -422,7 +423,7 @@ fn named(queues: &BTreeMap<String, QueueView>) -> BTreeMap<String, QueueView> {
     named
 }
 
-fn cache(registry: &mut Registry, stats: windlass_cache::Stats) {
+fn cache(registry: &mut Registry, stats: windlass_cache::Stats, used: CacheUse) {
     let bytes = Family::<Held, Gauge>::default();
     let overlays = stats.blob_bytes.saturating_sub(stats.trusted_bytes);
     for (namespace_kind, held) in [("trusted", stats.trusted_bytes), ("overlay", overlays)] {
@@ -435,8 +436,16 @@ fn cache(registry: &mut Registry, stats: windlass_cache::Stats) {
     disk.set(i64::try_from(stats.disk_bytes).unwrap_or(i64::MAX));
     registry.register_with_unit("cache_disk", "Bytes of the cache's files", Unit::Bytes, disk);
     let requests = Family::<Looked, Counter>::default();
-    for (result, count) in [("hit", stats.hits), ("miss", stats.misses)] {
-        requests.get_or_create(&Looked { tier: TIER, result }).inc_by(count);
+    for (tier, result, count) in [
+        (TIER, "hit", stats.hits),
+        (TIER, "miss", stats.misses),
+        ("disk", "hit", used.disk_hits),
+        ("disk", "miss", used.disk_misses),
+        ("peer", "hit", used.peer_hits),
+        ("peer", "miss", used.peer_misses),
+        ("peer", "failed", used.peer_failures),
+    ] {
+        requests.get_or_create(&Looked { tier, result }).inc_by(count);
     }
     registry.register("cache_requests", "Blobs that were asked for by name", requests);
     gauge(registry, "cache_blobs", "Blobs of the cache", i64::try_from(stats.blobs).unwrap_or(i64::MAX));

@@ -1,32 +1,27 @@
 //! Blobs for jobs and from them: the right to an attempt is the capability, and its build's namespace decides what can be seen
 //! and who will see what is stored.
 
-use std::io::ErrorKind;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream};
-use tokio::sync::{Semaphore, mpsc};
-use windlass_cache::{Blob, Fault, Store};
-use windlass_protocol::identity::{AgentIdentity, Standing};
-use windlass_protocol::limits::{FETCH_STALL_MS, FETCHES_PER_AGENT_MAX};
+use tokio::sync::Semaphore;
+use windlass_cache::Fault;
+use windlass_protocol::host::now;
+use windlass_protocol::identity::{AgentIdentity, BadGrant, IdentityError, Standing};
+use windlass_protocol::job::Epoch;
+use windlass_protocol::limits::{FETCHES_PER_AGENT_MAX, GRANT_LIFE_MS};
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
 use windlass_protocol::message::validate::Validate as _;
-use windlass_protocol::message::{BlobHeader, BulkAsk, FetchBlobs};
-use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, Namespace, Shelf};
+use windlass_protocol::message::{AskGrant, BulkAsk, Claim, FetchBlobs, Grant, SignedGrant};
+use windlass_protocol::{AgentId, AttemptId, BuildId, Namespace};
 
 use super::conn::past;
 use super::control::{known, served_until};
-use super::{Ground, Switchboard, shelve};
-
-/// Pieces that are read ahead of the link.
-const AHEAD: usize = 8;
+use super::{Ground, Switchboard, blobs, shelve};
 
 /// Serves a bulk connection until it ends.
 pub(super) async fn serve(board: &Switchboard, connection: Connection, peer: &AgentIdentity, ground: &Ground) {
-    if peer.standing(windlass_protocol::host::now().wall) != Standing::Valid {
+    if peer.standing(now().wall) != Standing::Valid {
         board.count_refused();
         return connection.close(Code::Refused.number(), b"renew the certificate first");
     }
@@ -50,11 +45,11 @@ async fn answer_all(board: &Switchboard, connection: &Connection, peer: &AgentId
     let room = Arc::new(Semaphore::new(FETCHES_PER_AGENT_MAX));
     while let Ok((send, recv)) = connection.accept_bi().await {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
-        let (board, ground, agent) = (board.clone(), ground.clone(), peer.agent);
+        let (board, ground, peer) = (board.clone(), ground.clone(), peer.clone());
         tokio::spawn(async move {
-            if let Err(error) = answer(&board, &ground, agent, send, recv).await {
+            if let Err(error) = answer(&board, &ground, &peer, send, recv).await {
                 board.count_refused();
-                tracing::debug!(%agent, %error, "fetch_refused");
+                tracing::debug!(agent = %peer.agent, %error, "fetch_refused");
             }
             drop(permit);
         });
@@ -76,17 +71,21 @@ pub(super) enum Bad {
     Build,
     #[error(transparent)]
     Cache(#[from] Fault),
+    #[error(transparent)]
+    Grant(#[from] BadGrant),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
 }
 
 async fn answer(
     board: &Switchboard,
     ground: &Ground,
-    agent: AgentId,
+    peer: &AgentIdentity,
     send: SendStream,
     recv: RecvStream,
 ) -> Result<(), Bad> {
     let (mut send, mut recv) = (FramedSend::new(send), FramedRecv::new(recv));
-    let result = respond(board, ground, agent, &mut send, &mut recv).await;
+    let result = respond(board, ground, peer, &mut send, &mut recv).await;
     if result.is_err() {
         send.reset(Code::Refused);
         recv.stop(Code::Refused);
@@ -97,56 +96,48 @@ async fn answer(
 async fn respond(
     board: &Switchboard,
     ground: &Ground,
-    agent: AgentId,
+    peer: &AgentIdentity,
     send: &mut FramedSend,
     recv: &mut FramedRecv,
 ) -> Result<(), Bad> {
     let Some(request) = recv.recv_message::<BulkAsk>().await? else { return Ok(()) };
     request.validate().map_err(|invalid| Bad::Invalid(invalid.to_string()))?;
-    let (build, attempt, epoch) = match &request {
-        BulkAsk::Fetch(fetch) => (fetch.build, fetch.attempt, fetch.epoch),
-        BulkAsk::Store(offer) => (offer.build, offer.attempt, offer.epoch),
-    };
+    match request {
+        BulkAsk::Fetch(FetchBlobs { by, wanted }) => {
+            let namespace = match by {
+                Claim::Lease { build, attempt, epoch } => {
+                    leased(board, ground, peer.agent, (build, attempt, epoch)).await?
+                }
+                Claim::Grant(grant) => granted(ground, peer, *grant)?,
+            };
+            blobs::send(board, ground, wanted, namespace, send).await
+        }
+        BulkAsk::Store(offer) => {
+            let namespace = leased(board, ground, peer.agent, (offer.build, offer.attempt, offer.epoch)).await?;
+            shelve::respond(board, ground, offer, &namespace, send, recv).await
+        }
+        BulkAsk::Grant(AskGrant { build, attempt, epoch }) => {
+            let namespace = leased(board, ground, peer.agent, (build, attempt, epoch)).await?;
+            let expires_at = now().wall.plus_ms(GRANT_LIFE_MS);
+            let (agent, zone, trust) = (peer.agent, peer.zone.clone(), peer.trust);
+            let signed = ground.authority.grant(Grant { agent, zone, trust, namespace, expires_at })?;
+            send.send_message(&signed).await?;
+            Ok(send.finish()?)
+        }
+    }
+}
+
+/// The namespace of the attempt's own build, whatever build the request names, if the agent holds the attempt.
+async fn leased(
+    board: &Switchboard,
+    ground: &Ground,
+    agent: AgentId,
+    (build, attempt, epoch): (BuildId, AttemptId, Epoch),
+) -> Result<Namespace, Bad> {
     let held = board.current(agent).is_some_and(|conn| conn.holds(attempt, epoch));
     if !held {
         return Err(Bad::NotHeld);
     }
-    let namespace = namespace(ground, attempt, build).await?;
-    match request {
-        BulkAsk::Fetch(request) => fetch(board, ground, request, namespace, send).await,
-        BulkAsk::Store(offer) => shelve::respond(board, ground, offer, &namespace, send, recv).await,
-    }
-}
-
-async fn fetch(
-    board: &Switchboard,
-    ground: &Ground,
-    request: FetchBlobs,
-    namespace: Namespace,
-    send: &mut FramedSend,
-) -> Result<(), Bad> {
-    // Nobody closes it.
-    let _room = board.shared.rooms.fetches.acquire().await.map_err(|_| Bad::Build)?;
-    let (pieces, mut queue) = mpsc::channel(AHEAD);
-    let store = ground.store.clone();
-    let reader = tokio::task::spawn_blocking(move || read(&store, &namespace, &request.digests, &pieces));
-    while let Some(piece) = queue.recv().await {
-        let sending = async {
-            match piece {
-                Piece::Header(header) => send.send_message(&header).await,
-                Piece::Bytes(bytes) => send.send_raw(bytes).await,
-            }
-        };
-        let sent = tokio::time::timeout(Duration::from_millis(FETCH_STALL_MS), sending).await;
-        sent.map_err(|_| Bad::Stalled)??;
-    }
-    reader.await.map_err(|_| Bad::Build)??;
-    send.finish()?;
-    Ok(())
-}
-
-/// The namespace of the attempt's own build, whatever build the request names.
-async fn namespace(ground: &Ground, attempt: AttemptId, build: BuildId) -> Result<Namespace, Bad> {
     let attempt = ground.reader.attempt(attempt).await.map_err(|_| Bad::Build)?.ok_or(Bad::NotHeld)?;
     if attempt.build != build {
         return Err(Bad::NotHeld);
@@ -155,34 +146,11 @@ async fn namespace(ground: &Ground, attempt: AttemptId, build: BuildId) -> Resul
     Ok(rows.build.namespace)
 }
 
-enum Piece {
-    Header(BlobHeader),
-    Bytes(Bytes),
-}
-
-/// Reads the blobs in order; ends early where nobody listens any more.
-fn read(store: &Store, namespace: &Namespace, digests: &[Digest], pieces: &mpsc::Sender<Piece>) -> Result<(), Fault> {
-    let shelves = Shelf::ALL.map(|shelf| namespace.on(shelf));
-    for digest in digests {
-        // What a job of the build may see is found, wherever it was kept.
-        let place = shelves.iter().find(|on| store.blob_len(on, digest).is_some()).unwrap_or(namespace);
-        let blob = store.get(place, digest)?;
-        let header = blob.as_ref().map_or(BlobHeader::Absent, |blob| BlobHeader::Found { bytes: blob.len() });
-        if pieces.blocking_send(Piece::Header(header)).is_err() {
-            return Ok(());
-        }
-        if let Some(blob) = blob {
-            send_blob(&blob, pieces)?;
-        }
-    }
-    Ok(())
-}
-
-fn send_blob(blob: &Blob, pieces: &mpsc::Sender<Piece>) -> Result<(), Fault> {
-    blob.copy_to(&mut |bytes| {
-        let sent = pieces.blocking_send(Piece::Bytes(Bytes::copy_from_slice(bytes)));
-        // Who waited is gone: nothing more is read for it.
-        let gone = |_| Fault::Io { doing: "send", path: PathBuf::new(), source: ErrorKind::BrokenPipe.into() };
-        sent.map_err(gone)
-    })
+/// The namespace of a grant that an agent shows: its own, or that of a peer in whose place it asks. Whose key was revoked is
+/// served by nobody.
+fn granted(ground: &Ground, peer: &AgentIdentity, grant: SignedGrant) -> Result<Namespace, Bad> {
+    ground.authority.verify_grant(&grant, peer, now().wall)?;
+    let row = ground.views.agent(grant.grant.agent).map(|agent| agent.row);
+    let served = row.is_some_and(|row| row.revoked_at.is_none() && row.gone.is_none());
+    if served { Ok(grant.grant.namespace) } else { Err(Bad::NotHeld) }
 }

@@ -11,11 +11,14 @@ use tokio::sync::mpsc;
 use windlass_coordinator_core::input::ConnId;
 use windlass_coordinator_logs::LogStore;
 use windlass_protocol::host::now;
+use windlass_protocol::identity::AgentIdentity;
 use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::{CERT_LOOK_MS, CONTROL_OUTBOX_MAX, REFUSAL_DELIVERY_MS};
 use windlass_protocol::link::{Code, FramedSend};
-use windlass_protocol::message::{CoordinatorMessage, RefuseCode, Verdict};
-use windlass_protocol::{AgentId, AttemptId, WallMs};
+use windlass_protocol::message::{CacheUse, CoordinatorMessage, Peer, RefuseCode, Verdict};
+use windlass_protocol::{AgentId, AttemptId, Trust, WallMs};
+
+use super::zones;
 
 /// A connection that has said hello.
 #[derive(Debug)]
@@ -23,6 +26,12 @@ pub(super) struct Conn {
     pub(super) id: ConnId,
     pub(super) agent: AgentId,
     pub(super) connection: Connection,
+    /// Its zone and its trust.
+    pub(super) place: (String, Trust),
+    /// Of which peers it was told.
+    pub(super) told: Mutex<Vec<Peer>>,
+    /// What it said last of its cache; nothing before its first beat.
+    used: Mutex<Option<CacheUse>>,
     outbox: mpsc::Sender<CoordinatorMessage>,
     rights: Mutex<BTreeMap<AttemptId, Epoch>>,
     /// When the certificate ends that it was opened with, or the last one that was issued over it.
@@ -34,7 +43,7 @@ impl Conn {
     /// A connection that is served until `until`, and the task that writes to its control stream.
     pub(super) fn open(
         id: ConnId,
-        agent: AgentId,
+        peer: &AgentIdentity,
         until: WallMs,
         connection: Connection,
         send: FramedSend,
@@ -42,8 +51,30 @@ impl Conn {
     ) -> Self {
         let (outbox, queue) = mpsc::channel(CONTROL_OUTBOX_MAX);
         tokio::spawn(write(connection.clone(), send, queue, logs));
-        let (rights, served_until) = (Mutex::default(), AtomicU64::new(until.0));
-        Self { id, agent, connection, outbox, rights, served_until, runtime: Handle::current() }
+        Self {
+            id,
+            agent: peer.agent,
+            connection,
+            place: zones::place(peer),
+            told: Mutex::default(),
+            used: Mutex::default(),
+            outbox,
+            rights: Mutex::default(),
+            served_until: AtomicU64::new(until.0),
+            runtime: Handle::current(),
+        }
+    }
+
+    /// What an agent's cache did since it said so last over this connection.
+    pub(super) fn used_since(&self, now: CacheUse) -> CacheUse {
+        let before = self.used.lock().unwrap_or_else(PoisonError::into_inner).replace(now).unwrap_or(now);
+        CacheUse {
+            disk_hits: now.disk_hits.saturating_sub(before.disk_hits),
+            disk_misses: now.disk_misses.saturating_sub(before.disk_misses),
+            peer_hits: now.peer_hits.saturating_sub(before.peer_hits),
+            peer_misses: now.peer_misses.saturating_sub(before.peer_misses),
+            peer_failures: now.peer_failures.saturating_sub(before.peer_failures),
+        }
     }
 
     /// A newer certificate was issued over it.
@@ -102,6 +133,7 @@ impl Conn {
             | CoordinatorMessage::Drain { .. }
             | CoordinatorMessage::Resume
             | CoordinatorMessage::Certificate { .. }
+            | CoordinatorMessage::Peers { .. }
             | CoordinatorMessage::Refuse { .. } => {}
         }
     }

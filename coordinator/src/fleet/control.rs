@@ -135,8 +135,9 @@ async fn talk(
     hello: Hello,
 ) {
     let (id, until) = (board.next_conn(), served_until(&peer));
-    let conn = Arc::new(Conn::open(id, peer.agent, until, connection, send, ground.logs.clone()));
+    let conn = Arc::new(Conn::open(id, &peer, until, connection, send, ground.logs.clone()));
     board.register(Arc::clone(&conn));
+    board.shared.zones.greet();
     let said =
         Input::AgentHello { agent: peer.agent, key: peer.public_key_digest, conn: conn.id, hello: Box::new(hello) };
     let logs = tokio::spawn(intake::serve(board.clone(), Arc::clone(&conn), ground.clone()));
@@ -149,7 +150,9 @@ async fn talk(
     logs.abort();
     asks.abort();
     certificate.abort();
-    board.unregister(&conn);
+    if board.unregister(&conn) {
+        board.shared.zones.leave(&peer);
+    }
     conn.connection.close(Code::Done.number(), b"");
     let gone = Input::AgentGone { agent: peer.agent, conn: conn.id, detail: detail.to_owned() };
     // A desk that is gone needs no news.
@@ -182,6 +185,9 @@ async fn listen(
             conn.refuse(RefuseCode::Malformed, invalid.to_string());
             return "connection_closed";
         }
+        if let AgentMessage::Beat { health, .. } = &message {
+            board.note_use(conn.used_since(health.cache));
+        }
         let event = match message {
             AgentMessage::Renew { csr } => {
                 match certificate(peer, ground, &csr) {
@@ -191,6 +197,10 @@ async fn listen(
                     }
                     Err(detail) => tracing::warn!(agent = %conn.agent, detail, "certificate_refused"),
                 }
+                continue;
+            }
+            AgentMessage::Serves { address } => {
+                board.shared.zones.serve(peer, address);
                 continue;
             }
             other => match event(other) {
@@ -218,6 +228,6 @@ fn event(message: AgentMessage) -> Option<AgentEvent> {
         AgentMessage::Draining => AgentEvent::Draining,
         AgentMessage::Resumed => AgentEvent::Resumed,
         AgentMessage::Goodbye { reason } => AgentEvent::Goodbye { reason },
-        AgentMessage::Hello(_) | AgentMessage::Renew { .. } => return None,
+        AgentMessage::Hello(_) | AgentMessage::Renew { .. } | AgentMessage::Serves { .. } => return None,
     })
 }

@@ -12,11 +12,13 @@ use windlass_coordinator_store::{MemoryStore, Seq};
 use windlass_protocol::host::now;
 use windlass_protocol::identity::tls::agent_client_config;
 use windlass_protocol::identity::{AgentIdentity, AgentKey, AgentName};
-use windlass_protocol::job::Resources;
+use windlass_protocol::job::{Epoch, Resources};
 use windlass_protocol::link::transport::client_config;
-use windlass_protocol::link::{FramedRecv, FramedSend, bind_client, bind_server, connect};
-use windlass_protocol::message::{AgentMessage, Hello};
-use windlass_protocol::{TokenId, Trust, WallMs};
+use windlass_protocol::link::{FramedRecv, FramedSend, LinkError, bind_client, bind_server, connect};
+use windlass_protocol::message::{
+    AgentMessage, AskGrant, BlobHeader, BulkAsk, Claim, FetchBlobs, Grant, Hello, Peer, SignedGrant, Wanted,
+};
+use windlass_protocol::{AttemptId, BuildId, Digest, Namespace, Shelf, TokenId, Trust, WallMs};
 
 use super::*;
 use crate::authority::Lives;
@@ -34,6 +36,8 @@ struct World {
     client: Endpoint,
     key: AgentKey,
     chain: Vec<Vec<u8>>,
+    authority: Arc<Authority>,
+    store: Store,
     _inbox: Inbox,
     _dir: tempfile::TempDir,
 }
@@ -69,6 +73,7 @@ impl World {
             vault: Arc::clone(&vault),
             issuer,
         });
+        let kept = store.clone();
         let ground = Ground {
             desk,
             views: views.clone(),
@@ -84,7 +89,8 @@ impl World {
         let board = Switchboard::default();
         let (serving, at) = (board.clone(), server.clone());
         tokio::spawn(async move { serving.serve(at, ground).await });
-        Self { board, server, client: bind_client().unwrap(), key, chain, _inbox: inbox, _dir: dir }
+        let client = bind_client().unwrap();
+        Self { board, server, client, key, chain, authority, store: kept, _inbox: inbox, _dir: dir }
     }
 
     async fn connect(&self, protocol: Protocol) -> Connection {
@@ -266,4 +272,66 @@ async fn an_agent_that_reads_nothing_is_ended_all_the_same() {
     }
     conn.refuse(RefuseCode::AgentRevoked, "revoked".to_owned());
     assert_eq!(ended_with(&connection).await, Code::Refused);
+}
+
+/// What answers a request for blobs first.
+async fn ask(bulk: &Connection, request: &BulkAsk) -> Result<Option<BlobHeader>, LinkError> {
+    let (send, recv) = bulk.open_bi().await?;
+    let (mut send, mut recv) = (FramedSend::new(send), FramedRecv::new(recv));
+    send.send_message(request).await?;
+    tokio::time::timeout(DEADLINE, recv.recv_message()).await.unwrap()
+}
+
+fn fetch(grant: SignedGrant, digest: Digest) -> BulkAsk {
+    let by = Claim::Grant(Box::new(grant));
+    BulkAsk::Fetch(FetchBlobs { by, wanted: Wanted::Parts(vec![digest]) })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_shows_what_its_namespace_sees_and_none_is_given_without_a_lease() {
+    let world = World::new(None);
+    let bulk = world.connect(Protocol::Bulk).await;
+    let (app, other) = (Namespace::trusted("app"), Namespace::trusted("other"));
+    let kept = world.store.put(&app.on(Shelf::Artifacts), b"an artifact").unwrap();
+    let grant = |agent: AgentId, namespace: &Namespace, zone: &str, expires_at: WallMs| {
+        let (zone, trust, namespace) = (zone.to_owned(), Trust::Trusted, namespace.clone());
+        world.authority.grant(Grant { agent, zone, trust, namespace, expires_at }).unwrap()
+    };
+    let soon = now().wall.plus_ms(60_000);
+    let good = grant(AGENT, &app, "z", soon);
+    assert_eq!(ask(&bulk, &fetch(good.clone(), kept)).await.unwrap(), Some(BlobHeader::Found { bytes: 11 }));
+    let elsewhere = fetch(grant(AGENT, &other, "z", soon), kept);
+    assert_eq!(ask(&bulk, &elsewhere).await.unwrap(), Some(BlobHeader::Absent), "as if nobody had it");
+    let mut forged = grant(AGENT, &other, "z", soon);
+    forged.grant.namespace = app.clone();
+    let unknown = AgentId::from_bytes([99; 16]);
+    let late = WallMs(now().wall.0 - 120_000);
+    for (what, grant) in [
+        ("forged", forged),
+        ("of an agent that is not known", grant(unknown, &app, "z", soon)),
+        ("of another zone", grant(AGENT, &app, "y", soon)),
+        ("late", grant(AGENT, &app, "z", late)),
+    ] {
+        let refused = ask(&bulk, &fetch(grant, kept)).await;
+        assert!(matches!(refused, Err(LinkError::Reset { code: Code::Refused })), "{what}: {refused:?}");
+    }
+    let (build, attempt) = (BuildId::from_bytes([3; 16]), AttemptId::from_bytes([1; 16]));
+    let asked = ask(&bulk, &BulkAsk::Grant(AskGrant { build, attempt, epoch: Epoch(1) })).await;
+    assert!(matches!(asked, Err(LinkError::Reset { code: Code::Refused })), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_serves_is_told_to_its_zone_and_is_gone_from_it_with_its_connection() {
+    let world = World::new(None);
+    let (connection, mut send, mut said) = world.talk().await;
+    send.send_message(&AgentMessage::Serves { address: "10.0.0.7:9".to_owned() }).await.unwrap();
+    let told = tokio::time::timeout(DEADLINE, said.recv_message::<CoordinatorMessage>()).await.unwrap();
+    let (key, peers) = match told.unwrap().unwrap() {
+        CoordinatorMessage::Peers { key, peers } => (key, peers),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(key, world.authority.grant_key().unwrap());
+    assert_eq!(peers, [Peer { agent: AGENT, address: "10.0.0.7:9".to_owned() }]);
+    connection.close(Code::Done.number(), b"");
+    until(|| world.board.shared.zones.is_empty()).await;
 }

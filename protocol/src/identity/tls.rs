@@ -14,10 +14,10 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ServerConfig};
 
 use super::ca::certificates;
-use super::verify::{AgentVerifier, FingerprintVerifier, roots};
+use super::verify::{AgentVerifier, FingerprintVerifier, PeerVerifier, roots};
 use super::{AgentKey, IdentityError, ServerCertificate, Shown};
 use crate::digest::Digest;
-use crate::version::{ALPN_ENROL, ALPN_SERVER};
+use crate::version::{ALPN_ENROL, ALPN_PEER, ALPN_SERVER};
 
 /// ring, with AES-128 first: it is the fastest where the processor has AES, and strong enough everywhere.
 #[must_use]
@@ -88,6 +88,49 @@ pub fn enrol_client_config(ca_fingerprint: Digest) -> Result<ClientConfig, Ident
         .with_custom_certificate_verifier(Arc::new(FingerprintVerifier::new(ca_fingerprint, provider)))
         .with_no_client_auth();
     Ok(quic_client(config, ALPN_ENROL))
+}
+
+/// An agent's side of QUIC towards another agent that it dials: it believes any agent of its fleet; which one is there has to be
+/// asked afterwards.
+///
+/// # Errors
+/// [`IdentityError::Tls`] where chain and key do not fit.
+pub fn peer_client_config(
+    ca: &CertificateDer<'_>,
+    chain: &[Vec<u8>],
+    key: &AgentKey,
+) -> Result<ClientConfig, IdentityError> {
+    let provider = provider();
+    let config = ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PeerVerifier::new(ca, provider)?))
+        .with_client_auth_cert(certificates(chain), key.to_der())
+        .map_err(tls)?;
+    Ok(quic_client(config, ALPN_PEER))
+}
+
+/// An agent's side of QUIC towards others that dial it.
+///
+/// # Errors
+/// [`IdentityError::Tls`] where chain and key do not fit.
+pub fn peer_server_config(
+    ca: &CertificateDer<'_>,
+    chain: &[Vec<u8>],
+    key: &AgentKey,
+) -> Result<ServerConfig, IdentityError> {
+    let provider = provider();
+    let mut config = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(tls)?
+        .with_client_cert_verifier(Arc::new(AgentVerifier::new(ca, provider)?))
+        .with_single_cert(certificates(chain), key.to_der())
+        .map_err(tls)?;
+    config.alpn_protocols = vec![ALPN_PEER.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
 }
 
 fn quic_client(mut config: ClientConfig, alpn: &[u8]) -> ClientConfig {

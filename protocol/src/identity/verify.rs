@@ -154,6 +154,63 @@ impl ServerCertVerifier for FingerprintVerifier {
     }
 }
 
+/// Believes, as a server, any agent of one CA whose certificate is good now: agents have certificates for clients alone, and no
+/// names of machines.
+#[derive(Debug)]
+pub struct PeerVerifier(AgentVerifier);
+
+impl PeerVerifier {
+    /// For the CA with this certificate.
+    ///
+    /// # Errors
+    /// [`IdentityError::Tls`] where it is no trust anchor.
+    pub fn new(ca: &CertificateDer<'_>, provider: Arc<CryptoProvider>) -> Result<Self, IdentityError> {
+        AgentVerifier::new(ca, provider).map(Self)
+    }
+}
+
+impl ServerCertVerifier for PeerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.0.verify_client_cert(end_entity, intermediates, now)?;
+        let identity = AgentIdentity::from_certificate(end_entity)
+            .map_err(|_| CertificateError::ApplicationVerificationFailure)?;
+        match identity.standing(WallMs(now.as_secs().saturating_mul(1_000))) {
+            Standing::Valid => Ok(ServerCertVerified::assertion()),
+            Standing::Early => Err(CertificateError::NotValidYet.into()),
+            Standing::RenewOnly | Standing::Past => Err(CertificateError::Expired.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, cert, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, cert, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
 /// A store with one root.
 pub(super) fn roots(ca: &CertificateDer<'_>) -> Result<RootCertStore, IdentityError> {
     let mut roots = RootCertStore::empty();

@@ -19,3 +19,6 @@ const _: () = assert!(
     MANIFEST_MAX_CHUNKS as u64 > BLOB_MAX_BYTES / (CHUNK_AVERAGE_BYTES as u64 / 4),
     "every blob has a manifest however it is cut"
 );
+
+/// The encoded manifest of the largest blob, cut as finely as can be.
+pub const MANIFEST_MAX_BYTES: usize = 88 + 36 * MANIFEST_MAX_CHUNKS;

@@ -17,7 +17,7 @@ use super::transport::widen;
 use crate::Secret;
 use crate::identity::{AgentIdentity, SERVER_NAME};
 use crate::limits::{LINK_HANDSHAKE_MS, LINK_SOCKET_BUFFER_BYTES};
-use crate::version::{ALPN_AGENT, ALPN_BULK, ALPN_ENROL};
+use crate::version::{ALPN_AGENT, ALPN_BULK, ALPN_ENROL, ALPN_PEER};
 
 /// What a connection is for; its ALPN name says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +28,8 @@ pub enum Protocol {
     Bulk,
     /// Joining with a token.
     Enrol,
+    /// Blobs between two agents of a zone.
+    Peer,
 }
 
 impl Protocol {
@@ -38,20 +40,21 @@ impl Protocol {
             Self::Agent => ALPN_AGENT,
             Self::Bulk => ALPN_BULK,
             Self::Enrol => ALPN_ENROL,
+            Self::Peer => ALPN_PEER,
         }
     }
 
     /// The protocol that a name stands for.
     #[must_use]
     pub fn from_alpn(name: &[u8]) -> Option<Self> {
-        [Self::Agent, Self::Bulk, Self::Enrol].into_iter().find(|protocol| protocol.alpn() == name)
+        [Self::Agent, Self::Bulk, Self::Enrol, Self::Peer].into_iter().find(|protocol| protocol.alpn() == name)
     }
 
     /// Whether a client must show a certificate.
     #[must_use]
     pub const fn needs_certificate(self) -> bool {
         match self {
-            Self::Agent | Self::Bulk => true,
+            Self::Agent | Self::Bulk | Self::Peer => true,
             Self::Enrol => false,
         }
     }

@@ -13,7 +13,7 @@ use super::endpoint::Protocol;
 use crate::identity::IdentityError;
 use crate::limits::{
     LINK_ACK_EVERY, LINK_ENROL_WINDOW_BYTES, LINK_IDLE_MS, LINK_INCOMING_MAX, LINK_KEEP_ALIVE_MS, LINK_MTU_MAX_BYTES,
-    LINK_STREAM_WINDOW_BYTES, LINK_STREAMS_MAX, LINK_WINDOW_BYTES,
+    LINK_STREAM_WINDOW_BYTES, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, PEER_STREAMS_MAX,
 };
 
 /// What both sides tell QUIC. Windows and streams are those of a peer that is not known yet; [`widen`] opens them.
@@ -46,6 +46,10 @@ pub fn widen(connection: &Connection, protocol: Protocol) {
             connection.set_receive_window(VarInt::from_u32(LINK_WINDOW_BYTES));
             connection.set_max_concurrent_bi_streams(VarInt::from_u32(LINK_STREAMS_MAX));
             connection.set_max_concurrent_uni_streams(VarInt::from_u32(LINK_STREAMS_MAX));
+        }
+        Protocol::Peer => {
+            connection.set_receive_window(VarInt::from_u32(LINK_WINDOW_BYTES));
+            connection.set_max_concurrent_bi_streams(VarInt::from_u32(PEER_STREAMS_MAX));
         }
     }
 }

@@ -6,18 +6,18 @@
 use std::collections::BTreeSet;
 
 use super::{
-    AgentMessage, BlobHeader, BulkAsk, CoordinatorMessage, Enrol, EnrolAnswer, Evidence, FetchBlobs, Held, Hello,
-    LogHeader, StoreAnswer, StoreBlobs, Verdict,
+    AgentMessage, CoordinatorMessage, Enrol, EnrolAnswer, Evidence, Held, Hello, LogHeader, StoreAnswer, StoreBlobs,
+    Verdict, grant,
 };
 use crate::cause::Cause;
 use crate::host_facts::HostFacts;
 use crate::job::{Epoch, JobSpec, Outcome, Resources, Source};
 use crate::limits::{
-    ARTIFACT_MAX_BYTES, ATTEMPTS_PER_JOB_MAX, BLOB_MAX_BYTES, CAPABILITIES_MAX, CERT_MAX_BYTES, CHAIN_MAX,
-    COMMAND_MAX_BYTES, CSR_MAX_BYTES, DETAIL_MAX_BYTES, ENV_MAX_BYTES, ENV_VARS_MAX, EVIDENCE_MAX_BYTES,
-    FINGERPRINT_MAX_BYTES, HELD_MAX, IMAGE_REF_MAX_BYTES, LEASE_MAX_MS, LEASE_MIN_MS, LOG_MAX_BYTES, MESSAGE_MAX_BYTES,
-    MISSING_MAX_DIGESTS, NAME_MAX_BYTES, SLOTS_MAX, STEP_CPU_MAX_MILLIS, STEP_KEY_MAX_CHARS, STOCK_INPUTS_MAX,
-    STOCK_MAX_BYTES, STORE_MAX_BLOBS, TAGS_MAX, TIMEOUT_MAX_MS, URL_MAX_BYTES,
+    ARTIFACT_MAX_BYTES, ATTEMPTS_PER_JOB_MAX, CAPABILITIES_MAX, CERT_MAX_BYTES, CHAIN_MAX, COMMAND_MAX_BYTES,
+    CSR_MAX_BYTES, DETAIL_MAX_BYTES, ENV_MAX_BYTES, ENV_VARS_MAX, EVIDENCE_MAX_BYTES, FINGERPRINT_MAX_BYTES, HELD_MAX,
+    IMAGE_REF_MAX_BYTES, LEASE_MAX_MS, LEASE_MIN_MS, LOG_MAX_BYTES, MESSAGE_MAX_BYTES, NAME_MAX_BYTES, SLOTS_MAX,
+    STEP_CPU_MAX_MILLIS, STEP_KEY_MAX_CHARS, STOCK_INPUTS_MAX, STOCK_MAX_BYTES, STORE_MAX_BLOBS, TAGS_MAX,
+    TIMEOUT_MAX_MS, URL_MAX_BYTES,
 };
 
 /// A message that decodes and makes no sense.
@@ -44,7 +44,7 @@ pub(super) fn require(holds: bool, field: &'static str, rule: &'static str) -> R
 }
 
 /// A name is what people read in lists and what stands in certificates: short, not empty, on one line.
-fn name(field: &'static str, text: &str) -> Result<(), Invalid> {
+pub(super) fn name(field: &'static str, text: &str) -> Result<(), Invalid> {
     require(!text.is_empty() && text.len() <= NAME_MAX_BYTES, field, "a name has 1 to 200 bytes")?;
     one_line(field, text)
 }
@@ -165,6 +165,7 @@ impl Validate for AgentMessage {
             Self::Draining | Self::Resumed => Ok(()),
             Self::Goodbye { reason } => at_most("goodbye.reason", reason, DETAIL_MAX_BYTES),
             Self::Renew { csr: der } => csr("renew.csr", der),
+            Self::Serves { address } => grant::address("serves.address", address),
         }
     }
 }
@@ -196,6 +197,7 @@ impl Validate for CoordinatorMessage {
             }
             Self::Certificate { chain: ders } => chain("certificate.chain", ders),
             Self::Refuse { code: _, detail } => at_most("refuse.detail", detail, DETAIL_MAX_BYTES),
+            Self::Peers { key: _, peers } => grant::peers("peers.peers", peers),
         }
     }
 }
@@ -319,23 +321,6 @@ impl Validate for EnrolAnswer {
     }
 }
 
-impl Validate for FetchBlobs {
-    fn validate(&self) -> Result<(), Invalid> {
-        granted("fetch.epoch", self.epoch)?;
-        let counted = (1..=MISSING_MAX_DIGESTS).contains(&self.digests.len());
-        require(counted, "fetch.digests", "a request names 1 to 10000 blobs")
-    }
-}
-
-impl Validate for BulkAsk {
-    fn validate(&self) -> Result<(), Invalid> {
-        match self {
-            Self::Fetch(fetch) => fetch.validate(),
-            Self::Store(store) => store.validate(),
-        }
-    }
-}
-
 impl Validate for StoreBlobs {
     fn validate(&self) -> Result<(), Invalid> {
         granted("store.epoch", self.epoch)?;
@@ -355,15 +340,6 @@ impl Validate for StoreAnswer {
             }
             Self::Stored => Ok(()),
             Self::Refused { code: _, detail } => at_most("store.detail", detail, DETAIL_MAX_BYTES),
-        }
-    }
-}
-
-impl Validate for BlobHeader {
-    fn validate(&self) -> Result<(), Invalid> {
-        match self {
-            Self::Found { bytes } => require(*bytes <= BLOB_MAX_BYTES, "blob.bytes", "a blob has at most 64 GiB"),
-            Self::Absent => Ok(()),
         }
     }
 }

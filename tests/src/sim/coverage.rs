@@ -241,6 +241,7 @@ names! {
         CoordinatorMessage::LogAck { .. } => "to_agent.log_ack",
         CoordinatorMessage::Drain { .. } => "to_agent.drain",
         CoordinatorMessage::Resume => "to_agent.resume",
+        CoordinatorMessage::Peers { .. } => "to_agent.peers",
         CoordinatorMessage::Certificate { .. } => "to_agent.certificate",
         CoordinatorMessage::Refuse { .. } => "to_agent.refuse",
     }
@@ -258,6 +259,7 @@ names! {
         AgentMessage::Stopped { .. } => "of_agent.stopped",
         AgentMessage::Draining => "of_agent.draining",
         AgentMessage::Resumed => "of_agent.resumed",
+        AgentMessage::Serves { .. } => "of_agent.serves",
         AgentMessage::Goodbye { .. } => "of_agent.goodbye",
         AgentMessage::Renew { .. } => "of_agent.renew",
     }

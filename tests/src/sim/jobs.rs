@@ -2,7 +2,7 @@
 
 use windlass_agent_core::Input;
 use windlass_protocol::job::{Epoch, JobSpec};
-use windlass_protocol::message::Health;
+use windlass_protocol::message::{CacheUse, Health};
 use windlass_protocol::stock::{Fetched, InputName, Stocked};
 use windlass_protocol::{AttemptId, Cause, CauseKind, Digest, WallMs};
 
@@ -188,6 +188,7 @@ impl World {
             disk_full,
             cannot_kill: false,
             runs_images: self.random.thousandth(500),
+            cache: CacheUse::default(),
         };
         self.hosts[host].disk_full = disk_full;
         self.tell_host(host, Input::HealthSample(health));

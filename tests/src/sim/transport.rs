@@ -224,6 +224,8 @@ impl World {
             AgentMessage::Draining => AgentEvent::Draining,
             AgentMessage::Resumed => AgentEvent::Resumed,
             AgentMessage::Goodbye { reason } => AgentEvent::Goodbye { reason },
+            // The shell's own business: the core is not asked.
+            AgentMessage::Serves { .. } => return,
             AgentMessage::Renew { .. } => {
                 // The shell's own business: the core is not asked.
                 let chain = vec![vec![0]];

@@ -8,5 +8,6 @@ mod docker;
 mod dynamic;
 mod endings;
 mod line;
+mod peers;
 mod systemd;
 mod zones;

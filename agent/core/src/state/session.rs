@@ -110,6 +110,8 @@ impl AgentCore {
                 self.effects.push_back(Effect::InstallCertificate { chain });
                 Ok(())
             }
+            // Blobs are the shell's business.
+            CoordinatorMessage::Peers { .. } => Ok(()),
         }
     }
 

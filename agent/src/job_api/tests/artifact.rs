@@ -8,7 +8,7 @@ use quinn::{RecvStream, SendStream};
 use windlass_protocol::link::{FramedRecv, FramedSend};
 use windlass_protocol::message::{
     Ask, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, FoundArtifact, FoundCache, NewArtifact, NewCache,
-    StoreAnswer, StoreRefused, Told,
+    StoreAnswer, StoreRefused, Told, Wanted,
 };
 use windlass_protocol::{ArtifactId, Digest, WallMs};
 
@@ -125,7 +125,10 @@ impl Played {
         let (mut send, mut recv) = (FramedSend::new(send), FramedRecv::new(recv));
         match recv.recv_message().await.unwrap().unwrap() {
             BulkAsk::Fetch(fetch) => {
-                for digest in fetch.digests {
+                let (Wanted::Whole(digests) | Wanted::Parts(digests)) = fetch.wanted else {
+                    panic!("nothing here is large: {fetch:?}");
+                };
+                for digest in digests {
                     let blob = self.lock().blobs.get(&digest).cloned();
                     let Some(blob) = blob else {
                         send.send_message(&BlobHeader::Absent).await.unwrap();
@@ -135,6 +138,7 @@ impl Played {
                     send.send_raw(blob.into()).await.unwrap();
                 }
             }
+            BulkAsk::Grant(ask) => panic!("there are no peers: {ask:?}"),
             BulkAsk::Store(offer) => {
                 if let Some(path) = &self.lock().rewrite {
                     fs::write(path, vec![b'!'; usize::try_from(fs::metadata(path).unwrap().len()).unwrap()]).unwrap();

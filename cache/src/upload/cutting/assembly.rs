@@ -1,0 +1,203 @@
+//! A large blob that is put together from chunks, which come in any order and from anywhere: its manifest says which, and each
+//! proves itself by its name. Those that are stored already, for whomever, need not come.
+//!
+//! It is for who was told the manifest by somebody that may read the blob: that is the proof for each chunk.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use windlass_protocol::{Digest, Namespace};
+
+use super::Cutting;
+use crate::chunk::frame::Unpacker;
+use crate::chunk::manifest::ChunkManifest;
+use crate::chunk::reader::ChunkReader;
+use crate::error::{Error, Fault, OrFault as _, Rejected};
+use crate::store::{Shared, Store};
+
+/// A large blob that is put together. Dropped before [`Assembly::finish`] it leaves nothing behind.
+#[derive(Debug)]
+pub struct Assembly {
+    shared: Arc<Shared>,
+    manifest: ChunkManifest,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// `None` once it is stored, or could not be.
+    cutting: Option<Cutting>,
+    /// Where each chunk belongs that has not come.
+    absent: HashMap<Digest, Vec<u32>>,
+    /// Bytes of them, those that come twice counted once.
+    absent_bytes: u64,
+    /// What is known of the blob's own digest: that of so many chunks from its beginning.
+    hasher: Box<blake3::Hasher>,
+    hashed: usize,
+    reader: ChunkReader,
+    unpacker: Unpacker,
+}
+
+impl Store {
+    /// Begins a blob that comes in chunks. Those that are stored stay for as long as it lives; what nobody has looked at since
+    /// the store was opened is read first.
+    ///
+    /// # Errors
+    /// [`Fault::Io`] where the disk fails.
+    pub fn assemble(&self, manifest: ChunkManifest) -> Result<Assembly, Fault> {
+        let mut cutting = Cutting::new(&self.shared);
+        let mut absent: HashMap<Digest, Vec<u32>> = HashMap::new();
+        let (mut absent_bytes, mut start) = (0, 0);
+        for (nth, chunk) in (0..).zip(manifest.chunks()) {
+            if !cutting.hold(&chunk.digest)? {
+                let places = absent.entry(chunk.digest).or_default();
+                absent_bytes += if places.is_empty() { chunk.end - start } else { 0 };
+                places.push(nth);
+            }
+            start = chunk.end;
+        }
+        let state = State {
+            cutting: Some(cutting),
+            absent,
+            absent_bytes,
+            hasher: Box::default(),
+            hashed: 0,
+            reader: ChunkReader::default(),
+            unpacker: Unpacker::default(),
+        };
+        Ok(Assembly { shared: Arc::clone(&self.shared), manifest, state: Mutex::new(state) })
+    }
+
+    /// Whether a blob of so many bytes would leave half of the cap to others.
+    #[must_use]
+    pub fn has_room_for(&self, bytes: u64) -> bool {
+        self.shared.options.capacity_bytes.is_none_or(|cap| bytes <= cap / 2)
+    }
+}
+
+impl Assembly {
+    /// Which chunks the blob is made of.
+    #[must_use]
+    pub const fn manifest(&self) -> &ChunkManifest {
+        &self.manifest
+    }
+
+    /// The places of those that have not come, in order; of a chunk that has several, the first.
+    #[must_use]
+    pub fn missing(&self) -> Vec<u32> {
+        let mut missing: Vec<u32> = self.lock().absent.values().filter_map(|places| places.first().copied()).collect();
+        missing.sort_unstable();
+        missing
+    }
+
+    /// Bytes that have not come.
+    #[must_use]
+    pub fn missing_bytes(&self) -> u64 {
+        self.lock().absent_bytes
+    }
+
+    /// Whether the chunk of this place has come, or was there.
+    #[must_use]
+    pub fn has(&self, nth: u32) -> bool {
+        let chunk = self.manifest.chunks().get(nth as usize);
+        chunk.is_some_and(|chunk| !self.lock().absent.contains_key(&chunk.digest))
+    }
+
+    /// Takes the bytes of the chunk of this place. One that has come is passed over.
+    ///
+    /// # Errors
+    /// [`Rejected::WrongDigest`] where they are not what the manifest says; nothing has changed then.
+    /// [`Fault::DiskFull`] and others.
+    pub fn put(&self, nth: u32, plain: &[u8]) -> Result<(), Error> {
+        let chunk = self.manifest.chunks().get(nth as usize);
+        let actual = Digest::of(plain);
+        let Some(chunk) = chunk.filter(|chunk| chunk.digest == actual) else {
+            let expected = chunk.map_or(self.manifest.digest(), |chunk| chunk.digest);
+            return Err(Rejected::WrongDigest { expected, actual }.into());
+        };
+        let mut state = self.lock();
+        let State { cutting: Some(cutting), absent, absent_bytes, hasher, hashed, .. } = &mut *state else {
+            return Ok(());
+        };
+        if !absent.contains_key(&chunk.digest) {
+            return Ok(());
+        }
+        cutting.keep(chunk.digest, plain)?;
+        absent.remove(&chunk.digest);
+        *absent_bytes = absent_bytes.saturating_sub(plain.len() as u64);
+        if *hashed == nth as usize {
+            hasher.update(plain);
+            *hashed += 1;
+        }
+        Ok(())
+    }
+
+    /// The bytes of the chunk of this place, checked; `None` where it has not come, or what came is damaged.
+    ///
+    /// # Errors
+    /// [`Fault::Io`] where the disk fails.
+    pub fn chunk(&self, nth: u32) -> Result<Option<Vec<u8>>, Fault> {
+        let mut plain = Vec::new();
+        let there = self.read(&mut self.lock(), nth as usize, &mut plain)?;
+        Ok(there.then_some(plain))
+    }
+
+    fn read(&self, state: &mut State, nth: usize, plain: &mut Vec<u8>) -> Result<bool, Fault> {
+        let Some(chunk) = self.manifest.chunks().get(nth) else { return Ok(false) };
+        if state.absent.contains_key(&chunk.digest) {
+            return Ok(false);
+        }
+        let own = state.cutting.as_ref().and_then(|cutting| cutting.own.get(&chunk.digest).zip(cutting.file.as_ref()));
+        if let Some((place, file)) = own {
+            let mut stored = vec![0; place.stored_bytes as usize];
+            file.file.read_exact_at(place.offset, &mut stored).or_fault("reading", &file.path)?;
+            let unpacked = state.unpacker.unpack(&stored, place.bytes as usize, plain);
+            return Ok(unpacked.or_fault("unpacking", &file.path)? && Digest::of(plain) == chunk.digest);
+        }
+        let Some(place) = self.shared.chunks.table().place(&chunk.digest) else { return Ok(false) };
+        let right = state.reader.read(&self.shared, &chunk.digest, &place, plain)?;
+        if !right {
+            tracing::warn!(chunk = %chunk.digest, "chunk_damaged");
+            self.shared.chunks.table().spoil(&chunk.digest, &place);
+        }
+        Ok(right)
+    }
+
+    /// Stores the blob and makes it visible in the namespace, when all chunks have come: their bytes in this order are hashed,
+    /// for a manifest may be wrong where each chunk is right.
+    ///
+    /// # Errors
+    /// [`Rejected::Missing`] where chunks have not come: the assembly goes on then. [`Rejected::WrongDigest`] where they do not
+    /// make the blob, [`Fault::Damaged`] where one was lost: it has to be begun anew then, as after any other fault.
+    pub fn finish(&self, namespace: &Namespace) -> Result<Digest, Error> {
+        let digest = self.manifest.digest();
+        let mut state = self.lock();
+        if !state.absent.is_empty() {
+            let mut digests: Vec<Digest> = state.absent.keys().copied().collect();
+            digests.sort_unstable();
+            return Err(Rejected::Missing { digests }.into());
+        }
+        let mut plain = Vec::new();
+        for nth in state.hashed..self.manifest.chunks().len() {
+            if !self.read(&mut state, nth, &mut plain)? {
+                state.cutting = None;
+                return Err(Fault::Damaged { digest }.into());
+            }
+            state.hasher.update(&plain);
+            state.hashed = nth + 1;
+        }
+        let Some(mut cutting) = state.cutting.take() else { return Err(Fault::Damaged { digest }.into()) };
+        let actual = Digest::from_hasher(&state.hasher);
+        if actual != digest {
+            return Err(Rejected::WrongDigest { expected: digest, actual }.into());
+        }
+        cutting.bytes = self.manifest.blob_bytes();
+        cutting.chunks = self.manifest.chunks().to_vec();
+        cutting.finish(namespace, digest)?;
+        Ok(digest)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,138 @@
+//! Who serves blobs to others of a zone: told to each of its agents, again whenever it changes.
+//!
+//! A zone is one with each trust by itself: what runs strangers' jobs neither serves nor asks what runs trusted ones. Of a large
+//! zone the first agents by id serve, so that all who ask agree on whom; the list that each is told is bounded by that.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use windlass_protocol::identity::AgentIdentity;
+use windlass_protocol::limits::{PEERS_MAX, PEERS_TOLD_MS};
+use windlass_protocol::message::{CoordinatorMessage, Peer};
+use windlass_protocol::{AgentId, Trust};
+
+use super::Switchboard;
+use super::conn::Conn;
+
+/// Agents that share a cache.
+type Place = (String, Trust);
+
+/// Where agents are, and at which address they serve others.
+#[derive(Debug, Default)]
+pub(super) struct Zones {
+    serving: Mutex<BTreeMap<Place, BTreeMap<AgentId, String>>>,
+    changed: Notify,
+}
+
+impl Zones {
+    /// An agent serves at this address from now on.
+    pub(super) fn serve(&self, who: &AgentIdentity, address: String) {
+        self.lock().entry(place(who)).or_default().insert(who.agent, address);
+        self.changed.notify_one();
+    }
+
+    /// An agent serves nobody any more.
+    pub(super) fn leave(&self, who: &AgentIdentity) {
+        let mut serving = self.lock();
+        if let Some(zone) = serving.get_mut(&place(who)) {
+            zone.remove(&who.agent);
+            if zone.is_empty() {
+                serving.remove(&place(who));
+            }
+        }
+        drop(serving);
+        self.changed.notify_one();
+    }
+
+    /// Somebody has come who has to be told.
+    pub(super) fn greet(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Who serves in each place: the first by id.
+    fn lists(&self) -> BTreeMap<Place, Vec<Peer>> {
+        let peer = |(agent, address): (&AgentId, &String)| Peer { agent: *agent, address: address.clone() };
+        let first = |zone: &BTreeMap<AgentId, String>| zone.iter().take(PEERS_MAX).map(peer).collect();
+        self.lock().iter().map(|(place, zone)| (place.clone(), first(zone))).collect()
+    }
+
+    /// Whether nobody serves anywhere.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Place, BTreeMap<AgentId, String>>> {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn place(who: &AgentIdentity) -> Place {
+    (who.zone.clone(), who.trust)
+}
+
+/// Tells agents of their peers whenever somebody came or went; those whose list is what they were told hear nothing.
+pub(super) async fn tell(board: Switchboard, key: [u8; 32]) {
+    loop {
+        board.shared.zones.changed.notified().await;
+        tokio::time::sleep(Duration::from_millis(PEERS_TOLD_MS)).await;
+        let lists = board.shared.zones.lists();
+        let conns: Vec<_> = board.lock().by_id.values().cloned().collect();
+        for conn in conns {
+            let peers = lists.get(&conn.place).cloned().unwrap_or_default();
+            tell_one(&conn, key, peers);
+        }
+    }
+}
+
+fn tell_one(conn: &Conn, key: [u8; 32], peers: Vec<Peer>) {
+    let mut told = conn.told.lock().unwrap_or_else(PoisonError::into_inner);
+    if *told == peers {
+        return;
+    }
+    told.clone_from(&peers);
+    drop(told);
+    conn.say(CoordinatorMessage::Peers { key, peers });
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_protocol::{Digest, WallMs};
+
+    use super::*;
+
+    fn agent(number: u8, zone: &str, trust: Trust) -> AgentIdentity {
+        AgentIdentity {
+            agent: AgentId::from_bytes([number; 16]),
+            pool: "p".to_owned(),
+            zone: zone.to_owned(),
+            trust,
+            trust_domain: String::new(),
+            serial: String::new(),
+            public_key_digest: Digest::of(b"key"),
+            not_before: WallMs(0),
+            not_after: WallMs(u64::MAX),
+        }
+    }
+
+    #[test]
+    fn each_zone_and_each_trust_has_a_list_of_its_own_which_is_bounded() {
+        let zones = Zones::default();
+        for number in (0..100).rev() {
+            zones.serve(&agent(number, "eu", Trust::Trusted), format!("10.0.0.{number}:9"));
+        }
+        zones.serve(&agent(1, "eu", Trust::Untrusted), "10.0.1.1:9".to_owned());
+        zones.serve(&agent(2, "us", Trust::Trusted), "10.0.2.2:9".to_owned());
+        let lists = zones.lists();
+        let of = |zone: &str, trust| lists[&(zone.to_owned(), trust)].clone();
+        let first: Vec<_> = of("eu", Trust::Trusted).iter().map(|peer| peer.agent.as_bytes()[0]).collect();
+        assert_eq!(first, (0..64).collect::<Vec<u8>>(), "the same for all who ask");
+        assert_eq!((of("eu", Trust::Untrusted).len(), of("us", Trust::Trusted).len()), (1, 1));
+        zones.leave(&agent(0, "eu", Trust::Trusted));
+        zones.leave(&agent(2, "us", Trust::Trusted));
+        assert_eq!(zones.lists()[&("eu".to_owned(), Trust::Trusted)].last().unwrap().agent.as_bytes()[0], 64);
+        assert!(!zones.lists().contains_key(&("us".to_owned(), Trust::Trusted)));
+    }
+}

@@ -1,0 +1,61 @@
+//! Bounds of blobs between agents of one zone, and of chunks on their way.
+
+/// Chunks that one request names: 128 MiB of them, more than a link between continents has on its way.
+pub const FETCH_MAX_CHUNKS: usize = 1_024;
+
+/// Chunks in one request of an agent: 8 MiB, so that a link that breaks costs little and many agents take turns.
+pub const FETCH_CHUNKS: usize = 64;
+
+/// Requests for chunks that one blob has open at once with one source: while one is answered the next one is on its way.
+pub const FETCH_CHUNK_STREAMS: usize = 2;
+
+/// Agents of a zone that share what they fetch: the first by id. Others of a larger zone ask them.
+pub const PEERS_MAX: usize = 64;
+
+/// The address of a peer: the longest one of IPv6, with scope and port, has 64.
+pub const PEER_ADDRESS_MAX_BYTES: usize = 64;
+
+/// Between two looks at who is in which zone: a hundred agents that come at once are told of each other a few times.
+pub const PEERS_TOLD_MS: u64 = 200;
+
+/// How long a grant is good: as long as what one names may be read after its lease was taken away.
+pub const GRANT_LIFE_MS: u64 = 300_000;
+
+/// How far the clock of a peer may stand behind the coordinator's before it takes no grant that is still good.
+pub const GRANT_SKEW_MS: u64 = 60_000;
+
+/// A statement that a coordinator signs: two names and a few numbers.
+pub const GRANT_MAX_BYTES: usize = 1_024;
+
+/// A handshake between two machines of one zone. One that takes longer is passed over.
+pub const PEER_CONNECT_MS: u64 = 1_000;
+
+/// A peer that says nothing for so long is passed over: in a zone, a chunk takes milliseconds.
+pub const PEER_SILENCE_MS: u64 = 2_000;
+
+/// How often a peer says that it still fetches what it was asked for: twice before it would be passed over.
+pub const PEER_WAITING_MS: u64 = 700;
+
+/// How long a peer may fetch one chunk: 2 MiB at a megabit a second, with others. Then the next one is asked.
+pub const PEER_PATIENCE_MS: u64 = 20_000;
+
+/// How long nobody asks a peer again that was passed over.
+pub const PEER_REST_MS: u64 = 10_000;
+
+/// Requests of one peer that are answered at once.
+pub const PEER_STREAMS_MAX: u32 = 64;
+
+/// Connections of peers at once: each agent of a zone has one, and another one while its certificate is renewed.
+pub const PEER_CONNECTIONS_MAX: usize = 256;
+
+/// Large blobs that an agent is putting together at once, its own and those of peers; beyond, peers are sent elsewhere.
+pub const GATHERINGS_MAX: usize = 64;
+
+/// How long a blob that nobody asks for stays half put together: a job's other tries, and peers that come late.
+pub const GATHERING_REST_MS: u64 = 120_000;
+
+/// A blob up to this size travels whole: its chunks would be asked for one by one, and few of them are anywhere yet.
+pub const PARTS_MIN_BYTES: u64 = 1 << 20;
+
+/// Large blobs that one fetch puts together at once.
+pub const GATHERED_AT_ONCE: usize = 4;
