@@ -4,9 +4,12 @@
 //! after a crash. Digests are chosen by strangers: the table is keyed (std's `RandomState`).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::account::Accounts;
+use crate::chunk::FileNo;
 use windlass_protocol::{Digest, Namespace};
 
 /// A namespace's number in this process.
@@ -20,7 +23,7 @@ pub(crate) enum Place {
     /// In a file of its own; `segment` holds the record that says so.
     Large { segment: u32, bytes: u64 },
     /// In chunks; its manifest is in a segment.
-    Chunked { segment: u32, offset: u64, bytes: u64 },
+    Chunked { segment: u32, offset: u64, bytes: u64, manifest_bytes: u32 },
 }
 
 impl Place {
@@ -53,6 +56,10 @@ pub(crate) struct Entry {
     seen_by: Vec<NamespaceNo>,
     /// One of them is a project's trusted content.
     trusted: bool,
+    /// The segment that says after the blob's own record who sees it, for good, and how many it names.
+    noted: Option<(u32, usize)>,
+    /// Its own record was written again, and who else sees it is said by older ones alone: a crash came between.
+    unstated: bool,
     used: AtomicU64,
     /// Used since it was written, or since eviction passed by.
     pub(crate) hot: AtomicBool,
@@ -89,6 +96,16 @@ impl Entry {
         &self.seen_by
     }
 
+    /// The segment that says after the blob's own record who sees it, for good.
+    pub(crate) fn noted(&self) -> Option<u32> {
+        self.noted.map(|(segment, _)| segment)
+    }
+
+    /// Whether segments older than the blob's own record say who sees it.
+    pub(crate) const fn unstated(&self) -> bool {
+        self.unstated
+    }
+
     /// Says whether it became trusted content by this.
     fn grant(&mut self, namespace: NamespaceNo, trusted: bool) -> bool {
         let fresh = trusted && !self.trusted;
@@ -101,12 +118,28 @@ impl Entry {
 }
 
 /// What a durable record changes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Change {
     Put { digest: Digest, namespace: NamespaceNo, place: Place },
     Grant { digest: Digest, namespace: NamespaceNo },
-    Void { digest: Digest },
-    Release { digest: Digest, namespace: NamespaceNo },
+    Seen { digest: Digest, seen_by: Box<[NamespaceNo]>, segment: u32 },
+    Void { digest: Digest, segment: u32 },
+    Release { digest: Digest, namespace: NamespaceNo, segment: u32 },
+    Chunks { file: FileNo, segment: u32, listing_bytes: u64 },
+}
+
+impl Change {
+    /// Of which blob.
+    pub(crate) const fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Put { digest, .. }
+            | Self::Grant { digest, .. }
+            | Self::Seen { digest, .. }
+            | Self::Void { digest, .. }
+            | Self::Release { digest, .. } => Some(*digest),
+            Self::Chunks { .. } => None,
+        }
+    }
 }
 
 /// The table.
@@ -118,10 +151,31 @@ pub(crate) struct Index {
     bytes: u64,
     trusted_bytes: u64,
     large_bytes: u64,
+    accounts: Accounts,
+    /// While segments are read: blobs that nobody sees as far as they were read, and the segment that says so. A grant may have
+    /// gone with its segment, and who sees the blob is said again further on.
+    unseen: Option<HashMap<Digest, u32>>,
     clock: AtomicU64,
 }
 
 impl Index {
+    /// One that is told what segments say, until [`Self::replayed`].
+    pub(crate) fn replaying() -> Self {
+        Self { unseen: Some(HashMap::new()), ..Self::default() }
+    }
+
+    /// All segments were read: what nobody sees is gone.
+    pub(crate) fn replayed(&mut self) {
+        for (digest, tomb) in self.unseen.take().unwrap_or_default() {
+            self.remove(&digest, Some(tomb));
+        }
+    }
+
+    /// Whether nobody sees a blob as far as segments were read; if so, it is not so any more.
+    fn revive(&mut self, digest: &Digest) -> Option<u32> {
+        self.unseen.as_mut()?.remove(digest)
+    }
+
     /// The namespace's number, which it gets here if it had none.
     pub(crate) fn intern(&mut self, namespace: &Namespace) -> NamespaceNo {
         if let Some(number) = self.numbers.get(namespace) {
@@ -177,48 +231,89 @@ impl Index {
         self.clock.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn apply(&mut self, change: Change) {
-        let trusted = match change {
-            Change::Put { namespace, .. } | Change::Grant { namespace, .. } => {
-                self.name(namespace).is_some_and(|name| name.overlay.is_none())
-            }
-            Change::Void { .. } | Change::Release { .. } => false,
-        };
+    pub(crate) fn apply(&mut self, change: &Change) {
         match change {
-            Change::Put { digest, namespace, place } => {
-                let used = AtomicU64::new(self.tick());
-                let entry = self.entries.entry(digest).or_insert_with(|| {
-                    self.bytes += place.bytes();
-                    self.large_bytes += place.large_bytes();
-                    let (seen_by, hot, pin) = (Vec::new(), AtomicBool::new(false), Pin::default());
-                    Entry { place, seen_by, trusted: false, used, hot, pin }
-                });
-                entry.place = place;
-                if entry.grant(namespace, trusted) {
-                    self.trusted_bytes += entry.place.bytes();
-                }
-            }
+            Change::Put { digest, namespace, place } => self.put(digest, *namespace, *place),
             Change::Grant { digest, namespace } => {
-                if let Some(entry) = self.entries.get_mut(&digest)
-                    && entry.grant(namespace, trusted)
+                let trusted = self.is_trusted(*namespace);
+                if let Some(entry) = self.entries.get_mut(digest).filter(|entry| !entry.seen_by.is_empty())
+                    && entry.grant(*namespace, trusted)
                 {
                     self.trusted_bytes += entry.place.bytes();
                 }
             }
-            Change::Void { digest } => {
-                self.remove(&digest);
+            Change::Seen { digest, seen_by, segment } => self.see(digest, seen_by, *segment),
+            Change::Void { digest, segment } => {
+                self.remove(digest, Some(*segment));
             }
-            Change::Release { digest, namespace } => self.release(&digest, namespace),
+            Change::Release { digest, namespace, segment } => self.release(digest, *namespace, *segment),
+            Change::Chunks { file, segment, listing_bytes } => self.accounts.list(*file, *segment, *listing_bytes),
+        }
+    }
+
+    fn is_trusted(&self, namespace: NamespaceNo) -> bool {
+        self.name(namespace).is_some_and(|name| name.overlay.is_none())
+    }
+
+    /// A blob is stored, or, where it was, lies elsewhere from now on.
+    fn put(&mut self, digest: &Digest, namespace: NamespaceNo, place: Place) {
+        let trusted = self.is_trusted(namespace);
+        let used = AtomicU64::new(self.tick());
+        let tomb = self.revive(digest);
+        self.accounts.place(place);
+        let entry = match self.entries.entry(*digest) {
+            Slot::Occupied(occupied) => {
+                let entry = occupied.into_mut();
+                self.accounts.displace(digest, entry.place, tomb);
+                if let Some((segment, namespaces)) = entry.noted.take() {
+                    self.accounts.unnote(segment, namespaces);
+                }
+                entry.place = place;
+                entry
+            }
+            Slot::Vacant(vacant) => {
+                self.bytes += place.bytes();
+                self.large_bytes += place.large_bytes();
+                let (seen_by, hot, pin) = (Vec::new(), AtomicBool::new(false), Pin::default());
+                vacant.insert(Entry { place, seen_by, trusted: false, noted: None, unstated: false, used, hot, pin })
+            }
+        };
+        if entry.grant(namespace, trusted) {
+            self.trusted_bytes += entry.place.bytes();
+        }
+        entry.unstated = entry.seen_by != [namespace];
+    }
+
+    /// These see a blob, and nobody else.
+    fn see(&mut self, digest: &Digest, seen_by: &[NamespaceNo], segment: u32) {
+        let trusted = seen_by.iter().any(|number| self.is_trusted(*number));
+        self.revive(digest);
+        let Some(entry) = self.entries.get_mut(digest) else { return };
+        if let Some((segment, namespaces)) = entry.noted.replace((segment, seen_by.len())) {
+            self.accounts.unnote(segment, namespaces);
+        }
+        self.accounts.note(segment, seen_by.len());
+        entry.unstated = false;
+        entry.seen_by = seen_by.to_vec();
+        if entry.trusted {
+            self.trusted_bytes -= entry.place.bytes();
+        }
+        entry.trusted = trusted;
+        if trusted {
+            self.trusted_bytes += entry.place.bytes();
         }
     }
 
     /// Takes a blob from a namespace; the last one takes it away.
-    fn release(&mut self, digest: &Digest, namespace: NamespaceNo) {
+    fn release(&mut self, digest: &Digest, namespace: NamespaceNo, segment: u32) {
         let Some(entry) = self.entries.get_mut(digest) else { return };
         entry.seen_by.retain(|other| *other != namespace);
-        if entry.seen_by.is_empty() {
-            self.remove(digest);
+        if entry.seen_by.is_empty() && self.unseen.is_none() {
+            self.remove(digest, Some(segment));
             return;
+        }
+        if let Some(unseen) = self.unseen.as_mut().filter(|_| entry.seen_by.is_empty()) {
+            unseen.insert(*digest, segment);
         }
         let names = &self.names;
         let is_trusted = |number: &NamespaceNo| names.get(*number as usize).is_some_and(|name| name.overlay.is_none());
@@ -228,14 +323,29 @@ impl Index {
         }
     }
 
-    pub(crate) fn remove(&mut self, digest: &Digest) -> Option<Entry> {
+    /// Takes a blob away; `tomb` is the segment whose record says so, where one does.
+    pub(crate) fn remove(&mut self, digest: &Digest, tomb: Option<u32>) -> Option<Entry> {
+        self.revive(digest);
         let entry = self.entries.remove(digest)?;
         self.bytes -= entry.place.bytes();
         self.large_bytes -= entry.place.large_bytes();
         if entry.trusted {
             self.trusted_bytes -= entry.place.bytes();
         }
+        self.accounts.displace(digest, entry.place, tomb);
+        if let Some((segment, namespaces)) = entry.noted {
+            self.accounts.unnote(segment, namespaces);
+        }
         Some(entry)
+    }
+
+    /// What counts of each segment.
+    pub(crate) const fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    pub(crate) const fn accounts_mut(&mut self) -> &mut Accounts {
+        &mut self.accounts
     }
 
     /// Bytes of blobs that have files of their own.

@@ -1,7 +1,7 @@
 //! Lets go of blobs that nobody names any more, namespace by namespace: the last one takes the bytes away.
 //!
 //! The chunks of a large blob go that no other blob holds, at once or when their last reader is done; the bytes of a small one
-//! stay in their segment, where nothing finds them. A crash may leave chunks that no record counts on; opening the store gives
+//! when their segment is compacted. A crash may leave chunks that no record counts on; opening the store gives
 //! them back.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -117,6 +117,11 @@ impl Shared {
     /// that of the bytes that were found wrong: a blob that was stored again meanwhile stays.
     pub(crate) fn set_aside(self: &Arc<Self>, digest: &Digest, pin: &Pin) {
         let _one_at_a_time = self.removal.lock().unwrap_or_else(PoisonError::into_inner);
+        self.set_aside_alone(digest, pin);
+    }
+
+    /// The same, by whoever has `removal`.
+    pub(crate) fn set_aside_alone(self: &Arc<Self>, digest: &Digest, pin: &Pin) {
         let Some(place) = self.index().get(digest).filter(|entry| entry.pin.same(pin)).map(|entry| entry.place) else {
             return;
         };
@@ -129,7 +134,7 @@ impl Shared {
             }
         }
         if let Err(error) = self.void(digest).and_then(|()| self.give_back(digest, place, pin.clone())) {
-            self.index_mut().remove(digest);
+            self.index_mut().remove(digest, None);
             tracing::warn!(%digest, %error, "blob_not_voided");
         }
     }

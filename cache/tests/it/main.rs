@@ -7,6 +7,7 @@
 )]
 
 mod chunks;
+mod compact;
 mod crash;
 mod fuzz;
 mod model;
