@@ -266,7 +266,7 @@ impl Shared {
         let (mut lying_there, mut unstated) = (Vec::new(), Vec::new());
         for (digest, place) in puts {
             match index.get(digest) {
-                Some(entry) if entry.place == *place => lying_there.push((*digest, *place, entry.pin.clone())),
+                Some(entry) if entry.place == *place => lying_there.push((*digest, *place, entry.pin())),
                 Some(entry) if entry.unstated() => unstated.push(*digest),
                 Some(_) | None => {}
             }
@@ -392,7 +392,7 @@ mod tests {
             let (place, pin) = {
                 let index = store.shared.index();
                 let entry = index.get(&digest).unwrap();
-                (entry.place, entry.pin.clone())
+                (entry.place, entry.pin())
             };
             let leaving = store.shared.leaving(place.segment()).unwrap().unwrap();
             store.shared.empty_segment(leaving).unwrap();

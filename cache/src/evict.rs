@@ -48,18 +48,18 @@ impl Shared {
     fn victims(&self) -> Vec<Victim> {
         let active = self.appender.active_number();
         let segments: Vec<u32> = self.segments.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
-        let mut newest: HashMap<u32, u64> =
+        let mut newest: HashMap<u32, u32> =
             segments.into_iter().filter(|number| Some(*number) != active).map(|number| (number, 0)).collect();
         let mut victims = Vec::new();
         let index = self.index();
-        for (digest, entry) in index.iter() {
+        for entry in index.iter() {
             match entry.place {
                 Place::Large { .. } | Place::Chunked { .. } if !entry.pinned() => {
-                    victims.push((entry.last_used(), Victim::Large(*digest)));
+                    victims.push((entry.last_used(), Victim::Large(entry.digest())));
                 }
                 Place::Large { .. } | Place::Chunked { .. } => {}
                 Place::Small { segment, .. } => {
-                    if let Some(newest) = newest.get_mut(&segment).filter(|_| !entry.hot.load(Ordering::Relaxed)) {
+                    if let Some(newest) = newest.get_mut(&segment).filter(|_| !entry.hot()) {
                         *newest = (*newest).max(entry.last_used());
                     }
                 }
@@ -74,13 +74,12 @@ impl Shared {
         // Whoever stores it at this moment would have its record before the one that takes it back.
         let Some(_nobody_stores_it) = self.chunks.try_finishing(*digest) else { return Ok(()) };
         let mut index = self.index_mut();
-        if index.get(digest).is_none_or(Entry::pinned) {
+        if index.get(digest).is_none_or(|entry| entry.pinned()) {
             return Ok(());
         }
-        let Some(entry) = index.remove(digest, None) else { return Ok(()) };
+        let Some((place, pin)) = index.remove(digest, None) else { return Ok(()) };
         drop(index);
         self.counters.evicted.fetch_add(1, Ordering::Relaxed);
-        let Entry { place, pin, .. } = entry;
         if let Place::Chunked { .. } = place {
             // Else the next start would find the manifest, and miss only then what it names.
             self.void(digest)?;
@@ -93,11 +92,11 @@ impl Shared {
     fn evict_segment(self: &Arc<Self>, number: u32) -> Result<(), Fault> {
         let Some(leaving) = self.leaving(number)? else { return Ok(()) };
         let mut index = self.index_mut();
-        let leaves = |entry: &Entry| {
+        let leaves = |entry: &Entry<'_>| {
             let small_and_here = matches!(entry.place, Place::Small { segment, .. } if segment == number);
-            small_and_here && !entry.pinned() && !entry.hot.swap(false, Ordering::Relaxed)
+            small_and_here && !entry.pinned() && !entry.cool()
         };
-        let cold: Vec<Digest> = index.iter().filter(|(_, entry)| leaves(entry)).map(|(digest, _)| *digest).collect();
+        let cold: Vec<Digest> = index.iter().filter(leaves).map(|entry| entry.digest()).collect();
         for digest in &cold {
             index.remove(digest, None);
         }

@@ -48,6 +48,7 @@ pub use chunk::cut::Cutter;
 pub use chunk::manifest::ChunkManifest;
 pub use compact::Compacted;
 pub use error::{BadChunkManifest, BadPack, BadTree, Error, Fault, Rejected};
+pub use index::Usage;
 pub use intake::Intake;
 pub use layout::{Laid, LayoutOptions, layout};
 pub use pack::{PackWriter, Unpack};

@@ -32,11 +32,11 @@ impl Store {
         let index = self.shared.index();
         let wanted: Vec<bool> = index.names().iter().map(of).collect();
         let mut held = Vec::new();
-        for (digest, entry) in index.iter() {
+        for entry in index.iter() {
             let seen_by = entry.seen_by().iter().filter(|number| wanted.get(**number as usize) == Some(&true));
             held.extend(seen_by.filter_map(|number| {
                 let namespace = index.name(*number)?.clone();
-                Some(HeldBlob { namespace, digest: *digest, used: entry.last_used() })
+                Some(HeldBlob { namespace, digest: entry.digest(), used: entry.last_used().into() })
             }));
         }
         held
@@ -62,10 +62,10 @@ impl Store {
         {
             let index = shared.index();
             for HeldBlob { namespace, digest, used } in held {
-                let entry = index.get(digest).filter(|entry| entry.last_used() == *used);
+                let entry = index.get(digest).filter(|entry| u64::from(entry.last_used()) == *used);
                 let (Some(entry), Some(number)) = (entry, index.number(namespace)) else { continue };
                 if entry.seen_by().contains(&number) {
-                    leaving.entry(namespace).or_default().push((*digest, entry.place, entry.pin.clone()));
+                    leaving.entry(namespace).or_default().push((*digest, entry.place, entry.pin()));
                 }
             }
         }

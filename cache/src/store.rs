@@ -29,7 +29,7 @@ use crate::chunk::manifest::ChunkManifest;
 use crate::chunk::{self, Chunks, FileNo};
 use crate::compact::Leaving;
 use crate::error::{Error, Fault, OrFault as _, Rejected};
-use crate::index::{Index, NamespaceNo, Pin, Place};
+use crate::index::{Index, NamespaceNo, Pin, Place, Usage};
 use crate::upload::Upload;
 use crate::vfs::{Held, Vfs};
 
@@ -280,7 +280,7 @@ impl Store {
             self.shared.counters.asked(found.is_some());
             let Some(entry) = found else { return Ok(None) };
             index.touch(entry);
-            (entry.place, entry.pin.clone())
+            (entry.place, entry.pin())
         };
         self.shared.read(digest, place, pin)
     }
@@ -297,9 +297,10 @@ impl Store {
     #[must_use]
     pub fn missing(&self, namespace: &Namespace, digests: &[Digest]) -> Vec<Digest> {
         let index = self.shared.index();
+        let viewer = index.viewer(namespace);
         let mut seen = BTreeSet::new();
         let missing = |digest: &&Digest| {
-            let found = index.visible(namespace, digest);
+            let found = index.visible_to(viewer, digest);
             self.shared.counters.asked(found.is_some());
             match found {
                 Some(entry) => {
@@ -329,7 +330,14 @@ impl Store {
     /// Keeps those of the blobs that are there from being evicted.
     pub fn pin(&self, digests: &[Digest]) -> Pins {
         let index = self.shared.index();
-        Pins { _pins: digests.iter().filter_map(|digest| Some(index.get(digest)?.pin.clone())).collect() }
+        Pins { _pins: digests.iter().filter_map(|digest| Some(index.get(digest)?.pin())).collect() }
+    }
+
+    /// What a namespace sees by itself.
+    #[must_use]
+    pub fn usage(&self, namespace: &Namespace) -> Usage {
+        let index = self.shared.index();
+        index.number(namespace).map(|number| index.usage(number)).unwrap_or_default()
     }
 
     /// What the store holds.
@@ -442,7 +450,7 @@ impl Shared {
                 return Ok(Some(Blob { digest: *digest, body, shared: Arc::clone(self), pin }));
             }
             // It may have moved since, and the segment is gone that it was in.
-            match self.index().get(digest).filter(|entry| entry.pin.same(&pin)).map(|entry| entry.place) {
+            match self.index().get(digest).filter(|entry| entry.has_pin(&pin)).map(|entry| entry.place) {
                 Some(moved) if moved != place => place = moved,
                 Some(_) => break,
                 None => return Ok(None),

@@ -34,11 +34,12 @@ impl Store {
     /// [`Fault::Io`] where the disk fails.
     pub fn verify(&self) -> Result<Report, Fault> {
         let shared = &self.shared;
-        let all: Vec<(Digest, Place, Pin)> =
-            shared.index().iter().map(|(digest, entry)| (*digest, entry.place, entry.pin.clone())).collect();
+        let all: Vec<Digest> = shared.index().iter().map(|entry| entry.digest()).collect();
         let mut report =
             Report { damaged_bytes: shared.counters.damaged_bytes.load(Ordering::Relaxed), ..Report::default() };
-        for (digest, place, pin) in all {
+        for digest in all {
+            let found = shared.index().get(&digest).map(|entry| (entry.place, entry.pin()));
+            let Some((place, pin)) = found else { continue };
             let whole = match shared.read(&digest, place, pin)? {
                 None => false,
                 Some(blob) => match whole(&blob) {
@@ -122,7 +123,7 @@ impl Shared {
 
     /// The same, by whoever has `removal`.
     pub(crate) fn set_aside_alone(self: &Arc<Self>, digest: &Digest, pin: &Pin) {
-        let Some(place) = self.index().get(digest).filter(|entry| entry.pin.same(pin)).map(|entry| entry.place) else {
+        let Some(place) = self.index().get(digest).filter(|entry| entry.has_pin(pin)).map(|entry| entry.place) else {
             return;
         };
         tracing::warn!(%digest, "blob_damaged");

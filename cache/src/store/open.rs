@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use windlass_protocol::Digest;
+use windlass_protocol::limits::SEGMENT_LENGTH_MAX_BYTES;
 
 use super::{Counters, Durability, Shared, StoreOptions};
 use crate::appender::{Active, Appender};
@@ -49,7 +50,7 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
     let (index, segments) = (Arc::new(RwLock::new(index)), Arc::new(RwLock::new(files)));
     let appender = Appender::new(
         (Arc::clone(&vfs), segments_dir),
-        (options.durability, options.segment_bytes),
+        (options.durability, options.segment_bytes.min(SEGMENT_LENGTH_MAX_BYTES)),
         (Arc::clone(&index), Arc::clone(&segments)),
         (active, next_number),
     );
@@ -116,8 +117,8 @@ impl<'a> Recovery<'a> {
 
     /// Counts what each manifest names. A blob of which a chunk is missing is absent: nobody was told of it, or it was lazy.
     fn count_chunks(&mut self) -> io::Result<()> {
-        let chunked = |(digest, entry): (&Digest, &Entry)| match entry.place {
-            Place::Chunked { segment, offset, .. } => Some((*digest, segment, offset)),
+        let chunked = |entry: Entry<'_>| match entry.place {
+            Place::Chunked { segment, offset, .. } => Some((entry.digest(), segment, offset)),
             Place::Small { .. } | Place::Large { .. } => None,
         };
         let blobs: Vec<_> = self.index.iter().filter_map(chunked).collect();

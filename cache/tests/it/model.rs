@@ -180,6 +180,11 @@ impl World {
     /// Everything that is there is right, and nothing else is.
     fn check(&self) {
         for n in 0..NAMESPACES {
+            let stored =
+                |b: &usize| self.events.get(&(n, *b)).and_then(|events| events.last()).is_some_and(|e| e.stored);
+            let seen: Vec<u64> = (0..BLOBS).filter(stored).map(|b| blob(b).len() as u64).collect();
+            let usage = self.store().usage(&namespace(n));
+            assert_eq!((usage.blobs, usage.bytes), (seen.len() as u64, seen.iter().sum()), "of {n}");
             for b in 0..BLOBS {
                 let bytes = blob(b);
                 let stored =

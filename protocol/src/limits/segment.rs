@@ -2,6 +2,9 @@
 
 use super::COMMIT_BUFFER_BYTES;
 
+/// The longest segment, whatever a store is told: places in it are kept in four bytes, and a manifest may come on top.
+pub const SEGMENT_LENGTH_MAX_BYTES: u64 = 3 << 30;
+
 /// A segment is written anew once one part in so many of it counts no more: on disk is at most a third more than what counts,
 /// and what comes back costs three times as many bytes at worst.
 pub const COMPACT_DEAD_SHARE: u64 = 4;
