@@ -24,7 +24,7 @@ const SOURCES: [&str; 11] = [
     "src/wire.rs",
 ];
 /// Its bounds, which are the protocol's.
-const LIMITS: [&str; 10] = [
+const LIMITS: [&str; 11] = [
     "../../protocol/src/limits.rs",
     "../../protocol/src/limits/action.rs",
     "../../protocol/src/limits/ask.rs",
@@ -32,9 +32,10 @@ const LIMITS: [&str; 10] = [
     "../../protocol/src/limits/chunk.rs",
     "../../protocol/src/limits/git.rs",
     "../../protocol/src/limits/notify.rs",
+    "../../protocol/src/limits/peer.rs",
     "../../protocol/src/limits/place.rs",
     "../../protocol/src/limits/reuse.rs",
-    "../../protocol/src/limits/peer.rs",
+    "../../protocol/src/limits/segment.rs",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -4,6 +4,8 @@
 //! a sync runs are served by the next one. The index learns of records after their sync, in their order; in a lazy
 //! store at once.
 
+mod restate;
+
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
@@ -12,12 +14,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use windlass_protocol::Digest;
 use windlass_protocol::limits::COMMIT_BUFFER_BYTES;
 
+use crate::chunk::FileNo;
 use crate::error::{Fault, OrFault as _};
 use crate::index::{Change, Index, NamespaceNo, Place};
 use crate::segment::record::{Header, Kind, RECORD_HEADER_BYTES};
 use crate::segment::{self, HEAD_BYTES};
 use crate::store::Durability;
 use crate::vfs::{Vfs, VfsFile};
+pub(crate) use restate::{Bytes, Restated};
 
 /// Of records that are of no blob.
 const NO_DIGEST: Digest = Digest::from_bytes([0; 32]);
@@ -31,17 +35,17 @@ pub(crate) enum Item<'a> {
     Moved { digest: Digest, bytes: &'a [u8] },
     /// The record of a large blob in a file of its own, again.
     MovedLarge { digest: Digest, bytes: u64 },
-    /// A grant again.
-    MovedGrant { digest: Digest },
     /// What a chunk file holds that is in place and durable; or, where it moves, what it holds by now.
-    Chunks { listing: &'a [u8] },
+    Chunks { file: FileNo, listing: &'a [u8] },
     /// A large blob whose chunks are in place, and said to be so by records before this one.
     Manifest { digest: Digest, manifest: &'a [u8], bytes: u64 },
     /// Its manifest again.
     MovedManifest { digest: Digest, manifest: &'a [u8], bytes: u64 },
     /// A blob that is stored becomes visible.
     Grant { digest: Digest },
-    /// A blob is damaged. It leaves the index at once.
+    /// Who sees a blob, all of them, sorted.
+    Seen { digest: Digest, seen_by: &'a [NamespaceNo] },
+    /// A blob is damaged, or gone. It leaves the index at once.
     Void { digest: Digest },
     /// The namespace sees a blob no more. Nobody else writes meanwhile (`Shared::releasing`).
     Release { digest: Digest },
@@ -71,6 +75,8 @@ struct Writer {
     synced: Ticket,
     /// What the index will learn after the next sync.
     unsynced: Vec<Change>,
+    /// What it will learn when the sync ends that runs now.
+    syncing: Arc<Vec<Change>>,
     /// Blobs that were written and are not in the index yet.
     in_flight: HashSet<Digest>,
     poisoned: bool,
@@ -104,7 +110,7 @@ pub(crate) struct Appender {
 struct Batch {
     bytes: Vec<u8>,
     changes: Vec<Change>,
-    declares: Vec<NamespaceNo>,
+    declares: HashSet<NamespaceNo>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -124,6 +130,7 @@ impl Appender {
             appended: Ticket::default(),
             synced: Ticket::default(),
             unsynced: Vec::new(),
+            syncing: Arc::default(),
             in_flight: HashSet::new(),
             poisoned: false,
         };
@@ -192,27 +199,36 @@ impl Appender {
         namespace: NamespaceNo,
         item: Item<'_>,
     ) -> Result<(), Fault> {
-        let large_bytes;
+        let (large_bytes, numbers);
         let (kind, digest, payload): (Kind, Digest, &[u8]) = match item {
             Item::Blob { digest, bytes } | Item::Moved { digest, bytes } => (Kind::Blob, digest, bytes),
             Item::MovedLarge { digest, bytes } => {
                 large_bytes = bytes.to_le_bytes();
                 (Kind::Large, digest, &large_bytes)
             }
-            Item::Grant { digest } | Item::MovedGrant { digest } => (Kind::Grant, digest, &[]),
+            Item::Grant { digest } => (Kind::Grant, digest, &[]),
+            Item::Seen { digest, seen_by } => {
+                numbers = segment::encode_numbers(seen_by);
+                (Kind::Seen, digest, &numbers)
+            }
             Item::Void { digest } => (Kind::Void, digest, &[]),
             Item::Release { digest } => (Kind::Release, digest, &[]),
-            Item::Chunks { listing } => (Kind::Chunks, NO_DIGEST, listing),
+            Item::Chunks { listing, .. } => (Kind::Chunks, NO_DIGEST, listing),
             Item::Manifest { digest, manifest, .. } | Item::MovedManifest { digest, manifest, .. } => {
                 (Kind::Manifest, digest, manifest)
             }
         };
-        let name = self.name(namespace);
-        let need = (2 * RECORD_HEADER_BYTES + name.len() + payload.len()) as u64;
+        let mut names = vec![(namespace, self.name(namespace))];
+        if let Item::Seen { seen_by, .. } = item {
+            names.extend(seen_by.iter().filter(|number| **number != namespace).map(|n| (*n, self.name(*n))));
+        }
+        let names_bytes: usize = names.iter().map(|(_, name)| RECORD_HEADER_BYTES + name.len()).sum();
+        let need = (RECORD_HEADER_BYTES + names_bytes + payload.len()) as u64;
         let active = self.room_for(writer, batch, need)?;
-        if !active.declared.contains(&namespace) && !batch.declares.contains(&namespace) {
-            push(active, batch, (Kind::Namespace, namespace, NO_DIGEST), &name);
-            batch.declares.push(namespace);
+        for (namespace, name) in names {
+            if !active.declared.contains(&namespace) && batch.declares.insert(namespace) {
+                push(active, batch, (Kind::Namespace, namespace, NO_DIGEST), &name);
+            }
         }
         let offset = push(active, batch, (kind, namespace, digest), payload);
         let segment = active.number;
@@ -225,13 +241,18 @@ impl Appender {
                 Some(Change::Put { digest, namespace, place: Place::Large { segment, bytes } })
             }
             Item::Manifest { bytes, .. } | Item::MovedManifest { bytes, .. } => {
-                Some(Change::Put { digest, namespace, place: Place::Chunked { segment, offset, bytes } })
+                let manifest_bytes = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+                let place = Place::Chunked { segment, offset, bytes, manifest_bytes };
+                Some(Change::Put { digest, namespace, place })
             }
-            Item::Grant { .. } | Item::MovedGrant { .. } => Some(Change::Grant { digest, namespace }),
-            Item::Release { .. } => Some(Change::Release { digest, namespace }),
-            Item::Chunks { .. } => None,
+            Item::Grant { .. } => Some(Change::Grant { digest, namespace }),
+            Item::Seen { seen_by, .. } => Some(Change::Seen { digest, seen_by: seen_by.into(), segment }),
+            Item::Release { .. } => Some(Change::Release { digest, namespace, segment }),
+            Item::Chunks { file, listing } => {
+                Some(Change::Chunks { file, segment, listing_bytes: listing.len() as u64 })
+            }
             Item::Void { .. } => {
-                self.index.write().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+                self.publish(&[Change::Void { digest, segment }]);
                 None
             }
         });
@@ -292,7 +313,7 @@ impl Appender {
         getrandom::fill(&mut salt).map_err(|e| Fault::io("salting", &path, io::Error::other(e)))?;
         let file: Arc<dyn VfsFile> = self.vfs.create(&path).or_fault("creating", &path)?.into();
         let begun = file.write_at(0, &segment::head(&salt)).and_then(|()| match self.durability {
-            Durability::Durable => self.vfs.sync_dir(&self.dir),
+            Durability::Durable => self.sync_names(),
             Durability::Lazy => Ok(()),
         });
         if let Err(e) = begun {
@@ -303,6 +324,21 @@ impl Appender {
         }
         self.segments.write().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::clone(&file));
         writer.active = Some(Active { number, file, salt, end: HEAD_BYTES, declared: HashSet::new() });
+        Ok(())
+    }
+
+    /// Makes sure that segments that were removed do not come back with a crash.
+    pub(crate) fn settle_removals(&self) -> Result<(), Fault> {
+        self.sync_names().or_fault("syncing", &self.dir)
+    }
+
+    /// Makes the names of segments durable, and that those have none that were removed.
+    fn sync_names(&self) -> io::Result<()> {
+        let index = || self.index.write().unwrap_or_else(PoisonError::into_inner);
+        // One that goes meanwhile may or may not be gone for good.
+        let removed = index().accounts().removed();
+        self.vfs.sync_dir(&self.dir)?;
+        index().accounts_mut().forget(&removed);
         Ok(())
     }
 
@@ -344,7 +380,9 @@ impl Appender {
         let Some(active) = &writer.active else { return Ok(writer.appended) };
         let (file, number) = (Arc::clone(&active.file), active.number);
         let upto = writer.appended;
-        let changes = std::mem::take(&mut writer.unsynced);
+        // Whoever restates what was said has to know of it before the index does.
+        let changes = Arc::new(std::mem::take(&mut writer.unsynced));
+        writer.syncing = Arc::clone(&changes);
         drop(writer);
         if let Err(e) = file.sync_data() {
             lock(&self.writer).poisoned = true;
@@ -353,6 +391,7 @@ impl Appender {
         self.publish(&changes);
         let mut writer = lock(&self.writer);
         writer.synced = writer.synced.max(upto);
+        writer.syncing = Arc::default();
         for digest in changes.iter().filter_map(put_digest) {
             writer.in_flight.remove(&digest);
         }
@@ -362,7 +401,7 @@ impl Appender {
     fn publish(&self, changes: &[Change]) {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         for change in changes {
-            index.apply(*change);
+            index.apply(change);
         }
     }
 
@@ -374,7 +413,11 @@ impl Appender {
 fn put_digest(change: &Change) -> Option<Digest> {
     match change {
         Change::Put { digest, .. } => Some(*digest),
-        Change::Grant { .. } | Change::Void { .. } | Change::Release { .. } => None,
+        Change::Grant { .. }
+        | Change::Seen { .. }
+        | Change::Void { .. }
+        | Change::Release { .. }
+        | Change::Chunks { .. } => None,
     }
 }
 

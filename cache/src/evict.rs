@@ -1,21 +1,17 @@
 //! Keeps a lazy store below its cap.
 //!
 //! Large blobs leave one by one, with those of their chunks that no other holds, small ones a segment at a time, whichever was not used for longer. A segment's blobs
-//! that were used since they were written, or are pinned, move to the last segment first and have to be used again to
-//! stay once more. Grants that only a dropped segment knew are gone after a restart: such a blob is absent there and
-//! fetched again.
+//! that were used since they were written, or are pinned, move to the last segment first (module `compact`) and have to be used
+//! again to stay once more.
 
 use std::collections::HashMap;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use windlass_protocol::Digest;
 
-use crate::appender::Item;
-use crate::chunk::listing::Listing;
-use crate::error::{Fault, OrFault as _};
-use crate::index::{Entry, NamespaceNo, Place};
-use crate::segment::{self, Check, Record};
+use crate::error::Fault;
+use crate::index::{Entry, Place};
 use crate::store::{Durability, Shared};
 
 /// What can leave, and when it was used last.
@@ -27,7 +23,7 @@ enum Victim {
 
 impl Shared {
     /// Evicts down to nine tenths of the cap where the store is past it.
-    pub(crate) fn evict_where_full(&self) -> Result<(), Fault> {
+    pub(crate) fn evict_where_full(self: &Arc<Self>) -> Result<(), Fault> {
         let (Durability::Lazy, Some(cap)) = (self.options.durability, self.options.capacity_bytes) else {
             return Ok(());
         };
@@ -52,18 +48,18 @@ impl Shared {
     fn victims(&self) -> Vec<Victim> {
         let active = self.appender.active_number();
         let segments: Vec<u32> = self.segments.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect();
-        let mut newest: HashMap<u32, u64> =
+        let mut newest: HashMap<u32, u32> =
             segments.into_iter().filter(|number| Some(*number) != active).map(|number| (number, 0)).collect();
         let mut victims = Vec::new();
         let index = self.index();
-        for (digest, entry) in index.iter() {
+        for entry in index.iter() {
             match entry.place {
                 Place::Large { .. } | Place::Chunked { .. } if !entry.pinned() => {
-                    victims.push((entry.last_used(), Victim::Large(*digest)));
+                    victims.push((entry.last_used(), Victim::Large(entry.digest())));
                 }
                 Place::Large { .. } | Place::Chunked { .. } => {}
                 Place::Small { segment, .. } => {
-                    if let Some(newest) = newest.get_mut(&segment).filter(|_| !entry.hot.load(Ordering::Relaxed)) {
+                    if let Some(newest) = newest.get_mut(&segment).filter(|_| !entry.hot()) {
                         *newest = (*newest).max(entry.last_used());
                     }
                 }
@@ -78,13 +74,12 @@ impl Shared {
         // Whoever stores it at this moment would have its record before the one that takes it back.
         let Some(_nobody_stores_it) = self.chunks.try_finishing(*digest) else { return Ok(()) };
         let mut index = self.index_mut();
-        if index.get(digest).is_none_or(Entry::pinned) {
+        if index.get(digest).is_none_or(|entry| entry.pinned()) {
             return Ok(());
         }
-        let Some(entry) = index.remove(digest) else { return Ok(()) };
+        let Some((place, pin)) = index.remove(digest, None) else { return Ok(()) };
         drop(index);
         self.counters.evicted.fetch_add(1, Ordering::Relaxed);
-        let Entry { place, pin, .. } = entry;
         if let Place::Chunked { .. } = place {
             // Else the next start would find the manifest, and miss only then what it names.
             self.void(digest)?;
@@ -92,68 +87,21 @@ impl Shared {
         self.give_back(digest, place, pin)
     }
 
-    /// Says again what chunk files hold of which a segment says it that goes away.
-    fn move_listings(&self, number: u32) -> Result<(), Fault> {
-        let file = self.segments.read().unwrap_or_else(PoisonError::into_inner).get(&number).cloned();
-        let Some(file) = file else { return Ok(()) };
-        let path = segment::path(&self.segments_dir(), number);
-        let mut lengths = HashMap::new();
-        if let Some(salt) = segment::read_salt(&*file).or_fault("reading", &path)? {
-            segment::scan(&*file, &salt, Check::Headers, &mut |record| {
-                if let Record::Chunks(listing) = record {
-                    lengths.insert(listing.file, listing.file_bytes);
-                }
-            })
-            .or_fault("reading", &path)?;
-        }
-        if lengths.is_empty() {
-            return Ok(());
-        }
-        let _in_order = self.chunks.registering();
-        let listings: Vec<_> = self.chunks.table().listings(&lengths).iter().map(Listing::encode).collect();
-        let items: Vec<_> = listings.iter().map(|listing| Item::Chunks { listing }).collect();
-        self.appender.commit(self.nobody(), &items)
-    }
-
-    fn evict_segment(&self, number: u32) -> Result<(), Fault> {
-        let here: Vec<(Digest, Place, Vec<NamespaceNo>, bool)> = {
-            let index = self.index();
-            let of_segment = index.iter().filter(|(_, entry)| entry.place.segment() == number);
-            of_segment
-                .map(|(digest, entry)| {
-                    let stays = entry.pinned() || entry.hot.swap(false, Ordering::Relaxed);
-                    (*digest, entry.place, entry.seen_by().to_vec(), stays)
-                })
-                .collect()
+    /// Lets go of a segment's small blobs that were not used since they were written or since eviction passed by, and moves the
+    /// rest.
+    fn evict_segment(self: &Arc<Self>, number: u32) -> Result<(), Fault> {
+        let Some(leaving) = self.leaving(number)? else { return Ok(()) };
+        let mut index = self.index_mut();
+        let leaves = |entry: &Entry<'_>| {
+            let small_and_here = matches!(entry.place, Place::Small { segment, .. } if segment == number);
+            small_and_here && !entry.pinned() && !entry.cool()
         };
-        self.move_listings(number)?;
-        for (digest, place, seen_by, stays) in here {
-            let Some((first, others)) = seen_by.split_first() else { continue };
-            match place {
-                Place::Large { bytes, .. } => {
-                    self.appender.commit(*first, &[Item::MovedLarge { digest, bytes }])?;
-                }
-                Place::Chunked { offset, bytes, .. } => {
-                    let Some(manifest) = self.read_manifest(&digest, number, offset)? else { continue };
-                    let manifest = manifest.encode();
-                    self.appender.commit(*first, &[Item::MovedManifest { digest, manifest: &manifest, bytes }])?;
-                }
-                Place::Small { offset, bytes, .. } if stays => {
-                    let Some(bytes) = self.read_small(number, offset, bytes)? else { continue };
-                    self.appender.commit(*first, &[Item::Moved { digest, bytes: &bytes }])?;
-                }
-                Place::Small { .. } => {
-                    self.index_mut().remove(&digest);
-                    self.counters.evicted.fetch_add(1, Ordering::Relaxed);
-                    continue;
-                }
-            }
-            for other in others {
-                self.appender.commit(*other, &[Item::MovedGrant { digest }])?;
-            }
+        let cold: Vec<Digest> = index.iter().filter(leaves).map(|entry| entry.digest()).collect();
+        for digest in &cold {
+            index.remove(digest, None);
         }
-        self.segments.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
-        let path = segment::path(&self.segments_dir(), number);
-        self.vfs.remove(&path).map_err(|e| Fault::io("removing", &path, e))
+        drop(index);
+        self.counters.evicted.fetch_add(cold.len() as u64, Ordering::Relaxed);
+        self.empty_segment(leaving)
     }
 }

@@ -3,11 +3,21 @@
 //! Only what is durable gets in here (or, in a lazy store, what was written), so that every answer given from it holds
 //! after a crash. Digests are chosen by strangers: the table is keyed (std's `RandomState`).
 
+mod pin;
+mod sets;
+mod table;
+
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use windlass_protocol::{Digest, Namespace};
+
+use crate::account::Accounts;
+use crate::chunk::FileNo;
+pub(crate) use pin::Pin;
+use pin::PinTable;
+use sets::{SetNo, Sets};
+use table::{Row, Table};
 
 /// A namespace's number in this process.
 pub(crate) type NamespaceNo = u32;
@@ -20,7 +30,7 @@ pub(crate) enum Place {
     /// In a file of its own; `segment` holds the record that says so.
     Large { segment: u32, bytes: u64 },
     /// In chunks; its manifest is in a segment.
-    Chunked { segment: u32, offset: u64, bytes: u64 },
+    Chunked { segment: u32, offset: u64, bytes: u64, manifest_bytes: u32 },
 }
 
 impl Place {
@@ -45,83 +55,157 @@ impl Place {
     }
 }
 
+/// In a file of its own.
+const LARGE: u32 = 1 << 31;
+/// In chunks.
+const CHUNKED: u32 = 1 << 30;
+/// Used since it was written, or since eviction passed by.
+const HOT: u32 = 1 << 29;
+/// Its own record was written again, and who else sees it is said by older ones alone: a crash came between.
+const UNSTATED: u32 = 1 << 28;
+/// What is left of a row's word for the number of a set.
+const SET: u32 = UNSTATED - 1;
+
 /// One stored blob.
-#[derive(Debug)]
-pub(crate) struct Entry {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry<'a> {
+    index: &'a Index,
+    row: &'a Row,
     pub(crate) place: Place,
-    /// Sorted.
-    seen_by: Vec<NamespaceNo>,
-    /// One of them is a project's trusted content.
-    trusted: bool,
-    used: AtomicU64,
-    /// Used since it was written, or since eviction passed by.
-    pub(crate) hot: AtomicBool,
-    /// Cloned by whoever needs the blob to stay.
-    pub(crate) pin: Pin,
 }
 
-/// Keeps a blob from being evicted for as long as it lives.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Pin(Arc<()>);
-
-impl Pin {
-    /// Whether both are of the same entry: a blob that was removed and stored again has another.
-    pub(crate) fn same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+impl<'a> Entry<'a> {
+    pub(crate) const fn digest(&self) -> Digest {
+        self.row.digest
     }
 
-    /// Whether somebody else has it too.
-    pub(crate) fn shared(&self) -> bool {
-        Arc::strong_count(&self.0) > 1
+    pub(crate) fn last_used(&self) -> u32 {
+        self.row.used.load(Ordering::Relaxed)
     }
-}
 
-impl Entry {
-    pub(crate) fn last_used(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+    /// Keeps it from being evicted.
+    pub(crate) fn pin(&self) -> Pin {
+        self.index.pins.pin(&self.row.digest)
     }
 
     pub(crate) fn pinned(&self) -> bool {
-        self.pin.shared()
+        self.index.pins.pinned(&self.row.digest)
     }
 
-    pub(crate) fn seen_by(&self) -> &[NamespaceNo] {
-        &self.seen_by
+    /// Whether this is its pin: one that was removed and stored again has another.
+    pub(crate) fn has_pin(&self, pin: &Pin) -> bool {
+        self.index.pins.is(&self.row.digest, pin)
     }
 
-    /// Says whether it became trusted content by this.
-    fn grant(&mut self, namespace: NamespaceNo, trusted: bool) -> bool {
-        let fresh = trusted && !self.trusted;
-        self.trusted |= trusted;
-        if let Err(at) = self.seen_by.binary_search(&namespace) {
-            self.seen_by.insert(at, namespace);
-        }
-        fresh
+    /// Used since it was written, or since eviction passed by.
+    pub(crate) fn hot(&self) -> bool {
+        self.row.has(HOT)
+    }
+
+    /// Eviction passes by.
+    pub(crate) fn cool(&self) -> bool {
+        self.row.lower(HOT)
+    }
+
+    /// Who sees it by itself, sorted.
+    pub(crate) fn seen_by(&self) -> &'a [NamespaceNo] {
+        self.index.sets.members(self.row.set.load(Ordering::Relaxed) & SET)
+    }
+
+    /// The segment that says after the blob's own record who sees it, for good.
+    pub(crate) fn noted(&self) -> Option<u32> {
+        self.index.noted.get(&self.row.digest).map(|(segment, _)| *segment)
+    }
+
+    /// Whether segments older than the blob's own record say who sees it.
+    pub(crate) fn unstated(&self) -> bool {
+        self.row.has(UNSTATED)
     }
 }
 
-/// What a durable record changes.
+/// Who asks: itself, and what an overlay reads beside what is its own.
 #[derive(Debug, Clone, Copy)]
+pub(crate) struct Viewer {
+    own: Option<NamespaceNo>,
+    trusted: Option<NamespaceNo>,
+}
+
+/// What a namespace sees by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Blobs.
+    pub blobs: u64,
+    /// Their bytes, each blob once.
+    pub bytes: u64,
+}
+
+/// What a durable record changes.
+#[derive(Debug, Clone)]
 pub(crate) enum Change {
     Put { digest: Digest, namespace: NamespaceNo, place: Place },
     Grant { digest: Digest, namespace: NamespaceNo },
-    Void { digest: Digest },
-    Release { digest: Digest, namespace: NamespaceNo },
+    Seen { digest: Digest, seen_by: Box<[NamespaceNo]>, segment: u32 },
+    Void { digest: Digest, segment: u32 },
+    Release { digest: Digest, namespace: NamespaceNo, segment: u32 },
+    Chunks { file: FileNo, segment: u32, listing_bytes: u64 },
+}
+
+impl Change {
+    /// Of which blob.
+    pub(crate) const fn digest(&self) -> Option<Digest> {
+        match self {
+            Self::Put { digest, .. }
+            | Self::Grant { digest, .. }
+            | Self::Seen { digest, .. }
+            | Self::Void { digest, .. }
+            | Self::Release { digest, .. } => Some(*digest),
+            Self::Chunks { .. } => None,
+        }
+    }
 }
 
 /// The table.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    entries: HashMap<Digest, Entry>,
+    table: Table,
+    sets: Sets,
+    pins: PinTable,
+    /// Lengths of the blobs that are not small.
+    wide: HashMap<Digest, u64>,
+    /// Blobs of which a segment says, after their own record, who sees them, for good; and how many it names.
+    noted: HashMap<Digest, (u32, usize)>,
     numbers: HashMap<Namespace, NamespaceNo>,
     names: Vec<Namespace>,
+    /// By number.
+    usage: Vec<Usage>,
     bytes: u64,
     trusted_bytes: u64,
     large_bytes: u64,
-    clock: AtomicU64,
+    accounts: Accounts,
+    /// While segments are read: blobs that nobody sees as far as they were read, and the segment that says so. A grant may have
+    /// gone with its segment, and who sees the blob is said again further on.
+    unseen: Option<HashMap<Digest, u32>>,
+    clock: AtomicU32,
 }
 
 impl Index {
+    /// One that is told what segments say, until [`Self::replayed`].
+    pub(crate) fn replaying() -> Self {
+        Self { unseen: Some(HashMap::new()), ..Self::default() }
+    }
+
+    /// All segments were read: what nobody sees is gone.
+    pub(crate) fn replayed(&mut self) {
+        for (digest, tomb) in self.unseen.take().unwrap_or_default() {
+            self.remove(&digest, Some(tomb));
+        }
+    }
+
+    /// Whether nobody sees a blob as far as segments were read; if so, it is not so any more.
+    fn revive(&mut self, digest: &Digest) -> Option<u32> {
+        self.unseen.as_mut()?.remove(digest)
+    }
+
     /// The namespace's number, which it gets here if it had none.
     pub(crate) fn intern(&mut self, namespace: &Namespace) -> NamespaceNo {
         if let Some(number) = self.numbers.get(namespace) {
@@ -130,6 +214,7 @@ impl Index {
         let number = NamespaceNo::try_from(self.names.len()).unwrap_or(NamespaceNo::MAX);
         self.numbers.insert(namespace.clone(), number);
         self.names.push(namespace.clone());
+        self.usage.push(Usage::default());
         number
     }
 
@@ -141,24 +226,46 @@ impl Index {
         self.names.get(number as usize)
     }
 
+    /// Who asks, for a namespace.
+    pub(crate) fn viewer(&self, namespace: &Namespace) -> Viewer {
+        let trusted = namespace.overlay.as_ref().and_then(|_| self.number(&Namespace::trusted(&namespace.project)));
+        Viewer { own: self.number(namespace), trusted }
+    }
+
     /// The blob, where the namespace may see it: what is its own, and for an overlay what is trusted (I12).
-    pub(crate) fn visible(&self, namespace: &Namespace, digest: &Digest) -> Option<&Entry> {
-        let entry = self.entries.get(digest)?;
-        let seen_by = |namespace: &Namespace| {
-            self.number(namespace).is_some_and(|number| entry.seen_by.binary_search(&number).is_ok())
-        };
-        let seen =
-            seen_by(namespace) || namespace.overlay.is_some() && seen_by(&Namespace::trusted(&namespace.project));
-        seen.then_some(entry)
+    pub(crate) fn visible(&self, namespace: &Namespace, digest: &Digest) -> Option<Entry<'_>> {
+        self.visible_to(self.viewer(namespace), digest)
+    }
+
+    /// The same, for who asks for many.
+    pub(crate) fn visible_to(&self, viewer: Viewer, digest: &Digest) -> Option<Entry<'_>> {
+        let entry = self.get(digest)?;
+        let seen_by = entry.seen_by();
+        let sees = |number: NamespaceNo| seen_by.binary_search(&number).is_ok();
+        (viewer.own.is_some_and(sees) || viewer.trusted.is_some_and(sees)).then_some(entry)
     }
 
     /// The blob, whoever may see it.
-    pub(crate) fn get(&self, digest: &Digest) -> Option<&Entry> {
-        self.entries.get(digest)
+    pub(crate) fn get(&self, digest: &Digest) -> Option<Entry<'_>> {
+        Some(self.entry(self.table.get(digest)?))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Digest, &Entry)> {
-        self.entries.iter()
+    fn entry<'a>(&'a self, row: &'a Row) -> Entry<'a> {
+        Entry { index: self, row, place: self.place(row) }
+    }
+
+    fn place(&self, row: &Row) -> Place {
+        let &Row { segment, offset, bytes, ref set, .. } = row;
+        let wide = || self.wide.get(&row.digest).copied().unwrap_or_default();
+        match set.load(Ordering::Relaxed) & (LARGE | CHUNKED) {
+            0 => Place::Small { segment, offset: u64::from(offset), bytes },
+            LARGE => Place::Large { segment, bytes: wide() },
+            _ => Place::Chunked { segment, offset: u64::from(offset), bytes: wide(), manifest_bytes: bytes },
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
+        self.table.iter().map(|row| self.entry(row))
     }
 
     /// Which namespaces have been interned, by number.
@@ -166,76 +273,182 @@ impl Index {
         &self.names
     }
 
+    /// What a namespace sees by itself.
+    pub(crate) fn usage(&self, number: NamespaceNo) -> Usage {
+        self.usage.get(number as usize).copied().unwrap_or_default()
+    }
+
     /// Marks a use.
-    pub(crate) fn touch(&self, entry: &Entry) {
-        entry.used.store(self.tick(), Ordering::Relaxed);
-        entry.hot.store(true, Ordering::Relaxed);
+    pub(crate) fn touch(&self, entry: Entry<'_>) {
+        entry.row.used.store(self.tick(), Ordering::Relaxed);
+        entry.row.raise(HOT);
     }
 
-    /// The next moment in the order of uses.
-    pub(crate) fn tick(&self) -> u64 {
-        self.clock.fetch_add(1, Ordering::Relaxed)
+    /// The next moment in the order of uses. The last one stays; [`Self::wind`] before that.
+    pub(crate) fn tick(&self) -> u32 {
+        let next = |now: u32| now.checked_add(1);
+        self.clock.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn apply(&mut self, change: Change) {
-        let trusted = match change {
-            Change::Put { namespace, .. } | Change::Grant { namespace, .. } => {
-                self.name(namespace).is_some_and(|name| name.overlay.is_none())
-            }
-            Change::Void { .. } | Change::Release { .. } => false,
-        };
+    /// Makes room for moments, where they come to an end: all that were are half as far from the first. Who compares one
+    /// with what it was before sees that it changed.
+    fn wind(&mut self) {
+        if *self.clock.get_mut() < u32::MAX - (1 << 24) {
+            return;
+        }
+        *self.clock.get_mut() /= 2;
+        for row in self.table.iter() {
+            let used = row.used.load(Ordering::Relaxed);
+            row.used.store(used / 2, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn apply(&mut self, change: &Change) {
         match change {
-            Change::Put { digest, namespace, place } => {
-                let used = AtomicU64::new(self.tick());
-                let entry = self.entries.entry(digest).or_insert_with(|| {
-                    self.bytes += place.bytes();
-                    self.large_bytes += place.large_bytes();
-                    let (seen_by, hot, pin) = (Vec::new(), AtomicBool::new(false), Pin::default());
-                    Entry { place, seen_by, trusted: false, used, hot, pin }
-                });
-                entry.place = place;
-                if entry.grant(namespace, trusted) {
-                    self.trusted_bytes += entry.place.bytes();
-                }
-            }
+            Change::Put { digest, namespace, place } => self.put(digest, *namespace, *place),
             Change::Grant { digest, namespace } => {
-                if let Some(entry) = self.entries.get_mut(&digest)
-                    && entry.grant(namespace, trusted)
-                {
-                    self.trusted_bytes += entry.place.bytes();
+                let seen_by = self.get(digest).map(|entry| entry.seen_by().to_vec()).unwrap_or_default();
+                if !seen_by.is_empty() {
+                    self.see(digest, with(seen_by, *namespace));
                 }
             }
-            Change::Void { digest } => {
-                self.remove(&digest);
+            Change::Seen { digest, seen_by, segment } => self.note(digest, seen_by, *segment),
+            Change::Void { digest, segment } => {
+                self.remove(digest, Some(*segment));
             }
-            Change::Release { digest, namespace } => self.release(&digest, namespace),
+            Change::Release { digest, namespace, segment } => self.release(digest, *namespace, *segment),
+            Change::Chunks { file, segment, listing_bytes } => self.accounts.list(*file, *segment, *listing_bytes),
+        }
+    }
+
+    fn is_trusted(&self, namespaces: &[NamespaceNo]) -> bool {
+        let trusted = |number: &NamespaceNo| self.name(*number).is_some_and(|name| name.overlay.is_none());
+        namespaces.iter().any(trusted)
+    }
+
+    /// A blob is stored, or, where it was, lies elsewhere from now on.
+    fn put(&mut self, digest: &Digest, namespace: NamespaceNo, place: Place) {
+        self.wind();
+        let tomb = self.revive(digest);
+        self.accounts.place(place);
+        let before = self.get(digest).map(|entry| (entry.place, entry.seen_by().to_vec()));
+        let seen_by = with(before.as_ref().map(|(_, seen_by)| seen_by.clone()).unwrap_or_default(), namespace);
+        match before {
+            Some((before, _)) => {
+                self.accounts.displace(digest, before, tomb);
+                self.unnote(digest);
+                (self.large_bytes, self.bytes) = (self.large_bytes - before.large_bytes(), self.bytes - before.bytes());
+            }
+            None => {
+                let (set, used) = (AtomicU32::new(self.sets.hold(&[])), AtomicU32::new(self.tick()));
+                self.table.insert(Row { digest: *digest, segment: 0, offset: 0, bytes: 0, set, used });
+            }
+        }
+        (self.large_bytes, self.bytes) = (self.large_bytes + place.large_bytes(), self.bytes + place.bytes());
+        let (offset, bytes, kind) = match place {
+            Place::Small { offset, bytes, .. } => (offset, bytes, 0),
+            Place::Large { .. } => (0, 0, LARGE),
+            Place::Chunked { offset, manifest_bytes, .. } => (offset, manifest_bytes, CHUNKED),
+        };
+        if kind == 0 {
+            self.wide.remove(digest)
+        } else {
+            self.wide.insert(*digest, place.bytes())
+        };
+        let unstated = if seen_by == [namespace] { 0 } else { UNSTATED };
+        if let Some(row) = self.table.get_mut(digest) {
+            // No segment is that long.
+            (row.segment, row.offset, row.bytes) = (place.segment(), u32::try_from(offset).unwrap_or(u32::MAX), bytes);
+            let set = row.set.get_mut();
+            *set = *set & (SET | HOT) | kind | unstated;
+        }
+        self.see(digest, seen_by);
+    }
+
+    /// These see a blob, and nobody else; and no older segment needs to say so.
+    fn note(&mut self, digest: &Digest, seen_by: &[NamespaceNo], segment: u32) {
+        self.revive(digest);
+        let Some(row) = self.table.get(digest) else { return };
+        row.lower(UNSTATED);
+        self.unnote(digest);
+        self.accounts.note(segment, seen_by.len());
+        self.noted.insert(*digest, (segment, seen_by.len()));
+        self.see(digest, seen_by.to_vec());
+    }
+
+    fn unnote(&mut self, digest: &Digest) {
+        if let Some((segment, namespaces)) = self.noted.remove(digest) {
+            self.accounts.unnote(segment, namespaces);
+        }
+    }
+
+    /// These see a blob, sorted.
+    fn see(&mut self, digest: &Digest, seen_by: Vec<NamespaceNo>) {
+        let Some(row) = self.table.get(digest) else { return };
+        let (bytes, before) = (self.place(row).bytes(), row.set.load(Ordering::Relaxed) & SET);
+        let set = self.sets.hold(&seen_by);
+        if let Some(row) = self.table.get_mut(digest) {
+            let word = row.set.get_mut();
+            *word = *word & !SET | set & SET;
+        }
+        self.count(&seen_by, bytes, true);
+        self.uncount(before, bytes);
+    }
+
+    /// A blob has this set no more.
+    fn uncount(&mut self, set: SetNo, bytes: u64) {
+        let seen_by = self.sets.members(set).to_vec();
+        self.count(&seen_by, bytes, false);
+        self.sets.release(set);
+    }
+
+    fn count(&mut self, seen_by: &[NamespaceNo], bytes: u64, more: bool) {
+        let (blobs, step) = if more { (1, bytes) } else { (u64::MAX, bytes.wrapping_neg()) };
+        if self.is_trusted(seen_by) {
+            self.trusted_bytes = self.trusted_bytes.wrapping_add(step);
+        }
+        for number in seen_by {
+            if let Some(usage) = self.usage.get_mut(*number as usize) {
+                (usage.blobs, usage.bytes) = (usage.blobs.wrapping_add(blobs), usage.bytes.wrapping_add(step));
+            }
         }
     }
 
     /// Takes a blob from a namespace; the last one takes it away.
-    fn release(&mut self, digest: &Digest, namespace: NamespaceNo) {
-        let Some(entry) = self.entries.get_mut(digest) else { return };
-        entry.seen_by.retain(|other| *other != namespace);
-        if entry.seen_by.is_empty() {
-            self.remove(digest);
-            return;
+    fn release(&mut self, digest: &Digest, namespace: NamespaceNo, segment: u32) {
+        let Some(entry) = self.get(digest) else { return };
+        let mut seen_by = entry.seen_by().to_vec();
+        seen_by.retain(|other| *other != namespace);
+        if seen_by.is_empty() {
+            match &mut self.unseen {
+                Some(unseen) => unseen.insert(*digest, segment),
+                None => return drop(self.remove(digest, Some(segment))),
+            };
         }
-        let names = &self.names;
-        let is_trusted = |number: &NamespaceNo| names.get(*number as usize).is_some_and(|name| name.overlay.is_none());
-        if entry.trusted && !entry.seen_by.iter().any(is_trusted) {
-            entry.trusted = false;
-            self.trusted_bytes -= entry.place.bytes();
-        }
+        self.see(digest, seen_by);
     }
 
-    pub(crate) fn remove(&mut self, digest: &Digest) -> Option<Entry> {
-        let entry = self.entries.remove(digest)?;
-        self.bytes -= entry.place.bytes();
-        self.large_bytes -= entry.place.large_bytes();
-        if entry.trusted {
-            self.trusted_bytes -= entry.place.bytes();
-        }
-        Some(entry)
+    /// Takes a blob away; `tomb` is the segment whose record says so, where one does. Answers where it lay, and its pin.
+    pub(crate) fn remove(&mut self, digest: &Digest, tomb: Option<u32>) -> Option<(Place, Pin)> {
+        self.revive(digest);
+        let place = self.place(self.table.get(digest)?);
+        let row = self.table.remove(digest)?;
+        self.uncount(row.set.into_inner() & SET, place.bytes());
+        self.bytes -= place.bytes();
+        self.large_bytes -= place.large_bytes();
+        self.wide.remove(digest);
+        self.accounts.displace(digest, place, tomb);
+        self.unnote(digest);
+        Some((place, self.pins.take(digest)))
+    }
+
+    /// What counts of each segment.
+    pub(crate) const fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    pub(crate) const fn accounts_mut(&mut self) -> &mut Accounts {
+        &mut self.accounts
     }
 
     /// Bytes of blobs that have files of their own.
@@ -250,6 +463,14 @@ impl Index {
 
     /// How many blobs, how many bytes of them, and how many namespaces.
     pub(crate) fn totals(&self) -> (usize, u64, usize) {
-        (self.entries.len(), self.bytes, self.names.len())
+        (self.table.len(), self.bytes, self.names.len())
     }
+}
+
+/// One more, in its place.
+fn with(mut namespaces: Vec<NamespaceNo>, namespace: NamespaceNo) -> Vec<NamespaceNo> {
+    if let Err(at) = namespaces.binary_search(&namespace) {
+        namespaces.insert(at, namespace);
+    }
+    namespaces
 }

@@ -6,6 +6,7 @@
 //! | [`store`] | the blob store: what is kept, and who may see it |
 //! | [`blob`], [`upload`] | a blob that was found, one that is being written |
 //! | `segment`, `appender`, `index` | records on disk, group commit, what is where in memory |
+//! | `account`, `compact` | what of each segment still counts, and how the rest comes back |
 //! | [`chunk`] | what large blobs are cut into, stored once, and which of it a blob is made of |
 //! | `evict`, [`verify`] | the cap of a lazy store, the check of every byte |
 //! | [`tree`] | Merkle directories and their encoding |
@@ -19,9 +20,11 @@
 //!
 //! Everything here is synchronous; callers with an executor use their blocking threads.
 
+mod account;
 mod appender;
 pub mod blob;
 pub mod chunk;
+mod compact;
 pub mod error;
 mod evict;
 pub mod fuzz;
@@ -43,7 +46,9 @@ pub mod wipe;
 pub use blob::{Blob, BlobReader};
 pub use chunk::cut::Cutter;
 pub use chunk::manifest::ChunkManifest;
+pub use compact::Compacted;
 pub use error::{BadChunkManifest, BadPack, BadTree, Error, Fault, Rejected};
+pub use index::Usage;
 pub use intake::Intake;
 pub use layout::{Laid, LayoutOptions, layout};
 pub use pack::{PackWriter, Unpack};

@@ -1,7 +1,7 @@
 //! Lets go of blobs that nobody names any more, namespace by namespace: the last one takes the bytes away.
 //!
 //! The chunks of a large blob go that no other blob holds, at once or when their last reader is done; the bytes of a small one
-//! stay in their segment, where nothing finds them. A crash may leave chunks that no record counts on; opening the store gives
+//! when their segment is compacted. A crash may leave chunks that no record counts on; opening the store gives
 //! them back.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,11 +32,11 @@ impl Store {
         let index = self.shared.index();
         let wanted: Vec<bool> = index.names().iter().map(of).collect();
         let mut held = Vec::new();
-        for (digest, entry) in index.iter() {
+        for entry in index.iter() {
             let seen_by = entry.seen_by().iter().filter(|number| wanted.get(**number as usize) == Some(&true));
             held.extend(seen_by.filter_map(|number| {
                 let namespace = index.name(*number)?.clone();
-                Some(HeldBlob { namespace, digest: *digest, used: entry.last_used() })
+                Some(HeldBlob { namespace, digest: entry.digest(), used: entry.last_used().into() })
             }));
         }
         held
@@ -62,10 +62,10 @@ impl Store {
         {
             let index = shared.index();
             for HeldBlob { namespace, digest, used } in held {
-                let entry = index.get(digest).filter(|entry| entry.last_used() == *used);
+                let entry = index.get(digest).filter(|entry| u64::from(entry.last_used()) == *used);
                 let (Some(entry), Some(number)) = (entry, index.number(namespace)) else { continue };
                 if entry.seen_by().contains(&number) {
-                    leaving.entry(namespace).or_default().push((*digest, entry.place, entry.pin.clone()));
+                    leaving.entry(namespace).or_default().push((*digest, entry.place, entry.pin()));
                 }
             }
         }

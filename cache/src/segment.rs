@@ -71,7 +71,8 @@ pub(crate) enum Record {
     Void { digest: Digest },
     Release { digest: Digest, namespace: u32 },
     Chunks(Listing),
-    Manifest { digest: Digest, namespace: u32, offset: u64, bytes: u64 },
+    Manifest { digest: Digest, namespace: u32, offset: u64, bytes: u64, manifest_bytes: u32 },
+    Seen { digest: Digest, namespaces: Vec<u32> },
 }
 
 /// Whether the bytes of blobs are checked too, or their headers alone.
@@ -83,6 +84,48 @@ pub(crate) enum Check {
     Everything,
 }
 
+/// Reads a segment's records in order, from any of them on. After bytes that are none it looks for the next one.
+pub(crate) struct Scan<'a> {
+    window: Window<'a>,
+    salt: [u8; 32],
+    check: Check,
+    at: u64,
+    scanned: Scanned,
+}
+
+impl<'a> Scan<'a> {
+    /// From the record at `at` on; [`HEAD_BYTES`] is where the first one begins.
+    pub(crate) fn new(file: &'a dyn VfsFile, salt: &[u8; 32], check: Check, at: u64) -> io::Result<Self> {
+        let window = Window { file, len: file.len()?, start: 0, bytes: Vec::new() };
+        Ok(Self { window, salt: *salt, check, at, scanned: Scanned { end: at, damaged_bytes: 0 } })
+    }
+
+    /// The next record.
+    pub(crate) fn next(&mut self) -> io::Result<Option<Record>> {
+        while let Some(header) = self.window.slice(self.at, RECORD_HEADER_BYTES)? {
+            let header = Header::decode(header, &self.salt, self.at);
+            let payload_at = self.at + RECORD_HEADER_BYTES as u64;
+            let record = match &header {
+                Some(header) => read(&mut self.window, header, payload_at, self.check)?,
+                None => None,
+            };
+            if let (Some(header), Some(record)) = (header, record) {
+                self.scanned.damaged_bytes += self.at - self.scanned.end;
+                self.scanned.end = payload_at + u64::from(header.payload_bytes);
+                self.at = self.scanned.end;
+                return Ok(Some(record));
+            }
+            self.at = self.window.next_magic(self.at + 1)?;
+        }
+        Ok(None)
+    }
+
+    /// What it came to so far.
+    pub(crate) const fn scanned(&self) -> Scanned {
+        self.scanned
+    }
+}
+
 /// What a scan came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Scanned {
@@ -92,33 +135,18 @@ pub(crate) struct Scanned {
     pub(crate) damaged_bytes: u64,
 }
 
-/// Reads a segment's records in order. After bytes that are none it looks for the next one.
+/// Reads all of a segment's records in order.
 pub(crate) fn scan(
     file: &dyn VfsFile,
     salt: &[u8; 32],
     check: Check,
     visit: &mut dyn FnMut(Record),
 ) -> io::Result<Scanned> {
-    let mut window = Window { file, len: file.len()?, start: 0, bytes: Vec::new() };
-    let mut scanned = Scanned { end: HEAD_BYTES, damaged_bytes: 0 };
-    let mut at = HEAD_BYTES;
-    while let Some(header) = window.slice(at, RECORD_HEADER_BYTES)? {
-        let header = Header::decode(header, salt, at);
-        let payload_at = at + RECORD_HEADER_BYTES as u64;
-        let record = match &header {
-            Some(header) => read(&mut window, header, payload_at, check)?,
-            None => None,
-        };
-        if let (Some(header), Some(record)) = (header, record) {
-            visit(record);
-            scanned.damaged_bytes += at - scanned.end;
-            scanned.end = payload_at + u64::from(header.payload_bytes);
-            at = scanned.end;
-        } else {
-            at = window.next_magic(at + 1)?;
-        }
+    let mut scan = Scan::new(file, salt, check, HEAD_BYTES)?;
+    while let Some(record) = scan.next()? {
+        visit(record);
     }
-    Ok(scanned)
+    Ok(scan.scanned())
 }
 
 fn read(window: &mut Window<'_>, header: &Header, offset: u64, check: Check) -> io::Result<Option<Record>> {
@@ -147,8 +175,11 @@ fn read(window: &mut Window<'_>, header: &Header, offset: u64, check: Check) -> 
         Kind::Chunks => Listing::decode(payload).map(Record::Chunks),
         Kind::Manifest => {
             let manifest = ChunkManifest::decode(payload).ok().filter(|manifest| manifest.digest() == digest);
-            manifest.map(|manifest| Record::Manifest { digest, namespace, offset, bytes: manifest.blob_bytes() })
+            let bytes = manifest.map(|manifest| manifest.blob_bytes());
+            let manifest_bytes = payload_bytes;
+            bytes.map(|bytes| Record::Manifest { digest, namespace, offset, bytes, manifest_bytes })
         }
+        Kind::Seen => decode_numbers(payload).map(|namespaces| Record::Seen { digest, namespaces }),
     })
 }
 
@@ -165,6 +196,17 @@ pub(crate) fn encode_namespace(namespace: &Namespace) -> Option<Vec<u8>> {
         None => out.push(0),
     }
     Some(out)
+}
+
+/// Numbers of namespaces, little-endian, sorted, each once, one at least.
+pub(crate) fn encode_numbers(numbers: &[u32]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+fn decode_numbers(payload: &[u8]) -> Option<Vec<u32>> {
+    let (numbers, []) = payload.as_chunks::<4>() else { return None };
+    let numbers: Vec<u32> = numbers.iter().map(|number| u32::from_le_bytes(*number)).collect();
+    (!numbers.is_empty() && numbers.is_sorted_by(|a, b| a < b)).then_some(numbers)
 }
 
 fn decode_namespace(payload: &[u8]) -> Option<Namespace> {

@@ -27,8 +27,9 @@ use crate::appender::{Appender, Item, Segments, Ticket};
 use crate::blob::{Blob, Body, Chunked};
 use crate::chunk::manifest::ChunkManifest;
 use crate::chunk::{self, Chunks, FileNo};
+use crate::compact::Leaving;
 use crate::error::{Error, Fault, OrFault as _, Rejected};
-use crate::index::{Index, NamespaceNo, Pin, Place};
+use crate::index::{Index, NamespaceNo, Pin, Place, Usage};
 use crate::upload::Upload;
 use crate::vfs::{Held, Vfs};
 
@@ -106,6 +107,8 @@ pub struct Stats {
     pub damaged_bytes: u64,
     /// Blobs that were evicted since the store was opened.
     pub evicted: u64,
+    /// Bytes of segments that were given back since the store was opened.
+    pub compacted_bytes: u64,
     /// Bytes of the blobs that are trusted content of some project, each once; the rest is seen by overlays only.
     pub trusted_bytes: u64,
     /// Blobs that were asked for since the store was opened, by name, and were there for who asked.
@@ -130,8 +133,10 @@ pub(crate) struct Shared {
     pub(crate) appender: Appender,
     pub(crate) chunks: Chunks,
     pub(crate) counters: Counters,
-    /// One at a time puts aside or evicts.
+    /// One at a time puts aside, evicts or compacts.
     pub(crate) removal: Mutex<()>,
+    /// The segment that is compacted, from one piece to the next.
+    pub(crate) compacting: Mutex<Option<Leaving>>,
     /// Held for reading by who writes, until what was written is in the index; for writing by who lets go. So nobody counts
     /// on bytes that are about to go.
     pub(crate) releasing: RwLock<()>,
@@ -144,6 +149,7 @@ pub(crate) struct Counters {
     pub(crate) damaged: AtomicU64,
     pub(crate) damaged_bytes: AtomicU64,
     pub(crate) evicted: AtomicU64,
+    pub(crate) compacted_bytes: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -274,7 +280,7 @@ impl Store {
             self.shared.counters.asked(found.is_some());
             let Some(entry) = found else { return Ok(None) };
             index.touch(entry);
-            (entry.place, entry.pin.clone())
+            (entry.place, entry.pin())
         };
         self.shared.read(digest, place, pin)
     }
@@ -291,9 +297,10 @@ impl Store {
     #[must_use]
     pub fn missing(&self, namespace: &Namespace, digests: &[Digest]) -> Vec<Digest> {
         let index = self.shared.index();
+        let viewer = index.viewer(namespace);
         let mut seen = BTreeSet::new();
         let missing = |digest: &&Digest| {
-            let found = index.visible(namespace, digest);
+            let found = index.visible_to(viewer, digest);
             self.shared.counters.asked(found.is_some());
             match found {
                 Some(entry) => {
@@ -323,7 +330,14 @@ impl Store {
     /// Keeps those of the blobs that are there from being evicted.
     pub fn pin(&self, digests: &[Digest]) -> Pins {
         let index = self.shared.index();
-        Pins { _pins: digests.iter().filter_map(|digest| Some(index.get(digest)?.pin.clone())).collect() }
+        Pins { _pins: digests.iter().filter_map(|digest| Some(index.get(digest)?.pin())).collect() }
+    }
+
+    /// What a namespace sees by itself.
+    #[must_use]
+    pub fn usage(&self, namespace: &Namespace) -> Usage {
+        let index = self.shared.index();
+        index.number(namespace).map(|number| index.usage(number)).unwrap_or_default()
     }
 
     /// What the store holds.
@@ -348,6 +362,7 @@ impl Store {
             damaged: count(&self.shared.counters.damaged),
             damaged_bytes: count(&self.shared.counters.damaged_bytes),
             evicted: count(&self.shared.counters.evicted),
+            compacted_bytes: count(&self.shared.counters.compacted_bytes),
             trusted_bytes,
             hits: count(&self.shared.counters.hits),
             misses: count(&self.shared.counters.misses),
@@ -374,7 +389,7 @@ impl Shared {
         self.index().get(digest).is_some()
     }
 
-    pub(crate) fn commit(&self, namespace: &Namespace, items: &[Item<'_>]) -> Result<(), Error> {
+    pub(crate) fn commit(self: &Arc<Self>, namespace: &Namespace, items: &[Item<'_>]) -> Result<(), Error> {
         let number = self.number(namespace)?;
         self.appender.commit(number, items)?;
         Ok(self.evict_where_full()?)
@@ -428,37 +443,46 @@ impl Shared {
         segment_bytes + chunk_bytes + self.index().large_bytes()
     }
 
-    /// A blob's bytes from where they lie; `None` where they are not what the name says.
-    pub(crate) fn read(self: &Arc<Self>, digest: &Digest, place: Place, pin: Pin) -> Result<Option<Blob>, Fault> {
-        let body = match place {
-            Place::Small { segment, offset, bytes } => {
-                let Some(bytes) = self.read_small(segment, offset, bytes)?.filter(|b| Digest::of(b) == *digest) else {
-                    self.set_aside(digest, &pin);
-                    return Ok(None);
-                };
-                Body::Memory(bytes)
+    /// A blob's bytes from where they lie; `None` where they are not what the name says, or the blob is gone.
+    pub(crate) fn read(self: &Arc<Self>, digest: &Digest, mut place: Place, pin: Pin) -> Result<Option<Blob>, Fault> {
+        loop {
+            if let Some(body) = self.body(digest, place)? {
+                return Ok(Some(Blob { digest: *digest, body, shared: Arc::clone(self), pin }));
             }
-            Place::Chunked { segment, offset, bytes } => {
+            // It may have moved since, and the segment is gone that it was in.
+            match self.index().get(digest).filter(|entry| entry.has_pin(&pin)).map(|entry| entry.place) {
+                Some(moved) if moved != place => place = moved,
+                Some(_) => break,
+                None => return Ok(None),
+            }
+        }
+        self.set_aside(digest, &pin);
+        Ok(None)
+    }
+
+    /// What lies there, where it is the blob.
+    fn body(&self, digest: &Digest, place: Place) -> Result<Option<Body>, Fault> {
+        match place {
+            Place::Small { segment, offset, bytes } => {
+                let bytes = self.read_small(segment, offset, bytes)?;
+                Ok(bytes.filter(|bytes| Digest::of(bytes) == *digest).map(Body::Memory))
+            }
+            Place::Chunked { segment, offset, bytes, .. } => {
                 let manifest = self.read_manifest(digest, segment, offset)?.filter(|m| m.blob_bytes() == bytes);
-                let Some(manifest) = manifest.filter(|manifest| self.chunks.table().has_all(manifest)) else {
-                    self.set_aside(digest, &pin);
-                    return Ok(None);
-                };
-                Body::Chunked(Chunked::new(manifest))
+                let whole = manifest.filter(|manifest| self.chunks.table().has_all(manifest));
+                Ok(whole.map(|manifest| Body::Chunked(Chunked::new(manifest))))
             }
             Place::Large { bytes, .. } => {
                 let path = self.large_path(digest);
                 match self.vfs.open_read(&path) {
-                    Ok(file) if file.len().or_fault("measuring", &path)? == bytes => Body::File { file, bytes },
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Fault::io("opening", &path, e)),
-                    Ok(_) | Err(_) => {
-                        self.set_aside(digest, &pin);
-                        return Ok(None);
+                    Ok(file) if file.len().or_fault("measuring", &path)? == bytes => {
+                        Ok(Some(Body::File { file, bytes }))
                     }
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Fault::io("opening", &path, e)),
+                    Ok(_) | Err(_) => Ok(None),
                 }
             }
-        };
-        Ok(Some(Blob { digest: *digest, body, shared: Arc::clone(self), pin }))
+        }
     }
 
     /// The manifest of a large blob; `None` where none lies there that is of this blob.

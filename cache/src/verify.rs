@@ -34,11 +34,12 @@ impl Store {
     /// [`Fault::Io`] where the disk fails.
     pub fn verify(&self) -> Result<Report, Fault> {
         let shared = &self.shared;
-        let all: Vec<(Digest, Place, Pin)> =
-            shared.index().iter().map(|(digest, entry)| (*digest, entry.place, entry.pin.clone())).collect();
+        let all: Vec<Digest> = shared.index().iter().map(|entry| entry.digest()).collect();
         let mut report =
             Report { damaged_bytes: shared.counters.damaged_bytes.load(Ordering::Relaxed), ..Report::default() };
-        for (digest, place, pin) in all {
+        for digest in all {
+            let found = shared.index().get(&digest).map(|entry| (entry.place, entry.pin()));
+            let Some((place, pin)) = found else { continue };
             let whole = match shared.read(&digest, place, pin)? {
                 None => false,
                 Some(blob) => match whole(&blob) {
@@ -117,7 +118,12 @@ impl Shared {
     /// that of the bytes that were found wrong: a blob that was stored again meanwhile stays.
     pub(crate) fn set_aside(self: &Arc<Self>, digest: &Digest, pin: &Pin) {
         let _one_at_a_time = self.removal.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(place) = self.index().get(digest).filter(|entry| entry.pin.same(pin)).map(|entry| entry.place) else {
+        self.set_aside_alone(digest, pin);
+    }
+
+    /// The same, by whoever has `removal`.
+    pub(crate) fn set_aside_alone(self: &Arc<Self>, digest: &Digest, pin: &Pin) {
+        let Some(place) = self.index().get(digest).filter(|entry| entry.has_pin(pin)).map(|entry| entry.place) else {
             return;
         };
         tracing::warn!(%digest, "blob_damaged");
@@ -129,7 +135,7 @@ impl Shared {
             }
         }
         if let Err(error) = self.void(digest).and_then(|()| self.give_back(digest, place, pin.clone())) {
-            self.index_mut().remove(digest);
+            self.index_mut().remove(digest, None);
             tracing::warn!(%digest, %error, "blob_not_voided");
         }
     }

@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
+use windlass_cache::{Compacted, Store};
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{Actor, ActorKind, CacheRequest, ReuseRequest};
 use windlass_coordinator_store::{Expired, Retention};
 use windlass_protocol::WallMs;
 use windlass_protocol::host::now;
 use windlass_protocol::limits::{
-    AUDIT_MS, CACHE_UNUSED_MS, GONE_AGENTS_MS, IDEMPOTENCY_MS, NOTIFICATIONS_KEPT_MS, PAST_TOKENS_MS,
-    RETENTION_EVERY_MS, REUSE_UNUSED_MS,
+    AUDIT_MS, CACHE_UNUSED_MS, COMPACT_EVERY_MS, COMPACT_MORE_MS, COMPACT_TICK_BYTES, GONE_AGENTS_MS, IDEMPOTENCY_MS,
+    NOTIFICATIONS_KEPT_MS, PAST_TOKENS_MS, RETENTION_EVERY_MS, REUSE_UNUSED_MS,
 };
 
 use crate::fleet::Ground;
@@ -49,10 +50,41 @@ fn unused_results(at: WallMs) -> Request {
     Request::Reuse(ReuseRequest::Forget { unused_since: WallMs(at.0.saturating_sub(REUSE_UNUSED_MS)) })
 }
 
-/// Runs until `stop` turns true: rows go, and then the blobs that none of them names any more.
+/// Runs until `stop` turns true: rows go, then the blobs that none of them names any more, and then the bytes of those.
 pub(crate) async fn run(ground: Ground, retention_ms: u64, stop: watch::Receiver<bool>) {
     let tidying = ground.shelves.clone().tidy((ground.reader.clone(), ground.desk.clone()), stop.clone());
-    tokio::join!(tidying, expire(ground, retention_ms, stop));
+    let compacting = compact(ground.store.clone(), stop.clone());
+    tokio::join!(tidying, compacting, expire(ground, retention_ms, stop));
+}
+
+/// Gives back what the blob store's segments hold that counts no more, a piece at a time.
+async fn compact(store: Store, mut stop: watch::Receiver<bool>) {
+    let mut rest_ms = COMPACT_EVERY_MS;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(rest_ms)) => {}
+            () = crate::http::stopped(&mut stop) => return,
+        }
+        let store = store.clone();
+        let compacted = tokio::task::spawn_blocking(move || store.compact(COMPACT_TICK_BYTES)).await;
+        rest_ms = match compacted {
+            Ok(Ok(compacted)) => {
+                if compacted.segments > 0 {
+                    let Compacted { segments, freed_bytes, copied_bytes, .. } = compacted;
+                    tracing::info!(segments, freed_bytes, copied_bytes, "segments_compacted");
+                }
+                if compacted.more { COMPACT_MORE_MS } else { COMPACT_EVERY_MS }
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "compaction_put_off");
+                COMPACT_EVERY_MS
+            }
+            Err(error) => {
+                tracing::error!(%error, "compaction_put_off");
+                COMPACT_EVERY_MS
+            }
+        };
+    }
 }
 
 async fn expire(ground: Ground, retention_ms: u64, mut stop: watch::Receiver<bool>) {

@@ -20,6 +20,8 @@ mod peer;
 mod place;
 #[path = "limits/reuse.rs"]
 mod reuse;
+#[path = "limits/segment.rs"]
+mod segment;
 
 pub use self::action::*;
 pub use self::ask::*;
@@ -30,6 +32,7 @@ pub use self::notify::*;
 pub use self::peer::*;
 pub use self::place::*;
 pub use self::reuse::*;
+pub use self::segment::*;
 
 /// One frame on a control stream. An offer with a 256 KiB command and 256 KiB of environment fits; nothing else is large.
 pub const FRAME_MAX_BYTES: u32 = 1 << 20;

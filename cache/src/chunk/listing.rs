@@ -37,6 +37,10 @@ impl Listing {
         out
     }
 
+    pub(crate) const fn encoded_bytes(&self) -> u64 {
+        (HEAD_BYTES + CHUNK_BYTES * self.chunks.len()) as u64
+    }
+
     /// `None` where the bytes are no listing, or one of chunks that overlap or reach past the file.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (file, rest) = bytes.split_first_chunk::<8>()?;

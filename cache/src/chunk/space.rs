@@ -83,6 +83,7 @@ impl Shared {
                     other => other.or_fault("removing", &path)?,
                 }
                 self.chunks.table().forget_file(file);
+                self.index_mut().accounts_mut().unlist(file);
             }
         }
         Ok(())

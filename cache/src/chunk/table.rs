@@ -227,6 +227,12 @@ impl Table {
         }
     }
 
+    /// What of a listing still holds.
+    pub(crate) fn current(&self, listing: &Listing) -> Listing {
+        let holds = |(digest, place): &&(Digest, ChunkPlace)| self.place(digest).as_ref() == Some(place);
+        Listing { chunks: listing.chunks.iter().filter(holds).copied().collect(), ..*listing }
+    }
+
     /// What these files hold by now, those that hold nothing left out.
     pub(crate) fn listings(&self, lengths: &HashMap<FileNo, u64>) -> Vec<Listing> {
         let mut chunks: HashMap<FileNo, Vec<(Digest, ChunkPlace)>> = HashMap::new();

@@ -35,10 +35,12 @@ pub(crate) enum Kind {
     Chunks,
     /// A large blob in chunks: the payload is its manifest. Its namespace may see it.
     Manifest,
+    /// Who sees a blob that is stored, all of them: the payload is their numbers. What was said of that before counts no more.
+    Seen,
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Blob,
         Self::Large,
         Self::Namespace,
@@ -47,6 +49,7 @@ impl Kind {
         Self::Release,
         Self::Chunks,
         Self::Manifest,
+        Self::Seen,
     ];
 
     const fn code(self) -> u8 {
@@ -59,6 +62,7 @@ impl Kind {
             Self::Release => 6,
             Self::Chunks => 7,
             Self::Manifest => 8,
+            Self::Seen => 9,
         }
     }
 }

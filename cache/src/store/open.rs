@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use windlass_protocol::Digest;
+use windlass_protocol::limits::SEGMENT_LENGTH_MAX_BYTES;
 
 use super::{Counters, Durability, Shared, StoreOptions};
 use crate::appender::{Active, Appender};
@@ -38,17 +39,18 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
     let mut recovery = Recovery::new(&large, &chunk_files);
     let (active, next_number) = recovery.read_segments(&*vfs, &segments_dir, options.durability)?;
     recovery.count_chunks().or_fault("reading", &segments_dir)?;
-    let Recovery { index, files, damaged_bytes, mut table, numbered, next_file, .. } = recovery;
+    let Recovery { mut index, files, damaged_bytes, mut table, numbered, next_file, .. } = recovery;
     tidy(&*vfs, &large_dir, &large, &index, damaged_bytes > 0)?;
     let names: Vec<String> = chunk_files.into_keys().collect();
     space::tidy(&*vfs, &chunks_dir, (&names, &numbered), &mut table, damaged_bytes > 0)?;
+    index.accounts_mut().keep_listings(|file| table.uses_file(file));
     if damaged_bytes > 0 {
         tracing::warn!(dir = %dir.display(), bytes = damaged_bytes, "segment_bytes_damaged");
     }
     let (index, segments) = (Arc::new(RwLock::new(index)), Arc::new(RwLock::new(files)));
     let appender = Appender::new(
         (Arc::clone(&vfs), segments_dir),
-        (options.durability, options.segment_bytes),
+        (options.durability, options.segment_bytes.min(SEGMENT_LENGTH_MAX_BYTES)),
         (Arc::clone(&index), Arc::clone(&segments)),
         (active, next_number),
     );
@@ -64,6 +66,7 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
         chunks: Chunks::new(table, next_file),
         counters,
         removal: Mutex::default(),
+        compacting: Mutex::default(),
         releasing: RwLock::default(),
         next_temporary: AtomicU64::new(0),
         _lock: lock,
@@ -108,14 +111,14 @@ impl<'a> Recovery<'a> {
         let numbered: BTreeMap<FileNo, u64> =
             chunk_files.iter().filter_map(|(name, bytes)| Some((chunk::file_number(name)?, *bytes))).collect();
         let next_file = numbered.keys().last().map_or(0, |last| last.saturating_add(1));
-        let (index, table, files) = (Index::default(), Table::default(), HashMap::new());
+        let (index, table, files) = (Index::replaying(), Table::default(), HashMap::new());
         Self { index, large, numbered, table, next_file, files, damaged_bytes: 0 }
     }
 
     /// Counts what each manifest names. A blob of which a chunk is missing is absent: nobody was told of it, or it was lazy.
     fn count_chunks(&mut self) -> io::Result<()> {
-        let chunked = |(digest, entry): (&Digest, &Entry)| match entry.place {
-            Place::Chunked { segment, offset, .. } => Some((*digest, segment, offset)),
+        let chunked = |entry: Entry<'_>| match entry.place {
+            Place::Chunked { segment, offset, .. } => Some((entry.digest(), segment, offset)),
             Place::Small { .. } | Place::Large { .. } => None,
         };
         let blobs: Vec<_> = self.index.iter().filter_map(chunked).collect();
@@ -125,7 +128,7 @@ impl<'a> Recovery<'a> {
                 None => None,
             };
             if !manifest.is_some_and(|manifest| manifest.digest() == digest && self.table.count_all(&manifest)) {
-                self.index.remove(&digest);
+                self.index.remove(&digest, None);
             }
         }
         Ok(())
@@ -154,12 +157,16 @@ impl<'a> Recovery<'a> {
             let check = if last { Check::Everything } else { Check::Headers };
             let (scanned, declared) = self.read_segment(number, &*file, &salt, check).or_fault("reading", &path)?;
             self.damaged_bytes += scanned.damaged_bytes;
+            if scanned.damaged_bytes > 0 {
+                self.index.accounts_mut().damage(number);
+            }
             if last {
                 cut(&*file, scanned.end, durability).or_fault("cutting", &path)?;
                 active = Some(Active { number, file: Arc::clone(&file), salt, end: scanned.end, declared });
             }
             self.files.insert(number, file);
         }
+        self.index.replayed();
         Ok((active, next_number))
     }
 
@@ -193,24 +200,32 @@ impl<'a> Recovery<'a> {
                 Record::Grant { digest, namespace } => {
                     seen_by(namespace).map(|namespace| Change::Grant { digest, namespace })
                 }
-                Record::Manifest { digest, namespace, offset, bytes } => {
-                    let place = Place::Chunked { segment, offset, bytes };
+                Record::Manifest { digest, namespace, offset, bytes, manifest_bytes } => {
+                    let place = Place::Chunked { segment, offset, bytes, manifest_bytes };
                     seen_by(namespace).map(|namespace| Change::Put { digest, namespace, place })
                 }
                 Record::Chunks(listing) => {
                     *next_file = (*next_file).max(listing.file.saturating_add(1));
-                    if numbered.get(&listing.file) == Some(&listing.file_bytes) {
+                    (numbered.get(&listing.file) == Some(&listing.file_bytes)).then(|| {
                         table.adopt(&listing, false);
-                    }
-                    None
+                        Change::Chunks { file: listing.file, segment, listing_bytes: listing.encoded_bytes() }
+                    })
                 }
-                Record::Void { digest } => Some(Change::Void { digest }),
+                Record::Seen { digest, namespaces } => {
+                    // Where a crash took one's name, it has not been acted on either.
+                    let seen: Option<Vec<_>> = namespaces.into_iter().map(seen_by).collect();
+                    seen.map(|mut seen| {
+                        seen.sort_unstable();
+                        Change::Seen { digest, seen_by: seen.into(), segment }
+                    })
+                }
+                Record::Void { digest } => Some(Change::Void { digest, segment }),
                 Record::Release { digest, namespace } => {
-                    seen_by(namespace).map(|namespace| Change::Release { digest, namespace })
+                    seen_by(namespace).map(|namespace| Change::Release { digest, namespace, segment })
                 }
             };
             if let Some(change) = change {
-                index.apply(change);
+                index.apply(&change);
             }
         })?;
         // A number counts as declared where this process gives it the same meaning.

@@ -200,7 +200,7 @@ impl Cutting {
         let encoded = manifest.encode();
         let mut items = Vec::new();
         if !listing.chunks.is_empty() {
-            items.push(Item::Chunks { listing: &chunks });
+            items.push(Item::Chunks { file: listing.file, listing: &chunks });
         }
         items.push(if stored {
             Item::Grant { digest }

@@ -8,6 +8,7 @@
 
 mod assembly;
 mod chunks;
+mod compact;
 mod crash;
 mod fuzz;
 mod model;

@@ -25,6 +25,16 @@ enum Step {
         namespace: usize,
         blob: usize,
     },
+    /// What one namespace sees, another does too.
+    Grant {
+        from: usize,
+        to: usize,
+        blob: usize,
+    },
+    /// Looks through so many bytes of segments.
+    Compact {
+        budget_bytes: u64,
+    },
     Reopen,
     /// After this share of the operations since the last one, with one of the disks that it could leave.
     Crash {
@@ -33,27 +43,29 @@ enum Step {
     },
 }
 
-const NAMESPACES: usize = 2;
-const BLOBS: usize = 7;
+const NAMESPACES: usize = 3;
+const BLOBS: usize = 12;
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let (namespace, blob) = (0..NAMESPACES, 0..BLOBS);
     let step = prop_oneof![
         6 => (namespace.clone(), blob.clone()).prop_map(|(namespace, blob)| Step::Put { namespace, blob }),
         1 => blob.clone().prop_map(|blob| Step::Abandon { blob }),
-        3 => (namespace, blob).prop_map(|(namespace, blob)| Step::Release { namespace, blob }),
+        5 => (namespace.clone(), blob.clone()).prop_map(|(namespace, blob)| Step::Release { namespace, blob }),
+        2 => (namespace.clone(), namespace, blob).prop_map(|(from, to, blob)| Step::Grant { from, to, blob }),
+        3 => prop_oneof![Just(1), Just(1_500), Just(100_000)].prop_map(|budget_bytes| Step::Compact { budget_bytes }),
         1 => Just(Step::Reopen),
         3 => (any::<prop::sample::Index>(), any::<prop::sample::Index>())
             .prop_map(|(at, image)| Step::Crash { at, image }),
     ];
-    prop::collection::vec(step, 1..24)
+    prop::collection::vec(step, 1..40)
 }
 
 fn namespace(n: usize) -> Namespace {
     Namespace::trusted(&format!("p{n}"))
 }
 
-/// Six large ones out of the same few parts, and a small one.
+/// Six large ones out of the same few parts, and small ones.
 fn blob(n: usize) -> Vec<u8> {
     let part = |n: usize| noise(n, 20_000);
     match n {
@@ -63,7 +75,8 @@ fn blob(n: usize) -> Vec<u8> {
         3 => [part(1), vec![0; 50_000], part(4)].concat(),
         4 => [part(5), part(5), part(5), part(5)].concat(),
         5 => [part(5), part(2), part(3), part(6)].concat(),
-        _ => noise(7, 70_000),
+        6 => noise(7, 70_000),
+        n => noise(n, 400),
     }
 }
 
@@ -91,7 +104,7 @@ impl World {
 
     fn open(&mut self) {
         self.store = None;
-        let options = StoreOptions { segment_bytes: 3_000, chunk_bytes: 8 << 10, ..StoreOptions::default() };
+        let options = StoreOptions { segment_bytes: 1_500, chunk_bytes: 8 << 10, ..StoreOptions::default() };
         self.store = Some(Store::open(Arc::new(self.fs.clone()), Path::new("/s"), options).unwrap());
         self.since = self.fs.op_count();
     }
@@ -111,6 +124,16 @@ impl World {
             Step::Put { namespace: n, blob: b } => {
                 self.store().put(&namespace(*n), &blob(*b)).unwrap();
                 self.note((*n, *b), true, began);
+            }
+            Step::Grant { from, to, blob: b } => {
+                let digest = Digest::of(&blob(*b));
+                if self.store().contains(&namespace(*from), &digest) {
+                    assert_eq!(self.store().grant(&namespace(*to), &[digest]).unwrap(), []);
+                    self.note((*to, *b), true, began);
+                }
+            }
+            Step::Compact { budget_bytes } => {
+                self.store().compact(*budget_bytes).unwrap();
             }
             Step::Abandon { blob: b } => {
                 let mut upload = self.store().begin_put(&namespace(0), None).unwrap();
@@ -157,6 +180,11 @@ impl World {
     /// Everything that is there is right, and nothing else is.
     fn check(&self) {
         for n in 0..NAMESPACES {
+            let stored =
+                |b: &usize| self.events.get(&(n, *b)).and_then(|events| events.last()).is_some_and(|e| e.stored);
+            let seen: Vec<u64> = (0..BLOBS).filter(stored).map(|b| blob(b).len() as u64).collect();
+            let usage = self.store().usage(&namespace(n));
+            assert_eq!((usage.blobs, usage.bytes), (seen.len() as u64, seen.iter().sum()), "of {n}");
             for b in 0..BLOBS {
                 let bytes = blob(b);
                 let stored =
@@ -177,6 +205,13 @@ impl World {
             return;
         }
         assert_eq!((stats.blobs, stats.chunks, stats.chunk_bytes, stats.chunk_disk_bytes), (0, 0, 0, 0));
+        for round in 0.. {
+            assert!(round < 1_000, "compaction comes to an end");
+            if !self.store().compact(1).unwrap().more {
+                break;
+            }
+        }
+        assert!(self.store().stats().segments <= 1, "only the last one: {:?}", self.store().stats());
         let image = self.fs.live_image();
         assert_eq!(image.files.keys().filter(|path| path.starts_with("/s/chunks")).count(), 0);
     }

@@ -452,6 +452,10 @@ fn cache(registry: &mut Registry, stats: windlass_cache::Stats, used: CacheUse) 
     let damaged = Counter::<u64>::default();
     damaged.inc_by(stats.damaged);
     registry.register("cache_damaged_blobs", "Blobs that were found damaged and put aside", damaged);
+    let compacted = Counter::<u64>::default();
+    compacted.inc_by(stats.compacted_bytes);
+    let help = "Bytes of segments that counted no more and were given back";
+    registry.register_with_unit("cache_compacted", help, Unit::Bytes, compacted);
 }
 
 fn shelves(registry: &mut Registry, ground: &Ground) {

@@ -1,0 +1,209 @@
+//! What of each segment still counts: its live bytes, and which blobs it holds records of that count no more.
+//!
+//! A record that puts a blob and is not where the blob lies now is *stale*. It would come back if nothing after it said
+//! otherwise, so whatever does (the *tomb*: a void or the last release) has to stay for as long as a stale record lies in
+//! an older segment. Blobs are known here by eight bytes of their digests: two that share them only make a tomb stay longer.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use windlass_protocol::Digest;
+
+use crate::chunk::FileNo;
+use crate::index::Place;
+use crate::segment::record::RECORD_HEADER_BYTES;
+
+/// The first eight bytes of a digest.
+pub(crate) type Prefix = u64;
+
+pub(crate) fn prefix(digest: &Digest) -> Prefix {
+    let [a, b, c, d, e, f, g, h, ..] = *digest.as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// Accounts of all segments.
+#[derive(Debug, Default)]
+pub(crate) struct Accounts {
+    segments: BTreeMap<u32, Account>,
+    /// Stale records of segments whose files were removed, which a crash may bring back.
+    removed: BTreeMap<u32, Vec<Stale>>,
+    /// Which record says what a chunk file holds, and how long it is.
+    listings: HashMap<FileNo, (u32, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    live_bytes: u64,
+    /// Blobs that lie in it.
+    blobs: u64,
+    stale: Vec<Stale>,
+    damaged: bool,
+}
+
+/// A stale record, and in which segment its tomb lies.
+#[derive(Debug, Clone, Copy)]
+struct Stale {
+    prefix: Prefix,
+    tomb: Option<u32>,
+}
+
+/// What a record of a blob's place takes.
+fn record_bytes(place: Place) -> u64 {
+    let payload = match place {
+        Place::Small { bytes, .. } => u64::from(bytes),
+        Place::Large { .. } => 8,
+        Place::Chunked { manifest_bytes, .. } => u64::from(manifest_bytes),
+    };
+    RECORD_HEADER_BYTES as u64 + payload
+}
+
+const fn note_bytes(namespaces: usize) -> u64 {
+    (RECORD_HEADER_BYTES + 4 * namespaces) as u64
+}
+
+impl Accounts {
+    fn add(&mut self, segment: u32, bytes: u64) -> &mut Account {
+        let account = self.segments.entry(segment).or_default();
+        account.live_bytes += bytes;
+        account
+    }
+
+    /// Nothing where the segment is gone.
+    fn subtract(&mut self, segment: u32, bytes: u64) -> Option<&mut Account> {
+        let account = self.segments.get_mut(&segment)?;
+        account.live_bytes = account.live_bytes.saturating_sub(bytes);
+        Some(account)
+    }
+
+    /// A blob lies here from now on.
+    pub(crate) fn place(&mut self, place: Place) {
+        self.add(place.segment(), record_bytes(place)).blobs += 1;
+    }
+
+    /// A blob lies here no more; `tomb` is the segment that says so, where one has to.
+    pub(crate) fn displace(&mut self, digest: &Digest, place: Place, tomb: Option<u32>) {
+        if let Some(account) = self.subtract(place.segment(), record_bytes(place)) {
+            account.blobs = account.blobs.saturating_sub(1);
+            account.stale.push(Stale { prefix: prefix(digest), tomb });
+        }
+        if let Some(tomb) = tomb {
+            self.add(tomb, RECORD_HEADER_BYTES as u64);
+        }
+    }
+
+    /// The segment says for good who sees a blob.
+    pub(crate) fn note(&mut self, segment: u32, namespaces: usize) {
+        self.add(segment, note_bytes(namespaces));
+    }
+
+    /// It is of no use any more.
+    pub(crate) fn unnote(&mut self, segment: u32, namespaces: usize) {
+        self.subtract(segment, note_bytes(namespaces));
+    }
+
+    /// The segment says what a chunk file holds.
+    pub(crate) fn list(&mut self, file: FileNo, segment: u32, listing_bytes: u64) {
+        self.unlist(file);
+        let bytes = RECORD_HEADER_BYTES as u64 + listing_bytes;
+        self.add(segment, bytes);
+        self.listings.insert(file, (segment, bytes));
+    }
+
+    /// The chunk file is gone.
+    pub(crate) fn unlist(&mut self, file: FileNo) {
+        if let Some((segment, bytes)) = self.listings.remove(&file) {
+            self.subtract(segment, bytes);
+        }
+    }
+
+    /// Of other chunk files than these no listing counts.
+    pub(crate) fn keep_listings(&mut self, keep: impl Fn(FileNo) -> bool) {
+        let gone: Vec<FileNo> = self.listings.keys().copied().filter(|file| !keep(*file)).collect();
+        for file in gone {
+            self.unlist(file);
+        }
+    }
+
+    /// Bytes of the segment belong to no record. It is left as it is.
+    pub(crate) fn damage(&mut self, segment: u32) {
+        self.add(segment, 0).damaged = true;
+    }
+
+    pub(crate) fn is_damaged(&self, segment: u32) -> bool {
+        self.segments.get(&segment).is_some_and(|account| account.damaged)
+    }
+
+    /// Bytes of records that count.
+    pub(crate) fn live_bytes(&self, segment: u32) -> u64 {
+        self.segments.get(&segment).map_or(0, |account| account.live_bytes)
+    }
+
+    /// How many blobs lie in the segment.
+    pub(crate) fn blobs(&self, segment: u32) -> u64 {
+        self.segments.get(&segment).map_or(0, |account| account.blobs)
+    }
+
+    /// Segments before this one that hold stale records.
+    pub(crate) fn stale_before(&self, segment: u32) -> Vec<u32> {
+        let older = self.segments.range(..segment);
+        let older = older.filter(|(_, account)| !account.stale.is_empty()).map(|(number, _)| *number);
+        older.chain(self.removed.range(..segment).map(|(number, _)| *number)).collect()
+    }
+
+    /// Adds to `found` which of the wanted blobs have a stale record in the segment.
+    pub(crate) fn find_stale(&self, segment: u32, wanted: &HashSet<Prefix>, found: &mut HashSet<Prefix>) {
+        let stale = self.segments.get(&segment).map(|account| &account.stale).or_else(|| self.removed.get(&segment));
+        let stale = stale.map(Vec::as_slice).unwrap_or_default();
+        found.extend(stale.iter().map(|stale| stale.prefix).filter(|prefix| wanted.contains(prefix)));
+    }
+
+    /// A segment has new tombs of blobs whose stale records lie before `segment`.
+    pub(crate) fn entomb(&mut self, tombs: &HashMap<Prefix, u32>, segment: u32) {
+        if tombs.is_empty() {
+            return;
+        }
+        let mut moved = Vec::new();
+        let standing = self.segments.range_mut(..segment).map(|(_, account)| &mut account.stale);
+        let removed = self.removed.range_mut(..segment).map(|(_, stale)| stale);
+        for stale in standing.chain(removed).flatten() {
+            if let Some(tomb) = tombs.get(&stale.prefix) {
+                moved.push((stale.tomb.replace(*tomb), *tomb));
+            }
+        }
+        for (before, after) in moved {
+            if let Some(before) = before {
+                self.subtract(before, RECORD_HEADER_BYTES as u64);
+            }
+            self.add(after, RECORD_HEADER_BYTES as u64);
+        }
+    }
+
+    /// The segment's file was removed.
+    pub(crate) fn remove(&mut self, segment: u32) {
+        if let Some(account) = self.segments.remove(&segment) {
+            self.removed.insert(segment, account.stale);
+        }
+    }
+
+    /// Which segments were removed whose tombs are still needed.
+    pub(crate) fn removed(&self) -> Vec<u32> {
+        self.removed.keys().copied().collect()
+    }
+
+    /// What each segment has of tombs that are of no use once these removals are durable, in bytes.
+    pub(crate) fn tombs_of_removed(&self) -> HashMap<u32, u64> {
+        let mut bytes = HashMap::new();
+        for tomb in self.removed.values().flatten().filter_map(|stale| stale.tomb) {
+            *bytes.entry(tomb).or_default() += RECORD_HEADER_BYTES as u64;
+        }
+        bytes
+    }
+
+    /// These segments are gone for good, and with them the need for the tombs of what was in them.
+    pub(crate) fn forget(&mut self, segments: &[u32]) {
+        for segment in segments {
+            for tomb in self.removed.remove(segment).into_iter().flatten().filter_map(|stale| stale.tomb) {
+                self.subtract(tomb, RECORD_HEADER_BYTES as u64);
+            }
+        }
+    }
+}
