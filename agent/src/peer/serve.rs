@@ -162,7 +162,10 @@ async fn give_small(
                 blob = bulk.visible(namespace, digest).await?;
             }
             match blob.filter(|blob| blob.len() <= PARTS_MIN_BYTES) {
-                Some(blob) => say_found(send, bulk.read(blob).await?).await?,
+                Some(blob) => {
+                    let bytes = wait(bulk.read(blob), send).await??;
+                    say_found(send, bytes).await?;
+                }
                 None => say(send, BlobHeader::Elsewhere, None).await?,
             }
         }
@@ -216,7 +219,7 @@ async fn give_chunks(
         }
         Source::Stored(blob) => {
             for place in places {
-                match bulk.read_chunk(&blob, place).await? {
+                match wait(bulk.read_chunk(&blob, place), send).await?? {
                     Some(chunk) => say_found(send, chunk).await?,
                     None => say(send, BlobHeader::Elsewhere, None).await?,
                 }
@@ -249,7 +252,8 @@ async fn give_coming(
                 }
             };
             wait(come, send).await?;
-            match gathering.chunk(*place).await? {
+            // Behind who stores the blob at this moment, that may take a while.
+            match wait(gathering.chunk(*place), send).await?? {
                 Some(chunk) => say_found(send, chunk).await?,
                 None => say(send, BlobHeader::Elsewhere, None).await?,
             }

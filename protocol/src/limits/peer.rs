@@ -30,17 +30,18 @@ pub const GRANT_MAX_BYTES: usize = 1_024;
 /// A handshake between two machines of one zone. One that takes longer is passed over.
 pub const PEER_CONNECT_MS: u64 = 1_000;
 
-/// A peer that says nothing for so long is passed over: in a zone, a chunk takes milliseconds.
-pub const PEER_SILENCE_MS: u64 = 2_000;
+/// A peer that says nothing for so long is passed over: in a zone a chunk takes milliseconds, on a machine full of builds seconds.
+/// With two seconds eight agents on two busy cores passed each other over, and a quarter of a file crossed twice.
+pub const PEER_SILENCE_MS: u64 = 5_000;
 
-/// How often a peer says that it still fetches what it was asked for: twice before it would be passed over.
-pub const PEER_WAITING_MS: u64 = 700;
+/// How often a peer says that it still fetches what it was asked for: a few times before it would be passed over.
+pub const PEER_WAITING_MS: u64 = 1_000;
 
 /// How long a peer may fetch one chunk: 2 MiB at a megabit a second, with others. Then the next one is asked.
 pub const PEER_PATIENCE_MS: u64 = 20_000;
 
-/// How long nobody asks a peer again that was passed over.
-pub const PEER_REST_MS: u64 = 10_000;
+/// How long nobody asks a peer again that was passed over: one that stays slow costs a sixth of the time at most.
+pub const PEER_REST_MS: u64 = 30_000;
 
 /// Requests of one peer that are answered at once.
 pub const PEER_STREAMS_MAX: u32 = 64;

@@ -171,21 +171,8 @@ impl Assembly {
     /// make the blob, [`Fault::Damaged`] where one was lost: it has to be begun anew then, as after any other fault.
     pub fn finish(&self, namespace: &Namespace) -> Result<Digest, Error> {
         let digest = self.manifest.digest();
+        self.hash()?;
         let mut state = self.lock();
-        if !state.absent.is_empty() {
-            let mut digests: Vec<Digest> = state.absent.keys().copied().collect();
-            digests.sort_unstable();
-            return Err(Rejected::Missing { digests }.into());
-        }
-        let mut plain = Vec::new();
-        for nth in state.hashed..self.manifest.chunks().len() {
-            if !self.read(&mut state, nth, &mut plain)? {
-                state.cutting = None;
-                return Err(Fault::Damaged { digest }.into());
-            }
-            state.hasher.update(&plain);
-            state.hashed = nth + 1;
-        }
         let Some(mut cutting) = state.cutting.take() else { return Err(Fault::Damaged { digest }.into()) };
         let actual = Digest::from_hasher(&state.hasher);
         if actual != digest {
@@ -195,6 +182,29 @@ impl Assembly {
         cutting.chunks = self.manifest.chunks().to_vec();
         cutting.finish(namespace, digest)?;
         Ok(digest)
+    }
+
+    /// Hashes what was not hashed as it came. Between two chunks others are served.
+    fn hash(&self) -> Result<(), Error> {
+        let mut plain = Vec::new();
+        loop {
+            let mut state = self.lock();
+            if !state.absent.is_empty() {
+                let mut digests: Vec<Digest> = state.absent.keys().copied().collect();
+                digests.sort_unstable();
+                return Err(Rejected::Missing { digests }.into());
+            }
+            let nth = state.hashed;
+            if nth == self.manifest.chunks().len() {
+                return Ok(());
+            }
+            if !self.read(&mut state, nth, &mut plain)? {
+                state.cutting = None;
+                return Err(Fault::Damaged { digest: self.manifest.digest() }.into());
+            }
+            state.hasher.update(&plain);
+            state.hashed = nth + 1;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
