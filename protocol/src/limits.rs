@@ -12,12 +12,15 @@ mod chunk;
 mod git;
 #[path = "limits/notify.rs"]
 mod notify;
+#[path = "limits/tree.rs"]
+mod tree;
 
 pub use self::ask::*;
 pub use self::build::*;
 pub use self::chunk::*;
 pub use self::git::*;
 pub use self::notify::*;
+pub use self::tree::*;
 
 /// One frame on a control stream. An offer with a 256 KiB command and 256 KiB of environment fits; nothing else is large.
 pub const FRAME_MAX_BYTES: u32 = 1 << 20;

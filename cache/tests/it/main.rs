@@ -9,6 +9,8 @@
 mod chunks;
 mod crash;
 mod fuzz;
+mod layout;
 mod model;
+mod stat_cache;
 mod store;
 mod tree;
