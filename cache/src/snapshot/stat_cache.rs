@@ -20,14 +20,13 @@ use std::ops::Range;
 use std::path::Path;
 
 use windlass_protocol::Digest;
+use windlass_protocol::limits::{FILE_TICK_COARSE_MS, FILE_TICK_MS};
 
 const MAGIC: [u8; 8] = *b"WLSTAT\x02\0";
 
-/// Clocks of local file systems tick every 1 to 10 ms.
-const TICK_NS: i64 = 50_000_000;
+const TICK_NS: i64 = FILE_TICK_MS * 1_000_000;
 
-/// Where times are whole seconds the file system keeps no finer ones (some keep every other second).
-const COARSE_TICK_NS: i64 = 2_100_000_000;
+const COARSE_TICK_NS: i64 = FILE_TICK_COARSE_MS * 1_000_000;
 
 /// What tells one content of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
