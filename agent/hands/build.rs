@@ -24,7 +24,7 @@ const SOURCES: [&str; 11] = [
     "src/wire.rs",
 ];
 /// Its bounds, which are the protocol's.
-const LIMITS: [&str; 11] = [
+const LIMITS: [&str; 12] = [
     "../../protocol/src/limits.rs",
     "../../protocol/src/limits/action.rs",
     "../../protocol/src/limits/ask.rs",
@@ -36,6 +36,7 @@ const LIMITS: [&str; 11] = [
     "../../protocol/src/limits/place.rs",
     "../../protocol/src/limits/reuse.rs",
     "../../protocol/src/limits/segment.rs",
+    "../../protocol/src/limits/tree.rs",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -31,6 +31,7 @@ mod coordinator;
 mod door;
 mod flags;
 mod hands;
+mod known;
 mod lock;
 mod masking;
 #[cfg(test)]

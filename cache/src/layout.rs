@@ -2,8 +2,8 @@
 //!
 //! The tree may be a stranger's. It is read and checked whole before anything is written. Everything is then made relative
 //! to open directories, new (`O_EXCL`) and without following symlinks, so that nothing is ever written outside of the
-//! destination, whatever the tree holds and whoever else is at work there. Files are copies: a job that changes one does
-//! not change the cache.
+//! destination, whatever the tree holds and whoever else is at work there. Files are copies, never hard links into the
+//! cache: a job that changes one does not change the cache. Blocks of zeros in large files become holes.
 
 mod plan;
 mod write;

@@ -7,25 +7,26 @@
 //! match a pattern are out as well. Sockets, pipes and devices cannot be kept: they are skipped and listed in
 //! [`Snapshot::skipped`].
 
+mod ignored;
+mod listing;
 mod source;
 mod stat_cache;
 mod walk;
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use windlass_protocol::Digest;
-use windlass_protocol::limits::{TREE_DEPTH_MAX, TREE_MAX_ENTRIES};
 
-use crate::error::{BadTree, Error, Rejected};
+use crate::error::{Error, Rejected};
 use crate::tree::{Directory, Entry, Node};
 
+use listing::Listing;
 pub use source::{SnapshotSource, SourceReader};
-use stat_cache::StatCache;
-use walk::{Found, FoundFile, What};
+use stat_cache::{StatCache, StatCacheWriter};
+use walk::Found;
 
 /// What to leave out, and what to remember.
 #[derive(Debug, Clone)]
@@ -68,13 +69,15 @@ pub struct Snapshot {
 /// not stand still, [`Rejected::BadTree`] past the limits, [`crate::Fault::Io`] where something cannot be read.
 pub fn snapshot(root: &Path, options: &Options) -> Result<Snapshot, Error> {
     let taken_at_ns = now_ns();
-    let cache = options.stat_cache.as_deref().map(StatCache::load).unwrap_or_default();
+    let cache = options.stat_cache.as_deref().map(|path| StatCache::load(path, taken_at_ns)).unwrap_or_default();
     let found = walk::walk(root, options, &cache)?;
-    if found.len() > TREE_MAX_ENTRIES {
-        return Err(Rejected::BadTree { digest: None, reason: BadTree::TooManyEntries }.into());
+    drop(cache);
+    let hashed = found.iter().flatten().map(|found| found.listing.hashed).sum();
+    // Files that went are no reason to write: nobody asks for them again.
+    if let Some(path) = options.stat_cache.as_deref().filter(|_| hashed > 0) {
+        remember(path, taken_at_ns, &found);
     }
-    remember(options, &cache, taken_at_ns, &found);
-    build(root, found)
+    build(root, found, hashed)
 }
 
 /// Now, as file systems tell it.
@@ -84,78 +87,55 @@ fn now_ns() -> i64 {
 }
 
 /// Writes the stat cache; where that fails the next snapshot takes longer, and that is all.
-fn remember(options: &Options, cache: &StatCache, taken_at_ns: i64, found: &[Found]) {
-    let Some(path) = &options.stat_cache else { return };
-    let files: Vec<_> = found
-        .iter()
-        .filter_map(|found| match &found.what {
-            What::File(FoundFile { digest, stat, .. }) => Some((found.path.as_path(), stat, *digest)),
-            What::Symlink(_) | What::Directory(_) | What::Special => None,
-        })
-        .collect();
-    let all_known = found.iter().all(|found| !matches!(&found.what, What::File(file) if file.hashed));
-    if all_known && files.len() == cache.len() {
-        return;
+fn remember(path: &Path, taken_at_ns: i64, found: &[Option<Found>]) {
+    let mut writer = StatCacheWriter::new(taken_at_ns);
+    for Found { listing, .. } in found.iter().flatten() {
+        let files = listing.entries.iter().filter_map(|entry| match &entry.node {
+            Node::File { digest, .. } => Some((entry.name.as_slice(), *digest)),
+            Node::Symlink { .. } | Node::Directory { .. } => None,
+        });
+        let files = files.zip(&listing.stats).map(|((name, digest), stat)| (name, stat, digest));
+        if writer.add(&listing.path, files).is_none() {
+            tracing::warn!(path = %path.display(), "stat_cache_too_large");
+            return;
+        }
     }
-    if let Err(error) = StatCache::save(path, taken_at_ns, &mut files.into_iter()) {
+    if let Err(error) = writer.save(path) {
         tracing::warn!(path = %path.display(), %error, "stat_cache_not_written");
     }
 }
 
-/// Makes directories out of what was found, the deepest first.
-fn build(root: &Path, found: Vec<Found>) -> Result<Snapshot, Error> {
-    let mut source = SnapshotSource::new(root);
-    let (mut files, mut bytes, mut hashed, mut skipped) = (0, 0, 0, Vec::new());
-    let mut children: HashMap<PathBuf, Vec<Entry>> = HashMap::new();
-    let mut directories = vec![(0, PathBuf::new(), 0)];
-    for Found { path, what } in found {
-        let depth = path.components().count();
-        let node = match what {
-            What::File(file) => {
+/// Makes directories out of what was found. Each comes after the one that it is in, so from the last on each is whole when
+/// its turn comes.
+fn build(root: &Path, found: Vec<Option<Found>>, hashed: usize) -> Result<Snapshot, Error> {
+    let blobs = found.iter().flatten().map(|found| found.listing.entries.len() + 1).sum();
+    let mut source = SnapshotSource::new(root, blobs);
+    let (mut files, mut bytes, mut skipped) = (0, 0, Vec::new());
+    let mut below: Vec<Vec<Entry>> = found.iter().map(|_| Vec::new()).collect();
+    let mut last = Digest::of(&[]);
+    for (place, found) in found.into_iter().enumerate().rev() {
+        let Some(Found { listing, within }) = found else { continue };
+        let Listing { path, mut entries, special, .. } = listing;
+        for Entry { name, node } in &entries {
+            if let Node::File { digest, len, .. } = node {
                 files += 1;
-                bytes += file.len;
-                hashed += usize::from(file.hashed);
-                source.add_file(file.digest, &path, file.len);
-                Node::File { digest: file.digest, len: file.len, mode: file.mode }
+                bytes += len;
+                source.add_file(*digest, (&path, name), *len);
             }
-            What::Symlink(target) => Node::Symlink { target },
-            What::Directory(mode) => {
-                directories.push((depth, path, mode));
-                continue;
-            }
-            What::Special => {
-                skipped.push(path);
-                continue;
-            }
-        };
-        add(&mut children, &path, node);
-    }
-    directories.sort_by(|a, b| b.cmp(a));
-    if directories.first().is_some_and(|(depth, ..)| *depth > TREE_DEPTH_MAX) {
-        return Err(Rejected::BadTree { digest: None, reason: BadTree::TooDeep }.into());
-    }
-    let mut digest = Digest::of(&[]);
-    for (_, path, mode) in directories {
+        }
+        let parent = Path::new(OsStr::from_bytes(&path));
+        skipped.extend(special.iter().map(|name| parent.join(OsStr::from_bytes(name))));
+        entries.append(&mut below.get_mut(place).map(std::mem::take).unwrap_or_default());
         let bad = |reason| Rejected::BadTree { digest: None, reason };
-        let encoded = Directory::new(children.remove(&path).unwrap_or_default()).map_err(bad)?.encode();
-        digest = Digest::of(&encoded);
-        source.add_directory(digest, encoded);
-        if path != Path::new("") {
-            add(&mut children, &path, Node::Directory { digest, mode });
+        let encoded = Directory::new(entries).map_err(bad)?.encode();
+        last = Digest::of(&encoded);
+        source.add_directory(last, encoded);
+        if let Some((siblings, mode)) = within.and_then(|(parent, mode)| Some((below.get_mut(parent)?, mode))) {
+            let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
+            siblings.push(Entry { name, node: Node::Directory { digest: last, mode } });
         }
     }
     skipped.sort();
-    // The root comes last: it is the least deep.
-    Ok(Snapshot { root: digest, files, bytes, hashed, skipped, source })
-}
-
-fn add(children: &mut HashMap<PathBuf, Vec<Entry>>, path: &Path, node: Node) {
-    let parent = path.parent().unwrap_or(Path::new(""));
-    let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default().to_vec();
-    match children.get_mut(parent) {
-        Some(entries) => entries.push(Entry { name, node }),
-        None => {
-            children.insert(parent.to_owned(), vec![Entry { name, node }]);
-        }
-    }
+    // The root comes last.
+    Ok(Snapshot { root: last, files, bytes, hashed, skipped, source })
 }

@@ -22,6 +22,8 @@ mod place;
 mod reuse;
 #[path = "limits/segment.rs"]
 mod segment;
+#[path = "limits/tree.rs"]
+mod tree;
 
 pub use self::action::*;
 pub use self::ask::*;
@@ -33,6 +35,7 @@ pub use self::peer::*;
 pub use self::place::*;
 pub use self::reuse::*;
 pub use self::segment::*;
+pub use self::tree::*;
 
 /// One frame on a control stream. An offer with a 256 KiB command and 256 KiB of environment fits; nothing else is large.
 pub const FRAME_MAX_BYTES: u32 = 1 << 20;

@@ -11,20 +11,20 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File, OpenOptions, ReadDir};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, ReadDir};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, ErrorKind, IsTerminal as _, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use limits::{HANDS_CHUNK_BYTES, HANDS_ENTRIES_MAX, HANDS_HANDLES_MAX, HANDS_PATIENCE_MS, HANDS_RETRY_MS};
-use wire::{Answer, Hello, Kind, LENGTH_BYTES, Op, Stream};
+use wire::{Answer, Hello, Kind, LENGTH_BYTES, NewFile, Op, Seen, Stamp, Stream};
 
 mod agent;
 mod bootstrap;
@@ -206,13 +206,17 @@ impl Body {
             Op::Stat { path, follow } => {
                 let path = path_of(path);
                 let found = if follow { path.metadata() } else { path.symlink_metadata() }?;
-                let (bytes, mode) = (found.len(), found.permissions().mode() & 0o7777);
-                let changed = found.modified().map_or(0, tree::nanoseconds);
-                return Ok(Answer::Found { kind: kind(found.file_type()), bytes, mode, changed });
+                return Ok(Answer::Found(seen(&found)));
             }
             Op::OpenDirectory { path } => return self.open(Open::Directory(path_of(path).read_dir()?)),
             Op::OpenFile { path } => return self.open(Open::File(open(&path_of(path))?)),
             Op::Entries { handle } => return self.entries(handle),
+            Op::Look { handle } => return self.look(handle),
+            Op::Lay { files } => {
+                self.touched |= !files.is_empty();
+                let stamps = files.into_iter().map(lay).collect::<io::Result<_>>()?;
+                return Ok(Answer::Laid { at: tree::nanoseconds(SystemTime::now()), stamps });
+            }
             Op::Read { handle } => return self.some_of(handle),
             Op::Create { path, mode } => {
                 self.touched = true;
@@ -311,6 +315,54 @@ impl Body {
         }
         Ok(Answer::Entries(entries))
     }
+
+    fn look(&mut self, handle: u32) -> io::Result<Answer> {
+        let Some(Open::Directory(directory)) = self.handles.get_mut(&handle) else {
+            return Err(ErrorKind::InvalidInput.into());
+        };
+        let mut looked = Vec::new();
+        // An answer of none is the end: what went is passed over here, and not told as that.
+        while looked.is_empty() {
+            let mut over = true;
+            for entry in directory.take(HANDS_ENTRIES_MAX) {
+                over = false;
+                let entry = entry?;
+                match entry.metadata() {
+                    Ok(found) => looked.push((entry.file_name().into_vec(), seen(&found))),
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if over {
+                break;
+            }
+        }
+        Ok(Answer::Looked(looked))
+    }
+}
+
+/// Makes a file that was not there, whole.
+fn lay(file: NewFile) -> io::Result<Stamp> {
+    let NewFile { path, mode, changed, bytes } = file;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode & 0o777).open(path_of(path))?;
+    file.write_all(&bytes)?;
+    tree::set_attributes_of(&file, mode, changed)?;
+    Ok(stamp(&file.metadata()?))
+}
+
+fn seen(found: &Metadata) -> Seen {
+    Seen {
+        kind: kind(found.file_type()),
+        bytes: found.len(),
+        mode: found.permissions().mode() & 0o7777,
+        changed: found.modified().map_or(0, tree::nanoseconds),
+        stamp: stamp(found),
+    }
+}
+
+fn stamp(found: &Metadata) -> Stamp {
+    let touched = found.ctime().saturating_mul(1_000_000_000).saturating_add(found.ctime_nsec());
+    Stamp { touched, inode: found.ino(), device: found.dev() }
 }
 
 /// Opens what is no directory; reading one fails later, and less clearly.

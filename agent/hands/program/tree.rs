@@ -79,9 +79,13 @@ fn remove(path: &Path) -> io::Result<()> {
 
 /// Gives a file or directory its time of change and its permissions.
 pub(crate) fn set_attributes(path: &Path, mode: u32, changed: i64) -> io::Result<()> {
+    set_attributes_of(&File::open(path)?, mode, changed)
+}
+
+/// [`set_attributes`], of what is open.
+pub(crate) fn set_attributes_of(file: &File, mode: u32, changed: i64) -> io::Result<()> {
     let since = Duration::from_nanos(changed.unsigned_abs());
     let time = if changed < 0 { UNIX_EPOCH.checked_sub(since) } else { UNIX_EPOCH.checked_add(since) };
-    let file = File::open(path)?;
     file.set_times(FileTimes::new().set_modified(time.ok_or(ErrorKind::InvalidInput)?))?;
     file.set_permissions(Permissions::from_mode(mode & 0o777))
 }

@@ -9,11 +9,18 @@
 //! against what is left of its frame before anything is made of it, and a frame that has bytes left over is bad.
 
 use crate::limits::{
-    HANDS_ARGUMENTS_MAX, HANDS_CHUNK_BYTES, HANDS_ENTRIES_MAX, HANDS_FRAME_MAX_BYTES, HANDS_PATH_MAX_BYTES,
+    HANDS_ARGUMENTS_MAX, HANDS_CHUNK_BYTES, HANDS_ENTRIES_MAX, HANDS_FRAME_MAX_BYTES, HANDS_LAY_FILES_MAX,
+    HANDS_LAY_MAX_BYTES, HANDS_PATH_MAX_BYTES,
 };
 
 /// What this source speaks.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
+
+/// Bytes of a [`Stamp`].
+const STAMP_BYTES: usize = 24;
+
+/// Bytes of a [`Seen`].
+const SEEN_BYTES: usize = 1 + 8 + 4 + 8 + STAMP_BYTES;
 
 /// Bytes of a frame's length.
 pub const LENGTH_BYTES: usize = 4;
@@ -114,6 +121,16 @@ pub enum Op {
     Entries {
         /// Which.
         handle: u32,
+    },
+    /// As [`Op::Entries`], each with what it is; what went meanwhile is passed over.
+    Look {
+        /// Which.
+        handle: u32,
+    },
+    /// Make files that were not there, whole. Of none, it tells what time it is.
+    Lay {
+        /// At most [`HANDS_LAY_FILES_MAX`], with [`HANDS_LAY_MAX_BYTES`] together.
+        files: Vec<NewFile>,
     },
     /// Open a file, for [`Op::Read`].
     OpenFile {
@@ -222,6 +239,52 @@ impl std::fmt::Debug for Op {
     }
 }
 
+/// A file that is to be made.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewFile {
+    /// Where.
+    pub path: Vec<u8>,
+    /// Permissions, whatever the umask.
+    pub mode: u32,
+    /// When it was changed, in nanoseconds since 1970.
+    pub changed: i64,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for NewFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What is written may be secret.
+        f.debug_struct("NewFile").field("bytes", &self.bytes.len()).finish_non_exhaustive()
+    }
+}
+
+/// Which file it is, and when it was touched: who only reads and writes files cannot make two that agree in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// The last change of its bytes or attributes, in nanoseconds since 1970, as the file system notes it by itself.
+    pub touched: i64,
+    /// Its number in its file system.
+    pub inode: u64,
+    /// Its file system's number.
+    pub device: u64,
+}
+
+/// What a path is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// What it is.
+    pub kind: Kind,
+    /// Its length.
+    pub bytes: u64,
+    /// Its permissions.
+    pub mode: u32,
+    /// When it was changed, in nanoseconds since 1970.
+    pub changed: i64,
+    /// Which it is.
+    pub stamp: Stamp,
+}
+
 /// What something in a file system is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -243,15 +306,15 @@ pub enum Answer {
     /// Bytes that were read.
     Bytes(Vec<u8>),
     /// What a path is.
-    Found {
-        /// What it is.
-        kind: Kind,
-        /// Its length.
-        bytes: u64,
-        /// Its permissions.
-        mode: u32,
-        /// When it was changed, in nanoseconds since 1970.
-        changed: i64,
+    Found(Seen),
+    /// Names in a directory, with what they are.
+    Looked(Vec<(Vec<u8>, Seen)>),
+    /// Files were made.
+    Laid {
+        /// What time it is now, in nanoseconds since 1970.
+        at: i64,
+        /// Which they are, in order.
+        stamps: Vec<Stamp>,
     },
     /// Something is open.
     Handle(u32),
@@ -268,7 +331,9 @@ impl std::fmt::Debug for Answer {
         match self {
             Self::Done => f.write_str("Done"),
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
-            Self::Found { kind, bytes, mode, changed: _ } => write!(f, "Found({kind:?}, {bytes} bytes, {mode:o})"),
+            Self::Found(seen) => write!(f, "Found({:?}, {} bytes, {:o})", seen.kind, seen.bytes, seen.mode),
+            Self::Looked(looked) => write!(f, "Looked({})", looked.len()),
+            Self::Laid { at: _, stamps } => write!(f, "Laid({})", stamps.len()),
             Self::Handle(handle) => write!(f, "Handle({handle})"),
             Self::Entries(entries) => write!(f, "Entries({})", entries.len()),
             Self::Failed(errno) => write!(f, "Failed({errno})"),
@@ -343,6 +408,8 @@ impl Op {
             Self::Skip { .. } => 19,
             Self::Stage { .. } => 20,
             Self::Settle { .. } => 21,
+            Self::Look { .. } => 22,
+            Self::Lay { .. } => 23,
         }
     }
 
@@ -389,8 +456,19 @@ impl Op {
                 out.bytes(directory)?;
                 out.list(arguments)?;
             }
-            Self::Entries { handle } | Self::Read { handle } | Self::Close { handle } | Self::Wait { handle } => {
-                out.raw(&handle.to_le_bytes());
+            Self::Entries { handle }
+            | Self::Look { handle }
+            | Self::Read { handle }
+            | Self::Close { handle }
+            | Self::Wait { handle } => out.raw(&handle.to_le_bytes()),
+            Self::Lay { files } => {
+                out.count(files.len())?;
+                for NewFile { path, mode, changed, bytes } in files {
+                    out.raw(&mode.to_le_bytes());
+                    out.raw(&changed.to_le_bytes());
+                    out.bytes(path)?;
+                    out.bytes(bytes)?;
+                }
             }
             Self::Create { path, mode } => {
                 out.raw(&mode.to_le_bytes());
@@ -439,6 +517,8 @@ impl Op {
             19 => Self::Skip { handle: of.number()?, bytes: of.number()? },
             20 => Self::Stage { path: of.path()? },
             21 => Self::Settle { from: of.path()?, to: of.path()? },
+            22 => Self::Look { handle: of.number()? },
+            23 => Self::Lay { files: of.files()? },
             _ => return Err(Bad::Unknown),
         };
         of.end(op)
@@ -458,12 +538,25 @@ impl Answer {
                 out.bytes(bytes)?;
                 out.frame()
             }
-            Self::Found { kind, bytes, mode, changed } => {
+            Self::Found(seen) => {
                 let mut out = Out::new(2);
-                out.raw(&[kind.number()]);
-                out.raw(&bytes.to_le_bytes());
-                out.raw(&mode.to_le_bytes());
-                out.raw(&changed.to_le_bytes());
+                out.seen(seen);
+                out.frame()
+            }
+            Self::Looked(looked) => {
+                let mut out = Out::new(7);
+                out.count(looked.len())?;
+                for (name, seen) in looked {
+                    out.seen(seen);
+                    out.bytes(name)?;
+                }
+                out.frame()
+            }
+            Self::Laid { at, stamps } => {
+                let mut out = Out::new(8);
+                out.raw(&at.to_le_bytes());
+                out.count(stamps.len())?;
+                stamps.iter().for_each(|stamp| out.stamp(stamp));
                 out.frame()
             }
             Self::Handle(handle) => {
@@ -502,12 +595,7 @@ impl Answer {
         let answer = match of.byte()? {
             0 => Self::Done,
             1 => Self::Bytes(of.bytes(HANDS_CHUNK_BYTES)?),
-            2 => Self::Found {
-                kind: of.kind()?,
-                bytes: u64::from_le_bytes(of.array()?),
-                mode: u32::from_le_bytes(of.array()?),
-                changed: i64::from_le_bytes(of.array()?),
-            },
+            2 => Self::Found(of.seen()?),
             3 => Self::Handle(of.number()?),
             4 => {
                 // Each has six bytes at least: what a frame cannot hold is not made room for.
@@ -515,16 +603,26 @@ impl Answer {
                 let mut entries = Vec::with_capacity(count);
                 for _ in 0..count {
                     let kind = of.kind()?;
-                    let name = of.bytes(HANDS_PATH_MAX_BYTES)?;
-                    if name.is_empty() || name.contains(&b'/') || name == b"." || name == b".." {
-                        return Err(Bad::Unknown);
-                    }
-                    entries.push((name, kind));
+                    entries.push((of.name()?, kind));
                 }
                 Self::Entries(entries)
             }
             5 => Self::Failed(i32::from_le_bytes(of.array()?)),
             6 => Self::Ended(i32::from_le_bytes(of.array()?)),
+            7 => {
+                let count = of.count(HANDS_ENTRIES_MAX, SEEN_BYTES + 5)?;
+                let mut looked = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let seen = of.seen()?;
+                    looked.push((of.name()?, seen));
+                }
+                Self::Looked(looked)
+            }
+            8 => {
+                let at = i64::from_le_bytes(of.array()?);
+                let count = of.count(HANDS_LAY_FILES_MAX, STAMP_BYTES)?;
+                Self::Laid { at, stamps: (0..count).map(|_| of.stamp()).collect::<Result<_, _>>()? }
+            }
             _ => return Err(Bad::Unknown),
         };
         of.end(answer)
@@ -578,6 +676,20 @@ impl Out {
     pub(crate) fn list(&mut self, list: &[Vec<u8>]) -> Result<(), Bad> {
         self.count(list.len())?;
         list.iter().try_for_each(|one| self.bytes(one))
+    }
+
+    fn stamp(&mut self, stamp: &Stamp) {
+        self.raw(&stamp.touched.to_le_bytes());
+        self.raw(&stamp.inode.to_le_bytes());
+        self.raw(&stamp.device.to_le_bytes());
+    }
+
+    fn seen(&mut self, seen: &Seen) {
+        self.raw(&[seen.kind.number()]);
+        self.raw(&seen.bytes.to_le_bytes());
+        self.raw(&seen.mode.to_le_bytes());
+        self.raw(&seen.changed.to_le_bytes());
+        self.stamp(&seen.stamp);
     }
 
     pub(crate) fn frame(mut self) -> Result<Vec<u8>, Bad> {
@@ -639,6 +751,45 @@ impl<'a> In<'a> {
             3 => Ok(Kind::Other),
             _ => Err(Bad::Unknown),
         }
+    }
+
+    fn stamp(&mut self) -> Result<Stamp, Bad> {
+        Ok(Stamp {
+            touched: i64::from_le_bytes(self.array()?),
+            inode: u64::from_le_bytes(self.array()?),
+            device: u64::from_le_bytes(self.array()?),
+        })
+    }
+
+    fn seen(&mut self) -> Result<Seen, Bad> {
+        Ok(Seen {
+            kind: self.kind()?,
+            bytes: u64::from_le_bytes(self.array()?),
+            mode: self.number()?,
+            changed: i64::from_le_bytes(self.array()?),
+            stamp: self.stamp()?,
+        })
+    }
+
+    /// A name in a directory, which leads nowhere else.
+    fn name(&mut self) -> Result<Vec<u8>, Bad> {
+        let name = self.bytes(HANDS_PATH_MAX_BYTES)?;
+        if name.is_empty() || name.contains(&b'/') || name == b"." || name == b".." {
+            return Err(Bad::Unknown);
+        }
+        Ok(name)
+    }
+
+    fn files(&mut self) -> Result<Vec<NewFile>, Bad> {
+        let count = self.count(HANDS_LAY_FILES_MAX, 4 + 8 + 4 + 4)?;
+        let (mut files, mut room) = (Vec::with_capacity(count), HANDS_LAY_MAX_BYTES);
+        for _ in 0..count {
+            let (mode, changed) = (self.number()?, i64::from_le_bytes(self.array()?));
+            let (path, bytes) = (self.path()?, self.bytes(room)?);
+            room -= bytes.len();
+            files.push(NewFile { path, mode, changed, bytes });
+        }
+        Ok(files)
     }
 
     /// How many follow, each of at least `each` bytes.

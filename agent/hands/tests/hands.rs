@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use windlass_hands::PROGRAM;
 use windlass_hands::fuzz::ENTRIES;
 use windlass_hands::plan::{BOOTSTRAP, Files, Plan};
-use windlass_hands::wire::{self, Answer, Bad, Hello, Kind, LENGTH_BYTES, Op, Stream, VERSION};
+use windlass_hands::wire::{self, Answer, Bad, Hello, Kind, LENGTH_BYTES, NewFile, Op, Seen, Stamp, Stream, VERSION};
 use windlass_protocol::fuzz::Mutator;
 
 struct World {
@@ -159,11 +159,12 @@ fn it_reads_and_writes_what_it_is_told_to() {
     assert_eq!(fs::read(&file).unwrap(), b"one two");
 
     let found = agent.ask(&Op::Stat { path: path(&file), follow: true });
-    assert!(matches!(found, Answer::Found { kind: Kind::File, bytes: 7, mode: 0o640, changed: 1.. }), "{found:?}");
+    let Answer::Found(found) = found else { panic!() };
+    assert!(matches!(found, Seen { kind: Kind::File, bytes: 7, mode: 0o640, changed: 1.., .. }), "{found:?}");
     std::os::unix::fs::symlink(&folder, folder.join("link")).unwrap();
     let link = |follow| Op::Stat { path: path(&folder.join("link")), follow };
-    assert!(matches!(agent.ask(&link(false)), Answer::Found { kind: Kind::Link, .. }));
-    assert!(matches!(agent.ask(&link(true)), Answer::Found { kind: Kind::Directory, .. }));
+    assert!(matches!(agent.ask(&link(false)), Answer::Found(Seen { kind: Kind::Link, .. })));
+    assert!(matches!(agent.ask(&link(true)), Answer::Found(Seen { kind: Kind::Directory, .. })));
 
     let Answer::Handle(handle) = agent.ask(&Op::OpenDirectory { path: path(&folder) }) else { panic!() };
     let Answer::Entries(mut entries) = agent.ask(&Op::Entries { handle }) else { panic!() };
@@ -294,11 +295,17 @@ fn good() -> Vec<Vec<u8>> {
         Op::Skip { handle: 7, bytes: 9 },
         Op::Stage { path: bytes("p") },
         Op::Settle { from: bytes("p"), to: bytes("q") },
+        Op::Look { handle: 8 },
+        Op::Lay { files: vec![NewFile { path: bytes("p"), mode: 0o644, changed: 1, bytes: bytes("text") }] },
     ];
+    let stamp = Stamp { touched: -4, inode: 5, device: 6 };
+    let seen = Seen { kind: Kind::Link, bytes: 9, mode: 0o777, changed: -3, stamp };
     let answers = [
         Answer::Done,
         Answer::Bytes(bytes("text")),
-        Answer::Found { kind: Kind::Link, bytes: 9, mode: 0o777, changed: -3 },
+        Answer::Found(seen),
+        Answer::Looked(vec![(bytes("a"), seen), (bytes("b"), seen)]),
+        Answer::Laid { at: 5, stamps: vec![seen.stamp; 2] },
         Answer::Handle(5),
         Answer::Entries(vec![(bytes("a"), Kind::File), (bytes("b"), Kind::Directory)]),
         Answer::Failed(2),
@@ -343,9 +350,9 @@ fn what_is_laid_out_takes_its_place_whole_or_goes_with_the_program() {
     fs::write(at(".one.old"), "").unwrap();
     assert_eq!(agent.ask(&Op::Settle { from: bytes(".one"), to: bytes("cache") }), Answer::Done);
     assert!(at(".one.old").exists() && !at(".one").exists(), "they change places at once");
-    let found = agent.ask(&Op::Stat { path: bytes("cache/new"), follow: false });
-    let expected = Answer::Found { kind: Kind::File, bytes: 1 + (1 << 20), mode: 0o751, changed: -1_500_000_000 };
-    assert_eq!(found, expected);
+    let Answer::Found(found) = agent.ask(&Op::Stat { path: bytes("cache/new"), follow: false }) else { panic!() };
+    let told = (found.kind, found.bytes, found.mode, found.changed);
+    assert_eq!(told, (Kind::File, 1 + (1 << 20), 0o751, -1_500_000_000));
     let disk = std::os::unix::fs::MetadataExt::blocks(&at("cache/new").metadata().unwrap()) * 512;
     assert!(disk < 1 << 20, "a hole takes no room: {disk}");
     assert!(!at("cache/old").exists());
@@ -353,6 +360,34 @@ fn what_is_laid_out_takes_its_place_whole_or_goes_with_the_program() {
     drop(agent);
     output(child);
     assert!(at("cache/new").exists() && !at(".two").exists(), "what was not finished is gone");
+}
+
+#[test]
+fn many_files_are_laid_out_at_once_and_looked_at_at_once() {
+    let world = World::new();
+    let child = world.command(&["x"]).spawn().unwrap();
+    let mut agent = world.accept();
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    let file = |name: &str, mode| NewFile { path: bytes(name), mode, changed: 1_500_000_000, bytes: bytes(name) };
+    assert_eq!(agent.ask(&Op::MakeDirectories { path: bytes("d/e") }), Answer::Done);
+    let files = vec![file("d/a", 0o666), file("d/b", 0o401)];
+    let Answer::Laid { at, stamps } = agent.ask(&Op::Lay { files: files.clone() }) else { panic!() };
+    assert!(
+        stamps.iter().all(|stamp| stamp.touched <= at && stamp.touched > at - 10_000_000_000),
+        "{stamps:?} at {at}"
+    );
+    assert_eq!(agent.ask(&Op::Lay { files }), Answer::Failed(17), "nothing is written over");
+    let Answer::Handle(handle) = agent.ask(&Op::OpenDirectory { path: bytes("d") }) else { panic!() };
+    let Answer::Looked(mut looked) = agent.ask(&Op::Look { handle }) else { panic!() };
+    assert_eq!(agent.ask(&Op::Look { handle }), Answer::Looked(Vec::new()));
+    looked.sort_by(|a, b| a.0.cmp(&b.0));
+    let told: Vec<_> = looked.iter().map(|(name, seen)| (name.as_slice(), seen.kind, seen.mode & 0o777)).collect();
+    assert_eq!(told[..2], [(&b"a"[..], Kind::File, 0o666), (&b"b"[..], Kind::File, 0o401)]);
+    assert_eq!((told[2].0, told[2].1), (&b"e"[..], Kind::Directory));
+    assert_eq!(looked.iter().take(2).map(|(_, seen)| seen.stamp).collect::<Vec<_>>(), stamps);
+    assert_eq!((looked[0].1.bytes, looked[0].1.changed), (3, 1_500_000_000));
+    agent.exit(0);
+    assert_eq!(output(child).0, Some(0));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use windlass_protocol::limits::{JOB_CALLS_MAX_BYTES, JOB_ROOM_MS};
 
 use super::hands::HandsError;
+use super::known::KnownFiles;
 
 /// The account of one attempt. It is there as long as its door is.
 #[derive(Debug)]
@@ -16,11 +17,14 @@ pub(crate) struct Account {
     room: Arc<Semaphore>,
     /// One permit: what takes long is done one after the other.
     work: Arc<Semaphore>,
+    /// Files that they have restored.
+    pub(super) known: KnownFiles,
 }
 
 impl Default for Account {
     fn default() -> Self {
-        Self { room: Arc::new(Semaphore::new(JOB_CALLS_MAX_BYTES)), work: Arc::new(Semaphore::new(1)) }
+        let (room, work) = (Arc::new(Semaphore::new(JOB_CALLS_MAX_BYTES)), Arc::new(Semaphore::new(1)));
+        Self { room, work, known: KnownFiles::default() }
     }
 }
 
@@ -84,6 +88,15 @@ impl Share {
             None => self.held = Some(more),
         }
         Ok(())
+    }
+
+    /// Holds what another one of the same account holds.
+    pub(super) fn take_over(&mut self, mut other: Self) {
+        match (&mut self.held, other.held.take()) {
+            (Some(held), Some(more)) => held.merge(more),
+            (held @ None, more) => *held = more,
+            (Some(_), None) => {}
+        }
     }
 
     /// Gives so many bytes back.

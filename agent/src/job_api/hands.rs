@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use windlass_hands::wire::{self, Answer, Bad, Hello, Kind, LENGTH_BYTES, Op, Stream};
+use windlass_hands::wire::{self, Answer, Bad, Hello, Kind, LENGTH_BYTES, NewFile, Op, Seen, Stamp, Stream};
 use windlass_protocol::limits::{
     HANDS_ANSWER_MAX_BYTES, HANDS_ARGUMENTS_MAX, HANDS_CHUNK_BYTES, HANDS_FRAME_MAX_BYTES, JOB_CALLS_MAX_BYTES,
     JOB_HELLO_MS,
@@ -67,6 +67,13 @@ pub(super) struct Found {
     pub(super) mode: u16,
     /// When it was changed, in nanoseconds since 1970.
     pub(super) changed: i64,
+    pub(super) stamp: Stamp,
+}
+
+impl From<Seen> for Found {
+    fn from(Seen { kind, bytes, mode, changed, stamp }: Seen) -> Self {
+        Self { kind, bytes, mode: u16::try_from(mode & 0o777).unwrap_or_default(), changed, stamp }
+    }
 }
 
 /// A program that has said hello.
@@ -220,10 +227,7 @@ impl Hands {
         follow: bool,
     ) -> Result<Option<Found>, HandsError> {
         match self.ask(&Op::Stat { path: self.absolute(path), follow }).await? {
-            Answer::Found { kind, bytes, mode, changed } => {
-                let mode = u16::try_from(mode & 0o777).unwrap_or_default();
-                Ok(Some(Found { kind, bytes, mode, changed }))
-            }
+            Answer::Found(seen) => Ok(Some(seen.into())),
             Answer::Failed(errno) if is_nothing(errno) => Ok(None),
             other => Err(refused(other, || shown(path))),
         }
@@ -250,6 +254,25 @@ impl Hands {
         match self.ask(&Op::Entries { handle }).await? {
             Answer::Entries(entries) => Ok(entries),
             other => Err(refused(other, || shown(path))),
+        }
+    }
+
+    /// As [`Self::entries`], each with what it is.
+    pub(super) async fn look(&mut self, handle: u32, path: &[u8]) -> Result<Vec<(Vec<u8>, Found)>, HandsError> {
+        match self.ask(&Op::Look { handle }).await? {
+            Answer::Looked(looked) => Ok(looked.into_iter().map(|(name, seen)| (name, seen.into())).collect()),
+            other => Err(refused(other, || shown(path))),
+        }
+    }
+
+    /// Makes files that were not there, whole: what time it is then, in nanoseconds since 1970, and which they are.
+    pub(super) async fn lay(&mut self, files: Vec<NewFile>) -> Result<(i64, Vec<Stamp>), HandsError> {
+        let count = files.len();
+        let first = files.first().map(|file| file.path.clone()).unwrap_or_default();
+        match self.ask(&Op::Lay { files }).await? {
+            Answer::Laid { at, stamps } if stamps.len() == count => Ok((at, stamps)),
+            Answer::Laid { .. } => Err(HandsError::Confused),
+            other => Err(refused(other, || format!("{} or one after it", shown(&first)))),
         }
     }
 
@@ -393,7 +416,9 @@ fn refused(answer: Answer, what: impl FnOnce() -> String) -> HandsError {
         Answer::Failed(errno) => HandsError::Refused { what: what(), source: io::Error::from_raw_os_error(errno) },
         Answer::Done
         | Answer::Bytes(_)
-        | Answer::Found { .. }
+        | Answer::Found(_)
+        | Answer::Looked(_)
+        | Answer::Laid { .. }
         | Answer::Handle(_)
         | Answer::Entries(_)
         | Answer::Ended(_) => HandsError::Confused,

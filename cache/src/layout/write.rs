@@ -1,23 +1,25 @@
-//! Writes a tree that was checked: one thread makes directories and symlinks, the others fill files.
+//! Writes a tree that was checked: one thread makes directories and symlinks, the others fill files. A file takes four calls
+//! of the system (make, look, write, close) where neither owner nor umask want more.
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Write as _;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
+use windlass_protocol::limits::{BLOB_SMALL_MAX_BYTES, TREE_THREADS_MAX};
 use windlass_protocol::{Digest, Namespace};
 
 use super::LayoutOptions;
 use super::plan::Plan;
 use crate::error::{BadTree, Error, Fault, OrFault as _, Rejected};
 use crate::store::Store;
-use crate::tree::Node;
+use crate::tree::{MODE_MASK, Node};
 
 /// Files that one job of a worker holds: small enough to share a large directory, large enough to queue few jobs.
 const FILES_PER_JOB: usize = 64;
@@ -50,7 +52,7 @@ pub(super) fn write(
     let owner = options.owner.map(|(user, group)| (Uid::from_raw(user), Gid::from_raw(group)));
     let context = Context { store, namespace, owner };
     let top = Arc::new(top.as_fd().try_clone_to_owned().or_fault("opening", dest)?);
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).min(TREE_THREADS_MAX);
     let (jobs, queue) = sync_channel(JOBS_MAX);
     let queue = Mutex::new(queue);
     std::thread::scope(|scope| {
@@ -166,11 +168,51 @@ fn fill_one(
         return Err(Rejected::BadTree { digest: Some(digest), reason: BadTree::Length }.into());
     }
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR);
-    let mut file = File::from(file.map_err(|e| refused("creating", &path, e))?);
-    blob.copy_to(&mut |bytes| file.write_all(bytes).or_fault("writing", &path))?;
+    let bits = Mode::from_raw_mode(u32::from(mode));
+    let file = rustix::fs::openat(dir, name, flags, bits);
+    let file = File::from(file.map_err(|e| refused("creating", &path, e))?);
+    let mut at = 0;
+    blob.copy_to(&mut |bytes| {
+        if len > BLOB_SMALL_MAX_BYTES as u64 {
+            write_sparse(&file, at, bytes).or_fault("writing", &path)?;
+        } else {
+            file.write_all_at(bytes, at).or_fault("writing", &path)?;
+        }
+        at += bytes.len() as u64;
+        Ok(())
+    })?;
+    if len > BLOB_SMALL_MAX_BYTES as u64 {
+        // It may end with a hole.
+        file.set_len(len).or_fault("writing", &path)?;
+    }
     own(context, file.as_fd(), &path)?;
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(u32::from(mode))).or_fault("setting the mode of", &path)?;
+    let made = rustix::fs::fstat(&file).or_fault("reading", &path)?;
+    if made.st_mode & u32::from(MODE_MASK) != u32::from(mode) {
+        rustix::fs::fchmod(&file, bits).or_fault("setting the mode of", &path)?;
+    }
+    Ok(())
+}
+
+/// What a hole is made of: the blocks of most file systems.
+const BLOCK_BYTES: usize = 4 << 10;
+
+/// Writes bytes at an offset of a new file; blocks that have nothing but zeros stay holes.
+fn write_sparse(file: &File, mut at: u64, mut bytes: &[u8]) -> std::io::Result<()> {
+    let is_hole = |block: &[u8]| block.iter().all(|byte| *byte == 0);
+    // Up to where blocks of the file begin; pieces of a blob begin anywhere.
+    let head = usize::try_from(at.next_multiple_of(BLOCK_BYTES as u64) - at).unwrap_or(0).min(bytes.len());
+    let mut next = head;
+    while !bytes.is_empty() {
+        let mut end = next;
+        let mut blocks = bytes.get(next..).unwrap_or_default().chunks(BLOCK_BYTES);
+        end += blocks.by_ref().take_while(|block| !is_hole(block)).map(<[u8]>::len).sum::<usize>();
+        let (written, rest) = bytes.split_at(end);
+        file.write_all_at(written, at)?;
+        let hole: usize = rest.chunks(BLOCK_BYTES).take_while(|block| is_hole(block)).map(<[u8]>::len).sum();
+        at += (written.len() + hole) as u64;
+        bytes = rest.get(hole..).unwrap_or_default();
+        next = 0;
+    }
     Ok(())
 }
 

@@ -1,14 +1,18 @@
 //! Where the blobs of a snapshot can be read: directories in memory, files on disk.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
 use windlass_protocol::limits::{BLOB_SMALL_MAX_BYTES, COMMIT_BUFFER_BYTES};
 use windlass_protocol::{Digest, Namespace};
 
-use super::walk;
+use super::listing::OPEN;
 use crate::error::{Error, Fault, OrFault as _, Rejected};
 use crate::store::Store;
 
@@ -17,6 +21,8 @@ use crate::store::Store;
 pub struct SnapshotSource {
     root: PathBuf,
     blobs: HashMap<Digest, Place>,
+    /// Names of the files' blobs in the order of the tree, so that neighbours are stored beside each other.
+    order: Vec<Digest>,
 }
 
 #[derive(Debug)]
@@ -30,17 +36,22 @@ enum Place {
 }
 
 impl SnapshotSource {
-    pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), blobs: HashMap::new() }
+    pub(super) fn new(root: &Path, blobs: usize) -> Self {
+        Self { root: root.to_owned(), blobs: HashMap::with_capacity(blobs), order: Vec::with_capacity(blobs) }
     }
 
-    pub(super) fn add_file(&mut self, digest: Digest, path: &Path, len: u64) {
-        self.blobs.entry(digest).or_insert_with(|| Place::Disk { path: path.to_owned(), len });
+    pub(super) fn add_file(&mut self, digest: Digest, (parent, name): (&[u8], &[u8]), len: u64) {
+        if let Slot::Vacant(slot) = self.blobs.entry(digest) {
+            slot.insert(Place::Disk { path: Path::new(OsStr::from_bytes(parent)).join(OsStr::from_bytes(name)), len });
+            self.order.push(digest);
+        }
     }
 
     /// Directories stay readable whatever happens on disk, so they win over a file with the same bytes.
     pub(super) fn add_directory(&mut self, digest: Digest, encoded: Vec<u8>) {
-        self.blobs.insert(digest, Place::Memory(encoded));
+        if self.blobs.insert(digest, Place::Memory(encoded)).is_none() {
+            self.order.push(digest);
+        }
     }
 
     /// How many blobs the tree has, each once.
@@ -79,8 +90,8 @@ impl SnapshotSource {
             Some(Place::Memory(bytes)) => (Bytes::Memory(bytes), None),
             Some(Place::Disk { path, len }) => {
                 let path = self.root.join(path);
-                let file = match walk::open(&path) {
-                    Ok(file) => file,
+                let file = match rustix::fs::open(&path, OPEN, Mode::empty()).map_err(io::Error::from) {
+                    Ok(file) => File::from(file),
                     Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Rejected::Changed { path }.into()),
                     Err(e) => return Err(Fault::io("opening", &path, e).into()),
                 };
@@ -110,10 +121,9 @@ impl SnapshotSource {
     /// # Errors
     /// [`Rejected::Changed`] where a file is no longer what it was, and what storing answers.
     pub fn store(&self, store: &Store, namespace: &Namespace) -> Result<u64, Error> {
-        let all: Vec<Digest> = self.digests().into_iter().map(|(digest, _)| digest).collect();
         let mut stored = 0;
         let (mut batch, mut batch_bytes) = (Vec::new(), 0);
-        for digest in store.missing(namespace, &all) {
+        for digest in store.missing(namespace, &self.order) {
             let len = self.blob_len(&digest).unwrap_or_default();
             stored += len;
             if len > BLOB_SMALL_MAX_BYTES as u64 {

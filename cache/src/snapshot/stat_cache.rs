@@ -2,35 +2,36 @@
 //!
 //! An entry counts only while size, modification time, change time, inode and device are those of the file, and only if
 //! the file had been left alone for a while before it was hashed: one that was written in the same tick of the file
-//! system's clock could change again without its times telling ("racily clean").
+//! system's clock could change again without its times telling ("racily clean"). A clock that stands before the moment at
+//! which the cache was taken was put back since, and may give a time a second time: then nothing counts.
 //!
 //! ```text
-//! "WLSTAT" 0x01 0, taken_at_ns i64, count u32, then for each entry: path length u32, path, size u64, mtime_ns i64,
-//! ctime_ns i64, inode u64, device u64, digest 32 bytes; BLAKE3 of all that (little-endian)
+//! "WLSTAT" 0x02 0, taken_at_ns i64, count of directories u32, then for each: path length u32, path relative to the root,
+//! bytes of its entries u32, and these, sorted by name: name length u16, name, size u64, mtime_ns i64, ctime_ns i64,
+//! inode u64, device u64, digest 32 bytes; BLAKE3 of all that (little-endian)
 //! ```
 //! A cache that does not read is no cache: it is taken anew.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::Path;
 
 use windlass_protocol::Digest;
+use windlass_protocol::limits::{FILE_TICK_COARSE_MS, FILE_TICK_MS};
 
-const MAGIC: [u8; 8] = *b"WLSTAT\x01\0";
+const MAGIC: [u8; 8] = *b"WLSTAT\x02\0";
 
-/// Clocks of local file systems tick every 1 to 10 ms.
-const TICK_NS: i64 = 50_000_000;
+const TICK_NS: i64 = FILE_TICK_MS * 1_000_000;
 
-/// Where times are whole seconds the file system keeps no finer ones (some keep every other second).
-const COARSE_TICK_NS: i64 = 2_100_000_000;
+const COARSE_TICK_NS: i64 = FILE_TICK_COARSE_MS * 1_000_000;
 
 /// What tells one content of a file from another without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stat {
-    size: u64,
+    pub(super) size: u64,
     mtime_ns: i64,
     ctime_ns: i64,
     inode: u64,
@@ -38,14 +39,15 @@ pub(super) struct Stat {
 }
 
 impl Stat {
-    pub(super) fn of(meta: &Metadata) -> Self {
-        let ns = |seconds: i64, ns: i64| seconds.saturating_mul(1_000_000_000).saturating_add(ns);
+    pub(super) fn of(stat: &rustix::fs::Stat) -> Self {
+        // Seconds and nanoseconds have another type on each platform.
+        let ns = |seconds: i128, ns: i128| i64::try_from(seconds * 1_000_000_000 + ns).unwrap_or(i64::MAX);
         Self {
-            size: meta.size(),
-            mtime_ns: ns(meta.mtime(), meta.mtime_nsec()),
-            ctime_ns: ns(meta.ctime(), meta.ctime_nsec()),
-            inode: meta.ino(),
-            device: meta.dev(),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            mtime_ns: ns(i128::from(stat.st_mtime), i128::from(stat.st_mtime_nsec)),
+            ctime_ns: ns(i128::from(stat.st_ctime), i128::from(stat.st_ctime_nsec)),
+            inode: stat.st_ino,
+            device: stat.st_dev,
         }
     }
 
@@ -54,20 +56,72 @@ impl Stat {
         let tick_ns = if whole_seconds { COARSE_TICK_NS } else { TICK_NS };
         self.mtime_ns.max(self.ctime_ns).saturating_add(tick_ns) < taken_at_ns
     }
+
+    fn put(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.size.to_le_bytes());
+        out.extend_from_slice(&self.mtime_ns.to_le_bytes());
+        out.extend_from_slice(&self.ctime_ns.to_le_bytes());
+        out.extend_from_slice(&self.inode.to_le_bytes());
+        out.extend_from_slice(&self.device.to_le_bytes());
+    }
+
+    fn take(rest: &mut &[u8]) -> Option<Self> {
+        Some(Self {
+            size: u64::from_le_bytes(take(rest)?),
+            mtime_ns: i64::from_le_bytes(take(rest)?),
+            ctime_ns: i64::from_le_bytes(take(rest)?),
+            inode: u64::from_le_bytes(take(rest)?),
+            device: u64::from_le_bytes(take(rest)?),
+        })
+    }
 }
 
-/// Paths, relative to the root, with what they were and hashed to.
+/// What was known of the files of each directory.
 #[derive(Debug, Default)]
 pub(super) struct StatCache {
-    entries: HashMap<PathBuf, (Stat, Digest)>,
+    bytes: Vec<u8>,
+    /// Where the entries of each directory are.
+    directories: HashMap<Vec<u8>, Range<usize>>,
     taken_at_ns: i64,
 }
 
+/// What was known of the files of one directory; they are asked for by rising names.
+#[derive(Debug)]
+pub(super) struct Known<'a> {
+    rest: &'a [u8],
+    taken_at_ns: i64,
+}
+
+impl Known<'_> {
+    /// What the file hashed to, if it cannot have changed since.
+    pub(super) fn digest(&mut self, name: &[u8], stat: &Stat) -> Option<Digest> {
+        while !self.rest.is_empty() {
+            let mut rest = self.rest;
+            let (known, seen, digest) = entry(&mut rest)?;
+            match known.cmp(name) {
+                Ordering::Less => self.rest = rest,
+                Ordering::Equal => {
+                    self.rest = rest;
+                    return (seen == *stat && seen.settled_before(self.taken_at_ns)).then_some(digest);
+                }
+                Ordering::Greater => return None,
+            }
+        }
+        None
+    }
+}
+
+fn entry<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], Stat, Digest)> {
+    let len = usize::from(u16::from_le_bytes(take(rest)?));
+    let name = slice(rest, len)?;
+    Some((name, Stat::take(rest)?, Digest::from_bytes(take(rest)?)))
+}
+
 impl StatCache {
-    /// The cache in a file; an empty one where there is none that reads.
-    pub(super) fn load(path: &Path) -> Self {
-        match fs::read(path) {
-            Ok(bytes) => Self::decode(&bytes).unwrap_or_else(|| {
+    /// The cache in a file, as it counts at `now_ns`; an empty one where there is none that reads.
+    pub(super) fn load(path: &Path, now_ns: i64) -> Self {
+        let cache = match fs::read(path) {
+            Ok(bytes) => Self::decode(bytes).unwrap_or_else(|| {
                 tracing::warn!(path = %path.display(), "stat_cache_unreadable");
                 Self::default()
             }),
@@ -77,52 +131,21 @@ impl StatCache {
                 }
                 Self::default()
             }
+        };
+        if now_ns < cache.taken_at_ns {
+            tracing::info!(path = %path.display(), "stat_cache_from_the_future");
+            return Self::default();
         }
+        cache
     }
 
-    /// What the file hashed to, if it cannot have changed since.
-    pub(super) fn get(&self, path: &Path, stat: &Stat) -> Option<Digest> {
-        let (seen, digest) = self.entries.get(path)?;
-        (seen == stat && seen.settled_before(self.taken_at_ns)).then_some(*digest)
+    /// What was known of the files in a directory.
+    pub(super) fn directory(&self, path: &[u8]) -> Known<'_> {
+        let entries = self.directories.get(path).and_then(|range| self.bytes.get(range.clone()));
+        Known { rest: entries.unwrap_or_default(), taken_at_ns: self.taken_at_ns }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Writes what a snapshot saw that began at `taken_at_ns`; readers see the old cache or the new one.
-    pub(super) fn save(
-        path: &Path,
-        taken_at_ns: i64,
-        entries: &mut dyn ExactSizeIterator<Item = (&Path, &Stat, Digest)>,
-    ) -> io::Result<()> {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend_from_slice(&taken_at_ns.to_le_bytes());
-        bytes.extend_from_slice(&u32::try_from(entries.len()).unwrap_or(u32::MAX).to_le_bytes());
-        for (path, stat, digest) in entries {
-            let path = path.as_os_str().as_bytes();
-            bytes.extend_from_slice(&u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes());
-            bytes.extend_from_slice(path);
-            bytes.extend_from_slice(&stat.size.to_le_bytes());
-            bytes.extend_from_slice(&stat.mtime_ns.to_le_bytes());
-            bytes.extend_from_slice(&stat.ctime_ns.to_le_bytes());
-            bytes.extend_from_slice(&stat.inode.to_le_bytes());
-            bytes.extend_from_slice(&stat.device.to_le_bytes());
-            bytes.extend_from_slice(digest.as_bytes());
-        }
-        let seal = Digest::of(&bytes);
-        bytes.extend_from_slice(seal.as_bytes());
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(format!(".{}", std::process::id()));
-        let mut file = fs::File::create(&temporary)?;
-        let written = file.write_all(&bytes).and_then(|()| fs::rename(&temporary, path));
-        if written.is_err() {
-            fs::remove_file(&temporary)?;
-        }
-        written
-    }
-
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    fn decode(bytes: Vec<u8>) -> Option<Self> {
         let (body, seal) = bytes.split_last_chunk::<32>()?;
         if Digest::of(body).as_bytes() != seal {
             return None;
@@ -130,22 +153,74 @@ impl StatCache {
         let mut rest = body.strip_prefix(&MAGIC)?;
         let taken_at_ns = i64::from_le_bytes(take(&mut rest)?);
         let count = u32::from_le_bytes(take(&mut rest)?);
-        let mut entries = HashMap::new();
+        let mut directories = HashMap::new();
         for _ in 0..count {
             let len = u32::from_le_bytes(take(&mut rest)?) as usize;
-            let (path, after) = rest.split_at_checked(len)?;
-            rest = after;
-            let stat = Stat {
-                size: u64::from_le_bytes(take(&mut rest)?),
-                mtime_ns: i64::from_le_bytes(take(&mut rest)?),
-                ctime_ns: i64::from_le_bytes(take(&mut rest)?),
-                inode: u64::from_le_bytes(take(&mut rest)?),
-                device: u64::from_le_bytes(take(&mut rest)?),
-            };
-            let path = PathBuf::from(std::ffi::OsStr::from_bytes(path));
-            entries.insert(path, (stat, Digest::from_bytes(take(&mut rest)?)));
+            let path = slice(&mut rest, len)?.to_vec();
+            let len = u32::from_le_bytes(take(&mut rest)?) as usize;
+            let from = body.len() - rest.len();
+            slice(&mut rest, len)?;
+            directories.insert(path, from..from + len);
         }
-        rest.is_empty().then_some(Self { entries, taken_at_ns })
+        rest.is_empty().then_some(())?;
+        Some(Self { bytes, directories, taken_at_ns })
+    }
+}
+
+/// A cache that is being written down.
+#[derive(Debug)]
+pub(super) struct StatCacheWriter {
+    bytes: Vec<u8>,
+    directories: u32,
+}
+
+/// Where the count of directories stands.
+const COUNT_AT: usize = MAGIC.len() + 8;
+
+impl StatCacheWriter {
+    /// Of what a snapshot saw that began at `taken_at_ns`.
+    pub(super) fn new(taken_at_ns: i64) -> Self {
+        let bytes = [&MAGIC[..], &taken_at_ns.to_le_bytes(), &[0; 4]].concat();
+        Self { bytes, directories: 0 }
+    }
+
+    /// Adds a directory with its files, sorted by name; `None` where the format cannot hold it.
+    pub(super) fn add<'f>(
+        &mut self,
+        path: &[u8],
+        files: impl Iterator<Item = (&'f [u8], &'f Stat, Digest)>,
+    ) -> Option<()> {
+        self.directories = self.directories.checked_add(1)?;
+        self.bytes.extend_from_slice(&u32::try_from(path.len()).ok()?.to_le_bytes());
+        self.bytes.extend_from_slice(path);
+        let length_at = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 4]);
+        for (name, stat, digest) in files {
+            self.bytes.extend_from_slice(&u16::try_from(name.len()).ok()?.to_le_bytes());
+            self.bytes.extend_from_slice(name);
+            stat.put(&mut self.bytes);
+            self.bytes.extend_from_slice(digest.as_bytes());
+        }
+        let length = u32::try_from(self.bytes.len() - length_at - 4).ok()?;
+        self.bytes.get_mut(length_at..length_at + 4)?.copy_from_slice(&length.to_le_bytes());
+        Some(())
+    }
+
+    /// Writes it to a file; readers see the old cache or the new one.
+    pub(super) fn save(mut self, path: &Path) -> io::Result<()> {
+        if let Some(count) = self.bytes.get_mut(COUNT_AT..COUNT_AT + 4) {
+            count.copy_from_slice(&self.directories.to_le_bytes());
+        }
+        let seal = Digest::of(&self.bytes);
+        self.bytes.extend_from_slice(seal.as_bytes());
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(format!(".{}", std::process::id()));
+        let mut file = fs::File::create(&temporary)?;
+        let written = file.write_all(&self.bytes).and_then(|()| fs::rename(&temporary, path));
+        if written.is_err() {
+            fs::remove_file(&temporary)?;
+        }
+        written
     }
 }
 
@@ -155,9 +230,19 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     Some(*taken)
 }
 
+fn slice<'a>(rest: &mut &'a [u8], len: usize) -> Option<&'a [u8]> {
+    let (taken, after) = rest.split_at_checked(len)?;
+    *rest = after;
+    Some(taken)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+
+    const TAKEN_AT_NS: i64 = 2_000_000_000;
 
     fn sample() -> (tempfile::TempDir, PathBuf, Stat) {
         let dir = tempfile::tempdir().unwrap();
@@ -167,15 +252,19 @@ mod tests {
     }
 
     fn save(path: &Path, taken_at_ns: i64, stat: &Stat) {
-        StatCache::save(path, taken_at_ns, &mut [(Path::new("a/b"), stat, Digest::of(b"x"))].into_iter()).unwrap();
+        let mut writer = StatCacheWriter::new(taken_at_ns);
+        writer.add(b"", [].into_iter()).unwrap();
+        let files: [&[u8]; 3] = [b"a", b"b", b"d"];
+        writer.add(b"a", files.into_iter().map(|name| (name, stat, Digest::of(name)))).unwrap();
+        writer.save(path).unwrap();
     }
 
     #[test]
     fn an_entry_counts_for_the_same_file_that_had_settled_before_it_was_hashed() {
         let (_dir, path, stat) = sample();
-        save(&path, 2_000_000_000, &stat);
-        let get = |stat: &Stat| StatCache::load(&path).get(Path::new("a/b"), stat);
-        assert_eq!(get(&stat), Some(Digest::of(b"x")));
+        save(&path, TAKEN_AT_NS, &stat);
+        let get = |stat: &Stat| StatCache::load(&path, 3 * TAKEN_AT_NS).directory(b"a").digest(b"b", stat);
+        assert_eq!(get(&stat), Some(Digest::of(b"b")));
         let others = [
             Stat { size: 4, ..stat },
             Stat { mtime_ns: 1, ..stat },
@@ -189,21 +278,44 @@ mod tests {
         save(&path, stat.ctime_ns + TICK_NS, &stat);
         assert_eq!(get(&stat), None, "it changed in the tick in which it was hashed");
         let coarse = Stat { mtime_ns: 1_000_000_000, ctime_ns: 1_000_000_000, ..stat };
-        save(&path, 2_000_000_000, &coarse);
+        save(&path, TAKEN_AT_NS, &coarse);
         assert_eq!(get(&coarse), None, "times of whole seconds tell less");
+    }
+
+    #[test]
+    fn names_that_came_or_went_do_not_hide_those_that_stayed() {
+        let (_dir, path, stat) = sample();
+        save(&path, TAKEN_AT_NS, &stat);
+        let cache = StatCache::load(&path, TAKEN_AT_NS);
+        let mut known = cache.directory(b"a");
+        let mut get = |name: &[u8]| known.digest(name, &stat);
+        assert_eq!(
+            [get(b"Z"), get(b"aa"), get(b"b"), get(b"c"), get(b"d"), get(b"e")],
+            [None, None, Some(Digest::of(b"b")), None, Some(Digest::of(b"d")), None]
+        );
+        assert_eq!(cache.directory(b"").digest(b"b", &stat), None);
+        assert_eq!(cache.directory(b"other").digest(b"b", &stat), None);
+    }
+
+    #[test]
+    fn nothing_counts_while_the_clock_stands_before_the_cache_was_taken() {
+        let (_dir, path, stat) = sample();
+        save(&path, TAKEN_AT_NS, &stat);
+        let get = |now_ns| StatCache::load(&path, now_ns).directory(b"a").digest(b"b", &stat);
+        assert_eq!((get(TAKEN_AT_NS).is_some(), get(TAKEN_AT_NS - 1)), (true, None));
     }
 
     #[test]
     fn a_cache_that_was_cut_or_changed_is_no_cache() {
         let (_dir, path, stat) = sample();
-        save(&path, 2_000_000_000, &stat);
+        save(&path, TAKEN_AT_NS, &stat);
         let whole = fs::read(&path).unwrap();
-        assert_eq!(StatCache::load(&path).len(), 1);
+        assert_eq!(StatCache::decode(whole.clone()).unwrap().directories.len(), 2);
         for at in 0..whole.len() {
-            assert!(StatCache::decode(&whole[..at]).is_none());
+            assert!(StatCache::decode(whole[..at].to_vec()).is_none());
             let mut flipped = whole.clone();
             flipped[at] ^= 1;
-            assert!(StatCache::decode(&flipped).is_none());
+            assert!(StatCache::decode(flipped).is_none());
         }
     }
 }

@@ -1,198 +1,208 @@
-//! Walks a directory on all cores and hashes what is not known.
+//! Walks a directory on a few threads. Directories wait in one stack; a thread takes one, reads it, and adds those in it.
 
-use std::fs::{self, File, Metadata};
-use std::io::{self, Read as _};
-use std::os::unix::ffi::OsStringExt as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::ffi::OsStr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use ignore::overrides::OverrideBuilder;
-use ignore::{DirEntry, WalkBuilder, WalkState};
-use windlass_protocol::Digest;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use windlass_protocol::limits::{TREE_DEPTH_MAX, TREE_MAX_ENTRIES, TREE_THREADS_MAX};
 
 use super::Options;
-use super::stat_cache::{Stat, StatCache};
-use crate::error::{Error, Fault, OrFault as _, Rejected};
-use crate::tree::MODE_MASK;
+use super::ignored::{Ignored, Rules};
+use super::listing::{Lister, Listing};
+use super::stat_cache::StatCache;
+use crate::error::{BadTree, Error, Fault, OrFault as _, Rejected};
 
-/// How often a file that changes while it is read is read again.
-const TRIES_MAX: usize = 3;
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::RDONLY).union(OFlags::CLOEXEC);
 
-const PIECE_BYTES: usize = 128 << 10;
-
-/// One name below the root.
+/// A directory that was read. The first is the root; every other comes after the one that it is in.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// Relative to the root.
-    pub(super) path: PathBuf,
-    pub(super) what: What,
+    pub(super) listing: Listing,
+    /// The place of the directory that it is in, and its own mode; of the root, nothing.
+    pub(super) within: Option<(usize, u16)>,
 }
 
-#[derive(Debug)]
-pub(super) enum What {
-    File(FoundFile),
-    Symlink(Vec<u8>),
-    /// With its mode.
-    Directory(u16),
-    Special,
+/// A directory that waits to be read.
+struct Waiting {
+    path: Vec<u8>,
+    place: usize,
+    within: Option<(usize, u16)>,
+    depth: usize,
+    rules: Rules,
 }
 
-#[derive(Debug)]
-pub(super) struct FoundFile {
-    pub(super) digest: Digest,
-    pub(super) len: u64,
-    pub(super) mode: u16,
-    pub(super) stat: Stat,
-    /// Whether its bytes were read.
-    pub(super) hashed: bool,
+#[derive(Default)]
+struct State {
+    waiting: Vec<Waiting>,
+    /// Threads that read a directory just now.
+    busy: usize,
+    /// Threads that wait for one.
+    idle: usize,
+    /// Places that were given away.
+    places: usize,
+    entries: usize,
+    failed: Option<Error>,
 }
 
-pub(super) fn walk(root: &Path, options: &Options, cache: &StatCache) -> Result<Vec<Found>, Error> {
-    let bad = |reason| Rejected::BadPath { path: root.to_owned(), reason };
-    if !fs::metadata(root).or_fault("reading", root)?.is_dir() {
-        return Err(bad("it is not a directory").into());
-    }
-    let mut overrides = OverrideBuilder::new(root);
-    for pattern in &options.excludes {
-        overrides.add(&format!("!{pattern}")).map_err(|_| bad("a pattern to leave out does not read"))?;
-    }
-    let overrides = overrides.build().map_err(|_| bad("the patterns to leave out do not read"))?;
-    let walker = WalkBuilder::new(root)
-        .standard_filters(false)
-        .git_ignore(options.respect_gitignore)
-        .git_exclude(options.respect_gitignore)
-        .require_git(false)
-        .follow_links(false)
-        .overrides(overrides)
-        .filter_entry(|entry| entry.depth() == 0 || entry.file_name() != ".git")
-        .threads(std::thread::available_parallelism().map_or(2, usize::from))
-        .build_parallel();
-    let sink = Sink { done: Mutex::default(), failed: Mutex::default() };
-    let shared = &sink;
-    walker.run(|| {
-        let mut local = Local { sink: shared, found: Vec::new(), buffer: vec![0; PIECE_BYTES] };
-        Box::new(move |entry| {
-            let looked = entry.map_err(|e| unreadable(root, e)).and_then(|entry| local.look(root, cache, &entry));
-            match looked {
-                Ok(()) => WalkState::Continue,
-                Err(error) => {
-                    shared.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    WalkState::Quit
-                }
-            }
-        })
-    });
-    match sink.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        Some(error) => Err(error),
-        None => Ok(sink.done.into_inner().unwrap_or_else(PoisonError::into_inner)),
-    }
+struct Walk<'a> {
+    top: OwnedFd,
+    root: &'a Path,
+    state: Mutex<State>,
+    more: Condvar,
 }
 
-/// Where the threads bring what they found.
-struct Sink {
-    done: Mutex<Vec<Found>>,
-    failed: Mutex<Option<Error>>,
-}
-
-/// What one thread found.
-struct Local<'a> {
-    sink: &'a Sink,
-    found: Vec<Found>,
-    buffer: Vec<u8>,
-}
-
-impl Drop for Local<'_> {
-    fn drop(&mut self) {
-        self.sink.done.lock().unwrap_or_else(PoisonError::into_inner).append(&mut self.found);
-    }
-}
-
-impl Local<'_> {
-    fn look(&mut self, root: &Path, cache: &StatCache, entry: &DirEntry) -> Result<(), Error> {
-        if entry.depth() == 0 {
-            return Ok(());
+/// Every directory below `root`, by their places; those that went meanwhile are missing.
+pub(super) fn walk(root: &Path, options: &Options, cache: &StatCache) -> Result<Vec<Option<Found>>, Error> {
+    let ignored = Ignored::new(root, options)?;
+    // The root itself may be a link.
+    let top = match rustix::fs::openat(CWD, root, DIRECTORY.difference(OFlags::NOFOLLOW), Mode::empty()) {
+        Err(Errno::NOTDIR) => {
+            return Err(Rejected::BadPath { path: root.to_owned(), reason: "it is not a directory" }.into());
         }
-        let path = entry.path().strip_prefix(root).unwrap_or(entry.path()).to_owned();
-        match self.what(cache, entry.path(), &path) {
-            Ok(what) => {
-                self.found.push(Found { path, what });
-                Ok(())
-            }
-            // Gone between being listed and being looked at: it was not there.
-            Err(Error::Fault(Fault::Io { source, .. })) if source.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn what(&mut self, cache: &StatCache, full: &Path, path: &Path) -> Result<What, Error> {
-        let meta = fs::symlink_metadata(full).or_fault("reading", full)?;
-        let kind = meta.file_type();
-        if kind.is_dir() {
-            Ok(What::Directory(mode(&meta)))
-        } else if kind.is_symlink() {
-            Ok(What::Symlink(fs::read_link(full).or_fault("reading", full)?.into_os_string().into_vec()))
-        } else if kind.is_file() {
-            let stat = Stat::of(&meta);
-            if let Some(digest) = cache.get(path, &stat) {
-                return Ok(What::File(FoundFile { digest, len: meta.len(), mode: mode(&meta), stat, hashed: false }));
-            }
-            self.hash(full).map(What::File)
-        } else {
-            Ok(What::Special)
-        }
-    }
-
-    fn hash(&mut self, path: &Path) -> Result<FoundFile, Error> {
-        for _ in 0..TRIES_MAX {
-            let mut file = open(path).or_fault("opening", path)?;
-            let before = file.metadata().or_fault("reading", path)?;
-            let mut hasher = blake3::Hasher::new();
-            let mut len = 0;
-            loop {
-                let n = file.read(&mut self.buffer).or_fault("reading", path)?;
-                let piece = self.buffer.get(..n).unwrap_or_default();
-                if piece.is_empty() {
-                    break;
-                }
-                hasher.update(piece);
-                len += n as u64;
-            }
-            let after = file.metadata().or_fault("reading", path)?;
-            let stat = Stat::of(&after);
-            if Stat::of(&before) == stat && after.len() == len {
-                let digest = Digest::from_hasher(&hasher);
-                return Ok(FoundFile { digest, len, mode: mode(&after), stat, hashed: true });
-            }
-        }
-        Err(Rejected::Changed { path: path.to_owned() }.into())
-    }
-}
-
-/// Opens a regular file; what became a symlink or a pipe meanwhile is neither followed nor waited for.
-pub(super) fn open(path: &Path) -> io::Result<File> {
-    use rustix::fs::OFlags;
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits().cast_signed();
-    File::options().read(true).custom_flags(flags).open(path)
-}
-
-fn mode(meta: &Metadata) -> u16 {
-    u16::try_from(meta.mode() & u32::from(MODE_MASK)).unwrap_or(MODE_MASK)
-}
-
-fn unreadable(root: &Path, error: ignore::Error) -> Error {
-    let path = path_of(&error).unwrap_or(root).to_owned();
-    let source = match error.io_error() {
-        Some(e) => e.raw_os_error().map_or_else(|| io::Error::other(e.to_string()), io::Error::from_raw_os_error),
-        None => io::Error::other(error),
+        top => top.or_fault("reading", root)?,
     };
-    Fault::io("reading", &path, source).into()
+    let first = Waiting { path: Vec::new(), place: 0, within: None, depth: 0, rules: None };
+    let state = Mutex::new(State { waiting: vec![first], places: 1, ..State::default() });
+    let walk = Walk { top, root, state, more: Condvar::new() };
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).min(TREE_THREADS_MAX);
+    let found = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| walk.run(Lister::new(root, &ignored, cache)))).collect();
+        let mut found = Vec::new();
+        for thread in threads {
+            let part = thread.join().map_err(|_| Error::from(Fault::Lost { doing: "reading directories" }))?;
+            found.extend(part);
+        }
+        Ok::<_, Error>(found)
+    })?;
+    let State { places, failed, .. } = walk.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let mut all: Vec<Option<Found>> = (0..places).map(|_| None).collect();
+    for (place, one) in found {
+        if let Some(slot) = all.get_mut(place) {
+            *slot = Some(one);
+        }
+    }
+    Ok(all)
 }
 
-fn path_of(error: &ignore::Error) -> Option<&Path> {
-    match error {
-        ignore::Error::WithPath { path, .. } => Some(path),
-        ignore::Error::WithDepth { err, .. } | ignore::Error::WithLineNumber { err, .. } => path_of(err),
-        _ => None,
+impl Walk<'_> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self, mut lister: Lister<'_>) -> Vec<(usize, Found)> {
+        let _leaving = Leaving(self);
+        let mut found = Vec::new();
+        while let Some(Waiting { path, place, within, depth, rules }) = self.next() {
+            match self.read(&mut lister, path, &rules) {
+                Ok(Some(listing)) => {
+                    self.done(place, depth, &listing);
+                    found.push((place, Found { listing, within }));
+                }
+                Ok(None) => self.state().busy -= 1,
+                Err(error) => self.fail(error),
+            }
+        }
+        found
+    }
+
+    /// The next directory, once there is one; nothing at the end.
+    fn next(&self) -> Option<Waiting> {
+        let mut state = self.state();
+        loop {
+            if state.failed.is_some() {
+                return None;
+            }
+            if let Some(waiting) = state.waiting.pop() {
+                state.busy += 1;
+                return Some(waiting);
+            }
+            if state.busy == 0 {
+                return None;
+            }
+            state.idle += 1;
+            state = self.more.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+    }
+
+    fn read(&self, lister: &mut Lister<'_>, path: Vec<u8>, rules: &Rules) -> Result<Option<Listing>, Error> {
+        let full = || self.root.join(OsStr::from_bytes(&path));
+        let opened = if path.is_empty() {
+            // A descriptor of its own, for its place in the directory is shared otherwise.
+            open_below(self.top.as_fd(), Path::new("."))
+        } else {
+            open_below(self.top.as_fd(), Path::new(OsStr::from_bytes(&path)))
+        };
+        let dir = match opened {
+            // Gone between being listed and being opened, or a directory in the way became something else.
+            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Err(Rejected::Changed { path: full() }.into()),
+            opened => opened.or_fault("reading", &full())?,
+        };
+        lister.list(&dir, path, rules).map(Some)
+    }
+
+    fn done(&self, place: usize, depth: usize, listing: &Listing) {
+        let mut state = self.state();
+        state.busy -= 1;
+        state.entries += listing.entries.len() + listing.below.len();
+        let bad = if state.entries > TREE_MAX_ENTRIES {
+            Some(BadTree::TooManyEntries)
+        } else if depth >= TREE_DEPTH_MAX && !listing.below.is_empty() {
+            Some(BadTree::TooDeep)
+        } else {
+            None
+        };
+        if let Some(reason) = bad {
+            state.failed.get_or_insert(Rejected::BadTree { digest: None, reason }.into());
+            return;
+        }
+        for (name, mode) in &listing.below {
+            let path = if listing.path.is_empty() { name.clone() } else { [&listing.path, &b"/"[..], name].concat() };
+            let (within, rules) = (Some((place, *mode)), listing.rules.clone());
+            let place = state.places;
+            state.places += 1;
+            state.waiting.push(Waiting { path, place, within, depth: depth + 1, rules });
+        }
+        if state.idle > 0 && listing.below.len() > 1 {
+            drop(state);
+            self.more.notify_all();
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        let mut state = self.state();
+        state.busy -= 1;
+        state.failed.get_or_insert(error);
+    }
+}
+
+/// A thread that ends, however that comes: whoever waits sees that nobody is at work any more.
+struct Leaving<'a>(&'a Walk<'a>);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.state().failed.get_or_insert(Fault::Lost { doing: "reading directories" }.into());
+        }
+        self.0.more.notify_all();
+    }
+}
+
+/// Opens a directory below another, through no symlink.
+fn open_below(top: BorrowedFd<'_>, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    match rustix::fs::openat2(top, path, DIRECTORY, Mode::empty(), resolve) {
+        // Old kernels and some sandboxes have no openat2: the last name alone is known to be no symlink then.
+        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(top, path, DIRECTORY, Mode::empty()),
+        opened => opened,
     }
 }

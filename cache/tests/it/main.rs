@@ -11,6 +11,8 @@ mod chunks;
 mod compact;
 mod crash;
 mod fuzz;
+mod layout;
 mod model;
+mod stat_cache;
 mod store;
 mod tree;

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -365,7 +365,7 @@ fn an_unchanged_tree_is_not_read_again_and_a_changed_file_is() {
 }
 
 /// Returns when the file system's clock has moved well past the last change in `root`.
-fn settle(root: &Path, scratch: &Path) {
+pub(crate) fn settle(root: &Path, scratch: &Path) {
     let last = fs::metadata(root).unwrap().modified().unwrap().max(std::time::SystemTime::now());
     let deadline = Instant::now() + Duration::from_secs(10);
     let probe = scratch.join("probe");
@@ -382,6 +382,8 @@ fn settle(root: &Path, scratch: &Path) {
 #[derive(Debug, Clone)]
 enum Thing {
     File(Vec<u8>, u32),
+    /// Bytes at an offset, and the file's length.
+    Sparse(Vec<u8>, u64, u64),
     Link(Vec<u8>),
     Directory(Vec<(Vec<u8>, Self)>, u32),
 }
@@ -391,6 +393,8 @@ fn any_thing() -> impl Strategy<Value = Thing> {
     let leaf = prop_oneof![
         (proptest::collection::vec(any::<u8>(), 0..200), 0_u32..0o1000).prop_map(|(b, m)| Thing::File(b, m | 0o400)),
         name().prop_map(Thing::Link),
+        (proptest::collection::vec(any::<u8>(), 0..9_000), 0_u64..300_000, 70_000_u64..400_000)
+            .prop_map(|(bytes, at, length)| Thing::Sparse(bytes, at, length)),
     ];
     leaf.prop_recursive(4, 40, 6, move |inner| {
         (proptest::collection::vec((name(), inner), 0..6), 0_u32..0o1000)
@@ -403,6 +407,11 @@ fn make(path: &Path, thing: &Thing) {
         Thing::File(bytes, bits) => {
             fs::write(path, bytes).unwrap();
             mode(path, *bits);
+        }
+        Thing::Sparse(bytes, at, length) => {
+            let file = fs::File::create(path).unwrap();
+            file.write_all_at(bytes, *at).unwrap();
+            file.set_len(*length).unwrap();
         }
         Thing::Link(target) => symlink(OsStr::from_bytes(target), path).unwrap(),
         Thing::Directory(things, bits) => {

@@ -122,6 +122,45 @@ async fn what_is_saved_is_restored_as_it_was_in_the_place_of_what_is_there() {
 }
 
 #[tokio::test]
+async fn a_save_after_a_restore_reads_what_the_job_changed_and_not_all_of_it() {
+    const FILES: usize = 3_000;
+    let (mut world, played, work) = connected().await;
+    put(&work, ".buildkite/cache.yml", FILE.as_bytes());
+    put(&work, "lock", b"1");
+    for n in 0..FILES {
+        put(&work, &format!("deps/{}/{n}", n % 50), format!("file {n}").as_bytes());
+    }
+    put(&work, "deps/large", &vec![7; 700_000]);
+    give(&world);
+    let said = words(&mut world, &played, &["save", "--name", "deps"]).await;
+    assert!(said.contains(&format!("{} of them read", FILES + 1)), "{said}");
+    fs::remove_dir_all(work.join("deps")).unwrap();
+    words(&mut world, &played, &["restore", "--name", "deps"]).await;
+    // One changes and says that it did not, another comes.
+    let path = work.join("deps/0/0");
+    let was = path.metadata().unwrap().modified().unwrap();
+    fs::write(&path, "FILE 0").unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_modified(was).unwrap();
+    put(&work, "deps/new", b"new");
+    put(&work, "lock", b"2");
+    if let Some(user) = world.user {
+        // Not of the others: to be given away touches a file.
+        chown(work.join("deps/new"), Some(user.uid), Some(user.gid)).unwrap();
+    }
+    let expected = seen(&work.join("deps"));
+    let sent = played.lock().sent;
+    let said = words(&mut world, &played, &["save", "--name", "deps"]).await;
+    let read: usize = said.split("; ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    // Those that were restored in the last tick of the clock are read, too.
+    assert!((2..FILES).contains(&read), "{said}");
+    println!("{read} of {FILES} files were read");
+    assert_eq!(played.lock().sent - sent, 3, "two files and the manifest");
+    fs::remove_dir_all(work.join("deps")).unwrap();
+    words(&mut world, &played, &["restore", "--name", "deps"]).await;
+    assert_eq!(seen(&work.join("deps")), expected);
+}
+
+#[tokio::test]
 async fn another_key_does_in_place_of_one_that_is_not_there_if_it_agrees_far_enough() {
     let (mut world, played, work) = connected().await;
     put(&work, ".buildkite/cache.yaml", FILE.as_bytes());

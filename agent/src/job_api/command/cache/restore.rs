@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use windlass_cache::Blob;
 use windlass_cache::manifest::{Reader, Step};
+use windlass_hands::wire::NewFile;
 use windlass_protocol::cause::CauseKind;
-use windlass_protocol::limits::CACHE_PATIENCE_MS;
+use windlass_protocol::limits::{CACHE_PATIENCE_MS, HANDS_LAY_FILES_MAX, HANDS_LAY_MAX_BYTES};
 use windlass_protocol::message::FoundCache;
 use windlass_protocol::{Cause, Digest, Shelf, hex};
 
@@ -18,6 +19,7 @@ use super::{find, key, shown_bytes};
 use crate::bulk::{NotStored, Taking};
 use crate::job_api::account::Account;
 use crate::job_api::hands::{Hands, HandsError};
+use crate::job_api::known::Mark;
 
 /// Less than this a second is no help to a job.
 const SLOWEST_BYTES_A_SECOND: u64 = 512 << 10;
@@ -27,6 +29,9 @@ const OPEN_MODE: u32 = 0o600;
 
 /// What a path that is kept costs beside its bytes.
 const PLACE_BYTES: usize = 96;
+
+/// A file up to this size is made in one operation, with others.
+const WHOLE_MAX_BYTES: u64 = 64 << 10;
 
 pub(super) async fn restore(call: &mut Call<'_>, cache: &Chosen) -> Result<(), Fail> {
     let (wanted, beginnings) = key::of(call, cache).await?;
@@ -41,9 +46,13 @@ pub(super) async fn restore(call: &mut Call<'_>, cache: &Chosen) -> Result<(), F
         settled.extend(laying.path(call, path).await?);
     }
     laying.finish(call).await?;
+    // What the clock of the job's file systems may say of changes that come from here on.
+    let (at, _) = call.hands.lay(Vec::new()).await?;
     for (stage, path) in settled {
         call.hands.settle(&stage, path).await?;
     }
+    let account = &call.party.account;
+    account.known.remember(account.share(), at, std::mem::take(&mut laying.laid)).await;
     let (files, bytes) = laying.reader.totals();
     let how = if found.key == wanted { String::new() } else { format!(" in place of {wanted:?}") };
     let (name, key, size) = (&cache.name, &found.key, shown_bytes(bytes));
@@ -101,12 +110,15 @@ struct Laying<'a> {
     group_cost: usize,
     /// Directories whose files may still come, inner ones first: their times change with those.
     directories: Vec<(Vec<u8>, u16, i64)>,
+    /// Files that are there, as a save may know them again.
+    laid: Vec<(Mark, Digest)>,
 }
 
 impl<'a> Laying<'a> {
     fn new(manifest: &'a [u8], call: [u8; 16]) -> Result<Self, Fail> {
         let reader = Reader::new(manifest)?;
-        Ok(Self { reader, call, group: Vec::new(), group_bytes: 0, group_cost: 0, directories: Vec::new() })
+        let (group, directories, laid) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { reader, call, group, group_bytes: 0, group_cost: 0, directories, laid })
     }
 
     /// Lays out the next path of the manifest; where, if there was anything.
@@ -151,8 +163,10 @@ impl<'a> Laying<'a> {
     }
 
     async fn file(&mut self, call: &mut Call<'_>, file: Coming) -> Result<(), Fail> {
+        call.hands.share.grow(size_of::<(Mark, Digest)>()).await?;
         if file.bytes > CACHED_MAX_BYTES {
-            return pull(call, &file).await;
+            pull(call, &file).await?;
+            return self.mark(call, &file).await;
         }
         if self.group.len() >= GROUP_MAX_FILES || self.group_bytes + file.bytes > GROUP_MAX_BYTES {
             self.flush(call).await?;
@@ -170,12 +184,49 @@ impl<'a> Laying<'a> {
         let group = std::mem::take(&mut self.group);
         let digests: Vec<Digest> = group.iter().map(|file| file.digest).collect();
         let blobs = fetched(call, &digests, self.group_bytes).await?;
-        for (file, blob) in group.iter().zip(blobs) {
+        let (mut batch, mut held) = (Vec::new(), 0);
+        for (file, blob) in group.into_iter().zip(blobs) {
             let blob = blob.ok_or_else(|| fatal("the agent's cache has no room for it"))?;
-            write(call.hands, &call.party.account, file, blob).await?;
+            if blob.len() > WHOLE_MAX_BYTES {
+                write(call.hands, &call.party.account, &file, blob).await?;
+                self.mark(call, &file).await?;
+                continue;
+            }
+            let bytes = call.party.account.work(move || blob.into_vec()).await?.map_err(fatal)?;
+            if batch.len() == HANDS_LAY_FILES_MAX || held + bytes.len() > HANDS_LAY_MAX_BYTES {
+                self.lay(call, std::mem::take(&mut batch), &mut held).await?;
+            }
+            // Its bytes, and once more in the frame that they travel in.
+            call.hands.share.grow(2 * bytes.len()).await?;
+            held += bytes.len();
+            batch.push((file, bytes));
         }
+        self.lay(call, batch, &mut held).await?;
         call.hands.share.shrink(self.group_cost);
         (self.group_bytes, self.group_cost) = (0, 0);
+        Ok(())
+    }
+
+    /// Makes small files, which cost so much of the job's account.
+    async fn lay(&mut self, call: &mut Call<'_>, batch: Vec<(Coming, Vec<u8>)>, held: &mut usize) -> Result<(), Fail> {
+        let (mut files, mut laid) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        for (Coming { path, digest, bytes: length, mode, changed }, bytes) in batch {
+            files.push(NewFile { path, mode: u32::from(mode), changed, bytes });
+            laid.push((length, changed, digest));
+        }
+        let (_, stamps) = call.hands.lay(files).await?;
+        let marks = laid.into_iter().zip(stamps);
+        self.laid.extend(marks.map(|((bytes, changed, digest), stamp)| (Mark { bytes, changed, stamp }, digest)));
+        call.hands.share.shrink(2 * std::mem::take(held));
+        Ok(())
+    }
+
+    /// Notes how a large file that is there may be known again.
+    async fn mark(&mut self, call: &mut Call<'_>, file: &Coming) -> Result<(), Fail> {
+        if let Some(found) = call.hands.stat(&file.path, false).await? {
+            let mark = Mark { bytes: file.bytes, changed: file.changed, stamp: found.stamp };
+            self.laid.push((mark, file.digest));
+        }
         Ok(())
     }
 

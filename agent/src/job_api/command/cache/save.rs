@@ -1,5 +1,6 @@
 //! Saving a cache: its paths are walked, hashed and sent a batch at a time, then the manifest that names all of it, then its
-//! entry. Until that there is nothing that anybody could find.
+//! entry. Until that there is nothing that anybody could find. Files that this attempt restored and left as they were are not
+//! read, unless their bytes have to be sent.
 
 use windlass_cache::manifest::{Step, Writer};
 use windlass_hands::wire::Kind;
@@ -13,6 +14,7 @@ use super::chosen::Chosen;
 use super::{find, key, shown_bytes};
 use crate::bulk::{Broken, Feed, NotStored, Offering};
 use crate::job_api::hands::{Found, Hands, shown};
+use crate::job_api::known::Mark;
 
 /// Files that are offered together.
 const BATCH_MAX_FILES: usize = 512;
@@ -20,7 +22,7 @@ const BATCH_MAX_FILES: usize = 512;
 const BATCH_MAX_BYTES: usize = 4 << 20;
 
 /// What a file costs in a batch beside its path and bytes, and a name in a list beside itself.
-const PLACE_BYTES: usize = 96;
+const PLACE_BYTES: usize = 160;
 
 pub(super) async fn save(call: &mut Call<'_>, cache: &Chosen) -> Result<(), Fail> {
     let key = key::to_save(call, cache).await?;
@@ -35,7 +37,7 @@ pub(super) async fn save(call: &mut Call<'_>, cache: &Chosen) -> Result<(), Fail
         return Err(fatal("none of its paths is there"));
     }
     saving.flush(call).await?;
-    let Saving { writer, skipped, .. } = saving;
+    let Saving { writer, skipped, read, .. } = saving;
     if skipped > 0 {
         let words = format!(
             "{skipped} sockets, pipes, devices and files that went meanwhile are not in cache {:?}",
@@ -54,7 +56,7 @@ pub(super) async fn save(call: &mut Call<'_>, cache: &Chosen) -> Result<(), Fail
     let words = match call.ask(Asked::SaveCache(Box::new(new)), &[]).await? {
         Told::Cache(Some(there)) if there.manifest == digest => {
             let size = shown_bytes(bytes);
-            format!("Saved cache {:?} under {key:?}: {files} files, {size}", cache.name)
+            format!("Saved cache {:?} under {key:?}: {files} files, {size}; {read} of them read", cache.name)
         }
         Told::Cache(Some(_)) => format!("Cache {:?} was saved under {key:?} by another job meanwhile", cache.name),
         other => return Err(untold("the coordinator does not take it", other)),
@@ -95,6 +97,8 @@ struct Saving {
     batch: Vec<Outgoing>,
     batch_bytes: usize,
     skipped: usize,
+    /// Files that were read to know their digest.
+    read: usize,
     /// Paths at which there is nothing.
     absent: usize,
 }
@@ -102,14 +106,14 @@ struct Saving {
 /// A directory that is being walked.
 struct Level {
     path: Vec<u8>,
-    names: std::vec::IntoIter<Vec<u8>>,
+    names: std::vec::IntoIter<(Vec<u8>, Found)>,
     cost: usize,
 }
 
 impl Saving {
     fn new(paths: usize) -> Result<Self, Fail> {
         let writer = Writer::new(paths)?;
-        Ok(Self { writer, paid: 0, batch: Vec::new(), batch_bytes: 0, skipped: 0, absent: 0 })
+        Ok(Self { writer, paid: 0, batch: Vec::new(), batch_bytes: 0, skipped: 0, read: 0, absent: 0 })
     }
 
     /// Takes in one path, with all below it.
@@ -123,14 +127,17 @@ impl Saving {
         }
         let mut levels: Vec<Level> = self.enter(call, (path.to_vec(), Vec::new()), found).await?.into_iter().collect();
         while let Some(level) = levels.last_mut() {
-            let Some(name) = level.names.next() else {
+            let Some((name, looked)) = level.names.next() else {
                 call.hands.share.shrink(level.cost);
                 levels.pop();
                 self.push(call, &Step::End).await?;
                 continue;
             };
             let path = [level.path.as_slice(), b"/", &name].concat();
-            match call.hands.stat(&path, false).await? {
+            // A file that is read is looked at again just before: its time and its bytes belong together.
+            let is_read = looked.kind == Kind::File && known(call, &looked).is_none();
+            let found = if is_read { call.hands.stat(&path, false).await? } else { Some(looked) };
+            match found {
                 Some(found) if found.kind != Kind::Other => {
                     levels.extend(self.enter(call, (path, name), found).await?);
                 }
@@ -160,9 +167,15 @@ impl Saving {
                 self.push(call, &Step::Symlink { name, target }).await?;
             }
             Kind::File | Kind::Other => {
-                let file = match Outgoing::read(call.hands, path.clone(), CACHE_MAX_BYTES, |_| {}).await {
-                    Err(FileError::Hands(error)) => return Err(error.into()),
-                    file => file.map_err(|error| fatal(format!("{}: {error}", shown(&path))))?,
+                let file = match known(call, &found) {
+                    Some(digest) => Outgoing { file: path.clone(), digest, bytes: found.bytes, held: None },
+                    None => {
+                        self.read += 1;
+                        match Outgoing::read(call.hands, path.clone(), CACHE_MAX_BYTES, |_| {}).await {
+                            Err(FileError::Hands(error)) => return Err(error.into()),
+                            file => file.map_err(|error| fatal(format!("{}: {error}", shown(&path))))?,
+                        }
+                    }
                 };
                 let (bytes, digest) = (file.bytes, file.digest);
                 self.push(call, &Step::File { name, mode, changed, bytes, digest }).await?;
@@ -204,23 +217,29 @@ impl Saving {
     }
 }
 
-/// The names in a directory, sorted.
+/// What a file is known to hash to.
+fn known(call: &Call<'_>, found: &Found) -> Option<Digest> {
+    let Found { bytes, changed, stamp, .. } = *found;
+    call.party.account.known.digest(&Mark { bytes, changed, stamp })
+}
+
+/// The names in a directory with what they are, sorted.
 async fn list(hands: &mut Hands, path: Vec<u8>) -> Result<Level, Fail> {
     let Some(handle) = hands.open_directory(&path).await? else {
         return Err(fatal(format!("{} is gone while it is saved", shown(&path))));
     };
     let (mut names, mut cost) = (Vec::new(), 0);
     loop {
-        let entries = hands.entries(handle, &path).await?;
+        let entries = hands.look(handle, &path).await?;
         if entries.is_empty() {
             break;
         }
         let more = entries.iter().map(|(name, _)| name.len() + PLACE_BYTES).sum();
         hands.share.grow(more).await?;
         cost += more;
-        names.extend(entries.into_iter().map(|(name, _)| name));
+        names.extend(entries);
     }
     hands.close(handle).await?;
-    names.sort_unstable();
+    names.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     Ok(Level { path, names: names.into_iter(), cost })
 }
