@@ -179,20 +179,13 @@ impl Shell {
         let peers = peers(config.peer_listen, &identity)?;
         let bulk = Bulk::new(dial, store.clone(), Arc::clone(&peers));
         peers.serve(&bulk);
-        let runs_images = Arc::new(AtomicBool::new(config.alone || engine.is_connected()));
+        let (runs_images, trees) = watch_engine(config.alone, &engine, &feed);
         let host = Host::new(home.root().to_owned(), Arc::clone(&runs_images), Arc::clone(&peers))
             .map_err(|source| Fault::System { doing: "the machine does not tell its memory", source })?;
         let boot =
             boot_id().map_err(|source| Fault::System { doing: "this run of the machine is not known", source })?;
         let mut core_config = core_config(&config, &host, (machine, &boot), runs_images.load(Ordering::Relaxed));
         core_config.host = facts.borrow_and_update().clone();
-        if !config.alone {
-            tokio::spawn(crate::engine::watch(engine.clone(), Arc::clone(&runs_images)));
-        }
-        let trees = Trees::default();
-        if !config.alone {
-            tokio::spawn(stock::watch(trees.clone(), engine.clone(), runs_images, feed.clone()));
-        }
         watch_health(host, feed.clone());
         let (link, jobs_link) = watch::channel(None);
         let api = JobApi::new(&home, jobs_link, Arc::clone(&bulk))
@@ -595,6 +588,17 @@ async fn watch_facts(fingerprint: Fingerprint) -> watch::Receiver<HostFacts> {
         }
     });
     told
+}
+
+/// Looks at the engine, and at what there is of jobs' inputs, for as long as the agent runs. One that is alone in its fleet has
+/// nobody to be weighed against, and takes every engine to be there.
+fn watch_engine(alone: bool, engine: &Engine, feed: &mpsc::Sender<Input>) -> (Arc<AtomicBool>, Trees) {
+    let (runs_images, trees) = (Arc::new(AtomicBool::new(alone || engine.is_connected())), Trees::default());
+    if !alone {
+        tokio::spawn(crate::engine::watch(engine.clone(), Arc::clone(&runs_images)));
+        tokio::spawn(stock::watch(trees.clone(), engine.clone(), Arc::clone(&runs_images), feed.clone()));
+    }
+    (runs_images, trees)
 }
 
 /// Looks at the machine from a thread of its own, for as long as the loop listens.

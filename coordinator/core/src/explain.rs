@@ -10,7 +10,7 @@ use crate::patience::Patience;
 use crate::place::{fits, has_tags, pool_serves, share};
 use crate::reuse::Hold;
 use crate::row::{JobReuse, JobRow, JobState, Role};
-use crate::state::Core;
+use crate::state::{Core, Job};
 
 /// Why a job does not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -289,6 +289,11 @@ impl Core {
         if let Some(hold) = self.hold_of(id) {
             return self.explain_hold(hold);
         }
+        self.explain_queued(job)
+    }
+
+    /// Why no agent has a job that stands in its line.
+    fn explain_queued(&self, job: &Job) -> Option<Why> {
         if let Patience::Until(until) = job.patience {
             let (agents, bytes) = self.stocks.of(&job.inputs);
             return Some(Why::Warmer { ms: until.since_ms(self.now.mono), agents, bytes });

@@ -148,7 +148,7 @@ impl Core {
             waits
         };
         let takes = |job: JobId, line: ShapeId| self.can_take(id, line) && self.may_use(id, line) && !waits(job, line);
-        let best = pool.queues.iter().filter_map(|queue| self.queue.best(queue, &opens, &takes)).min();
+        let best = pool.queues.iter().filter_map(|queue| self.queue.best(queue, &opens, takes)).min();
         for job in waiting.into_inner() {
             self.begin_patience(job, id);
         }

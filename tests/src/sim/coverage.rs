@@ -262,6 +262,7 @@ names! {
         AgentMessage::Serves { .. } => "of_agent.serves",
         AgentMessage::Goodbye { .. } => "of_agent.goodbye",
         AgentMessage::Renew { .. } => "of_agent.renew",
+        AgentMessage::Stock { .. } => "of_agent.stock",
     }
 }
 

@@ -214,6 +214,7 @@ impl World {
                 return;
             }
             AgentMessage::Beat { seq, health, held } => AgentEvent::Beat { seq, health, held },
+            AgentMessage::Stock { inputs, fetched } => AgentEvent::Stock { inputs, fetched },
             AgentMessage::Accepted { attempt, epoch } => AgentEvent::Accepted(attempt, epoch),
             AgentMessage::Refused { attempt, epoch, cause } => AgentEvent::Refused(attempt, epoch, cause),
             AgentMessage::Started { attempt, epoch, at } => AgentEvent::Started(attempt, epoch, at),
