@@ -6,6 +6,7 @@
     reason = "tests; helpers too end a test by panicking"
 )]
 
+mod alias;
 mod chunks;
 mod compact;
 mod crash;
