@@ -56,6 +56,9 @@ fn record_bytes(place: Place) -> u64 {
     RECORD_HEADER_BYTES as u64 + payload
 }
 
+/// What the record of an alias takes.
+const ALIAS_BYTES: u64 = RECORD_HEADER_BYTES as u64 + 32;
+
 const fn note_bytes(namespaces: usize) -> u64 {
     (RECORD_HEADER_BYTES + 4 * namespaces) as u64
 }
@@ -88,6 +91,12 @@ impl Accounts {
         if let Some(tomb) = tomb {
             self.add(tomb, RECORD_HEADER_BYTES as u64);
         }
+    }
+
+    /// The segment says which blob's a SHA-256 is. That counts until the segment is looked through: it is less than the record of
+    /// its blob and a half.
+    pub(crate) fn alias(&mut self, segment: u32) {
+        self.add(segment, ALIAS_BYTES);
     }
 
     /// The segment says for good who sees a blob.

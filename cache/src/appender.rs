@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use windlass_protocol::Digest;
 use windlass_protocol::limits::COMMIT_BUFFER_BYTES;
 
+use crate::alias::Sha256Digest;
 use crate::chunk::FileNo;
 use crate::error::{Fault, OrFault as _};
 use crate::index::{Change, Index, NamespaceNo, Place};
@@ -45,6 +46,8 @@ pub(crate) enum Item<'a> {
     Grant { digest: Digest },
     /// Who sees a blob, all of them, sorted.
     Seen { digest: Digest, seen_by: &'a [NamespaceNo] },
+    /// Of which blob a SHA-256 is.
+    Alias { digest: Digest, alias: &'a Sha256Digest },
     /// A blob is damaged, or gone. It leaves the index at once.
     Void { digest: Digest },
     /// The namespace sees a blob no more. Nobody else writes meanwhile (`Shared::releasing`).
@@ -180,6 +183,12 @@ impl Appender {
 
     /// What of an item is not on the disk yet.
     fn needed<'a>(&self, writer: &Writer, namespace: NamespaceNo, item: Item<'a>) -> Option<Item<'a>> {
+        if let Item::Alias { digest, alias } = item {
+            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+            // While the blob is there, compaction keeps what says so.
+            let known = index.get(&digest).is_some() && index.aliases().get(alias) == Some(digest);
+            return (!known).then_some(item);
+        }
         let (Item::Blob { digest, .. } | Item::Manifest { digest, .. } | Item::Grant { digest }) = item else {
             return Some(item);
         };
@@ -211,6 +220,7 @@ impl Appender {
                 numbers = segment::encode_numbers(seen_by);
                 (Kind::Seen, digest, &numbers)
             }
+            Item::Alias { digest, alias } => (Kind::Alias, digest, &alias.0),
             Item::Void { digest } => (Kind::Void, digest, &[]),
             Item::Release { digest } => (Kind::Release, digest, &[]),
             Item::Chunks { listing, .. } => (Kind::Chunks, NO_DIGEST, listing),
@@ -251,6 +261,7 @@ impl Appender {
             Item::Chunks { file, listing } => {
                 Some(Change::Chunks { file, segment, listing_bytes: listing.len() as u64 })
             }
+            Item::Alias { alias, .. } => Some(Change::Alias { digest, alias: *alias, segment }),
             Item::Void { .. } => {
                 self.publish(&[Change::Void { digest, segment }]);
                 None
@@ -417,7 +428,8 @@ fn put_digest(change: &Change) -> Option<Digest> {
         | Change::Seen { .. }
         | Change::Void { .. }
         | Change::Release { .. }
-        | Change::Chunks { .. } => None,
+        | Change::Chunks { .. }
+        | Change::Alias { .. } => None,
     }
 }
 

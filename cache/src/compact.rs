@@ -7,12 +7,13 @@
 //! | anything of a blob that lies elsewhere | who sees it, unless a later segment says it |
 //! | a blob that lies elsewhere | who sees it, where its own record was written again and a crash came before that |
 //! | anything of a blob that is gone | that it is gone, as long as older segments hold a stale record of it |
+//! | whose name a SHA-256 is | the same, while the blob is there |
 //! | what a chunk file holds | what it holds by now |
 //!
 //! All of it is how things are already, so a crash in between undoes nothing. The segment goes after all of it is durable. One
 //! that is gone counts as older until that is durable, too.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -20,6 +21,7 @@ use windlass_protocol::Digest;
 use windlass_protocol::limits::{COMPACT_DEAD_SHARE, COMPACT_PIECE_BYTES};
 
 use crate::account::{self, Prefix};
+use crate::alias::Sha256Digest;
 use crate::appender::{Bytes, Item, Restated};
 use crate::chunk::listing::Listing;
 use crate::error::{Fault, OrFault as _};
@@ -62,6 +64,7 @@ struct Piece {
     puts: Vec<(Digest, Place)>,
     others: BTreeSet<Digest>,
     listings: Vec<Listing>,
+    aliases: BTreeMap<Digest, Sha256Digest>,
 }
 
 impl Store {
@@ -214,7 +217,7 @@ impl Shared {
         for blob in &mut blobs {
             blob.stale = stale.contains(&account::prefix(&blob.digest));
         }
-        let (ticket, gone) = self.appender.restate(leaving.number, self.nobody(), &blobs)?;
+        let (ticket, gone) = self.appender.restate(leaving.number, self.nobody(), &blobs, &piece.aliases)?;
         self.appender.wait(ticket)?;
         let tombs: HashMap<Prefix, u32> =
             gone.iter().map(|(digest, segment)| (account::prefix(digest), *segment)).collect();
@@ -249,6 +252,9 @@ impl Shared {
                 | Record::Release { digest, .. }
                 | Record::Seen { digest, .. } => {
                     piece.others.insert(digest);
+                }
+                Record::Alias { digest, alias } => {
+                    piece.aliases.insert(digest, alias);
                 }
                 Record::Chunks(listing) => piece.listings.push(listing),
                 Record::Namespace { .. } => {}

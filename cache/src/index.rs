@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use windlass_protocol::{Digest, Namespace};
 
 use crate::account::Accounts;
+use crate::alias::{Aliases, Sha256Digest};
 use crate::chunk::FileNo;
 pub(crate) use pin::Pin;
 use pin::PinTable;
@@ -148,6 +149,7 @@ pub(crate) enum Change {
     Void { digest: Digest, segment: u32 },
     Release { digest: Digest, namespace: NamespaceNo, segment: u32 },
     Chunks { file: FileNo, segment: u32, listing_bytes: u64 },
+    Alias { digest: Digest, alias: Sha256Digest, segment: u32 },
 }
 
 impl Change {
@@ -159,7 +161,7 @@ impl Change {
             | Self::Seen { digest, .. }
             | Self::Void { digest, .. }
             | Self::Release { digest, .. } => Some(*digest),
-            Self::Chunks { .. } => None,
+            Self::Chunks { .. } | Self::Alias { .. } => None,
         }
     }
 }
@@ -182,6 +184,7 @@ pub(crate) struct Index {
     trusted_bytes: u64,
     large_bytes: u64,
     accounts: Accounts,
+    aliases: Aliases,
     /// While segments are read: blobs that nobody sees as far as they were read, and the segment that says so. A grant may have
     /// gone with its segment, and who sees the blob is said again further on.
     unseen: Option<HashMap<Digest, u32>>,
@@ -318,6 +321,10 @@ impl Index {
             }
             Change::Release { digest, namespace, segment } => self.release(digest, *namespace, *segment),
             Change::Chunks { file, segment, listing_bytes } => self.accounts.list(*file, *segment, *listing_bytes),
+            Change::Alias { digest, alias, segment } => {
+                self.accounts.alias(*segment);
+                self.aliases.insert(alias, *digest);
+            }
         }
     }
 
@@ -440,6 +447,15 @@ impl Index {
         self.accounts.displace(digest, place, tomb);
         self.unnote(digest);
         Some((place, self.pins.take(digest)))
+    }
+
+    /// Blobs by their SHA-256, those among them that are gone.
+    pub(crate) const fn aliases(&self) -> &Aliases {
+        &self.aliases
+    }
+
+    pub(crate) const fn aliases_mut(&mut self) -> &mut Aliases {
+        &mut self.aliases
     }
 
     /// What counts of each segment.

@@ -6,6 +6,7 @@
 //! | [`store`] | the blob store: what is kept, and who may see it |
 //! | [`blob`], [`upload`] | a blob that was found, one that is being written |
 //! | `segment`, `appender`, `index` | records on disk, group commit, what is where in memory |
+//! | [`alias`] | blobs by their SHA-256 |
 //! | `account`, `compact` | what of each segment still counts, and how the rest comes back |
 //! | [`chunk`] | what large blobs are cut into, stored once, and which of it a blob is made of |
 //! | `evict`, [`verify`] | the cap of a lazy store, the check of every byte |
@@ -21,6 +22,7 @@
 //! Everything here is synchronous; callers with an executor use their blocking threads.
 
 mod account;
+pub mod alias;
 mod appender;
 pub mod blob;
 pub mod chunk;
@@ -43,6 +45,7 @@ pub mod verify;
 pub mod vfs;
 pub mod wipe;
 
+pub use alias::Sha256Digest;
 pub use blob::{Blob, BlobReader};
 pub use chunk::cut::Cutter;
 pub use chunk::manifest::ChunkManifest;

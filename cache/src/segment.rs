@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use windlass_protocol::{Digest, Namespace};
 
+use crate::alias::Sha256Digest;
 use crate::chunk::listing::Listing;
 use crate::chunk::manifest::ChunkManifest;
 use crate::vfs::VfsFile;
@@ -73,6 +74,7 @@ pub(crate) enum Record {
     Chunks(Listing),
     Manifest { digest: Digest, namespace: u32, offset: u64, bytes: u64, manifest_bytes: u32 },
     Seen { digest: Digest, namespaces: Vec<u32> },
+    Alias { digest: Digest, alias: Sha256Digest },
 }
 
 /// Whether the bytes of blobs are checked too, or their headers alone.
@@ -179,6 +181,7 @@ fn read(window: &mut Window<'_>, header: &Header, offset: u64, check: Check) -> 
             let manifest_bytes = payload_bytes;
             bytes.map(|bytes| Record::Manifest { digest, namespace, offset, bytes, manifest_bytes })
         }
+        Kind::Alias => payload.try_into().ok().map(|alias| Record::Alias { digest, alias: Sha256Digest(alias) }),
         Kind::Seen => decode_numbers(payload).map(|namespaces| Record::Seen { digest, namespaces }),
     })
 }

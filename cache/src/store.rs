@@ -23,6 +23,7 @@ use windlass_protocol::limits::{
 };
 use windlass_protocol::{Digest, Namespace};
 
+use crate::alias::{Sha256, Sha256Digest};
 use crate::appender::{Appender, Item, Segments, Ticket};
 use crate::blob::{Blob, Body, Chunked};
 use crate::chunk::manifest::ChunkManifest;
@@ -55,6 +56,9 @@ pub struct StoreOptions {
     /// How long the chunks of large blobs are on average. Blobs that were cut otherwise stay readable and share nothing with
     /// new ones.
     pub chunk_bytes: usize,
+    /// Whether blobs that are stored from now on can be asked for by their SHA-256 ([`Store::by_sha256`]): 96 bytes more on disk
+    /// for each, and a second hash of all bytes.
+    pub sha256: bool,
 }
 
 impl Default for StoreOptions {
@@ -64,6 +68,7 @@ impl Default for StoreOptions {
             capacity_bytes: None,
             segment_bytes: SEGMENT_MAX_BYTES,
             chunk_bytes: CHUNK_AVERAGE_BYTES,
+            sha256: false,
         }
     }
 }
@@ -78,6 +83,7 @@ impl StoreOptions {
             // Small blobs leave a segment at a time: sixteen of them make a cap that means something.
             segment_bytes: (capacity_bytes / 16).clamp(1 << 20, SEGMENT_MAX_BYTES),
             chunk_bytes: CHUNK_AVERAGE_BYTES,
+            sha256: false,
         }
     }
 }
@@ -191,8 +197,9 @@ impl Store {
             return upload.finish();
         }
         let digest = Digest::of(bytes);
+        let alias = self.shared.options.sha256.then(|| Sha256Digest::of(bytes));
         let _writing = self.shared.writing();
-        self.shared.commit(namespace, &[Item::Blob { digest, bytes }])?;
+        self.shared.commit_blob(namespace, (digest, bytes), alias.as_ref())?;
         Ok(digest)
     }
 
@@ -263,6 +270,7 @@ impl Store {
             hasher: Box::default(),
             small: Vec::new(),
             large: None,
+            alias: self.shared.options.sha256.then(Box::<Sha256>::default),
             bytes: 0,
         })
     }
@@ -395,10 +403,25 @@ impl Shared {
         Ok(self.evict_where_full()?)
     }
 
+    /// A small blob, with its SHA-256 where that is computed.
+    pub(crate) fn commit_blob(
+        self: &Arc<Self>,
+        namespace: &Namespace,
+        (digest, bytes): (Digest, &[u8]),
+        alias: Option<&Sha256Digest>,
+    ) -> Result<(), Error> {
+        let blob = [Item::Blob { digest, bytes }];
+        let items: Vec<_> = blob.into_iter().chain(alias.map(|alias| Item::Alias { digest, alias })).collect();
+        self.commit(namespace, &items)
+    }
+
     fn append_blobs<B: AsRef<[u8]>>(&self, namespace: &Namespace, batch: &[(Digest, B)]) -> Result<Ticket, Error> {
         let number = self.number(namespace)?;
-        let items: Vec<_> =
-            batch.iter().map(|(digest, bytes)| Item::Blob { digest: *digest, bytes: bytes.as_ref() }).collect();
+        let computed = batch.iter().filter(|_| self.options.sha256);
+        let aliases: Vec<_> = computed.map(|(digest, bytes)| (*digest, Sha256Digest::of(bytes.as_ref()))).collect();
+        let blobs = batch.iter().map(|(digest, bytes)| Item::Blob { digest: *digest, bytes: bytes.as_ref() });
+        let aliases = aliases.iter().map(|(digest, alias)| Item::Alias { digest: *digest, alias });
+        let items: Vec<_> = blobs.chain(aliases).collect();
         Ok(self.appender.append(number, &items)?)
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use windlass_protocol::limits::{BLOB_MAX_BYTES, BLOB_SMALL_MAX_BYTES};
 use windlass_protocol::{Digest, Namespace};
 
+use crate::alias::Sha256;
 use crate::appender::Item;
 use crate::error::{Error, Rejected};
 use crate::store::Shared;
@@ -24,6 +25,8 @@ pub struct Upload {
     pub(crate) hasher: Box<blake3::Hasher>,
     pub(crate) small: Vec<u8>,
     pub(crate) large: Option<Box<Cutting>>,
+    /// Where the SHA-256 is computed, too.
+    pub(crate) alias: Option<Box<Sha256>>,
     pub(crate) bytes: u64,
 }
 
@@ -38,6 +41,9 @@ impl Upload {
             return Err(Rejected::BlobTooLarge.into());
         }
         self.hasher.update(bytes);
+        if let Some(alias) = &mut self.alias {
+            alias.update(bytes);
+        }
         if total <= BLOB_SMALL_MAX_BYTES as u64 {
             self.small.extend_from_slice(bytes);
             self.bytes = total;
@@ -72,12 +78,19 @@ impl Upload {
         if let Some(expected) = self.expected.filter(|expected| *expected != digest) {
             return Err(Rejected::WrongDigest { expected, actual: digest }.into());
         }
+        let alias = self.alias.take().map(|alias| alias.finish());
         match self.large.take() {
             None => {
                 let _writing = self.shared.writing();
-                self.shared.commit(&self.namespace, &[Item::Blob { digest, bytes: &self.small }])?;
+                self.shared.commit_blob(&self.namespace, (digest, &self.small), alias.as_ref())?;
             }
-            Some(large) => large.finish(&self.namespace, digest)?,
+            Some(large) => {
+                large.finish(&self.namespace, digest)?;
+                if let Some(alias) = &alias {
+                    let _writing = self.shared.writing();
+                    self.shared.commit(&self.namespace, &[Item::Alias { digest, alias }])?;
+                }
+            }
         }
         Ok(digest)
     }

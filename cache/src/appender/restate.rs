@@ -3,12 +3,13 @@
 //! What counts is found out and appended under the writer's lock, with what the index does not know yet. So nothing that is
 //! said meanwhile comes between the two, and is not undone by what is said again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::PoisonError;
 
 use windlass_protocol::Digest;
 
 use super::{Appender, Batch, Item, Ticket, Writer, lock};
+use crate::alias::Sha256Digest;
 use crate::error::Fault;
 use crate::index::{Change, NamespaceNo, Place};
 
@@ -62,7 +63,7 @@ impl State {
                 }
             }
             Change::Void { .. } => *self = Self::default(),
-            Change::Grant { .. } | Change::Seen { .. } | Change::Chunks { .. } => {}
+            Change::Grant { .. } | Change::Seen { .. } | Change::Chunks { .. } | Change::Alias { .. } => {}
         }
     }
 
@@ -89,12 +90,14 @@ impl Appender {
         segment: u32,
         nobody: NamespaceNo,
         blobs: &[Restated],
+        aliases: &BTreeMap<Digest, Sha256Digest>,
     ) -> Result<(Ticket, Vec<(Digest, u32)>), Fault> {
         let mut writer = lock(&self.writer);
         if writer.poisoned {
             return Err(self.poisoned());
         }
-        let pending = pending(&writer, blobs);
+        let wanted = blobs.iter().map(|blob| blob.digest).chain(aliases.keys().copied()).collect();
+        let pending = pending(&writer, &wanted);
         let mut batch = Batch::default();
         let mut gone = Vec::new();
         for blob in blobs {
@@ -113,6 +116,15 @@ impl Appender {
             if says_who_sees(segment, blob.stale, &state) {
                 let item = Item::Seen { digest: blob.digest, seen_by: &state.seen_by };
                 self.encode(&mut writer, &mut batch, *first, item)?;
+            }
+        }
+        for (digest, alias) in aliases {
+            if self.state(digest, &pending).place.is_some() {
+                self.encode(&mut writer, &mut batch, nobody, Item::Alias { digest: *digest, alias })?;
+            } else {
+                // Whoever stores it again says it again.
+                let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+                index.aliases_mut().remove(alias, digest);
             }
         }
         self.flush(&mut writer, &mut batch)?;
@@ -156,8 +168,7 @@ fn moved_item(digest: Digest, place: Place, bytes: &Bytes) -> Item<'_> {
 }
 
 /// What was appended of these blobs and is not in the index yet, in order.
-fn pending(writer: &Writer, blobs: &[Restated]) -> HashMap<Digest, Vec<Change>> {
-    let wanted: HashSet<Digest> = blobs.iter().map(|blob| blob.digest).collect();
+fn pending(writer: &Writer, wanted: &HashSet<Digest>) -> HashMap<Digest, Vec<Change>> {
     let mut pending: HashMap<Digest, Vec<Change>> = HashMap::new();
     for change in writer.syncing.iter().chain(&writer.unsynced) {
         if let Some(digest) = change.digest().filter(|digest| wanted.contains(digest)) {

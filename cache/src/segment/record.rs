@@ -37,10 +37,12 @@ pub(crate) enum Kind {
     Manifest,
     /// Who sees a blob that is stored, all of them: the payload is their numbers. What was said of that before counts no more.
     Seen,
+    /// Of which blob a SHA-256 is, wherever its record lies: the payload is the hash.
+    Alias,
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Blob,
         Self::Large,
         Self::Namespace,
@@ -50,6 +52,7 @@ impl Kind {
         Self::Chunks,
         Self::Manifest,
         Self::Seen,
+        Self::Alias,
     ];
 
     const fn code(self) -> u8 {
@@ -63,6 +66,7 @@ impl Kind {
             Self::Chunks => 7,
             Self::Manifest => 8,
             Self::Seen => 9,
+            Self::Alias => 10,
         }
     }
 }

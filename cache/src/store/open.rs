@@ -219,6 +219,7 @@ impl<'a> Recovery<'a> {
                         Change::Seen { digest, seen_by: seen.into(), segment }
                     })
                 }
+                Record::Alias { digest, alias } => Some(Change::Alias { digest, alias, segment }),
                 Record::Void { digest } => Some(Change::Void { digest, segment }),
                 Record::Release { digest, namespace } => {
                     seen_by(namespace).map(|namespace| Change::Release { digest, namespace, segment })

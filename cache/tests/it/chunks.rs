@@ -15,6 +15,7 @@ const OPTIONS: StoreOptions = StoreOptions {
     capacity_bytes: None,
     segment_bytes: 256 << 20,
     chunk_bytes: 16 << 10,
+    sha256: false,
 };
 
 pub(crate) fn noise(seed: usize, len: usize) -> Vec<u8> {

@@ -7,6 +7,7 @@
 )]
 
 mod assembly;
+mod alias;
 mod chunks;
 mod compact;
 mod crash;

@@ -1,0 +1,106 @@
+//! Blobs by their SHA-256, the name that other tools know them by.
+//!
+//! A fact about bytes, whoever sees them: it is written beside the blob, computed in the pass that computes its name, and says
+//! nothing of who may ask. Kept by 128 bits of a keyed hash, so that nobody can make two names meet.
+
+use std::collections::HashMap;
+
+use windlass_protocol::{Digest, Namespace};
+
+use crate::store::Store;
+
+/// The SHA-256 of some bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sha256Digest(pub [u8; 32]);
+
+impl Sha256Digest {
+    /// Of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut hasher = Sha256::default();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+}
+
+/// Computes one as the bytes come.
+#[derive(Clone)]
+pub(crate) struct Sha256(ring::digest::Context);
+
+impl std::fmt::Debug for Sha256 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sha256")
+    }
+}
+
+impl Default for Sha256 {
+    fn default() -> Self {
+        Self(ring::digest::Context::new(&ring::digest::SHA256))
+    }
+}
+
+impl Sha256 {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(crate) fn finish(self) -> Sha256Digest {
+        let mut out = [0; 32];
+        for (out, byte) in out.iter_mut().zip(self.0.finish().as_ref()) {
+            *out = *byte;
+        }
+        Sha256Digest(out)
+    }
+}
+
+/// Which blob is whose.
+#[derive(Debug, Default)]
+pub(crate) struct Aliases {
+    /// Drawn when it is first needed.
+    key: Option<[u8; 32]>,
+    digests: HashMap<u128, Digest>,
+}
+
+impl Aliases {
+    fn tag(&self, alias: &Sha256Digest) -> Option<u128> {
+        let hash = blake3::keyed_hash(self.key.as_ref()?, &alias.0);
+        hash.as_bytes().first_chunk().map(|tag| u128::from_le_bytes(*tag))
+    }
+
+    pub(crate) fn get(&self, alias: &Sha256Digest) -> Option<Digest> {
+        self.digests.get(&self.tag(alias)?).copied()
+    }
+
+    pub(crate) fn insert(&mut self, alias: &Sha256Digest, digest: Digest) {
+        if self.key.is_none() {
+            let mut key = [0; 32];
+            // Without a key no alias is known, and blobs are found by their names alone.
+            self.key = getrandom::fill(&mut key).is_ok().then_some(key);
+        }
+        if let Some(tag) = self.tag(alias) {
+            self.digests.insert(tag, digest);
+        }
+    }
+
+    /// It is written nowhere any more that this is its blob.
+    pub(crate) fn remove(&mut self, alias: &Sha256Digest, digest: &Digest) {
+        if let Some(tag) = self.tag(alias).filter(|tag| self.digests.get(tag) == Some(digest)) {
+            self.digests.remove(&tag);
+        }
+    }
+}
+
+impl Store {
+    /// The name of the blob with this SHA-256, where the namespace sees it (I12) and it was stored while the store computed
+    /// aliases ([`crate::StoreOptions::sha256`]). That of no bytes is known to everybody.
+    #[must_use]
+    pub fn by_sha256(&self, namespace: &Namespace, alias: &Sha256Digest) -> Option<Digest> {
+        let empty = Digest::of(b"");
+        if *alias == Sha256Digest::of(b"") {
+            return Some(empty);
+        }
+        let index = self.shared.index();
+        let digest = index.aliases().get(alias)?;
+        index.visible(namespace, &digest).map(|entry| entry.digest())
+    }
+}
