@@ -188,7 +188,7 @@ impl Coordinator {
             views: views.clone(),
             reader: reader.clone(),
         };
-        let keyer = Keyer::new(desk.clone(), keying::Engine::new(sources, keying::ReuseConfig::default()));
+        let keyer = Keyer::new(desk.clone(), keying::Engine::new(sources, config.reuse.clone()));
         let ports = ports(&board, logbook, (orders, keyer, courier), &views, &metrics);
         let (tls, files) = tls(&config, &opened.kept.authority).await?;
         let reload = Arc::new(Notify::new());
