@@ -7,6 +7,7 @@ mod delivery;
 mod docker;
 mod dynamic;
 mod endings;
+mod keyed;
 mod line;
 mod peers;
 mod systemd;
