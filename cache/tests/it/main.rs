@@ -6,8 +6,8 @@
     reason = "tests; helpers too end a test by panicking"
 )]
 
-mod assembly;
 mod alias;
+mod assembly;
 mod chunks;
 mod compact;
 mod crash;

@@ -57,6 +57,7 @@ fn steps(file: &Path, go: &Path) -> Vec<Value> {
 }
 
 /// Has all agents take a file at once; answers what crossed for each of its bytes, and how long that took.
+#[expect(clippy::print_stderr, reason = "the figure is what a run by hand is for")]
 async fn take_all(world: &windlass_tests::kit::World, client: &Client, zone: &Zone, mebibytes: usize) -> Result<f64> {
     let (file, go) = (world.path(&format!("file-{mebibytes}")), world.path(&format!("go-{mebibytes}")));
     make(&file, mebibytes)?;
