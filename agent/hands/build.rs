@@ -24,12 +24,13 @@ const SOURCES: [&str; 11] = [
     "src/wire.rs",
 ];
 /// Its bounds, which are the protocol's.
-const LIMITS: [&str; 6] = [
+const LIMITS: [&str; 7] = [
     "../../protocol/src/limits.rs",
     "../../protocol/src/limits/ask.rs",
     "../../protocol/src/limits/build.rs",
     "../../protocol/src/limits/chunk.rs",
     "../../protocol/src/limits/git.rs",
+    "../../protocol/src/limits/intake.rs",
     "../../protocol/src/limits/notify.rs",
 ];
 

@@ -38,6 +38,8 @@ pub struct ConfigFile {
     pub slot_user_base: Option<u32>,
     /// Bytes of the agent's cache.
     pub cache: Option<String>,
+    /// Free space on its disk that the cache leaves to everything else, such as `256MiB`.
+    pub cache_floor: Option<String>,
     /// The key stays in memory: each start is a new agent.
     pub ephemeral_identity: Option<bool>,
     /// Credentials for private repositories over HTTPS.
@@ -103,6 +105,8 @@ pub struct Config {
     pub slot_user_base: u32,
     /// Bytes of the agent's cache.
     pub cache_bytes: u64,
+    /// Free space on its disk that the cache leaves to everything else; of a small disk a part.
+    pub cache_floor_bytes: u64,
     /// Where the machine's container engine listens.
     pub docker_socket: PathBuf,
     /// Hooks, plugins and mirrors.

@@ -167,7 +167,8 @@ pub(crate) fn encode_namespace(namespace: &Namespace) -> Option<Vec<u8>> {
     Some(out)
 }
 
-fn decode_namespace(payload: &[u8]) -> Option<Namespace> {
+/// Reads what [`encode_namespace`] made.
+pub(crate) fn decode_namespace(payload: &[u8]) -> Option<Namespace> {
     let (len, rest) = payload.split_first_chunk::<2>()?;
     let (project, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
     let project = str::from_utf8(project).ok()?;

@@ -17,7 +17,7 @@
 //! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
 //! | `artifact`, `upload_artifact` | files of jobs |
 //! | `secret` | what jobs may know and nobody may see |
-//! | `blob` | bytes by digest |
+//! | `blob`, `resumable` | bytes by digest, and large ones in as many requests as it takes |
 //! | `oidc` | what verifiers of jobs' tokens read |
 //! | `metric` | what operators count |
 //! | `openapi` | the document that describes all of this |
@@ -44,6 +44,7 @@ mod oidc;
 mod openapi;
 mod pipeline;
 mod problem;
+mod resumable;
 mod schedule;
 mod secret;
 mod shape;
@@ -54,7 +55,7 @@ mod upload_artifact;
 
 use std::sync::Arc;
 
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, patch, post};
 use axum::{Router, middleware};
 use tokio::sync::Semaphore;
 use windlass_protocol::limits::HTTP_UPLOADS_MAX;
@@ -157,7 +158,9 @@ pub fn router(ground: Ground) -> Router {
         .route("/audit", get(audit::list))
         .route("/blobs/b3/{hex}", get(blob::get).head(blob::head).put(blob::put))
         .route("/blobs/missing", post(blob::missing))
-        .route("/blobs/pack", post(blob::pack));
+        .route("/blobs/pack", post(blob::pack))
+        .route("/uploads", post(resumable::create))
+        .route("/uploads/{id}", patch(resumable::append).head(resumable::head).delete(resumable::cancel));
     Router::new()
         .nest("/api/v1", api)
         .route("/healthz", get(metric::healthy))

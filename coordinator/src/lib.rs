@@ -17,6 +17,7 @@
 //! | [`orders`] | what builds run that jobs make |
 //! | [`courier`] | sending notifications |
 //! | `last_use` | when tokens were last used |
+//! | [`uploads`] | uploads that are gone on with after their connections broke |
 //! | [`shelf`] | what jobs keep, and letting go of what nobody names |
 //! | `retention` | deleting what is past its time |
 //! | [`config`], [`run`] | a whole coordinator |
@@ -41,6 +42,7 @@ pub mod orders;
 mod retention;
 pub mod run;
 pub mod shelf;
+pub mod uploads;
 pub mod vault;
 pub mod views;
 pub mod writer;

@@ -10,6 +10,8 @@ mod build;
 mod chunk;
 #[path = "limits/git.rs"]
 mod git;
+#[path = "limits/intake.rs"]
+mod intake;
 #[path = "limits/notify.rs"]
 mod notify;
 
@@ -17,6 +19,7 @@ pub use self::ask::*;
 pub use self::build::*;
 pub use self::chunk::*;
 pub use self::git::*;
+pub use self::intake::*;
 pub use self::notify::*;
 
 /// One frame on a control stream. An offer with a 256 KiB command and 256 KiB of environment fits; nothing else is large.

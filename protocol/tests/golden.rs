@@ -25,7 +25,8 @@ use windlass_protocol::message::log::{chunk_prefix, parse_chunk};
 use windlass_protocol::message::{
     AgentMessage, ArtifactQuery, Ask, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, CoordinatorMessage, Enrol,
     EnrolAnswer, Evidence, FetchBlobs, FoundArtifact, FoundCache, Health, Held, Hello, LogHeader, NewArtifact,
-    NewCache, RefuseCode, Scope, StoreAnswer, StoreBlobs, StoreRefused, Style, Told, Validate, Verdict, decode, encode,
+    NewCache, RefuseCode, Scope, StoreAnswer, StoreBlobs, StoreRefused, Style, Told, Validate, Verdict, WantedBlob,
+    decode, encode,
 };
 use windlass_protocol::{Digest, Namespace, Secret, Shelf, Trust, WallMs, frame};
 
@@ -564,8 +565,9 @@ fn bulk_and_logs_have_the_bytes_of_version_1() {
     let header = LogHeader { attempt: attempt(1), epoch, offset: 1 << 33 };
     assert_eq!((fetch.validate(), store.validate(), header.validate()), (Ok(()), Ok(()), Ok(())));
     check("bulk_ask", &[fetch, store]);
+    let wanted = vec![WantedBlob { place: 0, offset: 0 }, WantedBlob { place: 2, offset: 1 << 30 }];
     let refused = StoreAnswer::Refused { code: StoreRefused::Full, detail: "the disk is full".to_owned() };
-    check("store_answer", &[StoreAnswer::Wanted(vec![0, 2]), StoreAnswer::Stored, refused]);
+    check("store_answer", &[StoreAnswer::Wanted(wanted), StoreAnswer::Stored, refused]);
     check("blob_header", &[BlobHeader::Found { bytes: 1 << 33 }, BlobHeader::Absent]);
     check("log_header", &[header]);
     let chunk = [&chunk_prefix(0x0102_0304_0506_0708, WallMs(0x1112_1314_1516_1718))[..], b"hi"].concat();

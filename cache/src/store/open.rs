@@ -16,6 +16,7 @@ use crate::chunk::{self, Chunks, FileNo, space};
 use crate::error::{Fault, OrFault as _};
 use crate::index::{Change, Entry, Index, NamespaceNo, Place};
 use crate::segment::{self, Check, HEAD_BYTES, Record, Scanned};
+use crate::space::Account;
 use crate::vfs::{Vfs, VfsFile, ensure_dir};
 
 pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Result<Shared, Fault> {
@@ -63,6 +64,7 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
         appender,
         chunks: Chunks::new(table, next_file),
         counters,
+        account: Account::default(),
         removal: Mutex::default(),
         releasing: RwLock::default(),
         next_temporary: AtomicU64::new(0),

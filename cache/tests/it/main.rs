@@ -10,5 +10,7 @@ mod chunks;
 mod crash;
 mod fuzz;
 mod model;
+mod partial;
+mod space;
 mod store;
 mod tree;

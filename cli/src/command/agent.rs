@@ -10,7 +10,7 @@ use windlass_git::Protocol;
 use windlass_git::dir_cache::Limits;
 use windlass_git::policy::Owner;
 use windlass_protocol::Secret;
-use windlass_protocol::limits::SLOTS_MAX;
+use windlass_protocol::limits::{CACHE_FLOOR_BYTES, SLOTS_MAX};
 
 use super::config::{self, Problems};
 use super::serve;
@@ -149,6 +149,7 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
     let cpus = arguments.cpus.or(file.cpus);
     let memory = arguments.memory.or(file.memory);
     let cache = file.cache.as_deref().and_then(|cache| problems.take(size::bytes(cache)));
+    let cache_floor = file.cache_floor.as_deref().and_then(|floor| problems.take(size::bytes(floor)));
     let protocols = problems.take(serve::git_protocols(arguments.git_protocol, file.git_protocols)).unwrap_or_default();
     let phases = Phases {
         plugins_path: arguments.plugins_path.or(file.plugins_path),
@@ -187,6 +188,7 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
         once: arguments.once,
         slot_user_base: file.slot_user_base.unwrap_or(SLOT_USER_BASE),
         cache_bytes: cache.unwrap_or(CACHE_DEFAULT_BYTES),
+        cache_floor_bytes: cache_floor.unwrap_or(CACHE_FLOOR_BYTES),
         spawner: serve::spawner()?,
         docker_socket: place::engine_socket(file.docker_socket),
         phases,
