@@ -20,7 +20,7 @@ use crate::store::Durability;
 use crate::vfs::{Vfs, VfsFile};
 
 /// Of records that are of no blob.
-const NO_DIGEST: Digest = Digest::from_bytes([0; 32]);
+pub(crate) const NO_DIGEST: Digest = Digest::from_bytes([0; 32]);
 
 /// What to append, on behalf of a namespace.
 #[derive(Debug, Clone, Copy)]

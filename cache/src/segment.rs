@@ -4,6 +4,7 @@
 //! records with it. Records follow ([`record`]). Only the last segment can be torn: the one before was synced before it
 //! was made.
 
+pub(crate) mod holes;
 pub(crate) mod record;
 
 use std::io;

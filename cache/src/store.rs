@@ -153,6 +153,8 @@ pub(crate) struct Shared {
 pub(crate) struct Counters {
     pub(crate) damaged: AtomicU64,
     pub(crate) damaged_bytes: AtomicU64,
+    /// Cut off the last segment at open.
+    pub(crate) torn_bytes: AtomicU64,
     pub(crate) evicted: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,

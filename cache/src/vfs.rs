@@ -4,6 +4,7 @@
 //! leave and recovery can be checked on each. What the trait promises is what POSIX promises and no more: bytes are safe
 //! once [`VfsFile::sync_data`] has returned, names once [`Vfs::sync_dir`] of their directory has.
 
+pub mod frozen;
 pub mod recorded;
 
 mod real;

@@ -4,6 +4,7 @@ mod agent;
 mod agents;
 mod artifact;
 mod build;
+mod cache;
 mod config;
 mod coordinator;
 mod list;
@@ -49,6 +50,9 @@ enum Command {
     /// Look at the files that jobs left, and download them.
     #[command(subcommand)]
     Artifact(artifact::ArtifactCommand),
+    /// Look after what is stored.
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
     /// Go into the kept workspace of a failed job of this machine.
     Shell(shell::ShellArguments),
     /// Check pipelines, and tell the server of them.
@@ -81,6 +85,7 @@ pub(crate) async fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Code, Fail
         Command::Build(command) => build::run(command, ui).await,
         Command::Logs(arguments) => logs::run(arguments, ui).await,
         Command::Artifact(command) => artifact::run(command, ui).await,
+        Command::Cache(command) => cache::run(command, ui).await,
         Command::Shell(arguments) => shell::run(&arguments, ui).await,
         Command::Pipeline(command) => pipeline::run(&command, ui).await,
         Command::Up(arguments) => Box::pin(up::run(arguments, ui)).await,

@@ -17,6 +17,7 @@
 //! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
 //! | `artifact`, `upload_artifact` | files of jobs |
 //! | `secret` | what jobs may know and nobody may see |
+//! | `verify` | the check of every stored byte |
 //! | `blob`, `resumable` | bytes by digest, and large ones in as many requests as it takes |
 //! | `oidc` | what verifiers of jobs' tokens read |
 //! | `metric` | what operators count |
@@ -52,6 +53,7 @@ mod submit;
 mod token;
 mod upload;
 mod upload_artifact;
+mod verify;
 
 use std::sync::Arc;
 
@@ -66,6 +68,7 @@ use crate::definitions::Definitions;
 use crate::fleet::{self, Switchboard};
 use crate::last_use::LastUse;
 use crate::oidc::Issuer;
+use crate::verifier::Verifier;
 
 /// What the API stands on.
 #[derive(Debug, Clone)]
@@ -85,6 +88,7 @@ pub struct Ground {
     /// Whether a client may name a repository that no pipeline is registered for.
     pub git_unregistered: bool,
     pub(crate) last_use: LastUse,
+    pub(crate) verifier: Verifier,
     uploads: Arc<Semaphore>,
 }
 
@@ -100,7 +104,7 @@ impl Ground {
         git_unregistered: bool,
         issuer: Arc<Issuer>,
     ) -> Self {
-        let uploads = Arc::new(Semaphore::new(HTTP_UPLOADS_MAX));
+        let (uploads, verifier) = (Arc::new(Semaphore::new(HTTP_UPLOADS_MAX)), Verifier::new(fleet.store.clone()));
         Self {
             fleet,
             board,
@@ -110,6 +114,7 @@ impl Ground {
             git_unregistered,
             issuer,
             last_use: LastUse::default(),
+            verifier,
             uploads,
         }
     }
@@ -159,6 +164,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/blobs/b3/{hex}", get(blob::get).head(blob::head).put(blob::put))
         .route("/blobs/missing", post(blob::missing))
         .route("/blobs/pack", post(blob::pack))
+        .route("/cache/verify", get(verify::show).post(verify::start))
         .route("/uploads", post(resumable::create))
         .route("/uploads/{id}", patch(resumable::append).head(resumable::head).delete(resumable::cancel));
     Router::new()

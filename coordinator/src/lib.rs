@@ -17,6 +17,7 @@
 //! | [`orders`] | what builds run that jobs make |
 //! | [`courier`] | sending notifications |
 //! | `last_use` | when tokens were last used |
+//! | [`verifier`] | the check of every stored byte while the coordinator serves |
 //! | [`uploads`] | uploads that are gone on with after their connections broke |
 //! | [`shelf`] | what jobs keep, and letting go of what nobody names |
 //! | `retention` | deleting what is past its time |
@@ -44,6 +45,7 @@ pub mod run;
 pub mod shelf;
 pub mod uploads;
 pub mod vault;
+pub mod verifier;
 pub mod views;
 pub mod writer;
 

@@ -193,7 +193,7 @@ impl Coordinator {
         let (stop, stopped) = watch::channel(false);
         let (fleet, shown, signs) = (ground.clone(), url.clone(), Arc::clone(&issuer));
         let api = api::Ground::new(fleet, board.clone(), shown, metrics, definitions, unregistered, signs);
-        let uses = api.last_use.clone();
+        let (uses, verifier) = (api.last_use.clone(), api.verifier.clone());
         let router = api::router(api);
         let http = tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone()));
         let agents = {
@@ -206,6 +206,7 @@ impl Coordinator {
             tokio::spawn(oidc::run(issuer, stopped.clone())),
             tokio::spawn(last_use::run(uses.clone(), desk.clone(), stopped.clone())),
             tokio::spawn(ground.uploads.clone().run(stopped.clone())),
+            tokio::spawn(verifier.end_with(stopped.clone())),
             tokio::spawn(retention::run(ground, config.retention_ms, stopped)),
         ];
         tracing::info!(%address, url, data = %config.data.display(), "coordinator_ready");

@@ -39,7 +39,7 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
     let mut recovery = Recovery::new(&large, &chunk_files);
     let (active, next_number) = recovery.read_segments(&*vfs, &segments_dir, options.durability)?;
     recovery.count_chunks().or_fault("reading", &segments_dir)?;
-    let Recovery { index, files, damaged_bytes, mut table, numbered, next_file, .. } = recovery;
+    let Recovery { index, files, damaged_bytes, torn_bytes, mut table, numbered, next_file, .. } = recovery;
     tidy(&*vfs, &large_dir, &large, &index, damaged_bytes > 0)?;
     let names: Vec<String> = chunk_files.into_keys().collect();
     space::tidy(&*vfs, &chunks_dir, (&names, &numbered), &mut table, damaged_bytes > 0)?;
@@ -55,6 +55,7 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
     );
     let counters = Counters::default();
     counters.damaged_bytes.store(damaged_bytes, Ordering::Relaxed);
+    counters.torn_bytes.store(torn_bytes, Ordering::Relaxed);
     Ok(Shared {
         vfs,
         dir: dir.to_owned(),
@@ -103,6 +104,7 @@ struct Recovery<'a> {
     next_file: FileNo,
     files: HashMap<u32, Arc<dyn VfsFile>>,
     damaged_bytes: u64,
+    torn_bytes: u64,
 }
 
 impl<'a> Recovery<'a> {
@@ -111,7 +113,7 @@ impl<'a> Recovery<'a> {
             chunk_files.iter().filter_map(|(name, bytes)| Some((chunk::file_number(name)?, *bytes))).collect();
         let next_file = numbered.keys().last().map_or(0, |last| last.saturating_add(1));
         let (index, table, files) = (Index::default(), Table::default(), HashMap::new());
-        Self { index, large, numbered, table, next_file, files, damaged_bytes: 0 }
+        Self { index, large, numbered, table, next_file, files, damaged_bytes: 0, torn_bytes: 0 }
     }
 
     /// Counts what each manifest names. A blob of which a chunk is missing is absent: nobody was told of it, or it was lazy.
@@ -157,6 +159,7 @@ impl<'a> Recovery<'a> {
             let (scanned, declared) = self.read_segment(number, &*file, &salt, check).or_fault("reading", &path)?;
             self.damaged_bytes += scanned.damaged_bytes;
             if last {
+                self.torn_bytes = file.len().or_fault("measuring", &path)?.saturating_sub(scanned.end);
                 cut(&*file, scanned.end, durability).or_fault("cutting", &path)?;
                 active = Some(Active { number, file: Arc::clone(&file), salt, end: scanned.end, declared });
             }

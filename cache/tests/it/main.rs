@@ -14,3 +14,4 @@ mod partial;
 mod space;
 mod store;
 mod tree;
+mod verify;

@@ -67,6 +67,8 @@ use super::problem;
         super::blob::put,
         super::blob::missing,
         super::blob::pack,
+        super::verify::start,
+        super::verify::show,
         super::resumable::create,
         super::resumable::head,
         super::resumable::append,

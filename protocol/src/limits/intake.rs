@@ -39,4 +39,10 @@ pub const UPLOAD_NOTE_CHUNKS: usize = 64;
 /// How long whoever goes on with an upload waits for the connection before his to let go of it.
 pub const UPLOAD_HANDOVER_MS: u64 = 10_000;
 
+/// Damaged blobs and segments that a check names; it counts the others. Their names come to half a megabyte.
+pub const VERIFY_NAMED_MAX: usize = 10_000;
+
+/// What a check of a store that serves reads in a second: a tenth of an ordinary disk, so that builds do not feel it.
+pub const VERIFY_BYTES_PER_SECOND: u64 = 64 << 20;
+
 const _: () = assert!(SPACE_STEP_BYTES > CHUNK_MAX_BYTES as u64 && RESUMABLE_MIN_BYTES < BLOB_MAX_BYTES);

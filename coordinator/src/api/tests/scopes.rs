@@ -31,7 +31,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 56] = [
+const TABLE: [(&str, &str, &[Scope], bool); 58] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -86,6 +86,8 @@ const TABLE: [(&str, &str, &[Scope], bool); 56] = [
     ("PUT", "/api/v1/blobs/b3/{hex}", STORE, true),
     ("POST", "/api/v1/blobs/missing", KNOW, true),
     ("POST", "/api/v1/blobs/pack", STORE, true),
+    ("GET", "/api/v1/cache/verify", &[], false),
+    ("POST", "/api/v1/cache/verify", &[], false),
     ("POST", "/api/v1/uploads", STORE, true),
     ("HEAD", "/api/v1/uploads/{id}", STORE, true),
     ("PATCH", "/api/v1/uploads/{id}", STORE, true),

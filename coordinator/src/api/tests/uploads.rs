@@ -200,3 +200,32 @@ async fn an_artifact_is_made_of_an_upload_once_all_of_it_came() {
     assert!(got.body == blob);
     bench.call(&bench.admin, "HEAD", &path(&upload), "").await.is(404);
 }
+
+#[tokio::test]
+async fn an_admin_has_every_byte_checked_and_what_is_damaged_is_named_and_served_no_more() {
+    let bench = Bench::new().await;
+    let (right, wrong) = (noise(1, 200_000), noise(2, 200_000));
+    let of = |blob: &[u8]| format!("/api/v1/blobs/b3/{}?project=web", Digest::of(blob).to_hex());
+    assert_eq!(bench.get("/api/v1/cache/verify").await.is(200).json()["state"], "none");
+    for blob in [&right, &wrong] {
+        bench.call(&bench.admin, "PUT", &of(blob), blob.clone()).await.is(201);
+    }
+    let chunks = bench._dir.path().join("cache/chunks/0000000000000001");
+    let mut bytes = std::fs::read(&chunks).unwrap();
+    bytes[100_000] ^= 1;
+    std::fs::write(&chunks, bytes).unwrap();
+    assert_eq!(bench.call(&bench.admin, "POST", "/api/v1/cache/verify", "").await.is(200).json()["state"], "running");
+    let done = loop {
+        let shown = bench.get("/api/v1/cache/verify").await.is(200).json();
+        if shown["state"] != "running" {
+            break shown;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((&done["state"], &done["blobs"], &done["damaged_blobs"]), (&json!("done"), &json!(2), &json!(1)));
+    assert_eq!((&done["damaged"], &done["complete"]), (&json!([Digest::of(&wrong)]), &json!(true)));
+    bench.get(&of(&wrong)).await.is(404);
+    assert!(bench.get(&of(&right)).await.is(200).body == right);
+    bench.call(&bench.admin, "PUT", &of(&wrong), wrong.clone()).await.is(201);
+    assert!(bench.get(&of(&wrong)).await.is(200).body == wrong, "it can come again");
+}
