@@ -24,13 +24,14 @@ const SOURCES: [&str; 11] = [
     "src/wire.rs",
 ];
 /// Its bounds, which are the protocol's.
-const LIMITS: [&str; 12] = [
+const LIMITS: [&str; 13] = [
     "../../protocol/src/limits.rs",
     "../../protocol/src/limits/action.rs",
     "../../protocol/src/limits/ask.rs",
     "../../protocol/src/limits/build.rs",
     "../../protocol/src/limits/chunk.rs",
     "../../protocol/src/limits/git.rs",
+    "../../protocol/src/limits/intake.rs",
     "../../protocol/src/limits/notify.rs",
     "../../protocol/src/limits/peer.rs",
     "../../protocol/src/limits/place.rs",

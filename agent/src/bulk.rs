@@ -229,7 +229,7 @@ pub(crate) fn internal(error: &impl ToString) -> Cause {
 /// What a cache's error means for a job.
 pub(crate) fn stored(error: &windlass_cache::Error) -> Cause {
     let kind = match error {
-        windlass_cache::Error::Fault(windlass_cache::Fault::DiskFull { .. }) => CauseKind::DiskFull,
+        windlass_cache::Error::Fault(fault) if fault.is_full() => CauseKind::DiskFull,
         windlass_cache::Error::Rejected(_) | windlass_cache::Error::Fault(_) => CauseKind::Internal,
     };
     Cause::new(kind, error.to_string())

@@ -43,6 +43,8 @@ pub struct ConfigFile {
     pub cache: Option<String>,
     /// Where other agents of the zone reach this one: `IP:PORT`, or `off`.
     pub peer_listen: Option<String>,
+    /// Free space on its disk that the cache leaves to everything else, such as `256MiB`.
+    pub cache_floor: Option<String>,
     /// The key stays in memory: each start is a new agent.
     pub ephemeral_identity: Option<bool>,
     /// Credentials for private repositories over HTTPS.
@@ -143,6 +145,8 @@ pub struct Config {
     pub cache_bytes: u64,
     /// Whether and where other agents of the zone are served.
     pub peer_listen: PeerListen,
+    /// Free space on its disk that the cache leaves to everything else; of a small disk a part.
+    pub cache_floor_bytes: u64,
     /// Where the machine's container engine listens.
     pub docker_socket: PathBuf,
     /// Hooks, plugins and mirrors.

@@ -169,8 +169,8 @@ impl Shell {
         let Tools { spawner, engine, git, mut facts } = tools;
         let (feed, inputs) = mpsc::channel(AGENT_INPUTS_MAX);
         let (dials, dialled) = mpsc::channel(4);
-        let store = Store::open(Arc::new(RealFs), &home.cache(), StoreOptions::lazy(config.cache_bytes))
-            .map_err(Fault::Cache)?;
+        let options = StoreOptions { floor_bytes: config.cache_floor_bytes, ..StoreOptions::lazy(config.cache_bytes) };
+        let store = Store::open(Arc::new(RealFs), &home.cache(), options).map_err(Fault::Cache)?;
         let dial = Dial {
             endpoint: endpoint.clone(),
             servers: config.servers.clone(),

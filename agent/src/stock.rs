@@ -72,7 +72,7 @@ pub(crate) async fn watch(trees: Trees, engine: Engine, runs_images: Arc<AtomicB
 /// The largest inputs, each once, in the order of their names.
 fn largest(images: Vec<Stocked>, trees: impl Iterator<Item = Stocked>) -> Vec<Stocked> {
     let mut all: Vec<_> = images.into_iter().chain(trees).filter(|input| input.bytes >= STOCK_MIN_BYTES).collect();
-    all.sort_unstable_by_key(|input| (input.name, input.bytes));
+    all.sort_unstable_by_key(|input| (input.name, std::cmp::Reverse(input.bytes)));
     all.dedup_by_key(|input| input.name);
     all.sort_unstable_by_key(|input| std::cmp::Reverse(input.bytes));
     all.truncate(STOCK_INPUTS_MAX);

@@ -25,7 +25,7 @@ use crate::vfs::{Vfs, VfsFile};
 pub(crate) use restate::{Bytes, Restated};
 
 /// Of records that are of no blob.
-const NO_DIGEST: Digest = Digest::from_bytes([0; 32]);
+pub(crate) const NO_DIGEST: Digest = Digest::from_bytes([0; 32]);
 
 /// What to append, on behalf of a namespace.
 #[derive(Debug, Clone, Copy)]

@@ -167,6 +167,20 @@ pub enum Fault {
         /// To what.
         path: PathBuf,
     },
+    /// There is no room for what was to be stored; nothing of it was taken.
+    #[error(
+        "the disk of {} has no room for {wanted_bytes} bytes: {left_bytes} are left beside its floor and what other uploads \
+         were promised; nothing that was stored before is lost",
+        .path.display()
+    )]
+    NoSpace {
+        /// The store's directory.
+        path: PathBuf,
+        /// What was asked for.
+        wanted_bytes: u64,
+        /// What there was for it.
+        left_bytes: u64,
+    },
     /// The disk said no.
     #[error("{doing} {}", .path.display())]
     Io {
@@ -205,6 +219,17 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether there was no room, for what was to be stored or for what was being written.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        match self {
+            Self::NoSpace { .. } | Self::DiskFull { .. } => true,
+            Self::Io { .. } | Self::InUse { .. } | Self::Poisoned { .. } | Self::Damaged { .. } | Self::Lost { .. } => {
+                false
+            }
+        }
+    }
+
     /// An error of the disk, full disks told apart.
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         match source.kind() {

@@ -32,8 +32,23 @@ impl Shared {
         }
         // Somebody who evicts already does it for us.
         let Ok(_one_at_a_time) = self.removal.try_lock() else { return Ok(()) };
+        self.evict_to(cap - cap / 10)
+    }
+
+    /// Evicts so many bytes from a lazy store whose disk has no room for them; says whether anything went.
+    pub(crate) fn evict_for(self: &Arc<Self>, bytes: u64) -> Result<bool, Fault> {
+        if self.options.durability != Durability::Lazy || self.options.capacity_bytes.is_none() {
+            return Ok(false);
+        }
+        let Ok(_one_at_a_time) = self.removal.try_lock() else { return Ok(false) };
+        let before = self.disk_bytes();
+        self.evict_to(before.saturating_sub(bytes))?;
+        Ok(self.disk_bytes() < before)
+    }
+
+    fn evict_to(self: &Arc<Self>, target_bytes: u64) -> Result<(), Fault> {
         for victim in self.victims() {
-            if self.disk_bytes() <= cap - cap / 10 {
+            if self.disk_bytes() <= target_bytes {
                 break;
             }
             match victim {

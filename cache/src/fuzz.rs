@@ -11,12 +11,19 @@ use crate::error::BadPack;
 use crate::pack::Decoder;
 use crate::segment::{self, Check};
 use crate::tree::Directory;
+use crate::upload::journal::Journal;
 use crate::vfs::Vfs as _;
 use crate::vfs::recorded::RecordingFs;
 
 /// All entries.
-pub const ENTRIES: &[Entry] =
-    &[("manifest", manifest), ("listing", listing), ("segment", segment), ("pack", pack), ("directory", directory)];
+pub const ENTRIES: &[Entry] = &[
+    ("manifest", manifest),
+    ("listing", listing),
+    ("segment", segment),
+    ("pack", pack),
+    ("directory", directory),
+    ("journal", journal),
+];
 
 /// Which chunks a blob is made of.
 pub fn manifest(bytes: &[u8]) -> bool {
@@ -78,6 +85,16 @@ pub fn pack(bytes: &[u8]) -> bool {
     }
     assert!(out <= bytes.len(), "blobs hold no more than their pack");
     decoder.finish().is_ok()
+}
+
+/// What an upload that waits has noted.
+pub fn journal(bytes: &[u8]) -> bool {
+    let Some(journal) = Journal::decode(bytes) else { return false };
+    assert!(journal.end <= bytes.len() as u64, "it ends within its bytes");
+    assert!(journal.chunks.len() * 48 <= bytes.len(), "it notes no more than its bytes hold");
+    let whole = bytes.get(..usize::try_from(journal.end).unwrap_or_default()).unwrap_or_default();
+    assert!(Journal::decode(whole).as_ref() == Some(&journal), "what follows its end says nothing");
+    true
 }
 
 /// A directory of a tree.

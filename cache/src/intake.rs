@@ -1,10 +1,11 @@
 //! Blobs that come one after the other, each with its name and length before its bytes: small ones share a write and a
 //! sync, large ones are written as they come. Nothing is held of a large one.
 
-use windlass_protocol::limits::{BLOB_SMALL_MAX_BYTES, COMMIT_BUFFER_BYTES};
+use windlass_protocol::limits::{BLOB_SMALL_MAX_BYTES, COMMIT_BUFFER_BYTES, SPACE_STEP_BYTES};
 use windlass_protocol::{Digest, Namespace};
 
 use crate::error::{Error, Rejected};
+use crate::space::{self, Reservation};
 use crate::store::Store;
 use crate::upload::Upload;
 
@@ -13,6 +14,8 @@ use crate::upload::Upload;
 pub struct Intake {
     store: Store,
     namespace: Namespace,
+    /// Kept for the blobs to come.
+    space: Reservation,
     current: Option<Current>,
     /// What is still to come of it.
     left: u64,
@@ -32,19 +35,35 @@ impl Intake {
     /// Begins with nothing.
     #[must_use]
     pub fn new(store: &Store, namespace: &Namespace) -> Self {
+        Self::within(store, namespace, store.shared.no_reservation())
+    }
+
+    /// As [`Intake::new`], in room that was kept for all of the blobs before.
+    #[must_use]
+    pub fn within(store: &Store, namespace: &Namespace, space: Reservation) -> Self {
         let (store, namespace) = (store.clone(), namespace.clone());
-        Self { store, namespace, current: None, left: 0, batch: Vec::new(), batch_bytes: 0, done: Vec::new() }
+        Self { store, namespace, space, current: None, left: 0, batch: Vec::new(), batch_bytes: 0, done: Vec::new() }
     }
 
     /// The next blob, whose bytes follow. What is missing of the one before it is given up with it.
     ///
     /// # Errors
-    /// [`Rejected::WrongDigest`] of an empty one, and what storing answers.
+    /// [`Rejected::WrongDigest`] of an empty one, [`crate::Fault::NoSpace`] where there is no room for all of it, and what
+    /// storing answers.
     pub fn begin(&mut self, digest: Digest, len: u64) -> Result<(), Error> {
+        let (waiting, waiting_bytes) = (self.batch.len(), self.batch_bytes);
         let small = usize::try_from(len).ok().filter(|len| *len <= BLOB_SMALL_MAX_BYTES);
         self.current = Some(match small {
-            Some(len) => Current::Small(digest, Vec::with_capacity(len)),
-            None => Current::Large(self.store.begin_put(&self.namespace, Some(digest))?),
+            Some(len) => {
+                self.space.ensure(space::of_blobs(waiting + 1, waiting_bytes + len), SPACE_STEP_BYTES)?;
+                Current::Small(digest, Vec::with_capacity(len))
+            }
+            None => {
+                let bytes = space::with_records(len);
+                self.space.ensure(bytes.saturating_add(space::of_blobs(waiting, waiting_bytes)), 0)?;
+                let own = self.space.split(bytes);
+                Current::Large(self.store.begin_put_in(&self.namespace, Some(digest), own)?)
+            }
         });
         self.left = len;
         if len == 0 { self.end() } else { Ok(()) }
@@ -98,6 +117,7 @@ impl Intake {
 
     fn flush(&mut self) -> Result<(), Error> {
         self.store.put_hashed(&self.namespace, &self.batch)?;
+        self.space.spend(space::of_blobs(self.batch.len(), self.batch_bytes));
         self.batch.clear();
         self.batch_bytes = 0;
         Ok(())

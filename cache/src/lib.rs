@@ -16,6 +16,7 @@
 //! | [`layout`](mod@layout), [`wipe`](mod@wipe) | a tree becomes a directory on disk, and goes away again |
 //! | [`pack`], [`intake`] | many blobs in one body, many blobs as they come |
 //! | [`release`] | letting go of what nobody names any more |
+//! | [`space`] | room on the disk that uploads are promised before their bytes are taken |
 //! | [`error`] | what can go wrong, in two families |
 //! | [`fuzz`] | entries for every decoder |
 //!
@@ -38,6 +39,7 @@ pub mod pack;
 pub mod release;
 mod segment;
 pub mod snapshot;
+pub mod space;
 pub mod store;
 pub mod tree;
 pub mod upload;
@@ -57,9 +59,13 @@ pub use layout::{Laid, LayoutOptions, layout};
 pub use pack::{PackWriter, Unpack};
 pub use release::HeldBlob;
 pub use snapshot::{Snapshot, SnapshotSource, snapshot};
+pub use space::Reservation;
 pub use store::{Durability, Pins, Stats, Store, StoreOptions};
 pub use tree::{Directory, Entry, Node};
+pub use upload::journal::About;
+pub use upload::partial::{Partial, PartialError, PartialState, Partials};
 pub use upload::{Assembly, Upload};
-pub use verify::{Report, verify_segments};
-pub use vfs::{RealFs, Vfs, VfsFile};
+pub use verify::{Progress, Report, Watch, verify_segments};
+pub use vfs::frozen::Frozen;
+pub use vfs::{RealFs, Space, Vfs, VfsFile};
 pub use wipe::wipe;

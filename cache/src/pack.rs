@@ -14,6 +14,7 @@ use windlass_protocol::{Digest, Namespace};
 use crate::blob::Blob;
 use crate::error::{BadPack, Error, Fault, Rejected};
 use crate::intake::Intake;
+use crate::space::Reservation;
 use crate::store::Store;
 
 const MAGIC: [u8; 8] = *b"WLPACK\x01\0";
@@ -251,6 +252,12 @@ impl Unpack {
     #[must_use]
     pub fn new(store: &Store, namespace: &Namespace) -> Self {
         Self { decoder: Decoder::default(), into: Intake::new(store, namespace) }
+    }
+
+    /// As [`Unpack::new`], in room that was kept for the pack before.
+    #[must_use]
+    pub fn within(store: &Store, namespace: &Namespace, space: Reservation) -> Self {
+        Self { decoder: Decoder::default(), into: Intake::within(store, namespace, space) }
     }
 
     /// Takes the next piece.

@@ -4,6 +4,7 @@
 //! records with it. Records follow ([`record`]). Only the last segment can be torn: the one before was synced before it
 //! was made.
 
+pub(crate) mod holes;
 pub(crate) mod record;
 
 use std::io;
@@ -212,7 +213,8 @@ fn decode_numbers(payload: &[u8]) -> Option<Vec<u32>> {
     (!numbers.is_empty() && numbers.is_sorted_by(|a, b| a < b)).then_some(numbers)
 }
 
-fn decode_namespace(payload: &[u8]) -> Option<Namespace> {
+/// Reads what [`encode_namespace`] made.
+pub(crate) fn decode_namespace(payload: &[u8]) -> Option<Namespace> {
     let (len, rest) = payload.split_first_chunk::<2>()?;
     let (project, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
     let project = str::from_utf8(project).ok()?;

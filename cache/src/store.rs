@@ -5,6 +5,7 @@
 //! DIR/segments/NNNNNNNN.seg  records: small blobs, manifests of larger ones, and who may see what (module `segment`)
 //! DIR/chunks/HEX           chunks of larger blobs, a file for those that an upload brought; counts only with its record
 //! DIR/chunks/tmp-N         uploads that are under way
+//! DIR/chunks/part-ID       those that may be gone on with, and what they have noted in DIR/uploads/ID (`upload::partial`)
 //! DIR/large/HEX            larger blobs that versions before chunks stored, a file each; counts only with its record
 //! DIR/large/damaged-HEX    put aside, never served
 //! ```
@@ -19,7 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use windlass_protocol::limits::{
-    BLOB_SMALL_MAX_BYTES, CHUNK_AVERAGE_BYTES, COMMIT_BUFFER_BYTES, NAME_MAX_BYTES, SEGMENT_MAX_BYTES,
+    BLOB_SMALL_MAX_BYTES, CACHE_FLOOR_BYTES, CHUNK_AVERAGE_BYTES, COMMIT_BUFFER_BYTES, NAME_MAX_BYTES,
+    SEGMENT_MAX_BYTES, SPACE_STEP_BYTES,
 };
 use windlass_protocol::{Digest, Namespace};
 
@@ -31,6 +33,7 @@ use crate::chunk::{self, Chunks, FileNo};
 use crate::compact::Leaving;
 use crate::error::{Error, Fault, OrFault as _, Rejected};
 use crate::index::{Index, NamespaceNo, Pin, Place, Usage};
+use crate::space::{self, Account, Reservation};
 use crate::upload::Upload;
 use crate::vfs::{Held, Vfs};
 
@@ -51,6 +54,8 @@ pub struct StoreOptions {
     pub durability: Durability,
     /// Bytes on disk past which a lazy store evicts what was not used for longest. A durable one never evicts.
     pub capacity_bytes: Option<u64>,
+    /// Free space that is left to others; of a small disk a part of it. Where the disk has no more, blobs are refused.
+    pub floor_bytes: u64,
     /// How large a segment grows.
     pub segment_bytes: u64,
     /// How long the chunks of large blobs are on average. Blobs that were cut otherwise stay readable and share nothing with
@@ -66,6 +71,7 @@ impl Default for StoreOptions {
         Self {
             durability: Durability::Durable,
             capacity_bytes: None,
+            floor_bytes: CACHE_FLOOR_BYTES,
             segment_bytes: SEGMENT_MAX_BYTES,
             chunk_bytes: CHUNK_AVERAGE_BYTES,
             sha256: false,
@@ -80,6 +86,7 @@ impl StoreOptions {
         Self {
             durability: Durability::Lazy,
             capacity_bytes: Some(capacity_bytes),
+            floor_bytes: CACHE_FLOOR_BYTES,
             // Small blobs leave a segment at a time: sixteen of them make a cap that means something.
             segment_bytes: (capacity_bytes / 16).clamp(1 << 20, SEGMENT_MAX_BYTES),
             chunk_bytes: CHUNK_AVERAGE_BYTES,
@@ -105,6 +112,8 @@ pub struct Stats {
     pub chunk_disk_bytes: u64,
     /// Segments.
     pub segments: usize,
+    /// Bytes of disk that uploads were promised and have not written yet.
+    pub reserved_bytes: u64,
     /// Namespaces that have something.
     pub namespaces: usize,
     /// Blobs that were put aside since the store was opened.
@@ -139,6 +148,7 @@ pub(crate) struct Shared {
     pub(crate) appender: Appender,
     pub(crate) chunks: Chunks,
     pub(crate) counters: Counters,
+    pub(crate) account: Account,
     /// One at a time puts aside, evicts or compacts.
     pub(crate) removal: Mutex<()>,
     /// The segment that is compacted, from one piece to the next.
@@ -154,6 +164,8 @@ pub(crate) struct Shared {
 pub(crate) struct Counters {
     pub(crate) damaged: AtomicU64,
     pub(crate) damaged_bytes: AtomicU64,
+    /// Cut off the last segment at open.
+    pub(crate) torn_bytes: AtomicU64,
     pub(crate) evicted: AtomicU64,
     pub(crate) compacted_bytes: AtomicU64,
     hits: AtomicU64,
@@ -189,7 +201,7 @@ impl Store {
     /// Stores bytes and makes them visible in the namespace.
     ///
     /// # Errors
-    /// [`Fault::DiskFull`] and others: nothing of it is visible then.
+    /// [`Fault::NoSpace`], [`Fault::DiskFull`] and others: nothing of it is visible then.
     pub fn put(&self, namespace: &Namespace, bytes: &[u8]) -> Result<Digest, Error> {
         if bytes.len() > BLOB_SMALL_MAX_BYTES {
             let mut upload = self.begin_put(namespace, None)?;
@@ -198,6 +210,7 @@ impl Store {
         }
         let digest = Digest::of(bytes);
         let alias = self.shared.options.sha256.then(|| Sha256Digest::of(bytes));
+        let _space = self.shared.reserve(space::of_blobs(1, bytes.len()))?;
         let _writing = self.shared.writing();
         self.shared.commit_blob(namespace, (digest, bytes), alias.as_ref())?;
         Ok(digest)
@@ -216,6 +229,7 @@ impl Store {
         let (mut batch, mut batch_bytes) = (Vec::new(), 0);
         let mut ticket = Ticket::default();
         let mut writing = Some(self.shared.writing());
+        let mut space = self.shared.no_reservation();
         for blob in blobs {
             let bytes = blob.as_ref();
             if bytes.len() > BLOB_SMALL_MAX_BYTES {
@@ -230,12 +244,14 @@ impl Store {
                 continue;
             }
             writing.get_or_insert_with(|| self.shared.writing());
+            space.ensure(space::of_blobs(batch.len() + 1, batch_bytes + bytes.len()), SPACE_STEP_BYTES)?;
             let digest = Digest::of(bytes);
             digests.push(digest);
             batch_bytes += bytes.len();
             batch.push((digest, blob));
             if batch_bytes >= COMMIT_BUFFER_BYTES {
                 ticket = self.shared.append_blobs(namespace, &batch)?;
+                space.spend(space::of_blobs(batch.len(), batch_bytes));
                 (batch_bytes, batch) = (0, Vec::new());
             }
         }
@@ -248,7 +264,7 @@ impl Store {
         Ok(digests)
     }
 
-    /// As [`Store::put_many`] with small blobs whose digests were checked.
+    /// As [`Store::put_many`] with small blobs whose digests were checked, and room that was kept for them before.
     pub(crate) fn put_hashed(&self, namespace: &Namespace, batch: &[(Digest, Vec<u8>)]) -> Result<(), Error> {
         let writing = self.shared.writing();
         let ticket = self.shared.append_blobs(namespace, batch)?;
@@ -257,11 +273,35 @@ impl Store {
         Ok(self.shared.evict_where_full()?)
     }
 
-    /// Begins a blob that comes in pieces. With `expected`, other bytes are refused at the end.
+    /// Keeps room on the disk for blobs of so many bytes that are to come, and leaves `floor_bytes` to others, or the store's
+    /// own floor where that is more.
+    ///
+    /// # Errors
+    /// [`Fault::NoSpace`].
+    pub fn reserve(&self, bytes: u64, floor_bytes: u64) -> Result<Reservation, Fault> {
+        let floor_bytes = floor_bytes.max(self.shared.options.floor_bytes);
+        self.shared.reserve_above(space::with_records(bytes), floor_bytes)
+    }
+
+    /// Begins a blob that comes in pieces. With `expected`, other bytes are refused at the end. Room for it is kept as it
+    /// comes.
     ///
     /// # Errors
     /// [`Rejected::NamespaceTooLong`].
     pub fn begin_put(&self, namespace: &Namespace, expected: Option<Digest>) -> Result<Upload, Error> {
+        self.begin_put_in(namespace, expected, self.shared.no_reservation())
+    }
+
+    /// As [`Store::begin_put`], in room that was kept for it before.
+    ///
+    /// # Errors
+    /// [`Rejected::NamespaceTooLong`].
+    pub fn begin_put_in(
+        &self,
+        namespace: &Namespace,
+        expected: Option<Digest>,
+        space: Reservation,
+    ) -> Result<Upload, Error> {
         check_namespace(namespace)?;
         Ok(Upload {
             shared: Arc::clone(&self.shared),
@@ -272,6 +312,7 @@ impl Store {
             large: None,
             alias: self.shared.options.sha256.then(Box::<Sha256>::default),
             bytes: 0,
+            space,
         })
     }
 
@@ -366,6 +407,7 @@ impl Store {
             chunk_bytes: chunks.plain_bytes,
             chunk_disk_bytes: chunks.disk_bytes,
             segments: self.shared.segments.read().unwrap_or_else(PoisonError::into_inner).len(),
+            reserved_bytes: self.shared.account.reserved_bytes(),
             namespaces,
             damaged: count(&self.shared.counters.damaged),
             damaged_bytes: count(&self.shared.counters.damaged_bytes),
@@ -447,6 +489,20 @@ impl Shared {
 
     pub(crate) fn chunks_dir(&self) -> PathBuf {
         self.dir.join("chunks")
+    }
+
+    pub(crate) fn uploads_dir(&self) -> PathBuf {
+        self.dir.join("uploads")
+    }
+
+    /// What an upload that waits to be gone on with has noted.
+    pub(crate) fn upload_path(&self, id: &str) -> PathBuf {
+        self.uploads_dir().join(id)
+    }
+
+    /// The chunks that it brought.
+    pub(crate) fn part_path(&self, id: &str) -> PathBuf {
+        self.chunks_dir().join(format!("part-{id}"))
     }
 
     pub(crate) fn chunk_path(&self, file: FileNo) -> PathBuf {

@@ -1,18 +1,21 @@
-//! Checks every byte that is stored.
+//! Checks every byte that is stored, and puts aside what is damaged.
+
+mod walk;
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use windlass_protocol::limits::VERIFY_NAMED_MAX;
 use windlass_protocol::{Digest, Namespace};
 
 use crate::appender::Item;
-use crate::blob::Blob;
 use crate::error::{Fault, OrFault as _};
 use crate::index::{NamespaceNo, Pin, Place};
 use crate::segment::{self, Check, Record};
-use crate::store::{Shared, Store};
+use crate::store::Shared;
 use crate::vfs::Vfs;
+pub use walk::{Progress, Watch};
 
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,56 +24,34 @@ pub struct Report {
     pub blobs: usize,
     /// Bytes that were read.
     pub bytes: u64,
-    /// Blobs whose bytes are not what their names say; they are put aside. Sorted.
+    /// Blobs whose bytes are not what their names say; they are put aside. Sorted, the first [`VERIFY_NAMED_MAX`].
     pub damaged: Vec<Digest>,
-    /// Bytes in segments that belong to no whole record.
+    /// How many they are.
+    pub damaged_blobs: usize,
+    /// Bytes in segments that belong to no whole record: what those said is not known any more.
     pub damaged_bytes: u64,
+    /// Bytes that the start cut off the last segment: of a write that a crash interrupted, which nobody was told of; or they
+    /// rotted, which looks the same.
+    pub torn_bytes: u64,
+    /// Segments with damaged bytes, and how many: the first [`VERIFY_NAMED_MAX`].
+    pub segments: Vec<(String, u64)>,
+    /// Everything was read; else whoever watched ended it.
+    pub complete: bool,
 }
 
-impl Store {
-    /// Reads and checks every blob. Damaged ones are put aside and never served; the rest stays available meanwhile.
-    ///
-    /// # Errors
-    /// [`Fault::Io`] where the disk fails.
-    pub fn verify(&self) -> Result<Report, Fault> {
-        let shared = &self.shared;
-        let all: Vec<Digest> = shared.index().iter().map(|entry| entry.digest()).collect();
-        let mut report =
-            Report { damaged_bytes: shared.counters.damaged_bytes.load(Ordering::Relaxed), ..Report::default() };
-        for digest in all {
-            let found = shared.index().get(&digest).map(|entry| (entry.place, entry.pin()));
-            let Some((place, pin)) = found else { continue };
-            let whole = match shared.read(&digest, place, pin)? {
-                None => false,
-                Some(blob) => match whole(&blob) {
-                    Ok(whole) => whole,
-                    Err(Fault::Damaged { .. }) => false,
-                    Err(other) => return Err(other),
-                },
-            };
-            report.blobs += 1;
-            report.bytes += place.bytes();
-            if !whole {
-                report.damaged.push(digest);
-            }
+impl Report {
+    /// Whether nothing was found.
+    #[must_use]
+    pub const fn is_sound(&self) -> bool {
+        self.damaged_blobs == 0 && self.damaged_bytes == 0
+    }
+
+    fn add_segment(&mut self, name: String, bytes: u64) {
+        self.damaged_bytes += bytes;
+        if self.segments.len() < VERIFY_NAMED_MAX {
+            self.segments.push((name, bytes));
         }
-        report.damaged.sort();
-        Ok(report)
     }
-}
-
-/// Reads a blob through. That it is the one of its name is seen here even where each chunk proves itself.
-fn whole(blob: &Blob) -> Result<bool, Fault> {
-    let mut hasher = blake3::Hasher::new();
-    blob.copy_to(&mut |bytes| {
-        hasher.update(bytes);
-        Ok(())
-    })?;
-    let whole = Digest::from_hasher(&hasher) == blob.digest;
-    if !whole {
-        blob.shared.set_aside(&blob.digest, &blob.pin);
-    }
-    Ok(whole)
 }
 
 /// Checks the segments of a store that may be open elsewhere: reads only, takes no lock, changes nothing.
@@ -110,6 +91,7 @@ pub fn verify_segments(vfs: &dyn Vfs, dir: &Path) -> Result<Report, Fault> {
     }
     report.damaged.sort();
     report.damaged.dedup();
+    (report.damaged_blobs, report.complete) = (report.damaged.len(), true);
     Ok(report)
 }
 

@@ -4,6 +4,7 @@
 //! leave and recovery can be checked on each. What the trait promises is what POSIX promises and no more: bytes are safe
 //! once [`VfsFile::sync_data`] has returned, names once [`Vfs::sync_dir`] of their directory has.
 
+pub mod frozen;
 pub mod recorded;
 
 mod real;
@@ -13,6 +14,15 @@ use std::io;
 use std::path::Path;
 
 pub use real::RealFs;
+
+/// Room on a disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// In all.
+    pub total_bytes: u64,
+    /// What a process without privileges can still write.
+    pub free_bytes: u64,
+}
 
 /// A file system, as far as our own files need one. Paths are absolute; all calls may come from any thread.
 pub trait Vfs: Debug + Send + Sync {
@@ -63,6 +73,12 @@ pub trait Vfs: Debug + Send + Sync {
     /// # Errors
     /// What the disk reports; what was durable before still is, nothing is known of the rest.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// How much room the disk of a directory has.
+    ///
+    /// # Errors
+    /// `NotFound` where there is no such directory.
+    fn space(&self, dir: &Path) -> io::Result<Space>;
 
     /// Takes a lock that no other process can take until it is dropped; makes the file where it is missing.
     ///

@@ -2,6 +2,7 @@
 
 mod discover;
 mod problem;
+pub(crate) mod resumable;
 mod retry;
 pub(crate) mod shape;
 mod sse;

@@ -50,7 +50,7 @@ enum Command {
     /// Look at the files that jobs left, and download them.
     #[command(subcommand)]
     Artifact(artifact::ArtifactCommand),
-    /// Look at results that are used again and at what builds have saved under keys, and say what of it stays.
+    /// Look after what is stored: results that are used again, what builds have saved under keys, and every byte.
     #[command(subcommand)]
     Cache(cache::CacheCommand),
     /// Go into the kept workspace of a failed job of this machine.

@@ -17,7 +17,8 @@
 //! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
 //! | `artifact`, `upload_artifact` | files of jobs |
 //! | `secret` | what jobs may know and nobody may see |
-//! | `blob` | bytes by digest |
+//! | `verify` | the check of every stored byte |
+//! | `blob`, `resumable` | bytes by digest, and large ones in as many requests as it takes |
 //! | `oidc` | what verifiers of jobs' tokens read |
 //! | `metric` | what operators count |
 //! | `openapi` | the document that describes all of this |
@@ -47,6 +48,7 @@ mod openapi;
 mod pipeline;
 mod problem;
 mod replay;
+mod resumable;
 mod reuse;
 mod schedule;
 mod secret;
@@ -55,10 +57,11 @@ mod submit;
 mod token;
 mod upload;
 mod upload_artifact;
+mod verify;
 
 use std::sync::Arc;
 
-use axum::routing::{delete, get, post, put};
+use axum::routing::{delete, get, patch, post, put};
 use axum::{Router, middleware};
 use tokio::sync::Semaphore;
 use windlass_protocol::limits::HTTP_UPLOADS_MAX;
@@ -69,6 +72,7 @@ use crate::definitions::Definitions;
 use crate::fleet::{self, Switchboard};
 use crate::last_use::LastUse;
 use crate::oidc::Issuer;
+use crate::verifier::Verifier;
 
 /// What the API stands on.
 #[derive(Debug, Clone)]
@@ -88,6 +92,7 @@ pub struct Ground {
     /// Whether a client may name a repository that no pipeline is registered for.
     pub git_unregistered: bool,
     pub(crate) last_use: LastUse,
+    pub(crate) verifier: Verifier,
     uploads: Arc<Semaphore>,
 }
 
@@ -103,7 +108,7 @@ impl Ground {
         git_unregistered: bool,
         issuer: Arc<Issuer>,
     ) -> Self {
-        let uploads = Arc::new(Semaphore::new(HTTP_UPLOADS_MAX));
+        let (uploads, verifier) = (Arc::new(Semaphore::new(HTTP_UPLOADS_MAX)), Verifier::new(fleet.store.clone()));
         Self {
             fleet,
             board,
@@ -113,6 +118,7 @@ impl Ground {
             git_unregistered,
             issuer,
             last_use: LastUse::default(),
+            verifier,
             uploads,
         }
     }
@@ -166,7 +172,10 @@ pub fn router(ground: Ground) -> Router {
         .route("/caches/{id}/pin", put(cache::pin).delete(cache::unpin))
         .route("/blobs/b3/{hex}", get(blob::get).head(blob::head).put(blob::put))
         .route("/blobs/missing", post(blob::missing))
-        .route("/blobs/pack", post(blob::pack));
+        .route("/blobs/pack", post(blob::pack))
+        .route("/cache/verify", get(verify::show).post(verify::start))
+        .route("/uploads", post(resumable::create))
+        .route("/uploads/{id}", patch(resumable::append).head(resumable::head).delete(resumable::cancel));
     Router::new()
         .nest("/api/v1", api)
         .route("/healthz", get(metric::healthy))

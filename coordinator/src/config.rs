@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use windlass_coordinator_core::policy::Policy;
 use windlass_git::Protocols;
-use windlass_protocol::limits::RETENTION_MS;
+use windlass_protocol::limits::{CACHE_FLOOR_BYTES, RETENTION_MS};
 
 pub use self::notify::{Allowed, BadSetting, GithubConfig, GithubFile, NotifyConfig, NotifyFile};
 pub use self::reuse::{BadReuse, ReuseFile};
@@ -40,6 +40,8 @@ pub struct ConfigFile {
     pub retention_days: Option<u64>,
     /// Days that artifacts are kept; 30 if it is left out. Never longer than their build.
     pub artifact_retention_days: Option<u64>,
+    /// Free space on its disk that blobs leave to everything else, such as `256MiB`.
+    pub cache_floor: Option<String>,
     /// Minutes for a step without a timeout.
     pub timeout_default_minutes: Option<u64>,
     /// Minutes that no step may exceed.
@@ -100,6 +102,8 @@ pub struct Config {
     pub advertise: Vec<String>,
     /// How long finished builds and their logs are kept.
     pub retention_ms: u64,
+    /// Free space that blobs leave to everything else; of a small disk a part.
+    pub cache_floor_bytes: u64,
     /// How long certificates last.
     pub lives: Lives,
     /// The core's settings.
@@ -135,6 +139,7 @@ impl Config {
             http: if listen.ip().is_loopback() { Http::Plain } else { Http::OwnCa },
             advertise: Vec::new(),
             retention_ms: RETENTION_MS,
+            cache_floor_bytes: CACHE_FLOOR_BYTES,
             lives: Lives::default(),
             policy: Policy::default(),
             git: GitConfig::default(),

@@ -49,6 +49,7 @@ use crate::authority::Authority;
 use crate::desk::{DeskHandle, Fleet};
 use crate::job_desk::JobDesk;
 use crate::shelf::Shelves;
+use crate::uploads::Uploads;
 use crate::vault::Vault;
 use crate::views::{Reader, Views};
 
@@ -65,6 +66,8 @@ pub struct Ground {
     pub logs: LogStore,
     /// Blobs.
     pub store: Store,
+    /// Those that are on their way in more than one piece.
+    pub uploads: Uploads,
     /// What jobs keep of them.
     pub shelves: Shelves,
     /// Certificates.

@@ -18,6 +18,8 @@
 //! | [`courier`] | sending notifications |
 //! | [`keying`] | what decides a step's result, and the key that it makes |
 //! | `last_use` | when tokens were last used |
+//! | [`verifier`] | the check of every stored byte while the coordinator serves |
+//! | [`uploads`] | uploads that are gone on with after their connections broke |
 //! | [`shelf`] | what jobs keep, and letting go of what nobody names |
 //! | `retention` | deleting what is past its time |
 //! | [`config`], [`run`] | a whole coordinator |
@@ -44,7 +46,9 @@ pub mod orders;
 mod retention;
 pub mod run;
 pub mod shelf;
+pub mod uploads;
 pub mod vault;
+pub mod verifier;
 pub mod views;
 pub mod writer;
 

@@ -43,6 +43,7 @@ use crate::oidc::{self, Issuer, OidcError};
 use crate::orders::Filler;
 use crate::retention;
 use crate::shelf::Shelves;
+use crate::uploads::Uploads;
 use crate::vault::{Vault, VaultError};
 use crate::views::reader::Offload;
 use crate::views::{Reader, Views};
@@ -195,14 +196,14 @@ impl Coordinator {
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
         let running = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
         let issuer = Arc::clone(&opened.kept.issuer);
-        let ground = ground(&config, &url, (desk.clone(), views, reader), opened.kept);
+        let ground = ground(&url, (desk.clone(), views, reader), opened.kept);
         reseal(&ground, opened.resealed).await?;
         let token = first_token(&config.data, &ground).await?;
         let (views, authority, logs) = (ground.views.clone(), Arc::clone(&ground.authority), ground.logs.clone());
         let (stop, stopped) = watch::channel(false);
         let (fleet, shown, signs) = (ground.clone(), url.clone(), Arc::clone(&issuer));
         let api = api::Ground::new(fleet, board.clone(), shown, metrics, definitions, unregistered, signs);
-        let uses = api.last_use.clone();
+        let (uses, verifier) = (api.last_use.clone(), api.verifier.clone());
         let router = api::router(api);
         let http = tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone()));
         let agents = {
@@ -214,6 +215,8 @@ impl Coordinator {
             tokio::spawn(certificates::run(Arc::clone(&authority), files, Arc::clone(&reload), stopped.clone())),
             tokio::spawn(oidc::run(issuer, stopped.clone())),
             tokio::spawn(last_use::run(uses.clone(), desk.clone(), stopped.clone())),
+            tokio::spawn(ground.uploads.clone().run(stopped.clone())),
+            tokio::spawn(verifier.end_with(stopped.clone())),
             tokio::spawn(retention::run(ground, config.retention_ms, stopped)),
         ];
         tracing::info!(%address, url, data = %config.data.display(), "coordinator_ready");
@@ -342,6 +345,7 @@ struct Opened {
 struct Kept {
     logs: LogStore,
     store: Store,
+    uploads: Uploads,
     authority: Arc<Authority>,
     vault: Arc<Vault>,
     issuer: Arc<Issuer>,
@@ -366,19 +370,21 @@ impl Opened {
         let logs =
             LogStore::open(vfs.clone(), &config.data.join("logs"), LogOptions::default()).map_err(StartError::Logs)?;
         let left_open = LeftOpen::find(&logs, &history).map_err(StartError::Load)?;
-        let store = Store::open(vfs, &config.data.join("cache"), StoreOptions::default()).map_err(StartError::Cache)?;
+        let options = StoreOptions { floor_bytes: config.cache_floor_bytes, ..StoreOptions::default() };
+        let store = Store::open(vfs, &config.data.join("cache"), options).map_err(StartError::Cache)?;
+        let uploads = Uploads::open(&store).map_err(StartError::Cache)?;
         let (names, addresses) = config.names();
         let authority = Arc::new(Authority::open(&config.data, &names, &addresses, config.lives)?);
         let issuer = Arc::new(Issuer::open(&config.data, url)?);
-        let kept = Kept { logs, store, authority, vault: Arc::new(vault), issuer };
+        let kept = Kept { logs, store, uploads, authority, vault: Arc::new(vault), issuer };
         Ok(Self { writer, loaded, history, left_open, resealed, sender, kept })
     }
 }
 
 /// What agents and clients are served from.
-fn ground(config: &Config, url: &str, (desk, views, reader): (DeskHandle, Views, Reader), kept: Kept) -> fleet::Ground {
-    let Kept { logs, store, authority, vault, issuer } = kept;
-    let shelves = Shelves::new(store.clone(), &config.data);
+fn ground(url: &str, (desk, views, reader): (DeskHandle, Views, Reader), kept: Kept) -> fleet::Ground {
+    let Kept { logs, store, uploads, authority, vault, issuer } = kept;
+    let shelves = Shelves::new(store.clone());
     let jobs = CoreJobDesk {
         desk: desk.clone(),
         reader: reader.clone(),
@@ -387,7 +393,7 @@ fn ground(config: &Config, url: &str, (desk, views, reader): (DeskHandle, Views,
         vault: Arc::clone(&vault),
         issuer,
     };
-    fleet::Ground { desk, views, reader, logs, store, shelves, authority, jobs: Arc::new(jobs), vault }
+    fleet::Ground { desk, views, reader, logs, store, uploads, shelves, authority, jobs: Arc::new(jobs), vault }
 }
 
 /// Writes down what is sealed anew, before anybody is served.

@@ -8,15 +8,13 @@
 mod named;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, Semaphore, SemaphorePermit, watch};
 use windlass_cache::manifest::{self, BadManifest};
-use windlass_cache::{HeldBlob, Store};
+use windlass_cache::{HeldBlob, Reservation, Store};
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{Actor, ActorKind, CacheName, CacheRequest};
 use windlass_protocol::limits::{
@@ -32,7 +30,6 @@ use crate::views::Reader;
 #[derive(Debug, Clone)]
 pub struct Shelves {
     store: Store,
-    dir: PathBuf,
     gate: Arc<RwLock<()>>,
     /// A permit for each manifest that is held in memory.
     manifests: Arc<Semaphore>,
@@ -69,12 +66,6 @@ pub enum ShelfError {
     /// A cache's manifest is none.
     #[error("{0} is no manifest of a cache: {1}")]
     NotAManifest(Digest, BadManifest),
-    /// There is no room.
-    #[error("the coordinator's disk has no room for {0} bytes more")]
-    Full(u64),
-    /// The system does not say how much room there is.
-    #[error("the coordinator's disk cannot be asked for its room: {0}")]
-    Disk(#[from] io::Error),
     /// The blob store failed.
     #[error(transparent)]
     Store(#[from] windlass_cache::Error),
@@ -91,12 +82,12 @@ pub struct Kept {
 }
 
 impl Shelves {
-    /// The shelves of a store, whose bytes are on the disk of `dir`.
+    /// The shelves of a store.
     #[must_use]
-    pub fn new(store: Store, dir: &Path) -> Self {
+    pub fn new(store: Store) -> Self {
         let manifests = Arc::new(Semaphore::new(CACHE_LOOKS_MAX));
         let turn = Arc::new(Semaphore::new(1));
-        Self { store, dir: dir.to_owned(), gate: Arc::default(), manifests, turn, tally: Arc::default() }
+        Self { store, gate: Arc::default(), manifests, turn, tally: Arc::default() }
     }
 
     /// What has happened since the start.
@@ -124,13 +115,14 @@ impl Shelves {
         wanted
     }
 
-    /// That there is room for so many bytes beside what running builds need.
+    /// Keeps room for so many bytes beside what running builds need.
     ///
     /// # Errors
-    /// [`ShelfError::Full`].
-    pub fn check_room(&self, bytes: u64) -> Result<(), ShelfError> {
-        let free = windlass_coordinator_store::dir::free_bytes(&self.dir)?;
-        if free < bytes.saturating_add(STORE_HEADROOM_BYTES) { Err(ShelfError::Full(bytes)) } else { Ok(()) }
+    /// [`ShelfError::Store`] with [`windlass_cache::Fault::NoSpace`].
+    pub async fn reserve(&self, bytes: u64) -> Result<Reservation, ShelfError> {
+        let store = self.store.clone();
+        let reserving = tokio::task::spawn_blocking(move || store.reserve(bytes, STORE_HEADROOM_BYTES));
+        Ok(reserving.await.map_err(|_| ShelfError::Stopping)?.map_err(windlass_cache::Error::from)?)
     }
 
     /// Waits until nobody else adds to what is counted in rows.

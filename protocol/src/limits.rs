@@ -12,6 +12,8 @@ mod build;
 mod chunk;
 #[path = "limits/git.rs"]
 mod git;
+#[path = "limits/intake.rs"]
+mod intake;
 #[path = "limits/notify.rs"]
 mod notify;
 #[path = "limits/peer.rs"]
@@ -30,6 +32,7 @@ pub use self::ask::*;
 pub use self::build::*;
 pub use self::chunk::*;
 pub use self::git::*;
+pub use self::intake::*;
 pub use self::notify::*;
 pub use self::peer::*;
 pub use self::place::*;

@@ -517,12 +517,22 @@ pub enum StoreRefused {
     Unavailable,
 }
 
+/// A blob that is to be sent, and from where on: what came before an earlier connection broke is not sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct WantedBlob {
+    /// Its place in the request.
+    pub place: u32,
+    /// The first byte that is to be sent, no more than its length.
+    pub offset: u64,
+}
+
 /// Answers a [`StoreBlobs`], twice: before the bytes and after them.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]
 pub enum StoreAnswer {
-    /// These of the blobs are to be sent, by their places in the request, in order.
-    Wanted(Vec<u32>),
+    /// These of the blobs are to be sent, in order.
+    Wanted(Vec<WantedBlob>),
     /// All of them are durable.
     Stored,
     /// No; whole blobs before the one that failed may be kept.

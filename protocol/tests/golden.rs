@@ -26,7 +26,7 @@ use windlass_protocol::message::{
     AgentMessage, ArtifactQuery, Ask, AskGrant, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, CacheUse, Claim,
     CoordinatorMessage, Enrol, EnrolAnswer, Evidence, FetchBlobs, FoundArtifact, FoundCache, Grant, Health, Held,
     Hello, LogHeader, NewArtifact, NewCache, Peer, RefuseCode, Scope, SignedGrant, StoreAnswer, StoreBlobs,
-    StoreRefused, Style, Told, Validate, Verdict, Wanted, decode, encode,
+    StoreRefused, Style, Told, Validate, Verdict, Wanted, WantedBlob, decode, encode,
 };
 use windlass_protocol::stock::{Fetched, InputName, Stocked};
 use windlass_protocol::{Digest, HostFacts, Namespace, Secret, Shelf, Trust, WallMs, frame};
@@ -632,7 +632,8 @@ fn bulk_and_logs_have_the_bytes_of_version_1() {
     assert_eq!(ask.validate(), Ok(()));
     check("bulk_ask", &[fetch, store, ask]);
     let refused = StoreAnswer::Refused { code: StoreRefused::Full, detail: "the disk is full".to_owned() };
-    check("store_answer", &[StoreAnswer::Wanted(vec![0, 2]), StoreAnswer::Stored, refused]);
+    let wanted = vec![WantedBlob { place: 0, offset: 0 }, WantedBlob { place: 2, offset: 1 << 30 }];
+    check("store_answer", &[StoreAnswer::Wanted(wanted), StoreAnswer::Stored, refused]);
     let manifest = BlobHeader::Manifest { bytes: 1 << 20 };
     let found = BlobHeader::Found { bytes: 1 << 33 };
     check("blob_header", &[found, BlobHeader::Absent, manifest, BlobHeader::Elsewhere, BlobHeader::Waiting]);

@@ -10,7 +10,7 @@ use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::JobSpec;
 use windlass_protocol::limits::{ASK_PATIENCE_MS, CACHE_PATIENCE_MS, LINK_BLOB_PIECE_BYTES};
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
-use windlass_protocol::message::{BlobHeader, BulkAsk, StoreAnswer, StoreBlobs, StoreRefused, Wanted};
+use windlass_protocol::message::{BlobHeader, BulkAsk, StoreAnswer, StoreBlobs, StoreRefused, Wanted, WantedBlob};
 use windlass_protocol::{Digest, Shelf};
 
 use super::fetch::{Wish, read_manifest};
@@ -50,15 +50,22 @@ impl<E> From<LinkError> for Broken<E> {
 #[derive(Debug)]
 pub(crate) struct Feed<'a> {
     send: &'a mut FramedSend,
+    /// The coordinator has these already: an earlier connection broke after them.
+    skip: u64,
     left: u64,
 }
 
 impl Feed<'_> {
-    /// Sends the next bytes. More than the blob has are not sent: whoever reads it will see that it has changed.
+    /// Sends the next bytes, from the beginning of the blob on. What is there already is passed over. More than the blob has
+    /// are not sent: whoever reads it will see that it has changed.
     pub(crate) async fn send(&mut self, bytes: Vec<u8>) -> Result<(), LinkError> {
+        let mut bytes = Bytes::from(bytes);
+        let skip = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
+        self.skip -= skip as u64;
+        let _there = bytes.split_to(skip);
         let take = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
         self.left -= take as u64;
-        self.send.send_raw(Bytes::from(bytes).split_to(take)).await
+        if take == 0 { Ok(()) } else { self.send.send_raw(bytes.split_to(take)).await }
     }
 }
 
@@ -178,12 +185,12 @@ impl Bulk {
             StoreAnswer::Wanted(wanted) => wanted,
             other => return ended(other),
         };
-        for place in wanted {
+        for WantedBlob { place, offset: skip } in wanted {
             let place = place as usize;
-            let Some(left) = lengths.get(place).copied() else {
+            let Some(left) = lengths.get(place).and_then(|bytes| bytes.checked_sub(skip)) else {
                 return Err(Tried::Not(NotStored::Refused("the coordinator wants what was not offered".to_owned())));
             };
-            match from.read(place, &mut Feed { send: &mut send, left }).await {
+            match from.read(place, &mut Feed { send: &mut send, skip, left }).await {
                 Ok(()) => {}
                 // What the coordinator says explains why it stopped reading.
                 Err(Broken::Link(LinkError::Stopped { .. })) => break,

@@ -1,6 +1,7 @@
 //! Reads chunks from their files and says whether they are what their names say.
 
 use std::io;
+use std::path::Path;
 
 use windlass_protocol::Digest;
 use windlass_protocol::limits::CHUNK_FILES_OPEN_MAX;
@@ -40,6 +41,35 @@ impl ChunkReader {
         };
         self.stored = stored;
         Ok(right? && Digest::of(plain) == *digest)
+    }
+
+    /// The same from a file that has no number.
+    pub(crate) fn read_in(
+        &mut self,
+        (file, path): (&dyn VfsFile, &Path),
+        digest: &Digest,
+        place: &ChunkPlace,
+        plain: &mut Vec<u8>,
+    ) -> Result<bool, Fault> {
+        let mut stored = std::mem::take(&mut self.stored);
+        stored.resize(place.stored_bytes as usize, 0);
+        let right = self.read_frame((file, path), place, &mut stored, plain);
+        self.stored = stored;
+        Ok(right? && Digest::of(plain) == *digest)
+    }
+
+    fn read_frame(
+        &mut self,
+        (file, path): (&dyn VfsFile, &Path),
+        place: &ChunkPlace,
+        stored: &mut [u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<bool, Fault> {
+        match file.read_exact_at(place.offset, stored) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(e) => Err(Fault::io("reading", path, e)),
+            Ok(()) => self.unpacker.unpack(stored, place.bytes as usize, plain).or_fault("unpacking", path),
+        }
     }
 
     fn file(&mut self, shared: &Shared, number: FileNo) -> Result<Option<&dyn VfsFile>, Fault> {

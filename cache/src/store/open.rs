@@ -17,6 +17,7 @@ use crate::chunk::{self, Chunks, FileNo, space};
 use crate::error::{Fault, OrFault as _};
 use crate::index::{Change, Entry, Index, NamespaceNo, Place};
 use crate::segment::{self, Check, HEAD_BYTES, Record, Scanned};
+use crate::space::Account;
 use crate::vfs::{Vfs, VfsFile, ensure_dir};
 
 pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Result<Shared, Fault> {
@@ -39,7 +40,7 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
     let mut recovery = Recovery::new(&large, &chunk_files);
     let (active, next_number) = recovery.read_segments(&*vfs, &segments_dir, options.durability)?;
     recovery.count_chunks().or_fault("reading", &segments_dir)?;
-    let Recovery { mut index, files, damaged_bytes, mut table, numbered, next_file, .. } = recovery;
+    let Recovery { mut index, files, damaged_bytes, torn_bytes, mut table, numbered, next_file, .. } = recovery;
     tidy(&*vfs, &large_dir, &large, &index, damaged_bytes > 0)?;
     let names: Vec<String> = chunk_files.into_keys().collect();
     space::tidy(&*vfs, &chunks_dir, (&names, &numbered), &mut table, damaged_bytes > 0)?;
@@ -56,6 +57,7 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
     );
     let counters = Counters::default();
     counters.damaged_bytes.store(damaged_bytes, Ordering::Relaxed);
+    counters.torn_bytes.store(torn_bytes, Ordering::Relaxed);
     Ok(Shared {
         vfs,
         dir: dir.to_owned(),
@@ -65,6 +67,7 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
         appender,
         chunks: Chunks::new(table, next_file),
         counters,
+        account: Account::default(),
         removal: Mutex::default(),
         compacting: Mutex::default(),
         releasing: RwLock::default(),
@@ -104,6 +107,7 @@ struct Recovery<'a> {
     next_file: FileNo,
     files: HashMap<u32, Arc<dyn VfsFile>>,
     damaged_bytes: u64,
+    torn_bytes: u64,
 }
 
 impl<'a> Recovery<'a> {
@@ -112,7 +116,7 @@ impl<'a> Recovery<'a> {
             chunk_files.iter().filter_map(|(name, bytes)| Some((chunk::file_number(name)?, *bytes))).collect();
         let next_file = numbered.keys().last().map_or(0, |last| last.saturating_add(1));
         let (index, table, files) = (Index::replaying(), Table::default(), HashMap::new());
-        Self { index, large, numbered, table, next_file, files, damaged_bytes: 0 }
+        Self { index, large, numbered, table, next_file, files, damaged_bytes: 0, torn_bytes: 0 }
     }
 
     /// Counts what each manifest names. A blob of which a chunk is missing is absent: nobody was told of it, or it was lazy.
@@ -161,6 +165,7 @@ impl<'a> Recovery<'a> {
                 self.index.accounts_mut().damage(number);
             }
             if last {
+                self.torn_bytes = file.len().or_fault("measuring", &path)?.saturating_sub(scanned.end);
                 cut(&*file, scanned.end, durability).or_fault("cutting", &path)?;
                 active = Some(Active { number, file: Arc::clone(&file), salt, end: scanned.end, declared });
             }

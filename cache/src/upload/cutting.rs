@@ -3,12 +3,14 @@
 mod assembly;
 
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use windlass_protocol::limits::MANIFEST_MAX_CHUNKS;
 use windlass_protocol::{Digest, Namespace};
 
+use super::journal::Noted;
 use crate::appender::{Item, Ticket};
 use crate::chunk::cut::Cutter;
 use crate::chunk::frame::Packer;
@@ -19,6 +21,7 @@ use crate::chunk::table::{Freed, Hold};
 use crate::chunk::{ChunkPlace, FileNo};
 use crate::error::{Error, Fault, OrFault as _, Rejected};
 use crate::index::NamespaceNo;
+use crate::space::Reservation;
 use crate::store::{Durability, Shared};
 use crate::vfs::VfsFile;
 pub use assembly::Assembly;
@@ -38,6 +41,8 @@ pub(crate) struct Cutting {
     /// Chunks that were there and that this upload counts on, each as often as it came.
     held: Vec<Digest>,
     file: Option<ChunkFile>,
+    /// Where its file is made and kept, for an upload that outlives its process.
+    kept_at: Option<PathBuf>,
     packer: Option<Packer>,
     reader: ChunkReader,
     /// A chunk that is read to see whether it is right.
@@ -55,20 +60,116 @@ impl Cutting {
             own: HashMap::new(),
             held: Vec::new(),
             file: None,
+            kept_at: None,
             packer: None,
             reader: ChunkReader::default(),
             proof: Vec::new(),
         }
     }
 
-    /// Takes the next bytes.
-    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+    /// As [`Self::new`], with a file of this name that stays where the upload does not end.
+    pub(crate) fn in_file(shared: &Arc<Shared>, path: PathBuf) -> Self {
+        let mut cutting = Self::new(shared);
+        cutting.kept_at = Some(path);
+        cutting
+    }
+
+    /// Goes on with what was noted of an upload: its file at `path`, and chunks of the store. Each is read, and hashed; the
+    /// first that is not right, or not there any more, ends it. Answers how many are.
+    pub(crate) fn take_up(
+        shared: &Arc<Shared>,
+        path: PathBuf,
+        chunks: &[Noted],
+        hasher: &mut blake3::Hasher,
+    ) -> Result<(Self, usize), Fault> {
+        let file = match shared.vfs.open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            other => Some(ChunkFile::of(shared, other.or_fault("opening", &path)?, path.clone())),
+        };
+        let mut cutting = Self::in_file(shared, path);
+        cutting.file = file;
+        let mut taken = 0;
+        for chunk in chunks.iter().take(MANIFEST_MAX_CHUNKS) {
+            if !cutting.take_chunk(chunk)? {
+                break;
+            }
+            hasher.update(&cutting.proof);
+            cutting.bytes += u64::from(chunk.bytes);
+            cutting.chunks.push(Chunk { digest: chunk.digest, end: cutting.bytes });
+            taken += 1;
+        }
+        if let Some(file) = &mut cutting.file {
+            file.end =
+                cutting.own.values().map(|place| place.offset + u64::from(place.stored_bytes)).max().unwrap_or(0);
+            // A chunk file has the length that its record says.
+            file.file.truncate(file.end).or_fault("cutting", &file.path)?;
+        }
+        Ok((cutting, taken))
+    }
+
+    /// Reads a chunk that was noted into `proof` and counts on it; says whether it is there and right.
+    fn take_chunk(&mut self, noted: &Noted) -> Result<bool, Fault> {
+        let Noted { digest, bytes, own } = noted;
+        let known = self.own.get(digest).copied();
+        if known.is_none() && self.hold(digest)? {
+            let place = self.shared.chunks.table().place(digest).filter(|place| place.bytes == *bytes);
+            if let Some(place) = place
+                && self.reader.read(&self.shared, digest, &place, &mut self.proof)?
+            {
+                return Ok(true);
+            }
+            self.held.pop();
+            self.shared.release_chunks(&[*digest])?;
+        }
+        let noted_place = own.map(|(offset, stored_bytes)| ChunkPlace { file: 0, offset, stored_bytes, bytes: *bytes });
+        let (Some(place), Some(file)) = (known.or(noted_place), &self.file) else { return Ok(false) };
+        let right = self.reader.read_in((&*file.file, &file.path), digest, &place, &mut self.proof)?;
+        if right {
+            self.own.insert(*digest, place);
+        }
+        Ok(right)
+    }
+
+    /// How many bytes were cut.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How many chunks they are.
+    pub(crate) const fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// What to note of the chunks after the first so many.
+    pub(crate) fn noted_since(&self, first: usize) -> Vec<Noted> {
+        let start = first.checked_sub(1).and_then(|last| self.chunks.get(last)).map_or(0, |chunk| chunk.end);
+        let ends = self.chunks.iter().skip(first).scan(start, |start, chunk| {
+            let bytes = chunk.end - *start;
+            *start = chunk.end;
+            Some((chunk.digest, u32::try_from(bytes).unwrap_or(u32::MAX)))
+        });
+        ends.map(|(digest, bytes)| {
+            let own = self.own.get(&digest).map(|place| (place.offset, place.stored_bytes));
+            Noted { digest, bytes, own }
+        })
+        .collect()
+    }
+
+    /// How many bytes came and are not cut yet.
+    pub(crate) const fn pending_bytes(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Takes the next bytes; of the room that was kept for them it spends what is written.
+    pub(crate) fn write(&mut self, mut bytes: &[u8], space: &mut Reservation) -> Result<(), Error> {
         // Twice the longest chunk at a time: however much comes at once, no more is held.
         while !bytes.is_empty() {
             let (piece, rest) = bytes.split_at(bytes.len().min(self.cutter.max_bytes()));
             self.pending.extend_from_slice(piece);
             bytes = rest;
+            let before = self.bytes;
             self.cut(self.cutter.max_bytes())?;
+            space.spend(self.bytes - before);
         }
         Ok(())
     }
@@ -111,7 +212,7 @@ impl Cutting {
         let stored = packer.pack(plain).or_fault("compressing for", &dir)?;
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(ChunkFile::create(&self.shared)?),
+            none => none.insert(ChunkFile::create(&self.shared, self.kept_at.clone())?),
         };
         let offset = file.append(stored)?;
         // No chunk is longer than CHUNK_MAX_BYTES.
@@ -157,6 +258,9 @@ impl Cutting {
         let one_at_a_time = shared.chunks.finishing(digest);
         let writing = shared.writing();
         self.commit(namespace, digest)?;
+        if let Some(file) = &mut self.file {
+            file.kept = false;
+        }
         drop((writing, one_at_a_time));
         shared.sweep()?;
         Ok(shared.evict_where_full()?)
@@ -278,13 +382,24 @@ struct ChunkFile {
     end: u64,
     synced: bool,
     recorded: bool,
+    /// It stays when it is dropped: somebody will go on with it.
+    kept: bool,
 }
 
 impl ChunkFile {
-    fn create(shared: &Arc<Shared>) -> Result<Self, Fault> {
-        let path = shared.temporary_path();
+    fn create(shared: &Arc<Shared>, kept_at: Option<PathBuf>) -> Result<Self, Fault> {
+        let kept = kept_at.is_some();
+        let path = kept_at.unwrap_or_else(|| shared.temporary_path());
         let file = shared.vfs.create(&path).or_fault("creating", &path)?;
-        Ok(Self { shared: Arc::clone(shared), file, path, number: None, end: 0, synced: false, recorded: false })
+        let mut file = Self::of(shared, file, path);
+        file.kept = kept;
+        Ok(file)
+    }
+
+    /// One that is there and stays.
+    fn of(shared: &Arc<Shared>, file: Box<dyn VfsFile>, path: PathBuf) -> Self {
+        let shared = Arc::clone(shared);
+        Self { shared, file, path, number: None, end: 0, synced: false, recorded: false, kept: true }
     }
 
     /// Adds a frame; tells where it lies.
@@ -311,6 +426,8 @@ impl ChunkFile {
         let to = self.shared.chunk_path(number);
         self.shared.vfs.rename(&self.path, &to).or_fault("renaming", &self.path)?;
         (self.path, self.number) = (to, Some(number));
+        // By this name nobody goes on with it.
+        self.kept = false;
         if self.shared.options.durability == Durability::Durable {
             let dir = self.shared.chunks_dir();
             self.shared.vfs.sync_dir(&dir).or_fault("syncing", &dir)?;
@@ -321,7 +438,7 @@ impl ChunkFile {
 
 impl Drop for ChunkFile {
     fn drop(&mut self) {
-        if self.recorded {
+        if self.recorded || self.kept {
             return;
         }
         if let Err(error) = self.shared.vfs.remove(&self.path) {

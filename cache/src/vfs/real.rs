@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::FallocateFlags;
 
-use super::{DirItem, Held, Vfs, VfsFile};
+use super::{DirItem, Held, Space, Vfs, VfsFile};
 
 /// The disk itself. Files are made with mode 0600 and directories with 0700: nobody else reads our data.
 #[derive(Debug, Clone, Copy, Default)]
@@ -70,6 +70,12 @@ impl Vfs for RealFs {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        let stat = rustix::fs::statvfs(dir)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Space { total_bytes: bytes(stat.f_blocks), free_bytes: bytes(stat.f_bavail) })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Held>> {

@@ -15,7 +15,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{DirItem, Held, Vfs, VfsFile};
+use super::{DirItem, Held, Space, Vfs, VfsFile};
 
 pub use image::{CrashImage, Image};
 
@@ -282,6 +282,12 @@ impl Vfs for RecordingFs {
         let mut state = self.lock_state();
         let sync = state.next_sync();
         state.record(Op::SyncDir { path: dir.to_owned(), sync })
+    }
+
+    fn space(&self, _dir: &Path) -> io::Result<Space> {
+        let state = self.lock_state();
+        let total_bytes = state.capacity.unwrap_or(u64::MAX);
+        Ok(Space { total_bytes, free_bytes: total_bytes.saturating_sub(state.used()) })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Held>> {

@@ -13,6 +13,7 @@ use windlass_protocol::{Digest, Namespace};
 const OPTIONS: StoreOptions = StoreOptions {
     durability: windlass_cache::Durability::Durable,
     capacity_bytes: None,
+    floor_bytes: 0,
     segment_bytes: 256 << 20,
     chunk_bytes: 16 << 10,
     sha256: false,

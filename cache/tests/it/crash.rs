@@ -219,10 +219,26 @@ fn a_full_disk_is_said_so_and_leaves_nothing_half_visible() {
         fs.set_capacity(Some(capacity));
         let mut promises = Vec::new();
         let error = work(&fs, &mut promises).unwrap_err();
-        assert!(matches!(error, Error::Fault(windlass_cache::Fault::DiskFull { .. })), "{error:?}");
+        assert!(matches!(&error, Error::Fault(fault) if fault.is_full()), "{error:?}");
         reached.insert(promises.len());
         fs.set_capacity(None);
         assert_eq!(broken(&fs.live_image(), fs.op_count(), &promises), None, "with {capacity} bytes");
     }
     assert!(reached.len() > 3, "the disk filled up at different points: {reached:?}");
+}
+
+/// The account is of this store alone: whoever else writes to the disk may fill it under any write.
+#[test]
+fn a_disk_that_others_fill_under_any_write_loses_nothing_that_was_acknowledged() {
+    let mut failed = 0;
+    for nth in 0.. {
+        let fs = RecordingFs::new();
+        fs.fail_at(nth, std::io::ErrorKind::StorageFull);
+        let mut promises = Vec::new();
+        let Err(error) = work(&fs, &mut promises) else { break };
+        failed += 1;
+        assert!(matches!(&error, Error::Fault(fault) if fault.is_full()), "{error:?}");
+        assert_eq!(broken(&fs.live_image(), fs.op_count(), &promises), None, "at operation {nth}");
+    }
+    assert!(failed > 20, "{failed} operations");
 }

@@ -2,19 +2,21 @@
 //! elsewhere. A failure prints the entry and the bytes.
 
 use std::panic::catch_unwind;
+use std::sync::Arc;
 
 use windlass_cache::fuzz::ENTRIES;
-use windlass_cache::{Directory, Entry, Node, PackWriter, Store, StoreOptions};
+use windlass_cache::vfs::recorded::RecordingFs;
+use windlass_cache::{About, Directory, Entry, Node, PackWriter, Partials, Store, StoreOptions};
 use windlass_protocol::fuzz::Mutator;
-use windlass_protocol::{Digest, Namespace};
+use windlass_protocol::{Digest, Namespace, WallMs};
 
 const ROUNDS: u64 = 20_000;
 
 /// A manifest, a listing and a segment as a store writes them, a pack, a directory.
 fn seeds() -> Vec<Vec<u8>> {
-    let fs = windlass_cache::vfs::recorded::RecordingFs::new();
+    let fs = RecordingFs::new();
     let options = StoreOptions { chunk_bytes: 16 << 10, ..StoreOptions::default() };
-    let store = Store::open(std::sync::Arc::new(fs.clone()), std::path::Path::new("/s"), options).unwrap();
+    let store = Store::open(Arc::new(fs.clone()), std::path::Path::new("/s"), options).unwrap();
     let namespace = Namespace::trusted("p");
     store.put(&namespace, b"small").unwrap();
     store.put(&namespace, &crate::chunks::noise(0, 70_000)).unwrap();
@@ -34,7 +36,21 @@ fn seeds() -> Vec<Vec<u8>> {
         segment,
         pack.finish().unwrap(),
         directory.encode(),
+        journal(),
     ]
+}
+
+/// What an upload that waits has noted.
+fn journal() -> Vec<u8> {
+    let fs = RecordingFs::new();
+    let store = Store::open(Arc::new(fs.clone()), std::path::Path::new("/s"), StoreOptions::default()).unwrap();
+    let partials = Partials::open(&store, WallMs(0)).unwrap();
+    let (owner, namespace, bytes) = ("me".to_owned(), Namespace::trusted("p"), 1 << 20);
+    let id = partials.begin(About { owner, namespace, digest: Digest::of(b"blob"), bytes }, WallMs(0)).unwrap().id;
+    let mut partial = partials.take("me", &id, WallMs(0)).unwrap().unwrap();
+    partial.write(&crate::chunks::noise(1, 700_000), WallMs(0)).unwrap();
+    drop(partial);
+    fs.live_image().files[&std::path::PathBuf::from(format!("/s/uploads/{id}"))].clone()
 }
 
 #[test]

@@ -10,7 +10,7 @@ use windlass_git::Protocol;
 use windlass_git::dir_cache::Limits;
 use windlass_git::policy::Owner;
 use windlass_protocol::Secret;
-use windlass_protocol::limits::SLOTS_MAX;
+use windlass_protocol::limits::{CACHE_FLOOR_BYTES, SLOTS_MAX};
 
 use super::config::{self, Problems};
 use super::serve;
@@ -151,6 +151,7 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
     let cache = file.cache.as_deref().and_then(|cache| problems.take(size::bytes(cache)));
     let listen = file.peer_listen.as_deref().map(str::parse::<PeerListen>);
     let listen = listen.and_then(|listen| problems.take(listen.map_err(|bad| Failure::usage(bad.to_string()))));
+    let cache_floor = file.cache_floor.as_deref().and_then(|floor| problems.take(size::bytes(floor)));
     let protocols = problems.take(serve::git_protocols(arguments.git_protocol, file.git_protocols)).unwrap_or_default();
     let phases = Phases {
         plugins_path: arguments.plugins_path.or(file.plugins_path),
@@ -191,6 +192,7 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
         slot_user_base: file.slot_user_base.unwrap_or(SLOT_USER_BASE),
         cache_bytes: cache.unwrap_or(CACHE_DEFAULT_BYTES),
         peer_listen: listen.unwrap_or_default(),
+        cache_floor_bytes: cache_floor.unwrap_or(CACHE_FLOOR_BYTES),
         spawner: serve::spawner()?,
         docker_socket: place::engine_socket(file.docker_socket),
         phases,

@@ -1,8 +1,10 @@
-//! `windlass cache`: what the fleet's cache holds, what of it stays, and why a step's result was there or was not.
+//! `windlass cache`: what the fleet's cache holds, what of it stays, whether it is what it should be, and why a
+//! step's result was there or was not.
 
 mod entry;
 mod explain;
 mod stats;
+mod verify;
 
 use clap::Subcommand;
 
@@ -22,6 +24,8 @@ pub(crate) enum CacheCommand {
     // Without a comment here, `--help` shows the arguments' own, longer text.
     #[command(about = "Let a cache stay, whoever needs room")]
     Pin(entry::PinArguments),
+    #[command(about = "Read everything that is stored, and put aside what is damaged")]
+    Verify(verify::VerifyArguments),
     #[command(name = "rm", about = "Remove a cache, a pinned one too")]
     Remove(entry::RemoveArguments),
 }
@@ -33,6 +37,7 @@ pub(crate) async fn run(command: CacheCommand, ui: &Ui) -> Result<Code, Failure>
         CacheCommand::Stats(arguments) => stats::run(&arguments, ui).await,
         CacheCommand::Explain(arguments) => explain::run(&arguments, ui).await,
         CacheCommand::Pin(arguments) => entry::pin(&arguments, ui).await,
+        CacheCommand::Verify(arguments) => verify::run(arguments, ui).await,
         CacheCommand::Remove(arguments) => entry::remove(&arguments, ui).await,
     }
 }

@@ -18,6 +18,7 @@ use super::config::{self, Problems};
 use super::serve;
 use crate::error::{Code, Failure};
 use crate::place::{self, Announcement, Server};
+use crate::size;
 use crate::ui::Ui;
 
 /// The port of UDP and TCP where nobody says.
@@ -211,6 +212,9 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
     }
     if let Some(days) = file.artifact_retention_days {
         config.policy.artifact_retention_ms = days.saturating_mul(86_400_000);
+    }
+    if let Some(floor) = file.cache_floor.as_deref().and_then(|floor| problems.take(size::bytes(floor))) {
+        config.cache_floor_bytes = floor;
     }
     if let Some(seconds) = file.agent_certificate_seconds {
         let life = problems.take(life_ms("agent_certificate_seconds", seconds, CERT_LIFE_MS));

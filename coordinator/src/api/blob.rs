@@ -15,9 +15,11 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use windlass_cache::{Blob, BlobReader, Unpack, Upload};
+use windlass_cache::{Blob, BlobReader, Fault, Unpack, Upload};
 use windlass_coordinator_core::row::Scope;
-use windlass_protocol::limits::{BLOB_MAX_BYTES, HTTP_BLOB_PIECE_BYTES, HTTP_BODY_IDLE_MS, MISSING_MAX_DIGESTS};
+use windlass_protocol::limits::{
+    BLOB_MAX_BYTES, HTTP_BLOB_PIECE_BYTES, HTTP_BODY_IDLE_MS, MISSING_MAX_DIGESTS, PACK_MAX_BYTES,
+};
 use windlass_protocol::{Digest, Namespace};
 
 use super::Ground;
@@ -27,7 +29,7 @@ use super::problem::{Kind, Problem};
 use super::submit::check_name;
 
 /// Scopes that let one upload.
-const WRITE: [Scope; 2] = [Scope::CacheWrite, Scope::BuildsWrite];
+pub(super) const WRITE: [Scope; 2] = [Scope::CacheWrite, Scope::BuildsWrite];
 
 /// Where a blob is looked for.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -40,10 +42,15 @@ pub(crate) struct Place {
 
 impl Place {
     fn namespace(&self, caller: &Caller) -> Result<Namespace, Problem> {
-        check_name("project", &self.project)?;
-        caller.need_place(&self.project, None)?;
-        Ok(caller.namespace(&self.project))
+        namespace_of(caller, &self.project)
     }
+}
+
+/// Where a token's blobs of a project are.
+pub(super) fn namespace_of(caller: &Caller, project: &str) -> Result<Namespace, Problem> {
+    check_name("project", project)?;
+    caller.need_place(project, None)?;
+    Ok(caller.namespace(project))
 }
 
 /// Which blobs are asked for.
@@ -176,7 +183,7 @@ impl Sink for Unpack {
 pub(super) async fn pour<S: Sink>(body: Body, mut sink: S) -> Result<S, Problem> {
     let mut pieces = body.into_data_stream();
     loop {
-        let (gathered, bytes, more) = gather(&mut pieces).await?;
+        let (gathered, bytes, ended) = gather(&mut pieces).await;
         if bytes > 0 {
             sink = blocking(move || {
                 gathered.iter().try_for_each(|piece| sink.take(piece))?;
@@ -184,28 +191,45 @@ pub(super) async fn pour<S: Sink>(body: Body, mut sink: S) -> Result<S, Problem>
             })
             .await??;
         }
-        if !more {
-            return Ok(sink);
+        match ended {
+            Ended::NotYet => {}
+            Ended::Whole => return Ok(sink),
+            Ended::Broken(problem) => return Err(problem),
         }
     }
 }
 
-/// Some pieces of a body, and whether more may come.
-async fn gather(pieces: &mut BodyDataStream) -> Result<(Vec<Bytes>, usize, bool), Problem> {
+/// Whether more of a body may come.
+#[derive(Debug)]
+pub(super) enum Ended {
+    NotYet,
+    Whole,
+    /// It stopped before it was whole.
+    Broken(Problem),
+}
+
+/// Some pieces of a body, how many bytes they are, and whether more may come.
+pub(super) async fn gather(pieces: &mut BodyDataStream) -> (Vec<Bytes>, usize, Ended) {
+    let broken = |detail| Ended::Broken(Problem::new(Kind::BadRequest, detail));
     let (mut gathered, mut bytes) = (Vec::new(), 0);
     while bytes < HTTP_BLOB_PIECE_BYTES {
         let next = tokio::time::timeout(Duration::from_millis(HTTP_BODY_IDLE_MS), pieces.next()).await;
-        let next = next.map_err(|_| Problem::new(Kind::BadRequest, "the body stopped before it was whole"))?;
         match next {
-            Some(Ok(piece)) => {
+            Ok(Some(Ok(piece))) => {
                 bytes += piece.len();
                 gathered.push(piece);
             }
-            Some(Err(_)) => return Err(Problem::new(Kind::BadRequest, "the body ended before it was whole")),
-            None => return Ok((gathered, bytes, false)),
+            Ok(Some(Err(_))) => return (gathered, bytes, broken("the body ended before it was whole")),
+            Ok(None) => return (gathered, bytes, Ended::Whole),
+            Err(_) => return (gathered, bytes, broken("the body stopped before it was whole")),
         }
     }
-    Ok((gathered, bytes, true))
+    (gathered, bytes, Ended::NotYet)
+}
+
+/// How many bytes a body is said to have.
+fn announced_bytes(headers: &axum::http::HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
 }
 
 pub(super) fn room(ground: &Ground) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
@@ -233,12 +257,17 @@ pub(crate) async fn put(
 ) -> Result<(StatusCode, Json<Stored>), Problem> {
     caller.need(&WRITE)?;
     let (namespace, digest) = (place.namespace(&caller)?, digest(&hex)?);
-    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let announced = announced_bytes(&headers);
     if announced.is_some_and(|bytes| bytes > BLOB_MAX_BYTES) {
         return Err(Problem::new(Kind::TooLarge, format!("a blob has at most {BLOB_MAX_BYTES} bytes")));
     }
     let _room = room(&ground)?;
-    let upload = ground.fleet.store.begin_put(&namespace, Some(digest))?;
+    let store = ground.fleet.store.clone();
+    let upload = blocking(move || match announced {
+        Some(bytes) => store.begin_put_in(&namespace, Some(digest), store.reserve(bytes, 0)?),
+        None => store.begin_put(&namespace, Some(digest)),
+    });
+    let upload = upload.await??;
     let upload = pour(body, upload).await?;
     let bytes = upload.len();
     let digest = blocking(move || upload.finish()).await??;
@@ -286,12 +315,19 @@ pub(crate) async fn pack(
     State(ground): State<Ground>,
     caller: Caller,
     Query(place): Query<Place>,
+    headers: axum::http::HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<Unpacked>), Problem> {
     caller.need(&WRITE)?;
     let namespace = place.namespace(&caller)?;
     let _room = room(&ground)?;
-    let unpack = pour(body, Unpack::new(&ground.fleet.store, &namespace)).await?;
+    let store = ground.fleet.store.clone();
+    let unpack = blocking(move || match announced_bytes(&headers) {
+        // More than a pack has are refused when they come.
+        Some(bytes) => Ok::<_, Fault>(Unpack::within(&store, &namespace, store.reserve(bytes.min(PACK_MAX_BYTES), 0)?)),
+        None => Ok(Unpack::new(&store, &namespace)),
+    });
+    let unpack = pour(body, unpack.await??).await?;
     let digests = blocking(move || unpack.finish()).await??;
     Ok((StatusCode::CREATED, Json(Unpacked { digests })))
 }

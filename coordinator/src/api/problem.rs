@@ -61,6 +61,8 @@ kinds! {
     PipelineExists = CONFLICT, "pipeline-exists", "A pipeline of this name is registered";
     /// A token contradicts a pool.
     PoolConflict = CONFLICT, "pool-conflict", "The pool exists and is described otherwise";
+    /// An upload is elsewhere than the client thinks.
+    UploadOffset = CONFLICT, "upload-offset", "The upload goes on at another offset";
     /// A body past its limit.
     TooLarge = PAYLOAD_TOO_LARGE, "too-large", "The body is too large";
     /// A range past the end.
@@ -342,7 +344,8 @@ impl From<windlass_cache::Fault> for Problem {
     fn from(fault: windlass_cache::Fault) -> Self {
         use windlass_cache::Fault;
         match fault {
-            Fault::DiskFull { .. } => {
+            Fault::DiskFull { .. } | Fault::NoSpace { .. } => {
+                tracing::warn!(%fault, "cache_full");
                 Self::new(Kind::StorageFull, "the cache's disk is full; nothing that was stored before is lost")
             }
             Fault::Poisoned { .. } => {

@@ -15,6 +15,7 @@ mod streams;
 mod tokens;
 mod triggers;
 mod trust;
+mod uploads;
 mod whole;
 
 use std::sync::Arc;
@@ -151,7 +152,8 @@ impl Bench {
         let (writer, loaded) = Writer::threaded(Box::new(memory.clone())).unwrap();
         tokio::spawn(Desk::new(inbox, writer, loaded, core_maker(Policy::default()).unwrap(), ports).run());
         let authority = Arc::new(Authority::open(dir.path(), &[], &[], crate::authority::Lives::default()).unwrap());
-        let shelves = crate::shelf::Shelves::new(store.clone(), dir.path());
+        let shelves = crate::shelf::Shelves::new(store.clone());
+        let uploads = crate::uploads::Uploads::open(&store).unwrap();
         let url = "http://localhost:7070".to_owned();
         let vault = Arc::new(Vault::open(dir.path(), &KeySources::default(), [].iter()).unwrap());
         let issuer = Arc::new(crate::oidc::Issuer::open(dir.path(), "http://w".to_owned()).unwrap());
@@ -163,7 +165,7 @@ impl Bench {
             vault: Arc::clone(&vault),
             issuer: Arc::clone(&issuer),
         });
-        let fleet = fleet::Ground { desk, views, reader, logs, store, shelves, authority, jobs, vault };
+        let fleet = fleet::Ground { desk, views, reader, logs, store, uploads, shelves, authority, jobs, vault };
         let ground =
             Ground::new(fleet, Switchboard::default(), "http://w".to_owned(), metrics, definitions, true, issuer);
         let router = router(ground.clone());

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use serde::Deserialize;
 use utoipa::IntoParams;
-use windlass_cache::{Error, Rejected, Upload};
+use windlass_cache::{Error, Fault, Rejected, Upload};
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{ArtifactRow, BuildRows, PutArtifact, Scope};
 use windlass_coordinator_store::ArtifactFilter;
@@ -15,7 +15,7 @@ use windlass_pipeline::glob::PathQuery;
 use windlass_protocol::host::now;
 use windlass_protocol::limits::PAGE_MAX_ITEMS;
 use windlass_protocol::message::{NewArtifact, Validate as _};
-use windlass_protocol::{AttemptId, Digest, Shelf};
+use windlass_protocol::{AttemptId, Digest, Namespace, Shelf};
 
 use super::Ground;
 use super::artifact::Artifact;
@@ -24,16 +24,14 @@ use super::blob::{Sink, blocking, pour, room};
 use super::build::{find, with_rows};
 use super::extract::Query;
 use super::problem::{Kind, Problem};
+use super::resumable;
 use crate::shelf::ShelfError;
 
 impl From<ShelfError> for Problem {
     fn from(error: ShelfError) -> Self {
         let kind = match error {
             ShelfError::Store(error) => return error.into(),
-            ShelfError::Full(_) => Kind::StorageFull,
-            ShelfError::Missing(_) | ShelfError::NotAManifest(..) | ShelfError::Disk(_) | ShelfError::Stopping => {
-                Kind::Unavailable
-            }
+            ShelfError::Missing(_) | ShelfError::NotAManifest(..) | ShelfError::Stopping => Kind::Unavailable,
         };
         Self::new(kind, error.to_string())
     }
@@ -55,6 +53,8 @@ pub(crate) struct About {
     job: Option<String>,
     /// `application/octet-stream` if it is left out.
     content_type: Option<String>,
+    /// The upload by which its bytes came, all of them; there is no body then.
+    upload: Option<String>,
 }
 
 /// A blob that is hashed in all ways on its way to the disk.
@@ -106,11 +106,14 @@ pub(crate) async fn put(
         return Ok((StatusCode::OK, shown(row)));
     }
     let (build, shelves) = (rows.build.id, &ground.fleet.shelves);
-    shelves.check_room(artifact.bytes)?;
-    {
-        let _room = room(&ground)?;
-        let on = rows.build.namespace.on(Shelf::Artifacts);
-        let upload = ground.fleet.store.begin_put(&on, Some(artifact.digest))?;
+    let on = rows.build.namespace.on(Shelf::Artifacts);
+    let _room = room(&ground)?;
+    if let Some(upload) = &about.upload {
+        resumable::complete(&ground, &caller, upload, (&on, artifact.digest, artifact.bytes)).await?;
+        hash_stored(&ground, &on, &mut artifact).await?;
+    } else {
+        let space = shelves.reserve(artifact.bytes).await?;
+        let upload = ground.fleet.store.begin_put_in(&on, Some(artifact.digest), space)?;
         let (sha1, sha256) = (Context::new(&SHA1_FOR_LEGACY_USE_ONLY), Context::new(&SHA256));
         let hashed = pour(body, Hashed { upload, most: artifact.bytes, sha1, sha256 }).await?;
         if hashed.upload.len() != artifact.bytes {
@@ -135,6 +138,25 @@ pub(crate) async fn put(
     let row = known(&ground, attempt, &rows, &artifact).await?;
     let row = row.ok_or_else(|| Problem::new(Kind::Unavailable, "it was added, and is gone already"))?;
     Ok((StatusCode::CREATED, shown(row)))
+}
+
+/// Reads what was stored a piece at a time, for the names that it has beside its own.
+async fn hash_stored(ground: &Ground, on: &Namespace, artifact: &mut NewArtifact) -> Result<(), Problem> {
+    let (store, on, digest) = (ground.fleet.store.clone(), on.clone(), artifact.digest);
+    let hashing = blocking(move || {
+        let (mut sha1, mut sha256) = (Context::new(&SHA1_FOR_LEGACY_USE_ONLY), Context::new(&SHA256));
+        let Some(blob) = store.get(&on, &digest)? else { return Err(Fault::Damaged { digest }) };
+        blob.copy_to(&mut |bytes| {
+            sha1.update(bytes);
+            sha256.update(bytes);
+            Ok(())
+        })?;
+        Ok((sha1.finish(), sha256.finish()))
+    });
+    let (sha1, sha256) = hashing.await??;
+    artifact.sha1.copy_from_slice(sha1.as_ref());
+    artifact.sha256.copy_from_slice(sha256.as_ref());
+    Ok(())
 }
 
 /// What is said of a file, as a job would say it.

@@ -62,7 +62,8 @@ impl World {
         let vfs = Arc::new(RealFs);
         let reader = Reader::new(views.clone(), Arc::new(MemoryStore::new().history()), Offload::Here);
         let store = Store::open(vfs.clone(), &dir.path().join("cache"), StoreOptions::default()).unwrap();
-        let shelves = Shelves::new(store.clone(), dir.path());
+        let shelves = Shelves::new(store.clone());
+        let uploads = Uploads::open(&store).unwrap();
         let vault = Arc::new(Vault::open(dir.path(), &KeySources::default(), [].iter()).unwrap());
         let issuer = Arc::new(crate::oidc::Issuer::open(dir.path(), "http://w".to_owned()).unwrap());
         let jobs = Arc::new(CoreJobDesk {
@@ -80,6 +81,7 @@ impl World {
             reader,
             logs: LogStore::open(vfs, &dir.path().join("logs"), Options::default()).unwrap(),
             store,
+            uploads,
             shelves,
             authority: Arc::clone(&authority),
             jobs,

@@ -20,9 +20,9 @@ impl From<ShelfError> for No {
         let code = match &error {
             // The bytes are sent again, and this is asked again.
             ShelfError::Missing(_) => AskRefused::NotFound,
-            ShelfError::Full(_) => AskRefused::Conflict,
+            ShelfError::Store(windlass_cache::Error::Fault(fault)) if fault.is_full() => AskRefused::Conflict,
             ShelfError::NotAManifest(..) => AskRefused::Invalid,
-            ShelfError::Disk(_) | ShelfError::Store(_) | ShelfError::Stopping => AskRefused::Unavailable,
+            ShelfError::Store(_) | ShelfError::Stopping => AskRefused::Unavailable,
         };
         Self(code, error.to_string())
     }

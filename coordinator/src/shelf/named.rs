@@ -81,6 +81,7 @@ impl Unread {
             Fault::Damaged { .. } => Self::Damaged(fault.to_string()),
             Fault::Io { .. }
             | Fault::DiskFull { .. }
+            | Fault::NoSpace { .. }
             | Fault::InUse { .. }
             | Fault::Poisoned { .. }
             | Fault::Lost { .. } => Self::NotNow(fault.to_string()),

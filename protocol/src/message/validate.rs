@@ -334,9 +334,12 @@ impl Validate for StoreBlobs {
 impl Validate for StoreAnswer {
     fn validate(&self) -> Result<(), Invalid> {
         match self {
-            Self::Wanted(places) => {
-                require(places.len() <= STORE_MAX_BLOBS, "store.wanted", "there are at most 8000")?;
-                require(places.is_sorted_by(|a, b| a < b), "store.wanted", "each place comes once, in order")
+            Self::Wanted(wanted) => {
+                require(wanted.len() <= STORE_MAX_BLOBS, "store.wanted", "there are at most 8000")?;
+                let in_order = wanted.is_sorted_by(|a, b| a.place < b.place);
+                require(in_order, "store.wanted", "each place comes once, in order")?;
+                let small = wanted.iter().all(|blob| blob.offset <= ARTIFACT_MAX_BYTES);
+                require(small, "store.offset", "what a job stores has at most 10 GiB")
             }
             Self::Stored => Ok(()),
             Self::Refused { code: _, detail } => at_most("store.detail", detail, DETAIL_MAX_BYTES),

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use quinn::{RecvStream, SendStream};
-use windlass_protocol::link::{FramedRecv, FramedSend};
+use windlass_protocol::link::{Code, FramedRecv, FramedSend};
 use windlass_protocol::message::{
     Ask, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, FoundArtifact, FoundCache, NewArtifact, NewCache,
-    StoreAnswer, StoreRefused, Told, Wanted,
+    StoreAnswer, StoreRefused, Told, Wanted, WantedBlob,
 };
 use windlass_protocol::{ArtifactId, Digest, WallMs};
 
@@ -29,6 +29,12 @@ pub(super) struct State {
     pub(super) full: bool,
     /// The next request to add finds nothing.
     forget: bool,
+    /// The link breaks once so many bytes of a blob came, once; what came is remembered.
+    breaks_after: Option<usize>,
+    /// What came of blobs whose link broke.
+    begun: BTreeMap<Digest, Vec<u8>>,
+    /// Bytes of blobs that came, in all.
+    received: usize,
     /// This file gets other bytes before an offer is answered.
     pub(super) rewrite: Option<PathBuf>,
 }
@@ -149,14 +155,26 @@ impl Played {
                     return send.finish().unwrap();
                 }
                 let missing = |(_, (digest, _)): &(u32, &(Digest, u64))| !self.lock().blobs.contains_key(digest);
-                let wanted: Vec<u32> = (0..).zip(&offer.blobs).filter(missing).map(|(place, _)| place).collect();
+                let wanted = (0..).zip(&offer.blobs).filter(missing).map(|(place, (digest, _))| {
+                    let offset = self.lock().begun.get(digest).map_or(0, |came| came.len() as u64);
+                    WantedBlob { place, offset }
+                });
+                let wanted: Vec<_> = wanted.collect();
                 send.send_message(&StoreAnswer::Wanted(wanted.clone())).await.unwrap();
-                for place in wanted {
+                for WantedBlob { place, .. } in wanted {
                     let (digest, bytes) = offer.blobs[place as usize];
-                    let mut blob = Vec::new();
+                    let mut blob = self.lock().begun.remove(&digest).unwrap_or_default();
                     while (blob.len() as u64) < bytes {
                         let Ok(piece) = recv.recv_raw(bytes - blob.len() as u64).await else { return };
+                        self.lock().received += piece.len();
                         blob.extend_from_slice(&piece);
+                        let broken = self.lock().breaks_after.take_if(|most| blob.len() >= *most).is_some();
+                        if broken {
+                            self.lock().begun.insert(digest, blob);
+                            recv.stop(Code::Refused);
+                            send.reset(Code::Canceled);
+                            return;
+                        }
                     }
                     if Digest::of(&blob) != digest {
                         let (code, detail) = (StoreRefused::WrongBytes, "wrong bytes".to_owned());
@@ -282,6 +300,21 @@ async fn what_is_uploaded_is_sent_once_with_all_its_digests_and_is_noted_by_a_nu
     assert!(played.lock().rows.iter().all(|row| row.content_type == "x/y"));
     let calls = played.lock().calls.clone();
     assert_eq!((calls.len(), calls[0] != calls[1]), (2, true));
+}
+
+#[tokio::test]
+async fn of_a_blob_whose_link_breaks_the_rest_is_sent() {
+    let (mut world, played, work) = connected().await;
+    let large: Vec<u8> = (0..900_000_u32).flat_map(u32::to_le_bytes).collect();
+    put(&work, "big.bin", &large);
+    put(&work, "small", b"small");
+    played.lock().breaks_after = Some(2_000_000);
+    let (status, _, errors) = run(&mut world, &played, &["upload", "big.bin;small"]).await;
+    assert_eq!(status, Some(0), "{errors}");
+    let state = played.lock();
+    assert!(state.breaks_after.is_none(), "it broke");
+    assert_eq!(state.blobs.get(&Digest::of(&large)), Some(&large));
+    assert_eq!((state.received, state.sent), (large.len() + 5, 2), "no byte came twice");
 }
 
 #[tokio::test]

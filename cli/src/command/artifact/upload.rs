@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -14,10 +14,12 @@ use windlass_pipeline::destination::path_in_build;
 use windlass_pipeline::glob::{Glob, folder_of, is_pattern};
 use windlass_protocol::Digest;
 use windlass_protocol::limits::{
-    ARTIFACT_MAX_BYTES, ARTIFACT_WALK_MAX, ARTIFACTS_PER_JOB_MAX, HTTP_BLOB_PIECE_BYTES, TREE_DEPTH_MAX,
+    ARTIFACT_MAX_BYTES, ARTIFACT_WALK_MAX, ARTIFACTS_PER_JOB_MAX, HTTP_BLOB_PIECE_BYTES, RESUMABLE_MIN_BYTES,
+    TREE_DEPTH_MAX,
 };
 
 use super::{TRIES, find_build, reach, shown};
+use crate::client::resumable::NotSent;
 use crate::client::{Client, ClientError, ServerArguments, segment};
 use crate::error::{Code, Failure};
 use crate::ui::Ui;
@@ -77,7 +79,11 @@ async fn send(
             place.push_str(&format!("&job={}", segment(job)));
         }
         let bar = ui.byte_bar("uploading", bytes);
-        let put = put(client, &place, (file, digest), &bar).await;
+        let put = match upload_large(client, &build.id, (file, digest, bytes), &bar).await {
+            Ok(Some(upload)) => note(client, &format!("{place}&upload={upload}")).await,
+            Ok(None) => put(client, &place, (file, digest), &bar).await,
+            Err(failure) => Err(failure),
+        };
         bar.finish_and_clear();
         put?;
         ui.say(&format!("{} ({bytes} bytes)", shown(path)));
@@ -86,12 +92,52 @@ async fn send(
     Ok(())
 }
 
+/// Sends a large file first, over as many connections as it takes; answers its upload's id. None of a small one.
+async fn upload_large(
+    client: &Client,
+    build: &str,
+    (file, digest, bytes): (&Path, Digest, u64),
+    bar: &ProgressBar,
+) -> Result<Option<String>, Failure> {
+    if bytes < RESUMABLE_MIN_BYTES {
+        return Ok(None);
+    }
+    let purpose = format!("build={}", segment(build));
+    let sent = client.send_resumably(&purpose, (digest, bytes), |offset| {
+        bar.set_position(offset);
+        body_of(file.to_owned(), offset, bar.clone())
+    });
+    match sent.await {
+        Ok(upload) => Ok(upload),
+        Err(NotSent::Read(error)) => Err(Failure::system(format!("{} cannot be read", file.display()), &error)),
+        Err(NotSent::Client(error)) => Err(refused(error, file, digest).await?),
+    }
+}
+
+/// Makes an artifact of an upload. Asked again it answers the same.
+async fn note(client: &Client, place: &str) -> Result<(), Failure> {
+    let mut tries = 1;
+    loop {
+        match client.send_bytes(Method::PUT, place, Body::default()).await {
+            Err(ClientError::Unreachable { .. }) if tries < TRIES => tries += 1,
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Why a file was refused: bytes that changed meanwhile are others than they were said to be.
+async fn refused(error: ClientError, file: &Path, digest: Digest) -> Result<Failure, Failure> {
+    let changed = hashed(file.to_owned()).await?.0 != digest;
+    let failure = Failure::from(error);
+    Ok(if changed { failure.hint("the file changed while it was uploaded") } else { failure })
+}
+
 /// Sends one file, as often as the connection breaks: done twice it is done once.
 async fn put(client: &Client, place: &str, (file, digest): (&Path, Digest), bar: &ProgressBar) -> Result<(), Failure> {
     let mut tries = 1;
     loop {
         bar.set_position(0);
-        let (body, reading) = body_of(file.to_owned(), bar.clone());
+        let (body, reading) = body_of(file.to_owned(), 0, bar.clone());
         let sent = client.send_bytes(Method::PUT, place, body).await;
         if let Ok(Err(error)) = reading.await {
             return Err(Failure::system(format!("{} cannot be read", file.display()), &error));
@@ -99,21 +145,17 @@ async fn put(client: &Client, place: &str, (file, digest): (&Path, Digest), bar:
         match sent {
             Ok(()) => return Ok(()),
             Err(ClientError::Unreachable { .. }) if tries < TRIES => tries += 1,
-            Err(error) => {
-                // Bytes that changed meanwhile are refused as others than they were said to be.
-                let changed = hashed(file.to_owned()).await?.0 != digest;
-                let failure = Failure::from(error);
-                return Err(if changed { failure.hint("the file changed while it was uploaded") } else { failure });
-            }
+            Err(error) => return Err(refused(error, file, digest).await?),
         }
     }
 }
 
-/// A file as a body that is read while it is sent, and how the reading went.
-fn body_of(file: PathBuf, bar: ProgressBar) -> (Body, tokio::task::JoinHandle<io::Result<()>>) {
+/// A file, from an offset on, as a body that is read while it is sent, and how the reading went.
+fn body_of(file: PathBuf, offset: u64, bar: ProgressBar) -> (Body, tokio::task::JoinHandle<io::Result<()>>) {
     let (pieces, receive) = mpsc::channel::<io::Result<bytes::Bytes>>(4);
     let reading = tokio::task::spawn_blocking(move || {
-        let mut file = match File::open(&file) {
+        let opened = File::open(&file).and_then(|mut file| file.seek(SeekFrom::Start(offset)).map(|_| file));
+        let mut file = match opened {
             Ok(file) => file,
             Err(error) => {
                 let _gone = pieces.blocking_send(Err(error.kind().into()));

@@ -12,9 +12,10 @@ use windlass_cache::snapshot::{self, Options, Snapshot};
 use windlass_cache::{Error, PackWriter, Rejected};
 use windlass_protocol::Digest;
 use windlass_protocol::limits::{
-    CLI_PACK_BYTES, CLI_SNAPSHOT_TRIES, LINK_BLOB_PIECE_BYTES, MISSING_MAX_DIGESTS, PACK_MAX_BLOBS,
+    CLI_PACK_BYTES, CLI_SNAPSHOT_TRIES, LINK_BLOB_PIECE_BYTES, MISSING_MAX_DIGESTS, PACK_MAX_BLOBS, RESUMABLE_MIN_BYTES,
 };
 
+use crate::client::resumable::{NotSent, pass_over};
 use crate::client::{Client, ClientError, segment};
 use crate::error::{Code, Failure};
 use crate::place;
@@ -110,9 +111,22 @@ async fn send(
         bar.inc(bytes);
     }
     for (digest, bytes) in large {
+        if bytes >= RESUMABLE_MIN_BYTES {
+            let (before, purpose) = (bar.position(), format!("project={}", segment(project)));
+            let sent = client.send_resumably(&purpose, (digest, bytes), |offset| {
+                bar.set_position(before + offset);
+                blob_body(Arc::clone(&snapshot), (digest, offset), Some(bar.clone()))
+            });
+            match sent.await {
+                Ok(_) => bar.set_position(before + bytes),
+                Err(NotSent::Read(error)) => return Err(failed(error)),
+                Err(NotSent::Client(error)) => return Err(error.into()),
+            }
+            continue;
+        }
         let path = format!("/blobs/b3/{}?project={}", digest.to_hex(), segment(project));
         let put = async || {
-            let (body, outcome) = blob_body(Arc::clone(&snapshot), digest);
+            let (body, outcome) = blob_body(Arc::clone(&snapshot), (digest, 0), None);
             let sent = client.send_bytes(Method::PUT, &path, body).await;
             (sent, outcome.await)
         };
@@ -176,11 +190,16 @@ async fn pack_body(snapshot: Arc<Snapshot>, pack: Vec<(Digest, u64)>) -> Result<
     made.await.map_err(|e| Failed::Other(Failure::system("a pack cannot be made", &e)))?
 }
 
-/// A large blob as a body that is read while it is sent, and how the reading went.
-fn blob_body(snapshot: Arc<Snapshot>, digest: Digest) -> (Body, tokio::task::JoinHandle<Result<(), Error>>) {
+/// A large blob, from an offset on, as a body that is read while it is sent, and how the reading went.
+fn blob_body(
+    snapshot: Arc<Snapshot>,
+    (digest, offset): (Digest, u64),
+    bar: Option<ProgressBar>,
+) -> (Body, tokio::task::JoinHandle<Result<(), Error>>) {
     let (pieces, receive) = mpsc::channel::<Result<bytes::Bytes, std::io::Error>>(4);
     let reading = tokio::task::spawn_blocking(move || {
         let Some(mut reader) = snapshot.source.open(&digest)? else { return Ok(()) };
+        pass_over(&mut reader, offset).map_err(|error| reader.explain(error))?;
         let mut buffer = vec![0; LINK_BLOB_PIECE_BYTES];
         loop {
             let n = match reader.read(&mut buffer) {
@@ -195,6 +214,9 @@ fn blob_body(snapshot: Arc<Snapshot>, digest: Digest) -> (Body, tokio::task::Joi
             // The connection broke: the sender says so.
             if pieces.blocking_send(Ok(piece)).is_err() {
                 return Ok(());
+            }
+            if let Some(bar) = &bar {
+                bar.inc(n as u64);
             }
         }
     });

@@ -31,7 +31,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 58] = [
+const TABLE: [(&str, &str, &[Scope], bool); 64] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -92,6 +92,12 @@ const TABLE: [(&str, &str, &[Scope], bool); 58] = [
     ("PUT", "/api/v1/blobs/b3/{hex}", STORE, true),
     ("POST", "/api/v1/blobs/missing", KNOW, true),
     ("POST", "/api/v1/blobs/pack", STORE, true),
+    ("GET", "/api/v1/cache/verify", &[], false),
+    ("POST", "/api/v1/cache/verify", &[], false),
+    ("POST", "/api/v1/uploads", STORE, true),
+    ("HEAD", "/api/v1/uploads/{id}", STORE, true),
+    ("PATCH", "/api/v1/uploads/{id}", STORE, true),
+    ("DELETE", "/api/v1/uploads/{id}", STORE, true),
     ("GET", "/api/v1/builds/latest", READ, true),
 ];
 
@@ -107,7 +113,7 @@ fn concrete(build: &serde_json::Value, token: &str, method: &str, path: &str) ->
     };
     let hex = windlass_protocol::Digest::of(b"").to_hex();
     let place = match (method, path) {
-        (_, path) if path.contains("blobs") => "?project=web".to_owned(),
+        (_, path) if path.contains("blobs") || path.ends_with("/uploads") => "?project=web".to_owned(),
         ("PUT", path) if path.ends_with("/artifacts") => format!("?path=a&bytes=0&digest=b3:{hex}"),
         _ => String::new(),
     };
@@ -124,6 +130,7 @@ fn concrete(build: &serde_json::Value, token: &str, method: &str, path: &str) ->
         schedules if schedules.ends_with("/schedules") && method == "POST" => json!({ "cron": "@daily" }).to_string(),
         "/api/v1/secrets" => json!({ "key": "A", "value": "hunter22" }).to_string(),
         "/api/v1/tokens" => json!({ "kind": "api", "scopes": ["admin"] }).to_string(),
+        "/api/v1/uploads" => json!({ "digest": format!("b3:{hex}"), "bytes": 1 << 20 }).to_string(),
         "/api/v1/blobs/missing" => json!({ "digests": [] }).to_string(),
         "/api/v1/blobs/pack" => "WLPACK\u{1}\0\0".to_owned(),
         _ => String::new(),
@@ -176,7 +183,8 @@ async fn a_token_of_one_pipeline_or_branch_sees_and_touches_nothing_else() {
                 "/api/v1/pipelines" => &[403],
                 path if path.starts_with("/api/v1/pipelines/{name}") && !["GET", "HEAD"].contains(&method) => &[403],
                 path if path.contains("blobs") && pipeline.is_none() => &[200, 201, 404],
-                path if path.contains("blobs") => &[403],
+                "/api/v1/uploads" if pipeline.is_none() => &[200, 201],
+                path if path.contains("blobs") || path.ends_with("/uploads") => &[403],
                 _ => &[404],
             };
             assert!(expected.contains(&status), "{method} {path} of {pipeline:?} {branch:?}: {status}");

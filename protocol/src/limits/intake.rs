@@ -1,0 +1,48 @@
+//! Bounds of what the blob store takes in, and of what it promises about it.
+
+use super::{BLOB_MAX_BYTES, CHUNK_MAX_BYTES};
+
+/// Free space that blobs leave to everything else on their disk: logs, commits and jobs go on in it for a while.
+pub const CACHE_FLOOR_BYTES: u64 = 256 << 20;
+
+/// On a small disk the floor is this part of it, so that a store of a test or of a small machine takes anything at all.
+pub const CACHE_FLOOR_PART: u64 = 16;
+
+/// What an upload of unknown length reserves at a time: few looks at the disk, and no more held back than a moment writes.
+pub const SPACE_STEP_BYTES: u64 = 8 << 20;
+
+/// What is reserved for a small blob beside its bytes: its record's header, and that of its namespace.
+pub const SPACE_RECORD_BYTES: u64 = 1_024;
+
+/// Blobs up to this are sent again whole after a broken connection: a second of a slow link.
+pub const RESUMABLE_MIN_BYTES: u64 = 8 << 20;
+
+/// Uploads of one owner that wait to be gone on with: a client sends a few at a time. The one that was left longest goes for
+/// another.
+pub const UPLOADS_PER_OWNER_MAX: usize = 16;
+
+/// Uploads of everybody that wait to be gone on with: each may hold a chunk or two in memory, half a megabyte.
+pub const UPLOADS_MAX: usize = 256;
+
+/// Bytes that the uploads of one owner are announced to have: two of the largest blobs.
+pub const UPLOADS_PER_OWNER_MAX_BYTES: u64 = 2 * BLOB_MAX_BYTES;
+
+/// The same of everybody.
+pub const UPLOADS_MAX_BYTES: u64 = 16 * BLOB_MAX_BYTES;
+
+/// How long an upload waits to be gone on with: a laptop that was closed in the evening goes on in the morning.
+pub const UPLOAD_IDLE_MS: u64 = 16 * 3_600_000;
+
+/// Chunks after which an upload notes what it has: a killed process loses 8 MiB of it.
+pub const UPLOAD_NOTE_CHUNKS: usize = 64;
+
+/// How long whoever goes on with an upload waits for the connection before his to let go of it.
+pub const UPLOAD_HANDOVER_MS: u64 = 10_000;
+
+/// Damaged blobs and segments that a check names; it counts the others. Their names come to half a megabyte.
+pub const VERIFY_NAMED_MAX: usize = 10_000;
+
+/// What a check of a store that serves reads in a second: a tenth of an ordinary disk, so that builds do not feel it.
+pub const VERIFY_BYTES_PER_SECOND: u64 = 64 << 20;
+
+const _: () = assert!(SPACE_STEP_BYTES > CHUNK_MAX_BYTES as u64 && RESUMABLE_MIN_BYTES < BLOB_MAX_BYTES);
