@@ -146,36 +146,26 @@ impl CoreJobDesk {
     async fn answer(&self, ask: Ask, body: Vec<u8>) -> Result<Told, No> {
         let attempt = self.reader.attempt(ask.attempt).await?;
         let attempt = attempt.ok_or_else(|| No(AskRefused::NotHeld, "the attempt is not known".to_owned()))?;
+        if let Some(why) = undeclared(&ask.what) {
+            self.spoil(&attempt, ask.epoch, why).await?;
+        }
         match ask.what {
             Asked::SetMetaData { values } => {
                 let what = Said::SetMetaData(values.into_iter().collect());
                 self.say(&attempt, ask.epoch, ask.call, what).await
             }
             Asked::GetMetaData { build, key } => {
-                self.spoil(&attempt, ask.epoch, "it read meta-data").await?;
                 let row = self.readable(&attempt, build).await?;
                 Ok(Told::Value(row.meta_data.get(&key).cloned()))
             }
             Asked::MetaDataKeys { build } => {
-                self.spoil(&attempt, ask.epoch, "it read meta-data").await?;
                 let row = self.readable(&attempt, build).await?;
                 Ok(Told::Keys(row.meta_data.into_keys().collect()))
             }
             Asked::UploadPipeline { replace, file } => {
-                let text = text_of(body, &file)?;
-                let row = self.readable(&attempt, None).await?;
-                let upload = Upload {
-                    attempt: attempt.id,
-                    epoch: Some(ask.epoch),
-                    id: call_id(ask.call),
-                    graph: compiled(row, &text, file).await?,
-                    definition: text,
-                    replace,
-                };
-                self.request(&attempt, Request::Upload(Box::new(upload))).await
+                self.upload_pipeline(&attempt, (ask.epoch, ask.call), (text_of(body, &file)?, file), replace).await
             }
             Asked::GetStep { build, step, attribute, json } => {
-                self.spoil(&attempt, ask.epoch, "it looked at a step").await?;
                 let rows = self.step_rows(&attempt, build, &step).await?;
                 step::get(&rows, &attempt, &step, &attribute, json)
             }
@@ -204,14 +194,8 @@ impl CoreJobDesk {
                 self.say(&attempt, ask.epoch, ask.call, Said::UpdateStep { job, change }).await
             }
             Asked::AddArtifacts { artifacts } => self.add_artifacts(&attempt, (ask.epoch, ask.call), artifacts).await,
-            Asked::FindArtifacts(query) => {
-                self.spoil(&attempt, ask.epoch, "it looked for artifacts by itself").await?;
-                self.find_artifacts(&attempt, *query).await
-            }
-            Asked::FindCache(query) => {
-                self.spoil(&attempt, ask.epoch, "it restored a cache").await?;
-                self.find_cache(&attempt, ask.epoch, *query).await
-            }
+            Asked::FindArtifacts(query) => self.find_artifacts(&attempt, *query).await,
+            Asked::FindCache(query) => self.find_cache(&attempt, ask.epoch, *query).await,
             Asked::SaveCache(new) => self.save_cache(&attempt, ask.epoch, *new).await,
             Asked::GetSecrets { keys } => self.secrets(&attempt, ask.epoch, keys).await,
             Asked::IssueToken { audience, lifetime_s, subject, claims, aws_tags } => {
@@ -220,6 +204,25 @@ impl CoreJobDesk {
                 self.token(&attempt, ask.epoch, ask.call, &asking).await
             }
         }
+    }
+
+    async fn upload_pipeline(
+        &self,
+        attempt: &AttemptRow,
+        (epoch, call): (Epoch, [u8; 16]),
+        (text, file): (String, String),
+        replace: bool,
+    ) -> Result<Told, No> {
+        let row = self.readable(attempt, None).await?;
+        let upload = Upload {
+            attempt: attempt.id,
+            epoch: Some(epoch),
+            id: call_id(call),
+            graph: compiled(row, &text, file).await?,
+            definition: text,
+            replace,
+        };
+        self.request(attempt, Request::Upload(Box::new(upload))).await
     }
 
     /// A token that says who the job is. Who got it is durable before it is made.
@@ -327,6 +330,28 @@ impl CoreJobDesk {
             None => self.reader.build(build).await?.map(|(_, rows)| rows),
         };
         rows.ok_or_else(|| absent(build))
+    }
+}
+
+/// Why a job that is told this leaves no result to use again, for people: what it is told is in no key. What a job does and not
+/// only reads, and secrets, the core knows of itself.
+const fn undeclared(what: &Asked) -> Option<&'static str> {
+    match what {
+        Asked::GetMetaData { .. } | Asked::MetaDataKeys { .. } => Some("it read meta-data"),
+        Asked::GetStep { .. } => Some("it looked at a step"),
+        Asked::FindArtifacts(_) => Some("it looked for artifacts by itself"),
+        Asked::FindCache(_) => Some("it restored a cache"),
+        Asked::SetMetaData { .. }
+        | Asked::UploadPipeline { .. }
+        | Asked::CancelStep { .. }
+        | Asked::CancelBuild
+        | Asked::Annotate { .. }
+        | Asked::RemoveAnnotation { .. }
+        | Asked::UpdateStep { .. }
+        | Asked::AddArtifacts { .. }
+        | Asked::SaveCache(_)
+        | Asked::GetSecrets { .. }
+        | Asked::IssueToken { .. } => None,
     }
 }
 

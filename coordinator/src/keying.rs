@@ -299,7 +299,7 @@ impl Engine {
         let (store, namespace) = (self.0.sources.store.clone(), namespace.clone());
         blocking(move || {
             let digests = store.put_many(&namespace, [Some(text), system].into_iter().flatten())?;
-            digests.first().copied().ok_or_else(|| TreeError::Bad(windlass_cache::BadTree::Truncated))
+            digests.first().copied().ok_or(TreeError::Bad(windlass_cache::BadTree::Truncated))
         })
         .await
     }

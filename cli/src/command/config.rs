@@ -132,7 +132,8 @@ mod tests {
     /// The names that a table takes, out of what it says of one that it does not.
     fn keys_of<T: DeserializeOwned + std::fmt::Debug>(text: &str) -> Vec<String> {
         let told = toml::from_str::<T>(text).unwrap_err().message().to_owned();
-        let (_, known) = told.split_once("expected one of ").unwrap_or_else(|| panic!("{told}"));
+        let listed = told.split_once("expected one of ").or_else(|| told.split_once("expected "));
+        let (_, known) = listed.unwrap_or_else(|| panic!("{told}"));
         known.split(", ").map(|name| name.trim_matches('`').to_owned()).collect()
     }
 
@@ -147,8 +148,10 @@ mod tests {
         let below = |table: &str, keys: Vec<String>| keys.into_iter().map(|key| format!("{table}.{key}")).collect();
         let notify: Vec<String> = below("notify", keys_of::<ConfigFile>("[notify]\nnonsense = 1"));
         let github: Vec<String> = below("notify.github", keys_of::<ConfigFile>("[[notify.github]]\nnonsense = 1"));
-        let known = [keys_of::<ConfigFile>("nonsense = 1"), notify, github].concat();
+        let reuse: Vec<String> = below("reuse", keys_of::<ConfigFile>("[reuse]\nnonsense = 1"));
+        let known = [keys_of::<ConfigFile>("nonsense = 1"), notify, github, reuse].concat();
         assert_eq!(rows(coordinator), known);
-        assert_eq!(rows(agent), keys_of::<windlass_agent::config::ConfigFile>("nonsense = 1"));
+        let reuse = below("reuse", keys_of::<windlass_agent::config::ConfigFile>("[reuse]\nnonsense = 1"));
+        assert_eq!(rows(agent), [keys_of::<windlass_agent::config::ConfigFile>("nonsense = 1"), reuse].concat());
     }
 }

@@ -239,7 +239,7 @@ impl Session<'_> {
     /// Answers a registry's challenge: with a token of its service, or by name and password.
     async fn authorize(&mut self, answer: &Answer) -> Result<(), String> {
         let credentials = self.shared.credentials.of(&self.reference.registry).filter(|_| self.trusted);
-        let basic = credentials.map(|secret| auth::basic(secret)).transpose()?;
+        let basic = credentials.map(auth::basic).transpose()?;
         let said = answer.headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         let challenge =
             said.filter_map(Challenge::parse).next().ok_or("its registry asks for what is not understood")?;
@@ -252,7 +252,7 @@ impl Session<'_> {
         };
         // A registry without TLS may have its service beside it; any other one has it with.
         let insecure = self.shared.scheme(self.reference.host()) == "http";
-        if !realm.starts_with("https://") && !(insecure && realm.starts_with("http://")) {
+        if !(realm.starts_with("https://") || insecure && realm.starts_with("http://")) {
             return Err("its registry's token service has no TLS".to_owned());
         }
         let url = auth::token_url(&realm, service.as_deref(), &self.reference.repository);

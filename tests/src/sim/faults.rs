@@ -188,7 +188,7 @@ impl World {
             log_truncated: false,
             peak_memory_bytes: None,
         };
-        self.send(conn, Payload::Up(AgentMessage::Finished { attempt, epoch, outcome }));
+        self.send(conn, Payload::Up(Box::new(AgentMessage::Finished { attempt, epoch, outcome })));
     }
 
     /// An agent is told what cannot be: that bytes are durable which were never written, that what runs is prepared.

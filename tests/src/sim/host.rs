@@ -315,7 +315,7 @@ impl World {
     fn say(&mut self, index: usize, conn: ConnId, message: AgentMessage) {
         let open = self.network.conns.get(&conn.0).is_some_and(|state| state.agent_open && state.host == index);
         if open {
-            self.send(conn.0, Payload::Up(message));
+            self.send(conn.0, Payload::Up(Box::new(message)));
         }
     }
 

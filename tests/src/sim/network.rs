@@ -13,7 +13,7 @@ use windlass_protocol::message::{AgentMessage, CoordinatorMessage};
 #[derive(Debug, Clone)]
 pub enum Payload {
     /// From the agent.
-    Up(AgentMessage),
+    Up(Box<AgentMessage>),
     /// To the agent.
     Down(CoordinatorMessage),
     /// From the agent, on a stream of its own.

@@ -191,7 +191,7 @@ impl World {
             }
             Payload::Up(message) if generation == self.coordinator.generation && self.coordinator.is_up() => {
                 self.coverage.reach(super::coverage::agent_message(&message));
-                self.hear(host, parcel.conn, message);
+                self.hear(host, parcel.conn, *message);
             }
             Payload::Chunk { attempt, epoch, offset, bytes } => {
                 if open && generation == self.coordinator.generation && self.coordinator.is_up() {

@@ -105,7 +105,7 @@ fn a_sound_directory_is_found_sound_and_left_as_it_is() {
     let before = std::fs::read(dir.path().join("store.sqlite")).unwrap();
     let report = check(dir.path()).unwrap();
     assert_eq!(report.findings, [""; 0]);
-    assert_eq!((report.schema, report.builds, report.jobs, report.attempts), (10, 3, 3, 3));
+    assert_eq!((report.schema, report.builds, report.jobs, report.attempts), (11, 3, 3, 3));
     assert_eq!(std::fs::read(dir.path().join("store.sqlite")).unwrap(), before);
     let nothing = tempfile::tempdir().unwrap();
     assert!(matches!(check(nothing.path()), Err(OpenError::NotThere { .. })));
