@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
+use tokio::sync::watch;
 use windlass_protocol::limits::{
     FINGERPRINT_COMMAND_MS, FINGERPRINT_HOOKS_MAX_BYTES, FINGERPRINT_HOOKS_MAX_FILES, FINGERPRINT_OUTPUT_MAX_BYTES,
     FINGERPRINT_SHOWN_MAX_BYTES, TREE_DEPTH_MAX,
@@ -41,6 +42,22 @@ impl Fingerprint {
     /// Looks at the machine. What cannot be told is left out, and nothing is reused by it then.
     pub(crate) async fn read(&self) -> HostFacts {
         HostFacts { platform: platform(), system: self.system().await.unwrap_or_default(), hooks: self.hooks().await }
+    }
+
+    /// What the machine is now, and from now on, looked at so often for as long as somebody listens.
+    pub(crate) async fn watch(self, every: Duration) -> watch::Receiver<HostFacts> {
+        let (tell, told) = watch::channel(self.read().await);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(every) => {}
+                    () = tell.closed() => return,
+                }
+                let facts = self.read().await;
+                tell.send_if_modified(|said| std::mem::replace(said, facts.clone()) != facts);
+            }
+        });
+        told
     }
 
     async fn system(&self) -> Option<String> {
@@ -269,6 +286,22 @@ mod tests {
         let different: std::collections::BTreeSet<_> = seen.iter().collect();
         assert_eq!(different.len(), seen.len());
         assert_eq!(of(&[], &[Path::new("/no/such")]).read().await.hooks, None);
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_changes_is_told_of_and_one_that_does_not_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let version = dir.path().join("version");
+        fs::write(&version, "1").unwrap();
+        let command = format!("cat {}", version.display());
+        let mut told = of(&[&command], &[]).watch(Duration::from_millis(20)).await;
+        assert!(told.borrow_and_update().system.ends_with(": 1\n"));
+        fs::write(dir.path().join("new"), "2").unwrap();
+        fs::rename(dir.path().join("new"), &version).unwrap();
+        tokio::time::timeout(Duration::from_secs(30), told.changed()).await.unwrap().unwrap();
+        assert!(told.borrow_and_update().system.ends_with(": 2\n"));
+        let quiet = tokio::time::timeout(Duration::from_millis(200), told.changed()).await;
+        assert!(quiet.is_err(), "nothing has changed since");
     }
 
     #[test]

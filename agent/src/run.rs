@@ -79,7 +79,7 @@ pub async fn run(config: Config, mut signals: mpsc::Receiver<Signal>) -> Result<
         Ok(api) => tracing::info!(api, "container_engine_found"),
         Err(error) => tracing::info!(%error, "no_container_engine"),
     }
-    let facts = watch_facts(fingerprint(&config, &machine)).await;
+    let facts = fingerprint(&config, &machine).watch(Duration::from_millis(FINGERPRINT_LOOK_MS)).await;
     let shell = Shell::new(config, home, identity, endpoint, Tools { spawner, engine, git, facts }, machine)?;
     let unread = |source| Fault::System { doing: "earlier jobs cannot be read", source };
     shell.jobs.remove_leftovers().map_err(unread)?;
@@ -572,22 +572,6 @@ fn fingerprint(config: &Config, machine: &str) -> Fingerprint {
         local_hooks: config.phases.local_hooks_enabled,
         machine: config.alone.then(|| machine.to_owned()),
     }
-}
-
-/// What the machine is now, and from now on, for as long as somebody listens.
-async fn watch_facts(fingerprint: Fingerprint) -> watch::Receiver<HostFacts> {
-    let (tell, told) = watch::channel(fingerprint.read().await);
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(FINGERPRINT_LOOK_MS)) => {}
-                () = tell.closed() => return,
-            }
-            let facts = fingerprint.read().await;
-            tell.send_if_modified(|said| std::mem::replace(said, facts.clone()) != facts);
-        }
-    });
-    told
 }
 
 /// Looks at the engine, and at what there is of jobs' inputs, for as long as the agent runs. One that is alone in its fleet has

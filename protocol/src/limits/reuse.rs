@@ -9,9 +9,6 @@ pub const REUSE_ENV_MAX: usize = 200;
 /// Keys that are found out at once: each may hold a tree's directories and a git.
 pub const REUSE_KEYS_MAX: usize = 8;
 
-/// Jobs that wait for their key; further ones run as ordinary steps.
-pub const REUSE_KEYS_WAITING_MAX: usize = 1_000;
-
 /// Files and directories of a source that is looked through for a key, as many as a large repository's.
 pub const REUSE_TREE_ENTRIES_MAX: u64 = 500_000;
 
