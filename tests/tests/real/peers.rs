@@ -56,7 +56,8 @@ fn steps(file: &Path, go: &Path) -> Vec<Value> {
     steps
 }
 
-/// Has all agents take a file at once; answers what crossed for each of its bytes, and how long that took.
+/// Has all agents take a file at once; answers what crossed for each of its bytes, and says how long that took.
+#[allow(clippy::print_stderr, reason = "a measurement, for who looks")]
 async fn take_all(world: &windlass_tests::kit::World, client: &Client, zone: &Zone, mebibytes: usize) -> Result<f64> {
     let (file, go) = (world.path(&format!("file-{mebibytes}")), world.path(&format!("go-{mebibytes}")));
     make(&file, mebibytes)?;
