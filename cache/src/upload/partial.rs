@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use windlass_protocol::limits::{
@@ -528,7 +528,7 @@ impl Live {
     }
 
     /// Notes the chunks that are not noted yet.
-    fn note(&mut self, path: &PathBuf, at: WallMs) -> Result<(), Fault> {
+    fn note(&mut self, path: &Path, at: WallMs) -> Result<(), Fault> {
         let chunks = self.upload.noted_since(self.noted);
         if chunks.is_empty() {
             return Ok(());

@@ -6,3 +6,4 @@ mod account;
 mod agents;
 mod coordinator;
 mod disk;
+mod store;
