@@ -136,10 +136,7 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
         let nobody = Failure::usage("no coordinator was named").hint("give --server HOST:PORT");
         problems.take::<()>(Err(nobody));
     }
-    let slots = arguments.slots.or(file.slots).unwrap_or_else(serve::default_slots);
-    if slots == 0 || slots > SLOTS_MAX {
-        problems.take::<()>(Err(Failure::usage(format!("slots: between 1 and {SLOTS_MAX}"))));
-    }
+    let slots = slots(arguments.slots.or(file.slots), &mut problems);
     let tags = if arguments.tag.is_empty() { file.tag } else { arguments.tag };
     let tags = tags.iter().filter_map(|tag| problems.take(key_value(tag))).collect();
     let join_token = match arguments.join_token_file.or(file.join_token_file) {
@@ -148,10 +145,12 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
     };
     let cpus = arguments.cpus.or(file.cpus);
     let memory = arguments.memory.or(file.memory);
-    let cache = file.cache.as_deref().and_then(|cache| problems.take(size::bytes(cache)));
+    let bytes =
+        |text: Option<&str>, problems: &mut Problems| problems.take(text.map(size::bytes).transpose()).flatten();
+    let cache = bytes(file.cache.as_deref(), &mut problems);
     let listen = file.peer_listen.as_deref().map(str::parse::<PeerListen>);
     let listen = listen.and_then(|listen| problems.take(listen.map_err(|bad| Failure::usage(bad.to_string()))));
-    let cache_floor = file.cache_floor.as_deref().and_then(|floor| problems.take(size::bytes(floor)));
+    let cache_floor = bytes(file.cache_floor.as_deref(), &mut problems);
     let protocols = problems.take(serve::git_protocols(arguments.git_protocol, file.git_protocols)).unwrap_or_default();
     let phases = Phases {
         plugins_path: arguments.plugins_path.or(file.plugins_path),
@@ -182,7 +181,7 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
         name: arguments.name.or(file.name).unwrap_or_else(serve::hostname),
         slots,
         cpu_millis: cpus.as_deref().and_then(|cpus| problems.take(size::cpu_millis(cpus))),
-        memory_bytes: memory.as_deref().and_then(|memory| problems.take(size::bytes(memory))),
+        memory_bytes: bytes(memory.as_deref(), &mut problems),
         tags,
         join_token,
         ephemeral_identity: arguments.ephemeral_identity || file.ephemeral_identity.unwrap_or(false),
@@ -200,6 +199,15 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
         alone: false,
     };
     problems.or(config)
+}
+
+/// Jobs at once: as many as there are processors where nobody says.
+fn slots(said: Option<u32>, problems: &mut Problems) -> u32 {
+    let slots = said.unwrap_or_else(serve::default_slots);
+    if slots == 0 || slots > SLOTS_MAX {
+        problems.take::<()>(Err(Failure::usage(format!("slots: between 1 and {SLOTS_MAX}"))));
+    }
+    slots
 }
 
 /// Directories with hooks, in their order: flags over the file.

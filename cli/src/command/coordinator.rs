@@ -207,12 +207,6 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
         }
     }
     config.advertise = if arguments.advertise.is_empty() { file.advertise } else { arguments.advertise };
-    if let Some(days) = file.retention_days {
-        config.retention_ms = days.saturating_mul(86_400_000);
-    }
-    if let Some(days) = file.artifact_retention_days {
-        config.policy.artifact_retention_ms = days.saturating_mul(86_400_000);
-    }
     if let Some(floor) = file.cache_floor.as_deref().and_then(|floor| problems.take(size::bytes(floor))) {
         config.cache_floor_bytes = floor;
     }
@@ -246,15 +240,15 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
     for error in wrong {
         problems.take::<()>(Err(Failure::of(Code::Usage, &error)));
     }
-    let minutes = |minutes: u64| minutes.saturating_mul(60_000);
-    if let Some(default) = file.timeout_default_minutes {
-        config.policy.timeout_default_ms = minutes(default);
-    }
-    if let Some(max) = file.timeout_max_minutes {
-        config.policy.timeout_max_ms = minutes(max);
-    }
-    if let Some(seconds) = file.zone_hold_seconds {
-        config.policy.zone_hold_ms = seconds.saturating_mul(1_000);
+    let times = [
+        (file.timeout_default_minutes, 60_000, &mut config.policy.timeout_default_ms),
+        (file.timeout_max_minutes, 60_000, &mut config.policy.timeout_max_ms),
+        (file.zone_hold_seconds, 1_000, &mut config.policy.zone_hold_ms),
+        (file.artifact_retention_days, 86_400_000, &mut config.policy.artifact_retention_ms),
+        (file.retention_days, 86_400_000, &mut config.retention_ms),
+    ];
+    for (said, unit_ms, ms) in times {
+        *ms = said.map_or(*ms, |count| count.saturating_mul(unit_ms));
     }
     problems.or(config)
 }
