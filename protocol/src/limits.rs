@@ -593,9 +593,6 @@ pub const BLOB_SMALL_MAX_BYTES: usize = 64 << 10;
 /// The largest blob: image layers and archives of builds stay below, and a length that lies is found out early.
 pub const BLOB_MAX_BYTES: u64 = 64 << 30;
 
-/// A segment of the blob store: few enough files to keep open, small enough to rewrite in a second.
-pub const SEGMENT_MAX_BYTES: u64 = 256 << 20;
-
 /// Bytes that a group commit gathers before it hands them to the disk.
 pub const COMMIT_BUFFER_BYTES: usize = 1 << 20;
 

@@ -44,9 +44,13 @@ pub(crate) fn fill(file: &dyn VfsFile, salt: &[u8; 32], (offset, bytes): (u64, u
     file.write_at(offset, &header.encode(salt, offset))
 }
 
-/// How many of the head's bytes are not what they were: of one copy, for a segment without any has no salt.
+/// How many of the head's bytes are not what they were: of one copy, for a segment without any has no salt. A head that was
+/// never written whole is a crash's doing, and no damage.
 pub(crate) fn damaged_head_bytes(file: &dyn VfsFile, salt: &[u8; 32]) -> io::Result<u64> {
     let (right, mut found) = (head(salt), vec![0; 2 * HEAD_COPY_BYTES]);
+    if file.len()? < found.len() as u64 {
+        return Ok(0);
+    }
     file.read_exact_at(0, &mut found)?;
     let copies = right.chunks(HEAD_COPY_BYTES).zip(found.chunks(HEAD_COPY_BYTES));
     Ok(copies.filter(|(right, found)| right != found).map(|(copy, _)| copy.len() as u64).sum())

@@ -16,7 +16,7 @@ use crate::chunk::table::Table;
 use crate::chunk::{self, Chunks, FileNo, space};
 use crate::error::{Fault, OrFault as _};
 use crate::index::{Change, Entry, Index, NamespaceNo, Place};
-use crate::segment::{self, Check, HEAD_BYTES, Record, Scanned};
+use crate::segment::{self, Check, HEAD_BYTES, Record, Scanned, holes};
 use crate::space::Account;
 use crate::vfs::{Vfs, VfsFile, ensure_dir};
 
@@ -165,6 +165,10 @@ impl<'a> Recovery<'a> {
                 self.index.accounts_mut().damage(number);
             }
             if last {
+                if file.len().or_fault("measuring", &path)? < HEAD_BYTES {
+                    // A crash came while it was made: its head is written whole before anything follows it.
+                    holes::mend_head(&*file, &salt).or_fault("writing", &path)?;
+                }
                 self.torn_bytes = file.len().or_fault("measuring", &path)?.saturating_sub(scanned.end);
                 cut(&*file, scanned.end, durability).or_fault("cutting", &path)?;
                 active = Some(Active { number, file: Arc::clone(&file), salt, end: scanned.end, declared });

@@ -92,6 +92,10 @@ impl Core {
     /// The version of the secret that a build's jobs get under a key, which changes when it is set; or why that is not known
     /// before an agent has the job.
     pub(crate) fn secret_version(&self, build: &BuildRow, key: &str) -> Result<String, String> {
+        if build.namespace.trust() == Trust::Untrusted {
+            // Nor may it have what trusted builds have made of them.
+            return Err("its build is untrusted, and is given no secrets".to_owned());
+        }
         let (wanted, branch) = (key.to_ascii_uppercase(), branch_of(build));
         let all = self.secrets.values().filter(|row| row.name.key == wanted);
         let mine = all.filter(|row| {

@@ -1,6 +1,9 @@
-//! Bounds of what keeps the blob store's segments small.
+//! Bounds of the blob store's segments, and of what keeps them small.
 
 use super::COMMIT_BUFFER_BYTES;
+
+/// A segment of the blob store: few enough files to keep open, small enough to rewrite in a second.
+pub const SEGMENT_MAX_BYTES: u64 = 256 << 20;
 
 /// The longest segment, whatever a store is told: places in it are kept in four bytes, and a manifest may come on top.
 pub const SEGMENT_LENGTH_MAX_BYTES: u64 = 3 << 30;

@@ -8,7 +8,7 @@ use windlass_tests::kit::world::Ran;
 use windlass_tests::kit::{Coordinator, CoordinatorOptions, DEADLINE, Fleet, JoinToken, test};
 
 /// One step for each thing that is found.
-const FOUND: &str = "steps:\n  - command: a\n    agents: {queue: bgi}\n  - command: b\n    reuse: true\n";
+const FOUND: &str = "steps:\n  - command: a\n    agents: {queue: bgi}\n  - command: b\n    cache: vendor\n";
 
 /// What a check found: severity, code and line of each, and its hint.
 fn found(ran: &Ran) -> Result<Vec<(String, String, u64, String)>> {
@@ -36,7 +36,7 @@ fn a_check_tells_what_is_not_served_and_with_a_server_which_queues_no_pool_serve
         let queue = ("error".to_owned(), "no-such-queue".to_owned(), 3, "did you mean `big`?".to_owned());
         ensure!(found(&ran)? == [queue, unserved.clone()], "{}", ran.stdout);
         let ran = world.run([&["pipeline", "check", "p.yml"], &asking[4..]].concat(), DEADLINE).await?.code(1)?;
-        for words in ["p.yml:3:", "p.yml:5:", "agents: {queue: bgi}", "reuse: true", "1 error, 1 warning"] {
+        for words in ["p.yml:3:", "p.yml:5:", "agents: {queue: bgi}", "cache: vendor", "1 error, 1 warning"] {
             ensure!(ran.stderr.contains(words), "no `{words}` in\n{}", ran.stderr);
         }
         // A pool is enough; its agents may come later.

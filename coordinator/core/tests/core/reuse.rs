@@ -7,7 +7,7 @@ use windlass_coordinator_core::explain::Why;
 use windlass_coordinator_core::input::{Input, Request};
 use windlass_coordinator_core::row::*;
 use windlass_coordinator_core::{Bugs, Effect, Policy, Rejected};
-use windlass_pipeline::graph::{Node, Reuse, StatusMatch};
+use windlass_pipeline::graph::{Node, Reuse, Secret, StatusMatch};
 use windlass_protocol::job::{Epoch, Phase, Source};
 use windlass_protocol::message::NewArtifact;
 use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, Namespace, Trust, WallMs, limits};
@@ -556,4 +556,34 @@ fn a_job_whose_agent_comes_back_with_it_asks_for_its_key_no_more() {
     assert_eq!(shell.core.explain(job), Some(Why::Keying), "its step has changed");
     shell.hello(silent, 1, vec![held(mine, Phase::Running)]);
     assert_eq!(state(&shell, id), JobState::Assigned);
+}
+
+#[test]
+fn a_secret_has_a_version_for_trusted_builds_alone_and_another_one_when_it_is_set_again() {
+    let mut shell = Shell::new();
+    let set = |shell: &mut Shell, zone: Option<&str>| {
+        let zone = zone.map(str::to_owned);
+        let name = SecretName { key: "TOKEN".to_owned(), pipeline: None, branch: None, zone };
+        let sealed = Sealed { key_id: "k".to_owned(), nonce: "00".to_owned(), bytes: "11".to_owned() };
+        shell.request(Request::Secret(Box::new(SecretRequest::Set { name, sealed }))).unwrap();
+        shell.now.wall = shell.now.wall.plus_ms(1);
+    };
+    let version = |shell: &mut Shell, namespace: Namespace| {
+        let step = step_with("a", |command| {
+            command.reuse = Some(Reuse { secrets: true, ..Reuse::default() });
+            command.secrets = vec![Secret { key: "TOKEN".to_owned(), env: "TOKEN".to_owned() }];
+        });
+        shell.submit_with(graph(vec![step]), |submit| submit.namespace = namespace);
+        asked(shell).pop().unwrap().1.secrets.remove("TOKEN").unwrap()
+    };
+    let trusted = || Namespace::trusted("app");
+    assert!(version(&mut shell, trusted()).is_err(), "there is none");
+    set(&mut shell, None);
+    let first = version(&mut shell, trusted()).unwrap();
+    assert_eq!(version(&mut shell, trusted()), Ok(first.clone()));
+    assert!(version(&mut shell, Namespace::overlay("app", "1")).unwrap_err().contains("untrusted"));
+    set(&mut shell, None);
+    assert_ne!(version(&mut shell, trusted()), Ok(first));
+    set(&mut shell, Some("east"));
+    assert!(version(&mut shell, trusted()).unwrap_err().contains("zone"));
 }
