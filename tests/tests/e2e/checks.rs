@@ -29,7 +29,8 @@ fn a_check_tells_what_is_not_served_and_with_a_server_which_queues_no_pool_serve
         let (url, token) = (fleet.coordinator.url(), fleet.coordinator.data().join("api-token").display().to_string());
         let alone = ["pipeline", "check", "--json", "p.yml"];
         let asking = [&alone[..], &["--server", &url, "--token-file", &token]].concat();
-        let unserved = ("warning".to_owned(), "not-served".to_owned(), 5, String::new());
+        let hint = "it is a volume of Buildkite's hosted agents; with a `key` it is kept for every agent".to_owned();
+        let unserved = ("warning".to_owned(), "not-served".to_owned(), 5, hint);
         let ran = world.run(alone, DEADLINE).await?.code(0)?;
         ensure!(found(&ran)? == [unserved.clone()], "{}", ran.stdout);
         let ran = world.run(asking.clone(), DEADLINE).await?.code(1)?;
