@@ -133,15 +133,10 @@ async fn ls(arguments: &LsArguments, ui: &Ui) -> Result<Code, Failure> {
     reached.end().await;
     let row = |item: &Value| {
         let Artifact { path, bytes, created_at, id, .. } = shape::read(item)?;
-        Ok(vec![shown(&path), bytes.to_string(), text::ago(Some(&created_at)), id])
+        Ok(vec![text::shown(&path), bytes.to_string(), text::ago(Some(&created_at)), id])
     };
     arguments.listing.show(found?, "artifacts", &["PATH", "BYTES", "CREATED", "ID"], row, ui)?;
     Ok(Code::Done)
-}
-
-/// A path as a terminal may show it: nothing in it moves the cursor.
-fn shown(path: &str) -> String {
-    String::from_utf8_lossy(&text::line(path.as_bytes())).into_owned()
 }
 
 /// Of what a query finds, the newest one of each path, in the order of their paths.
@@ -256,7 +251,7 @@ async fn try_one(client: &Client, artifact: &Artifact, path: &Path, bar: &Progre
         bar.inc(piece.len() as u64);
     }
     if Digest::from_hasher(&hasher).to_string() != artifact.digest {
-        let what = format!("the bytes of {} are not those that were uploaded", shown(&artifact.path));
+        let what = format!("the bytes of {} are not those that were uploaded", text::shown(&artifact.path));
         return Err(Failed::Other(
             Failure::new(Code::Failed, what).hint("try again; if it stays so, they are damaged where they are kept"),
         ));

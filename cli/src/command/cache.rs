@@ -9,7 +9,7 @@ mod verify;
 use clap::Subcommand;
 
 use crate::error::{Code, Failure};
-use crate::ui::{Ui, text};
+use crate::ui::Ui;
 
 /// What to do with the cache.
 #[derive(Debug, Subcommand)]
@@ -40,9 +40,4 @@ pub(crate) async fn run(command: CacheCommand, ui: &Ui) -> Result<Code, Failure>
         CacheCommand::Verify(arguments) => verify::run(arguments, ui).await,
         CacheCommand::Remove(arguments) => entry::remove(&arguments, ui).await,
     }
-}
-
-/// Others' text, without what a terminal would obey.
-fn shown(text: &str) -> String {
-    String::from_utf8_lossy(&text::line(text.as_bytes())).into_owned()
 }

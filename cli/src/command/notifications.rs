@@ -51,17 +51,12 @@ fn row(item: &Value) -> Result<Vec<String>, Failure> {
     let Notification { service, target, event, state, attempts, status, detail, created_at } = shape::read(item)?;
     Ok(vec![
         state,
-        shown(&service),
-        shown(&event.unwrap_or_default()),
-        shown(&target.unwrap_or_default()),
+        text::shown(&service),
+        text::shown(&event.unwrap_or_default()),
+        text::shown(&target.unwrap_or_default()),
         attempts.to_string(),
         status.map(|status| status.to_string()).unwrap_or_default(),
         text::ago(Some(&created_at)),
-        shown(&detail.unwrap_or_default()),
+        text::shown(&detail.unwrap_or_default()),
     ])
-}
-
-/// What a pipeline or a receiver wrote, as a terminal may show it: nothing in it moves the cursor.
-fn shown(text: &str) -> String {
-    String::from_utf8_lossy(&text::line(text.as_bytes())).into_owned()
 }

@@ -38,6 +38,11 @@ pub(crate) fn now() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
+/// A text of others', without what a terminal would obey.
+pub(crate) fn shown(text: &str) -> String {
+    String::from_utf8_lossy(&line(text.as_bytes())).into_owned()
+}
+
 /// A line of a log as it may stand beside others on a terminal: colours and tabs stay, whatever moves the cursor goes,
 /// and of what a carriage return wrote over only the last is left.
 pub(crate) fn line(line: &[u8]) -> Vec<u8> {

@@ -18,11 +18,11 @@ use windlass_protocol::limits::{
     TREE_DEPTH_MAX,
 };
 
-use super::{TRIES, find_build, reach, shown};
+use super::{TRIES, find_build, reach};
 use crate::client::resumable::NotSent;
 use crate::client::{Client, ClientError, ServerArguments, segment};
 use crate::error::{Code, Failure};
-use crate::ui::Ui;
+use crate::ui::{Ui, text};
 
 /// What to upload, and to where.
 #[derive(Debug, Args)]
@@ -86,7 +86,7 @@ async fn send(
         };
         bar.finish_and_clear();
         put?;
-        ui.say(&format!("{} ({bytes} bytes)", shown(path)));
+        ui.say(&format!("{} ({bytes} bytes)", text::shown(path)));
     }
     ui.say(&format!("{} artifacts were added to build {}", found.len(), build.id));
     Ok(())

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 
 use super::super::list::{ServerList, list};
 use super::super::reach;
-use super::shown;
 use crate::client::{ServerArguments, segment, shape};
 use crate::error::{Code, Failure};
 use crate::ui::{Ui, text};
@@ -82,9 +81,9 @@ fn row(item: &Value) -> Result<Vec<String>, Failure> {
     let Cache { id, pipeline, overlay, key, files, bytes, pinned, created_at, used_at } = shape::read(item)?;
     Ok(vec![
         id,
-        shown(&pipeline),
-        shown(&overlay.unwrap_or_else(|| "trusted".to_owned())),
-        shown(&key),
+        text::shown(&pipeline),
+        text::shown(&overlay.unwrap_or_else(|| "trusted".to_owned())),
+        text::shown(&key),
         files.to_string(),
         HumanBytes(bytes).to_string(),
         text::ago(Some(&created_at)),

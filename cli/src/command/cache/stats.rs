@@ -5,11 +5,10 @@ use indicatif::HumanBytes;
 use serde::Deserialize;
 
 use super::super::reach;
-use super::shown;
 use crate::client::{ServerArguments, shape};
 use crate::error::{Code, Failure};
-use crate::ui::Ui;
 use crate::ui::table::Table;
+use crate::ui::{Ui, text};
 
 /// In which form.
 #[derive(Debug, Args)]
@@ -73,7 +72,7 @@ fn table(stats: &Stats) -> Table {
     line("damaged", stats.damaged.to_string(), String::new());
     for Zone { zone, into_bytes, out_of_bytes } in &stats.zones {
         let crossed = format!("{} in, {} out", bytes(*into_bytes), bytes(*out_of_bytes));
-        line(&format!("zone {}", shown(zone)), crossed, String::new());
+        line(&format!("zone {}", text::shown(zone)), crossed, String::new());
     }
     table
 }
