@@ -1,14 +1,12 @@
 //! Beats: how late they come from a machine whose processors, disk and link are full (F11).
 
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use serde_json::json;
-use tempfile::TempDir;
 
+use crate::joined::Joined;
 use crate::limit::percentile;
-use crate::server::{Server, program};
+use crate::server::Server;
 use crate::table::Table;
 
 /// How often the agent is to be heard of.
@@ -23,45 +21,9 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Names the agent, its pool and its queue.
 const NAME: &str = "beating";
 
-/// An agent of its own pool; killed when this is dropped.
-#[derive(Debug)]
-struct Beating {
-    child: Child,
-    _data: TempDir,
-}
-
-impl Beating {
-    async fn start(server: &Server) -> anyhow::Result<Self> {
-        let data = tempfile::tempdir_in(".")?;
-        let body = json!({
-            "kind": "join", "pool": NAME, "zone": NAME, "queues": [NAME], "trust": "trusted",
-            "lease_ms": 10_000, "beat_ms": BEAT.as_millis(),
-        });
-        let made = server.post("/tokens", &body).await?;
-        let token = data.path().join("join-token");
-        std::fs::write(&token, made["token"].as_str().context("a token has a text")?)?;
-        let child = Command::new(program()?)
-            .args(["agent", "--server", server.address(), "--slots", "4", "--name", NAME, "--join-token-file"])
-            .arg(&token)
-            .arg("--data")
-            .arg(data.path().join("agent"))
-            .env("WINDLASS_LOG", "warn")
-            .stdout(Stdio::null())
-            .spawn()?;
-        Ok(Self { child, _data: data })
-    }
-}
-
-impl Drop for Beating {
-    fn drop(&mut self) {
-        // What has ended already needs no end.
-        let _ended = self.child.kill();
-        let _waited = self.child.wait();
-    }
-}
-
 pub(crate) async fn lateness(server: &Server, table: &mut Table) -> anyhow::Result<()> {
-    let agent = Beating::start(server).await?;
+    let terms = json!({ "lease_ms": 10_000, "beat_ms": BEAT.as_millis() });
+    let agent = Joined::start(server, NAME, 4, &terms).await?;
     while heard(server).await?.is_none() {
         tokio::time::sleep(LOOK).await;
     }

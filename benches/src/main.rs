@@ -8,7 +8,9 @@
 
 mod assignment;
 mod beat;
+mod cache;
 mod emit;
+mod joined;
 mod limit;
 mod log;
 mod pipeline;
@@ -22,7 +24,8 @@ use crate::server::Server;
 use crate::table::Table;
 
 /// What can be asked for by name.
-const FIGURES: [&str; 7] = ["steps", "step-latency", "line-latency", "log", "beats", "assignment", "pipeline"];
+const FIGURES: [&str; 10] =
+    ["steps", "step-latency", "line-latency", "log", "beats", "assignment", "pipeline", "small", "large", "hit"];
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -63,9 +66,18 @@ async fn run(figures: &[String]) -> anyhow::Result<()> {
     if is_wanted("beats") {
         beat::lateness(&server, &mut table).await?;
     }
+    if is_wanted("hit") {
+        cache::hit(&server, &mut table).await?;
+    }
+    if is_wanted("large") {
+        cache::large(&server, &mut table).await?;
+    }
     server.stop()?;
     if is_wanted("assignment") {
         assignment::cost(&mut table)?;
+    }
+    if is_wanted("small") {
+        cache::small(&mut table)?;
     }
     if is_wanted("pipeline") {
         pipeline::reading(&mut table)?;

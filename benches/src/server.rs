@@ -115,6 +115,12 @@ impl Server {
         anyhow::bail!("no attempt began")
     }
 
+    /// A log as text.
+    pub(crate) async fn log(&self, attempt: &str) -> anyhow::Result<String> {
+        let url = self.api(&format!("/attempts/{attempt}/log"));
+        Ok(self.client.get(url).bearer_auth(&self.token).send().await?.error_for_status()?.text().await?)
+    }
+
     /// A log's live stream as raw server-sent events.
     pub(crate) async fn follow(&self, attempt: &str) -> anyhow::Result<reqwest::Response> {
         let url = self.api(&format!("/attempts/{attempt}/log/stream?offset=0"));
