@@ -84,7 +84,8 @@ pub(crate) struct Bulk {
     flights: Arc<Flights>,
     peers: Arc<Peers>,
     /// What this agent may show its peers, by whose jobs it is for.
-    grants: Mutex<HashMap<Namespace, (Arc<SignedGrant>, Instant)>>,
+    /// With when they came, and by which key they were believed then.
+    grants: Mutex<HashMap<Namespace, (Arc<SignedGrant>, Instant, Option<[u8; 32]>)>>,
 }
 
 impl Bulk {

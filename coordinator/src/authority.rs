@@ -92,7 +92,7 @@ pub struct Authority {
     lives: Lives,
     link: Arc<Shown>,
     web: Arc<Shown>,
-    grants: GrantKey,
+    secret: Secret<String>,
 }
 
 impl Authority {
@@ -108,8 +108,8 @@ impl Authority {
         let begin = Lives::begin(at, lives.server_ms);
         let link = Shown::new(&ca.issue_server(&names, &addresses, begin, lives.server_ms)?)?;
         let web = Shown::new(&ca.issue_web_server(&names, &addresses, begin, lives.server_ms)?)?;
-        let grants = GrantKey::derive(&ca.key_pem())?;
-        Ok(Self { ca, names, addresses, lives, link, web, grants })
+        let secret = ca.key_pem();
+        Ok(Self { ca, names, addresses, lives, link, web, secret })
     }
 
     /// The CA's fingerprint, which join tokens carry.
@@ -130,28 +130,34 @@ impl Authority {
         self.ca.key_pem()
     }
 
-    /// What agents believe grants by.
+    /// What agents believe grants by while those agents are revoked.
     ///
     /// # Errors
     /// Never, with keys of the length that there is.
-    pub fn grant_key(&self) -> Result<[u8; 32], IdentityError> {
-        self.grants.public()
+    pub fn grant_key(&self, revoked: &Digest) -> Result<[u8; 32], IdentityError> {
+        GrantKey::derive(&self.secret, revoked)?.public()
     }
 
-    /// Signs what an agent may read.
+    /// Signs what an agent may read, until another one is revoked.
     ///
     /// # Errors
     /// Never, with keys of the length that there is.
-    pub fn grant(&self, grant: Grant) -> Result<SignedGrant, IdentityError> {
-        self.grants.sign(grant)
+    pub fn grant(&self, grant: Grant, revoked: &Digest) -> Result<SignedGrant, IdentityError> {
+        GrantKey::derive(&self.secret, revoked)?.sign(grant)
     }
 
     /// Whether a grant was signed here, is good at this time, and is for the zone and the trust of who shows it.
     ///
     /// # Errors
     /// [`BadGrant`].
-    pub fn verify_grant(&self, grant: &SignedGrant, shown_by: &AgentIdentity, at: WallMs) -> Result<(), BadGrant> {
-        let key = self.grants.public().map_err(|_| BadGrant::Signature)?;
+    pub fn verify_grant(
+        &self,
+        grant: &SignedGrant,
+        revoked: &Digest,
+        shown_by: &AgentIdentity,
+        at: WallMs,
+    ) -> Result<(), BadGrant> {
+        let key = self.grant_key(revoked).map_err(|_| BadGrant::Signature)?;
         grant.verify(&key, shown_by, at)
     }
 

@@ -123,10 +123,7 @@ impl Switchboard {
     pub async fn serve(&self, endpoint: Endpoint, ground: Ground) {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         tokio::spawn(self.clone().pass_acks_on(ground.logs.clone()));
-        match ground.authority.grant_key() {
-            Ok(key) => drop(tokio::spawn(zones::tell(self.clone(), key))),
-            Err(error) => tracing::error!(%error, "peers_not_told"),
-        }
+        tokio::spawn(zones::tell(self.clone(), Arc::clone(&ground.authority), ground.views.revoked()));
         while let Some(incoming) = endpoint.accept().await {
             let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
             let (board, ground) = (self.clone(), ground.clone());

@@ -17,7 +17,7 @@ use windlass_coordinator_core::row::{
     AgentRow, Change, PipelineRow, PoolRow, Rows, ScheduleRow, SecretName, SecretRow, TokenRow,
 };
 use windlass_coordinator_store::{EventSeq, Seq, StoredEvent};
-use windlass_protocol::{AgentId, BuildId, ScheduleId, TokenId, limits};
+use windlass_protocol::{AgentId, BuildId, Digest, ScheduleId, TokenId, limits};
 
 use self::overlay::Overlay;
 pub use self::reader::{Offload, ReadError, Reader};
@@ -30,6 +30,8 @@ pub struct Views {
     published: Arc<latest::Sender<Seq>>,
     /// Agents that are online.
     online: Arc<latest::Sender<usize>>,
+    /// Which agents are revoked.
+    revoked: Arc<latest::Sender<Digest>>,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +63,7 @@ impl Default for Views {
             state: Arc::default(),
             published: Arc::new(latest::Sender::new(Seq::default())),
             online: Arc::new(latest::Sender::new(0)),
+            revoked: Arc::new(latest::Sender::new(State::default().revoked())),
         }
     }
 }
@@ -77,6 +80,7 @@ impl Views {
         state.tokens.clone_from(&rows.tokens);
         state.agent_states.clear();
         self.online.send_replace(0);
+        self.revoked.send_replace(state.revoked());
         state.overlay = Overlay::default();
         state.seq = seq;
         // A commit that failed may be there after all: its events are read from the store.
@@ -94,6 +98,9 @@ impl Views {
         let mut place = 0;
         for change in changes {
             state.apply(seq, &mut place, change);
+        }
+        if changes.iter().any(|change| matches!(change, Change::Agent(row) if row.revoked_at.is_some())) {
+            self.revoked.send_replace(state.revoked());
         }
         state.seq = seq;
         drop(state);
@@ -149,6 +156,12 @@ impl Views {
     pub async fn agent_online(&self) {
         // The sender lives as long as this.
         let _open = self.online.subscribe().wait_for(|online| *online > 0).await.is_ok();
+    }
+
+    /// A digest of which agents are revoked, and whoever waits for another one.
+    #[must_use]
+    pub fn revoked(&self) -> latest::Receiver<Digest> {
+        self.revoked.subscribe()
     }
 
     /// All secrets, by name, sealed.
@@ -230,6 +243,11 @@ impl Views {
 }
 
 impl State {
+    fn revoked(&self) -> Digest {
+        let ids = self.agents.values().filter(|row| row.revoked_at.is_some()).map(|row| row.id);
+        Digest::of(&ids.flat_map(|id| *id.as_bytes()).collect::<Vec<u8>>())
+    }
+
     fn agent_view(&self, row: &AgentRow) -> AgentView {
         let state = self.agent_states.get(&row.id).copied().unwrap_or(AgentState::Joining);
         AgentView { row: row.clone(), state }

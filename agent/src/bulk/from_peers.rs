@@ -119,15 +119,18 @@ impl Bulk {
             return None;
         }
         let mut grants = self.grants.lock().await;
-        let known = grants.get(&job.namespace).map(|(grant, since)| (Arc::clone(grant), since.elapsed()));
+        // By another key nobody believes what came before.
+        let key = self.peers.zone.key();
+        let known = grants.get(&job.namespace).filter(|(_, _, by)| *by == key);
+        let known = known.map(|(grant, since, _)| (Arc::clone(grant), since.elapsed()));
         let life = Duration::from_millis(GRANT_LIFE_MS);
         let grant = match known {
             Some((grant, age)) if age < life / 2 => grant,
             known => match self.ask_grant(Bearer::Job(job, right)).await {
                 Ok(grant) => {
                     let grant = Arc::new(grant);
-                    grants.retain(|_, (_, since)| since.elapsed() < life);
-                    grants.insert(job.namespace.clone(), (Arc::clone(&grant), Instant::now()));
+                    grants.retain(|_, (_, since, _)| since.elapsed() < life);
+                    grants.insert(job.namespace.clone(), (Arc::clone(&grant), Instant::now(), key));
                     grant
                 }
                 Err(trouble) => {

@@ -51,7 +51,7 @@ pub(crate) struct Origin {
 
 /// What this coordinator signs grants with.
 pub(crate) fn grant_key() -> GrantKey {
-    GrantKey::derive(&Secret::new("the tests' ca".to_owned())).unwrap()
+    GrantKey::derive(&Secret::new("the tests' ca".to_owned()), &Digest::of(b"")).unwrap()
 }
 
 impl Origin {

@@ -296,7 +296,8 @@ async fn a_grant_of_a_coordinator_that_has_another_key_now_is_asked_for_anew() {
     let (large, small) = many(&world.origin);
     world.fetch(0, &small).await;
     // The second one was told of the new key, and the first one's grant is of the old one.
-    let other = windlass_protocol::identity::GrantKey::derive(&Secret::new("another".to_owned())).unwrap();
+    let other =
+        windlass_protocol::identity::GrantKey::derive(&Secret::new("another".to_owned()), &Digest::of(b"")).unwrap();
     let peers: Vec<_> =
         world.agents.iter().map(|agent| Peer { agent: agent.id(), address: agent.at.to_string() }).collect();
     world.agents[1].bulk.peers().told(other.public().unwrap(), &peers);

@@ -120,7 +120,8 @@ async fn respond(
             let namespace = leased(board, ground, peer.agent, (build, attempt, epoch)).await?;
             let expires_at = now().wall.plus_ms(GRANT_LIFE_MS);
             let (agent, zone, trust) = (peer.agent, peer.zone.clone(), peer.trust);
-            let signed = ground.authority.grant(Grant { agent, zone, trust, namespace, expires_at })?;
+            let revoked = *ground.views.revoked().borrow();
+            let signed = ground.authority.grant(Grant { agent, zone, trust, namespace, expires_at }, &revoked)?;
             send.send_message(&signed).await?;
             Ok(send.finish()?)
         }
@@ -149,7 +150,8 @@ async fn leased(
 /// The namespace of a grant that an agent shows: its own, or that of a peer in whose place it asks. Whose key was revoked is
 /// served by nobody.
 fn granted(ground: &Ground, peer: &AgentIdentity, grant: SignedGrant) -> Result<Namespace, Bad> {
-    ground.authority.verify_grant(&grant, peer, now().wall)?;
+    let revoked = *ground.views.revoked().borrow();
+    ground.authority.verify_grant(&grant, &revoked, peer, now().wall)?;
     let row = ground.views.agent(grant.grant.agent).map(|agent| agent.row);
     let served = row.is_some_and(|row| row.revoked_at.is_none() && row.gone.is_none());
     if served { Ok(grant.grant.namespace) } else { Err(Bad::NotHeld) }

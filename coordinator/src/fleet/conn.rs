@@ -28,8 +28,8 @@ pub(super) struct Conn {
     pub(super) connection: Connection,
     /// Its zone and its trust.
     pub(super) place: (String, Trust),
-    /// Of which peers it was told.
-    pub(super) told: Mutex<Vec<Peer>>,
+    /// By which key it was told to believe grants, and of which peers.
+    pub(super) told: Mutex<Option<([u8; 32], Vec<Peer>)>>,
     /// What it said last of its cache; nothing before its first beat.
     used: Mutex<Option<CacheUse>>,
     outbox: mpsc::Sender<CoordinatorMessage>,

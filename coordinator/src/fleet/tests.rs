@@ -6,7 +6,7 @@ use std::time::Duration;
 use quinn::{Connection, ConnectionError};
 use rustls_pki_types::CertificateDer;
 use windlass_cache::{RealFs, StoreOptions};
-use windlass_coordinator_core::row::{AgentRow, OnDeadline, OnUnreachable, PoolRow, Rows, TagPolicy};
+use windlass_coordinator_core::row::{AgentRow, Change, OnDeadline, OnUnreachable, PoolRow, Rows, TagPolicy};
 use windlass_coordinator_logs::Options;
 use windlass_coordinator_store::{MemoryStore, Seq};
 use windlass_protocol::host::now;
@@ -38,6 +38,7 @@ struct World {
     chain: Vec<Vec<u8>>,
     authority: Arc<Authority>,
     store: Store,
+    views: Views,
     _inbox: Inbox,
     _dir: tempfile::TempDir,
 }
@@ -75,6 +76,7 @@ impl World {
             issuer,
         });
         let kept = store.clone();
+        let shown = views.clone();
         let ground = Ground {
             desk,
             views: views.clone(),
@@ -92,7 +94,7 @@ impl World {
         let (serving, at) = (board.clone(), server.clone());
         tokio::spawn(async move { serving.serve(at, ground).await });
         let client = bind_client().unwrap();
-        Self { board, server, client, key, chain, authority, store: kept, _inbox: inbox, _dir: dir }
+        Self { board, server, client, key, chain, authority, store: kept, views: shown, _inbox: inbox, _dir: dir }
     }
 
     async fn connect(&self, protocol: Protocol) -> Connection {
@@ -297,7 +299,7 @@ async fn a_grant_shows_what_its_namespace_sees_and_none_is_given_without_a_lease
     let kept = world.store.put(&app.on(Shelf::Artifacts), b"an artifact").unwrap();
     let grant = |agent: AgentId, namespace: &Namespace, zone: &str, expires_at: WallMs| {
         let (zone, trust, namespace) = (zone.to_owned(), Trust::Trusted, namespace.clone());
-        world.authority.grant(Grant { agent, zone, trust, namespace, expires_at }).unwrap()
+        world.authority.grant(Grant { agent, zone, trust, namespace, expires_at }, &nobody()).unwrap()
     };
     let soon = now().wall.plus_ms(60_000);
     let good = grant(AGENT, &app, "z", soon);
@@ -332,8 +334,48 @@ async fn an_agent_that_serves_is_told_to_its_zone_and_is_gone_from_it_with_its_c
         CoordinatorMessage::Peers { key, peers } => (key, peers),
         other => panic!("{other:?}"),
     };
-    assert_eq!(key, world.authority.grant_key().unwrap());
+    assert_eq!(key, world.authority.grant_key(&nobody()).unwrap());
     assert_eq!(peers, [Peer { agent: AGENT, address: "10.0.0.7:9".to_owned() }]);
     connection.close(Code::Done.number(), b"");
     until(|| world.board.shared.zones.is_empty()).await;
+}
+
+/// What stands for no agent that is revoked.
+fn nobody() -> Digest {
+    Digest::of(b"")
+}
+
+async fn told(said: &mut FramedRecv) -> [u8; 32] {
+    let told = tokio::time::timeout(DEADLINE, said.recv_message::<CoordinatorMessage>()).await.unwrap();
+    match told.unwrap().unwrap() {
+        CoordinatorMessage::Peers { key, .. } => key,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_an_agent_is_revoked_no_peer_believes_the_grants_of_before() {
+    let world = World::new(None);
+    let bulk = world.connect(Protocol::Bulk).await;
+    let (_connection, mut send, mut said) = world.talk().await;
+    send.send_message(&AgentMessage::Serves { address: "10.0.0.7:9".to_owned() }).await.unwrap();
+    let before = told(&mut said).await;
+    let app = Namespace::trusted("app");
+    let kept = world.store.put(&app, b"a blob").unwrap();
+    let expires_at = now().wall.plus_ms(60_000);
+    let grant = Grant { agent: AGENT, zone: "z".to_owned(), trust: Trust::Trusted, namespace: app, expires_at };
+    let old = world.authority.grant(grant.clone(), &nobody()).unwrap();
+    assert_eq!(ask(&bulk, &fetch(old.clone(), kept)).await.unwrap(), Some(BlobHeader::Found { bytes: 6 }));
+
+    let mut other = rows(&AgentKey::generate().unwrap(), Some(now().wall)).agents.remove(&AGENT).unwrap();
+    other.id = AgentId::from_bytes([98; 16]);
+    world.views.publish(Seq(1), &[Change::Agent(Box::new(other))]);
+    let after = told(&mut said).await;
+    assert_ne!(before, after, "no peer takes what the other one was given");
+    let refused = ask(&bulk, &fetch(old, kept)).await;
+    assert!(matches!(refused, Err(LinkError::Reset { code: Code::Refused })), "{refused:?}");
+    let revoked = *world.views.revoked().borrow();
+    assert_eq!(after, world.authority.grant_key(&revoked).unwrap());
+    let new = world.authority.grant(grant, &revoked).unwrap();
+    assert_eq!(ask(&bulk, &fetch(new, kept)).await.unwrap(), Some(BlobHeader::Found { bytes: 6 }));
 }

@@ -4,17 +4,18 @@
 //! zone the first agents by id serve, so that all who ask agree on whom; the list that each is told is bounded by that.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use windlass_protocol::identity::AgentIdentity;
 use windlass_protocol::limits::{PEERS_MAX, PEERS_TOLD_MS};
 use windlass_protocol::message::{CoordinatorMessage, Peer};
-use windlass_protocol::{AgentId, Trust};
+use windlass_protocol::{AgentId, Digest, Trust};
 
 use super::Switchboard;
 use super::conn::Conn;
+use crate::authority::Authority;
 
 /// Agents that share a cache.
 type Place = (String, Trust);
@@ -73,11 +74,24 @@ pub(super) fn place(who: &AgentIdentity) -> Place {
     (who.zone.clone(), who.trust)
 }
 
-/// Tells agents of their peers whenever somebody came or went; those whose list is what they were told hear nothing.
-pub(super) async fn tell(board: Switchboard, key: [u8; 32]) {
+/// Tells agents of their peers whenever somebody came or went, and at once when an agent was revoked, for then grants are
+/// believed by another key; those that were told the same hear nothing.
+pub(super) async fn tell(board: Switchboard, authority: Arc<Authority>, mut revoked: watch::Receiver<Digest>) {
     loop {
-        board.shared.zones.changed.notified().await;
-        tokio::time::sleep(Duration::from_millis(PEERS_TOLD_MS)).await;
+        tokio::select! {
+            () = board.shared.zones.changed.notified() => {
+                tokio::time::sleep(Duration::from_millis(PEERS_TOLD_MS)).await;
+            }
+            changed = revoked.changed() => if changed.is_err() { return },
+        }
+        let revoked = *revoked.borrow_and_update();
+        let key = match authority.grant_key(&revoked) {
+            Ok(key) => key,
+            Err(error) => {
+                tracing::error!(%error, "peers_not_told");
+                continue;
+            }
+        };
         let lists = board.shared.zones.lists();
         let conns: Vec<_> = board.lock().by_id.values().cloned().collect();
         for conn in conns {
@@ -89,17 +103,19 @@ pub(super) async fn tell(board: Switchboard, key: [u8; 32]) {
 
 fn tell_one(conn: &Conn, key: [u8; 32], peers: Vec<Peer>) {
     let mut told = conn.told.lock().unwrap_or_else(PoisonError::into_inner);
-    if *told == peers {
+    // Who was never told of anybody needs no key.
+    let news = (key, peers.clone());
+    if told.as_ref() == Some(&news) || told.is_none() && peers.is_empty() {
         return;
     }
-    told.clone_from(&peers);
+    *told = Some(news);
     drop(told);
     conn.say(CoordinatorMessage::Peers { key, peers });
 }
 
 #[cfg(test)]
 mod tests {
-    use windlass_protocol::{Digest, WallMs};
+    use windlass_protocol::WallMs;
 
     use super::*;
 

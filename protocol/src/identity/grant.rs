@@ -5,13 +5,14 @@ use std::fmt;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
 use super::{AgentIdentity, IdentityError};
+use crate::digest::Digest;
 use crate::limits::GRANT_SKEW_MS;
 use crate::message::{Grant, SignedGrant};
 use crate::secret::Secret;
 use crate::time::WallMs;
 
 /// Signs grants. It is derived from the CA's key: a coordinator that starts again has the same one, and nothing else that the CA
-/// signs is signed with it.
+/// signs is signed with it. It changes whenever an agent is revoked, so that no grant outlives its bearer.
 pub struct GrantKey(Ed25519KeyPair);
 
 /// Why a grant is not believed.
@@ -32,12 +33,14 @@ pub enum BadGrant {
 }
 
 impl GrantKey {
-    /// The key of the coordinator with this secret.
+    /// The key of the coordinator with this secret, while those agents that the digest stands for are revoked.
     ///
     /// # Errors
     /// [`IdentityError::Key`] where no key can be made of it.
-    pub fn derive(secret: &Secret<String>) -> Result<Self, IdentityError> {
-        let seed = blake3::derive_key("windlass 2026-11-30 grant key v1", secret.expose().as_bytes());
+    pub fn derive(secret: &Secret<String>, revoked: &Digest) -> Result<Self, IdentityError> {
+        let mut hasher = blake3::Hasher::new_derive_key("windlass 2026-12-01 grant key v2");
+        hasher.update(revoked.as_bytes()).update(secret.expose().as_bytes());
+        let seed = *hasher.finalize().as_bytes();
         let refused = |error: ring::error::KeyRejected| IdentityError::Key { rule: error.to_string() };
         Ed25519KeyPair::from_seed_unchecked(&seed).map(Self).map_err(refused)
     }
@@ -104,7 +107,6 @@ impl SignedGrant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
     use crate::id::AgentId;
     use crate::namespace::{Namespace, Trust};
 
@@ -134,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_grant_is_believed_in_its_time_its_zone_and_its_trust_and_of_its_bearer_alone() {
-        let key = GrantKey::derive(&Secret::new("ca".to_owned())).unwrap();
+        let key = GrantKey::derive(&Secret::new("ca".to_owned()), &Digest::of(b"")).unwrap();
         let public = key.public().unwrap();
         let signed = key.sign(grant()).unwrap();
         let verdict = |zone, trust, ms| signed.verify(&public, &agent(2, zone, trust), WallMs(ms));
@@ -151,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_grant_that_was_changed_or_that_another_signed_is_not_believed() {
-        let key = GrantKey::derive(&Secret::new("ca".to_owned())).unwrap();
+        let key = GrantKey::derive(&Secret::new("ca".to_owned()), &Digest::of(b"")).unwrap();
         let own = agent(2, "eu", Trust::Trusted);
         let verdict = |signed: &SignedGrant| signed.verify(&key.public().unwrap(), &own, WallMs(0));
         let changes: [fn(&mut Grant); 5] = [
@@ -167,9 +169,9 @@ mod tests {
             change(&mut signed.grant);
             assert_eq!(verdict(&signed), Err(BadGrant::Signature), "{:?}", signed.grant);
         }
-        let other = GrantKey::derive(&Secret::new("another ca".to_owned())).unwrap();
+        let other = GrantKey::derive(&Secret::new("another ca".to_owned()), &Digest::of(b"")).unwrap();
         assert_eq!(verdict(&other.sign(grant()).unwrap()), Err(BadGrant::Signature));
-        let again = GrantKey::derive(&Secret::new("ca".to_owned())).unwrap();
+        let again = GrantKey::derive(&Secret::new("ca".to_owned()), &Digest::of(b"")).unwrap();
         assert_eq!(verdict(&again.sign(grant()).unwrap()), Ok(()), "the same coordinator, started again");
     }
 }
