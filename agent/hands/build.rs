@@ -24,20 +24,38 @@ const SOURCES: [&str; 11] = [
     "src/wire.rs",
 ];
 /// Its bounds, which are the protocol's.
-const LIMITS: [&str; 13] = [
+const LIMITS: [&str; 31] = [
     "../../protocol/src/limits.rs",
     "../../protocol/src/limits/action.rs",
+    "../../protocol/src/limits/agent.rs",
+    "../../protocol/src/limits/api.rs",
     "../../protocol/src/limits/ask.rs",
+    "../../protocol/src/limits/blob.rs",
     "../../protocol/src/limits/build.rs",
     "../../protocol/src/limits/chunk.rs",
+    "../../protocol/src/limits/client.rs",
+    "../../protocol/src/limits/engine.rs",
+    "../../protocol/src/limits/fleet.rs",
+    "../../protocol/src/limits/frame.rs",
     "../../protocol/src/limits/git.rs",
+    "../../protocol/src/limits/hands.rs",
+    "../../protocol/src/limits/identity.rs",
     "../../protocol/src/limits/intake.rs",
+    "../../protocol/src/limits/lease.rs",
+    "../../protocol/src/limits/link.rs",
+    "../../protocol/src/limits/log.rs",
     "../../protocol/src/limits/notify.rs",
     "../../protocol/src/limits/peer.rs",
+    "../../protocol/src/limits/pipeline.rs",
     "../../protocol/src/limits/place.rs",
+    "../../protocol/src/limits/retention.rs",
     "../../protocol/src/limits/reuse.rs",
+    "../../protocol/src/limits/runner.rs",
+    "../../protocol/src/limits/secret.rs",
     "../../protocol/src/limits/segment.rs",
+    "../../protocol/src/limits/store.rs",
     "../../protocol/src/limits/tree.rs",
+    "../../protocol/src/limits/turn.rs",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -7,6 +7,7 @@
 //! hello names the boot (docs/design/014).
 
 mod follow;
+mod preamble;
 mod record;
 mod steering;
 mod unreadable;
@@ -660,6 +661,7 @@ async fn start(
         program = Some(laid.map_err(|error| io_cause(&error, &ground.home.work()))?);
         shown.extend(prepared.course.shown(&ground.rules));
     }
+    let preamble = preamble::of(warning.as_deref(), &env);
     let start = Start {
         job: spec,
         epoch,
@@ -669,7 +671,7 @@ async fn start(
         shown,
         program,
         secrets,
-        preamble: warning.as_ref().map(|warning| format!("warning: {warning}\n")).unwrap_or_default(),
+        preamble,
         lease_deadline_boot_ms: start_before.0,
     };
     if spec.image.is_some() {

@@ -144,7 +144,7 @@ impl Peers {
 
 /// Whether two agents share what they fetch.
 pub(crate) fn same_place(one: &AgentIdentity, other: &AgentIdentity) -> bool {
-    one.zone == other.zone && one.trust == other.trust && one.trust_domain == other.trust_domain
+    one.cache_zone() == other.cache_zone() && one.trust_domain == other.trust_domain
 }
 
 /// Whether an agent may ask this one for anything: it is of the same zone, trust and fleet, and its certificate is good now.

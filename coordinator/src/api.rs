@@ -47,6 +47,7 @@ mod oidc;
 mod openapi;
 mod pipeline;
 mod problem;
+mod range;
 mod replay;
 mod resumable;
 mod reuse;

@@ -15,6 +15,7 @@ use windlass_protocol::limits::{
     NOTIFICATIONS_KEPT_MS, PAST_TOKENS_MS, RETENTION_EVERY_MS, REUSE_UNUSED_MS,
 };
 
+use crate::desk::DeskError;
 use crate::fleet::Ground;
 
 /// Builds of one piece: a commit of this many is short.
@@ -94,36 +95,32 @@ async fn expire(ground: Ground, retention_ms: u64, mut stop: watch::Receiver<boo
             () = rest => {}
             () = crate::http::stopped(&mut stop) => return,
         }
-        let at = now().wall;
-        let retention = retention(at, retention_ms);
-        let actor = || Actor { kind: ActorKind::System, name: "retention".to_owned() };
-        let mut told = ground.desk.request(actor(), forgotten(at)).await;
-        if told.is_ok() {
-            told = ground.desk.request(actor(), unused_caches(at)).await;
-        }
-        if told.is_ok() {
-            told = ground.desk.request(actor(), unused_results(at)).await;
-        }
-        if let Err(error) = told {
+        if let Err(error) = expire_now(&ground, now().wall, retention_ms).await {
             tracing::warn!(%error, "retention_put_off");
-            continue;
         }
-        while let Ok(expired) = ground.desk.expire(retention).await {
-            let Expired { agents, audit_lines, artifacts, notifications, .. } = expired;
-            tracing::info!(
-                builds = expired.builds.len(),
-                agents,
-                audit_lines,
-                artifacts,
-                notifications,
-                "rows_expired"
-            );
-            if let Err(error) = ground.logs.delete(expired.attempts).await {
-                tracing::error!(%error, "logs_not_deleted");
-            }
-            if !expired.more {
-                break;
-            }
+    }
+}
+
+/// Deletes all that is past its time by then.
+///
+/// # Errors
+/// Where the desk or the store fails: the rest of it goes the next time.
+pub(crate) async fn expire_now(ground: &Ground, at: WallMs, retention_ms: u64) -> Result<(), DeskError> {
+    let retention = retention(at, retention_ms);
+    for request in [forgotten(at), unused_caches(at), unused_results(at)] {
+        let actor = Actor { kind: ActorKind::System, name: "retention".to_owned() };
+        ground.desk.request(actor, request).await?;
+    }
+    loop {
+        let expired = ground.desk.expire(retention).await?;
+        let Expired { agents, audit_lines, artifacts, notifications, .. } = expired;
+        let builds = expired.builds.len();
+        tracing::info!(builds, agents, audit_lines, artifacts, notifications, "rows_expired");
+        if let Err(error) = ground.logs.delete(expired.attempts).await {
+            tracing::error!(%error, "logs_not_deleted");
+        }
+        if !expired.more {
+            return Ok(());
         }
     }
 }

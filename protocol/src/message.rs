@@ -32,7 +32,7 @@ pub use ask::{
 };
 pub use codec::{BadMessage, decode, encode};
 pub use fetch::{BlobHeader, BulkAsk, Claim, FetchBlobs, Wanted};
-pub use grant::{AskGrant, Grant, Peer, SignedGrant};
+pub use grant::{AskGrant, CacheZone, Grant, Peer, SignedGrant};
 pub use log::LogHeader;
 pub use validate::{Invalid, Validate};
 

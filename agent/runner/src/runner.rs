@@ -16,7 +16,6 @@ use windlass_protocol::time::WallMs;
 use crate::attempts::{self, Blanks};
 use crate::control::{Report, Request, to_line};
 use crate::launch::{Launch, LaunchRecord, ProcessTask, Task, User};
-use crate::mask::secrets_of;
 use crate::shell::shell;
 use crate::spawner::{LaunchError, Spawner};
 use crate::spool::SpoolReader;
@@ -180,12 +179,6 @@ impl Runner {
         self.spawner.launch(&launch).await?;
         RunningJob::attach(job.attempt, &dir).await.map_err(StartError::Supervisor)
     }
-}
-
-/// Names of variables whose values are secret by name and too short to be masked; people should hear of them.
-#[must_use]
-pub fn unmasked_names(env: &[(String, String)]) -> Vec<&str> {
-    secrets_of(env.iter().map(|(name, value)| (name.as_str(), value.as_str()))).1
 }
 
 /// What a job's supervisor tells.

@@ -190,7 +190,7 @@ fn show(build: &Build, raw: &Value, json: bool, ui: &Ui) {
     ];
     for (name, value) in facts {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
-            ui.data(&format!("  {name:<9} {value}"));
+            ui.data(&format!("  {name:<9} {}", text::shown(&value)));
         }
     }
     ui.data("");

@@ -6,8 +6,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::{
-    ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
-    IF_NONE_MATCH, RANGE,
+    CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -30,8 +29,8 @@ use super::auth::Caller;
 use super::blob::{blocking, next_piece};
 use super::build::{by_id, find};
 use super::extract::{self, Page, Query};
-use super::log::parse_range;
-use super::problem::{Kind, Problem};
+use super::problem::Problem;
+use super::range::Ranged;
 use super::shape::time;
 
 /// RFC 9530.
@@ -209,31 +208,17 @@ pub(crate) async fn read(
     let blob = blocking(move || store.get(&on, &digest)).await??;
     let blob = blob.ok_or_else(|| Problem::not_found("artifact", &id))?;
     let total = blob.len();
-    let range = headers.get(RANGE).and_then(|range| range.to_str().ok()).and_then(|range| parse_range(range, total));
-    let (start, end) = match range {
-        None => (0, total),
-        Some(Some(range)) => range,
-        Some(None) => {
-            let all =
-                HeaderValue::from_str(&format!("bytes */{total}")).unwrap_or(HeaderValue::from_static("bytes */*"));
-            let detail = format!("the artifact has {total} bytes");
-            return Err(Problem::new(Kind::RangeUnsatisfiable, detail).with_header(CONTENT_RANGE, all));
-        }
-    };
+    let range = Ranged::of(&headers, total, "artifact")?;
+    let (start, end) = range.bounds();
     let body = match (method == Method::HEAD, range) {
         (true, _) => Body::empty(),
-        (false, None) => Body::from_stream(stream::try_unfold(blob.reader(), next_piece)),
-        (false, Some(_)) => Body::from_stream(stream::try_unfold((blob, start, end), next_part)),
+        (false, Ranged::Whole { .. }) => Body::from_stream(stream::try_unfold(blob.reader(), next_piece)),
+        (false, Ranged::Part { .. }) => Body::from_stream(stream::try_unfold((blob, start, end), next_part)),
     };
     let mut response = body.into_response();
     describe(&row, tag, response.headers_mut());
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(end - start));
-    if range.is_some() {
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-        if let Ok(shown) = HeaderValue::from_str(&format!("bytes {start}-{}/{total}", end.saturating_sub(1))) {
-            response.headers_mut().insert(CONTENT_RANGE, shown);
-        }
-    }
+    range.describe(&mut response);
     Ok(response)
 }
 
@@ -248,7 +233,6 @@ fn describe(row: &ArtifactRow, tag: HeaderValue, headers: &mut HeaderMap) {
     let unknown = HeaderValue::from_static("application/octet-stream");
     headers.insert(CONTENT_TYPE, HeaderValue::from_str(&row.content_type).unwrap_or(unknown));
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox; default-src 'none'"));
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(ETAG, tag);
     if let Ok(name) = HeaderValue::from_str(&disposition(&row.path)) {
         headers.insert(CONTENT_DISPOSITION, name);

@@ -5,8 +5,8 @@ use std::convert::Infallible;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::sse::{Event as SseEvent, Sse};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -25,7 +25,8 @@ use super::auth::Caller;
 use super::build::some;
 use super::event::{keep_alive, last_event_id};
 use super::extract::{self, Query};
-use super::problem::{Kind, Problem};
+use super::problem::Problem;
+use super::range::Ranged;
 use super::replay::Shown;
 use super::shape::time;
 
@@ -127,17 +128,8 @@ pub(crate) async fn read(
         None => 0,
     };
     let total = shown.before() + own;
-    let range = headers.get(RANGE).and_then(|range| range.to_str().ok()).and_then(|range| parse_range(range, total));
-    let (start, end) = match range {
-        None => (0, total),
-        Some(Some(range)) => range,
-        Some(None) => {
-            let all =
-                HeaderValue::from_str(&format!("bytes */{total}")).unwrap_or(HeaderValue::from_static("bytes */*"));
-            let detail = format!("the log has {total} bytes");
-            return Err(Problem::new(Kind::RangeUnsatisfiable, detail).with_header(CONTENT_RANGE, all));
-        }
-    };
+    let range = Ranged::of(&headers, total, "log")?;
+    let (start, end) = range.bounds();
     let body = bytes_of(&ground, shown, (start, end, own), ask.format).await?;
     let mut response = body.into_response();
     let content = match ask.format {
@@ -147,17 +139,10 @@ pub(crate) async fn read(
     };
     let out = response.headers_mut();
     out.insert(CONTENT_TYPE, HeaderValue::from_static(content));
-    out.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if ask.format != Format::Ndjson {
         out.insert(CONTENT_LENGTH, HeaderValue::from(end - start));
     }
-    if range.is_some() {
-        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-        let shown = format!("bytes {start}-{}/{total}", end.saturating_sub(1));
-        if let Ok(shown) = HeaderValue::from_str(&shown) {
-            response.headers_mut().insert(CONTENT_RANGE, shown);
-        }
-    }
+    range.describe(&mut response);
     Ok(response)
 }
 
@@ -208,22 +193,6 @@ async fn next_bytes((head, mut pieces, shown): Rest, format: Format) -> Result<O
         }
     };
     Ok(Some((bytes, (None, pieces, shown))))
-}
-
-/// The range that a `Range` header names of so many bytes: `None` if it is not for us (several ranges, another unit),
-/// `Some(None)` if it lies past the end.
-pub(super) fn parse_range(text: &str, total: u64) -> Option<Option<(u64, u64)>> {
-    let (first, last) = text.strip_prefix("bytes=")?.trim().split_once('-')?;
-    if first.is_empty() {
-        let suffix: u64 = last.parse().ok()?;
-        return Some((suffix > 0 && total > 0).then(|| (total.saturating_sub(suffix), total)));
-    }
-    let start: u64 = first.parse().ok()?;
-    let end = if last.is_empty() { total } else { last.parse::<u64>().ok()?.saturating_add(1) };
-    if end <= start && !last.is_empty() {
-        return None;
-    }
-    Some((start < total).then(|| (start, end.min(total))))
 }
 
 /// A log as it grows.

@@ -9,6 +9,7 @@ mod document;
 mod gates;
 mod pipelines;
 mod refusals;
+mod reuse;
 mod scopes;
 mod secrets;
 mod streams;
@@ -33,7 +34,7 @@ use windlass_cache::{RealFs, Store, StoreOptions};
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::{AgentEvent, ConnId, Input, Request};
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, Joining, NewToken, OnUnreachable, PoolRow, Scope, TagPolicy, TokenGrant,
+    Actor, ActorKind, Joining, KeySubject, NewToken, OnUnreachable, PoolRow, Scope, TagPolicy, TokenGrant,
 };
 use windlass_coordinator_core::{Policy, Rejected};
 use windlass_coordinator_logs::{LogStore, Options as LogOptions};
@@ -84,6 +85,16 @@ impl Fleet for Wire {
     fn disconnect_all(&self, _: RefuseCode, _: String) {}
 }
 
+/// Hands questions for keys to the test, which answers them.
+#[derive(Debug)]
+struct Asking(mpsc::UnboundedSender<(u64, KeySubject)>);
+
+impl desk::Keys for Asking {
+    fn key(&self, ask: u64, subject: KeySubject) {
+        let _ = self.0.send((ask, subject));
+    }
+}
+
 struct Bench {
     router: Router,
     ground: Ground,
@@ -91,6 +102,8 @@ struct Bench {
     /// A token with the scope `admin`.
     admin: String,
     offers: mpsc::UnboundedReceiver<(Epoch, JobSpec)>,
+    /// Steps whose keys are asked for.
+    asked: mpsc::UnboundedReceiver<(u64, KeySubject)>,
     agent: Option<AgentId>,
     _dir: tempfile::TempDir,
 }
@@ -133,6 +146,7 @@ impl Bench {
         let views = Views::default();
         let metrics = Metrics::default();
         let (send, offers) = mpsc::unbounded_channel();
+        let (ask, asked) = mpsc::unbounded_channel();
         let reader = Reader::new(views.clone(), Arc::new(memory.history()), Offload::Blocking);
         let definitions = definitions::Options {
             protocols: [windlass_git::Protocol::File].into_iter().collect(),
@@ -144,7 +158,7 @@ impl Bench {
             fleet: Arc::new(Wire { offers: send }),
             logs: Arc::new(Logbook::new(logs.clone(), desk.clone())),
             deliveries: Arc::new(crate::desk::NoDeliveries),
-            keys: Arc::new(crate::desk::NoKeys),
+            keys: Arc::new(Asking(ask)),
             orders: Arc::new(crate::orders::Filler::new(desk.clone(), reader.clone(), definitions.clone())),
             views: views.clone(),
             meter: Arc::new(metrics.clone()),
@@ -169,7 +183,7 @@ impl Bench {
         let ground =
             Ground::new(fleet, Switchboard::default(), "http://w".to_owned(), metrics, definitions, true, issuer);
         let router = router(ground.clone());
-        let mut bench = Self { router, ground, memory, admin: String::new(), offers, agent: None, _dir: dir };
+        let mut bench = Self { router, ground, memory, admin: String::new(), offers, asked, agent: None, _dir: dir };
         bench.admin = bench.token(&[Scope::Admin], None, None).await;
         bench
     }

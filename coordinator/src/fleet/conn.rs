@@ -15,10 +15,8 @@ use windlass_protocol::identity::AgentIdentity;
 use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::{CERT_LOOK_MS, CONTROL_OUTBOX_MAX, REFUSAL_DELIVERY_MS};
 use windlass_protocol::link::{Code, FramedSend};
-use windlass_protocol::message::{CacheUse, CoordinatorMessage, Peer, RefuseCode, Verdict};
-use windlass_protocol::{AgentId, AttemptId, Trust, WallMs};
-
-use super::zones;
+use windlass_protocol::message::{CacheUse, CacheZone, CoordinatorMessage, Peer, RefuseCode, Verdict};
+use windlass_protocol::{AgentId, AttemptId, WallMs};
 
 /// A connection that has said hello.
 #[derive(Debug)]
@@ -27,7 +25,7 @@ pub(super) struct Conn {
     pub(super) agent: AgentId,
     pub(super) connection: Connection,
     /// Its zone and its trust.
-    pub(super) place: (String, Trust),
+    pub(super) zone: CacheZone,
     /// By which key it was told to believe grants, and of which peers.
     pub(super) told: Mutex<Option<([u8; 32], Vec<Peer>)>>,
     /// What it said last of its cache; nothing before its first beat.
@@ -55,7 +53,7 @@ impl Conn {
             id,
             agent: peer.agent,
             connection,
-            place: zones::place(peer),
+            zone: peer.cache_zone(),
             told: Mutex::default(),
             used: Mutex::default(),
             outbox,

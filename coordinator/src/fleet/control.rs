@@ -151,7 +151,7 @@ async fn talk(
     asks.abort();
     certificate.abort();
     if board.unregister(&conn) {
-        board.shared.zones.leave(&peer);
+        board.shared.zones.leave(&conn.zone, conn.agent);
     }
     conn.connection.close(Code::Done.number(), b"");
     let gone = Input::AgentGone { agent: peer.agent, conn: conn.id, detail: detail.to_owned() };
@@ -200,7 +200,7 @@ async fn listen(
                 continue;
             }
             AgentMessage::Serves { address } => {
-                board.shared.zones.serve(peer, address);
+                board.shared.zones.serve(conn.zone.clone(), conn.agent, address);
                 continue;
             }
             other => match event(other) {

@@ -8,39 +8,35 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use windlass_protocol::identity::AgentIdentity;
 use windlass_protocol::limits::{PEERS_MAX, PEERS_TOLD_MS};
-use windlass_protocol::message::{CoordinatorMessage, Peer};
-use windlass_protocol::{AgentId, Digest, Trust};
+use windlass_protocol::message::{CacheZone, CoordinatorMessage, Peer};
+use windlass_protocol::{AgentId, Digest};
 
 use super::Switchboard;
 use super::conn::Conn;
 use crate::authority::Authority;
 
-/// Agents that share a cache.
-type Place = (String, Trust);
-
-/// Where agents are, and at which address they serve others.
+/// Which agents serve others of their zone, and at which address.
 #[derive(Debug, Default)]
 pub(super) struct Zones {
-    serving: Mutex<BTreeMap<Place, BTreeMap<AgentId, String>>>,
+    serving: Mutex<BTreeMap<CacheZone, BTreeMap<AgentId, String>>>,
     changed: Notify,
 }
 
 impl Zones {
     /// An agent serves at this address from now on.
-    pub(super) fn serve(&self, who: &AgentIdentity, address: String) {
-        self.lock().entry(place(who)).or_default().insert(who.agent, address);
+    pub(super) fn serve(&self, zone: CacheZone, agent: AgentId, address: String) {
+        self.lock().entry(zone).or_default().insert(agent, address);
         self.changed.notify_one();
     }
 
     /// An agent serves nobody any more.
-    pub(super) fn leave(&self, who: &AgentIdentity) {
+    pub(super) fn leave(&self, zone: &CacheZone, agent: AgentId) {
         let mut serving = self.lock();
-        if let Some(zone) = serving.get_mut(&place(who)) {
-            zone.remove(&who.agent);
-            if zone.is_empty() {
-                serving.remove(&place(who));
+        if let Some(agents) = serving.get_mut(zone) {
+            agents.remove(&agent);
+            if agents.is_empty() {
+                serving.remove(zone);
             }
         }
         drop(serving);
@@ -52,11 +48,11 @@ impl Zones {
         self.changed.notify_one();
     }
 
-    /// Who serves in each place: the first by id.
-    fn lists(&self) -> BTreeMap<Place, Vec<Peer>> {
+    /// Who serves in each: the first by id.
+    fn lists(&self) -> BTreeMap<CacheZone, Vec<Peer>> {
         let peer = |(agent, address): (&AgentId, &String)| Peer { agent: *agent, address: address.clone() };
-        let first = |zone: &BTreeMap<AgentId, String>| zone.iter().take(PEERS_MAX).map(peer).collect();
-        self.lock().iter().map(|(place, zone)| (place.clone(), first(zone))).collect()
+        let first = |agents: &BTreeMap<AgentId, String>| agents.iter().take(PEERS_MAX).map(peer).collect();
+        self.lock().iter().map(|(zone, agents)| (zone.clone(), first(agents))).collect()
     }
 
     /// Whether nobody serves anywhere.
@@ -65,13 +61,9 @@ impl Zones {
         self.lock().is_empty()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Place, BTreeMap<AgentId, String>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<CacheZone, BTreeMap<AgentId, String>>> {
         self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-pub(super) fn place(who: &AgentIdentity) -> Place {
-    (who.zone.clone(), who.trust)
 }
 
 /// Tells agents of their peers whenever somebody came or went, and at once when an agent was revoked, for then grants are
@@ -95,7 +87,7 @@ pub(super) async fn tell(board: Switchboard, authority: Arc<Authority>, mut revo
         let lists = board.shared.zones.lists();
         let conns: Vec<_> = board.lock().by_id.values().cloned().collect();
         for conn in conns {
-            let peers = lists.get(&conn.place).cloned().unwrap_or_default();
+            let peers = lists.get(&conn.zone).cloned().unwrap_or_default();
             tell_one(&conn, key, peers);
         }
     }
@@ -115,40 +107,34 @@ fn tell_one(conn: &Conn, key: [u8; 32], peers: Vec<Peer>) {
 
 #[cfg(test)]
 mod tests {
-    use windlass_protocol::WallMs;
+    use windlass_protocol::Trust;
 
     use super::*;
 
-    fn agent(number: u8, zone: &str, trust: Trust) -> AgentIdentity {
-        AgentIdentity {
-            agent: AgentId::from_bytes([number; 16]),
-            pool: "p".to_owned(),
-            zone: zone.to_owned(),
-            trust,
-            trust_domain: String::new(),
-            serial: String::new(),
-            public_key_digest: Digest::of(b"key"),
-            not_before: WallMs(0),
-            not_after: WallMs(u64::MAX),
-        }
+    fn agent(number: u8) -> AgentId {
+        AgentId::from_bytes([number; 16])
+    }
+
+    fn zone(name: &str, trust: Trust) -> CacheZone {
+        CacheZone { zone: name.to_owned(), trust }
     }
 
     #[test]
     fn each_zone_and_each_trust_has_a_list_of_its_own_which_is_bounded() {
         let zones = Zones::default();
+        let (eu, wild, us) = (zone("eu", Trust::Trusted), zone("eu", Trust::Untrusted), zone("us", Trust::Trusted));
         for number in (0..100).rev() {
-            zones.serve(&agent(number, "eu", Trust::Trusted), format!("10.0.0.{number}:9"));
+            zones.serve(eu.clone(), agent(number), format!("10.0.0.{number}:9"));
         }
-        zones.serve(&agent(1, "eu", Trust::Untrusted), "10.0.1.1:9".to_owned());
-        zones.serve(&agent(2, "us", Trust::Trusted), "10.0.2.2:9".to_owned());
+        zones.serve(wild.clone(), agent(1), "10.0.1.1:9".to_owned());
+        zones.serve(us.clone(), agent(2), "10.0.2.2:9".to_owned());
         let lists = zones.lists();
-        let of = |zone: &str, trust| lists[&(zone.to_owned(), trust)].clone();
-        let first: Vec<_> = of("eu", Trust::Trusted).iter().map(|peer| peer.agent.as_bytes()[0]).collect();
+        let first: Vec<_> = lists[&eu].iter().map(|peer| peer.agent.as_bytes()[0]).collect();
         assert_eq!(first, (0..64).collect::<Vec<u8>>(), "the same for all who ask");
-        assert_eq!((of("eu", Trust::Untrusted).len(), of("us", Trust::Trusted).len()), (1, 1));
-        zones.leave(&agent(0, "eu", Trust::Trusted));
-        zones.leave(&agent(2, "us", Trust::Trusted));
-        assert_eq!(zones.lists()[&("eu".to_owned(), Trust::Trusted)].last().unwrap().agent.as_bytes()[0], 64);
-        assert!(!zones.lists().contains_key(&("us".to_owned(), Trust::Trusted)));
+        assert_eq!((lists[&wild].len(), lists[&us].len()), (1, 1));
+        zones.leave(&eu, agent(0));
+        zones.leave(&us, agent(2));
+        assert_eq!(zones.lists()[&eu].last().unwrap().agent.as_bytes()[0], 64);
+        assert!(!zones.lists().contains_key(&us));
     }
 }

@@ -6,6 +6,7 @@ use super::{AgentName, IdentityError};
 use crate::digest::Digest;
 use crate::id::AgentId;
 use crate::limits::{CERT_MAX_BYTES, CERT_RENEW_GRACE_MS};
+use crate::message::CacheZone;
 use crate::namespace::Trust;
 use crate::time::WallMs;
 
@@ -49,6 +50,12 @@ pub enum Standing {
 }
 
 impl AgentIdentity {
+    /// With whom the agent shares what it fetches.
+    #[must_use]
+    pub fn cache_zone(&self) -> CacheZone {
+        CacheZone { zone: self.zone.clone(), trust: self.trust }
+    }
+
     /// Reads a certificate in DER.
     ///
     /// # Errors

@@ -79,7 +79,7 @@ impl SignedGrant {
     /// # Errors
     /// [`BadGrant`].
     pub fn verify(&self, key: &[u8; 32], own: &AgentIdentity, now: WallMs) -> Result<(), BadGrant> {
-        if self.grant.zone != own.zone || self.grant.trust != own.trust {
+        if self.grant.cache_zone() != own.cache_zone() {
             return Err(BadGrant::Place);
         }
         if now.0 > self.grant.expires_at.plus_ms(GRANT_SKEW_MS).0 {
@@ -97,7 +97,7 @@ impl SignedGrant {
         if bearer.agent != self.grant.agent {
             return Err(BadGrant::Bearer);
         }
-        if bearer.zone != self.grant.zone || bearer.trust != self.grant.trust {
+        if bearer.cache_zone() != self.grant.cache_zone() {
             return Err(BadGrant::Place);
         }
         Ok(())

@@ -176,3 +176,25 @@ pub const ASK_PATIENCE_MS: u64 = 600_000;
 
 /// How long an agent goes on asking by a right that its coordinator does not know: one of the two has just come back.
 pub const ASK_RIGHT_MS: u64 = 30_000;
+
+/// What a command says beside its result about files that it leaves out; the others are counted.
+pub const ARTIFACT_NOTES_MAX: usize = 100;
+
+/// A key of a build's meta-data: names that people write are a tenth of it.
+pub const META_DATA_KEY_MAX_BYTES: usize = 1 << 10;
+
+/// A value of a build's meta-data (buildkite.md 23).
+pub const META_DATA_VALUE_MAX_BYTES: usize = 100 << 10;
+
+/// Keys of a build's meta-data: one for each job of a large build.
+pub const META_DATA_KEYS_MAX: usize = 10_000;
+
+/// A build's meta-data in all: it stands in the build's row, which is written with each change of the build, and all of its
+/// keys are one answer to a job.
+pub const META_DATA_MAX_BYTES: usize = 768 << 10;
+
+/// Jobs of one upload (buildkite.md 23).
+pub const UPLOAD_JOBS_MAX: usize = 500;
+
+/// Uploads of one build (buildkite.md 23).
+pub const UPLOADS_PER_BUILD_MAX: usize = 500;

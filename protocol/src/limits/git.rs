@@ -41,3 +41,22 @@ pub const AGENT_MIRRORS_MAX_BYTES: u64 = 50 << 30;
 
 /// The same, by number.
 pub const AGENT_MIRRORS_MAX: usize = 1_000;
+
+/// Tries of what a checkout has from the network, before it has failed: the longest wait together is half a minute.
+pub const CHECKOUT_TRIES_MAX: u32 = 6;
+
+/// How long a job waits for a mirror or a plugin that another one fetches (the reference's `git-mirrors-lock-timeout`).
+pub const GIT_LOCK_MS: u64 = 300_000;
+
+/// Before a checkout's second try; doubled before each further one.
+pub const CHECKOUT_WAIT_MS: u64 = 1_000;
+
+/// What is kept of what git says on its errors: the first lines say what is wrong, and a server may send any number of them.
+pub const GIT_SAID_MAX_BYTES: u64 = 64 << 10;
+
+/// A client's wait for a pipeline's text out of its repository: longer than any fetch of what changed, shorter than a
+/// proxy's patience. A first fetch that takes longer goes on without the client, who asks again.
+pub const DEFINITION_WAIT_MS: u64 = 60_000;
+
+/// Those that wait for texts out of repositories: each holds a request and a task. More are told to come again.
+pub const DEFINITION_READERS_MAX: usize = 64;

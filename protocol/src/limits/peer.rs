@@ -24,9 +24,6 @@ pub const GRANT_LIFE_MS: u64 = 300_000;
 /// How far the clock of a peer may stand behind the coordinator's before it takes no grant that is still good.
 pub const GRANT_SKEW_MS: u64 = 60_000;
 
-/// A statement that a coordinator signs: two names and a few numbers.
-pub const GRANT_MAX_BYTES: usize = 1_024;
-
 /// A handshake between two machines of one zone. One that takes longer is passed over.
 pub const PEER_CONNECT_MS: u64 = 1_000;
 

@@ -23,6 +23,21 @@ pub const FILE_TICK_MS: i64 = 50;
 /// The same where times are whole seconds: some file systems keep every other second.
 pub const FILE_TICK_COARSE_MS: i64 = 2_100;
 
+/// Symlink targets and path components in a tree.
+pub const TREE_NAME_MAX_BYTES: usize = 4_096;
+
+/// Directories within directories in a tree.
+pub const TREE_DEPTH_MAX: usize = 256;
+
+/// Entries of one directory in a tree.
+pub const TREE_DIR_MAX_ENTRIES: usize = 1_000_000;
+
+/// One directory's encoding. A million entries with short names fit; such a blob is held in memory whole.
+pub const TREE_DIR_MAX_BYTES: u64 = 128 << 20;
+
+/// Entries of one tree, all directories together.
+pub const TREE_MAX_ENTRIES: usize = 4_000_000;
+
 const _: () = assert!(
     HANDS_LAY_FILES_MAX * (HANDS_PATH_MAX_BYTES + 32) + HANDS_LAY_MAX_BYTES < HANDS_FRAME_MAX_BYTES,
     "a batch with the longest paths fits a frame"

@@ -42,6 +42,15 @@ pub struct Grant {
     pub expires_at: WallMs,
 }
 
+/// Agents that share what they fetch: those of one zone and one trust (docs/design/033).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CacheZone {
+    /// Their zone.
+    pub zone: String,
+    /// Their trust.
+    pub trust: Trust,
+}
+
 /// A grant with its coordinator's signature.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]
@@ -63,6 +72,12 @@ pub struct Peer {
 }
 
 impl Grant {
+    /// Among whom it is good.
+    #[must_use]
+    pub fn cache_zone(&self) -> CacheZone {
+        CacheZone { zone: self.zone.clone(), trust: self.trust }
+    }
+
     /// What is signed.
     #[must_use]
     pub fn statement(&self) -> Vec<u8> {

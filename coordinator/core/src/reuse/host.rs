@@ -20,9 +20,9 @@ impl Core {
         agreed(said)
     }
 
-    /// What an agent says of its system and its hooks.
-    pub(crate) fn print_of(&self, id: AgentId) -> (Option<Digest>, Option<Digest>) {
-        let host = self.agents.get(&id).and_then(|agent| agent.hello.as_ref()).map(|hello| &hello.host);
-        (host.and_then(windlass_protocol::HostFacts::system_digest), host.and_then(|host| host.hooks))
+    /// What an agent says of its system and its hooks; `None` while it is not here.
+    pub(crate) fn print_of(&self, id: AgentId) -> Option<(Option<Digest>, Option<Digest>)> {
+        let host = &self.agents.get(&id)?.hello.as_ref()?.host;
+        Some((host.system_digest(), host.hooks))
     }
 }

@@ -13,7 +13,7 @@ impl Core {
     /// What is kept beside an attempt of a job with a key while it runs on this agent.
     pub(crate) fn yields_of(&self, job: JobId, agent: AgentId) -> Option<Box<Yield>> {
         self.jobs.get(&job)?.row.reuse.as_ref()?.keyed()?;
-        let (system, hooks) = self.print_of(agent);
+        let (system, hooks) = self.print_of(agent).unwrap_or_default();
         Some(Box::new(Yield { system, hooks, ..Yield::default() }))
     }
 
@@ -107,11 +107,15 @@ impl Core {
         if !row.log_complete {
             return Err("its log is not whole".to_owned());
         }
-        if !agrees(keyed.keyed.system, yields.system) {
-            return Err("its agent's system is not the one that its key says".to_owned());
-        }
-        if !agrees(keyed.keyed.hooks, yields.hooks) {
-            return Err("its agent's hooks are not those that its key says".to_owned());
+        // When it was given the job, and by now where it is here: it may have been upgraded while the step ran.
+        let said = [Some((yields.system, yields.hooks)), self.print_of(row.agent)];
+        for (system, hooks) in said.into_iter().flatten() {
+            if !agrees(keyed.keyed.system, system) {
+                return Err("its agent's system is not the one that its key says".to_owned());
+            }
+            if !agrees(keyed.keyed.hooks, hooks) {
+                return Err("its agent's hooks are not those that its key says".to_owned());
+            }
         }
         // Each of its files was on the shelf when its row was written, and is for as long as that row is there.
         if self.now.wall >= row.assigned_at.plus_ms(self.policy.artifact_retention_ms) {

@@ -1,9 +1,44 @@
-//! What people add to a build's artifacts; jobs add theirs by their right.
+//! Artifacts: their rows, and what people add to a build's; jobs add theirs by their right.
 
+use serde::{Deserialize, Serialize};
 use windlass_protocol::message::NewArtifact;
-use windlass_protocol::{AttemptId, BuildId};
+use windlass_protocol::{ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, WallMs};
 
-use super::BuildRows;
+use super::{Actor, BuildRows};
+
+/// An artifact: a file of a job that outlives it. Its bytes are a blob on the namespace's shelf.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactRow {
+    /// Its id.
+    pub id: ArtifactId,
+    /// Its build.
+    pub build: BuildId,
+    /// Its job.
+    pub job: JobId,
+    /// The attempt that uploaded it.
+    pub attempt: AttemptId,
+    /// Its path in the build, with `/`.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// BLAKE3 of its bytes: the blob's name.
+    pub digest: Digest,
+    /// SHA-1 of its bytes, in hex.
+    pub sha1: String,
+    /// SHA-256 of its bytes, in hex.
+    pub sha256: String,
+    /// Such as `text/plain`.
+    pub content_type: String,
+    /// Its build's, whose shelf has the blob.
+    pub namespace: Namespace,
+    /// When it was added.
+    pub created_at: WallMs,
+    /// When it goes.
+    pub expires_at: WallMs,
+    /// The person who added it; `None`: the job itself.
+    #[serde(default)]
+    pub by: Option<Actor>,
+}
 
 /// An artifact that a person has uploaded. Its bytes are on the shelf of the build's namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
-//! Rows of pools and of the agents in them.
+//! Rows of pools and of the agents in them, and what agents have given away.
 
 use serde::{Deserialize, Serialize};
+use windlass_protocol::job::Resources;
 use windlass_protocol::{AgentId, Digest, TokenId, Trust, WallMs};
 
 /// A pool: like agents in one zone and one trust class.
@@ -125,4 +126,17 @@ impl AgentRow {
     pub fn gone_since(&self) -> WallMs {
         self.last_seen_at.or(self.revoked_at).unwrap_or(self.joined_at)
     }
+}
+
+/// What an agent has in all and has given away; volatile, for views and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Jobs at once.
+    pub slots: u32,
+    /// Taken.
+    pub slots_used: u32,
+    /// In all.
+    pub capacity: Resources,
+    /// Taken.
+    pub used: Resources,
 }

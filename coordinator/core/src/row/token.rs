@@ -1,9 +1,12 @@
 //! Tokens: what lets agents join and clients ask.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
+use windlass_protocol::message::RefuseCode;
 use windlass_protocol::{Digest, TokenId, WallMs};
 
-use super::Actor;
+use super::{Actor, PoolRow};
 use crate::terms::JoinTerms;
 
 /// A token, without its secret.
@@ -110,4 +113,50 @@ pub enum Scope {
     /// Everything.
     #[serde(rename = "admin")]
     Admin,
+}
+
+/// A new token, and for a join token of a new pool the pool with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewToken {
+    /// Made by the shell with its secret.
+    pub id: TokenId,
+    /// Hash of its secret.
+    pub secret_hash: Digest,
+    /// What it lets one do.
+    pub grant: TokenGrant,
+    /// For a join token: the pool as the caller describes it. It makes the pool if there is none; one that contradicts
+    /// an existing pool is refused.
+    pub pool: Option<PoolRow>,
+    /// For people.
+    pub note: String,
+    /// Its end; `None` is never.
+    pub expires_at: Option<WallMs>,
+}
+
+/// A request to join, with its secret already hashed and its key already proven by the shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joining {
+    /// The token.
+    pub token: TokenId,
+    /// Hash of the secret that was given.
+    pub secret_hash: Digest,
+    /// BLAKE3 of the public key (SPKI, DER).
+    pub key: Digest,
+    /// For people.
+    pub name: String,
+    /// As the agent says.
+    pub machine_id: String,
+    /// As the agent claims.
+    pub tags: Vec<(String, String)>,
+    /// Where it asks from, as the link sees it.
+    pub address: Option<IpAddr>,
+}
+
+/// Why a request to join was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinRefused {
+    /// For programs.
+    pub code: RefuseCode,
+    /// What to do, for people.
+    pub detail: String,
 }

@@ -6,6 +6,7 @@ mod account;
 mod artifacts;
 mod bugs;
 mod caches;
+mod entries;
 mod fleet;
 mod gates;
 mod groups;

@@ -43,7 +43,7 @@ pub fn diff(old: &Recipe, new: &Recipe, reads: &mut dyn Reads) -> Vec<Difference
     let (trees, others): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|name| *name == INPUTS);
     for name in others.into_iter().chain(trees) {
         let (before, after) = (old.get(name), new.get(name));
-        if before == after {
+        if before == after || is_set_in_one(name, old, new) {
             continue;
         }
         let told = match (name, before.and_then(digest), after.and_then(digest)) {
@@ -56,6 +56,12 @@ pub fn diff(old: &Recipe, new: &Recipe, reads: &mut dyn Reads) -> Vec<Difference
         }
     }
     walk.found
+}
+
+/// Whether it says of a variable that it was not there which the other recipe has: that one is told.
+fn is_set_in_one(name: &str, old: &Recipe, new: &Recipe) -> bool {
+    let set = |variable: &str| format!("env {variable}");
+    name.strip_prefix("no env ").map(set).is_some_and(|name| old.get(&name).is_some() || new.get(&name).is_some())
 }
 
 fn digest(text: &str) -> Option<Digest> {
@@ -186,6 +192,25 @@ fn shown(node: &Node) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_variable_that_came_or_went_is_one_difference() {
+        let with = |name: &str, value: &str| {
+            let mut recipe = Recipe::default();
+            recipe.set(name, value);
+            recipe
+        };
+        let (unset, set) = (with("no env CC", ""), with("env CC", "gcc"));
+        let told = |old, new| -> Vec<(String, Option<String>, Option<String>)> {
+            let found = diff(old, new, &mut Seen::default()).into_iter();
+            found.map(|it| (it.component, it.before, it.after)).collect()
+        };
+        let (name, value) = ("env CC".to_owned(), Some("gcc".to_owned()));
+        assert_eq!(told(&unset, &set), [(name.clone(), None, value.clone())]);
+        assert_eq!(told(&set, &unset), [(name, value, None)]);
+        let undeclared = Recipe::default();
+        assert_eq!(told(&undeclared, &unset).len(), 1, "it is declared by now, and was not");
+    }
 
     #[derive(Default)]
     struct Seen(BTreeMap<Digest, Vec<u8>>);
