@@ -16,6 +16,7 @@ use windlass_protocol::limits::{
 };
 
 use crate::fleet::Ground;
+use crate::leap::Leaps;
 
 /// Builds of one piece: a commit of this many is short.
 const BUILDS_AT_ONCE: usize = 64;
@@ -88,13 +89,18 @@ async fn compact(store: Store, mut stop: watch::Receiver<bool>) {
 }
 
 async fn expire(ground: Ground, retention_ms: u64, mut stop: watch::Receiver<bool>) {
+    let mut leaps = Leaps::default();
     loop {
         let rest = tokio::time::sleep(Duration::from_millis(RETENTION_EVERY_MS));
         tokio::select! {
             () = rest => {}
             () = crate::http::stopped(&mut stop) => return,
         }
-        let at = now().wall;
+        let now = now();
+        if !leaps.look(now) {
+            continue;
+        }
+        let at = now.wall;
         let retention = retention(at, retention_ms);
         let actor = || Actor { kind: ActorKind::System, name: "retention".to_owned() };
         let mut told = ground.desk.request(actor(), forgotten(at)).await;
