@@ -72,8 +72,15 @@ fn what_a_pull_request_triggers_is_as_little_trusted_as_itself() -> Result<()> {
             .await?
             .status(201)?;
         let ship = |pipeline: &str| json!({ "trigger": pipeline, "key": "ship", "build": { "env": { "WHAT": "evil" }, "branch": "main" } });
-        for name in ["deploy", "web"] {
-            let made = triggered(&ground, &ground.hostile([ship(name)]).await?).await?;
+        // Whose token is for one pipeline triggers no other one.
+        let refused = ground.hostile([ship("deploy")]).await?;
+        let refused = ground.fleet.client.ends(refused.id(), "failed", DEADLINE).await?;
+        ensure!(refused.job("ship")?.cause() == "refused_by_policy", "{}", refused.brief());
+        let free = ground.fleet.client.api_token(&["builds:write"], &json!({})).await?;
+        let free = ground.fleet.client.token(free["token"].as_str());
+        let submit = Submit::text(pipeline([ship("deploy")])).with("pipeline", json!("web"));
+        for home in [ground.hostile([ship("web")]).await?, free.submit(&submit).await?] {
+            let made = triggered(&ground, &home).await?;
             ensure!(made.0["namespace"] != "trusted" && made.0["source"] == "trigger", "{}", made.0);
             ground.ran_on(&made, WILD)?;
         }
