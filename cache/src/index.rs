@@ -281,6 +281,17 @@ impl Index {
         self.usage.get(number as usize).copied().unwrap_or_default()
     }
 
+    /// What all trusted namespaces see, each by itself, and what all overlays do: nothing in it says what several have alike.
+    pub(crate) fn usage_by_trust(&self) -> (Usage, Usage) {
+        let (mut trusted, mut overlays) = (Usage::default(), Usage::default());
+        for (name, usage) in self.names.iter().zip(&self.usage) {
+            let sum = if name.overlay.is_none() { &mut trusted } else { &mut overlays };
+            sum.blobs = sum.blobs.saturating_add(usage.blobs);
+            sum.bytes = sum.bytes.saturating_add(usage.bytes);
+        }
+        (trusted, overlays)
+    }
+
     /// Marks a use.
     pub(crate) fn touch(&self, entry: Entry<'_>) {
         entry.row.used.store(self.tick(), Ordering::Relaxed);

@@ -126,6 +126,11 @@ pub struct Stats {
     pub compacted_bytes: u64,
     /// Bytes of the blobs that are trusted content of some project, each once; the rest is seen by overlays only.
     pub trusted_bytes: u64,
+    /// What trusted namespaces see, each by itself, all together. Unlike the others, this and `overlays` say nothing of what
+    /// one namespace has to whoever writes into another (I12).
+    pub trusted: Usage,
+    /// The same of overlays.
+    pub overlays: Usage,
     /// Blobs that were asked for since the store was opened, by name, and were there for who asked.
     pub hits: u64,
     /// Those that were not.
@@ -347,17 +352,19 @@ impl Store {
     pub fn missing(&self, namespace: &Namespace, digests: &[Digest]) -> Vec<Digest> {
         let index = self.shared.index();
         let viewer = index.viewer(namespace);
+        // Each is looked at once: asked for ten thousand times in one request, it would show by the time that takes whether
+        // somebody else has it.
         let mut seen = BTreeSet::new();
         let missing = |digest: &&Digest| {
+            if !seen.insert(**digest) {
+                return false;
+            }
             let found = index.visible_to(viewer, digest);
             self.shared.counters.asked(found.is_some());
-            match found {
-                Some(entry) => {
-                    index.touch(entry);
-                    false
-                }
-                None => seen.insert(**digest),
+            if let Some(entry) = found {
+                index.touch(entry);
             }
+            found.is_none()
         };
         digests.iter().filter(missing).copied().collect()
     }
@@ -392,10 +399,9 @@ impl Store {
     /// What the store holds.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let (blobs, blob_bytes, namespaces, trusted_bytes) = {
+        let ((blobs, blob_bytes, namespaces), trusted_bytes, (trusted, overlays)) = {
             let index = self.shared.index();
-            let (blobs, bytes, namespaces) = index.totals();
-            (blobs, bytes, namespaces, index.trusted_bytes())
+            (index.totals(), index.trusted_bytes(), index.usage_by_trust())
         };
         let chunks = self.shared.chunks.table().totals();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -414,6 +420,8 @@ impl Store {
             evicted: count(&self.shared.counters.evicted),
             compacted_bytes: count(&self.shared.counters.compacted_bytes),
             trusted_bytes,
+            trusted,
+            overlays,
             hits: count(&self.shared.counters.hits),
             misses: count(&self.shared.counters.misses),
         }
@@ -591,7 +599,7 @@ impl Shared {
     }
 }
 
-fn check_namespace(namespace: &Namespace) -> Result<(), Rejected> {
+pub(crate) fn check_namespace(namespace: &Namespace) -> Result<(), Rejected> {
     let overlay_bytes = namespace.overlay.as_ref().map_or(0, String::len);
     let project_bytes = namespace.shelf().map_or(namespace.project.len(), |(owner, _)| owner.project.len());
     if project_bytes > NAME_MAX_BYTES || overlay_bytes > NAME_MAX_BYTES {

@@ -64,8 +64,7 @@ use std::sync::Arc;
 
 use axum::routing::{delete, get, patch, post, put};
 use axum::{Router, middleware};
-use tokio::sync::Semaphore;
-use windlass_protocol::limits::HTTP_UPLOADS_MAX;
+use windlass_protocol::limits::{HTTP_UPLOADS_MAX, HTTP_UPLOADS_UNTRUSTED_MAX};
 
 use self::metric::Metrics;
 pub(crate) use self::shape::time;
@@ -73,6 +72,7 @@ use crate::definitions::Definitions;
 use crate::fleet::{self, Switchboard};
 use crate::last_use::LastUse;
 use crate::oidc::Issuer;
+use crate::room::Room;
 use crate::verifier::Verifier;
 
 /// What the API stands on.
@@ -94,7 +94,7 @@ pub struct Ground {
     pub git_unregistered: bool,
     pub(crate) last_use: LastUse,
     pub(crate) verifier: Verifier,
-    uploads: Arc<Semaphore>,
+    uploads: Room,
 }
 
 impl Ground {
@@ -109,7 +109,8 @@ impl Ground {
         git_unregistered: bool,
         issuer: Arc<Issuer>,
     ) -> Self {
-        let (uploads, verifier) = (Arc::new(Semaphore::new(HTTP_UPLOADS_MAX)), Verifier::new(fleet.store.clone()));
+        let (uploads, verifier) =
+            (Room::new(HTTP_UPLOADS_MAX, HTTP_UPLOADS_UNTRUSTED_MAX), Verifier::new(fleet.store.clone()));
         Self {
             fleet,
             board,

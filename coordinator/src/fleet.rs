@@ -37,7 +37,9 @@ use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::input::ConnId;
 use windlass_coordinator_logs::LogStore;
 use windlass_protocol::AgentId;
-use windlass_protocol::limits::{ENROLLING_MAX, FETCHES_MAX, HANDSHAKES_MAX, STORES_MAX};
+use windlass_protocol::limits::{
+    ENROLLING_MAX, FETCHES_MAX, FETCHES_UNTRUSTED_MAX, HANDSHAKES_MAX, STORES_MAX, STORES_UNTRUSTED_MAX,
+};
 use windlass_protocol::link::{Accepted, Code, Protocol, accept};
 use windlass_protocol::message::{CacheUse, CoordinatorMessage, RefuseCode};
 
@@ -48,6 +50,7 @@ use self::zones::Zones;
 use crate::authority::Authority;
 use crate::desk::{DeskHandle, Fleet};
 use crate::job_desk::JobDesk;
+use crate::room::Room;
 use crate::shelf::Shelves;
 use crate::uploads::Uploads;
 use crate::vault::Vault;
@@ -99,14 +102,15 @@ struct Shared {
 /// What all agents together may ask for at once.
 #[derive(Debug)]
 struct Rooms {
-    fetches: Semaphore,
-    stores: Semaphore,
+    fetches: Room,
+    stores: Room,
     enrolling: Semaphore,
 }
 
 impl Default for Rooms {
     fn default() -> Self {
-        let (fetches, stores) = (Semaphore::new(FETCHES_MAX), Semaphore::new(STORES_MAX));
+        let fetches = Room::new(FETCHES_MAX, FETCHES_UNTRUSTED_MAX);
+        let stores = Room::new(STORES_MAX, STORES_UNTRUSTED_MAX);
         Self { fetches, stores, enrolling: Semaphore::new(ENROLLING_MAX) }
     }
 }

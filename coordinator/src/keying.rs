@@ -20,7 +20,6 @@ mod select;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::Semaphore;
 use windlass_cache::{Node, Store};
 use windlass_coordinator_core::row::{ArtifactRow, KeySubject, Keyed, Unkeyed};
 use windlass_coordinator_store::ArtifactFilter;
@@ -29,7 +28,9 @@ use windlass_pipeline::graph::Reuse;
 use windlass_pipeline::plugin::{self, Place};
 use windlass_protocol::host::now;
 use windlass_protocol::job::Source;
-use windlass_protocol::limits::{ARTIFACTS_FOUND_MAX, REUSE_ARTIFACTS_MAX, REUSE_COMMITS_KEPT_MAX, REUSE_KEYS_MAX};
+use windlass_protocol::limits::{
+    ARTIFACTS_FOUND_MAX, REUSE_ARTIFACTS_MAX, REUSE_COMMITS_KEPT_MAX, REUSE_KEYS_MAX, REUSE_KEYS_UNTRUSTED_MAX,
+};
 use windlass_protocol::{Digest, Namespace, Shelf, hex};
 
 use self::compose::{Found, Runs};
@@ -39,6 +40,7 @@ use self::prune::{Pruned, TreeError, Trees};
 use self::remembered::Remembered;
 use self::select::Selection;
 use crate::definitions::Definitions;
+use crate::room::Room;
 use crate::views::{Reader, Views};
 
 /// The mode of an artifact among a step's files, as a download has it.
@@ -77,7 +79,7 @@ struct Shared {
     images: Images,
     objects: Objects,
     commits: Mutex<Remembered<Commit, Pruned>>,
-    turns: Semaphore,
+    turns: Room,
 }
 
 /// A commit of which something was selected, for those who see it.
@@ -101,7 +103,7 @@ impl Engine {
             images: Images::new(registries),
             objects: Objects::default(),
             commits: Mutex::default(),
-            turns: Semaphore::new(REUSE_KEYS_MAX),
+            turns: Room::new(REUSE_KEYS_MAX, REUSE_KEYS_UNTRUSTED_MAX),
         }))
     }
 
@@ -117,7 +119,8 @@ impl Engine {
         let reuse = compose::check(&subject)?.clone();
         let hooks = subject.hosts.hooks.clone()?;
         // It is never closed.
-        let _turn = self.0.turns.acquire().await.map_err(|error| error.to_string())?;
+        let turn = self.0.turns.enter(subject.namespace.trust()).await;
+        let _turn = turn.ok_or("the coordinator is stopping")?;
         let runs = self.runs(&subject).await?;
         let artifacts = self.artifacts(&subject, &reuse).await?;
         let (mut notes, pruned) = self.files(&subject, &reuse, &artifacts).await?;

@@ -17,6 +17,7 @@ use windlass_protocol::limits::{
 
 use crate::desk::DeskError;
 use crate::fleet::Ground;
+use crate::leap::Leaps;
 
 /// Builds of one piece: a commit of this many is short.
 const BUILDS_AT_ONCE: usize = 64;
@@ -89,13 +90,18 @@ async fn compact(store: Store, mut stop: watch::Receiver<bool>) {
 }
 
 async fn expire(ground: Ground, retention_ms: u64, mut stop: watch::Receiver<bool>) {
+    let mut leaps = Leaps::default();
     loop {
         let rest = tokio::time::sleep(Duration::from_millis(RETENTION_EVERY_MS));
         tokio::select! {
             () = rest => {}
             () = crate::http::stopped(&mut stop) => return,
         }
-        if let Err(error) = expire_now(&ground, now().wall, retention_ms).await {
+        let now = now();
+        if !leaps.look(now) {
+            continue;
+        }
+        if let Err(error) = expire_now(&ground, now.wall, retention_ms).await {
             tracing::warn!(%error, "retention_put_off");
         }
     }

@@ -149,7 +149,10 @@ impl Origin {
                 }
                 let blob = self.find(&blob).unwrap();
                 for place in places {
-                    let chunk = blob.chunk(place as usize).unwrap().unwrap();
+                    let Some(chunk) = blob.chunk(place as usize).unwrap() else {
+                        send.send_message(&BlobHeader::Absent).await?;
+                        continue;
+                    };
                     send.send_message(&BlobHeader::Found { bytes: chunk.len() as u64 }).await?;
                     send.send_raw(chunk.into()).await?;
                     *self.given().chunks.entry((blob.digest(), place)).or_default() += 1;

@@ -61,6 +61,16 @@ impl World {
         in_time(bulk.fetch(&self.job, &self.right, namespace, digests.to_vec())).await.unwrap();
     }
 
+    /// Waits until a chunk of a blob has come from the coordinator.
+    async fn fetched_some(&self, blob: Digest) {
+        in_time(async {
+            while !self.origin.given().chunks.keys().any(|(of, _)| *of == blob) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     async fn cached(&self, agent: usize, digest: Digest) -> Option<Vec<u8>> {
         let blob = self.agents[agent].bulk.cached(&self.job.namespace, digest).await.unwrap()?;
         Some(blob.into_vec().unwrap())
@@ -288,6 +298,25 @@ async fn only_agents_of_the_same_zone_and_trust_are_served_by_a_grant_of_their_o
     world.origin.given().small.clear();
     let answered = ask(&world, &friend, &request).await;
     assert_ne!(answered.ok().flatten(), Some(BlobHeader::Found { bytes: 1_000 }));
+}
+
+#[tokio::test]
+async fn a_peer_that_asks_for_a_chunk_that_no_blob_has_ends_nothing_that_others_wait_for() {
+    let world = World::of(1);
+    let (large, _) = many(&world.origin);
+    let friend = world.link.agent(20, PLACE);
+    let by = Claim::Grant(Box::new(granted(&friend, &world.job.namespace, now().wall.plus_ms(60_000))));
+    let request = |places| FetchBlobs { by: by.clone(), wanted: Wanted::Chunks { blob: large, places } };
+    // The agent begins to gather it in the peer's place.
+    let first = ask(&world, &friend, &request(vec![0])).await.unwrap();
+    assert!(matches!(first, Some(BlobHeader::Found { .. } | BlobHeader::Waiting)), "{first:?}");
+    world.fetched_some(large).await;
+    let manifests = world.origin.given().manifests;
+    let hostile = ask(&world, &friend, &request(vec![u32::MAX])).await.unwrap();
+    assert_eq!(hostile, Some(BlobHeader::Elsewhere));
+    let again = ask(&world, &friend, &request(vec![1])).await.unwrap();
+    assert!(matches!(again, Some(BlobHeader::Found { .. } | BlobHeader::Waiting)), "{again:?}");
+    assert_eq!(world.origin.given().manifests, manifests, "it was not begun anew");
 }
 
 #[tokio::test]

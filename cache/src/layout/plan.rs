@@ -9,7 +9,7 @@ use windlass_protocol::{Digest, Namespace};
 use super::LayoutOptions;
 use crate::error::{BadTree, Error, Rejected};
 use crate::store::{Pins, Store};
-use crate::tree::{Directory, Node};
+use crate::tree::{Directory, Entry, Node};
 
 /// A tree whose blobs are all there.
 #[derive(Debug)]
@@ -112,20 +112,28 @@ struct Weight {
 /// is weighed once, so that a few that name each other a thousand times over are found out at once.
 fn count(plan: &mut Plan) -> Result<(), Error> {
     let mut weights: HashMap<Digest, Weight> = HashMap::new();
-    let mut path = vec![plan.root];
-    while let Some(digest) = path.last().copied() {
+    // Each with the first entry that was not looked at: a directory with many others in it is gone through once.
+    let mut path = vec![(plan.root, 0)];
+    while let Some((digest, from)) = path.last().copied() {
         let directory = plan.directory(&digest);
         let below = |node: &Node| match node {
             Node::Directory { digest, .. } => Some(*digest),
             Node::File { .. } | Node::Symlink { .. } => None,
         };
-        let mut children = directory.entries().iter().filter_map(|entry| below(&entry.node));
-        if let Some(child) = children.find(|child| !weights.contains_key(child)) {
+        let mut rest = directory.entries().iter().enumerate().skip(from);
+        let unweighed = |(at, entry): (usize, &Entry)| {
+            let child = below(&entry.node).filter(|child| !weights.contains_key(child))?;
+            Some((at, child))
+        };
+        if let Some((at, child)) = rest.find_map(unweighed) {
             // No directory can contain itself: that would be a collision of the hash.
             if path.len() > TREE_DEPTH_MAX {
                 return Err(bad(Some(child), BadTree::TooDeep));
             }
-            path.push(child);
+            if let Some(last) = path.last_mut() {
+                last.1 = at + 1;
+            }
+            path.push((child, 0));
             continue;
         }
         let weight = weigh(&directory, &weights);

@@ -24,7 +24,7 @@ use super::cutting::Cutting;
 use super::journal::{self, About, JOURNAL_MAX_BYTES, Journal};
 use crate::error::{Error, Fault, OrFault as _, Rejected};
 use crate::space::{self, Reservation};
-use crate::store::{Shared, Store};
+use crate::store::{Shared, Store, check_namespace};
 use crate::vfs::VfsFile;
 
 /// Why an upload is not begun, or not gone on with.
@@ -158,7 +158,8 @@ impl Partials {
             return Err(PartialError::Small);
         }
         let shared = &self.inner.store.shared;
-        shared.number(&about.namespace).map_err(Error::from)?;
+        // It gets its number when something is stored: whoever only begins leaves nothing in memory.
+        check_namespace(&about.namespace).map_err(Error::from)?;
         let mut slots = self.inner.lock();
         if let Some((id, slot)) = slots.iter_mut().find(|(_, slot)| *slot.about == about) {
             slot.touched = at;
@@ -207,9 +208,17 @@ impl Partials {
     /// # Errors
     /// [`PartialError::Busy`], and what storing answers.
     pub fn take(&self, owner: &str, id: &str, at: WallMs) -> Result<Option<Partial>, PartialError> {
-        let Some(partial) = self.take_roomless(owner, id, at)? else { return Ok(None) };
+        self.take_roomless(owner, id, at)?.map(|partial| self.with_room(partial)).transpose()
+    }
+
+    /// An upload with room for all that is to come. Where there is none, those that wait and were left longest go for it, if
+    /// that helps.
+    ///
+    /// # Errors
+    /// What storing answers; the upload waits then.
+    pub fn with_room(&self, partial: Partial) -> Result<Partial, PartialError> {
         let space = self.inner.reserve(space::with_records(partial.left()))?;
-        Ok(Some(partial.within(space)))
+        Ok(partial.within(space))
     }
 
     /// As [`Self::take`], with no room but what [`Partial::within`] gives it, and else what it finds as it goes.
@@ -319,12 +328,21 @@ impl Inner {
         }
     }
 
-    /// Room for bytes that are to come; uploads that wait, those that were left longest first, go for it.
+    /// Room for bytes that are to come; uploads that wait, those that were left longest first, go for it. None goes for who
+    /// would not have it either way: whoever announces more than the disk has ends nobody's.
     fn reserve(&self, bytes: u64) -> Result<Reservation, Fault> {
         loop {
             match self.shared().reserve(bytes) {
                 Err(full @ Fault::NoSpace { .. }) => {
                     let mut slots = self.lock();
+                    let Fault::NoSpace { wanted_bytes, left_bytes, .. } = full else { return Err(full) };
+                    let waiting = slots
+                        .values()
+                        .filter(|slot| !slot.busy())
+                        .fold(0, |sum: u64, slot| sum.saturating_add(slot.offset));
+                    if left_bytes.saturating_add(waiting) < wanted_bytes {
+                        return Err(full);
+                    }
                     let Some(id) = left_longest(&slots, |slot| slot.offset > 0) else { return Err(full) };
                     self.discard(&mut slots, &id);
                 }

@@ -139,3 +139,29 @@ fn what_is_laid_out_while_the_store_evicts_is_whole_or_refused_before_a_byte_is_
     });
     assert!(store.stats().evicted > 0 && whole > 0, "{whole} whole, {:?}", store.stats());
 }
+
+#[test]
+fn a_directory_with_very_many_others_in_it_is_gone_through_once() {
+    const MANY: usize = 40_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = lazy(dir.path(), 1 << 30);
+    let file = store.put(&namespace(), b"x").unwrap();
+    let folder = |nth: usize| {
+        let node = Node::File { digest: file, len: 1, mode: 0o644 };
+        Directory::new(vec![Entry { name: format!("f{nth}").into_bytes(), node }]).unwrap().encode()
+    };
+    let folders = store.put_many(&namespace(), (0..MANY).map(folder)).unwrap();
+    let entry =
+        |(nth, digest)| Entry { name: format!("d{nth}").into_bytes(), node: Node::Directory { digest, mode: 0o755 } };
+    let root = Directory::new(folders.into_iter().enumerate().map(entry).collect()).unwrap().encode();
+    let root = store.put(&namespace(), &root).unwrap();
+    let options = LayoutOptions { max_bytes: Some(MANY as u64 - 1), ..LayoutOptions::default() };
+    let begun = std::time::Instant::now();
+    let refused = layout(&store, &namespace(), root, &dir.path().join("to"), &options);
+    assert!(
+        matches!(&refused, Err(Error::Rejected(Rejected::BadTree { reason: BadTree::TooLarge, .. }))),
+        "{refused:?}"
+    );
+    // Each entry again for each directory took a minute.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(15), "{:?}", begun.elapsed());
+}

@@ -6,12 +6,14 @@
     reason = "tests; helpers too end a test by panicking"
 )]
 
+mod absent;
 mod alias;
 mod assembly;
 mod chunks;
 mod compact;
 mod crash;
 mod fuzz;
+mod killed;
 mod layout;
 mod model;
 mod partial;

@@ -364,3 +364,66 @@ fn what_somebody_else_stored_meanwhile_is_stored_once() {
     assert_eq!(fs.live_image().files.keys().filter(|path| path.starts_with("/s/chunks")).count(), 1);
     assert_eq!(bytes_of(&store, &blob), Some(blob));
 }
+
+#[test]
+fn who_announces_more_than_the_disk_has_ends_no_upload_of_others() {
+    let fs = RecordingFs::new();
+    fs.set_capacity(Some(4 << 20));
+    let (_store, partials) = open(&fs);
+    let blob = noise(1, 1 << 20);
+    let id = begin(&partials, &blob);
+    let mut partial = take(&partials, &id);
+    send(&mut partial, &blob, 700_000).unwrap();
+    drop(partial);
+    let huge = About { digest: Digest::of(b"huge"), bytes: 1 << 35, ..about("stranger", &blob) };
+    let theirs = partials.begin(huge, NOW).unwrap().id;
+    let refused = partials.take("stranger", &theirs, NOW);
+    assert!(matches!(refused, Err(PartialError::Store(Error::Fault(Fault::NoSpace { .. })))), "{refused:?}");
+    assert_eq!(partials.state("me", &id).unwrap().offset, 700_000, "it would not have helped");
+    // Neither to look at it nor to give it up takes room.
+    let partial = partials.take_roomless("stranger", &theirs, NOW).unwrap().unwrap();
+    partial.give_up();
+    assert_eq!(partials.waiting(), (1, 700_000));
+}
+
+#[test]
+fn beginning_uploads_in_ever_new_places_leaves_nothing_in_memory() {
+    let (store, partials) = open(&RecordingFs::new());
+    let blob = noise(1, 200_000);
+    let before = store.stats().namespaces;
+    for n in 0..100 {
+        let namespace = Namespace::trusted(&format!("made-up-{n}"));
+        partials.begin(About { namespace, ..about("stranger", &blob) }, NOW).unwrap();
+    }
+    assert_eq!(store.stats().namespaces, before);
+    assert_eq!(partials.waiting().0, UPLOADS_PER_OWNER_MAX);
+    let long = Namespace::trusted(&"x".repeat(100_000));
+    assert!(partials.begin(About { namespace: long, ..about("stranger", &blob) }, NOW).is_err());
+}
+
+#[test]
+fn whatever_the_clock_does_an_upload_is_there_while_it_is_gone_on_with_and_goes_when_it_is_not() {
+    const YEAR_MS: u64 = 365 * 86_400_000;
+    let (_store, partials) = open(&RecordingFs::new());
+    let blob = noise(1, 200_000);
+    let later = |ms| NOW.plus_ms(ms);
+    // It was begun while the clock stood a year ahead, and was put right.
+    let id = partials.begin(about("me", &blob), later(YEAR_MS)).unwrap().id;
+    assert_eq!(partials.expire(NOW), 0);
+    assert_eq!(partials.expire(later(UPLOAD_IDLE_MS - 1)), 0, "16 hours from when it was seen");
+    assert_eq!(partials.expire(later(UPLOAD_IDLE_MS)), 1, "and no year");
+    assert_eq!(partials.state("me", &id), None);
+    // Somebody sends while the clock jumps ahead, and back: it is his until he is done.
+    let id = begin(&partials, &blob);
+    let mut partial = take(&partials, &id);
+    partial.write(&blob[..100_000], later(YEAR_MS)).unwrap();
+    assert_eq!(partials.expire(later(2 * YEAR_MS)), 0);
+    partial.write(&blob[100_000..], WallMs(0)).unwrap();
+    assert_eq!(partials.expire(later(YEAR_MS)), 0);
+    assert_eq!(partial.finish().unwrap(), Digest::of(&blob));
+    // What was left when the clock stood at nought goes at the first look.
+    let other = noise(2, 200_000);
+    let id = begin(&partials, &other);
+    drop(partials.take("me", &id, WallMs(0)).unwrap().unwrap());
+    assert_eq!(partials.expire(NOW), 1);
+}

@@ -506,3 +506,20 @@ fn stats_tell_trusted_bytes_from_overlays_and_what_was_found_from_what_was_not()
     assert!(store.get(&trusted, &one).unwrap().is_none());
     assert_eq!(store.stats().trusted_bytes, 100_000, "what is put aside counts no more");
 }
+
+#[test]
+fn what_namespaces_see_by_themselves_grows_alike_whether_others_have_it_or_not() {
+    let fs = RecordingFs::new();
+    let store = Store::open(Arc::new(fs), Path::new("/s"), StoreOptions::default()).unwrap();
+    let (vault, pr) = (Namespace::trusted("vault"), Namespace::overlay("p", "pr:1"));
+    store.put(&vault, &[1; 1_000]).unwrap();
+    let seen = |store: &Store| {
+        let stats = store.stats();
+        [stats.trusted, stats.overlays].map(|usage| (usage.blobs, usage.bytes))
+    };
+    assert_eq!(seen(&store), [(1, 1_000), (0, 0)]);
+    store.put(&pr, &[1; 1_000]).unwrap();
+    assert_eq!((seen(&store), store.stats().blobs), ([(1, 1_000), (1, 1_000)], 1), "stored once, counted twice");
+    store.put(&pr, &[2; 1_000]).unwrap();
+    assert_eq!((seen(&store), store.stats().blobs), ([(1, 1_000), (2, 2_000)], 2));
+}

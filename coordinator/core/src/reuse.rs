@@ -13,6 +13,7 @@
 //! | `entry` | entries, their bounds, and those that went |
 //! | `hit` | a job that ends with an earlier result |
 //! | `judge` | what an attempt makes of its result: an entry, or why not |
+//! | `turn` | whose question comes next |
 //! | `host` | what agents say of their machines |
 //!
 //! [`Effect::Key`]: crate::effect::Effect::Key
@@ -23,11 +24,13 @@ mod entry;
 mod hit;
 mod host;
 mod judge;
+mod turn;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_protocol::{Digest, JobId};
 
+use self::turn::Questions;
 use crate::error::Rejected;
 use crate::row::{Followed, JobReuse, JobRow, JobState, KeyedJob, ReuseGone, ReuseName, ReuseRequest, ReuseRow, Role};
 use crate::state::Core;
@@ -46,12 +49,8 @@ pub(crate) struct Reuses {
     runs: BTreeMap<ReuseName, Runs>,
     /// Keys whose jobs are to be looked at again.
     due: BTreeSet<ReuseName>,
-    /// Questions that the shell has, by job.
-    asked: BTreeMap<JobId, u64>,
-    /// Jobs whose questions wait for their turn.
-    waiting: BTreeSet<JobId>,
-    /// The last question's number.
-    asks: u64,
+    /// Questions that the shell has, and those that wait for their turn.
+    questions: Questions,
 }
 
 /// The jobs of one key.
@@ -113,7 +112,7 @@ impl Core {
 
     /// What a ready job waits for before it may stand in its line, if anything.
     pub(crate) fn hold_of(&self, id: JobId) -> Option<Hold> {
-        if self.reuse.asked.contains_key(&id) || self.reuse.waiting.contains(&id) {
+        if self.reuse.questions.has(id) {
             return Some(Hold::Key);
         }
         let row = &self.jobs.get(&id)?.row;
@@ -289,14 +288,14 @@ impl Core {
             }
         }
         for (id, job) in &self.jobs {
-            let asks = self.reuse.asked.contains_key(id) || self.reuse.waiting.contains(id);
+            let asks = self.reuse.questions.has(*id);
             let wishes = self.command(*id).is_some_and(|command| command.reuse.is_some());
             let ready = job.row.state == JobState::Scheduled && wishes && job.row.reuse.is_none();
             if asks != ready {
                 return broken("I10", format!("{id} is {:?}, and asks for its key: {asks}", job.row.state));
             }
         }
-        let unwatched = self.reuse.asked.keys().find(|id| !self.timers.has(Timer::Key(**id)));
+        let unwatched = self.reuse.questions.out().find(|id| !self.timers.has(Timer::Key(*id)));
         if let Some(id) = unwatched {
             return broken("I10", format!("the key of {id} is asked for without a deadline"));
         }

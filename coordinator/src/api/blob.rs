@@ -20,13 +20,14 @@ use windlass_coordinator_core::row::Scope;
 use windlass_protocol::limits::{
     BLOB_MAX_BYTES, HTTP_BLOB_PIECE_BYTES, HTTP_BODY_IDLE_MS, MISSING_MAX_DIGESTS, PACK_MAX_BYTES,
 };
-use windlass_protocol::{Digest, Namespace};
+use windlass_protocol::{Digest, Namespace, Trust};
 
 use super::Ground;
 use super::auth::Caller;
 use super::extract::{JsonBody, Query};
 use super::problem::{Kind, Problem};
 use super::submit::check_name;
+use crate::room::Seat;
 
 /// Scopes that let one upload.
 pub(super) const WRITE: [Scope; 2] = [Scope::CacheWrite, Scope::BuildsWrite];
@@ -232,9 +233,10 @@ fn announced_bytes(headers: &axum::http::HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
 }
 
-pub(super) fn room(ground: &Ground) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
-    let busy = |_| Problem::new(Kind::Unavailable, "as many uploads as may be are under way; try again");
-    ground.uploads.clone().try_acquire_owned().map_err(busy)
+pub(super) fn room(ground: &Ground, caller: &Caller) -> Result<Seat, Problem> {
+    let trust = if caller.is_trusted() { Trust::Trusted } else { Trust::Untrusted };
+    let busy = || Problem::new(Kind::Unavailable, "as many uploads as may be are under way; try again");
+    ground.uploads.try_enter(trust).ok_or_else(busy)
 }
 
 /// Stores a blob under its digest.
@@ -261,7 +263,7 @@ pub(crate) async fn put(
     if announced.is_some_and(|bytes| bytes > BLOB_MAX_BYTES) {
         return Err(Problem::new(Kind::TooLarge, format!("a blob has at most {BLOB_MAX_BYTES} bytes")));
     }
-    let _room = room(&ground)?;
+    let _room = room(&ground, &caller)?;
     let store = ground.fleet.store.clone();
     let upload = blocking(move || match announced {
         Some(bytes) => store.begin_put_in(&namespace, Some(digest), store.reserve(bytes, 0)?),
@@ -320,7 +322,7 @@ pub(crate) async fn pack(
 ) -> Result<(StatusCode, Json<Unpacked>), Problem> {
     caller.need(&WRITE)?;
     let namespace = place.namespace(&caller)?;
-    let _room = room(&ground)?;
+    let _room = room(&ground, &caller)?;
     let store = ground.fleet.store.clone();
     let unpack = blocking(move || match announced_bytes(&headers) {
         // More than a pack has are refused when they come.

@@ -8,7 +8,7 @@ use windlass_coordinator_core::row::Scope;
 
 use super::Ground;
 use super::auth::Caller;
-use super::problem::Problem;
+use super::problem::{Kind, Problem};
 
 /// Numbers of the store, as they are now or since the coordinator started.
 #[derive(Debug, Serialize, ToSchema)]
@@ -59,6 +59,10 @@ pub(crate) struct ZoneTraffic {
 )]
 pub(crate) async fn show(State(ground): State<Ground>, caller: Caller) -> Result<Json<CacheStats>, Problem> {
     caller.need_everywhere(&[Scope::CacheRead])?;
+    if !caller.sees_sums() {
+        let detail = "what all have together is not for tokens that write without the scope `builds:trusted`";
+        return Err(Problem::new(Kind::Forbidden, detail));
+    }
     let stats = ground.fleet.store.stats();
     let zones = ground.board.zone_bytes().into_iter().map(|(zone, bytes)| ZoneTraffic {
         zone,

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -28,6 +29,7 @@ use windlass_protocol::limits::METRIC_QUEUES_MAX;
 use windlass_protocol::message::CacheUse;
 
 use super::Ground;
+use super::auth::Caller;
 use super::problem::{Kind, Problem};
 use crate::desk::Meter;
 
@@ -280,9 +282,19 @@ fn moment(core: &windlass_coordinator_core::Core) -> Moment {
         (status = 200, description = "OpenMetrics", body = String, content_type = "application/openmetrics-text")
     ),
 )]
-pub(super) async fn metrics(State(ground): State<Ground>) -> Result<Response, Problem> {
+pub(super) async fn metrics(
+    State(ground): State<Ground>,
+    caller: Result<Caller, Problem>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let sums = match caller {
+        Ok(caller) => caller.sees_sums(),
+        // Who says who he is should hear that it is wrong.
+        Err(problem) if headers.contains_key(AUTHORIZATION) => return Err(problem),
+        Err(_) => false,
+    };
     let moment = ground.fleet.desk.look(moment).await;
-    let text = tokio::task::spawn_blocking(move || write(&ground, moment.ok().as_ref())).await;
+    let text = tokio::task::spawn_blocking(move || write(&ground, moment.ok().as_ref(), sums)).await;
     let text = text.map_err(|error| Problem::internal(&error))?.map_err(|error| Problem::internal(&error))?;
     let mut response = text.into_response();
     let content = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -290,7 +302,7 @@ pub(super) async fn metrics(State(ground): State<Ground>) -> Result<Response, Pr
     Ok(response)
 }
 
-fn write(ground: &Ground, moment: Option<&Moment>) -> Result<String, fmt::Error> {
+fn write(ground: &Ground, moment: Option<&Moment>, sums: bool) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("windlass");
     let counted = &ground.metrics.shared;
     let seconds = counted.commit_seconds.clone();
@@ -318,7 +330,11 @@ fn write(ground: &Ground, moment: Option<&Moment>) -> Result<String, fmt::Error>
         notifications(&mut registry, &moment.outbox, now().wall);
     }
     logs(&mut registry, ground);
-    cache(&mut registry, ground.fleet.store.stats(), ground.board.cache_use());
+    let stats = ground.fleet.store.stats();
+    cache(&mut registry, &stats, ground.board.cache_use());
+    if sums {
+        stored(&mut registry, &stats);
+    }
     zones(&mut registry, ground);
     shelves(&mut registry, ground);
     let mut text = String::new();
@@ -423,18 +439,34 @@ fn named(queues: &BTreeMap<String, QueueView>) -> BTreeMap<String, QueueView> {
     named
 }
 
-fn cache(registry: &mut Registry, stats: windlass_cache::Stats, used: CacheUse) {
-    let bytes = Family::<Held, Gauge>::default();
-    let overlays = stats.blob_bytes.saturating_sub(stats.trusted_bytes);
-    for (namespace_kind, held) in [("trusted", stats.trusted_bytes), ("overlay", overlays)] {
-        let labels = Held { tier: TIER, namespace_kind };
-        bytes.get_or_create(&labels).set(i64::try_from(held).unwrap_or(i64::MAX));
+/// What the store holds of everybody's content together: each byte once.
+fn stored(registry: &mut Registry, stats: &windlass_cache::Stats) {
+    for (name, help, bytes) in [
+        ("cache_stored", "Bytes of blobs, each once, whoever sees it", stats.blob_bytes),
+        ("cache_disk", "Bytes of the cache's files", stats.disk_bytes),
+    ] {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        registry.register_with_unit(name, help, Unit::Bytes, gauge);
     }
-    let help = "Bytes of blobs, each once: trusted content of a project, or seen by overlays only";
+    let compacted = Counter::<u64>::default();
+    compacted.inc_by(stats.compacted_bytes);
+    let help = "Bytes of segments that counted no more and were given back";
+    registry.register_with_unit("cache_compacted", help, Unit::Bytes, compacted);
+}
+
+/// Nothing here says whether what one namespace has is there for another, too: whoever may write could ask by that (I12).
+fn cache(registry: &mut Registry, stats: &windlass_cache::Stats, used: CacheUse) {
+    let bytes = Family::<Held, Gauge>::default();
+    let blobs = Family::<Held, Gauge>::default();
+    for (namespace_kind, held) in [("trusted", stats.trusted), ("overlay", stats.overlays)] {
+        let labels = Held { tier: TIER, namespace_kind };
+        bytes.get_or_create(&labels).set(i64::try_from(held.bytes).unwrap_or(i64::MAX));
+        blobs.get_or_create(&labels).set(i64::try_from(held.blobs).unwrap_or(i64::MAX));
+    }
+    let help = "Bytes of blobs that namespaces see by themselves, once for each of them";
     registry.register_with_unit("cache", help, Unit::Bytes, bytes);
-    let disk = Gauge::<i64>::default();
-    disk.set(i64::try_from(stats.disk_bytes).unwrap_or(i64::MAX));
-    registry.register_with_unit("cache_disk", "Bytes of the cache's files", Unit::Bytes, disk);
+    registry.register("cache_blobs", "Those blobs, once for each namespace", blobs);
     let requests = Family::<Looked, Counter>::default();
     for (tier, result, count) in [
         (TIER, "hit", stats.hits),
@@ -448,14 +480,9 @@ fn cache(registry: &mut Registry, stats: windlass_cache::Stats, used: CacheUse) 
         requests.get_or_create(&Looked { tier, result }).inc_by(count);
     }
     registry.register("cache_requests", "Blobs that were asked for by name", requests);
-    gauge(registry, "cache_blobs", "Blobs of the cache", i64::try_from(stats.blobs).unwrap_or(i64::MAX));
     let damaged = Counter::<u64>::default();
     damaged.inc_by(stats.damaged);
     registry.register("cache_damaged_blobs", "Blobs that were found damaged and put aside", damaged);
-    let compacted = Counter::<u64>::default();
-    compacted.inc_by(stats.compacted_bytes);
-    let help = "Bytes of segments that counted no more and were given back";
-    registry.register_with_unit("cache_compacted", help, Unit::Bytes, compacted);
 }
 
 fn shelves(registry: &mut Registry, ground: &Ground) {

@@ -170,6 +170,12 @@ async fn take(ground: &Ground, caller: &Caller, id: &str) -> Result<(Turn, Parti
     ground.fleet.uploads.take(&owner(caller), id).await?.ok_or_else(|| absent(id))
 }
 
+/// As [`take`], by who sends nothing: a full disk is no reason to say no.
+async fn look(ground: &Ground, caller: &Caller, id: &str) -> Result<(Turn, Partial), Problem> {
+    caller.need(&WRITE)?;
+    ground.fleet.uploads.look(&owner(caller), id).await?.ok_or_else(|| absent(id))
+}
+
 /// How far an upload is. A connection that still sends bytes of it is ended.
 #[utoipa::path(
     head,
@@ -184,7 +190,7 @@ pub(crate) async fn head(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Problem> {
-    let (_turn, partial) = take(&ground, &caller, &id).await?;
+    let (_turn, partial) = look(&ground, &caller, &id).await?;
     let at = (partial.offset(), partial.about().bytes);
     blocking(move || drop(partial)).await?;
     Ok(headed(StatusCode::NO_CONTENT.into_response(), at, false))
@@ -219,7 +225,7 @@ pub(crate) async fn append(
     let said = headers.get(&UPLOAD_OFFSET).and_then(|offset| offset.to_str().ok()?.trim().parse::<u64>().ok());
     let said =
         said.ok_or_else(|| Problem::invalid("Upload-Offset: the header says how many bytes come before these"))?;
-    let _room = room(&ground)?;
+    let _room = room(&ground, &caller)?;
     let (turn, partial) = take(&ground, &caller, &id).await?;
     let (offset, bytes) = (partial.offset(), partial.about().bytes);
     if said != offset {
@@ -254,7 +260,7 @@ pub(crate) async fn cancel(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let (_turn, partial) = take(&ground, &caller, &id).await?;
+    let (_turn, partial) = look(&ground, &caller, &id).await?;
     blocking(move || partial.give_up()).await?;
     Ok(StatusCode::NO_CONTENT)
 }

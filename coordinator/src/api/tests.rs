@@ -1,5 +1,6 @@
 //! The API over a real desk: a store in memory, logs and blobs in a directory, and an agent played by the test.
 
+mod absent;
 mod artifacts;
 mod asks;
 mod blobs;

@@ -107,7 +107,7 @@ pub(crate) async fn put(
     }
     let (build, shelves) = (rows.build.id, &ground.fleet.shelves);
     let on = rows.build.namespace.on(Shelf::Artifacts);
-    let _room = room(&ground)?;
+    let _room = room(&ground, &caller)?;
     if let Some(upload) = &about.upload {
         resumable::complete(&ground, &caller, upload, (&on, artifact.digest, artifact.bytes)).await?;
         hash_stored(&ground, &on, &mut artifact).await?;

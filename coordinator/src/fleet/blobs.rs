@@ -10,7 +10,7 @@ use windlass_cache::{Blob, Fault, Store};
 use windlass_protocol::limits::{FETCH_STALL_MS, PARTS_MIN_BYTES};
 use windlass_protocol::link::FramedSend;
 use windlass_protocol::message::{BlobHeader, Wanted};
-use windlass_protocol::{Digest, Namespace, Shelf};
+use windlass_protocol::{Digest, Namespace, Shelf, Trust};
 
 use super::bulk::Bad;
 use super::{Ground, Switchboard};
@@ -23,11 +23,11 @@ pub(super) async fn send(
     board: &Switchboard,
     ground: &Ground,
     wanted: Wanted,
-    namespace: Namespace,
+    (namespace, trust): (Namespace, Trust),
     send: &mut FramedSend,
 ) -> Result<(), Bad> {
     // Nobody closes it.
-    let _room = board.shared.rooms.fetches.acquire().await.map_err(|_| Bad::Build)?;
+    let _room = board.shared.rooms.fetches.enter(trust).await.ok_or(Bad::Build)?;
     let (pieces, mut queue) = mpsc::channel(AHEAD);
     let store = ground.store.clone();
     let reader = tokio::task::spawn_blocking(move || read(&store, &namespace, wanted, &pieces));

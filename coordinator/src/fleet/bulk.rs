@@ -110,11 +110,11 @@ async fn respond(
                 }
                 Claim::Grant(grant) => granted(ground, peer, *grant)?,
             };
-            blobs::send(board, ground, wanted, namespace, send).await
+            blobs::send(board, ground, wanted, (namespace, peer.trust), send).await
         }
         BulkAsk::Store(offer) => {
             let namespace = leased(board, ground, peer.agent, (offer.build, offer.attempt, offer.epoch)).await?;
-            shelve::respond(board, ground, offer, &namespace, send, recv).await
+            shelve::respond(board, ground, offer, (&namespace, peer.trust), send, recv).await
         }
         BulkAsk::Grant(AskGrant { build, attempt, epoch }) => {
             let namespace = leased(board, ground, peer.agent, (build, attempt, epoch)).await?;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use windlass_cache::{About, Error, Intake, Partial, PartialError, Partials, Rejected, Reservation, Store};
-use windlass_protocol::Namespace;
 use windlass_protocol::host::now;
 use windlass_protocol::limits::{DETAIL_MAX_BYTES, RESUMABLE_MIN_BYTES, STORE_STALL_MS};
 use windlass_protocol::link::{FramedRecv, FramedSend};
 use windlass_protocol::message::{StoreAnswer, StoreBlobs, StoreRefused, WantedBlob};
+use windlass_protocol::{Namespace, Trust};
 
 use super::bulk::Bad;
 use super::{Ground, Switchboard};
@@ -23,12 +23,12 @@ pub(super) async fn respond(
     board: &Switchboard,
     ground: &Ground,
     offer: StoreBlobs,
-    namespace: &Namespace,
+    (namespace, trust): (&Namespace, Trust),
     send: &mut FramedSend,
     recv: &mut FramedRecv,
 ) -> Result<(), Bad> {
     // Nobody closes it.
-    let _room = board.shared.rooms.stores.acquire().await.map_err(|_| Bad::Build)?;
+    let _room = board.shared.rooms.stores.enter(trust).await.ok_or(Bad::Build)?;
     let (owner, on) = (format!("attempt:{}", offer.attempt), namespace.on(offer.shelf));
     let places = ground.shelves.wanted(namespace, offer.shelf, &offer.blobs);
     let wanted = places.into_iter().filter_map(|place| {

@@ -12,10 +12,9 @@ use std::time::{Duration, Instant};
 use axum::http::header::{ACCEPT, AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 use windlass_protocol::limits::{
-    REGISTRY_IMAGES_KEPT_MAX, REGISTRY_MANIFEST_MAX_BYTES, REGISTRY_REQUESTS_MAX, REGISTRY_TAG_KEPT_MS,
-    REGISTRY_TOKEN_MAX_BYTES,
+    REGISTRY_IMAGES_KEPT_MAX, REGISTRY_MANIFEST_MAX_BYTES, REGISTRY_REQUESTS_MAX, REGISTRY_REQUESTS_UNTRUSTED_MAX,
+    REGISTRY_TAG_KEPT_MS, REGISTRY_TOKEN_MAX_BYTES,
 };
 use windlass_protocol::{Trust, hex};
 
@@ -25,6 +24,7 @@ use self::reference::{Reference, Version, is_digest};
 use super::remembered::Remembered;
 use crate::config::Allowed;
 use crate::courier::{Answer, Connector, Guard};
+use crate::room::Room;
 
 /// What a manifest may be.
 const ACCEPTED: HeaderValue = HeaderValue::from_static(
@@ -62,7 +62,7 @@ struct Shared {
     guard: Guard,
     insecure: Vec<String>,
     credentials: RegistryCredentials,
-    turns: Semaphore,
+    turns: Room,
     known: Mutex<Remembered<Asked, (Instant, Image)>>,
 }
 
@@ -101,7 +101,7 @@ impl Images {
             guard: Guard::new(allow),
             insecure,
             credentials,
-            turns: Semaphore::new(REGISTRY_REQUESTS_MAX),
+            turns: Room::new(REGISTRY_REQUESTS_MAX, REGISTRY_REQUESTS_UNTRUSTED_MAX),
             known: Mutex::default(),
         }))
     }
@@ -148,7 +148,8 @@ impl Shared {
     async fn look(&self, asked: &Asked) -> Result<Image, String> {
         let Asked { reference, platform, trusted } = asked;
         // It is never closed.
-        let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
+        let trust = if *trusted { Trust::Trusted } else { Trust::Untrusted };
+        let _turn = self.turns.enter(trust).await.ok_or("the coordinator is stopping")?;
         let mut session = Session { shared: self, reference, trusted: *trusted, authorization: None };
         let version = match &reference.version {
             Version::Tag(version) | Version::Digest(version) => version,

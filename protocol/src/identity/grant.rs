@@ -6,7 +6,7 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 
 use super::{AgentIdentity, IdentityError};
 use crate::digest::Digest;
-use crate::limits::GRANT_SKEW_MS;
+use crate::limits::{GRANT_LIFE_MS, GRANT_SKEW_MS};
 use crate::message::{Grant, SignedGrant};
 use crate::secret::Secret;
 use crate::time::WallMs;
@@ -24,6 +24,9 @@ pub enum BadGrant {
     /// Its time is over.
     #[error("the grant has expired")]
     Expired,
+    /// It ends later than any that is made now: one of both clocks was wrong then, or is.
+    #[error("the grant is good for longer than one can be; look at the clocks")]
+    Ahead,
     /// It is for another zone, or for agents of another trust.
     #[error("the grant is for another zone or another trust")]
     Place,
@@ -85,6 +88,10 @@ impl SignedGrant {
         if now.0 > self.grant.expires_at.plus_ms(GRANT_SKEW_MS).0 {
             return Err(BadGrant::Expired);
         }
+        // Made while the coordinator's clock stood ahead, it would be good for as long as that was.
+        if self.grant.expires_at.0 > now.plus_ms(GRANT_LIFE_MS + GRANT_SKEW_MS).0 {
+            return Err(BadGrant::Ahead);
+        }
         let key = UnparsedPublicKey::new(&ED25519, key);
         key.verify(&self.grant.statement(), &self.signature).map_err(|_| BadGrant::Signature)
     }
@@ -142,6 +149,12 @@ mod tests {
         let verdict = |zone, trust, ms| signed.verify(&public, &agent(2, zone, trust), WallMs(ms));
         assert_eq!(verdict("eu", Trust::Trusted, 1_000_000), Ok(()));
         assert_eq!(verdict("eu", Trust::Trusted, 1_000_001 + GRANT_SKEW_MS), Err(BadGrant::Expired));
+        // The coordinator's clock, or this one, jumps either way.
+        let first = 1_000_000 - GRANT_LIFE_MS - GRANT_SKEW_MS;
+        assert_eq!(verdict("eu", Trust::Trusted, first), Ok(()));
+        assert_eq!(verdict("eu", Trust::Trusted, first - 1), Err(BadGrant::Ahead));
+        assert_eq!(verdict("eu", Trust::Trusted, 0), Err(BadGrant::Ahead), "back to 1970");
+        assert_eq!(verdict("eu", Trust::Trusted, u64::MAX), Err(BadGrant::Expired), "to the end of time");
         assert_eq!(verdict("us", Trust::Trusted, 0), Err(BadGrant::Place));
         assert_eq!(verdict("eu", Trust::Untrusted, 0), Err(BadGrant::Place));
         let bearer = |id, zone, trust| signed.borne_by(&agent(id, zone, trust));
@@ -155,13 +168,13 @@ mod tests {
     fn a_grant_that_was_changed_or_that_another_signed_is_not_believed() {
         let key = GrantKey::derive(&Secret::new("ca".to_owned()), &Digest::of(b"")).unwrap();
         let own = agent(2, "eu", Trust::Trusted);
-        let verdict = |signed: &SignedGrant| signed.verify(&key.public().unwrap(), &own, WallMs(0));
+        let verdict = |signed: &SignedGrant| signed.verify(&key.public().unwrap(), &own, WallMs(900_000));
         let changes: [fn(&mut Grant); 5] = [
             |grant| grant.agent = AgentId::from_bytes([3; 16]),
             |grant| grant.namespace.project = "other".to_owned(),
             |grant| grant.namespace.overlay = None,
             |grant| grant.namespace.overlay = Some(String::new()),
-            |grant| grant.expires_at = WallMs(u64::MAX - GRANT_SKEW_MS),
+            |grant| grant.expires_at = WallMs(1_000_001),
         ];
         for change in changes {
             let mut signed = key.sign(grant()).unwrap();

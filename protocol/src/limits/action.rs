@@ -3,6 +3,9 @@
 /// Keys that are asked for at once; further jobs wait for their turn. Each has a bounded time, so the turn comes.
 pub const REUSE_ASKED_MAX: usize = 64;
 
+/// Of them for builds that are not trusted: whatever those name, half is left to the others.
+pub const REUSE_ASKED_UNTRUSTED_MAX: usize = 32;
+
 /// Files of one entry: they stand in its row, in memory.
 pub const REUSE_OUTPUTS_MAX: usize = 1_000;
 

@@ -69,6 +69,9 @@ pub const STORE_MAX_BLOBS: usize = 8_000;
 /// Offers to store blobs that are being taken at once, from all agents: each holds a thread and a file.
 pub const STORES_MAX: usize = 64;
 
+/// Of them from agents that run what is not trusted: a job there may hold back its bytes.
+pub const STORES_UNTRUSTED_MAX: usize = 48;
+
 /// An agent that sends nothing of a blob for this long is not waited for. Its job may read from a slow disk.
 pub const STORE_STALL_MS: u64 = 60_000;
 

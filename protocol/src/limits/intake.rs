@@ -1,6 +1,6 @@
 //! Bounds of what the blob store takes in, and of what it promises about it.
 
-use super::{BLOB_MAX_BYTES, CHUNK_MAX_BYTES};
+use super::{BLOB_MAX_BYTES, CHUNK_MAX_BYTES, FETCHES_MAX, HTTP_UPLOADS_MAX};
 
 /// Free space that blobs leave to everything else on their disk: logs, commits and jobs go on in it for a while.
 pub const CACHE_FLOOR_BYTES: u64 = 256 << 20;
@@ -39,10 +39,23 @@ pub const UPLOAD_NOTE_CHUNKS: usize = 64;
 /// How long whoever goes on with an upload waits for the connection before his to let go of it.
 pub const UPLOAD_HANDOVER_MS: u64 = 10_000;
 
+/// Of the uploads over HTTP that are taken at once, those of tokens that are not trusted: a client may hold back its bytes.
+pub const HTTP_UPLOADS_UNTRUSTED_MAX: usize = 192;
+
+/// Of the fetches that are answered at once, those of agents that run what is not trusted: one may take nothing for a while.
+pub const FETCHES_UNTRUSTED_MAX: usize = 96;
+
+/// A step of the wall's clock that is no correction: whoever keeps time is off by seconds.
+pub const CLOCK_LEAP_MS: u64 = 3_600_000;
+
+/// How long nothing goes by its age after one: somebody sees it within a working day.
+pub const CLOCK_LEAP_REST_MS: u64 = 86_400_000;
+
 /// Damaged blobs and segments that a check names; it counts the others. Their names come to half a megabyte.
 pub const VERIFY_NAMED_MAX: usize = 10_000;
 
 /// What a check of a store that serves reads in a second: a tenth of an ordinary disk, so that builds do not feel it.
 pub const VERIFY_BYTES_PER_SECOND: u64 = 64 << 20;
 
+const _: () = assert!(HTTP_UPLOADS_UNTRUSTED_MAX < HTTP_UPLOADS_MAX && FETCHES_UNTRUSTED_MAX < FETCHES_MAX);
 const _: () = assert!(SPACE_STEP_BYTES > CHUNK_MAX_BYTES as u64 && RESUMABLE_MIN_BYTES < BLOB_MAX_BYTES);

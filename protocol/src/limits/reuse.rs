@@ -9,6 +9,9 @@ pub const REUSE_ENV_MAX: usize = 200;
 /// Keys that are found out at once: each may hold a tree's directories and a git.
 pub const REUSE_KEYS_MAX: usize = 8;
 
+/// Of them for builds that are not trusted: a registry that they name may say nothing for as long as one may.
+pub const REUSE_KEYS_UNTRUSTED_MAX: usize = 4;
+
 /// Files and directories of a source that is looked through for a key, as many as a large repository's.
 pub const REUSE_TREE_ENTRIES_MAX: u64 = 500_000;
 
@@ -77,6 +80,9 @@ pub const REGISTRY_REQUEST_MS: u64 = 15_000;
 
 /// Requests to registries at once.
 pub const REGISTRY_REQUESTS_MAX: usize = 16;
+
+/// Of them for builds that are not trusted.
+pub const REGISTRY_REQUESTS_UNTRUSTED_MAX: usize = 8;
 
 /// An image's manifest or index (distribution v2 asks for at least 4 MiB).
 pub const REGISTRY_MANIFEST_MAX_BYTES: usize = 4 << 20;

@@ -42,6 +42,8 @@ pub struct AgentOptions {
     pub data: Option<PathBuf>,
     /// More arguments.
     pub more: Vec<String>,
+    /// More lines of its file.
+    pub config: String,
 }
 
 impl AgentOptions {
@@ -76,7 +78,10 @@ impl<'a> Agent<'a> {
         let data = options.data.clone().unwrap_or_else(|| world.path(&options.name));
         std::fs::write(world.path(&format!("{}.token", options.name)), &options.join_token)?;
         let users = SLOT_USERS + world.next_number() * USERS_PER_AGENT;
-        std::fs::write(world.path(&format!("{}.toml", options.name)), format!("slot_user_base = {users}\n"))?;
+        std::fs::write(
+            world.path(&format!("{}.toml", options.name)),
+            format!("slot_user_base = {users}\n{}", options.config),
+        )?;
         if let Some(user) = options.user {
             std::fs::create_dir(&data)?;
             for path in [&data, &world.path(&format!("{}.token", options.name))] {

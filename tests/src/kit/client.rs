@@ -226,6 +226,15 @@ impl Client {
         Self::send(self.request(Method::POST, path).header("content-type", kind).body(body)).await
     }
 
+    /// Any request, with bytes of any kind.
+    ///
+    /// # Errors
+    /// No answer came, or there is no such method.
+    pub async fn call(&self, method: &str, path: &str, body: Vec<u8>) -> Result<Answer> {
+        let request = self.request(method.parse()?, path).header("content-type", "application/json");
+        Self::send(request.body(body)).await
+    }
+
     /// Submits, whatever the answer is.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ mod caches;
 mod checks;
 mod cli;
 mod hooks;
+mod hostile;
 mod https;
 mod isolation;
 mod jobs;

@@ -1,6 +1,6 @@
 //! The question for a job's key: what the shell is told, and its answer.
 //!
-//! A bounded number of questions is out at once; each has a deadline, so that the others come to their turn (I10). None of it
+//! A bounded number of questions is out at once (module `turn`); each has a deadline, so that the others come to their turn (I10). None of it
 //! is a row: after a restart a ready job without an answer asks again.
 
 use std::collections::BTreeMap;
@@ -17,19 +17,19 @@ use crate::timer::Timer;
 impl Core {
     /// Has the shell find out a ready job's key, now or in its turn.
     pub(super) fn ask(&mut self, id: JobId) {
-        if !self.reuse.asked.contains_key(&id) {
-            self.reuse.waiting.insert(id);
+        let build = self.jobs.get(&id).and_then(|job| self.builds.get(&job.row.build));
+        if let Some(build) = build {
+            self.reuse.questions.wait(id, &build.row.namespace);
         }
         self.ask_next();
     }
 
     fn ask_next(&mut self) {
-        while self.reuse.asked.len() < limits::REUSE_ASKED_MAX {
-            let Some(id) = self.reuse.waiting.pop_first() else { break };
-            let Some(subject) = self.key_subject(id) else { continue };
-            self.reuse.asks += 1;
-            let ask = self.reuse.asks;
-            self.reuse.asked.insert(id, ask);
+        while let Some((id, ask)) = self.reuse.questions.next() {
+            let Some(subject) = self.key_subject(id) else {
+                self.reuse.questions.end(id);
+                continue;
+            };
             self.timers.set(Timer::Key(id), self.now.mono.plus_ms(limits::REUSE_KEY_MAX_MS));
             self.book.out.push(Effect::Key { ask, subject: Box::new(subject) });
         }
@@ -37,8 +37,7 @@ impl Core {
 
     /// Nobody waits for a job's key any more, or other inputs decide it.
     pub(super) fn stop_asking(&mut self, id: JobId) {
-        self.reuse.waiting.remove(&id);
-        if self.reuse.asked.remove(&id).is_some() {
+        if self.reuse.questions.end(id) {
             self.timers.clear(Timer::Key(id));
             self.ask_next();
         }
@@ -61,7 +60,7 @@ impl Core {
 
     /// The shell has found out a job's key, or that it has none.
     pub(crate) fn on_keyed(&mut self, id: JobId, ask: u64, outcome: Result<Keyed, Unkeyed>) -> Result<(), Rejected> {
-        if self.reuse.asked.get(&id) != Some(&ask) {
+        if self.reuse.questions.number(id) != Some(ask) {
             return Err(Rejected::NotAsked(id));
         }
         self.stop_asking(id);

@@ -175,6 +175,25 @@ fn questions_are_bounded_and_each_comes_to_its_turn() {
 }
 
 #[test]
+fn whoever_has_thousands_of_steps_that_nobody_answers_for_keeps_nobody_else_waiting() {
+    let mut shell = Shell::new();
+    let pull = |n: usize| Namespace::overlay("app", &format!("pr:{n}"));
+    let many = || graph((0..500).map(|n| reusable(&format!("s{n}"))).collect());
+    shell.submit_with(many(), |submit| submit.namespace = pull(1));
+    let hostile = asked(&mut shell);
+    assert_eq!(hostile.len(), limits::REUSE_ASKED_UNTRUSTED_MAX, "places are left to who is trusted");
+    let trusted = shell.submit_with(graph(vec![reusable("a")]), |submit| submit.namespace = Namespace::trusted("app"));
+    let out = asked(&mut shell);
+    assert_eq!(out.iter().map(|(_, subject)| subject.build).collect::<Vec<_>>(), [trusted], "at once");
+    // Of strangers, whoever has fewer questions out comes first.
+    let other = shell.submit_with(graph(vec![reusable("a")]), |submit| submit.namespace = pull(2));
+    let (ask, first) = &hostile[0];
+    shell.input(Input::Keyed { job: first.job, ask: *ask, outcome: Ok(Box::new(keyed("k"))) }).unwrap();
+    let next: Vec<_> = asked(&mut shell).into_iter().map(|(_, subject)| subject.build).collect();
+    assert_eq!(next, [other]);
+}
+
+#[test]
 fn of_two_identical_steps_one_runs_and_the_other_waits_in_no_line() {
     let mut shell = Shell::new();
     let agent = shell.agent("one", 4);

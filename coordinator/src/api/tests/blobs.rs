@@ -3,8 +3,8 @@
 use serde_json::json;
 use windlass_cache::PackWriter;
 use windlass_coordinator_core::row::Scope;
-use windlass_protocol::Digest;
 use windlass_protocol::limits::{BLOB_SMALL_MAX_BYTES, MISSING_MAX_DIGESTS};
+use windlass_protocol::{Digest, Trust};
 
 use super::{Bench, request};
 
@@ -103,9 +103,49 @@ async fn what_asks_for_too_much_is_refused_before_it_is_read() {
     assert_eq!(refused["type"], "/problems/limit-reached");
     let huge = request(&bench.admin, "PUT", &path(&Digest::of(b"x"))).header("content-length", u64::MAX);
     assert_eq!(bench.send(huge.body("".into()).unwrap()).await.is(413).json()["type"], "/problems/too-large");
-    let room: Vec<_> = std::iter::from_fn(|| bench.ground.uploads.clone().try_acquire_owned().ok()).collect();
+    let room: Vec<_> = std::iter::from_fn(|| bench.ground.uploads.try_enter(Trust::Trusted)).collect();
     let busy = bench.call(&bench.admin, "PUT", &path(&Digest::of(b"x")), "x").await.is(503);
     assert_eq!((busy.header("retry-after"), busy.json()["type"].as_str()), ("1", Some("/problems/unavailable")));
     drop(room);
     bench.call(&bench.admin, "PUT", &path(&Digest::of(b"x")), "x").await.is(201);
+}
+
+/// What anybody is told of the store, by way of a page that needs no token.
+async fn scraped(bench: &Bench, token: &str) -> Vec<String> {
+    let page = bench.call(token, "GET", "/metrics", "").await.is(200).text();
+    let lines = page.lines().filter(|line| line.starts_with("windlass_cache") && !line.contains("_requests"));
+    let mut lines: Vec<_> = lines.map(str::to_owned).collect();
+    // Those of one family come in no order.
+    lines.sort_unstable();
+    lines
+}
+
+#[tokio::test]
+async fn whoever_puts_what_another_has_sees_the_same_change_as_whoever_puts_what_nobody_has() {
+    let secret = vec![7; BLOB_SMALL_MAX_BYTES * 5];
+    let mut told = Vec::new();
+    for known in [true, false] {
+        let bench = Bench::new().await;
+        let stranger = bench.token(&[Scope::CacheRead, Scope::CacheWrite], None, None).await;
+        // As much is there either way.
+        let theirs = if known { secret.clone() } else { vec![8; secret.len()] };
+        let elsewhere = path(&Digest::of(&theirs)).replace("=web", "=vault");
+        bench.call(&bench.admin, "PUT", &elsewhere, theirs).await.is(201);
+        let before = scraped(&bench, "").await;
+        bench.call(&stranger, "PUT", &path(&Digest::of(&secret)), secret.clone()).await.is(201);
+        let after = scraped(&bench, "").await;
+        assert_ne!(before, after, "what is stored is counted");
+        told.push((before, after));
+        assert_eq!(scraped(&bench, &stranger).await, scraped(&bench, "").await, "nor is more said to the stranger");
+        bench.call(&stranger, "GET", "/api/v1/cache/stats", "").await.is(403);
+        let operator = bench.token(&[Scope::CacheRead], None, None).await;
+        for token in [&operator, &bench.admin] {
+            bench.call(token, "GET", "/api/v1/cache/stats", "").await.is(200);
+            let page = scraped(&bench, token).await;
+            let stored = format!("windlass_cache_stored_bytes {}", if known { 1 } else { 2 } * secret.len());
+            assert!(page.contains(&stored), "{page:?}");
+        }
+        bench.call("wla_nobody", "GET", "/metrics", "").await.is(401);
+    }
+    assert_eq!(told[0], told[1]);
 }
