@@ -7,6 +7,7 @@ mod builds;
 mod caches;
 mod document;
 mod gates;
+mod laptop;
 mod pipelines;
 mod refusals;
 mod scopes;

@@ -137,6 +137,7 @@ impl Core {
             step: row.node.label.clone(),
             at,
             ran_ms,
+            fleet: None,
         };
         self.add_entry(ReuseRow {
             name,
