@@ -13,6 +13,7 @@ mod hooks;
 mod https;
 mod isolation;
 mod jobs;
+mod laptop;
 mod logs;
 mod metrics;
 mod notes;
