@@ -1,5 +1,6 @@
 //! HTTP to a coordinator: one request, and one answer or one error that says what to do.
 
+mod certificates;
 mod discover;
 mod problem;
 pub(crate) mod resumable;
@@ -18,7 +19,8 @@ use serde_json::Value;
 use windlass_protocol::Secret;
 use windlass_protocol::limits::{API_ANSWER_MS, API_CONNECT_MS, API_STREAM_SILENT_MS};
 
-pub(crate) use discover::{ServerArguments, Target, choose, wanted_data};
+pub(crate) use certificates::{Shown, pem_of, shown_by};
+pub(crate) use discover::{ServerArguments, Target, certificate_of, check_plain, choose, parse, wanted_data};
 pub(crate) use problem::ClientError;
 use problem::Problem;
 use retry::Backoff;
@@ -57,9 +59,19 @@ impl<'a> Ask<'a> {
 impl Client {
     /// A client of this server. Connects to nothing yet.
     pub(crate) fn new(base: Url, token: Option<&Secret<String>>, ca: Option<Certificate>) -> Result<Self, ClientError> {
+        Self::quick(base, token, ca, Duration::from_millis(API_CONNECT_MS))
+    }
+
+    /// As [`Self::new`], with another patience for connections.
+    pub(crate) fn quick(
+        base: Url,
+        token: Option<&Secret<String>>,
+        ca: Option<Certificate>,
+        connect: Duration,
+    ) -> Result<Self, ClientError> {
         let setup = |source| ClientError::Setup { source };
         let mut builder = reqwest::Client::builder()
-            .connect_timeout(Duration::from_millis(API_CONNECT_MS))
+            .connect_timeout(connect)
             .read_timeout(Duration::from_millis(API_STREAM_SILENT_MS))
             .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")));
         if discover::is_loopback(&base) {
@@ -114,6 +126,12 @@ impl Client {
     pub(crate) async fn post_keyed(&self, path: &str, body: &Value, key: &str) -> Result<Value, ClientError> {
         let header = Some(("idempotency-key", key.to_owned()));
         self.json(&Ask { json: Some(body), header, idempotent: true, ..Ask::new(Method::POST, path) }).await
+    }
+
+    /// Asks once and tries nothing again: `POST` where there is a body. The answer is read by the caller.
+    pub(crate) async fn ask_once(&self, path: &str, body: Option<&Value>) -> Result<Response, ClientError> {
+        let method = if body.is_some() { Method::POST } else { Method::GET };
+        self.once(&Ask { json: body, answer: None, ..Ask::new(method, path) }).await
     }
 
     /// `GET` of bytes that come as they are.

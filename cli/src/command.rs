@@ -8,6 +8,7 @@ mod cache;
 mod config;
 mod coordinator;
 mod list;
+mod login;
 mod logs;
 mod notifications;
 mod pipeline;
@@ -68,6 +69,11 @@ enum Command {
     /// Make tokens for agents and for clients.
     #[command(subcommand)]
     Token(token::TokenCommand),
+    // Without a comment here, `--help` shows the arguments' own, longer text.
+    #[command(about = "Log in to a fleet, so that commands reach it and `run` uses its results")]
+    Login(login::LoginArguments),
+    /// Forget the token of a fleet.
+    Logout(login::LogoutArguments),
     /// Set, list and remove secrets of jobs.
     #[command(subcommand)]
     Secret(secret::SecretCommand),
@@ -93,6 +99,8 @@ pub(crate) async fn dispatch(arguments: Arguments, ui: &Ui) -> Result<Code, Fail
         Command::Agent(arguments) => Box::pin(agent::run(arguments, ui)).await,
         Command::Agents(command) => agents::run(command, ui).await,
         Command::Token(command) => token::run(command, ui).await,
+        Command::Login(arguments) => login::run(arguments, ui).await,
+        Command::Logout(arguments) => login::log_out(&arguments, ui),
         Command::Secret(command) => secret::run(command, ui).await,
         Command::Completions { shell } => {
             let mut script = Vec::new();

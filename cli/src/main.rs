@@ -3,6 +3,7 @@
 mod client;
 mod command;
 mod error;
+mod fleets;
 mod follow;
 mod lines;
 mod place;

@@ -50,6 +50,11 @@ pub(crate) fn cache_dir() -> PathBuf {
     env_path("XDG_CACHE_HOME").unwrap_or_else(|| home().join(".cache")).join("windlass")
 }
 
+/// The configuration directory of this program.
+pub(crate) fn config_dir() -> PathBuf {
+    env_path("XDG_CONFIG_HOME").unwrap_or_else(|| home().join(".config")).join("windlass")
+}
+
 fn home() -> PathBuf {
     env_path("HOME").unwrap_or_else(|| PathBuf::from("/"))
 }

@@ -17,6 +17,8 @@
 //! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
 //! | `artifact`, `upload_artifact` | files of jobs |
 //! | `secret` | what jobs may know and nobody may see |
+//! | `reuse`, `replay` | why a job ended with an earlier result, and its log |
+//! | `laptop` | what a laptop asks of its fleet's results |
 //! | `verify` | the check of every stored byte |
 //! | `blob`, `resumable` | bytes by digest, and large ones in as many requests as it takes |
 //! | `oidc` | what verifiers of jobs' tokens read |
@@ -39,6 +41,7 @@ mod event;
 mod extract;
 mod id;
 mod job;
+mod laptop;
 mod log;
 mod meta_data;
 pub mod metric;
@@ -70,6 +73,7 @@ use self::metric::Metrics;
 pub(crate) use self::shape::time;
 use crate::definitions::Definitions;
 use crate::fleet::{self, Switchboard};
+use crate::keying::Engine;
 use crate::last_use::LastUse;
 use crate::oidc::Issuer;
 use crate::room::Room;
@@ -92,6 +96,8 @@ pub struct Ground {
     pub definitions: Definitions,
     /// Whether a client may name a repository that no pipeline is registered for.
     pub git_unregistered: bool,
+    /// What finds out keys of steps, where anything does.
+    pub engine: Option<Engine>,
     pub(crate) last_use: LastUse,
     pub(crate) verifier: Verifier,
     uploads: Room,
@@ -119,6 +125,7 @@ impl Ground {
             definitions,
             git_unregistered,
             issuer,
+            engine: None,
             last_use: LastUse::default(),
             verifier,
             uploads,
@@ -152,6 +159,11 @@ pub fn router(ground: Ground) -> Router {
         .route("/jobs/{id}/unblock", post(job::unblock))
         .route("/jobs/{id}/why", get(job::why))
         .route("/jobs/{id}/reuse", get(reuse::explain))
+        .route("/reuse/terms", get(laptop::terms))
+        .route("/reuse/lookup", post(laptop::lookup))
+        .route("/reuse/images", post(laptop::image))
+        .route("/reuse/results/{key}/files/{hex}", get(laptop::file))
+        .route("/reuse/results/{key}/log", get(laptop::log))
         .route("/attempts/{id}/log", get(log::read))
         .route("/attempts/{id}/pipeline", post(upload::pipeline))
         .route("/attempts/{id}/log/stream", get(log::stream))
@@ -163,6 +175,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/agents/{id}/revoke", post(agent::revoke))
         .route("/pools", get(agent::pools))
         .route("/tokens", get(token::list).post(token::create))
+        .route("/tokens/current", get(token::current))
         .route("/tokens/{id}", get(token::show))
         .route("/tokens/{id}/revoke", post(token::revoke))
         .route("/secrets", get(secret::list).post(secret::set))

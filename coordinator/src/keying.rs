@@ -31,16 +31,18 @@ use windlass_protocol::job::Source;
 use windlass_protocol::limits::{
     ARTIFACTS_FOUND_MAX, REUSE_ARTIFACTS_MAX, REUSE_COMMITS_KEPT_MAX, REUSE_KEYS_MAX, REUSE_KEYS_UNTRUSTED_MAX,
 };
-use windlass_protocol::{Digest, Namespace, Shelf, hex};
+use windlass_protocol::{Digest, Namespace, Shelf, Trust, hex};
 
 use self::compose::{Found, Runs};
-use self::image::{Images, RegistryConfig};
+use self::image::{Image, Images, RegistryConfig};
 use self::import::{CommitImport, Objects};
 use self::prune::{Pruned, TreeError, Trees};
+use self::recipe::Recipe;
 use self::remembered::Remembered;
 use self::select::Selection;
 use crate::definitions::Definitions;
 use crate::room::Room;
+use crate::upstream::{Known, Terms, Upstream, Wanted};
 use crate::views::{Reader, Views};
 
 /// The mode of an artifact among a step's files, as a download has it.
@@ -53,6 +55,8 @@ pub struct ReuseConfig {
     pub epoch: u64,
     /// How registries of images are asked.
     pub registries: RegistryConfig,
+    /// A fleet whose results are used here.
+    pub upstream: Option<Upstream>,
 }
 
 /// What keys are found out with.
@@ -77,6 +81,7 @@ struct Shared {
     sources: Sources,
     epoch: u64,
     images: Images,
+    upstream: Option<Upstream>,
     objects: Objects,
     commits: Mutex<Remembered<Commit, Pruned>>,
     turns: Room,
@@ -96,11 +101,12 @@ impl Engine {
     /// One that looks there.
     #[must_use]
     pub fn new(sources: Sources, config: ReuseConfig) -> Self {
-        let ReuseConfig { epoch, registries } = config;
+        let ReuseConfig { epoch, registries, upstream } = config;
         Self(Arc::new(Shared {
             sources,
             epoch,
             images: Images::new(registries),
+            upstream,
             objects: Objects::default(),
             commits: Mutex::default(),
             turns: Room::new(REUSE_KEYS_MAX, REUSE_KEYS_UNTRUSTED_MAX),
@@ -112,21 +118,23 @@ impl Engine {
     /// # Errors
     /// [`Unkeyed`]: it runs as any other.
     pub async fn key(&self, subject: KeySubject) -> Result<Keyed, Unkeyed> {
-        self.find(subject).await.map_err(|why| Unkeyed { why })
+        self.find(&subject).await.map(|(keyed, _)| keyed).map_err(|why| Unkeyed { why })
     }
 
-    async fn find(&self, subject: KeySubject) -> Result<Keyed, String> {
-        let reuse = compose::check(&subject)?.clone();
+    /// As [`Self::key`], and under which keys a fleet may have the result.
+    pub(crate) async fn find(&self, subject: &KeySubject) -> Result<(Keyed, Option<Wanted>), String> {
+        let reuse = compose::check(subject)?.clone();
         let hooks = subject.hosts.hooks.clone()?;
         // It is never closed.
         let turn = self.0.turns.enter(subject.namespace.trust()).await;
         let _turn = turn.ok_or("the coordinator is stopping")?;
-        let runs = self.runs(&subject).await?;
-        let artifacts = self.artifacts(&subject, &reuse).await?;
-        let (mut notes, pruned) = self.files(&subject, &reuse, &artifacts).await?;
+        let terms = self.terms(subject).await;
+        let runs = self.runs(subject, terms.as_ref()).await?;
+        let artifacts = self.artifacts(subject, &reuse).await?;
+        let (mut notes, pruned) = self.files(subject, &reuse, &artifacts).await?;
         let source = Source::Tree { digest: pruned.root };
         let found = Found { epoch: self.0.epoch, inputs: pruned.root, artifacts: &artifacts, runs: &runs };
-        let recipe = compose::recipe(&subject, &found)?;
+        let recipe = compose::recipe(subject, &found)?;
         let text =
             recipe.encode().map_err(|error| format!("what decides its result cannot be written down: {error}"))?;
         let unmatched = pruned.unmatched.iter().map(|glob| format!("the input `{glob}` names no file"));
@@ -136,18 +144,79 @@ impl Engine {
             Runs::Image { image, system, .. } => (system.clone(), Some(image.clone())),
         };
         let key = recipe::key_of(&text);
+        // Without an image the machines decide, and no other machine is like this one.
+        let is_of_image = matches!(&runs, Runs::Image { config: Some(_), .. });
+        let wanted = terms.filter(|_| is_of_image).map(|terms| wanted(terms, &recipe, hooks)).transpose()?;
+        let also = match (&self.0.upstream, &wanted) {
+            (Some(fleet), Some(wanted)) => fleet.names(&wanted.project, &wanted.keys),
+            _ => Vec::new(),
+        };
         let digest = self.write(&subject.namespace, text, system.clone()).await?;
         let system = system.map(|text| Digest::of(text.as_bytes()));
-        Ok(Keyed { key, recipe: digest, source, image, system, hooks: Some(hooks), notes })
+        let keyed = Keyed { key, recipe: digest, source, image, system, hooks: Some(hooks), notes, also };
+        Ok((keyed, wanted))
+    }
+
+    /// Part of every key that is made here.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.0.epoch
+    }
+
+    /// What an image's name stands for now: the digests of its manifest and its config.
+    ///
+    /// # Errors
+    /// Why it is not known, for people.
+    pub async fn image(&self, name: &str, platform: &str, trust: Trust) -> Result<(String, String), String> {
+        let image = self.0.images.find(name, platform, trust).await?;
+        let config = image.config.ok_or("its registry does not answer")?;
+        let digest = image.pinned.rsplit_once('@').map(|(_, digest)| digest.to_owned());
+        Ok((digest.ok_or("it has no digest")?, config))
+    }
+
+    /// By what keys a fleet's results stand under, where a step may use them.
+    async fn terms(&self, subject: &KeySubject) -> Option<Terms> {
+        let fleet = self.0.upstream.as_ref()?;
+        let has_image = subject.command.image.as_ref().is_some_and(|image| !image.is_empty());
+        if subject.fresh || !has_image { None } else { fleet.terms(&subject.pipeline).await }
+    }
+
+    /// What an image is: as the fleet has it, so that the key is the fleet's; else as its registry says; else as it was when it
+    /// was looked at last, so that what is here is used by who is on no network.
+    async fn known(
+        &self,
+        subject: &KeySubject,
+        terms: Option<&Terms>,
+        name: &str,
+        platform: &str,
+    ) -> Result<Image, String> {
+        let own = self.0.images.find(name, platform, subject.namespace.trust());
+        let Some(fleet) = &self.0.upstream else { return own.await };
+        let pinned = |known: Known| {
+            let pinned = image::pinned(name, &known.digest, &known.config)?;
+            Ok(Image { pinned, config: Some(known.config) })
+        };
+        if let Some(terms) = terms
+            && let Some(known) = fleet.image(&terms.project, name, platform).await
+        {
+            return pinned(known);
+        }
+        let found = own.await;
+        if let Ok(Image { pinned, config: Some(config) }) = &found {
+            let digest = pinned.rsplit_once('@').map(|(_, digest)| digest.to_owned()).unwrap_or_default();
+            fleet.remember(name, platform, &Known { digest, config: config.clone() });
+            return found;
+        }
+        fleet.remembered(name, platform).map_or(found, pinned)
     }
 
     /// In what it runs.
-    async fn runs(&self, subject: &KeySubject) -> Result<Runs, String> {
+    async fn runs(&self, subject: &KeySubject, terms: Option<&Terms>) -> Result<Runs, String> {
         let Some(name) = subject.command.image.as_deref().filter(|image| !image.is_empty()) else {
             return Ok(Runs::System { system: subject.hosts.system.clone()? });
         };
         let platform = subject.hosts.platform.clone()?;
-        let image = self.0.images.find(name, &platform, subject.namespace.trust()).await?;
+        let image = self.known(subject, terms, name, &platform).await?;
         // Of an image that nobody could look at, the machines decide what of it they run.
         let system = match &image.config {
             Some(_) => None,
@@ -313,6 +382,19 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, String> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+}
+
+/// The keys that a fleet makes of the same: by its epoch, with the hooks that its agents have, or those of here.
+fn wanted(terms: Terms, recipe: &Recipe, hooks: Digest) -> Result<Wanted, String> {
+    let each: BTreeSet<Digest> = terms.hooks.iter().copied().chain([hooks]).collect();
+    let key = |hooks: Digest| {
+        let mut recipe = recipe.clone();
+        recipe.set(compose::EPOCH, terms.epoch.to_string());
+        recipe.set(compose::HOOKS, hooks.to_string());
+        recipe.encode().map(|text| recipe::key_of(&text)).map_err(|error| error.to_string())
+    };
+    let keys = each.into_iter().map(key).collect::<Result<_, _>>()?;
+    Ok(Wanted { project: terms.project, keys })
 }
 
 /// Plugins that lie in the source; any other one is named by a commit, or may be another one tomorrow.

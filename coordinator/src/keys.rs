@@ -3,24 +3,41 @@
 use std::time::Duration;
 
 use windlass_coordinator_core::input::Input;
-use windlass_coordinator_core::row::KeySubject;
+use windlass_coordinator_core::row::{KeySubject, Keyed, Unkeyed};
 use windlass_protocol::limits::REUSE_KEY_MAX_MS;
 
 use crate::desk::{DeskHandle, Keys};
 use crate::keying::Engine;
+use crate::upstream::Bringer;
 
 /// Finds out keys for the desk. The core has a bounded number of questions out.
 #[derive(Debug, Clone)]
 pub struct Keyer {
     desk: DeskHandle,
     engine: Engine,
+    bringer: Option<Bringer>,
 }
 
 impl Keyer {
     /// One that answers this desk.
     #[must_use]
     pub const fn new(desk: DeskHandle, engine: Engine) -> Self {
-        Self { desk, engine }
+        Self { desk, engine, bringer: None }
+    }
+
+    /// The same, which brings a fleet's results.
+    pub(crate) fn with(self, bringer: Option<Bringer>) -> Self {
+        Self { bringer, ..self }
+    }
+
+    async fn answer(&self, subject: KeySubject) -> Result<Keyed, Unkeyed> {
+        let (mut keyed, wanted) = self.engine.find(&subject).await.map_err(|why| Unkeyed { why })?;
+        if let (Some(bringer), Some(wanted)) = (&self.bringer, wanted) {
+            // It is there when the core hears of the key.
+            let told = bringer.bring(&subject, &keyed, &wanted).await;
+            keyed.notes.extend(told);
+        }
+        Ok(keyed)
     }
 }
 
@@ -29,7 +46,7 @@ impl Keys for Keyer {
         let keyer = self.clone();
         tokio::spawn(async move {
             let (job, longest) = (subject.job, Duration::from_millis(REUSE_KEY_MAX_MS));
-            let Ok(outcome) = tokio::time::timeout(longest, keyer.engine.key(subject)).await else {
+            let Ok(outcome) = tokio::time::timeout(longest, keyer.answer(subject)).await else {
                 // The core has its own deadline, and tells.
                 return;
             };

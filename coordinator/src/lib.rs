@@ -17,6 +17,7 @@
 //! | [`orders`] | what builds run that jobs make |
 //! | [`courier`] | sending notifications |
 //! | [`keying`] | what decides a step's result, and the key that it makes |
+//! | [`upstream`] | a fleet whose results are used here |
 //! | `last_use` | when tokens were last used |
 //! | [`verifier`] | the check of every stored byte while the coordinator serves |
 //! | [`uploads`] | uploads that are gone on with after their connections broke |
@@ -49,6 +50,7 @@ mod room;
 pub mod run;
 pub mod shelf;
 pub mod uploads;
+pub mod upstream;
 pub mod vault;
 pub mod verifier;
 pub mod views;

@@ -44,6 +44,7 @@ use crate::orders::Filler;
 use crate::retention;
 use crate::shelf::Shelves;
 use crate::uploads::Uploads;
+use crate::upstream::Bringer;
 use crate::vault::{Vault, VaultError};
 use crate::views::reader::Offload;
 use crate::views::{Reader, Views};
@@ -183,26 +184,23 @@ impl Coordinator {
         let orders = Filler::new(desk.clone(), reader.clone(), definitions.clone());
         let logbook = Logbook::new(opened.kept.logs.clone(), desk.clone());
         let courier = Courier::new(desk.clone(), opened.sender);
-        let sources = keying::Sources {
-            store: opened.kept.store.clone(),
-            definitions: definitions.clone(),
-            views: views.clone(),
-            reader: reader.clone(),
-        };
-        let keyer = Keyer::new(desk.clone(), keying::Engine::new(sources, config.reuse.clone()));
+        let shelves = Shelves::new(opened.kept.store.clone());
+        let known = (definitions.clone(), views.clone(), reader.clone());
+        let (engine, keyer) = keyer(&config.reuse, &desk, &opened.kept, &shelves, known);
         let ports = ports(&board, logbook, (orders, keyer, courier), &views, &metrics);
         let (tls, files) = tls(&config, &opened.kept.authority).await?;
         let reload = Arc::new(Notify::new());
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
         let running = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
         let issuer = Arc::clone(&opened.kept.issuer);
-        let ground = ground(&url, (desk.clone(), views, reader), opened.kept);
+        let ground = ground(&url, (desk.clone(), views, reader), opened.kept, shelves);
         reseal(&ground, opened.resealed).await?;
         let token = first_token(&config.data, &ground).await?;
         let (views, authority, logs) = (ground.views.clone(), Arc::clone(&ground.authority), ground.logs.clone());
         let (stop, stopped) = watch::channel(false);
         let (fleet, shown, signs) = (ground.clone(), url.clone(), Arc::clone(&issuer));
-        let api = api::Ground::new(fleet, board.clone(), shown, metrics, definitions, unregistered, signs);
+        let mut api = api::Ground::new(fleet, board.clone(), shown, metrics, definitions, unregistered, signs);
+        api.engine = Some(engine);
         let (uses, verifier) = (api.last_use.clone(), api.verifier.clone());
         let router = api::router(api);
         let http = tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone()));
@@ -381,10 +379,35 @@ impl Opened {
     }
 }
 
+/// What finds out keys of steps, and brings a fleet's results to those that have one.
+fn keyer(
+    config: &keying::ReuseConfig,
+    desk: &DeskHandle,
+    kept: &Kept,
+    shelves: &Shelves,
+    (definitions, views, reader): (Definitions, Views, Reader),
+) -> (keying::Engine, Keyer) {
+    let sources = keying::Sources { store: kept.store.clone(), definitions, views, reader };
+    let engine = keying::Engine::new(sources, config.clone());
+    let bringer = config.upstream.clone().map(|upstream| Bringer {
+        upstream,
+        desk: desk.clone(),
+        store: kept.store.clone(),
+        shelves: shelves.clone(),
+        logs: kept.logs.clone(),
+    });
+    let keyer = Keyer::new(desk.clone(), engine.clone()).with(bringer);
+    (engine, keyer)
+}
+
 /// What agents and clients are served from.
-fn ground(url: &str, (desk, views, reader): (DeskHandle, Views, Reader), kept: Kept) -> fleet::Ground {
+fn ground(
+    url: &str,
+    (desk, views, reader): (DeskHandle, Views, Reader),
+    kept: Kept,
+    shelves: Shelves,
+) -> fleet::Ground {
     let Kept { logs, store, uploads, authority, vault, issuer } = kept;
-    let shelves = Shelves::new(store.clone());
     let jobs = CoreJobDesk {
         desk: desk.clone(),
         reader: reader.clone(),

@@ -1,4 +1,5 @@
-//! Which server is meant, and with which token: flags, environment, then the servers of this user.
+//! Which server is meant, and with which token: flags, environment, then the servers of this user, then the fleets that he is
+//! logged in to.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use windlass_protocol::Secret;
 
 use super::{Client, ClientError};
 use crate::error::{Code, Failure};
+use crate::fleets::Fleets;
 use crate::place::{self, Server};
 
 /// Which server a command speaks to.
@@ -54,8 +56,14 @@ impl ServerArguments {
         }
         match choose(&local, wanted_data().as_deref())? {
             Some(server) => self.reach(parse(&server.url)?, Some(server)),
-            None => Err(Failure::new(Code::Unreachable, "no server was named, and none of yours runs on this machine")
-                .hint("start one with `windlass up`, or name one with --server URL or WINDLASS_URL")),
+            None => match Fleets::load()?.usual() {
+                Some(login) => self.reach(parse(&login.url)?, None),
+                None => {
+                    let what = "no server was named, and none of yours runs on this machine";
+                    Err(Failure::new(Code::Unreachable, what)
+                        .hint("start one with `windlass up`, or name one with --server URL or WINDLASS_URL"))
+                }
+            },
         }
     }
 
@@ -66,20 +74,20 @@ impl ServerArguments {
 
     fn reach(&self, url: Url, local: Option<&Server>) -> Result<Target, Failure> {
         let data = local.map(|server| server.data.clone());
-        let token = self.token(data.as_deref())?;
-        if url.scheme() == "http" && !is_loopback(&url) && !self.insecure_http {
-            return Err(Failure::usage(format!(
-                "{url} is plain HTTP beyond this machine: the token would travel readable"
-            ))
-            .hint("use its https:// address, or allow it with --insecure-http"));
-        }
-        let ca = match (&self.ca_file, &data) {
-            (Some(path), _) => Some(certificate(path)?),
-            (None, Some(data)) if url.scheme() == "https" => {
+        let login = match &data {
+            Some(_) => None,
+            None => Fleets::load()?.find(url.as_str()).cloned(),
+        };
+        let token = self.token(data.as_deref())?.or_else(|| login.as_ref().map(|login| login.token.clone()));
+        check_plain(&url, self.insecure_http || login.as_ref().is_some_and(|login| login.insecure_http))?;
+        let ca = match (&self.ca_file, &data, login.and_then(|login| login.ca)) {
+            (Some(path), ..) => Some(certificate(path)?),
+            (None, Some(data), _) if url.scheme() == "https" => {
                 let path = data.join("identity/ca.pem");
                 if path.exists() { Some(certificate(&path)?) } else { None }
             }
-            _ => None,
+            (None, None, Some(pem)) => Some(certificate_of(pem.as_bytes(), "the login")?),
+            (None, ..) => None,
         };
         let client = Client::new(url, token.as_ref(), ca)?;
         Ok(Target { client, data })
@@ -99,6 +107,15 @@ impl ServerArguments {
             None => Ok(None),
         }
     }
+}
+
+/// Refuses plain HTTP beyond this machine, unless somebody said that the token may travel so.
+pub(crate) fn check_plain(url: &Url, allowed: bool) -> Result<(), Failure> {
+    if url.scheme() != "http" || is_loopback(url) || allowed {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("{url} is plain HTTP beyond this machine: the token would travel readable"))
+        .hint("use its https:// address, or allow it with --insecure-http"))
 }
 
 /// The data directory that the user insists on.
@@ -132,7 +149,8 @@ fn same_dir(one: &Path, other: &Path) -> bool {
     one == other || real(one) == real(other)
 }
 
-fn parse(text: &str) -> Result<Url, Failure> {
+/// A server's URL.
+pub(crate) fn parse(text: &str) -> Result<Url, Failure> {
     let bad = || {
         Failure::from(ClientError::Address { text: text.to_owned() })
             .hint("write it as http://127.0.0.1:7070 or https://ci.example.org")
@@ -159,12 +177,18 @@ fn read_token(path: &Path) -> Result<Secret<String>, Failure> {
 }
 
 fn certificate(path: &Path) -> Result<Certificate, Failure> {
-    let unreadable = |e: &dyn std::error::Error| Failure {
-        code: Code::Usage,
-        ..Failure::system(format!("no CA can be read from {}", path.display()), e)
-    };
-    let bytes = std::fs::read(path).map_err(|e| unreadable(&e))?;
-    Certificate::from_pem(&bytes).map_err(|e| unreadable(&e))
+    let shown = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|e| no_ca(&shown, &e))?;
+    certificate_of(&bytes, &shown)
+}
+
+/// A CA in PEM, and where it stands.
+pub(crate) fn certificate_of(pem: &[u8], place: &str) -> Result<Certificate, Failure> {
+    Certificate::from_pem(pem).map_err(|e| no_ca(place, &e))
+}
+
+fn no_ca(place: &str, error: &dyn std::error::Error) -> Failure {
+    Failure { code: Code::Usage, ..Failure::system(format!("no CA can be read from {place}"), error) }
 }
 
 #[cfg(test)]

@@ -77,6 +77,19 @@ pub(crate) struct ReusedFrom {
     pub(crate) pipeline: String,
     pub(crate) number: u64,
     pub(crate) at: String,
+    pub(crate) fleet: Option<String>,
+}
+
+/// The token that a request is made with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct TokenShown {
+    pub(crate) id: String,
+    pub(crate) note: String,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) pipeline: Option<String>,
+    pub(crate) branch: Option<String>,
+    pub(crate) expires_at: Option<String>,
 }
 
 /// Why a job ended with an earlier result, or did not.

@@ -1,6 +1,7 @@
 //! `windlass run`: this directory's pipeline, on a server that runs, or on one that this process brings along.
 
 mod find;
+mod fleet;
 mod git;
 mod host;
 mod registration;
@@ -14,6 +15,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use windlass_agent_core::Signal;
+use windlass_coordinator::upstream::Upstream;
 use windlass_pipeline::graph::{Graph, NodeKind};
 
 use super::serve;
@@ -63,6 +65,12 @@ pub(crate) struct RunArguments {
     /// Run every step, whatever earlier results there are; what they make is used by later builds.
     #[arg(long)]
     no_reuse: bool,
+    /// Use no fleet's results but those that are here already.
+    #[arg(long, env = "WINDLASS_OFFLINE", value_parser = clap::builder::FalseyValueParser::new())]
+    offline: bool,
+    /// Use the results of this fleet, which you are logged in to; by default of the one that you logged in to last.
+    #[arg(long, value_name = "URL")]
+    fleet: Option<String>,
     /// Submit the build, print its id and leave.
     #[arg(long)]
     detach: bool,
@@ -126,7 +134,10 @@ async fn checked(arguments: &RunArguments, plan: &Plan, ui: &Ui) -> Result<Host,
     check_steps(&graph, &arguments.step)?;
     let host = match found {
         Some(host) => host,
-        None => host::reach(&arguments.server, arguments.detach, ui).await?,
+        None => {
+            let upstream = upstream(arguments, plan, &graph, ui).await?;
+            host::reach(&arguments.server, arguments.detach, upstream, ui).await?
+        }
     };
     if host.is_embedded() {
         warn_of_images(&graph, ui);
@@ -166,6 +177,29 @@ fn check_steps(graph: &Graph, wanted: &[String]) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The fleet whose results the run uses, asked once.
+async fn upstream(arguments: &RunArguments, plan: &Plan, graph: &Graph, ui: &Ui) -> Result<Option<Upstream>, Failure> {
+    if arguments.no_reuse || !may_reuse(graph) {
+        return Ok(None);
+    }
+    let Some(login) = fleet::wanted(arguments.fleet.as_deref())? else { return Ok(None) };
+    let data = host::data()?;
+    if arguments.offline {
+        let upstream = fleet::at(&login, &data)?;
+        upstream.rest();
+        return Ok(Some(upstream));
+    }
+    let (name, repository) = (plan.pipeline.name.as_str(), plan.git.repository.as_deref());
+    fleet::upstream(&login, &data, name, repository, ui).await.map(Some)
+}
+
+/// Whether any step may have a fleet's result: one that is there already, or one that a job adds.
+fn may_reuse(graph: &Graph) -> bool {
+    let adds = |text: &str| text.contains("pipeline upload");
+    let may = |kind: &NodeKind| matches!(kind, NodeKind::Command(step) if step.reuse.is_some() || adds(&step.command));
+    graph.nodes.iter().any(|node| may(&node.kind))
 }
 
 /// Says that Docker is missing, where a step needs it and nowhere else.

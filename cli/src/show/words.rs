@@ -26,6 +26,9 @@ pub(crate) fn outcome(job: &Job) -> String {
     }
     if let Some(from) = &job.reused_from {
         words.push_str(&format!(", reused from #{}", from.number));
+        if let Some(fleet) = &from.fleet {
+            words.push_str(&format!(" of {}", text::shown(fleet)));
+        }
     } else if job.attempts.len() > 1 {
         words.push_str(&format!(", attempt {}", job.attempts.len()));
     }

@@ -100,12 +100,14 @@ impl Core {
     }
 
     pub(crate) fn on_reuse(&mut self, request: &ReuseRequest) -> Result<(), Rejected> {
-        match *request {
-            ReuseRequest::Forget { unused_since } => self.forget_entries(unused_since),
+        match request {
+            ReuseRequest::Forget { unused_since } => self.forget_entries(*unused_since),
             ReuseRequest::Spoil { attempt, epoch, why } => {
-                self.held(attempt, Some(epoch))?;
-                self.spoil(attempt, why);
+                self.held(*attempt, Some(*epoch))?;
+                self.spoil(*attempt, why);
             }
+            ReuseRequest::Adopt(row) => self.adopt_entry(row)?,
+            ReuseRequest::Use(name) => self.touch_entry(name),
         }
         Ok(())
     }

@@ -263,7 +263,7 @@ fn repr_digest(sha256: &str) -> Option<HeaderValue> {
 }
 
 /// The next bytes of a range, as they lie on the disk.
-async fn next_part((blob, at, end): (Blob, u64, u64)) -> std::io::Result<Option<(Bytes, (Blob, u64, u64))>> {
+pub(super) async fn next_part((blob, at, end): (Blob, u64, u64)) -> std::io::Result<Option<(Bytes, (Blob, u64, u64))>> {
     if at >= end {
         return Ok(None);
     }

@@ -28,11 +28,16 @@ impl Shown {
             return Ok(Self { attempt: Some(row.id), head: Bytes::new(), at: row.assigned_at });
         };
         let age = age(row.assigned_at.0.saturating_sub(from.at.0));
-        let mut head = format!("~~~ reused from build #{}, step {}, {age} ago\n", from.number, plain(&from.step));
+        let fleet = from.fleet.as_deref().map(|url| format!(" ({})", plain(url))).unwrap_or_default();
+        let mut head =
+            format!("~~~ reused from build #{}, step {}, {age} ago{fleet}\n", from.number, plain(&from.step));
         let may = caller.has(Scope::BuildsRead) && caller.sees_place(&from.pipeline, &from.branch);
         let there = may && is_there(ground, from).await?;
         if !may {
             head.push_str("its log is not shown: this token may not read that build\n");
+        }
+        if may && !there && from.fleet.is_some() {
+            head.push_str("its log is not here: it has none, or the fleet did not give it\n");
         }
         let attempt = there.then_some(from.attempt);
         Ok(Self { attempt, head: head.into(), at: row.assigned_at })

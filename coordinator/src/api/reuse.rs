@@ -161,7 +161,8 @@ fn tell(explained: &mut Explained, keyed: &KeyedJob) {
 fn sentence(explained: &Explained, keyed: &KeyedJob) -> String {
     let mut text = match (&keyed.role, &keyed.gone) {
         (Role::Reused(from), _) => {
-            return format!("nothing ran: its result is that of {} in build #{}", from.step, from.number);
+            let fleet = from.fleet.as_ref().map(|url| format!(" of {url}")).unwrap_or_default();
+            return format!("nothing ran: its result is that of {} in build #{}{fleet}", from.step, from.number);
         }
         (Role::Verifies { from, .. }, _) => {
             format!("its result was there (build #{}), and it was chosen to be run and compared", from.number)

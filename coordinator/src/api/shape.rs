@@ -165,6 +165,8 @@ pub(crate) struct Reused {
     at: String,
     /// How long it had run.
     ran_ms: u64,
+    /// The fleet that ran it, by its URL; null where that was here.
+    fleet: Option<String>,
 }
 
 impl Reused {
@@ -191,6 +193,7 @@ impl Reused {
             step: from.step.clone(),
             at: time(from.at),
             ran_ms: from.ran_ms,
+            fleet: from.fleet.clone(),
         }
     }
 }

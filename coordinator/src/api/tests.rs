@@ -8,6 +8,7 @@ mod builds;
 mod caches;
 mod document;
 mod gates;
+mod laptop;
 mod pipelines;
 mod refusals;
 mod reuse;

@@ -265,6 +265,19 @@ pub(crate) async fn show(
     Ok(Json(Shown { shape: shape(row, ground.last_use.of(id)), agents, agents_cut }))
 }
 
+/// The token that asks, whatever it may do.
+#[utoipa::path(
+    get,
+    path = "/api/v1/tokens/current",
+    tag = "tokens",
+    operation_id = "token_current",
+    responses((status = 200, description = "It, without its secret", body = Token)),
+)]
+pub(crate) async fn current(State(ground): State<Ground>, caller: Caller) -> Result<Json<Token>, Problem> {
+    let row = ground.fleet.views.token(caller.token).ok_or_else(|| Problem::not_found("token", caller.token))?;
+    Ok(Json(shape(row, ground.last_use.of(caller.token))))
+}
+
 fn admitted(ground: &Ground, row: AgentRow) -> Admitted {
     let live = ground.fleet.views.agent(row.id).filter(|view| view.row.revoked_at.is_none());
     Admitted {

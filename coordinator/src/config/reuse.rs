@@ -57,7 +57,7 @@ impl ReuseConfig {
             }
         };
         let registries = RegistryConfig { allow, insecure: file.insecure_registries, credentials };
-        (Self { epoch, registries }, wrong)
+        (Self { epoch, registries, upstream: None }, wrong)
     }
 }
 

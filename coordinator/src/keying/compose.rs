@@ -9,6 +9,12 @@ use windlass_protocol::{Digest, hex};
 
 use super::recipe::{INPUTS, Recipe, SYSTEM};
 
+/// The component that operators change to be rid of all that was.
+pub(super) const EPOCH: &str = "epoch";
+
+/// The component that is the digest of the agents' hooks.
+pub(super) const HOOKS: &str = "hooks";
+
 /// In what a step runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Runs {
@@ -81,14 +87,14 @@ pub(super) fn recipe(subject: &KeySubject, found: &Found<'_>) -> Result<Recipe, 
     let command = &subject.command;
     let reuse = check(subject)?;
     let mut recipe = Recipe::default();
-    recipe.set("epoch", found.epoch.to_string());
+    recipe.set(EPOCH, found.epoch.to_string());
     recipe.set("command", &command.command);
     recipe.set(INPUTS, found.inputs.to_string());
     for (path, row) in found.artifacts {
         recipe.set(format!("artifact {path}"), row.digest.to_string());
     }
     runs(&mut recipe, found.runs);
-    recipe.set("hooks", subject.hosts.hooks.as_ref().map_err(String::clone)?.to_string());
+    recipe.set(HOOKS, subject.hosts.hooks.as_ref().map_err(String::clone)?.to_string());
     for name in &subject.declared {
         match subject.env.iter().rev().find(|(known, _)| known == name) {
             Some((_, value)) => recipe.set(format!("env {name}"), value),

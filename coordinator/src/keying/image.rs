@@ -52,6 +52,14 @@ pub(super) struct Image {
     pub(super) config: Option<String>,
 }
 
+/// An image's name with the digest that somebody else found for it: of the repository that is named, and of no other one.
+pub(super) fn pinned(name: &str, digest: &str, config: &str) -> Result<String, String> {
+    if !is_digest(digest) || !is_digest(config) {
+        return Err(format!("what the image `{name}` was said to be is none"));
+    }
+    Ok(Reference::parse(name)?.at(digest))
+}
+
 /// Finds out what images are.
 #[derive(Debug, Clone)]
 pub(super) struct Images(Arc<Shared>);

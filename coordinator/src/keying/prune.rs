@@ -1,5 +1,8 @@
 //! Of a tree in the cache only what is declared, as a tree of its own; and files put into a tree.
 //!
+//! What is selected is as git would have it: files are executable or not, directories are open, and one that holds nothing is not
+//! there. So a clone in whatever place, with whatever `umask`, is the commit that it was made of.
+//!
 //! Directories are read one at a time with the eyes of the build's namespace (I12), and a stranger made them: their depth,
 //! their number and what they name are bounded. No directory can contain itself: that would be a collision of the hash.
 
@@ -13,8 +16,17 @@ use windlass_protocol::{Digest, Namespace};
 
 use super::select::{Selection, Take, TooCostly};
 
-/// The mode of a directory that holds only what was put there.
+/// The mode of every directory.
 const DIRECTORY_MODE: u16 = 0o755;
+
+/// Of a file that may be run.
+const PROGRAM_MODE: u16 = 0o755;
+
+/// Of any other file.
+const FILE_MODE: u16 = 0o644;
+
+/// Whoever owns a file says whether it may be run.
+const OWNER_RUNS: u16 = 0o100;
 
 /// Files that are asked for at once.
 const ASKED_AT_ONCE: usize = 10_000;
@@ -69,8 +81,8 @@ pub(super) struct Trees<'a> {
     namespace: &'a Namespace,
     entries_left: u64,
     bytes_left: u64,
-    /// Directories that were read whole, so that one that is named a thousand times is read once.
-    whole: BTreeSet<Digest>,
+    /// Directories that were read whole, so that one that is named a thousand times is read once; with what is taken of each.
+    whole: BTreeMap<Digest, Option<Digest>>,
     /// Files that are to be there.
     files: BTreeSet<Digest>,
     /// Directories that were made.
@@ -84,7 +96,7 @@ impl<'a> Trees<'a> {
             namespace,
             entries_left: REUSE_TREE_ENTRIES_MAX,
             bytes_left: REUSE_TREE_DIRS_MAX_BYTES,
-            whole: BTreeSet::new(),
+            whole: BTreeMap::new(),
             files: BTreeSet::new(),
             made: Vec::new(),
         }
@@ -93,10 +105,10 @@ impl<'a> Trees<'a> {
     /// What is selected of a tree. All its files are there.
     pub(super) fn prune(&mut self, root: Digest, selection: &mut Selection) -> Result<Pruned, TreeError> {
         let pruned = match selection.directory("")? {
-            Take::Whole => {
-                self.see(root, ("", 0), selection)?;
-                root
-            }
+            Take::Whole => match self.see(root, ("", 0), selection)? {
+                Some(root) => root,
+                None => self.make(&Directory::default())?,
+            },
             Take::Some | Take::Nothing => {
                 let kept = self.some(root, ("", 0), selection)?.unwrap_or_default();
                 self.make(&kept)?
@@ -131,34 +143,48 @@ impl<'a> Trees<'a> {
         Ok(directory)
     }
 
-    /// Notes all files of a tree that is taken as it is.
+    /// Notes all files of a tree that is taken whole; answers what it is, `None` where that is nothing.
     fn see(
         &mut self,
         digest: Digest,
         (path, depth): (&str, usize),
         selection: &mut Selection,
-    ) -> Result<(), TreeError> {
+    ) -> Result<Option<Digest>, TreeError> {
         if depth > TREE_DEPTH_MAX {
             return Err(TreeError::TooDeep);
         }
         // Another place of the same directory may be what a glob means.
-        if self.whole.contains(&digest) && selection.all_matched() {
-            return Ok(());
+        if let Some(taken) = self.whole.get(&digest).filter(|_| selection.all_matched()) {
+            return Ok(*taken);
         }
         let directory = self.read(digest)?;
+        let mut kept = Vec::with_capacity(directory.entries().len());
         for Entry { name, node } in directory.entries() {
             let path = join(path, name);
-            match node {
-                Node::Directory { digest, .. } => self.see(*digest, (&path, depth + 1), selection)?,
+            let node = match node {
+                Node::Directory { digest, .. } => {
+                    let Some(digest) = self.see(*digest, (&path, depth + 1), selection)? else { continue };
+                    Node::Directory { digest, mode: DIRECTORY_MODE }
+                }
                 Node::File { digest, .. } => {
                     selection.within_whole(&path)?;
                     self.files.insert(*digest);
+                    as_git_has(node)
                 }
-                Node::Symlink { .. } => selection.within_whole(&path)?,
-            }
+                Node::Symlink { .. } => {
+                    selection.within_whole(&path)?;
+                    node.clone()
+                }
+            };
+            kept.push(Entry { name: name.clone(), node });
         }
-        self.whole.insert(digest);
-        Ok(())
+        let taken = match kept.is_empty() {
+            true => None,
+            false if kept == directory.entries() => Some(digest),
+            false => Some(self.make(&Directory::new(kept).map_err(TreeError::Bad)?)?),
+        };
+        self.whole.insert(digest, taken);
+        Ok(taken)
     }
 
     /// What is selected of a directory; `None` where that is nothing.
@@ -176,14 +202,16 @@ impl<'a> Trees<'a> {
         for entry in directory.entries() {
             let path = join(path, &entry.name);
             match &entry.node {
-                Node::Directory { digest, mode } => match selection.directory(&path)? {
+                Node::Directory { digest, .. } => match selection.directory(&path)? {
                     Take::Whole => {
-                        self.see(*digest, (&path, depth + 1), selection)?;
-                        kept.push(entry.clone());
+                        if let Some(digest) = self.see(*digest, (&path, depth + 1), selection)? {
+                            let node = Node::Directory { digest, mode: DIRECTORY_MODE };
+                            kept.push(Entry { name: entry.name.clone(), node });
+                        }
                     }
                     Take::Some => {
                         if let Some(below) = self.some(*digest, (&path, depth + 1), selection)? {
-                            let node = Node::Directory { digest: self.make(&below)?, mode: *mode };
+                            let node = Node::Directory { digest: self.make(&below)?, mode: DIRECTORY_MODE };
                             kept.push(Entry { name: entry.name.clone(), node });
                         }
                     }
@@ -192,7 +220,7 @@ impl<'a> Trees<'a> {
                 Node::File { digest, .. } => {
                     if selection.file(&path)? {
                         self.files.insert(*digest);
-                        kept.push(entry.clone());
+                        kept.push(Entry { name: entry.name.clone(), node: as_git_has(&entry.node) });
                     }
                 }
                 Node::Symlink { .. } => {
@@ -262,6 +290,17 @@ impl<'a> Trees<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// A file is executable or is not.
+fn as_git_has(node: &Node) -> Node {
+    match node {
+        Node::File { digest, len, mode } => {
+            let mode = if mode & OWNER_RUNS == 0 { FILE_MODE } else { PROGRAM_MODE };
+            Node::File { digest: *digest, len: *len, mode }
+        }
+        Node::Directory { .. } | Node::Symlink { .. } => node.clone(),
     }
 }
 

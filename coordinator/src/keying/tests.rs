@@ -10,7 +10,6 @@ use windlass_git::Protocol;
 use windlass_pipeline::graph::{Cache, Command, Plugin, Secret};
 use windlass_protocol::{ArtifactId, AttemptId, BuildId, JobId, PipelineId, WallMs};
 
-use super::recipe::Recipe;
 use super::*;
 use crate::definitions;
 use crate::views::Offload;
@@ -140,6 +139,7 @@ impl World {
                 system: Ok("os: linux\ncc --version: 12\n".to_owned()),
                 hooks: Ok(Digest::of(b"")),
             },
+            fresh: false,
         }
     }
 

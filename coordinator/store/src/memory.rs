@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use windlass_coordinator_core::row::{
     AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, CacheName, CacheRow, Change,
-    NotificationRow, Rows,
+    NotificationRow, ReuseRow, Rows,
 };
 use windlass_protocol::{AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
 
@@ -101,6 +101,14 @@ impl Memory {
         if epoch == self.fence { Ok(()) } else { Err(Fault::Fenced { held: self.fence, got: epoch }) }
     }
 
+    fn put_reuse(&mut self, row: &ReuseRow) {
+        if row.from.fleet.is_some() {
+            // No attempt of here has made it, whose going would ask for it.
+            self.kept_logs.insert(row.from.attempt);
+        }
+        self.rows.reuse.insert(row.name.clone(), row.clone());
+    }
+
     fn apply(&mut self, change: &Change, place: &mut u32) {
         match change {
             Change::Meta(row) => self.rows.meta = *row,
@@ -142,7 +150,7 @@ impl Memory {
                 self.rows.caches.remove(name);
                 self.caches.retain(|_, other| *other != **name);
             }
-            Change::Reuse(row) => drop(self.rows.reuse.insert(row.name.clone(), (**row).clone())),
+            Change::Reuse(row) => self.put_reuse(row),
             Change::ReuseOver(name) => drop(self.rows.reuse.remove(name)),
             Change::ReuseGone(row) => drop(self.rows.reuse_gone.insert(row.name.clone(), (**row).clone())),
             Change::ReuseGoneOver(name) => drop(self.rows.reuse_gone.remove(name)),

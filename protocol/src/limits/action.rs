@@ -1,4 +1,4 @@
-//! Bounds of action entries: results of steps that are used again (docs/design/030).
+//! Bounds of action entries: results of steps that are used again (docs/design/030), by laptops too (docs/design/041).
 
 /// Keys that are asked for at once; further jobs wait for their turn. Each has a bounded time, so the turn comes.
 pub const REUSE_ASKED_MAX: usize = 64;
@@ -47,3 +47,51 @@ pub const REUSE_COMPARED_MAX: usize = 16;
 
 /// Finding out one key: a fetch of what a commit adds takes seconds, and a step that waits longer had better run.
 pub const REUSE_KEY_MAX_MS: u64 = 60_000;
+
+/// Fleets that one user is logged in to: nobody has more.
+pub const FLEETS_MAX: usize = 32;
+
+/// Bytes of what is typed or piped in as a token: many times one.
+pub const TOKEN_TEXT_MAX_BYTES: u64 = 4_096;
+
+/// How long a look at the certificates of a server may take.
+pub const TLS_LOOK_MS: u64 = 10_000;
+
+/// How long before its end a token's expiry is told with every run: a week to make another one.
+pub const TOKEN_ENDS_SOON_MS: u64 = 7 * 86_400_000;
+
+/// How long a run waits for the fleet's first answer; past it the run goes on with what is here, and asks no more.
+pub const FLEET_WAIT_MS: u64 = 2_000;
+
+/// How long one later answer of the fleet about keys or images may take: a step waits for it.
+pub const FLEET_ASK_MS: u64 = 10_000;
+
+/// How long a fleet that did not answer is not asked again by a server that goes on.
+pub const FLEET_REST_MS: u64 = 60_000;
+
+/// How long the files of one result may take to come; a step that waits longer had better run.
+pub const FLEET_FETCH_MS: u64 = 45_000;
+
+/// Keys of one question.
+pub const FLEET_KEYS_MAX: usize = 64;
+
+/// Different hooks of a fleet's agents that keys are tried with; more are not told.
+pub const FLEET_HOOKS_MAX: usize = 8;
+
+/// Bytes of one answer about keys: a thousand files, with paths, of some results.
+pub const FLEET_ANSWER_MAX_BYTES: usize = 4 << 20;
+
+/// Log bytes that are brought along with a result; of a longer one the beginning.
+pub const FLEET_LOG_MAX_BYTES: u64 = 64 << 20;
+
+/// Files of one result that are fetched at once.
+pub const FLEET_FETCHES_MAX: usize = 4;
+
+/// Tries of one file, each from where the last one broke off.
+pub const FLEET_FETCH_TRIES: u32 = 4;
+
+/// Bytes of what a laptop remembers of a fleet between runs.
+pub const FLEET_REMEMBERED_MAX_BYTES: u64 = 4 << 20;
+
+/// Images that it remembers.
+pub const FLEET_IMAGES_MAX: usize = 256;

@@ -337,6 +337,7 @@ impl World {
                 system: None,
                 hooks: None,
                 notes: Vec::new(),
+                also: Vec::new(),
             }))
         };
         let (generation, job) = (self.coordinator.generation, subject.job);

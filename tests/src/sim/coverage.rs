@@ -79,6 +79,8 @@ names! {
         core::Input::Request { request: Request::Cache(_), .. } => "input.cache",
         core::Input::Request { request: Request::Reuse(ReuseRequest::Forget { .. }), .. } => "input.forget_results",
         core::Input::Request { request: Request::Reuse(ReuseRequest::Spoil { .. }), .. } => "input.spoil",
+        core::Input::Request { request: Request::Reuse(ReuseRequest::Adopt(_)), .. } => "input.adopt_result",
+        core::Input::Request { request: Request::Reuse(ReuseRequest::Use(_)), .. } => "input.use_result",
         core::Input::Request { request: Request::DrainAgents { .. }, .. } => "input.drain_agents",
         core::Input::Request { request: Request::DrainMany(_), .. } => "input.drain_many",
         core::Input::Request { request: Request::ResumeAgent { .. }, .. } => "input.resume_agent",

@@ -554,6 +554,9 @@ impl World {
             let forget = ReuseRequest::Forget { unused_since: WallMs(u64::MAX) };
             self.ask(Request::Reuse(forget), Asked::Once(None));
         }
+        if let Some(name) = self.random.pick(&self.store.rows.reuse.keys().cloned().collect::<Vec<_>>()) {
+            self.ask(Request::Reuse(ReuseRequest::Use(name)), Asked::Once(None));
+        }
         if self.random.thousandth(400) {
             let forget = CacheRequest::Forget { unused_since: WallMs(u64::MAX) };
             self.ask(Request::Cache(Box::new(forget)), Asked::Once(None));

@@ -14,6 +14,7 @@ mod hostile;
 mod https;
 mod isolation;
 mod jobs;
+mod laptop;
 mod logs;
 mod metrics;
 mod notes;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use windlass_protocol::limits::MESSAGE_MAX_BYTES;
+use windlass_protocol::limits::{DETAIL_MAX_BYTES, MESSAGE_MAX_BYTES};
 
 /// What a build says of its source; empty where there is no git.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub(super) struct Facts {
     pub(super) branch: String,
     pub(super) commit: String,
     pub(super) message: String,
+    /// Where it was cloned from.
+    pub(super) repository: Option<String>,
 }
 
 /// Asks git; a directory without one has none of it.
@@ -23,6 +25,9 @@ pub(super) fn facts(dir: &Path) -> Facts {
         branch: git(dir, &["symbolic-ref", "--quiet", "--short", "HEAD"]).unwrap_or_default().trim().to_owned(),
         commit: commit.to_owned(),
         message: message.get(..end).unwrap_or_default().to_owned(),
+        repository: git(dir, &["config", "--get", "remote.origin.url"])
+            .map(|url| url.trim().to_owned())
+            .filter(|url| !url.is_empty() && url.len() <= DETAIL_MAX_BYTES),
     }
 }
 

@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use windlass_agent_core::Signal;
+use windlass_coordinator::upstream::Upstream;
 use windlass_coordinator::{Config, Coordinator, StartError};
 use windlass_coordinator_store::OpenError;
 use windlass_git::Protocols;
@@ -98,7 +99,12 @@ pub(super) async fn find(arguments: &ServerArguments) -> Result<Option<Host>, Fa
 }
 
 /// Finds the server, or starts one.
-pub(super) async fn reach(arguments: &ServerArguments, detach: bool, ui: &Ui) -> Result<Host, Failure> {
+pub(super) async fn reach(
+    arguments: &ServerArguments,
+    detach: bool,
+    upstream: Option<Upstream>,
+    ui: &Ui,
+) -> Result<Host, Failure> {
     let data = data()?;
     let deadline = Instant::now() + Duration::from_millis(CLI_ATTACH_MS);
     loop {
@@ -109,7 +115,7 @@ pub(super) async fn reach(arguments: &ServerArguments, detach: bool, ui: &Ui) ->
             return Err(Failure::usage("there is no server to leave the build to")
                 .hint("start one with `windlass up`, or run without --detach"));
         }
-        match start(arguments, &data, ui).await? {
+        match start(arguments, &data, upstream.clone(), ui).await? {
             Some(host) => return Ok(host),
             None if Instant::now() > deadline => {
                 return Err(Failure::new(
@@ -138,9 +144,15 @@ async fn attach(arguments: &ServerArguments) -> Result<Option<Host>, Failure> {
 }
 
 /// Starts a coordinator and an agent in this process; `None` where another process has the data directory.
-async fn start(arguments: &ServerArguments, data: &Path, ui: &Ui) -> Result<Option<Host>, Failure> {
+async fn start(
+    arguments: &ServerArguments,
+    data: &Path,
+    upstream: Option<Upstream>,
+    ui: &Ui,
+) -> Result<Option<Host>, Failure> {
     let starting = ui.spinner("starting a coordinator and an agent");
-    let config = Config::new(std::net::SocketAddr::from(([127, 0, 0, 1], 0)), data.to_owned());
+    let mut config = Config::new(std::net::SocketAddr::from(([127, 0, 0, 1], 0)), data.to_owned());
+    config.reuse.upstream = upstream;
     let coordinator = match Coordinator::start(config).await {
         Ok(coordinator) => coordinator,
         Err(StartError::Store(OpenError::InUse { .. })) => return Ok(None),

@@ -125,6 +125,7 @@ impl Core {
             made_by: self.makers(row.build),
             secrets: command.secrets.iter().map(|it| (it.key.clone(), self.secret_version(build, &it.key))).collect(),
             hosts: self.hosts_of(&shape_of(command, build.namespace.trust())),
+            fresh: row.fresh || build.no_reuse,
             command: Box::new(command.clone()),
         })
     }

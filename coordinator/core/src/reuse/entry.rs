@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use windlass_protocol::{Digest, Namespace, Trust, WallMs, limits};
 
 use crate::effect::{Effect, ReuseNews};
+use crate::error::Rejected;
 use crate::row::{Gone, JobRow, ReuseGone, ReuseName, ReuseRow};
 use crate::state::Core;
 
@@ -159,6 +160,27 @@ impl Core {
         }
         self.look_again(&name);
         true
+    }
+
+    /// Takes what a fleet made, within the limits of what is made here.
+    pub(super) fn adopt_entry(&mut self, row: &ReuseRow) -> Result<(), Rejected> {
+        let limit = |what, limit| Err(Rejected::Limit { what, limit });
+        if row.outputs.len() > limits::REUSE_OUTPUTS_MAX {
+            return limit("files of one result", limits::REUSE_OUTPUTS_MAX as u64);
+        }
+        let mut row = row.clone();
+        row.bytes = row.outputs.iter().fold(0_u64, |sum, output| sum.saturating_add(output.bytes));
+        (row.created_at, row.used_at) = (self.now.wall, self.now.wall);
+        if self.add_entry(row) { Ok(()) } else { limit("bytes of results", limits::REUSE_TRUSTED_MAX_BYTES) }
+    }
+
+    /// The entry that a namespace reads under a key, and nothing else of what there is (I12).
+    #[must_use]
+    pub fn readable(&self, namespace: &Namespace, key: Digest) -> Option<&ReuseRow> {
+        let found = self.visible(&ReuseName { namespace: namespace.clone(), key })?;
+        // Nobody untrusted is heard by who is trusted, and nobody learns of another's.
+        assert!(namespace.reads(&found.namespace), "{namespace} reads nothing of {}", found.namespace);
+        self.reuse.entries.get(&found)
     }
 
     /// All jobs that read an entry are looked at again.

@@ -18,7 +18,7 @@ impl Core {
     /// whose files its build has no room, runs by itself from now on.
     pub(super) fn use_again(&mut self, id: JobId) -> bool {
         let Some(name) = self.jobs.get(&id).and_then(|job| self.runs_name(&job.row)) else { return false };
-        let Some(found) = self.visible(&name) else { return false };
+        let Some(found) = self.visible(&name).or_else(|| self.visible_also(id, &name)) else { return false };
         // Nobody untrusted is heard by who is trusted (I12).
         assert!(name.namespace.reads(&found.namespace), "{} reads nothing of {}", name.namespace, found.namespace);
         let Some(entry) = self.reuse.entries.get(&found) else { return false };
@@ -37,6 +37,12 @@ impl Core {
             self.end_reused(id, &found);
         }
         hit
+    }
+
+    /// The entry under one of the other names that the job's key has: what a fleet made.
+    fn visible_also(&self, id: JobId, name: &ReuseName) -> Option<ReuseName> {
+        let also = &self.jobs.get(&id)?.row.reuse.as_ref()?.keyed()?.keyed.also;
+        also.iter().find_map(|key| self.visible(&ReuseName { namespace: name.namespace.clone(), key: *key }))
     }
 
     fn take_role(&mut self, id: JobId, role: Role) {

@@ -141,6 +141,7 @@ impl Core {
             step: row.node.label.clone(),
             at,
             ran_ms,
+            fleet: None,
         };
         self.add_entry(ReuseRow {
             name,

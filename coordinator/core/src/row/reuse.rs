@@ -38,6 +38,8 @@ pub struct KeySubject {
     pub secrets: BTreeMap<String, Result<String, String>>,
     /// What the agents that may run it say of their machines, as far as they agree.
     pub hosts: Hosts,
+    /// It runs whatever earlier results there are: nobody is asked for one.
+    pub fresh: bool,
 }
 
 /// What the agents that may run a step say of their machines; where they do not agree, or do not say, in what, for people.
@@ -74,6 +76,9 @@ pub struct Keyed {
     /// What people should hear though there is a key: an input that names nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// Other names in the job's namespace under which its result may stand: those of what a fleet made of the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<Digest>,
 }
 
 /// A step has no key, and runs as one that does not ask for reuse.
@@ -191,6 +196,10 @@ pub struct ReusedFrom {
     pub at: WallMs,
     /// How long it had run, in milliseconds.
     pub ran_ms: u64,
+    /// The fleet that ran it, by its URL, where that is another one: build and job are its own. The attempt is never: it names
+    /// the log as it was brought here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<String>,
 }
 
 /// A file of a result.
@@ -342,4 +351,8 @@ pub enum ReuseRequest {
         /// Why, for people.
         why: &'static str,
     },
+    /// Take what a fleet made as a result of here. Its files are on the namespace's shelf, and its log is among those of here.
+    Adopt(Box<ReuseRow>),
+    /// Somebody else uses a result.
+    Use(ReuseName),
 }

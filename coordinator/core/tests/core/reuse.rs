@@ -30,6 +30,7 @@ fn keyed(text: &str) -> Keyed {
         system: None,
         hooks: None,
         notes: Vec::new(),
+        also: Vec::new(),
     }
 }
 

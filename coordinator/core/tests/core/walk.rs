@@ -134,6 +134,7 @@ impl World {
                 system: None,
                 hooks: None,
                 notes: Vec::new(),
+                also: Vec::new(),
             };
             let none = Unkeyed { why: "so".to_owned() };
             let outcome = if b.is_multiple_of(7) { Err(none) } else { Ok(Box::new(keyed)) };

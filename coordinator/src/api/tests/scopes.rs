@@ -31,7 +31,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 64] = [
+const TABLE: [(&str, &str, &[Scope], bool); 70] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -64,6 +64,11 @@ const TABLE: [(&str, &str, &[Scope], bool); 64] = [
     ("POST", "/api/v1/jobs/{id}/unblock", &[Scope::BuildsTrusted], true),
     ("GET", "/api/v1/jobs/{id}/why", READ, true),
     ("GET", "/api/v1/jobs/{id}/reuse", READ, true),
+    ("GET", "/api/v1/reuse/terms", &[Scope::CacheRead], true),
+    ("POST", "/api/v1/reuse/lookup", &[Scope::CacheRead], true),
+    ("POST", "/api/v1/reuse/images", &[Scope::CacheRead], true),
+    ("GET", "/api/v1/reuse/results/{key}/files/{hex}", &[Scope::CacheRead], true),
+    ("GET", "/api/v1/reuse/results/{key}/log", &[Scope::CacheRead], true),
     ("POST", "/api/v1/attempts/{id}/pipeline", WRITE, true),
     ("GET", "/api/v1/attempts/{id}/log", READ, true),
     ("GET", "/api/v1/attempts/{id}/log/stream", READ, true),
@@ -76,6 +81,8 @@ const TABLE: [(&str, &str, &[Scope], bool); 64] = [
     ("GET", "/api/v1/pools", AGENTS, false),
     ("GET", "/api/v1/tokens", &[Scope::AgentsWrite], false),
     ("POST", "/api/v1/tokens", &[], false),
+    // Whoever has one may look at it.
+    ("GET", "/api/v1/tokens/current", &ALL, true),
     ("GET", "/api/v1/tokens/{id}", &[Scope::AgentsWrite], false),
     ("POST", "/api/v1/tokens/{id}/revoke", &[], false),
     ("GET", "/api/v1/audit", &[], false),
@@ -114,15 +121,22 @@ fn concrete(build: &serde_json::Value, token: &str, method: &str, path: &str) ->
     let hex = windlass_protocol::Digest::of(b"").to_hex();
     let place = match (method, path) {
         (_, path) if path.contains("blobs") || path.ends_with("/uploads") => "?project=web".to_owned(),
+        (_, path) if path.contains("/reuse/results") => "?project=web".to_owned(),
+        (_, path) if path.ends_with("/reuse/terms") => "?name=web".to_owned(),
         ("PUT", path) if path.ends_with("/artifacts") => format!("?path=a&bytes=0&digest=b3:{hex}"),
         _ => String::new(),
     };
-    let path = path
-        .replace("{id}", id)
-        .replace("{name}", "web")
-        .replace("{number}", "1")
-        .replace("{hex}", &hex)
-        .replace("{key}", if path.contains("/secrets/") { "A" } else { "a/b" });
+    let path =
+        path.replace("{id}", id).replace("{name}", "web").replace("{number}", "1").replace("{hex}", &hex).replace(
+            "{key}",
+            if path.contains("/secrets/") {
+                "A"
+            } else if path.contains("/reuse/") {
+                &hex
+            } else {
+                "a/b"
+            },
+        );
     let body = match path.as_str() {
         "/api/v1/builds" => json!({ "pipeline": "web", "branch": "main", "definition": ONE_STEP }).to_string(),
         "/api/v1/pipelines" => json!({ "name": "web" }).to_string(),
@@ -131,6 +145,8 @@ fn concrete(build: &serde_json::Value, token: &str, method: &str, path: &str) ->
         "/api/v1/secrets" => json!({ "key": "A", "value": "hunter22" }).to_string(),
         "/api/v1/tokens" => json!({ "kind": "api", "scopes": ["admin"] }).to_string(),
         "/api/v1/uploads" => json!({ "digest": format!("b3:{hex}"), "bytes": 1 << 20 }).to_string(),
+        "/api/v1/reuse/lookup" => json!({ "project": "web", "keys": [] }).to_string(),
+        "/api/v1/reuse/images" => json!({ "project": "web", "image": "a", "platform": "x" }).to_string(),
         "/api/v1/blobs/missing" => json!({ "digests": [] }).to_string(),
         "/api/v1/blobs/pack" => "WLPACK\u{1}\0\0".to_owned(),
         _ => String::new(),
@@ -178,6 +194,16 @@ async fn a_token_of_one_pipeline_or_branch_sees_and_touches_nothing_else() {
                 _ if !restricted => &[403],
                 "/api/v1/builds" if method == "GET" => &[200],
                 "/api/v1/builds" => &[403],
+                "/api/v1/tokens/current" | "/api/v1/reuse/terms" => &[200],
+                "/api/v1/reuse/lookup" if pipeline.is_none() => &[200],
+                "/api/v1/reuse/images" if pipeline.is_none() => &[503],
+                path if path.contains("/reuse/") && !path.starts_with("/api/v1/jobs") => {
+                    if pipeline.is_none() {
+                        &[404]
+                    } else {
+                        &[403]
+                    }
+                }
                 "/api/v1/pipelines" | "/api/v1/secrets" | "/api/v1/caches" if method == "GET" => &[200],
                 "/api/v1/secrets" | "/api/v1/secrets/{key}" => &[403],
                 "/api/v1/pipelines" => &[403],

@@ -173,3 +173,34 @@ fn files_are_put_at_their_paths_in_the_place_of_what_lies_there() {
         assert!(matches!(put(&[path]), Err(TreeError::InTheWay(_))), "{path}");
     }
 }
+
+#[test]
+fn a_tree_is_as_git_would_have_it_whatever_modes_a_clone_has_and_whatever_empty_directories() {
+    let world = World::new();
+    let entry = |name: &str, node: Node| Entry { name: name.as_bytes().to_vec(), node };
+    let file = |text: &str, mode| {
+        let Node::File { digest, len, .. } = world.file(text) else { unreachable!() };
+        Node::File { digest, len, mode }
+    };
+    let tree = |plain: u16, program: u16, dir: u16, empty: bool| {
+        let below = |digest| Node::Directory { digest, mode: dir };
+        let nothing = world.directory(vec![]);
+        let mut src = vec![entry("a", file("a", plain)), entry("run", file("run", program))];
+        if empty {
+            src.insert(1, entry("none", below(world.directory(vec![entry("none", below(nothing))]))));
+        }
+        world.directory(vec![entry("src", below(world.directory(src))), entry("x", file("x", plain))])
+    };
+    let of_git = tree(0o644, 0o755, 0o755, false);
+    for globs in [&[][..], &["src"], &["src/*", "x"]] {
+        let pruned = |root| world.prune(root, globs).unwrap().root;
+        let wanted = pruned(of_git);
+        for other in
+            [tree(0o664, 0o775, 0o775, true), tree(0o600, 0o700, 0o700, false), tree(0o444, 0o555, 0o711, true)]
+        {
+            assert_eq!(pruned(other), wanted, "{globs:?}");
+        }
+        assert_ne!(pruned(tree(0o755, 0o755, 0o755, false)), wanted, "what may be run counts");
+    }
+    assert_eq!(world.prune(of_git, &[]).unwrap().root, of_git, "it is that tree itself");
+}

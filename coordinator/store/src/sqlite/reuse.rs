@@ -33,6 +33,10 @@ pub(super) fn write_reuse(conn: &Connection, row: &ReuseRow) -> Result<(), Fault
         if same {
             return Ok(());
         }
+        if row.from.fleet.is_some() {
+            // No attempt of here has made it, whose going would ask for it.
+            conn.prepare_cached("INSERT OR IGNORE INTO kept_logs (attempt) VALUES (?1)")?.execute([source])?;
+        }
         conn.prepare_cached("DELETE FROM reuse_outputs WHERE name = ?1")?.execute([&name])?;
         let sql = "INSERT OR IGNORE INTO reuse_outputs (name, digest, namespace) VALUES (?1, ?2, ?3)";
         let mut statement = conn.prepare_cached(sql)?;

@@ -380,6 +380,7 @@ fn results_that_are_used_again_keep_their_blobs_and_their_log_for_as_long_as_som
         step: "a".to_owned(),
         at: WallMs(1),
         ran_ms: 5,
+        fleet: None,
     };
     let row = |n: u64, blob: &str, used_at: u64| ReuseRow {
         name: ReuseName { namespace: Namespace::trusted("web"), key: Digest::of(b"key") },
