@@ -24,7 +24,7 @@ const SOURCES: [&str; 11] = [
     "src/wire.rs",
 ];
 /// Its bounds, which are the protocol's.
-const LIMITS: [&str; 13] = [
+const LIMITS: [&str; 14] = [
     "../../protocol/src/limits.rs",
     "../../protocol/src/limits/action.rs",
     "../../protocol/src/limits/ask.rs",
@@ -34,6 +34,7 @@ const LIMITS: [&str; 13] = [
     "../../protocol/src/limits/intake.rs",
     "../../protocol/src/limits/notify.rs",
     "../../protocol/src/limits/peer.rs",
+    "../../protocol/src/limits/origin.rs",
     "../../protocol/src/limits/place.rs",
     "../../protocol/src/limits/reuse.rs",
     "../../protocol/src/limits/segment.rs",

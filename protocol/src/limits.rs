@@ -16,6 +16,8 @@ mod git;
 mod intake;
 #[path = "limits/notify.rs"]
 mod notify;
+#[path = "limits/origin.rs"]
+mod origin;
 #[path = "limits/peer.rs"]
 mod peer;
 #[path = "limits/place.rs"]
@@ -34,6 +36,7 @@ pub use self::chunk::*;
 pub use self::git::*;
 pub use self::intake::*;
 pub use self::notify::*;
+pub use self::origin::*;
 pub use self::peer::*;
 pub use self::place::*;
 pub use self::reuse::*;
@@ -585,10 +588,6 @@ pub const TREE_DEPTH_MAX: usize = 256;
 
 /// Entries of one directory in a tree.
 pub const TREE_DIR_MAX_ENTRIES: usize = 1_000_000;
-
-/// A blob up to this size goes into a segment; larger ones are cut into chunks, where a file and its sync cost little beside
-/// them.
-pub const BLOB_SMALL_MAX_BYTES: usize = 64 << 10;
 
 /// The largest blob: image layers and archives of builds stay below, and a length that lies is found out early.
 pub const BLOB_MAX_BYTES: u64 = 64 << 30;

@@ -14,6 +14,7 @@ mod crash;
 mod fuzz;
 mod layout;
 mod model;
+mod origin;
 mod partial;
 mod space;
 mod stat_cache;
