@@ -17,6 +17,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use windlass_cache::OriginStats;
 use windlass_coordinator_core::effect::{AgentState, ReuseNews};
 use windlass_coordinator_core::outbox::OutboxView;
 use windlass_coordinator_core::row::NotificationState;
@@ -180,6 +181,9 @@ struct Crossed {
 /// The tier that a coordinator is: the disk behind every agent's own.
 const TIER: &str = "origin";
 
+/// The tier behind that disk.
+const BUCKET: &str = "bucket";
+
 /// The queue under which those are summed up that are too many to be named; one of this name is summed up with them.
 const OTHER_QUEUES: &str = "(other)";
 
@@ -318,7 +322,8 @@ fn write(ground: &Ground, moment: Option<&Moment>) -> Result<String, fmt::Error>
         notifications(&mut registry, &moment.outbox, now().wall);
     }
     logs(&mut registry, ground);
-    cache(&mut registry, ground.fleet.store.stats(), ground.board.cache_use());
+    let bucket = ground.fleet.store.origin_stats();
+    cache(&mut registry, ground.fleet.store.stats(), ground.board.cache_use(), bucket);
     zones(&mut registry, ground);
     shelves(&mut registry, ground);
     let mut text = String::new();
@@ -423,14 +428,27 @@ fn named(queues: &BTreeMap<String, QueueView>) -> BTreeMap<String, QueueView> {
     named
 }
 
-fn cache(registry: &mut Registry, stats: windlass_cache::Stats, used: CacheUse) {
+fn cache(registry: &mut Registry, stats: windlass_cache::Stats, used: CacheUse, bucket: Option<OriginStats>) {
     let bytes = Family::<Held, Gauge>::default();
     let overlays = stats.blob_bytes.saturating_sub(stats.trusted_bytes);
     for (namespace_kind, held) in [("trusted", stats.trusted_bytes), ("overlay", overlays)] {
         let labels = Held { tier: TIER, namespace_kind };
         bytes.get_or_create(&labels).set(i64::try_from(held).unwrap_or(i64::MAX));
     }
-    let help = "Bytes of blobs, each once: trusted content of a project, or seen by overlays only";
+    if let Some(bucket) = bucket {
+        // Objects are shared by those who see what is in them.
+        for (namespace_kind, held) in [("copied", bucket.bytes - bucket.away_bytes), ("away", bucket.away_bytes)] {
+            let labels = Held { tier: BUCKET, namespace_kind };
+            bytes.get_or_create(&labels).set(i64::try_from(held).unwrap_or(i64::MAX));
+        }
+        let waiting = Gauge::<i64>::default();
+        waiting.set(i64::try_from(bucket.waiting_bytes).unwrap_or(i64::MAX));
+        let help = "Bytes of the cache that have no copy in its bucket yet";
+        registry.register_with_unit("cache_bucket_waiting", help, Unit::Bytes, waiting);
+        gauge(registry, "cache_bucket_down", "Whether the bucket's last request failed", i64::from(bucket.down));
+    }
+    let help =
+        "Bytes of blobs, each once: trusted content of a project, or seen by overlays only; in the bucket, of files";
     registry.register_with_unit("cache", help, Unit::Bytes, bytes);
     let disk = Gauge::<i64>::default();
     disk.set(i64::try_from(stats.disk_bytes).unwrap_or(i64::MAX));
@@ -446,6 +464,11 @@ fn cache(registry: &mut Registry, stats: windlass_cache::Stats, used: CacheUse) 
         ("peer", "failed", used.peer_failures),
     ] {
         requests.get_or_create(&Looked { tier, result }).inc_by(count);
+    }
+    for (result, count) in bucket.into_iter().flat_map(|bucket| {
+        [("hit", bucket.fetched), ("memory", bucket.remembered), ("failed", bucket.failed), ("wrong", bucket.wrong)]
+    }) {
+        requests.get_or_create(&Looked { tier: BUCKET, result }).inc_by(count);
     }
     registry.register("cache_requests", "Blobs that were asked for by name", requests);
     gauge(registry, "cache_blobs", "Blobs of the cache", i64::try_from(stats.blobs).unwrap_or(i64::MAX));
