@@ -9,6 +9,7 @@ use windlass_protocol::Digest;
 
 use crate::error::Fault;
 use crate::index::Pin;
+use crate::remote::RemoteError;
 use crate::store::Shared;
 use crate::vfs::VfsFile;
 pub(crate) use chunked::Chunked;
@@ -186,6 +187,10 @@ fn as_io(fault: Fault) -> io::Error {
     let kind = match &fault {
         Fault::Damaged { .. } => io::ErrorKind::InvalidData,
         Fault::Io { source, .. } => source.kind(),
+        // Whoever says it again says the same.
+        Fault::Unavailable { why, .. } => {
+            return RemoteError::Unavailable { why: why.clone() }.into();
+        }
         _ => io::ErrorKind::Other,
     };
     io::Error::new(kind, fault)

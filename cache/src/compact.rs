@@ -14,11 +14,13 @@
 //! that is gone counts as older until that is durable, too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::io;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use windlass_protocol::Digest;
-use windlass_protocol::limits::{COMPACT_DEAD_SHARE, COMPACT_PIECE_BYTES};
+use windlass_protocol::limits::{COMPACT_DEAD_SHARE, COMPACT_PIECE_BYTES, ORIGIN_LIVE_SHARE};
 
 use crate::account::{self, Prefix};
 use crate::alias::Sha256Digest;
@@ -26,6 +28,7 @@ use crate::appender::{Bytes, Item, Restated};
 use crate::chunk::listing::Listing;
 use crate::error::{Fault, OrFault as _};
 use crate::index::{Pin, Place};
+use crate::remote::bones;
 use crate::segment::{self, Check, HEAD_BYTES, Record, Scan};
 use crate::store::{Durability, Shared, Store};
 use crate::vfs::VfsFile;
@@ -52,6 +55,19 @@ pub(crate) struct Leaving {
     /// Records before this were said again.
     at: u64,
     copied_bytes: u64,
+    /// Of one that is away: blobs of the piece that comes next, by where they lie.
+    staged: Option<HashMap<u64, Vec<u8>>>,
+}
+
+impl Leaving {
+    /// Bytes of a blob, out of the file as it was when this began; nothing where it ends before them.
+    fn read(&self, path: &Path, offset: u64, bytes: u32) -> Result<Option<Vec<u8>>, Fault> {
+        let mut buffer = vec![0; bytes as usize];
+        match self.file.read_exact_at(offset, &mut buffer) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            other => other.or_fault("reading", path).map(|()| Some(buffer)),
+        }
+    }
 }
 
 /// What a piece of a segment says.
@@ -86,6 +102,8 @@ impl Store {
             else {
                 return Ok(compacted);
             };
+            // Before the locks: the bucket takes its time.
+            shared.stage(&mut leaving)?;
             let before = leaving.at;
             let _one_at_a_time = shared.removal.lock().unwrap_or_else(PoisonError::into_inner);
             let _writing = shared.writing();
@@ -154,6 +172,10 @@ impl Shared {
             if index.accounts().is_damaged(number) || (bytes - live_bytes) < bytes / COMPACT_DEAD_SHARE {
                 continue;
             }
+            let away = self.away.as_ref().filter(|away| away.bones(number).is_some());
+            if away.is_some_and(|away| live_bytes > 0 && (live_bytes > bytes / ORIGIN_LIVE_SHARE || away.is_down())) {
+                continue;
+            }
             let live_share = (u128::from(live_bytes) << 32) / u128::from(bytes.max(1));
             worst = worst.into_iter().chain([(live_share, number)]).min();
         }
@@ -165,12 +187,15 @@ impl Shared {
         // All that it says is in the index from here on, or was undone.
         self.appender.settle()?;
         let Some(file) = self.segment(number) else { return Ok(None) };
+        let bones = self.away.as_ref().and_then(|away| away.bones(number));
+        let staged = bones.as_ref().map(|_| HashMap::new());
+        let file = bones.map_or(file, |bones| bones.to_look_through());
         let path = segment::path(&self.segments_dir(), number);
         let Some(salt) = segment::read_salt(&*file).or_fault("reading", &path)? else {
             self.index_mut().accounts_mut().damage(number);
             return Ok(None);
         };
-        Ok(Some(Leaving { number, file, salt, at: HEAD_BYTES, copied_bytes: 0 }))
+        Ok(Some(Leaving { number, file, salt, at: HEAD_BYTES, copied_bytes: 0, staged }))
     }
 
     /// Says all of a segment again that counts, and drops it. Whoever calls has `removal`.
@@ -200,7 +225,7 @@ impl Shared {
         let (lying_there, unstated) = self.lying_there(&piece.puts);
         others.extend(unstated);
         for (digest, place, pin) in lying_there {
-            let Some(bytes) = self.moved_bytes(&digest, place)? else {
+            let Some(bytes) = self.moved_bytes(leaving, &digest, place)? else {
                 self.set_aside_alone(&digest, &pin);
                 others.insert(digest);
                 continue;
@@ -281,10 +306,14 @@ impl Shared {
     }
 
     /// What the record of a blob holds; nothing where it is damaged.
-    fn moved_bytes(&self, digest: &Digest, place: Place) -> Result<Option<Bytes>, Fault> {
+    fn moved_bytes(&self, leaving: &mut Leaving, digest: &Digest, place: Place) -> Result<Option<Bytes>, Fault> {
         match place {
             Place::Small { segment, offset, bytes } => {
-                let bytes = self.read_small(segment, offset, bytes)?;
+                let bytes = match &mut leaving.staged {
+                    // What was not fetched was found wrong, twice.
+                    Some(staged) => staged.remove(&offset),
+                    None => leaving.read(&segment::path(&self.segments_dir(), segment), offset, bytes)?,
+                };
                 Ok(bytes.filter(|bytes| Digest::of(bytes) == *digest).map(Bytes::Blob))
             }
             Place::Chunked { segment, offset, .. } => {
@@ -292,6 +321,23 @@ impl Shared {
             }
             Place::Large { .. } => Ok(Some(Bytes::Large)),
         }
+    }
+
+    /// Fetches the blobs of the next piece that lie there, where the segment is away.
+    fn stage(self: &Arc<Self>, leaving: &mut Leaving) -> Result<(), Fault> {
+        if leaving.staged.is_none() {
+            return Ok(());
+        }
+        let mut staged = HashMap::new();
+        for (digest, place, pin) in self.lying_there(&self.piece(leaving)?.puts).0 {
+            if let Place::Small { offset, .. } = place
+                && let Some(blob) = self.read(&digest, place, pin)?
+            {
+                staged.insert(offset, blob.into_vec()?);
+            }
+        }
+        leaving.staged = Some(staged);
+        Ok(())
     }
 
     /// Which of the blobs have stale records in older segments.
@@ -331,7 +377,11 @@ impl Shared {
     /// Removes a segment that says nothing any more; answers how many bytes that gives back.
     fn drop_segment(&self, leaving: &Leaving) -> Result<u64, Fault> {
         let number = leaving.number;
-        let path = segment::path(&self.segments_dir(), number);
+        let bones = self.away.as_ref().filter(|away| away.bones(number).is_some());
+        let path = match bones {
+            Some(_) => bones::path(&self.segments_dir(), number),
+            None => segment::path(&self.segments_dir(), number),
+        };
         let blobs = self.index().accounts().blobs(number);
         if blobs > 0 {
             // A record of theirs is damaged that was whole before.
@@ -342,6 +392,9 @@ impl Shared {
         let bytes = leaving.file.len().or_fault("measuring", &path)?;
         self.vfs.remove(&path).or_fault("removing", &path)?;
         self.segments.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
+        if let Some(away) = bones {
+            away.take_bones(number);
+        }
         {
             let mut index = self.index_mut();
             index.accounts_mut().remove(number);
@@ -355,8 +408,6 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use windlass_protocol::Namespace;
 
     use super::*;

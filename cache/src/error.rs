@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use windlass_protocol::Digest;
 use windlass_protocol::limits::{BLOB_MAX_BYTES, CHUNK_MAX_BYTES, MANIFEST_MAX_CHUNKS, PACK_MAX_BLOBS, PACK_MAX_BYTES};
 
+use crate::remote::RemoteError;
+
 /// Either family, where a call can end in both.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -210,6 +212,16 @@ pub enum Fault {
         /// The blob.
         digest: Digest,
     },
+    /// The store's bucket did not give what was asked of it; nothing is lost by that, and it may in a moment.
+    #[error("{doing} {}: {why}; nothing that was stored is lost, try again", .path.display())]
+    Unavailable {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the bucket said, or that it said nothing.
+        why: String,
+    },
     /// A thread ended without an answer.
     #[error("{doing} ended without an answer")]
     Lost {
@@ -224,14 +236,20 @@ impl Fault {
     pub const fn is_full(&self) -> bool {
         match self {
             Self::NoSpace { .. } | Self::DiskFull { .. } => true,
-            Self::Io { .. } | Self::InUse { .. } | Self::Poisoned { .. } | Self::Damaged { .. } | Self::Lost { .. } => {
-                false
-            }
+            Self::Io { .. }
+            | Self::InUse { .. }
+            | Self::Poisoned { .. }
+            | Self::Damaged { .. }
+            | Self::Unavailable { .. }
+            | Self::Lost { .. } => false,
         }
     }
 
     /// An error of the disk, full disks told apart.
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        if let Some(error) = source.get_ref().and_then(|inner| inner.downcast_ref::<RemoteError>()) {
+            return error.fault(doing, path);
+        }
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Self::DiskFull { doing, path: path.to_owned() }

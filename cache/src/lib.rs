@@ -16,6 +16,7 @@
 //! | [`layout`](mod@layout), [`wipe`](mod@wipe) | a tree becomes a directory on disk, and goes away again |
 //! | [`pack`], [`intake`] | many blobs in one body, many blobs as they come |
 //! | [`release`] | letting go of what nobody names any more |
+//! | [`remote`] | a bucket behind the store, for what its disk has no room for |
 //! | [`space`] | room on the disk that uploads are promised before their bytes are taken |
 //! | [`error`] | what can go wrong, in two families |
 //! | [`fuzz`] | entries for every decoder |
@@ -37,6 +38,7 @@ pub mod layout;
 pub mod manifest;
 pub mod pack;
 pub mod release;
+pub mod remote;
 mod segment;
 pub mod snapshot;
 pub mod space;
@@ -58,6 +60,7 @@ pub use intake::Intake;
 pub use layout::{Laid, LayoutOptions, layout};
 pub use pack::{PackWriter, Unpack};
 pub use release::HeldBlob;
+pub use remote::{Origin, OriginStats, Remote, RemoteError, RemoteObject, Tended};
 pub use snapshot::{Snapshot, SnapshotSource, snapshot};
 pub use space::Reservation;
 pub use store::{Durability, Pins, Stats, Store, StoreOptions};

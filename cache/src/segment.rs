@@ -63,6 +63,15 @@ pub(crate) fn read_salt(file: &dyn VfsFile) -> io::Result<Option<[u8; 32]>> {
     Ok(None)
 }
 
+/// The same, of its bytes.
+pub(crate) fn salt_in(head: &[u8]) -> Option<[u8; 32]> {
+    let (copies, _) = head.as_chunks::<HEAD_COPY_BYTES>();
+    let whole = |copy: &&[u8; HEAD_COPY_BYTES]| {
+        copy[..8] == HEAD_MAGIC && copy[40..44] == crc32fast::hash(&copy[..40]).to_le_bytes()
+    };
+    copies.iter().take(2).find(whole).and_then(|copy| copy[8..40].try_into().ok())
+}
+
 /// A record as it is read back.
 #[derive(Debug)]
 pub(crate) enum Record {

@@ -8,6 +8,8 @@
 //! DIR/chunks/part-ID       those that may be gone on with, and what they have noted in DIR/uploads/ID (`upload::partial`)
 //! DIR/large/HEX            larger blobs that versions before chunks stored, a file each; counts only with its record
 //! DIR/large/damaged-HEX    put aside, never served
+//! DIR/segments/NNNNNNNN.bones  a segment whose blobs' bytes lie in the bucket (`remote`)
+//! DIR/origin/journal       what has a copy in the bucket
 //! ```
 //! What a call acknowledged is durable ([`Durability::Durable`]): the bytes first, their name, then the record, each
 //! synced before the next, and only then the index in memory that answers are given from.
@@ -33,6 +35,8 @@ use crate::chunk::{self, Chunks, FileNo};
 use crate::compact::Leaving;
 use crate::error::{Error, Fault, OrFault as _, Rejected};
 use crate::index::{Index, NamespaceNo, Pin, Place, Usage};
+use crate::remote::away::Away;
+use crate::remote::{Object, Origin};
 use crate::space::{self, Account, Reservation};
 use crate::upload::Upload;
 use crate::vfs::{Held, Vfs};
@@ -161,6 +165,8 @@ pub(crate) struct Shared {
     /// Held for reading by who writes, until what was written is in the index; for writing by who lets go. So nobody counts
     /// on bytes that are about to go.
     pub(crate) releasing: RwLock<()>,
+    /// What lies in the store's bucket, where it has one.
+    pub(crate) away: Option<Arc<Away>>,
     next_temporary: AtomicU64,
     _lock: Box<dyn Held>,
 }
@@ -200,7 +206,27 @@ impl Store {
     /// # Errors
     /// [`Fault::InUse`] where another process has it, [`Fault::Io`] where the disk fails.
     pub fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Result<Self, Fault> {
-        Ok(Self { shared: Arc::new(open::open(vfs, dir, options)?) })
+        Ok(Self { shared: Arc::new(open::open(vfs, dir, options, None)?) })
+    }
+
+    /// As [`Store::open`], with a bucket behind it. The bucket need not answer: what lies there alone cannot be read then.
+    ///
+    /// # Errors
+    /// As [`Store::open`]; [`Fault::Unavailable`] where what is on the disk of files that are away is damaged, and the bucket does
+    /// not answer.
+    pub fn open_before(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        options: StoreOptions,
+        origin: Option<Origin>,
+    ) -> Result<Self, Fault> {
+        Ok(Self { shared: Arc::new(open::open(vfs, dir, options, origin)?) })
+    }
+
+    /// Whether files lie in a bucket that the store was opened without.
+    #[must_use]
+    pub fn lacks_its_bucket(&self) -> bool {
+        self.shared.away.as_ref().is_some_and(|away| away.without_bucket() && away.stats().away_bytes > 0)
     }
 
     /// Stores bytes and makes them visible in the namespace.
@@ -347,9 +373,11 @@ impl Store {
         found
     }
 
-    /// Those that the namespace does not see, in the order given, each once.
+    /// Those that the namespace does not see, in the order given, each once. Those among them that lie in a bucket which does not
+    /// answer: whoever has them may bring them again.
     #[must_use]
     pub fn missing(&self, namespace: &Namespace, digests: &[Digest]) -> Vec<Digest> {
+        let unreached = self.shared.unreached(namespace, digests);
         let index = self.shared.index();
         let viewer = index.viewer(namespace);
         // Each is looked at once: asked for ten thousand times in one request, it would show by the time that takes whether
@@ -361,10 +389,11 @@ impl Store {
             }
             let found = index.visible_to(viewer, digest);
             self.shared.counters.asked(found.is_some());
-            if let Some(entry) = found {
+            if let Some(entry) = found.filter(|_| !unreached.contains(*digest)) {
                 index.touch(entry);
+                return false;
             }
-            found.is_none()
+            true
         };
         digests.iter().filter(missing).copied().collect()
     }
@@ -460,7 +489,7 @@ impl Shared {
         (digest, bytes): (Digest, &[u8]),
         alias: Option<&Sha256Digest>,
     ) -> Result<(), Error> {
-        let blob = [Item::Blob { digest, bytes }];
+        let blob = [self.item(digest, bytes)];
         let items: Vec<_> = blob.into_iter().chain(alias.map(|alias| Item::Alias { digest, alias })).collect();
         self.commit(namespace, &items)
     }
@@ -469,10 +498,20 @@ impl Shared {
         let number = self.number(namespace)?;
         let computed = batch.iter().filter(|_| self.options.sha256);
         let aliases: Vec<_> = computed.map(|(digest, bytes)| (*digest, Sha256Digest::of(bytes.as_ref()))).collect();
-        let blobs = batch.iter().map(|(digest, bytes)| Item::Blob { digest: *digest, bytes: bytes.as_ref() });
+        let blobs = batch.iter().map(|(digest, bytes)| self.item(*digest, bytes.as_ref()));
         let aliases = aliases.iter().map(|(digest, alias)| Item::Alias { digest: *digest, alias });
         let items: Vec<_> = blobs.chain(aliases).collect();
         Ok(self.appender.append(number, &items)?)
+    }
+
+    /// A small blob to append: once more where it lies out of reach.
+    fn item<'a>(&self, digest: Digest, bytes: &'a [u8]) -> Item<'a> {
+        let away = self.away.as_ref().filter(|away| away.is_down());
+        let again = away.is_some_and(|away| match self.index().get(&digest).map(|entry| entry.place) {
+            Some(Place::Small { segment, .. }) => away.bones(segment).is_some(),
+            Some(Place::Large { .. } | Place::Chunked { .. }) | None => false,
+        });
+        if again { Item::Moved { digest, bytes } } else { Item::Blob { digest, bytes } }
     }
 
     pub(crate) fn number(&self, namespace: &Namespace) -> Result<NamespaceNo, Rejected> {
@@ -526,6 +565,7 @@ impl Shared {
         // One lock at a time: others take them in the other order.
         let segments: Vec<_> = self.segments.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         let segment_bytes: u64 = segments.iter().filter_map(|file| file.len().ok()).sum();
+        let segment_bytes = segment_bytes.saturating_sub(self.away.as_ref().map_or(0, |away| away.spared_bytes()));
         let chunk_bytes = self.chunks.table().totals().disk_bytes;
         segment_bytes + chunk_bytes + self.index().large_bytes()
     }
@@ -551,8 +591,16 @@ impl Shared {
     fn body(&self, digest: &Digest, place: Place) -> Result<Option<Body>, Fault> {
         match place {
             Place::Small { segment, offset, bytes } => {
-                let bytes = self.read_small(segment, offset, bytes)?;
-                Ok(bytes.filter(|bytes| Digest::of(bytes) == *digest).map(Body::Memory))
+                let right = |bytes: &Vec<u8>| Digest::of(bytes) == *digest;
+                let mut found = self.read_small(segment, offset, bytes)?.filter(right);
+                if let Some(away) = self.away.as_ref().filter(|away| found.is_none() && away.bones(segment).is_some()) {
+                    let range = offset..offset + u64::from(bytes);
+                    let distrusted = away.distrust(Object::Segment(segment), &range);
+                    distrusted
+                        .map_err(|e| e.fault("fetching", &crate::segment::path(&self.segments_dir(), segment)))?;
+                    found = self.read_small(segment, offset, bytes)?.filter(right);
+                }
+                Ok(found.map(Body::Memory))
             }
             Place::Chunked { segment, offset, bytes, .. } => {
                 let manifest = self.read_manifest(digest, segment, offset)?.filter(|m| m.blob_bytes() == bytes);
@@ -590,10 +638,13 @@ impl Shared {
     pub(crate) fn read_small(&self, segment: u32, offset: u64, bytes: u32) -> Result<Option<Vec<u8>>, Fault> {
         let file = self.segments.read().unwrap_or_else(PoisonError::into_inner).get(&segment).cloned();
         let Some(file) = file else { return Ok(None) };
+        if let Some(away) = &self.away {
+            away.touch(Object::Segment(segment));
+        }
         let mut buffer = vec![0; bytes as usize];
         match file.read_exact_at(offset, &mut buffer) {
             Ok(()) => Ok(Some(buffer)),
-            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::NotFound) => Ok(None),
             Err(e) => Err(Fault::io("reading", &crate::segment::path(&self.segments_dir(), segment), e)),
         }
     }

@@ -28,6 +28,8 @@ pub struct Report {
     pub damaged: Vec<Digest>,
     /// How many they are.
     pub damaged_blobs: usize,
+    /// Blobs that lie in the bucket, which did not answer: nothing is known of them.
+    pub unreachable_blobs: usize,
     /// Bytes in segments that belong to no whole record: what those said is not known any more.
     pub damaged_bytes: u64,
     /// Bytes that the start cut off the last segment: of a write that a crash interrupted, which nobody was told of; or they
@@ -44,6 +46,15 @@ impl Report {
     #[must_use]
     pub const fn is_sound(&self) -> bool {
         self.damaged_blobs == 0 && self.damaged_bytes == 0
+    }
+
+    /// What is to be said where the bucket did not give blobs.
+    #[must_use]
+    pub fn unreachable(&self) -> Option<String> {
+        let Self { unreachable_blobs, .. } = self;
+        let all = "all else was read";
+        (*unreachable_blobs > 0)
+            .then(|| format!("{unreachable_blobs} blobs lie in the bucket, which did not give them; {all}"))
     }
 
     fn add_segment(&mut self, name: String, bytes: u64) {

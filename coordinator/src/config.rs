@@ -1,5 +1,6 @@
 //! What an operator says of a coordinator: flags over environment over file, resolved by the binary into a [`Config`].
 
+mod bucket;
 mod notify;
 mod reuse;
 
@@ -11,6 +12,7 @@ use windlass_coordinator_core::policy::Policy;
 use windlass_git::Protocols;
 use windlass_protocol::limits::{CACHE_FLOOR_BYTES, RETENTION_MS};
 
+pub use self::bucket::{BadBucketSetting, BucketConfig, BucketFile};
 pub use self::notify::{Allowed, BadSetting, GithubConfig, GithubFile, NotifyConfig, NotifyFile};
 pub use self::reuse::{BadReuse, ReuseFile};
 use crate::authority::Lives;
@@ -42,6 +44,9 @@ pub struct ConfigFile {
     pub artifact_retention_days: Option<u64>,
     /// Free space on its disk that blobs leave to everything else, such as `256MiB`.
     pub cache_floor: Option<String>,
+    /// A bucket behind the cache.
+    #[serde(default)]
+    pub bucket: BucketFile,
     /// Minutes for a step without a timeout.
     pub timeout_default_minutes: Option<u64>,
     /// Minutes that no step may exceed.
@@ -104,6 +109,8 @@ pub struct Config {
     pub retention_ms: u64,
     /// Free space that blobs leave to everything else; of a small disk a part.
     pub cache_floor_bytes: u64,
+    /// A bucket behind the cache.
+    pub bucket: Option<BucketConfig>,
     /// How long certificates last.
     pub lives: Lives,
     /// The core's settings.
@@ -140,6 +147,7 @@ impl Config {
             advertise: Vec::new(),
             retention_ms: RETENTION_MS,
             cache_floor_bytes: CACHE_FLOOR_BYTES,
+            bucket: None,
             lives: Lives::default(),
             policy: Policy::default(),
             git: GitConfig::default(),

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use windlass_cache::{Compacted, Store};
+use windlass_cache::{Compacted, Store, Tended};
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{Actor, ActorKind, CacheRequest, ReuseRequest};
 use windlass_coordinator_store::{Expired, Retention};
@@ -12,7 +12,8 @@ use windlass_protocol::WallMs;
 use windlass_protocol::host::now;
 use windlass_protocol::limits::{
     AUDIT_MS, CACHE_UNUSED_MS, COMPACT_EVERY_MS, COMPACT_MORE_MS, COMPACT_TICK_BYTES, GONE_AGENTS_MS, IDEMPOTENCY_MS,
-    NOTIFICATIONS_KEPT_MS, PAST_TOKENS_MS, RETENTION_EVERY_MS, REUSE_UNUSED_MS,
+    NOTIFICATIONS_KEPT_MS, ORIGIN_EVERY_MS, ORIGIN_MORE_MS, ORIGIN_TICK_BYTES, PAST_TOKENS_MS, RETENTION_EVERY_MS,
+    REUSE_UNUSED_MS,
 };
 
 use crate::desk::DeskError;
@@ -56,7 +57,8 @@ fn unused_results(at: WallMs) -> Request {
 pub(crate) async fn run(ground: Ground, retention_ms: u64, stop: watch::Receiver<bool>) {
     let tidying = ground.shelves.clone().tidy((ground.reader.clone(), ground.desk.clone()), stop.clone());
     let compacting = compact(ground.store.clone(), stop.clone());
-    tokio::join!(tidying, compacting, expire(ground, retention_ms, stop));
+    let moving = tend_bucket(ground.store.clone(), stop.clone());
+    tokio::join!(tidying, compacting, moving, expire(ground, retention_ms, stop));
 }
 
 /// Gives back what the blob store's segments hold that counts no more, a piece at a time.
@@ -84,6 +86,46 @@ async fn compact(store: Store, mut stop: watch::Receiver<bool>) {
             Err(error) => {
                 tracing::error!(%error, "compaction_put_off");
                 COMPACT_EVERY_MS
+            }
+        };
+    }
+}
+
+/// Copies blobs to the bucket behind the cache, a piece at a time, and keeps the disk small.
+async fn tend_bucket(store: Store, mut stop: watch::Receiver<bool>) {
+    if store.origin_name().is_none() {
+        return;
+    }
+    let mut rest_ms = ORIGIN_MORE_MS;
+    let mut told = false;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(rest_ms)) => {}
+            () = crate::http::stopped(&mut stop) => return,
+        }
+        let store = store.clone();
+        let tended = tokio::task::spawn_blocking(move || store.tend_origin(ORIGIN_TICK_BYTES)).await;
+        rest_ms = match tended {
+            Ok(Ok(tended)) => {
+                if std::mem::take(&mut told) {
+                    tracing::info!("cache_bucket_answers");
+                }
+                let Tended { copied, copied_bytes, dropped, dropped_bytes, deleted, .. } = tended;
+                if copied + dropped + deleted > 0 {
+                    tracing::info!(copied, copied_bytes, dropped, dropped_bytes, deleted, "cache_bucket_tended");
+                }
+                if tended.more { ORIGIN_MORE_MS } else { ORIGIN_EVERY_MS }
+            }
+            Ok(Err(error)) => {
+                // Once, and not with each try.
+                if !std::mem::replace(&mut told, true) {
+                    tracing::error!(%error, "cache_bucket_put_off");
+                }
+                ORIGIN_EVERY_MS
+            }
+            Err(error) => {
+                tracing::error!(%error, "cache_bucket_put_off");
+                ORIGIN_EVERY_MS
             }
         };
     }

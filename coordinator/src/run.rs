@@ -10,7 +10,8 @@ use quinn::Endpoint;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
-use windlass_cache::{RealFs, Store, StoreOptions};
+use windlass_bucket::Bucket;
+use windlass_cache::{Origin, RealFs, Store, StoreOptions};
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{
     Actor, ActorKind, NewToken, OnUnreachable, PoolRow, Scope, Sealed, SecretName, SecretRequest, TagPolicy, TokenGrant,
@@ -29,7 +30,7 @@ use crate::api::{self, metric::Metrics};
 use crate::authority::{Authority, AuthorityError};
 use crate::certificates::{self, Files};
 use crate::clock::SystemClock;
-use crate::config::{Config, Http};
+use crate::config::{BucketConfig, Config, Http};
 use crate::courier::{self, Courier, KeyError};
 use crate::definitions::{self, Definitions};
 use crate::desk::{self, Desk, DeskEnd, DeskError, DeskHandle, Ports, core_maker};
@@ -76,6 +77,12 @@ pub enum StartError {
     /// The cache.
     #[error("the cache cannot be opened")]
     Cache(#[source] windlass_cache::Fault),
+    /// The bucket cannot be asked as it is described.
+    #[error(transparent)]
+    Bucket(#[from] windlass_bucket::BadBucket),
+    /// Blobs lie in a bucket that no configuration names.
+    #[error("the cache in {} has blobs in a bucket; name it again in the table `bucket`", .0.display())]
+    NoBucket(PathBuf),
     /// The CA.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
@@ -369,7 +376,7 @@ impl Opened {
             LogStore::open(vfs.clone(), &config.data.join("logs"), LogOptions::default()).map_err(StartError::Logs)?;
         let left_open = LeftOpen::find(&logs, &history).map_err(StartError::Load)?;
         let options = StoreOptions { floor_bytes: config.cache_floor_bytes, ..StoreOptions::default() };
-        let store = Store::open(vfs, &config.data.join("cache"), options).map_err(StartError::Cache)?;
+        let store = open_cache(vfs, &config.data.join("cache"), options, config.bucket.as_ref())?;
         let uploads = Uploads::open(&store).map_err(StartError::Cache)?;
         let (names, addresses) = config.names();
         let authority = Arc::new(Authority::open(&config.data, &names, &addresses, config.lives)?);
@@ -398,6 +405,33 @@ fn keyer(
     });
     let keyer = Keyer::new(desk.clone(), engine.clone()).with(bringer);
     (engine, keyer)
+}
+
+/// Opens the blobs, with their bucket where there is one. A bucket that does not answer keeps nobody from starting.
+fn open_cache(
+    vfs: Arc<RealFs>,
+    dir: &Path,
+    options: StoreOptions,
+    bucket: Option<&BucketConfig>,
+) -> Result<Store, StartError> {
+    let origin = match bucket {
+        None => None,
+        Some(bucket) => Some(Origin::new(Arc::new(Bucket::new(&bucket.settings)?), bucket.disk_bytes)),
+    };
+    if let (Some(origin), Some(name)) = (&origin, bucket.and_then(|bucket| bucket.rebuild.as_deref()))
+        && !dir.exists()
+    {
+        let objects = Store::rebuild(&*vfs, dir, origin, name).map_err(StartError::Cache)?;
+        tracing::warn!(store = name, objects, "cache_rebuilt");
+    }
+    let store = Store::open_before(vfs, dir, options, origin).map_err(StartError::Cache)?;
+    if store.lacks_its_bucket() {
+        return Err(StartError::NoBucket(dir.to_owned()));
+    }
+    if let Some(name) = store.origin_name() {
+        tracing::info!(store = name, "cache_bucket");
+    }
+    Ok(store)
 }
 
 /// What agents and clients are served from.

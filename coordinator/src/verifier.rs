@@ -74,6 +74,9 @@ impl Verifier {
             if self.stopping.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         match &verified {
+            Ok(report) if report.unreachable_blobs > 0 && report.is_sound() => {
+                tracing::warn!(blobs = report.unreachable_blobs, "cache_bucket_not_verified");
+            }
             Ok(report) if report.is_sound() => tracing::info!(blobs = report.blobs, "cache_verified"),
             Ok(report) => {
                 tracing::warn!(blobs = report.damaged_blobs, bytes = report.damaged_bytes, "cache_damaged");

@@ -41,6 +41,8 @@ mod link;
 mod log;
 #[path = "limits/notify.rs"]
 mod notify;
+#[path = "limits/origin.rs"]
+mod origin;
 #[path = "limits/peer.rs"]
 mod peer;
 #[path = "limits/pipeline.rs"]
@@ -83,6 +85,7 @@ pub use self::lease::*;
 pub use self::link::*;
 pub use self::log::*;
 pub use self::notify::*;
+pub use self::origin::*;
 pub use self::peer::*;
 pub use self::pipeline::*;
 pub use self::place::*;

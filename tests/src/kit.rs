@@ -9,6 +9,7 @@
 //! | [`client`] | the HTTP API |
 //! | [`build`] | what builds, jobs and attempts look like in answers |
 //! | [`engine`] | container engines: the machine's, and a zone's own |
+//! | [`bucket`] | an S3 server |
 //! | [`exposition`] | metrics, read strictly |
 //! | [`fleet`] | a coordinator and agents of one pool |
 //! | [`net`] | networks of a test's own |
@@ -23,6 +24,7 @@
 //! | [`skip`] | the record of what could not run |
 
 pub mod agent;
+pub mod bucket;
 pub mod build;
 pub mod chaos;
 pub mod client;

@@ -9,6 +9,7 @@ use windlass_protocol::limits::CHUNK_FILES_OPEN_MAX;
 use super::frame::Unpacker;
 use super::{ChunkPlace, FileNo};
 use crate::error::{Fault, OrFault as _};
+use crate::remote::{Object, RemoteError};
 use crate::store::Shared;
 use crate::vfs::VfsFile;
 
@@ -16,13 +17,32 @@ use crate::vfs::VfsFile;
 #[derive(Debug, Default)]
 pub(crate) struct ChunkReader {
     files: Vec<(FileNo, Box<dyn VfsFile>)>,
+    /// Up to where bytes will be asked for soon, of the file that is read next, where that is in the bucket.
+    pub(crate) ahead: u64,
     stored: Vec<u8>,
     unpacker: Unpacker,
 }
 
 impl ChunkReader {
-    /// The chunk into `plain`; `false` where what lies there is not it, or its file is gone.
+    /// The chunk into `plain`; `false` where what lies there is not it, or its file is gone. Of a file that is away that is said
+    /// when it was fetched twice.
     pub(crate) fn read(
+        &mut self,
+        shared: &Shared,
+        digest: &Digest,
+        place: &ChunkPlace,
+        plain: &mut Vec<u8>,
+    ) -> Result<bool, Fault> {
+        let right = self.read_once(shared, digest, place, plain)?;
+        let away = shared.away.as_ref().filter(|away| !right && away.holds_chunk_file(place.file));
+        let Some(away) = away else { return Ok(right) };
+        let range = place.offset..place.offset + u64::from(place.stored_bytes);
+        let distrusted = away.distrust(Object::Chunks(place.file), &range);
+        distrusted.map_err(|e| e.fault("fetching", &shared.chunk_path(place.file)))?;
+        self.read_once(shared, digest, place, plain)
+    }
+
+    fn read_once(
         &mut self,
         shared: &Shared,
         digest: &Digest,
@@ -32,7 +52,12 @@ impl ChunkReader {
         let path = shared.chunk_path(place.file);
         let mut stored = std::mem::take(&mut self.stored);
         stored.resize(place.stored_bytes as usize, 0);
-        let Some(file) = self.file(shared, place.file)? else { return Ok(false) };
+        let ahead = std::mem::take(&mut self.ahead);
+        let Some(file) = self.file(shared, place.file)? else {
+            let right = self.fetch(shared, place, (ahead, &mut stored), plain);
+            self.stored = stored;
+            return Ok(right? && Digest::of(plain) == *digest);
+        };
         let read = file.read_exact_at(place.offset, &mut stored);
         let right = match read {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
@@ -41,6 +66,25 @@ impl ChunkReader {
         };
         self.stored = stored;
         Ok(right? && Digest::of(plain) == *digest)
+    }
+
+    /// The frame from the bucket; `false` where it is not there either.
+    fn fetch(
+        &mut self,
+        shared: &Shared,
+        place: &ChunkPlace,
+        (ahead, stored): (u64, &mut [u8]),
+        plain: &mut Vec<u8>,
+    ) -> Result<bool, Fault> {
+        let path = shared.chunk_path(place.file);
+        let Some(away) = shared.away.as_ref().filter(|away| away.holds_chunk_file(place.file)) else {
+            return Ok(false);
+        };
+        match away.read_chunk(place.file, (place.offset, ahead), stored) {
+            Err(RemoteError::Missing { .. }) => Ok(false),
+            Err(e) => Err(e.fault("fetching", &path)),
+            Ok(()) => self.unpacker.unpack(stored, place.bytes as usize, plain).or_fault("unpacking", &path),
+        }
     }
 
     /// The same from a file that has no number.
@@ -81,6 +125,9 @@ impl ChunkReader {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
                 other => other.or_fault("opening", &path)?,
             };
+            if let Some(away) = &shared.away {
+                away.touch(Object::Chunks(number));
+            }
             if self.files.len() == CHUNK_FILES_OPEN_MAX {
                 self.files.remove(0);
             }

@@ -113,7 +113,11 @@ pub(crate) fn tidy(
     let used: HashSet<FileNo> = listings.iter().map(|listing| listing.file).collect();
     for file in files.keys().filter(|file| !used.contains(file)) {
         let path = file_path(dir, *file);
-        vfs.remove(&path).or_fault("removing", &path)?;
+        match vfs.remove(&path) {
+            // It is in the bucket alone.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            other => other.or_fault("removing", &path)?,
+        }
         table.forget_file(*file);
     }
     for listing in listings {

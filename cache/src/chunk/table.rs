@@ -211,6 +211,21 @@ impl Table {
         self.files.get(&file).is_some_and(|file| file.chunks > 0)
     }
 
+    /// Whether the file holds a chunk that somebody counts on, or one whose bytes were found wrong.
+    pub(crate) fn has_file(&self, file: FileNo) -> bool {
+        self.files.contains_key(&file)
+    }
+
+    /// All files, in no order.
+    pub(crate) fn file_numbers(&self) -> impl Iterator<Item = FileNo> {
+        self.files.keys().copied()
+    }
+
+    /// The file has left the disk, and is in the bucket.
+    pub(crate) fn moved_away(&mut self, file: FileNo) {
+        self.punched(file, u64::MAX);
+    }
+
     /// The file is gone.
     pub(crate) fn forget_file(&mut self, file: FileNo) {
         if let Some(file) = self.files.remove(&file) {

@@ -16,11 +16,19 @@ use crate::chunk::table::Table;
 use crate::chunk::{self, Chunks, FileNo, space};
 use crate::error::{Fault, OrFault as _};
 use crate::index::{Change, Entry, Index, NamespaceNo, Place};
+use crate::remote::Origin;
+use crate::remote::away::Away;
+use crate::remote::bones::{self, Bones};
 use crate::segment::{self, Check, HEAD_BYTES, Record, Scanned, holes};
 use crate::space::Account;
 use crate::vfs::{Vfs, VfsFile, ensure_dir};
 
-pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Result<Shared, Fault> {
+pub(super) fn open(
+    vfs: Arc<dyn Vfs>,
+    dir: &Path,
+    options: StoreOptions,
+    origin: Option<Origin>,
+) -> Result<Shared, Fault> {
     let (segments_dir, large_dir, chunks_dir) = (dir.join("segments"), dir.join("large"), dir.join("chunks"));
     ensure_dir(&*vfs, dir).or_fault("making", dir)?;
     for dir in [&segments_dir, &large_dir, &chunks_dir] {
@@ -37,13 +45,17 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
         _ => Fault::io("locking", &lock_path, e),
     })?;
     let (large, chunk_files) = (list_files(&*vfs, &large_dir)?, list_files(&*vfs, &chunks_dir)?);
-    let mut recovery = Recovery::new(&large, &chunk_files);
+    let away = Away::open(&*vfs, dir, origin)?;
+    let mut recovery = Recovery::new(&large, &chunk_files, away.clone());
     let (active, next_number) = recovery.read_segments(&*vfs, &segments_dir, options.durability)?;
     recovery.count_chunks().or_fault("reading", &segments_dir)?;
     let Recovery { mut index, files, damaged_bytes, torn_bytes, mut table, numbered, next_file, .. } = recovery;
     tidy(&*vfs, &large_dir, &large, &index, damaged_bytes > 0)?;
     let names: Vec<String> = chunk_files.into_keys().collect();
     space::tidy(&*vfs, &chunks_dir, (&names, &numbered), &mut table, damaged_bytes > 0)?;
+    for file in numbered.keys().filter(|file| away.as_ref().is_some_and(|away| away.holds_chunk_file(**file))) {
+        table.moved_away(*file);
+    }
     index.accounts_mut().keep_listings(|file| table.uses_file(file));
     if damaged_bytes > 0 {
         tracing::warn!(dir = %dir.display(), bytes = damaged_bytes, "segment_bytes_damaged");
@@ -71,6 +83,7 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
         removal: Mutex::default(),
         compacting: Mutex::default(),
         releasing: RwLock::default(),
+        away,
         next_temporary: AtomicU64::new(0),
         _lock: lock,
     })
@@ -105,18 +118,23 @@ struct Recovery<'a> {
     table: Table,
     /// One past every number of a chunk file that was ever seen.
     next_file: FileNo,
+    away: Option<Arc<Away>>,
     files: HashMap<u32, Arc<dyn VfsFile>>,
     damaged_bytes: u64,
     torn_bytes: u64,
 }
 
 impl<'a> Recovery<'a> {
-    fn new(large: &'a BTreeMap<String, u64>, chunk_files: &BTreeMap<String, u64>) -> Self {
-        let numbered: BTreeMap<FileNo, u64> =
+    fn new(large: &'a BTreeMap<String, u64>, chunk_files: &BTreeMap<String, u64>, away: Option<Arc<Away>>) -> Self {
+        let mut numbered: BTreeMap<FileNo, u64> =
             chunk_files.iter().filter_map(|(name, bytes)| Some((chunk::file_number(name)?, *bytes))).collect();
-        let next_file = numbered.keys().last().map_or(0, |last| last.saturating_add(1));
+        let mut next_file = numbered.keys().last().map_or(0, |last| last.saturating_add(1));
+        if let Some(away) = &away {
+            away.settle_chunk_files(&mut numbered);
+            next_file = next_file.max(away.next_numbers().1);
+        }
         let (index, table, files) = (Index::replaying(), Table::default(), HashMap::new());
-        Self { index, large, numbered, table, next_file, files, damaged_bytes: 0, torn_bytes: 0 }
+        Self { index, large, numbered, table, next_file, away, files, damaged_bytes: 0, torn_bytes: 0 }
     }
 
     /// Counts what each manifest names. A blob of which a chunk is missing is absent: nobody was told of it, or it was lazy.
@@ -146,13 +164,22 @@ impl<'a> Recovery<'a> {
         durability: Durability,
     ) -> Result<(Option<Active>, u32), Fault> {
         let items = vfs.list(dir).or_fault("listing", dir)?;
-        let numbers: Vec<u32> = items.iter().filter_map(|item| segment::number(&item.name)).collect();
+        let mut numbers: Vec<u32> = items.iter().filter_map(|item| segment::number(&item.name)).collect();
         let taken = items.iter().filter_map(|item| segment::number(item.name.trim_end_matches(".damaged"))).max();
-        let next_number = taken.map_or(0, |n| n + 1);
+        let bones: Vec<u32> = items.iter().filter_map(|item| bones::number(&item.name)).collect();
+        let away = self.find_away(vfs, dir, &numbers, &bones)?;
+        numbers.extend(away.keys());
+        numbers.sort_unstable();
+        let copied = self.away.as_ref().map_or(0, |away| away.next_numbers().0);
+        let next_number = taken.max(bones.last().copied()).map_or(0, |n| n + 1).max(copied);
         let mut active = None;
         for (nth, &number) in numbers.iter().enumerate() {
             let last = nth + 1 == numbers.len();
             let path = segment::path(dir, number);
+            if let Some(bones) = away.get(&number) {
+                self.read_bones(number, bones).or_fault("reading", &bones::path(dir, number))?;
+                continue;
+            }
             let file: Arc<dyn VfsFile> = vfs.open(&path).or_fault("opening", &path)?.into();
             let Some(salt) = segment::read_salt(&*file).or_fault("reading", &path)? else {
                 self.set_segment_aside(vfs, &path, &*file, last)?;
@@ -177,6 +204,49 @@ impl<'a> Recovery<'a> {
         }
         self.index.replayed();
         Ok((active, next_number))
+    }
+
+    /// Segments that lie in the bucket, by what is here of them; removes what is here of others.
+    fn find_away(
+        &self,
+        vfs: &dyn Vfs,
+        dir: &Path,
+        numbers: &[u32],
+        bones: &[u32],
+    ) -> Result<BTreeMap<u32, Arc<Bones>>, Fault> {
+        let Some(away) = self.away.as_ref() else {
+            if bones.is_empty() {
+                return Ok(BTreeMap::new());
+            }
+            let why = "the record of what is there is gone".to_owned();
+            return Err(Fault::Unavailable { doing: "looking for the bucket of", path: dir.to_owned(), why });
+        };
+        let mut found = BTreeMap::new();
+        for (number, bytes) in away.settle_segments(numbers) {
+            if bones.contains(&number) {
+                found.insert(number, away.open_bones(vfs, dir, number, bytes)?);
+            }
+        }
+        for number in bones.iter().filter(|number| !found.contains_key(number)) {
+            let path = bones::path(dir, *number);
+            vfs.remove(&path).or_fault("removing", &path)?;
+        }
+        Ok(found)
+    }
+
+    /// What a segment says that lies in the bucket.
+    fn read_bones(&mut self, number: u32, bones: &Arc<Bones>) -> io::Result<()> {
+        let Some(away) = self.away.clone() else { return Ok(()) };
+        let file = bones.to_look_through();
+        let salt = segment::read_salt(&*file)?.ok_or(io::ErrorKind::InvalidData)?;
+        let (scanned, _) = self.read_segment(number, &*file, &salt, Check::Headers)?;
+        if scanned.damaged_bytes > 0 {
+            self.damaged_bytes += scanned.damaged_bytes;
+            self.index.accounts_mut().damage(number);
+        }
+        self.files.insert(number, bones.to_read(&away));
+        away.put_bones(number, Arc::clone(bones));
+        Ok(())
     }
 
     fn read_segment(

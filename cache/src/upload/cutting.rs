@@ -2,7 +2,7 @@
 
 mod assembly;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +40,8 @@ pub(crate) struct Cutting {
     own: HashMap<Digest, ChunkPlace>,
     /// Chunks that were there and that this upload counts on, each as often as it came.
     held: Vec<Digest>,
+    /// Chunks that are stored where nobody reaches them now: this upload brings them again.
+    again: HashSet<Digest>,
     file: Option<ChunkFile>,
     /// Where its file is made and kept, for an upload that outlives its process.
     kept_at: Option<PathBuf>,
@@ -59,6 +61,7 @@ impl Cutting {
             bytes: 0,
             own: HashMap::new(),
             held: Vec::new(),
+            again: HashSet::new(),
             file: None,
             kept_at: None,
             packer: None,
@@ -225,6 +228,10 @@ impl Cutting {
     /// Counts on a chunk that is stored; says whether it is. What nobody has looked at since the store was opened is read
     /// first: an acknowledgement must not rest on bytes that are not there any more.
     fn hold(&mut self, digest: &Digest) -> Result<bool, Fault> {
+        if self.again.contains(digest) || self.shared.out_of_reach(digest) {
+            self.again.insert(*digest);
+            return Ok(false);
+        }
         let hold = self.shared.chunks.table().hold(digest);
         let place = match hold {
             Hold::Absent => return Ok(false),
@@ -235,13 +242,21 @@ impl Cutting {
             Hold::Unproven(place) => place,
         };
         self.held.push(*digest);
-        if self.reader.read(&self.shared, digest, &place, &mut self.proof)? {
+        let read = match self.reader.read(&self.shared, digest, &place, &mut self.proof) {
+            Err(Fault::Unavailable { .. }) => None,
+            other => Some(other?),
+        };
+        if read == Some(true) {
             self.shared.chunks.table().prove(digest, &place);
             return Ok(true);
         }
-        tracing::warn!(chunk = %digest, "chunk_damaged");
         self.held.pop();
-        self.shared.chunks.table().spoil(digest, &place);
+        if read.is_none() {
+            self.again.insert(*digest);
+        } else {
+            tracing::warn!(chunk = %digest, "chunk_damaged");
+            self.shared.chunks.table().spoil(digest, &place);
+        }
         self.shared.release_chunks(&[*digest])?;
         Ok(false)
     }
@@ -270,7 +285,7 @@ impl Cutting {
         let shared = Arc::clone(&self.shared);
         let namespace = shared.number(namespace)?;
         let stored = shared.stored(&digest);
-        let lacking = shared.chunks.table().lacking(&self.own, stored);
+        let lacking = self.lacking(stored);
         if let Some(file) = self.file.as_mut().filter(|_| !lacking.is_empty()) {
             file.name()?;
         }
@@ -331,12 +346,22 @@ impl Cutting {
         Ok((ticket, unused))
     }
 
+    /// Chunks of the own file that have no place yet, or none that is reached.
+    fn lacking(&self, stored: bool) -> Vec<(Digest, ChunkPlace)> {
+        let mut lacking = self.shared.chunks.table().lacking(&self.own, stored);
+        let there: HashSet<Digest> = lacking.iter().map(|(digest, _)| *digest).collect();
+        let again = self.again.iter().filter(|digest| !there.contains(digest));
+        lacking.extend(again.filter_map(|digest| Some((*digest, *self.own.get(digest)?))));
+        lacking.sort_unstable_by_key(|(_, place)| place.offset);
+        lacking
+    }
+
     /// What the own file adds to the store.
     fn listing(&self, stored: bool) -> Listing {
         let Some((number, file)) = self.file.as_ref().and_then(|file| Some((file.number?, file))) else {
             return Listing { file: 0, file_bytes: 0, chunks: Vec::new() };
         };
-        let mut chunks = self.shared.chunks.table().lacking(&self.own, stored);
+        let mut chunks = self.lacking(stored);
         for (_, place) in &mut chunks {
             place.file = number;
         }

@@ -58,7 +58,8 @@ impl Store {
             }
         }
         let Walk { mut report, progress, ended, .. } = walk;
-        (report.blobs, report.bytes, report.complete) = (progress.blobs, progress.bytes, !ended);
+        let complete = !ended && report.unreachable_blobs == 0;
+        (report.blobs, report.bytes, report.complete) = (progress.blobs, progress.bytes, complete);
         // At the start there was more where a segment without a head was set aside.
         report.damaged_bytes = report.damaged_bytes.max(shared.counters.damaged_bytes.load(Ordering::Relaxed));
         report.torn_bytes = shared.counters.torn_bytes.load(Ordering::Relaxed);
@@ -77,6 +78,10 @@ impl Store {
         let mut mended = 0;
         for number in shared.segment_numbers() {
             let Some(file) = shared.segment_file(number) else { continue };
+            if shared.away.as_ref().is_some_and(|away| away.bones(number).is_some()) {
+                // Looked at when the store was opened, and made anew then.
+                continue;
+            }
             let path = segment::path(&shared.segments_dir(), number);
             let Some(salt) = segment::read_salt(&*file).or_fault("reading", &path)? else { continue };
             let head_bytes = holes::damaged_head_bytes(&*file, &salt).or_fault("reading", &path)?;
@@ -112,6 +117,8 @@ impl Walk<'_, '_> {
     fn segment(&mut self, number: u32) -> Result<(), Fault> {
         // One that is gone was compacted or evicted: what it had is elsewhere, or nobody's.
         let Some(file) = self.shared.segment_file(number) else { return Ok(()) };
+        let bones = self.shared.away.as_ref().and_then(|away| away.bones(number));
+        let file = bones.map_or(file, |bones| bones.to_look_through());
         let path = segment::path(&self.shared.segments_dir(), number);
         let name = format!("{number:08}.seg");
         let Some(salt) = segment::read_salt(&*file).or_fault("reading", &path)? else {
@@ -144,7 +151,11 @@ impl Walk<'_, '_> {
         let entry = self.shared.index().get(digest).map(|entry| (entry.place, entry.pin()));
         let Some((place, pin)) = entry.filter(|(place, _)| lies(*place) == (number, at)) else { return Ok(()) };
         let end = self.progress.bytes + place.bytes();
-        let blob = match self.shared.read(digest, place, pin)? {
+        let read = match self.shared.read(digest, place, pin) {
+            Err(Fault::Unavailable { .. }) => return self.unreachable(end),
+            other => other?,
+        };
+        let blob = match read {
             // It was let go of meanwhile, or was put aside.
             None if self.shared.index().get(digest).is_some() => return Ok(()),
             blob => blob,
@@ -154,6 +165,7 @@ impl Walk<'_, '_> {
             Some(blob) => match self.whole(&blob) {
                 Ok(whole) => whole,
                 Err(Fault::Damaged { .. }) => false,
+                Err(Fault::Unavailable { .. }) => return self.unreachable(end),
                 Err(other) => return Err(other),
             },
         };
@@ -169,6 +181,14 @@ impl Walk<'_, '_> {
                 self.report.damaged.push(*digest);
             }
         }
+        self.step(0);
+        Ok(())
+    }
+
+    /// The bucket did not give a blob. The check goes on: the next ones may be on the disk.
+    fn unreachable(&mut self, end: u64) -> Result<(), Fault> {
+        self.report.unreachable_blobs += 1;
+        (self.progress.blobs, self.progress.bytes) = (self.progress.blobs + 1, end);
         self.step(0);
         Ok(())
     }

@@ -16,6 +16,7 @@ mod fuzz;
 mod killed;
 mod layout;
 mod model;
+mod origin;
 mod partial;
 mod space;
 mod stat_cache;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use windlass_coordinator::config::{ConfigFile, GitConfig, NotifyConfig};
+use windlass_coordinator::config::{BucketConfig, BucketFile, ConfigFile, GitConfig, NotifyConfig};
 use windlass_coordinator::keying::ReuseConfig;
 use windlass_coordinator::vault::KeySources;
 use windlass_coordinator::{Config, Coordinator, Http, StartError};
@@ -210,6 +210,7 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
     if let Some(floor) = file.cache_floor.as_deref().and_then(|floor| problems.take(size::bytes(floor))) {
         config.cache_floor_bytes = floor;
     }
+    config.bucket = bucket(file.bucket, &mut problems);
     if let Some(seconds) = file.agent_certificate_seconds {
         let life = problems.take(life_ms("agent_certificate_seconds", seconds, CERT_LIFE_MS));
         config.lives.agent_ms = life.unwrap_or(config.lives.agent_ms);
@@ -251,6 +252,17 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
         *ms = said.map_or(*ms, |count| count.saturating_mul(unit_ms));
     }
     problems.or(config)
+}
+
+/// The bucket behind the cache; the environment's keys come before a file's.
+fn bucket(file: BucketFile, problems: &mut Problems) -> Option<BucketConfig> {
+    let disk_bytes = file.disk.as_deref().and_then(|disk| problems.take(size::bytes(disk)));
+    let in_environment = std::env::var_os("AWS_ACCESS_KEY_ID").is_some_and(|id| !id.is_empty());
+    let (bucket, wrong) = BucketConfig::of(file, in_environment, disk_bytes);
+    for error in wrong {
+        problems.take::<()>(Err(Failure::of(Code::Usage, &error)));
+    }
+    bucket
 }
 
 /// A path that does not depend on the working directory.

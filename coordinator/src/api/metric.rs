@@ -18,6 +18,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+use windlass_cache::OriginStats;
 use windlass_coordinator_core::effect::{AgentState, ReuseNews};
 use windlass_coordinator_core::outbox::OutboxView;
 use windlass_coordinator_core::row::NotificationState;
@@ -182,6 +183,9 @@ struct Crossed {
 /// The tier that a coordinator is: the disk behind every agent's own.
 const TIER: &str = "origin";
 
+/// The tier behind that disk.
+const BUCKET: &str = "bucket";
+
 /// The queue under which those are summed up that are too many to be named; one of this name is summed up with them.
 const OTHER_QUEUES: &str = "(other)";
 
@@ -331,7 +335,7 @@ fn write(ground: &Ground, moment: Option<&Moment>, sums: bool) -> Result<String,
     }
     logs(&mut registry, ground);
     let stats = ground.fleet.store.stats();
-    cache(&mut registry, &stats, ground.board.cache_use());
+    cache(&mut registry, &stats, ground.board.cache_use(), ground.fleet.store.origin_stats());
     if sums {
         stored(&mut registry, &stats);
     }
@@ -456,7 +460,7 @@ fn stored(registry: &mut Registry, stats: &windlass_cache::Stats) {
 }
 
 /// Nothing here says whether what one namespace has is there for another, too: whoever may write could ask by that (I12).
-fn cache(registry: &mut Registry, stats: &windlass_cache::Stats, used: CacheUse) {
+fn cache(registry: &mut Registry, stats: &windlass_cache::Stats, used: CacheUse, bucket: Option<OriginStats>) {
     let bytes = Family::<Held, Gauge>::default();
     let blobs = Family::<Held, Gauge>::default();
     for (namespace_kind, held) in [("trusted", stats.trusted), ("overlay", stats.overlays)] {
@@ -464,7 +468,19 @@ fn cache(registry: &mut Registry, stats: &windlass_cache::Stats, used: CacheUse)
         bytes.get_or_create(&labels).set(i64::try_from(held.bytes).unwrap_or(i64::MAX));
         blobs.get_or_create(&labels).set(i64::try_from(held.blobs).unwrap_or(i64::MAX));
     }
-    let help = "Bytes of blobs that namespaces see by themselves, once for each of them";
+    if let Some(bucket) = bucket {
+        // Objects are shared by those who see what is in them.
+        for (namespace_kind, held) in [("copied", bucket.bytes - bucket.away_bytes), ("away", bucket.away_bytes)] {
+            let labels = Held { tier: BUCKET, namespace_kind };
+            bytes.get_or_create(&labels).set(i64::try_from(held).unwrap_or(i64::MAX));
+        }
+        let waiting = Gauge::<i64>::default();
+        waiting.set(i64::try_from(bucket.waiting_bytes).unwrap_or(i64::MAX));
+        let help = "Bytes of the cache that have no copy in its bucket yet";
+        registry.register_with_unit("cache_bucket_waiting", help, Unit::Bytes, waiting);
+        gauge(registry, "cache_bucket_down", "Whether the bucket's last request failed", i64::from(bucket.down));
+    }
+    let help = "Bytes of blobs that namespaces see by themselves, once for each of them; in the bucket, of files";
     registry.register_with_unit("cache", help, Unit::Bytes, bytes);
     registry.register("cache_blobs", "Those blobs, once for each namespace", blobs);
     let requests = Family::<Looked, Counter>::default();
@@ -478,6 +494,11 @@ fn cache(registry: &mut Registry, stats: &windlass_cache::Stats, used: CacheUse)
         ("peer", "failed", used.peer_failures),
     ] {
         requests.get_or_create(&Looked { tier, result }).inc_by(count);
+    }
+    for (result, count) in bucket.into_iter().flat_map(|bucket| {
+        [("hit", bucket.fetched), ("memory", bucket.remembered), ("failed", bucket.failed), ("wrong", bucket.wrong)]
+    }) {
+        requests.get_or_create(&Looked { tier: BUCKET, result }).inc_by(count);
     }
     registry.register("cache_requests", "Blobs that were asked for by name", requests);
     let damaged = Counter::<u64>::default();

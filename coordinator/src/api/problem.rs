@@ -352,6 +352,10 @@ impl From<windlass_cache::Fault> for Problem {
                 tracing::error!(%fault, "cache_poisoned");
                 Self::new(Kind::Unavailable, "the cache takes no more writes until the coordinator is restarted")
             }
+            Fault::Unavailable { .. } => {
+                tracing::warn!(%fault, "bucket_unavailable");
+                Self::new(Kind::Unavailable, "the cache's bucket does not answer; nothing is lost, try again")
+            }
             Fault::Damaged { digest } => {
                 tracing::warn!(%digest, "blob_damaged");
                 Self::not_found("blob", digest)

@@ -70,6 +70,7 @@ impl Verification {
         match outcome {
             Ok(report) => {
                 shown.state = "done";
+                shown.error = report.unreachable();
                 (shown.damaged, shown.damaged_bytes) = (report.damaged, report.damaged_bytes);
                 let segments = report.segments.into_iter().map(|(file, bytes)| DamagedSegment { file, bytes });
                 (shown.segments, shown.complete) = (segments.collect(), report.complete);

@@ -84,6 +84,7 @@ impl Unread {
             | Fault::NoSpace { .. }
             | Fault::InUse { .. }
             | Fault::Poisoned { .. }
+            | Fault::Unavailable { .. }
             | Fault::Lost { .. } => Self::NotNow(fault.to_string()),
         }
     }

@@ -24,4 +24,8 @@ pub const COMPACT_MORE_MS: u64 = 500;
 /// Between two looks where there was nothing.
 pub const COMPACT_EVERY_MS: u64 = 60_000;
 
+/// A blob up to this size goes into a segment; larger ones are cut into chunks, where a file and its sync cost little beside
+/// them.
+pub const BLOB_SMALL_MAX_BYTES: usize = 64 << 10;
+
 const _: () = assert!(COMPACT_PIECE_BYTES >= COMMIT_BUFFER_BYTES as u64, "a piece is worth a sync");

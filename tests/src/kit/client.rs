@@ -235,6 +235,14 @@ impl Client {
         Self::send(request.body(body)).await
     }
 
+    /// PUT of anything.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub async fn put_bytes(&self, path: &str, kind: &str, body: Vec<u8>) -> Result<Answer> {
+        Self::send(self.request(Method::PUT, path).header("content-type", kind).body(body)).await
+    }
+
     /// Submits, whatever the answer is.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a test")]
 
+mod bucket;
 mod compose;
 mod delivery;
 mod docker;

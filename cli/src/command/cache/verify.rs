@@ -174,6 +174,6 @@ fn as_json(report: &Report) -> Value {
         "damaged_bytes": report.damaged_bytes,
         "segments": segments,
         "complete": report.complete,
-        "error": null,
+        "error": report.unreachable(),
     })
 }
