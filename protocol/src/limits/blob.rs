@@ -6,10 +6,6 @@ pub const MISSING_MAX_DIGESTS: usize = 10_000;
 /// Blobs that one fetch asks for: 32 bytes each, so that the request fits a quarter of a frame.
 pub const FETCH_MAX_DIGESTS: usize = 8_000;
 
-/// A blob up to this size goes into a segment; larger ones are cut into chunks, where a file and its sync cost little beside
-/// them.
-pub const BLOB_SMALL_MAX_BYTES: usize = 64 << 10;
-
 /// The largest blob: image layers and archives of builds stay below, and a length that lies is found out early.
 pub const BLOB_MAX_BYTES: u64 = 64 << 30;
 
