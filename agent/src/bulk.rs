@@ -74,6 +74,9 @@ impl From<LinkError> for Trouble {
     }
 }
 
+/// A grant, when it came, and by which key it was believed then.
+type Held = (Arc<SignedGrant>, Instant, Option<[u8; 32]>);
+
 /// Fetches over one connection at a time, made when it is needed.
 #[derive(Debug)]
 pub(crate) struct Bulk {
@@ -84,8 +87,7 @@ pub(crate) struct Bulk {
     flights: Arc<Flights>,
     peers: Arc<Peers>,
     /// What this agent may show its peers, by whose jobs it is for.
-    /// With when they came, and by which key they were believed then.
-    grants: Mutex<HashMap<Namespace, (Arc<SignedGrant>, Instant, Option<[u8; 32]>)>>,
+    grants: Mutex<HashMap<Namespace, Held>>,
 }
 
 impl Bulk {
