@@ -184,12 +184,8 @@ fn a_clone_elsewhere_uses_what_the_fleet_made_of_an_image_and_uses_it_again_with
         let tag = format!("{host}/team/tool:1");
         push(&tag).await?;
         let text = definition(&tag);
-        let origin = repository(
-            world,
-            "origin",
-            &[("src/a", "a\n"), ("README", "r\n"), (".windlass/pipeline.yml", text.as_str())],
-        );
-        let origin = origin.await?.display().to_string();
+        let files = [("src/a", "a\n"), ("README", "r\n"), (".windlass/pipeline.yml", text.as_str())];
+        let origin = repository(world, "origin", &files).await?.display().to_string();
         let commit = git(Path::new(&origin), "git rev-parse HEAD").await?.trim().to_owned();
         let config = world.path("coordinator.toml");
         fs::write(&config, format!("cache_epoch = 7\n[reuse]\ninsecure_registries = [\"{host}\"]\n"))?;
