@@ -11,6 +11,7 @@ mod assembly;
 mod chunks;
 mod compact;
 mod crash;
+mod floor;
 mod fuzz;
 mod layout;
 mod model;
