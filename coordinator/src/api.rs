@@ -58,6 +58,7 @@ mod token;
 mod upload;
 mod upload_artifact;
 mod verify;
+mod weighed;
 
 use std::sync::Arc;
 

@@ -15,6 +15,7 @@ mod secret;
 mod speech;
 mod token;
 mod trigger;
+mod weighed;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -46,6 +47,7 @@ pub use self::secret::{Sealed, SecretName, SecretRefused, SecretRequest, SecretR
 pub use self::speech::{Annotate, Annotation, AnnotationStyle, Said, Speech, StepChange};
 pub use self::token::{Scope, TokenGrant, TokenRow};
 pub use self::trigger::{Confined, LineageRow, Triggered, TriggeredFrom};
+pub use self::weighed::{Candidate, Weighed};
 
 /// Who asked for something, as written in rows and in the audit trail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -506,6 +508,9 @@ pub struct AttemptRow {
     /// Nobody ran it: it is another one's result. It has no agent then, and the epoch that is never granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reused: Option<Box<ReusedFrom>>,
+    /// What was weighed when its agent was given it, where there was something to weigh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weighed: Option<Box<Weighed>>,
 }
 
 /// What an attempt has uploaded, counted; the artifacts have rows of their own, which the core does not keep.
