@@ -5,6 +5,7 @@
 //! | `select`, `prune` | of a source only what is declared |
 //! | `import` | a commit of a repository as such a source |
 //! | `image` | which image a name stands for now |
+//! | [`plugins`] | which commits a step's plugins are |
 //! | `compose` | what of all that a recipe is made of |
 //! | [`recipe`] | the text that the key is the digest of, and in what two of them differ |
 //! | `remembered` | what was found out and may be asked again |
@@ -12,6 +13,7 @@
 mod compose;
 pub mod image;
 mod import;
+pub mod plugins;
 mod prune;
 pub mod recipe;
 mod remembered;
@@ -26,15 +28,16 @@ use windlass_coordinator_core::row::{ArtifactRow, KeySubject, Keyed, Unkeyed};
 use windlass_coordinator_store::ArtifactFilter;
 use windlass_pipeline::glob::PathQuery;
 use windlass_pipeline::graph::Reuse;
-use windlass_pipeline::plugin::{self, Place};
+use windlass_pipeline::plugin::Place;
 use windlass_protocol::host::now;
 use windlass_protocol::job::Source;
 use windlass_protocol::limits::{ARTIFACTS_FOUND_MAX, REUSE_ARTIFACTS_MAX, REUSE_COMMITS_KEPT_MAX, REUSE_KEYS_MAX};
-use windlass_protocol::{Digest, Namespace, Shelf, hex};
+use windlass_protocol::{Digest, Namespace, Shelf};
 
 use self::compose::{Found, Runs};
 use self::image::{Images, RegistryConfig};
 use self::import::{CommitImport, Objects};
+use self::plugins::{PluginRepositories, Plugins};
 use self::prune::{Pruned, TreeError, Trees};
 use self::remembered::Remembered;
 use self::select::Selection;
@@ -51,6 +54,8 @@ pub struct ReuseConfig {
     pub epoch: u64,
     /// How registries of images are asked.
     pub registries: RegistryConfig,
+    /// Which repositories are asked what a plugin's tag is.
+    pub plugins: PluginRepositories,
 }
 
 /// What keys are found out with.
@@ -75,6 +80,7 @@ struct Shared {
     sources: Sources,
     epoch: u64,
     images: Images,
+    plugins: Plugins,
     objects: Objects,
     commits: Mutex<Remembered<Commit, Pruned>>,
     turns: Semaphore,
@@ -94,11 +100,12 @@ impl Engine {
     /// One that looks there.
     #[must_use]
     pub fn new(sources: Sources, config: ReuseConfig) -> Self {
-        let ReuseConfig { epoch, registries } = config;
+        let ReuseConfig { epoch, registries, plugins } = config;
         Self(Arc::new(Shared {
             sources,
             epoch,
             images: Images::new(registries),
+            plugins: Plugins::new(plugins),
             objects: Objects::default(),
             commits: Mutex::default(),
             turns: Semaphore::new(REUSE_KEYS_MAX),
@@ -119,10 +126,12 @@ impl Engine {
         // It is never closed.
         let _turn = self.0.turns.acquire().await.map_err(|error| error.to_string())?;
         let runs = self.runs(&subject).await?;
+        let plugins = self.0.plugins.find(&self.0.sources.definitions, &subject).await?;
         let artifacts = self.artifacts(&subject, &reuse).await?;
         let (mut notes, pruned) = self.files(&subject, &reuse, &artifacts).await?;
         let source = Source::Tree { digest: pruned.root };
-        let found = Found { epoch: self.0.epoch, inputs: pruned.root, artifacts: &artifacts, runs: &runs };
+        let found =
+            Found { epoch: self.0.epoch, inputs: pruned.root, artifacts: &artifacts, plugins: &plugins, runs: &runs };
         let recipe = compose::recipe(&subject, &found)?;
         let text =
             recipe.encode().map_err(|error| format!("what decides its result cannot be written down: {error}"))?;
@@ -135,7 +144,7 @@ impl Engine {
         let key = recipe::key_of(&text);
         let digest = self.write(&subject.namespace, text, system.clone()).await?;
         let system = system.map(|text| Digest::of(text.as_bytes()));
-        Ok(Keyed { key, recipe: digest, source, image, system, hooks: Some(hooks), notes })
+        Ok(Keyed { key, recipe: digest, source, image, plugins, system, hooks: Some(hooks), notes })
     }
 
     /// In what it runs.
@@ -312,20 +321,13 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
-/// Plugins that lie in the source; any other one is named by a commit, or may be another one tomorrow.
+/// Plugins that lie in the source; of any other one its commit is known.
 fn vendored(subject: &KeySubject) -> Result<Vec<String>, String> {
-    let plugins = plugin::Plugin::list(&plugin::text(&subject.command.plugins)).map_err(|error| error.to_string())?;
     let mut vendored = Vec::new();
-    for plugin in plugins {
+    for plugin in plugins::of(subject)? {
         match plugin.place().map_err(|error| error.to_string())? {
             Place::Vendored(path) => vendored.push(path),
-            Place::Repository { .. } if plugin.version.as_deref().is_some_and(hex::is_commit_id) => {}
-            Place::Repository { .. } => {
-                return Err(format!(
-                    "what the plugin `{}` is may change: name it by its commit's whole id, or put it into the source",
-                    plugin.source()
-                ));
-            }
+            Place::Repository { .. } => {}
         }
     }
     Ok(vendored)
