@@ -28,9 +28,10 @@ use std::time::Duration;
 use quinn::Connection;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use windlass_cache::{Blob, Directory, Node, Store};
+use windlass_cache::{Blob, Directory, Node, Pins, Store};
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::JobSpec;
+use windlass_protocol::limits::FETCH_ROUNDS_MAX;
 use windlass_protocol::link::{FramedRecv, FramedSend, LinkError, Protocol};
 use windlass_protocol::message::{BulkAsk, FetchBlobs, SignedGrant, Wanted};
 use windlass_protocol::{Cause, Digest, Namespace};
@@ -112,14 +113,15 @@ impl Bulk {
         self.dial.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings a whole tree into the agent's cache: level by level, and of each only what is missing.
-    pub(crate) async fn fetch_tree(&self, job: &JobSpec, right: &Right, root: Digest) -> Result<(), Cause> {
+    /// Brings a whole tree into the agent's cache: level by level, and of each only what is missing. It stays while the pins live.
+    pub(crate) async fn fetch_tree(&self, job: &JobSpec, right: &Right, root: Digest) -> Result<Vec<Pins>, Cause> {
+        let mut held = Vec::new();
         let mut level = BTreeSet::from([root]);
         let mut files = BTreeSet::new();
         let mut seen = BTreeSet::new();
         while !level.is_empty() {
             let wanted: Vec<_> = level.iter().copied().collect();
-            self.fetch(job, right, &job.namespace, wanted.clone()).await?;
+            self.fetch_held((job, right), wanted.clone(), &mut held).await?;
             seen.append(&mut level);
             for directory in self.directories(&job.namespace, wanted).await? {
                 for entry in directory.entries() {
@@ -135,7 +137,35 @@ impl Bulk {
                 }
             }
         }
-        self.fetch(job, right, &job.namespace, files.into_iter().collect()).await
+        self.fetch_held((job, right), files.into_iter().collect(), &mut held).await?;
+        Ok(held)
+    }
+
+    /// Brings blobs and keeps them; those that went while the others came are brought again.
+    async fn fetch_held(
+        &self,
+        (job, right): (&JobSpec, &Right),
+        mut digests: Vec<Digest>,
+        held: &mut Vec<Pins>,
+    ) -> Result<(), Cause> {
+        for _ in 0..FETCH_ROUNDS_MAX {
+            self.fetch(job, right, &job.namespace, digests.clone()).await?;
+            let (store, namespace) = (self.store.clone(), job.namespace.clone());
+            let (pins, gone) = blocking(move || {
+                let pins = store.pin(&digests);
+                digests.retain(|digest| store.blob_len(&namespace, digest).is_none());
+                Ok((pins, digests))
+            })
+            .await?;
+            held.push(pins);
+            if gone.is_empty() {
+                return Ok(());
+            }
+            tracing::info!(attempt = %job.attempt, blobs = gone.len(), "source_went_while_it_came");
+            digests = gone;
+        }
+        let what = "the source does not stay in the agent's cache: others fill its disk as fast as it comes";
+        Err(Cause::new(CauseKind::DiskFull, what))
     }
 
     async fn directories(&self, namespace: &Namespace, digests: Vec<Digest>) -> Result<Vec<Directory>, Cause> {

@@ -78,9 +78,8 @@ fn disk_full(was: bool, free: u64, total: u64) -> bool {
     if total == 0 {
         return true;
     }
-    let percent = if was { 8 } else { 5 };
-    let floor = (total / 100 * percent).min(DISK_REFUSE_BYTES);
-    free < if was { floor + floor / 2 } else { floor }
+    let (percent, bytes) = if was { (8, DISK_REFUSE_BYTES + DISK_REFUSE_BYTES / 2) } else { (5, DISK_REFUSE_BYTES) };
+    free < (total / 100 * percent).min(bytes)
 }
 
 /// The same for files, of which a disk may run out before its bytes: below 5 % of them or [`DISK_REFUSE_FILES`]. File

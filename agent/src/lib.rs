@@ -52,6 +52,7 @@ mod phases;
 mod plugins;
 mod preparing;
 mod right;
+mod room;
 pub mod run;
 mod secrets;
 mod session;

@@ -38,6 +38,7 @@ use crate::leftovers::Leftovers;
 use crate::peer::Peers;
 use crate::phases::Rules;
 use crate::plugins::Plugins;
+use crate::room;
 use crate::session::{Dial, Session};
 use crate::stock::{self, Trees};
 use crate::workspace::{Sources, Spares};
@@ -187,6 +188,7 @@ impl Shell {
         let mut core_config = core_config(&config, &host, (machine, &boot), runs_images.load(Ordering::Relaxed));
         core_config.host = facts.borrow_and_update().clone();
         watch_health(host, feed.clone());
+        tokio::spawn(room::watch(store.clone(), feed.clone()));
         let (link, jobs_link) = watch::channel(None);
         let api = JobApi::new(&home, jobs_link, Arc::clone(&bulk))
             .map_err(|source| Fault::System { doing: "the jobs' command cannot be laid out", source })?;

@@ -88,7 +88,7 @@ impl Sources {
             Source::Tree { .. } if !course.brings_files() => nothing(),
             Source::Tree { digest } => {
                 let began = Instant::now();
-                self.bulk.fetch_tree(job, right, *digest).await?;
+                let held = self.bulk.fetch_tree(job, right, *digest).await?;
                 let took = began.elapsed();
                 let (store, namespace, root) = (self.store.clone(), job.namespace.clone(), *digest);
                 let dest = workspace.checkout.clone();
@@ -97,6 +97,7 @@ impl Sources {
                 let laid = busy
                     .blocking(move || layout(&store, &namespace, root, &dest, &options).map_err(|e| stored(&e)))
                     .await?;
+                drop(held);
                 self.trees.note(digest, laid.bytes, took);
                 nothing()
             }

@@ -155,6 +155,14 @@ impl Appender {
         lock(&self.writer).active.as_ref().map(|active| active.number)
     }
 
+    /// Lets the segment of a lazy store that grows grow no more, so that it can go, unless it has less than `least_bytes`. Says
+    /// whether it had.
+    pub(crate) fn retire(&self, least_bytes: u64) -> bool {
+        let mut writer = lock(&self.writer);
+        let lazy = self.durability == Durability::Lazy;
+        writer.active.take_if(|active| lazy && active.end >= least_bytes).is_some()
+    }
+
     /// Appends and waits until it is durable.
     pub(crate) fn commit(&self, namespace: NamespaceNo, items: &[Item<'_>]) -> Result<(), Fault> {
         let ticket = self.append(namespace, items)?;

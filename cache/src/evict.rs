@@ -46,7 +46,7 @@ impl Shared {
         Ok(self.disk_bytes() < before)
     }
 
-    fn evict_to(self: &Arc<Self>, target_bytes: u64) -> Result<(), Fault> {
+    pub(crate) fn evict_to(self: &Arc<Self>, target_bytes: u64) -> Result<(), Fault> {
         for victim in self.victims() {
             if self.disk_bytes() <= target_bytes {
                 break;
@@ -97,7 +97,14 @@ impl Shared {
         self.counters.evicted.fetch_add(1, Ordering::Relaxed);
         if let Place::Chunked { .. } = place {
             // Else the next start would find the manifest, and miss only then what it names.
-            self.void(digest)?;
+            match self.void(digest) {
+                // Others have filled the disk to its end: there is room for the record once the blob is gone.
+                Err(fault) if fault.is_full() => {
+                    self.give_back(digest, place, pin)?;
+                    return self.void(digest);
+                }
+                voided => voided?,
+            }
         }
         self.give_back(digest, place, pin)
     }

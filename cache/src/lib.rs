@@ -9,7 +9,7 @@
 //! | [`alias`] | blobs by their SHA-256 |
 //! | `account`, `compact` | what of each segment still counts, and how the rest comes back |
 //! | [`chunk`] | what large blobs are cut into, stored once, and which of it a blob is made of |
-//! | `evict`, [`verify`] | the cap of a lazy store, the check of every byte |
+//! | `evict`, [`floor`], [`verify`] | the cap of a lazy store, the room that it leaves to others, the check of every byte |
 //! | [`tree`] | Merkle directories and their encoding |
 //! | [`manifest`] | the paths that a cache keeps, and their encoding |
 //! | [`snapshot`] | a directory on disk becomes a tree |
@@ -31,6 +31,7 @@ pub mod chunk;
 mod compact;
 pub mod error;
 mod evict;
+pub mod floor;
 pub mod fuzz;
 mod index;
 pub mod intake;

@@ -25,7 +25,7 @@ use crate::tree::{Directory, Entry, Node};
 
 use listing::Listing;
 pub use source::{SnapshotSource, SourceReader};
-use stat_cache::{StatCache, StatCacheWriter};
+use stat_cache::{Room, StatCache, StatCacheWriter};
 use walk::Found;
 
 /// What to leave out, and what to remember.
@@ -71,11 +71,12 @@ pub fn snapshot(root: &Path, options: &Options) -> Result<Snapshot, Error> {
     let taken_at_ns = now_ns();
     let cache = options.stat_cache.as_deref().map(|path| StatCache::load(path, taken_at_ns)).unwrap_or_default();
     let found = walk::walk(root, options, &cache)?;
+    let room = cache.room();
     drop(cache);
     let hashed = found.iter().flatten().map(|found| found.listing.hashed).sum();
     // Files that went are no reason to write: nobody asks for them again.
     if let Some(path) = options.stat_cache.as_deref().filter(|_| hashed > 0) {
-        remember(path, taken_at_ns, &found);
+        remember(path, taken_at_ns, &found, room);
     }
     build(root, found, hashed)
 }
@@ -86,23 +87,38 @@ fn now_ns() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Writes the stat cache; where that fails the next snapshot takes longer, and that is all.
-fn remember(path: &Path, taken_at_ns: i64, found: &[Option<Found>]) {
+/// Writes the stat cache, of what had to be read where there is room after what is there; where that fails the next snapshot takes
+/// longer, and that is all.
+fn remember(path: &Path, taken_at_ns: i64, found: &[Option<Found>], room: Option<Room>) {
+    let all = || found.iter().flatten().map(|found| &found.listing);
+    let added = room.and_then(|room| Some((written(taken_at_ns, all().filter(|listing| listing.hashed > 0))?, room)));
+    if let Some((writer, room)) = added {
+        match writer.add_to(path, room) {
+            Ok(true) => return,
+            Ok(false) => {}
+            // It is written anew then.
+            Err(error) => tracing::warn!(path = %path.display(), %error, "stat_cache_not_added_to"),
+        }
+    }
+    match written(taken_at_ns, all()).map(|writer| writer.save(path)) {
+        None => tracing::warn!(path = %path.display(), "stat_cache_too_large"),
+        Some(Err(error)) => tracing::warn!(path = %path.display(), %error, "stat_cache_not_written"),
+        Some(Ok(())) => {}
+    }
+}
+
+/// A section of a stat cache; none where the format cannot hold it.
+fn written<'l>(taken_at_ns: i64, listings: impl Iterator<Item = &'l Listing>) -> Option<StatCacheWriter> {
     let mut writer = StatCacheWriter::new(taken_at_ns);
-    for Found { listing, .. } in found.iter().flatten() {
+    for listing in listings {
         let files = listing.entries.iter().filter_map(|entry| match &entry.node {
             Node::File { digest, .. } => Some((entry.name.as_slice(), *digest)),
             Node::Symlink { .. } | Node::Directory { .. } => None,
         });
         let files = files.zip(&listing.stats).map(|((name, digest), stat)| (name, stat, digest));
-        if writer.add(&listing.path, files).is_none() {
-            tracing::warn!(path = %path.display(), "stat_cache_too_large");
-            return;
-        }
+        writer.add(&listing.path, files)?;
     }
-    if let Err(error) = writer.save(path) {
-        tracing::warn!(path = %path.display(), %error, "stat_cache_not_written");
-    }
+    Some(writer)
 }
 
 /// Makes directories out of what was found. Each comes after the one that it is in, so from the last on each is whole when

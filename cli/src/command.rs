@@ -20,6 +20,7 @@ mod shell;
 mod token;
 mod unblock;
 mod up;
+mod why;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use serde_json::Value;

@@ -62,6 +62,7 @@ mod token;
 mod upload;
 mod upload_artifact;
 mod verify;
+mod weighed;
 
 use std::sync::Arc;
 

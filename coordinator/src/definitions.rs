@@ -5,6 +5,7 @@
 //! | `mirror` | one repository's mirror, and every git that works on it |
 //! | `reference` | names of branches and tags, and which are protected |
 //! | `changed` | which files a commit has changed |
+//! | `remote` | what a name of any repository stands for, without a mirror |
 //! | `import` | files of a commit, brought out of the mirror |
 //! | `error` | why there is no text |
 //!
@@ -16,6 +17,7 @@ mod error;
 pub(crate) mod import;
 mod mirror;
 mod reference;
+mod remote;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -36,6 +38,7 @@ pub use self::error::DefinitionError;
 pub(crate) use self::mirror::contents::{Listed, ListedKind, Piece};
 use self::mirror::{Mirror, Reach};
 pub(crate) use self::reference::{Protected, Reference};
+pub(crate) use self::remote::Asker;
 
 /// How repositories are reached and how much is kept of them.
 #[derive(Debug, Clone)]

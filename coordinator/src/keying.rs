@@ -5,6 +5,7 @@
 //! | `select`, `prune` | of a source only what is declared |
 //! | `import` | a commit of a repository as such a source |
 //! | `image` | which image a name stands for now |
+//! | [`plugins`] | which commits a step's plugins are |
 //! | `compose` | what of all that a recipe is made of |
 //! | [`recipe`] | the text that the key is the digest of, and in what two of them differ |
 //! | `remembered` | what was found out and may be asked again |
@@ -12,6 +13,7 @@
 mod compose;
 pub mod image;
 mod import;
+pub mod plugins;
 mod prune;
 pub mod recipe;
 mod remembered;
@@ -25,7 +27,7 @@ use windlass_coordinator_core::row::{ArtifactRow, KeySubject, Keyed, Unkeyed};
 use windlass_coordinator_store::ArtifactFilter;
 use windlass_pipeline::glob::PathQuery;
 use windlass_pipeline::graph::Reuse;
-use windlass_pipeline::plugin::{self, Place};
+use windlass_pipeline::plugin::Place;
 use windlass_protocol::host::now;
 use windlass_protocol::job::Source;
 use windlass_protocol::limits::{
@@ -36,6 +38,7 @@ use windlass_protocol::{Digest, Namespace, Shelf, Trust, hex};
 use self::compose::{Found, Runs};
 use self::image::{Image, Images, RegistryConfig};
 use self::import::{CommitImport, Objects};
+use self::plugins::{PluginRepositories, Plugins};
 use self::prune::{Pruned, TreeError, Trees};
 use self::recipe::Recipe;
 use self::remembered::Remembered;
@@ -57,6 +60,8 @@ pub struct ReuseConfig {
     pub registries: RegistryConfig,
     /// A fleet whose results are used here.
     pub upstream: Option<Upstream>,
+    /// Which repositories are asked what a plugin's tag is.
+    pub plugins: PluginRepositories,
 }
 
 /// What keys are found out with.
@@ -82,6 +87,7 @@ struct Shared {
     epoch: u64,
     images: Images,
     upstream: Option<Upstream>,
+    plugins: Plugins,
     objects: Objects,
     commits: Mutex<Remembered<Commit, Pruned>>,
     turns: Room,
@@ -101,12 +107,13 @@ impl Engine {
     /// One that looks there.
     #[must_use]
     pub fn new(sources: Sources, config: ReuseConfig) -> Self {
-        let ReuseConfig { epoch, registries, upstream } = config;
+        let ReuseConfig { epoch, registries, upstream, plugins } = config;
         Self(Arc::new(Shared {
             sources,
             epoch,
             images: Images::new(registries),
             upstream,
+            plugins: Plugins::new(plugins),
             objects: Objects::default(),
             commits: Mutex::default(),
             turns: Room::new(REUSE_KEYS_MAX, REUSE_KEYS_UNTRUSTED_MAX),
@@ -130,10 +137,12 @@ impl Engine {
         let _turn = turn.ok_or("the coordinator is stopping")?;
         let terms = self.terms(subject).await;
         let runs = self.runs(subject, terms.as_ref()).await?;
+        let plugins = self.0.plugins.find(&self.0.sources.definitions, subject).await?;
         let artifacts = self.artifacts(subject, &reuse).await?;
         let (mut notes, pruned) = self.files(subject, &reuse, &artifacts).await?;
         let source = Source::Tree { digest: pruned.root };
-        let found = Found { epoch: self.0.epoch, inputs: pruned.root, artifacts: &artifacts, runs: &runs };
+        let found =
+            Found { epoch: self.0.epoch, inputs: pruned.root, artifacts: &artifacts, plugins: &plugins, runs: &runs };
         let recipe = compose::recipe(subject, &found)?;
         let text =
             recipe.encode().map_err(|error| format!("what decides its result cannot be written down: {error}"))?;
@@ -153,7 +162,7 @@ impl Engine {
         };
         let digest = self.write(&subject.namespace, text, system.clone()).await?;
         let system = system.map(|text| Digest::of(text.as_bytes()));
-        let keyed = Keyed { key, recipe: digest, source, image, system, hooks: Some(hooks), notes, also };
+        let keyed = Keyed { key, recipe: digest, source, image, plugins, system, hooks: Some(hooks), notes, also };
         Ok((keyed, wanted))
     }
 
@@ -397,20 +406,13 @@ fn wanted(terms: Terms, recipe: &Recipe, hooks: Digest) -> Result<Wanted, String
     Ok(Wanted { project: terms.project, keys })
 }
 
-/// Plugins that lie in the source; any other one is named by a commit, or may be another one tomorrow.
+/// Plugins that lie in the source; of any other one its commit is known.
 fn vendored(subject: &KeySubject) -> Result<Vec<String>, String> {
-    let plugins = plugin::Plugin::list(&plugin::text(&subject.command.plugins)).map_err(|error| error.to_string())?;
     let mut vendored = Vec::new();
-    for plugin in plugins {
+    for plugin in plugins::of(subject)? {
         match plugin.place().map_err(|error| error.to_string())? {
             Place::Vendored(path) => vendored.push(path),
-            Place::Repository { .. } if plugin.version.as_deref().is_some_and(hex::is_commit_id) => {}
-            Place::Repository { .. } => {
-                return Err(format!(
-                    "what the plugin `{}` is may change: name it by its commit's whole id, or put it into the source",
-                    plugin.source()
-                ));
-            }
+            Place::Repository { .. } => {}
         }
     }
     Ok(vendored)

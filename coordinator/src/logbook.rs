@@ -141,6 +141,7 @@ mod tests {
             calls: VecDeque::new(),
             yields: None,
             reused: None,
+            weighed: None,
         }))
     }
 

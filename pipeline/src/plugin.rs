@@ -1,5 +1,7 @@
 //! Plugins as a job's agent sees them: where each is found, what it is called, and the variables of its hooks (reference 12).
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use crate::graph;
@@ -52,6 +54,20 @@ pub fn text(plugins: &[graph::Plugin]) -> String {
     let one =
         |plugin: &graph::Plugin| Value::Object([(plugin.source.clone(), plugin.config.clone())].into_iter().collect());
     Value::Array(plugins.iter().map(one).collect()).to_string()
+}
+
+/// The same plugins, each at the commit that is known for its source: settings and order stay.
+#[must_use]
+pub fn at_commits(plugins: &[graph::Plugin], commits: &BTreeMap<String, String>) -> Vec<graph::Plugin> {
+    let at_commit = |plugin: &graph::Plugin| {
+        let mut plugin = plugin.clone();
+        if let Some(commit) = commits.get(&plugin.source) {
+            let location = plugin.source.split_once('#').map_or(plugin.source.as_str(), |(location, _)| location);
+            plugin.source = format!("{location}#{commit}");
+        }
+        plugin
+    };
+    plugins.iter().map(at_commit).collect()
 }
 
 impl Plugin {

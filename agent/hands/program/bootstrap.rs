@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::child::{self, run};
-use crate::phases::{Act, Ended, Failure, Phases, Scope, World};
+use crate::phases::{Act, Ended, Failure, Phases, Scope, World, uploaded};
 use crate::plan::{CARRY, FAILED, Fault, Files, Plan, Surroundings};
 use crate::{agent, checkout, hook, path_of};
 
@@ -239,16 +239,22 @@ impl Job {
 
     fn upload(&mut self) -> Ended {
         say("~~~ Uploading artifacts\n");
-        let paths = self.variables.get(ARTIFACT_PATHS.as_bytes()).cloned().unwrap_or_default();
-        prompt(&format!("buildkite-agent artifact upload {}", String::from_utf8_lossy(&paths)));
+        let paths = self.artifact_paths();
+        prompt(&format!("buildkite-agent artifact upload {paths}"));
         let program = child::this_program().with_file_name("buildkite-agent");
         let mut command = Command::new(&program);
-        command.args(["artifact", "upload"]).arg(std::ffi::OsStr::from_bytes(&paths));
+        command.args(["artifact", "upload", &paths]);
         let destination = self.variables.get(b"BUILDKITE_ARTIFACT_UPLOAD_DESTINATION".as_slice());
         if let Some(destination) = destination.filter(|destination| !destination.is_empty()) {
             command.arg(std::ffi::OsStr::from_bytes(destination));
         }
         run(self.around(&mut command)).unwrap_or_else(|error| child::not_started(&program, &error))
+    }
+
+    /// Which files are uploaded, after what the command came to.
+    fn artifact_paths(&self) -> String {
+        let passed = self.variable("BUILDKITE_COMMAND_EXIT_STATUS") == "0";
+        uploaded(&self.variable(ARTIFACT_PATHS), &self.variable(OUTPUT_PATHS), passed)
     }
 
     /// Has the step's cache restored; the next phases know its key.
@@ -320,13 +326,16 @@ const OWN: [&str; 3] = ["BUILDKITE_LAST_HOOK_EXIT_STATUS", "BUILDKITE_COMMAND_EX
 
 const ARTIFACT_PATHS: &str = "BUILDKITE_ARTIFACT_PATHS";
 
+/// Those of them that are uploaded of a command that passed alone.
+const OUTPUT_PATHS: &str = "WINDLASS_OUTPUT_PATHS";
+
 impl World for Job {
     fn is_hook(&self, path: &[u8]) -> bool {
         std::fs::metadata(self.below_checkout(path)).is_ok_and(|found| found.is_file())
     }
 
     fn has_artifact_paths(&self) -> bool {
-        !self.variable(ARTIFACT_PATHS).trim().is_empty()
+        !self.artifact_paths().trim().is_empty()
     }
 
     fn has_cache(&self) -> bool {

@@ -22,6 +22,15 @@ pub trait World {
     fn skips_checkout(&self) -> bool;
 }
 
+/// Which files of a job are uploaded, as globs between semicolons: after a command that failed none of `outputs`, for what is
+/// stored of a step to be used again is what passed.
+#[must_use]
+pub fn uploaded(paths: &str, outputs: &str, passed: bool) -> String {
+    let is_output = |path: &&str| outputs.split(';').any(|output| !output.is_empty() && output == *path);
+    let kept: Vec<&str> = paths.split(';').filter(|path| passed || !is_output(path)).collect();
+    kept.join(";")
+}
+
 /// Whose a hook is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {

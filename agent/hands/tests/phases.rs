@@ -2,7 +2,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use windlass_hands::phases::{Act, Ended, Phases, Scope, World};
+use windlass_hands::phases::{Act, Ended, Phases, Scope, World, uploaded};
 use windlass_hands::plan::{Fault, Files, Git, Plan, Plugin};
 
 /// Everything is there, but for the paths that end so.
@@ -194,6 +194,15 @@ fn the_first_kind_of_checkout_and_command_hooks_is_all_that_runs() {
     assert_eq!(of(&without(plan(), &["command"]), &neither, "command"), ["COMMAND"]);
     let off = Plan { repository_hooks: false, ..plan() };
     assert!(run(&off, &ALL, &[]).0.iter().all(|name| !name.starts_with("repo ")));
+}
+
+#[test]
+fn after_a_command_that_failed_no_outputs_are_uploaded_and_artifacts_are() {
+    let paths = "log/*;out/app;out/**";
+    assert_eq!(uploaded(paths, "out/app;out/**", true), paths);
+    assert_eq!(uploaded(paths, "out/app;out/**", false), "log/*");
+    assert_eq!(uploaded("out/app", "out/app", false), "");
+    assert_eq!(uploaded(paths, "", false), paths, "an older coordinator names no outputs");
 }
 
 #[test]

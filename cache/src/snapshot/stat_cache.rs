@@ -10,7 +10,9 @@
 //! bytes of its entries u32, and these, sorted by name: name length u16, name, size u64, mtime_ns i64, ctime_ns i64,
 //! inode u64, device u64, digest 32 bytes; BLAKE3 of all that (little-endian)
 //! ```
-//! A cache that does not read is no cache: it is taken anew.
+//! Such sections follow one another: after the first, which has every directory, those with directories of which files had to be
+//! read since; a later one counts. So a tree with one change costs one directory's entries, and not all of them. When the
+//! later ones come to a part of the first, all is written anew. What does not read, and all after it, is no cache: it is taken anew.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -20,7 +22,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use windlass_protocol::Digest;
-use windlass_protocol::limits::{FILE_TICK_COARSE_MS, FILE_TICK_MS};
+use windlass_protocol::limits::{FILE_TICK_COARSE_MS, FILE_TICK_MS, STAT_CACHE_LATER_PART};
 
 const MAGIC: [u8; 8] = *b"WLSTAT\x02\0";
 
@@ -81,9 +83,18 @@ impl Stat {
 pub(super) struct StatCache {
     bytes: Vec<u8>,
     /// Where the entries of each directory are.
-    directories: HashMap<Vec<u8>, Range<usize>>,
+    directories: HashMap<Vec<u8>, (Range<usize>, i64)>,
+    /// When the last of it was taken.
     taken_at_ns: i64,
+    /// Bytes of the first section.
+    first_bytes: usize,
+    /// Nothing of the file does not read.
+    whole: bool,
 }
+
+/// What may be added to a cache's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Room(usize);
 
 /// What was known of the files of one directory; they are asked for by rising names.
 #[derive(Debug)]
@@ -141,30 +152,61 @@ impl StatCache {
 
     /// What was known of the files in a directory.
     pub(super) fn directory(&self, path: &[u8]) -> Known<'_> {
-        let entries = self.directories.get(path).and_then(|range| self.bytes.get(range.clone()));
-        Known { rest: entries.unwrap_or_default(), taken_at_ns: self.taken_at_ns }
+        let known = self.directories.get(path).and_then(|(range, at)| Some((self.bytes.get(range.clone())?, *at)));
+        let (rest, taken_at_ns) = known.unwrap_or_default();
+        Known { rest, taken_at_ns }
+    }
+
+    /// How much may be added to its file; nothing where it is to be written anew.
+    pub(super) fn room(&self) -> Option<Room> {
+        let later = self.bytes.len().checked_sub(self.first_bytes)?;
+        let most = self.first_bytes / STAT_CACHE_LATER_PART;
+        (self.whole && self.first_bytes > 0).then(|| Room(most.saturating_sub(later)))
     }
 
     fn decode(bytes: Vec<u8>) -> Option<Self> {
-        let (body, seal) = bytes.split_last_chunk::<32>()?;
-        if Digest::of(body).as_bytes() != seal {
-            return None;
+        let mut cache = Self::default();
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let from = bytes.len() - rest.len();
+            let Some(Section { taken_at_ns, directories, after }) = section(rest, from) else { break };
+            cache.taken_at_ns = cache.taken_at_ns.max(taken_at_ns);
+            cache.directories.extend(directories.into_iter().map(|(path, range)| (path, (range, taken_at_ns))));
+            rest = after;
+            if cache.first_bytes == 0 {
+                cache.first_bytes = bytes.len() - rest.len();
+            }
         }
-        let mut rest = body.strip_prefix(&MAGIC)?;
-        let taken_at_ns = i64::from_le_bytes(take(&mut rest)?);
-        let count = u32::from_le_bytes(take(&mut rest)?);
-        let mut directories = HashMap::new();
-        for _ in 0..count {
-            let len = u32::from_le_bytes(take(&mut rest)?) as usize;
-            let path = slice(&mut rest, len)?.to_vec();
-            let len = u32::from_le_bytes(take(&mut rest)?) as usize;
-            let from = body.len() - rest.len();
-            slice(&mut rest, len)?;
-            directories.insert(path, from..from + len);
-        }
-        rest.is_empty().then_some(())?;
-        Some(Self { bytes, directories, taken_at_ns })
+        cache.whole = rest.is_empty();
+        cache.bytes = bytes;
+        (cache.first_bytes > 0).then_some(cache)
     }
+}
+
+/// A section that reads, and what comes after it.
+struct Section<'a> {
+    taken_at_ns: i64,
+    directories: Vec<(Vec<u8>, Range<usize>)>,
+    after: &'a [u8],
+}
+
+/// The section that `bytes` begin with, which are themselves at `from` in their file.
+fn section(bytes: &[u8], from: usize) -> Option<Section<'_>> {
+    let mut rest = bytes.strip_prefix(&MAGIC)?;
+    let taken_at_ns = i64::from_le_bytes(take(&mut rest)?);
+    let count = u32::from_le_bytes(take(&mut rest)?);
+    let mut directories = Vec::new();
+    for _ in 0..count {
+        let len = u32::from_le_bytes(take(&mut rest)?) as usize;
+        let path = slice(&mut rest, len)?.to_vec();
+        let len = u32::from_le_bytes(take(&mut rest)?) as usize;
+        let at = from + bytes.len() - rest.len();
+        slice(&mut rest, len)?;
+        directories.push((path, at..at + len));
+    }
+    let body = bytes.get(..bytes.len() - rest.len())?;
+    let seal: [u8; 32] = take(&mut rest)?;
+    (*Digest::of(body).as_bytes() == seal).then_some(Section { taken_at_ns, directories, after: rest })
 }
 
 /// A cache that is being written down.
@@ -206,17 +248,34 @@ impl StatCacheWriter {
         Some(())
     }
 
-    /// Writes it to a file; readers see the old cache or the new one.
-    pub(super) fn save(mut self, path: &Path) -> io::Result<()> {
+    /// Seals it.
+    fn sealed(mut self) -> Vec<u8> {
         if let Some(count) = self.bytes.get_mut(COUNT_AT..COUNT_AT + 4) {
             count.copy_from_slice(&self.directories.to_le_bytes());
         }
         let seal = Digest::of(&self.bytes);
         self.bytes.extend_from_slice(seal.as_bytes());
+        self.bytes
+    }
+
+    /// Adds it to the cache of a file where there is room; says whether there was. Another one may be added at the same time, or
+    /// the file replaced: each section is true by itself.
+    pub(super) fn add_to(self, path: &Path, Room(most): Room) -> io::Result<bool> {
+        let sealed = self.sealed();
+        if sealed.len() > most {
+            return Ok(false);
+        }
+        let mut file = fs::OpenOptions::new().append(true).open(path)?;
+        file.write_all(&sealed).map(|()| true)
+    }
+
+    /// Writes it to a file; readers see the old cache or the new one.
+    pub(super) fn save(self, path: &Path) -> io::Result<()> {
+        let bytes = self.sealed();
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(format!(".{}", std::process::id()));
         let mut file = fs::File::create(&temporary)?;
-        let written = file.write_all(&self.bytes).and_then(|()| fs::rename(&temporary, path));
+        let written = file.write_all(&bytes).and_then(|()| fs::rename(&temporary, path));
         if written.is_err() {
             fs::remove_file(&temporary)?;
         }
@@ -303,6 +362,71 @@ mod tests {
         save(&path, TAKEN_AT_NS, &stat);
         let get = |now_ns| StatCache::load(&path, now_ns).directory(b"a").digest(b"b", &stat);
         assert_eq!((get(TAKEN_AT_NS).is_some(), get(TAKEN_AT_NS - 1)), (true, None));
+    }
+
+    /// Adds a section in which one file of one directory is another one.
+    fn add(path: &Path, taken_at_ns: i64, stat: &Stat, digest: Digest) -> bool {
+        let mut writer = StatCacheWriter::new(taken_at_ns);
+        writer.add(b"a", [(&b"b"[..], stat, digest)].into_iter()).unwrap();
+        let room = StatCache::load(path, i64::MAX).room();
+        room.is_some_and(|room| writer.add_to(path, room).unwrap())
+    }
+
+    /// A cache of many directories, so that there is room after them.
+    fn large(path: &Path, stat: &Stat) {
+        let mut writer = StatCacheWriter::new(TAKEN_AT_NS);
+        let names: Vec<String> = (0..40).map(|n| format!("d{n}")).collect();
+        for name in names.iter().map(String::as_str).chain(["a"]) {
+            writer.add(name.as_bytes(), [(&b"b"[..], stat, Digest::of(b"b"))].into_iter()).unwrap();
+        }
+        writer.save(path).unwrap();
+    }
+
+    #[test]
+    fn a_later_section_counts_for_its_directories_and_they_are_written_anew_before_they_are_many() {
+        let (_dir, path, stat) = sample();
+        large(&path, &stat);
+        let first = fs::read(&path).unwrap().len();
+        let other = Stat { size: 9, mtime_ns: TAKEN_AT_NS + 1, ..stat };
+        let taken = 2 * TAKEN_AT_NS;
+        let mut added = 0;
+        while add(&path, taken, &other, Digest::of(b"new")) {
+            added += 1;
+        }
+        let bytes = fs::read(&path).unwrap().len();
+        assert!(added > 2 && bytes <= first + first / STAT_CACHE_LATER_PART, "{added}, {bytes} after {first}");
+        let cache = StatCache::load(&path, taken);
+        let get = |dir: &[u8], stat: &Stat| cache.directory(dir).digest(b"b", stat);
+        assert_eq!((get(b"a", &other), get(b"a", &stat)), (Some(Digest::of(b"new")), None));
+        assert_eq!(get(b"d7", &stat), Some(Digest::of(b"b")), "the others are as they were");
+        // By the first section's time that file had not settled, and no other one may count by the later's.
+        let late = Stat { mtime_ns: TAKEN_AT_NS + 1, ..stat };
+        assert_eq!(get(b"d7", &late), None);
+        assert_eq!(StatCache::load(&path, taken - 1).directories.len(), 0, "taken in the future, a part of it");
+    }
+
+    #[test]
+    fn of_sections_that_were_cut_or_changed_those_before_count_and_nothing_is_added_after_them() {
+        let (_dir, path, stat) = sample();
+        large(&path, &stat);
+        let first = fs::read(&path).unwrap().len();
+        for n in 0..2_u8 {
+            assert!(add(&path, TAKEN_AT_NS + i64::from(n), &Stat { size: 9, ..stat }, Digest::of(&[n])));
+        }
+        let whole = fs::read(&path).unwrap();
+        let second = (first + whole.len()) / 2;
+        assert!(StatCache::decode(whole.clone()).unwrap().room().is_some());
+        for at in first..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            for bytes in [whole[..at].to_vec(), flipped] {
+                let is_whole = bytes.len() == first || bytes.len() == second;
+                let cache = StatCache::decode(bytes).unwrap();
+                let known = cache.directory(b"a").digest(b"b", &Stat { size: 9, ..stat });
+                assert_eq!(known, (at >= second).then(|| Digest::of(&[0])), "at {at}");
+                assert_eq!((cache.room().is_some(), cache.directories.len()), (is_whole, 41), "at {at}");
+            }
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod assembly;
 mod chunks;
 mod compact;
 mod crash;
+mod floor;
 mod fuzz;
 mod killed;
 mod layout;

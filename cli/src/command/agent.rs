@@ -10,7 +10,7 @@ use windlass_git::Protocol;
 use windlass_git::dir_cache::Limits;
 use windlass_git::policy::Owner;
 use windlass_protocol::Secret;
-use windlass_protocol::limits::{CACHE_FLOOR_BYTES, SLOTS_MAX};
+use windlass_protocol::limits::{AGENT_FLOOR_BYTES, SLOTS_MAX};
 
 use super::config::{self, Problems};
 use super::serve;
@@ -191,7 +191,7 @@ fn resolve(arguments: AgentArguments) -> Result<Config, Failure> {
         slot_user_base: file.slot_user_base.unwrap_or(SLOT_USER_BASE),
         cache_bytes: cache.unwrap_or(CACHE_DEFAULT_BYTES),
         peer_listen: listen.unwrap_or_default(),
-        cache_floor_bytes: cache_floor.unwrap_or(CACHE_FLOOR_BYTES),
+        cache_floor_bytes: cache_floor.unwrap_or(AGENT_FLOOR_BYTES),
         spawner: serve::spawner()?,
         docker_socket: place::engine_socket(file.docker_socket),
         phases,

@@ -25,7 +25,7 @@ pub(crate) enum BuildCommand {
     Rebuild(OneArguments),
     /// Open a gate at which a build waits: a block or an input step.
     Unblock(super::unblock::UnblockArguments),
-    /// Say why a step does not run.
+    /// Say why a step does not run, or what was weighed when its agent got it.
     Why(WhyArguments),
     /// List who was told of a build by its `notify`, and what came of it.
     Notifications(super::notifications::NotificationsArguments),
@@ -249,14 +249,8 @@ async fn why(arguments: &WhyArguments, ui: &Ui) -> Result<Code, Failure> {
         ui.data(&raw.to_string());
         return Ok(Code::Done);
     }
-    let text = raw.get("text").and_then(Value::as_str).unwrap_or_default();
-    let state = raw.get("state").and_then(Value::as_str).unwrap_or(&job.state).replace('_', " ");
-    ui.data(&format!("{} is {state}: {text}", job.name()));
-    for obstacle in raw.get("obstacles").and_then(Value::as_array).into_iter().flatten() {
-        let reason = obstacle.get("reason").and_then(Value::as_str).unwrap_or_default();
-        let agents = obstacle.get("agents").and_then(Value::as_u64).unwrap_or_default();
-        let plural = if agents == 1 { "agent" } else { "agents" };
-        ui.data(&format!("  {agents} {plural}: {reason}"));
+    for line in super::why::lines(&job.name(), &raw)? {
+        ui.data(&line);
     }
     Ok(Code::Done)
 }

@@ -92,7 +92,7 @@ pub(crate) fn embedded_agent(
         slot_user_base: SLOT_USER_BASE,
         cache_bytes: windlass_agent::config::CACHE_DEFAULT_BYTES,
         peer_listen: if alone { PeerListen::Off } else { PeerListen::Anywhere },
-        cache_floor_bytes: windlass_protocol::limits::CACHE_FLOOR_BYTES,
+        cache_floor_bytes: windlass_protocol::limits::AGENT_FLOOR_BYTES,
         spawner: spawner()?,
         docker_socket: place::engine_socket(None),
         phases: windlass_agent::config::Phases::default(),

@@ -294,8 +294,8 @@ impl Core {
 
     /// Why no agent has a job that stands in its line.
     fn explain_queued(&self, job: &Job) -> Option<Why> {
-        if let Patience::Until(until) = job.patience {
-            let (agents, bytes) = self.stocks.of(&job.inputs);
+        if let Patience::Until { until, .. } = job.patience {
+            let (agents, bytes) = self.stocks.of(&self.inputs_of(job.row.id));
             return Some(Why::Warmer { ms: until.since_ms(self.now.mono), agents, bytes });
         }
         let (shape, _) = self.line_of(&job.row)?;

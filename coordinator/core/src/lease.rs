@@ -104,6 +104,7 @@ impl Core {
             calls: former.map(|former| former.calls.clone()).unwrap_or_default(),
             yields: self.yields_of(job, agent),
             reused: None,
+            weighed: self.weighed(job, agent),
         }
     }
 

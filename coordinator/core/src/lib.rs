@@ -92,6 +92,7 @@ mod token;
 pub mod trigger;
 mod upload;
 pub mod view;
+mod weighed;
 mod zone;
 
 pub use effect::{Effect, Reply};

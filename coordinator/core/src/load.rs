@@ -1,5 +1,6 @@
 //! A core from its rows: after a start, a failed commit or a takeover (I11).
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, VecDeque};
 
 use windlass_pipeline::condition::Conditions;
@@ -18,7 +19,7 @@ use crate::reuse::Reuses;
 use crate::row::{AttemptRow, BuildRow, JobRow, JobState, Rows};
 use crate::schedule::Schedules;
 use crate::state::{Build, Core, Job, Lease, Phase, Slot, Tally};
-use crate::stock::{Inputs, Stocks};
+use crate::stock::Stocks;
 use crate::subject;
 use crate::timer::Timers;
 
@@ -128,7 +129,7 @@ impl Core {
                     bad,
                     queued: None,
                     fence: None,
-                    inputs: Inputs::default(),
+                    inputs: OnceCell::new(),
                     patience: Patience::Unasked,
                 }),
             );

@@ -117,7 +117,7 @@ impl<'a> Common<'a> {
             return Err(of_step("there is a NUL in a label or key"));
         }
         // What its keys become, beside its own variables.
-        let keys = spec::of_step(command).into_iter().map(|(name, value)| (name.to_owned(), value));
+        let keys = spec::of_step(command, None).into_iter().map(|(name, value)| (name.to_owned(), value));
         let keys = keys.chain(checkout::beneath(&command.checkout)).chain(checkout::above(&command.checkout, &[]));
         let keys: Vec<(String, String)> = keys.collect();
         check_variables(&command.env).and_then(|()| check_variables(&keys)).map_err(of_step)?;

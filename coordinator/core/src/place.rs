@@ -11,6 +11,7 @@ use windlass_protocol::{AgentId, JobId, Trust, limits};
 use crate::queue::{Opens, Place, Shape, ShapeId, Ticket};
 use crate::row::{JobRow, PoolRow};
 use crate::state::{Agent, Core};
+use crate::stock::Inputs;
 use crate::timer::Timer;
 
 /// What a job of a build of this trust needs.
@@ -159,8 +160,8 @@ impl Core {
     /// among equals.
     fn agent_for(&self, job: JobId, line: ShapeId) -> Option<AgentId> {
         let shape = self.queue.shape(line)?;
-        let inputs = self.jobs.get(&job).map(|job| job.inputs).unwrap_or_default();
-        let weighs = !self.stocks.is_empty() && inputs.iter().any(Option::is_some);
+        let inputs = if self.stocks.is_empty() { Inputs::default() } else { self.inputs_of(job) };
+        let weighs = inputs.iter().any(Option::is_some);
         let most = if weighs { limits::PLACE_CANDIDATES_MAX } else { 1 };
         let pools = self.pools.values().filter(|pool| self.serves(pool, shape));
         let candidates = pools.flat_map(|pool| {
@@ -216,9 +217,8 @@ impl Core {
         let Some((shape, ticket)) = self.line_of(&job.row) else { return };
         let turn = self.builds[&ticket.build].turn;
         let line = self.queue.push(shape, turn, ticket);
-        let inputs = self.inputs_of(id);
         if let Some(job) = self.jobs.get_mut(&id) {
-            job.inputs = inputs;
+            job.inputs.take();
             job.queued = Some((line, ticket));
         }
     }

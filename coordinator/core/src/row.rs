@@ -22,6 +22,7 @@ mod speech;
 mod submit;
 mod token;
 mod trigger;
+mod weighed;
 
 use std::collections::BTreeMap;
 
@@ -54,6 +55,7 @@ pub use self::speech::{Annotate, Annotation, AnnotationStyle, Said, Speech, Step
 pub use self::submit::{IdempotencyRow, Submit, Upload};
 pub use self::token::{JoinRefused, Joining, NewToken, Scope, TokenGrant, TokenRow};
 pub use self::trigger::{Confined, LineageRow, Triggered, TriggeredFrom};
+pub use self::weighed::{Candidate, Weighed};
 
 /// The coordinator's own numbers that must never go back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

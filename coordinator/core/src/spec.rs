@@ -7,7 +7,7 @@ use windlass_protocol::{AttemptId, JobId};
 
 use crate::checkout;
 use crate::concurrency::runs_alone;
-use crate::row::{BuildRow, JobReuse, JobRow};
+use crate::row::{BuildRow, JobReuse, JobRow, Keyed};
 use crate::served::SERVED;
 use crate::state::Core;
 
@@ -93,7 +93,7 @@ fn secrets_config(secrets: &[windlass_pipeline::graph::Secret]) -> String {
 }
 
 /// What some of a step's keys become, over whatever variables it sets.
-pub(crate) fn of_step(command: &Command) -> Vec<(&'static str, String)> {
+pub(crate) fn of_step(command: &Command, keyed: Option<&Keyed>) -> Vec<(&'static str, String)> {
     let mut env = Vec::new();
     if !command.secrets.is_empty() {
         // Which secrets, never what they are: the agent asks for those by its right to the attempt.
@@ -103,7 +103,13 @@ pub(crate) fn of_step(command: &Command) -> Vec<(&'static str, String)> {
     let mut paths: Vec<&str> = command.artifact_paths.iter().map(String::as_str).collect();
     // What a step makes that may be reused is uploaded as its artifacts are.
     let outputs = command.reuse.iter().flat_map(|reuse| &reuse.outputs).map(String::as_str);
-    paths.extend(outputs.filter(|output| !command.artifact_paths.iter().any(|path| path == output)));
+    let outputs: Vec<&str> =
+        outputs.filter(|output| !command.artifact_paths.iter().any(|path| path == output)).collect();
+    // But only after a command that passed. An agent of before does not look at this, and uploads all.
+    if !outputs.is_empty() {
+        env.push(("WINDLASS_OUTPUT_PATHS", outputs.join(";")));
+    }
+    paths.extend(outputs);
     if !paths.is_empty() && SERVED.contains(&Feature::ArtifactPaths) {
         env.push(("BUILDKITE_ARTIFACT_PATHS", paths.join(";")));
     }
@@ -115,7 +121,12 @@ pub(crate) fn of_step(command: &Command) -> Vec<(&'static str, String)> {
         env.push(("BUILDKITE_AGENT_CACHE_PATHS", volume.paths.join(",")));
     }
     // Always: a step without plugins has none, whatever variables it sets.
-    let plugins = if command.plugins.is_empty() { String::new() } else { plugin::text(&command.plugins) };
+    let plugins = match keyed {
+        _ if command.plugins.is_empty() => String::new(),
+        // As its key says; and agents of any version clone a commit.
+        Some(keyed) => plugin::text(&plugin::at_commits(&command.plugins, &keyed.plugins)),
+        None => plugin::text(&command.plugins),
+    };
     env.push(("BUILDKITE_PLUGINS", plugins));
     env
 }
@@ -183,7 +194,7 @@ fn standard_env(
         env.push(("BUILDKITE_COMMAND", command.command.clone()));
         env.push(("BUILDKITE_IMAGE", command.image.clone().unwrap_or_default()));
         env.push(("WINDLASS_QUEUE", command.queue.clone()));
-        env.extend(of_step(command));
+        env.extend(of_step(command, job.reuse.as_ref().and_then(JobReuse::keyed).map(|keyed| &keyed.keyed)));
         if let Some((index, total)) = command.parallel {
             env.push(("BUILDKITE_PARALLEL_JOB", index.to_string()));
             env.push(("BUILDKITE_PARALLEL_JOB_COUNT", total.to_string()));

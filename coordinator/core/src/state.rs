@@ -1,5 +1,6 @@
 //! The core's data, and its face: inputs in, effects and deadlines out.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use windlass_pipeline::condition::Conditions;
@@ -138,8 +139,8 @@ pub(crate) struct Job {
     pub(crate) queued: Option<(ShapeId, Ticket)>,
     /// When the processes of its last exclusive attempt have surely ended.
     pub(crate) fence: Option<Instant64>,
-    /// What it needs that may be large.
-    pub(crate) inputs: Inputs,
+    /// What it needs that may be large, where somebody has asked: names are hashes, and most fleets tell of nothing.
+    pub(crate) inputs: OnceCell<Inputs>,
     /// How long it waits for an agent that has that.
     pub(crate) patience: Patience,
 }

@@ -8,7 +8,7 @@ use windlass_protocol::stock::{Fetched, InputName, Stocked};
 use windlass_protocol::{AgentId, JobId, limits};
 
 use crate::row::JobReuse;
-use crate::state::Core;
+use crate::state::{Core, Job};
 
 /// What a job needs that may be large: its source tree and its image.
 pub(crate) type Inputs = [Option<InputName>; 2];
@@ -44,6 +44,16 @@ impl Stocks {
     pub(crate) fn of(&self, inputs: &Inputs) -> (usize, u64) {
         let known = inputs.iter().flatten().filter_map(|name| self.known.get(name));
         known.map(|known| (known.holders.len(), known.bytes)).max_by_key(|(_, bytes)| *bytes).unwrap_or_default()
+    }
+
+    /// How many bytes of these inputs agents have told of.
+    pub(crate) fn known_bytes(&self, inputs: &Inputs) -> u64 {
+        inputs.iter().flatten().map(|name| self.bytes(name)).sum()
+    }
+
+    /// Bytes that a zone's agents bring in a millisecond.
+    pub(crate) fn rate_of(&self, zone: &str) -> u64 {
+        self.rates.get(zone).copied().unwrap_or(limits::ZONE_BYTES_PER_MS).max(1)
     }
 
     /// Whether nobody has told of anything: then there is nothing to weigh.
@@ -103,7 +113,10 @@ impl Core {
 
     /// What a job needs that may be large.
     pub(crate) fn inputs_of(&self, id: JobId) -> Inputs {
-        let Some(job) = self.jobs.get(&id) else { return Inputs::default() };
+        self.jobs.get(&id).map(|job| *job.inputs.get_or_init(|| self.name_inputs(job))).unwrap_or_default()
+    }
+
+    fn name_inputs(&self, job: &Job) -> Inputs {
         let keyed = job.row.reuse.as_ref().and_then(JobReuse::keyed).map(|keyed| &keyed.keyed);
         let whole = self.builds.get(&job.row.build).map(|build| &build.row.origin);
         let tree = match keyed.map(|keyed| &keyed.source).or(whole) {
@@ -120,13 +133,17 @@ impl Core {
 
     /// How long an agent would bring what it lacks of a job's inputs, in milliseconds by its zone's rate.
     pub(crate) fn missing_ms(&self, inputs: &Inputs, id: AgentId) -> u64 {
-        let Some(agent) = self.agents.get(&id) else { return 0 };
-        let lacks = inputs.iter().flatten().filter(|name| !agent.stock.contains(name));
-        let bytes: u64 = lacks.map(|name| self.stocks.bytes(name)).sum();
+        let bytes = self.missing_bytes(inputs, id);
         if bytes == 0 {
             return 0;
         }
-        let zone = self.pools.get(&agent.row.pool).map_or("", |pool| &pool.zone);
-        bytes / self.stocks.rates.get(zone).copied().unwrap_or(limits::ZONE_BYTES_PER_MS).max(1)
+        bytes / self.stocks.rate_of(self.pool_of(id).map_or("", |pool| &pool.zone))
+    }
+
+    /// What an agent lacks of a job's inputs.
+    pub(crate) fn missing_bytes(&self, inputs: &Inputs, id: AgentId) -> u64 {
+        let Some(agent) = self.agents.get(&id) else { return 0 };
+        let lacks = inputs.iter().flatten().filter(|name| !agent.stock.contains(name));
+        lacks.map(|name| self.stocks.bytes(name)).sum()
     }
 }

@@ -1,5 +1,6 @@
 //! Uploads: steps that a job adds to its own build while it runs (reference 7). One commit holds an upload whole.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -14,7 +15,6 @@ use crate::patience::Patience;
 use crate::row::{BuildEvent, EventRow, JobRow, JobState, Upload, Uploaded};
 use crate::served;
 use crate::state::{Core, Job};
-use crate::stock::Inputs;
 
 /// A job that nothing has come of yet: an upload may change what it waits for, or take it away.
 fn is_unstarted(row: &JobRow) -> bool {
@@ -227,7 +227,7 @@ impl Core {
                     cleared: false,
                     queued: None,
                     fence: None,
-                    inputs: Inputs::default(),
+                    inputs: OnceCell::new(),
                     patience: Patience::Unasked,
                 }),
             );

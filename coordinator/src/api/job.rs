@@ -19,6 +19,7 @@ use super::build::{some, with_rows};
 use super::extract::{self, JsonBody};
 use super::problem::Problem;
 use super::shape::{Attempts, Job};
+use super::weighed::Weighed;
 
 /// Why a job does not run.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,7 +29,7 @@ pub(crate) struct Reason {
     job_id: JobId,
     #[schema(value_type = String)]
     state: JobState,
-    /// `not_waiting dependencies unknown_key blocked ordered triggered limited keying follows fenced no_pool no_agent soon ended`.
+    /// `not_waiting dependencies unknown_key blocked ordered triggered limited keying follows fenced no_pool no_agent warmer_agent soon ended`.
     kind: &'static str,
     /// One sentence for people.
     text: String,
@@ -36,6 +37,8 @@ pub(crate) struct Reason {
     dependencies: Vec<String>,
     /// What keeps agents of its queue from it, and how many of them.
     obstacles: Vec<Obstacle>,
+    /// Of a job that an agent was given: why that one, by its last attempt.
+    weighed: Option<Weighed>,
 }
 
 /// What keeps agents from a job.
@@ -197,6 +200,7 @@ pub(crate) async fn why(
     let (job_id, rows) = find(&ground, &caller, &id).await?;
     let why = ground.fleet.desk.look(move |core| core.explain(job_id)).await?;
     let row = rows.jobs.iter().find(|job| job.id == job_id).ok_or_else(|| Problem::not_found("job", &id))?;
+    let last = rows.attempts.iter().filter(|attempt| attempt.job == job_id).max_by_key(|attempt| attempt.number);
     let mut reason = Reason {
         job_id,
         state: row.state,
@@ -204,6 +208,7 @@ pub(crate) async fn why(
         text: settled(row, &rows.jobs),
         dependencies: vec![],
         obstacles: vec![],
+        weighed: last.and_then(Weighed::of),
     };
     let Some(why) = why else { return Ok(Json(reason)) };
     reason.text = why.to_string();

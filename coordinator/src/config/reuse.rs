@@ -1,4 +1,4 @@
-//! What an operator says of step reuse: the epoch of all keys, and how registries of images are asked.
+//! What an operator says of step reuse: the epoch of all keys, and how registries of images and repositories of plugins are asked.
 
 use std::path::PathBuf;
 
@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::Allowed;
 use crate::keying::ReuseConfig;
 use crate::keying::image::{RegistryConfig, RegistryCredentials};
+use crate::keying::plugins::PluginRepositories;
 
 /// The table `reuse` of the TOML file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -18,6 +19,9 @@ pub struct ReuseFile {
     /// `HOST` or `HOST:PORT` of registries that are asked without TLS, wherever they are.
     #[serde(default)]
     pub insecure_registries: Vec<String>,
+    /// Beginnings of URLs whose repositories are asked which commit a plugin's tag or branch is; `https://github.com/` where
+    /// nobody says otherwise.
+    pub plugins: Option<Vec<String>>,
     /// Names and passwords for private registries: an engine's `config.json` with `auths`, mode 0600. Read at the start.
     pub registry_credentials: Option<PathBuf>,
 }
@@ -57,7 +61,15 @@ impl ReuseConfig {
             }
         };
         let registries = RegistryConfig { allow, insecure: file.insecure_registries, credentials };
-        (Self { epoch, registries, upstream: None }, wrong)
+        let plugins = match file.plugins.map(PluginRepositories::new) {
+            None => PluginRepositories::default(),
+            Some(Ok(plugins)) => plugins,
+            Some(Err(error)) => {
+                wrong.push(BadReuse { key: "plugins", why: error.to_string() });
+                PluginRepositories::default()
+            }
+        };
+        (Self { epoch, registries, upstream: None, plugins }, wrong)
     }
 }
 
@@ -71,6 +83,7 @@ mod tests {
         let good = ReuseFile {
             registries: list(&["r.corp", "*.corp", "10.0.0.0/8"]),
             insecure_registries: list(&["127.0.0.1:5000"]),
+            plugins: Some(list(&["https://git.corp/ci/"])),
             registry_credentials: None,
         };
         let (config, wrong) = ReuseConfig::of(good, 3);
@@ -78,10 +91,12 @@ mod tests {
         let bad = ReuseFile {
             registries: list(&["a b"]),
             insecure_registries: list(&["http://r", ""]),
+            plugins: Some(list(&["git.corp"])),
             registry_credentials: Some("/no/such/file".into()),
         };
         let wrong: Vec<String> = ReuseConfig::of(bad, 0).1.iter().map(ToString::to_string).collect();
-        assert_eq!(wrong.len(), 4, "{wrong:?}");
+        assert_eq!(wrong.len(), 5, "{wrong:?}");
+        assert!(wrong[4].starts_with("reuse.plugins: `git.corp` is not"), "{wrong:?}");
         assert!(wrong[3].starts_with("reuse.registry_credentials: it cannot be read"), "{wrong:?}");
     }
 }

@@ -23,7 +23,7 @@ use super::DefinitionError;
 use super::reference::Reference;
 
 /// What of the coordinator's own environment its git sees.
-const INHERITED: [&str; 17] = [
+pub(super) const INHERITED: [&str; 17] = [
     "PATH",
     "HOME",
     "XDG_CONFIG_HOME",

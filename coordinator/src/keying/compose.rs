@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use windlass_coordinator_core::row::{ArtifactRow, KeySubject};
 use windlass_pipeline::graph::Reuse;
+use windlass_pipeline::plugin;
 use windlass_protocol::job::Source;
 use windlass_protocol::{Digest, hex};
 
@@ -43,6 +44,8 @@ pub(super) struct Found<'a> {
     /// The tree of all that is laid out.
     pub(super) inputs: Digest,
     pub(super) artifacts: &'a BTreeMap<String, ArtifactRow>,
+    /// Commits of plugins, by their sources.
+    pub(super) plugins: &'a BTreeMap<String, String>,
     pub(super) runs: &'a Runs,
 }
 
@@ -101,7 +104,7 @@ pub(super) fn recipe(subject: &KeySubject, found: &Found<'_>) -> Result<Recipe, 
             None => recipe.set(format!("no env {name}"), ""),
         }
     }
-    for (at, plugin) in command.plugins.iter().enumerate() {
+    for (at, plugin) in plugin::at_commits(&command.plugins, found.plugins).iter().enumerate() {
         recipe.set(format!("plugin {at:03}"), format!("{} {}", plugin.source, plugin.config));
     }
     for secret in &command.secrets {

@@ -302,7 +302,13 @@ const REFUSED: &[(&str, ChangeOf)] = &[
         it.command.image = Some("debian".to_owned());
     }),
     (
-        "what the plugin `https://github.com/o/p#v1` is may change: name it by its commit's whole id, or put it into the source",
+        "what the plugin `https://git.corp/o/p#v1` is may change, and `reuse.plugins` does not say to ask for it: name it by its \
+         commit's whole id, or put it into the source",
+        |_, it| it.command.plugins[1].source = "https://git.corp/o/p#v1".to_owned(),
+    ),
+    (
+        "which commit the plugin `https://github.com/o/p#v1` is: repositories are not fetched by https here; the operator allows \
+         file; name it by its commit's whole id, or put it into the source",
         |_, it| it.command.plugins[1].source = "https://github.com/o/p#v1".to_owned(),
     ),
     ("the commit of its source is not known before it is checked out", |_, it| {
@@ -505,4 +511,54 @@ async fn an_image_that_nobody_can_look_at_is_what_its_name_says_on_machines_that
     assert_eq!((keyed.image.as_deref(), keyed.system.is_some()), (Some(pinned.as_str()), true));
     let told = world.key(with("127.0.0.1:1/team/app:1")).await.unwrap_err();
     assert!(told.contains("127.0.0.1:1 cannot be asked"), "{told}");
+}
+
+/// A plugin's repository with another text, and its tag moved there.
+fn plugin_repository(place: &Path, text: &str) -> String {
+    let script = format!(
+        "[ -d .git ] || git init -q -b main; mkdir -p hooks; echo {text} >hooks/command; git add -A; git commit -qm {text}
+        git tag --force --annotate --message v1 v1 >/dev/null; git rev-parse HEAD"
+    );
+    repository(place, &script)
+}
+
+/// An engine of the same world that remembers nothing, and asks for plugins below its directory.
+fn engine_with_plugins(world: &World) -> Engine {
+    let plugins = PluginRepositories::new(vec![format!("file://{}/", world.dir.path().display())]).unwrap();
+    Engine::new(world.engine.0.sources.clone(), ReuseConfig { plugins, ..ReuseConfig::default() })
+}
+
+#[tokio::test]
+async fn a_plugin_by_a_name_is_the_commit_that_the_name_is_now() {
+    let mut world = World::new();
+    let place = world.dir.path().join("plugin");
+    let location = format!("file://{}", place.display());
+    let first = plugin_repository(&place, "one");
+    world.engine = engine_with_plugins(&world);
+    let with = |version: String| {
+        let source = format!("{location}{version}");
+        move |subject: &mut KeySubject| subject.command.plugins[1].source = source
+    };
+    let by_tag = world.key(with("#v1".to_owned())).await.unwrap();
+    assert_eq!(
+        by_tag.plugins,
+        [(format!("{location}#v1"), first.clone())].into(),
+        "the commit, and not the tag's own id"
+    );
+    let by_commit = world.key(with(format!("#{first}"))).await.unwrap();
+    assert_eq!((by_commit.key, by_commit.plugins), (by_tag.key, BTreeMap::new()), "it is the same step");
+    for same in ["#main", ""] {
+        assert_eq!(world.key(with(same.to_owned())).await.unwrap().key, by_tag.key, "{same:?}");
+    }
+    let second = plugin_repository(&place, "two");
+    assert_eq!(world.key(with("#v1".to_owned())).await.unwrap().key, by_tag.key, "remembered for a moment");
+    world.engine = engine_with_plugins(&world);
+    let moved = world.key(with("#v1".to_owned())).await.unwrap();
+    assert_ne!(moved.key, by_tag.key, "a tag that was moved is another plugin");
+    assert_eq!(moved.plugins.values().collect::<Vec<_>>(), [&second]);
+    let absent = world.key(with("#v2".to_owned())).await.unwrap_err();
+    assert!(absent.contains("the repository has no `v2`"), "{absent}");
+    // What a pull request names is asked for too, as nobody.
+    world.namespace = Namespace::overlay("web", "pr:7");
+    assert_eq!(world.key(with("#v1".to_owned())).await.unwrap().plugins, moved.plugins);
 }

@@ -147,6 +147,7 @@ fn attempt(state: AttemptState) -> Change {
         calls: VecDeque::new(),
         yields: None,
         reused: None,
+        weighed: None,
     }))
 }
 

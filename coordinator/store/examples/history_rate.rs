@@ -123,6 +123,7 @@ fn attempt(build: BuildId, job: JobId, id: AttemptId, epoch: u64) -> AttemptRow 
         calls: VecDeque::new(),
         yields: None,
         reused: None,
+        weighed: None,
     }
 }
 

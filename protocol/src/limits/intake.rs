@@ -1,12 +1,37 @@
 //! Bounds of what the blob store takes in, and of what it promises about it.
 
-use super::{BLOB_MAX_BYTES, CHUNK_MAX_BYTES, FETCHES_MAX, HTTP_UPLOADS_MAX};
+use super::{BLOB_MAX_BYTES, CHUNK_MAX_BYTES, DISK_REFUSE_BYTES, FETCHES_MAX, HTTP_UPLOADS_MAX};
 
 /// Free space that blobs leave to everything else on their disk: logs, commits and jobs go on in it for a while.
 pub const CACHE_FLOOR_BYTES: u64 = 256 << 20;
 
-/// On a small disk the floor is this part of it, so that a store of a test or of a small machine takes anything at all.
-pub const CACHE_FLOOR_PART: u64 = 16;
+/// On a small disk the floor is this part of it, as that below which an agent takes no work, so that a store of a test or of a small
+/// machine takes anything at all.
+pub const CACHE_FLOOR_PART: u64 = 20;
+
+/// Free space that an agent's cache leaves to everything else on its disk: below it the agent would take no work
+/// ([`DISK_REFUSE_BYTES`]), with a full cache and nobody to use it.
+pub const AGENT_FLOOR_BYTES: u64 = DISK_REFUSE_BYTES;
+
+/// What an agent's cache lets go of at a time while others fill its disk: a moment's work, and few passes over the table.
+pub const FLOOR_PIECE_BYTES: u64 = 1 << 30;
+
+/// A segment that grows goes too where it has this much: a smaller one would be written anew for nothing.
+pub const FLOOR_SEGMENT_MIN_BYTES: u64 = 1 << 20;
+
+/// What the fastest disk of an agent takes in a millisecond: the room above the floor lasts at least so long, and nobody looks at it
+/// before.
+pub const FLOOR_FILL_BYTES_PER_MS: u64 = 4 << 20;
+
+/// Between two looks at the room that an agent's cache leaves, where there is next to none.
+pub const FLOOR_LOOK_MIN_MS: u64 = 50;
+
+/// Between two looks where there is plenty, and between two tries that gave back nothing.
+pub const FLOOR_LOOK_MAX_MS: u64 = 10_000;
+
+/// Times that blobs of a tree are brought again that went while others came: an agent whose disk is filled as fast as they come
+/// says so.
+pub const FETCH_ROUNDS_MAX: usize = 4;
 
 /// What an upload of unknown length reserves at a time: few looks at the disk, and no more held back than a moment writes.
 pub const SPACE_STEP_BYTES: u64 = 8 << 20;

@@ -18,6 +18,9 @@ pub const PLACE_CANDIDATES_MAX: usize = 16;
 /// Holders of an input that are looked at, to see whether waiting for one of them may pay.
 pub const PLACE_HOLDERS_MAX: usize = 16;
 
+/// Agents that are named of those that were weighed for a job: with its attempt's row they stay below 4 KiB.
+pub const WEIGHED_MAX: usize = 8;
+
 /// Agents that differ by less in what they still have to bring are alike.
 pub const PLACE_STEP_MS: u64 = 250;
 

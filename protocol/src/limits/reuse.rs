@@ -75,6 +75,18 @@ pub const FINGERPRINT_HOOKS_MAX_BYTES: u64 = 64 << 20;
 /// The same, by number.
 pub const FINGERPRINT_HOOKS_MAX_FILES: usize = 1_000;
 
+/// Asking a repository which commit a plugin's tag is.
+pub const PLUGIN_ASK_MS: u64 = 20_000;
+
+/// What it may say: servers that do not choose tell all of their refs.
+pub const PLUGIN_SAID_MAX_BYTES: u64 = 4 << 20;
+
+/// How long a plugin's tag is believed to mean the same commit: a build's steps start together.
+pub const PLUGIN_KEPT_MS: u64 = 5_000;
+
+/// Plugins of which the commit is remembered.
+pub const PLUGINS_KEPT_MAX: usize = 1_000;
+
 /// One request to a registry.
 pub const REGISTRY_REQUEST_MS: u64 = 15_000;
 

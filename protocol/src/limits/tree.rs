@@ -2,6 +2,10 @@
 
 use super::{HANDS_FRAME_MAX_BYTES, HANDS_PATH_MAX_BYTES};
 
+/// What is added to a stat cache comes to at most this part of it before all is written anew: so a change costs what changed, and
+/// reading it costs half more.
+pub const STAT_CACHE_LATER_PART: usize = 2;
+
 /// Threads of one snapshot or layout: past a few they wait for the file system's own locks.
 pub const TREE_THREADS_MAX: usize = 8;
 

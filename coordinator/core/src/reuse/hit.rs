@@ -122,6 +122,7 @@ impl Core {
             calls: std::collections::VecDeque::new(),
             yields: None,
             reused: Some(Box::new(entry.from.clone())),
+            weighed: None,
         };
         self.attempts.insert(attempt, row);
         self.book.attempts.insert(attempt);

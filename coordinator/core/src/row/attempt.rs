@@ -95,6 +95,9 @@ pub struct AttemptRow {
     /// Nobody ran it: it is another one's result. It has no agent then, and the epoch that is never granted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reused: Option<Box<ReusedFrom>>,
+    /// What was weighed when its agent was given it, where there was something to weigh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weighed: Option<Box<Weighed>>,
 }
 
 /// What an attempt has uploaded, counted; the artifacts have rows of their own, which the core does not keep.

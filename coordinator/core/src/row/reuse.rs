@@ -67,6 +67,9 @@ pub struct Keyed {
     /// The image, by digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// The commits of plugins that its step names otherwise, by their sources as they stand there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plugins: BTreeMap<String, String>,
     /// Of what the agent that runs it must have said of its system ([`Hosts::system`]); `None` where an image decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<Digest>,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 
 use windlass_coordinator_core::explain::Why;
 use windlass_coordinator_core::input::AgentEvent;
-use windlass_coordinator_core::row::PoolRow;
+use windlass_coordinator_core::row::{PoolRow, Weighed};
 use windlass_pipeline::graph::Node;
 use windlass_protocol::job::{Epoch, JobSpec};
 use windlass_protocol::message::{Health, Hello};
@@ -287,4 +287,78 @@ fn hours_of_heavy_images_move_a_quarter_of_the_bytes_and_take_no_longer() {
         assert_eq!(with.jobs, without.jobs);
         assert!(bytes < 0.25 && time < 1.0, "bytes {bytes:.2}, time {time:.3}");
     }
+}
+
+/// Who of these is offered a job next.
+fn taker(shell: &mut Shell, agents: &[AgentId]) -> (AgentId, (AttemptId, Epoch)) {
+    let offered = agents.iter().find_map(|agent| Some((*agent, shell.offers(*agent).pop()?)));
+    let (agent, (epoch, job)) = offered.unwrap();
+    (agent, (job.attempt, epoch))
+}
+
+/// What an attempt's row says was weighed.
+fn weighed(shell: &Shell, attempt: AttemptId) -> Option<&Weighed> {
+    shell.rows.attempts[&attempt].weighed.as_deref()
+}
+
+#[test]
+fn what_was_weighed_is_kept_with_the_attempt_and_of_what_nobody_told_nothing_is() {
+    let mut shell = Shell::new();
+    let all = ["warm", "cold", "far"].map(|name| agent(&mut shell, name, 1));
+    let [warm, cold, far] = all;
+    shell.submit(graph(vec![imaged("s", "big")]));
+    let (agent, right) = taker(&mut shell, &all);
+    assert_eq!(weighed(&shell, right.0), None, "nobody has told of anything");
+    shell.run(agent, right, 0);
+    has(&mut shell, warm, &[("big", 2 * GIB)]);
+    shell.submit(graph(vec![imaged("other", "unknown")]));
+    let (agent, right) = taker(&mut shell, &all);
+    assert_eq!(weighed(&shell, right.0), None, "nor of this one");
+    shell.run(agent, right, 0);
+    shell.submit(graph(vec![imaged("first", "big")]));
+    let first = shell.offer(warm);
+    let said = weighed(&shell, first.0).unwrap().clone();
+    assert_eq!((said.input_bytes, said.waited_ms, said.others), (2 * GIB, 0, 0));
+    let named: Vec<_> = said.candidates.iter().map(|one| (&*one.name, one.free, one.jobs, one.missing_bytes)).collect();
+    assert_eq!(named[0], ("warm", true, 0, 0), "the chosen one first");
+    assert!(named[1..].iter().all(|one| *one == (one.0, true, 0, 2 * GIB)) && named.len() == 3, "{named:?}");
+    assert_eq!(said.candidates[1].zone_bytes_per_second, limits::ZONE_BYTES_PER_MS * 1_000);
+    assert_eq!(said.candidates[1].missing_ms, 2 * GIB / limits::ZONE_BYTES_PER_MS);
+    // The next one waits for the warm agent in vain.
+    shell.submit(graph(vec![imaged("second", "big")]));
+    shell.pass(limits::PLACE_WAIT_MAX_MS);
+    let (_, (second, _)) = taker(&mut shell, &[cold, far]);
+    let said = weighed(&shell, second).unwrap();
+    assert_eq!(said.waited_ms, limits::PLACE_WAIT_MAX_MS);
+    let busy: Vec<_> = said.candidates.iter().filter(|one| !one.free).collect();
+    assert_eq!((busy.len(), busy[0].agent, busy[0].jobs, busy[0].missing_bytes), (1, warm, 1, 0));
+    // It is in the row, so that a restart and an ended build know it.
+    shell.restart();
+    assert!(shell.core.rows().attempts[&second].weighed.is_some());
+}
+
+#[test]
+fn of_many_agents_some_are_named_and_the_rest_is_counted() {
+    let mut shell = Shell::new();
+    let agents: Vec<_> = (0..12).map(|n| agent(&mut shell, &format!("a{n:02}"), 1)).collect();
+    has(&mut shell, agents[5], &[("big", GIB)]);
+    shell.submit(graph(vec![imaged("s", "big")]));
+    let (attempt, _) = shell.offer(agents[5]);
+    let said = weighed(&shell, attempt).unwrap();
+    assert_eq!((said.candidates.len(), said.others as usize), (limits::WEIGHED_MAX, 12 - limits::WEIGHED_MAX));
+    assert_eq!(said.candidates[0].agent, agents[5]);
+}
+
+#[test]
+fn what_the_other_trust_class_has_is_told_to_nobody() {
+    let mut shell = Shell::new();
+    let own = agent(&mut shell, "own", 1);
+    let foreign = PoolRow { trust: windlass_protocol::Trust::Untrusted, lease_ms: 86_400_000, ..pool("strangers") };
+    let token = shell.pool(foreign);
+    let stranger = shell.join(token, "stranger");
+    shell.hello_with(stranger, Hello { runs_images: true, ..greeting("stranger", 1) });
+    has(&mut shell, stranger, &[("secret", GIB)]);
+    shell.submit(graph(vec![imaged("s", "secret")]));
+    let (attempt, _) = shell.offer(own);
+    assert_eq!(weighed(&shell, attempt), None);
 }

@@ -27,6 +27,7 @@ fn keyed(text: &str) -> Keyed {
         recipe: Digest::of(b"recipe"),
         source: Source::Tree { digest: Digest::of(b"inputs") },
         image: None,
+        plugins: BTreeMap::new(),
         system: None,
         hooks: None,
         notes: Vec::new(),

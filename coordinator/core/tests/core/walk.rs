@@ -131,6 +131,7 @@ impl World {
                 recipe: Digest::of(b"recipe"),
                 source: Source::Empty,
                 image: None,
+                plugins: BTreeMap::new(),
                 system: None,
                 hooks: None,
                 notes: Vec::new(),

@@ -2,7 +2,10 @@
 
 use serde_json::json;
 use windlass_cache::{Directory, Entry, Node};
+use windlass_coordinator_core::input::AgentEvent;
 use windlass_coordinator_core::row::Scope;
+use windlass_protocol::message::Health;
+use windlass_protocol::stock::{Fetched, InputName, Stocked};
 use windlass_protocol::{Digest, Namespace};
 
 use super::{Bench, ONE_STEP, redacted, request, text};
@@ -135,6 +138,27 @@ async fn a_job_can_be_canceled_alone_and_says_why_it_waits() {
     let why = bench.get(&format!("/api/v1/jobs/{b}/why")).await.is(200).json();
     assert_eq!((&why["kind"], &why["text"]), (&json!("ended"), &json!("it did not run: a was canceled")));
     bench.post(&format!("/api/v1/jobs/{a}/cancel"), json!({})).await.is(409);
+}
+
+#[tokio::test]
+async fn a_job_that_ran_says_what_was_weighed_for_its_agent() {
+    let mut bench = Bench::new().await;
+    bench.agent().await;
+    let health = Health { runs_images: true, ..Health::default() };
+    bench.says(AgentEvent::Beat { seq: 1, health, held: vec![] }).await;
+    let inputs = vec![Stocked { name: InputName::image("big"), bytes: 1 << 30 }];
+    bench.says(AgentEvent::Stock { inputs, fetched: Fetched::default() }).await;
+    let definition = "steps:\n  - command: a\n    image: big\n  - command: b\n";
+    let build = json!({ "pipeline": "web", "definition": definition });
+    let build = bench.post("/api/v1/builds", build).await.is(201).json();
+    for _ in 0..2 {
+        bench.run(0, b"").await;
+    }
+    let build = bench.ended(text(&build["id"])).await;
+    let why = bench.get(&format!("/api/v1/jobs/{}/why", text(&build["jobs"][0]["id"]))).await.is(200).json();
+    insta::assert_snapshot!(redacted(why["weighed"].clone()));
+    let why = bench.get(&format!("/api/v1/jobs/{}/why", text(&build["jobs"][1]["id"]))).await.is(200).json();
+    assert_eq!(why["weighed"], json!(null), "nothing was weighed for a step without large inputs");
 }
 
 #[tokio::test]

@@ -217,6 +217,7 @@ pub(crate) fn attempt(n: u64, job: u64, build: u64, state: AttemptState) -> Atte
         calls: VecDeque::new(),
         yields: None,
         reused: None,
+        weighed: None,
     }
 }
 
