@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use windlass_protocol::job::{Epoch, Outcome};
 use windlass_protocol::{AgentId, AttemptId, BuildId, Cause, JobId, WallMs};
 
-use super::{ReusedFrom, Yield};
+use super::{ReusedFrom, Weighed, Yield};
 
 /// An attempt's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
