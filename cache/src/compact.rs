@@ -341,6 +341,7 @@ impl Shared {
         }
         let bytes = leaving.file.len().or_fault("measuring", &path)?;
         self.vfs.remove(&path).or_fault("removing", &path)?;
+        self.counters.dropped(bytes);
         self.segments.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
         {
             let mut index = self.index_mut();

@@ -97,7 +97,7 @@ impl Shared {
         self.counters.evicted.fetch_add(1, Ordering::Relaxed);
         if let Place::Chunked { .. } = place {
             // Else the next start would find the manifest, and miss only then what it names.
-            self.void(digest)?;
+            self.void(digest).inspect_err(|_| self.chunks.table().doubt())?;
         }
         self.give_back(digest, place, pin)
     }

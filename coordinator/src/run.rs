@@ -135,6 +135,7 @@ pub struct Coordinator {
     running: Option<JoinHandle<DeskEnd>>,
     end: DeskEnd,
     logs: LogStore,
+    store: Store,
     endpoint: Endpoint,
     reload: Arc<Notify>,
     stop: watch::Sender<bool>,
@@ -200,6 +201,7 @@ impl Coordinator {
         reseal(&ground, opened.resealed).await?;
         let token = first_token(&config.data, &ground).await?;
         let (views, authority, logs) = (ground.views.clone(), Arc::clone(&ground.authority), ground.logs.clone());
+        let store = ground.store.clone();
         let (stop, stopped) = watch::channel(false);
         let (fleet, shown, signs) = (ground.clone(), url.clone(), Arc::clone(&issuer));
         let api = api::Ground::new(fleet, board.clone(), shown, metrics, definitions, unregistered, signs);
@@ -231,6 +233,7 @@ impl Coordinator {
             running: Some(running),
             end: DeskEnd::WriterGone,
             logs,
+            store,
             endpoint,
             reload,
             stop,
@@ -326,6 +329,7 @@ impl Coordinator {
         if tokio::time::timeout(LOGS_CLOSE, self.logs.close()).await.is_err() {
             tracing::warn!("logs_not_closed");
         }
+        retention::leave_copy(self.store).await;
         end
     }
 }

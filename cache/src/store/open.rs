@@ -1,4 +1,6 @@
-//! Opens a store: reads what the segments say, and tidies what a crash left.
+//! Opens a store: reads the table's copy and what the segments say after it, and tidies what a crash left.
+
+mod base;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -11,14 +13,16 @@ use windlass_protocol::limits::SEGMENT_LENGTH_MAX_BYTES;
 
 use super::{Counters, Durability, Shared, StoreOptions};
 use crate::appender::{Active, Appender};
-use crate::chunk::manifest::ChunkManifest;
 use crate::chunk::table::Table;
 use crate::chunk::{self, Chunks, FileNo, space};
+use crate::copy::read::{Found, Loaded};
+use crate::copy::{self, Copies};
 use crate::error::{Fault, OrFault as _};
-use crate::index::{Change, Entry, Index, NamespaceNo, Place};
-use crate::segment::{self, Check, HEAD_BYTES, Record, Scanned, holes};
+use crate::index::{Change, Index, NamespaceNo, Place};
+use crate::segment::{self, Check, HEAD_BYTES, Record, Scan, Scanned, holes};
 use crate::space::Account;
 use crate::vfs::{Vfs, VfsFile, ensure_dir};
+use base::{Base, From};
 
 pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Result<Shared, Fault> {
     let (segments_dir, large_dir, chunks_dir) = (dir.join("segments"), dir.join("large"), dir.join("chunks"));
@@ -37,15 +41,17 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
         _ => Fault::io("locking", &lock_path, e),
     })?;
     let (large, chunk_files) = (list_files(&*vfs, &large_dir)?, list_files(&*vfs, &chunks_dir)?);
-    let mut recovery = Recovery::new(&large, &chunk_files);
-    let (active, next_number) = recovery.read_segments(&*vfs, &segments_dir, options.durability)?;
-    recovery.count_chunks().or_fault("reading", &segments_dir)?;
-    let Recovery { mut index, files, damaged_bytes, torn_bytes, mut table, numbered, next_file, .. } = recovery;
+    let recovery = recover(&*vfs, dir, (&large, &chunk_files), options)?;
+    let (mut recovery, active, next_number, copy_bytes) = recovery;
+    let (opened, new_files) = recovery.opened();
+    let Recovery { mut index, files, damaged_bytes, torn_bytes, read_bytes, mut table, numbered, next_file, .. } =
+        recovery;
     tidy(&*vfs, &large_dir, &large, &index, damaged_bytes > 0)?;
     let names: Vec<String> = chunk_files.into_keys().collect();
-    space::tidy(&*vfs, &chunks_dir, (&names, &numbered), &mut table, damaged_bytes > 0)?;
+    let damaged = damaged_bytes > 0;
+    space::tidy(&*vfs, &chunks_dir, (&names, &numbered), &mut table, (damaged, new_files.as_ref()))?;
     index.accounts_mut().keep_listings(|file| table.uses_file(file));
-    if damaged_bytes > 0 {
+    if damaged {
         tracing::warn!(dir = %dir.display(), bytes = damaged_bytes, "segment_bytes_damaged");
     }
     let (index, segments) = (Arc::new(RwLock::new(index)), Arc::new(RwLock::new(files)));
@@ -54,10 +60,12 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
         (options.durability, options.segment_bytes.min(SEGMENT_LENGTH_MAX_BYTES)),
         (Arc::clone(&index), Arc::clone(&segments)),
         (active, next_number),
+        (opened.records, read_bytes),
     );
     let counters = Counters::default();
     counters.damaged_bytes.store(damaged_bytes, Ordering::Relaxed);
     counters.torn_bytes.store(torn_bytes, Ordering::Relaxed);
+    counters.copy_bytes(copy_bytes);
     Ok(Shared {
         vfs,
         dir: dir.to_owned(),
@@ -68,6 +76,8 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
         chunks: Chunks::new(table, next_file),
         counters,
         account: Account::default(),
+        copies: Mutex::new(Copies::opened(opened, copy_bytes)),
+        opened,
         removal: Mutex::default(),
         compacting: Mutex::default(),
         releasing: RwLock::default(),
@@ -96,6 +106,72 @@ fn tidy(vfs: &dyn Vfs, dir: &Path, large: &BTreeMap<String, u64>, index: &Index,
     Ok(())
 }
 
+/// What was recovered, the segment to be written on, the number of the next, and how long the table's copy is.
+type Recovered<'a> = (Recovery<'a>, Option<Active>, u32, u64);
+
+/// Reads the table's copy and what follows it; where there is none, or a doubt about it, all segments.
+fn recover<'a>(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    (large, chunk_files): (&'a BTreeMap<String, u64>, &BTreeMap<String, u64>),
+    options: StoreOptions,
+) -> Result<Recovered<'a>, Fault> {
+    let segments_dir = dir.join("segments");
+    let numbers = segment_numbers(vfs, &segments_dir)?.0;
+    let mut recovery = Recovery::new(large, chunk_files);
+    let found = Found { segments: &numbers, large, chunk_files: &recovery.numbered };
+    let (copy_bytes, loaded) = read_copy(vfs, dir, found);
+    if let Some(loaded) = loaded.filter(|_| !options.scan) {
+        recovery.build_on(loaded);
+        if let Some((active, next_number)) = recovery.read_segments(vfs, &segments_dir, options.durability)? {
+            recovery.settle_chunks().or_fault("reading", &segments_dir)?;
+            if recovery.is_sound() {
+                return Ok((recovery, active, next_number, copy_bytes));
+            }
+        }
+        tracing::warn!(dir = %dir.display(), "table_copy_not_believed");
+        recovery = Recovery::new(large, chunk_files);
+    }
+    let read = recovery.read_segments(vfs, &segments_dir, options.durability)?;
+    let (active, next_number) = read.unwrap_or((None, 0));
+    recovery.settle_chunks().or_fault("reading", &segments_dir)?;
+    Ok((recovery, active, next_number, copy_bytes))
+}
+
+/// The table's copy and how long it is. One that cannot be read is none.
+fn read_copy(vfs: &dyn Vfs, dir: &Path, found: Found<'_>) -> (u64, Option<Loaded>) {
+    match vfs.remove(&dir.join(copy::temporary_name())) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(dir = %dir.display(), %error, "temporary_left_behind");
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let path = dir.join(copy::name());
+    let read = vfs.open_read(&path).and_then(|file| Ok((file.len()?, copy::read::read(&*file, found)?)));
+    match read {
+        Ok((bytes, loaded)) => {
+            if loaded.is_none() {
+                tracing::warn!(path = %path.display(), "table_copy_not_believed");
+            }
+            (bytes, loaded)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => (0, None),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "table_copy_not_read");
+            (0, None)
+        }
+    }
+}
+
+/// Numbers of segments in order, and the number of the next one.
+fn segment_numbers(vfs: &dyn Vfs, dir: &Path) -> Result<(Vec<u32>, u32), Fault> {
+    let items = vfs.list(dir).or_fault("listing", dir)?;
+    let mut numbers: Vec<u32> = items.iter().filter_map(|item| segment::number(&item.name)).collect();
+    numbers.sort_unstable();
+    let taken = items.iter().filter_map(|item| segment::number(item.name.trim_end_matches(".damaged"))).max();
+    Ok((numbers, taken.map_or(0, |n| n + 1)))
+}
+
 /// What the segments say, as far as they are read.
 struct Recovery<'a> {
     index: Index,
@@ -108,58 +184,74 @@ struct Recovery<'a> {
     files: HashMap<u32, Arc<dyn VfsFile>>,
     damaged_bytes: u64,
     torn_bytes: u64,
+    /// Records that were read, and their bytes.
+    records: u64,
+    read_bytes: u64,
+    /// The copy on which it builds.
+    base: Option<Base>,
 }
+
+/// Numbers in a segment are those of the process that wrote it.
+type Numbers = HashMap<u32, NamespaceNo>;
 
 impl<'a> Recovery<'a> {
     fn new(large: &'a BTreeMap<String, u64>, chunk_files: &BTreeMap<String, u64>) -> Self {
         let numbered: BTreeMap<FileNo, u64> =
             chunk_files.iter().filter_map(|(name, bytes)| Some((chunk::file_number(name)?, *bytes))).collect();
         let next_file = numbered.keys().last().map_or(0, |last| last.saturating_add(1));
-        let (index, table, files) = (Index::replaying(), Table::default(), HashMap::new());
-        Self { index, large, numbered, table, next_file, files, damaged_bytes: 0, torn_bytes: 0 }
-    }
-
-    /// Counts what each manifest names. A blob of which a chunk is missing is absent: nobody was told of it, or it was lazy.
-    fn count_chunks(&mut self) -> io::Result<()> {
-        let chunked = |entry: Entry<'_>| match entry.place {
-            Place::Chunked { segment, offset, .. } => Some((entry.digest(), segment, offset)),
-            Place::Small { .. } | Place::Large { .. } => None,
-        };
-        let blobs: Vec<_> = self.index.iter().filter_map(chunked).collect();
-        for (digest, segment, offset) in blobs {
-            let manifest = match self.files.get(&segment) {
-                Some(file) => ChunkManifest::read(&**file, offset)?,
-                None => None,
-            };
-            if !manifest.is_some_and(|manifest| manifest.digest() == digest && self.table.count_all(&manifest)) {
-                self.index.remove(&digest, None);
-            }
+        Self {
+            index: Index::replaying(),
+            large,
+            numbered,
+            table: Table::default(),
+            next_file,
+            files: HashMap::new(),
+            damaged_bytes: 0,
+            torn_bytes: 0,
+            records: 0,
+            read_bytes: 0,
+            base: None,
         }
-        Ok(())
     }
 
-    /// Reads all segments in order; answers the last one, to be written on, and the number of the next.
+    /// Reads all segments in order, of those that the copy knows only what follows it; answers the last one, to be written on,
+    /// and the number of the next. Nothing where there is a doubt about the copy.
     fn read_segments(
         &mut self,
         vfs: &dyn Vfs,
         dir: &Path,
         durability: Durability,
-    ) -> Result<(Option<Active>, u32), Fault> {
-        let items = vfs.list(dir).or_fault("listing", dir)?;
-        let numbers: Vec<u32> = items.iter().filter_map(|item| segment::number(&item.name)).collect();
-        let taken = items.iter().filter_map(|item| segment::number(item.name.trim_end_matches(".damaged"))).max();
-        let next_number = taken.map_or(0, |n| n + 1);
+    ) -> Result<Option<(Option<Active>, u32)>, Fault> {
+        let (numbers, next_number) = segment_numbers(vfs, dir)?;
         let mut active = None;
         for (nth, &number) in numbers.iter().enumerate() {
             let last = nth + 1 == numbers.len();
             let path = segment::path(dir, number);
             let file: Arc<dyn VfsFile> = vfs.open(&path).or_fault("opening", &path)?.into();
             let Some(salt) = segment::read_salt(&*file).or_fault("reading", &path)? else {
+                if self.base.as_ref().is_some_and(|base| base.knows(number)) {
+                    return Ok(None);
+                }
                 self.set_segment_aside(vfs, &path, &*file, last)?;
                 continue;
             };
+            let from = match &self.base {
+                None => From::Head,
+                Some(base) => base.from(number, &*file, &salt).or_fault("reading", &path)?,
+            };
+            let (at, numbers) = match from {
+                From::Head => (HEAD_BYTES, Numbers::new()),
+                From::After(at, numbers) => (at, numbers),
+                From::Nothing => {
+                    self.files.insert(number, file);
+                    continue;
+                }
+                From::Doubt => return Ok(None),
+            };
             let check = if last { Check::Everything } else { Check::Headers };
-            let (scanned, declared) = self.read_segment(number, &*file, &salt, check).or_fault("reading", &path)?;
+            let read = self.read_segment(number, (&*file, &salt), (check, at), numbers).or_fault("reading", &path)?;
+            let Some((scanned, declared)) = read else { return Ok(None) };
+            self.read_bytes += scanned.end - at;
             self.damaged_bytes += scanned.damaged_bytes;
             if scanned.damaged_bytes > 0 {
                 self.index.accounts_mut().damage(number);
@@ -176,71 +268,86 @@ impl<'a> Recovery<'a> {
             self.files.insert(number, file);
         }
         self.index.replayed();
-        Ok((active, next_number))
+        if let Some(base) = &self.base {
+            self.index.accounts_mut().retomb(&base.voids);
+        }
+        Ok(Some((active, next_number)))
     }
 
+    /// Reads a segment's records from `at` on. Nothing where there is a doubt about the copy.
     fn read_segment(
         &mut self,
         segment: u32,
-        file: &dyn VfsFile,
-        salt: &[u8; 32],
-        check: Check,
-    ) -> io::Result<(Scanned, HashSet<NamespaceNo>)> {
-        // Numbers in a segment are those of the process that wrote it.
-        let mut numbers: HashMap<u32, NamespaceNo> = HashMap::new();
-        let (index, large, table) = (&mut self.index, self.large, &mut self.table);
-        let (numbered, next_file) = (&self.numbered, &mut self.next_file);
-        let scanned = segment::scan(file, salt, check, &mut |record| {
-            let seen_by = |number: u32| numbers.get(&number).copied();
-            let change = match record {
-                Record::Namespace { number, namespace } => {
-                    numbers.insert(number, index.intern(&namespace));
-                    None
-                }
-                Record::Blob { digest, namespace, offset, bytes } => {
-                    let place = Place::Small { segment, offset, bytes };
-                    seen_by(namespace).map(|namespace| Change::Put { digest, namespace, place })
-                }
-                Record::Large { digest, namespace, bytes } => {
-                    let there = large.get(&digest.to_hex()) == Some(&bytes);
-                    let place = Place::Large { segment, bytes };
-                    seen_by(namespace).filter(|_| there).map(|namespace| Change::Put { digest, namespace, place })
-                }
-                Record::Grant { digest, namespace } => {
-                    seen_by(namespace).map(|namespace| Change::Grant { digest, namespace })
-                }
-                Record::Manifest { digest, namespace, offset, bytes, manifest_bytes } => {
-                    let place = Place::Chunked { segment, offset, bytes, manifest_bytes };
-                    seen_by(namespace).map(|namespace| Change::Put { digest, namespace, place })
-                }
-                Record::Chunks(listing) => {
-                    *next_file = (*next_file).max(listing.file.saturating_add(1));
-                    (numbered.get(&listing.file) == Some(&listing.file_bytes)).then(|| {
-                        table.adopt(&listing, false);
-                        Change::Chunks { file: listing.file, segment, listing_bytes: listing.encoded_bytes() }
-                    })
-                }
-                Record::Seen { digest, namespaces } => {
-                    // Where a crash took one's name, it has not been acted on either.
-                    let seen: Option<Vec<_>> = namespaces.into_iter().map(seen_by).collect();
-                    seen.map(|mut seen| {
-                        seen.sort_unstable();
-                        Change::Seen { digest, seen_by: seen.into(), segment }
-                    })
-                }
-                Record::Alias { digest, alias } => Some(Change::Alias { digest, alias, segment }),
-                Record::Void { digest } => Some(Change::Void { digest, segment }),
-                Record::Release { digest, namespace } => {
-                    seen_by(namespace).map(|namespace| Change::Release { digest, namespace, segment })
-                }
-            };
-            if let Some(change) = change {
-                index.apply(&change);
+        (file, salt): (&dyn VfsFile, &[u8; 32]),
+        (check, at): (Check, u64),
+        mut numbers: Numbers,
+    ) -> io::Result<Option<(Scanned, HashSet<NamespaceNo>)>> {
+        // What the copy has read of this segment may say what a number means.
+        let goes_on = at > HEAD_BYTES;
+        let mut scan = Scan::new(file, salt, check, at)?;
+        while let Some(record) = scan.next()? {
+            self.records += 1;
+            if goes_on && record.namespaces().iter().any(|number| !numbers.contains_key(number)) {
+                return Ok(None);
             }
-        })?;
+            if let Some(change) = self.change(segment, record, &mut numbers) {
+                if let Some(base) = &mut self.base {
+                    base.about_to(&self.index, &change);
+                }
+                self.index.apply(&change);
+            }
+        }
         // A number counts as declared where this process gives it the same meaning.
         let declared = numbers.into_iter().filter(|(there, here)| there == here).map(|(_, here)| here).collect();
-        Ok((scanned, declared))
+        Ok(Some((scan.scanned(), declared)))
+    }
+
+    /// What a record changes.
+    fn change(&mut self, segment: u32, record: Record, numbers: &mut Numbers) -> Option<Change> {
+        let seen_by = |number: u32, numbers: &Numbers| numbers.get(&number).copied();
+        match record {
+            Record::Namespace { number, namespace } => {
+                numbers.insert(number, self.index.intern(&namespace));
+                None
+            }
+            Record::Blob { digest, namespace, offset, bytes } => {
+                let place = Place::Small { segment, offset, bytes };
+                seen_by(namespace, numbers).map(|namespace| Change::Put { digest, namespace, place })
+            }
+            Record::Large { digest, namespace, bytes } => {
+                let there = self.large.get(&digest.to_hex()) == Some(&bytes);
+                let place = Place::Large { segment, bytes };
+                let namespace = seen_by(namespace, numbers).filter(|_| there);
+                namespace.map(|namespace| Change::Put { digest, namespace, place })
+            }
+            Record::Grant { digest, namespace } => {
+                seen_by(namespace, numbers).map(|namespace| Change::Grant { digest, namespace })
+            }
+            Record::Manifest { digest, namespace, offset, bytes, manifest_bytes } => {
+                let place = Place::Chunked { segment, offset, bytes, manifest_bytes };
+                seen_by(namespace, numbers).map(|namespace| Change::Put { digest, namespace, place })
+            }
+            Record::Chunks(listing) => {
+                self.next_file = self.next_file.max(listing.file.saturating_add(1));
+                (self.numbered.get(&listing.file) == Some(&listing.file_bytes)).then(|| {
+                    self.table.adopt(&listing, false);
+                    Change::Chunks { file: listing.file, segment, listing_bytes: listing.encoded_bytes() }
+                })
+            }
+            Record::Seen { digest, namespaces } => {
+                // Where a crash took one's name, it has not been acted on either.
+                let seen: Option<Vec<_>> = namespaces.into_iter().map(|number| seen_by(number, numbers)).collect();
+                seen.map(|mut seen| {
+                    seen.sort_unstable();
+                    Change::Seen { digest, seen_by: seen.into(), segment }
+                })
+            }
+            Record::Alias { digest, alias } => Some(Change::Alias { digest, alias, segment }),
+            Record::Void { digest } => Some(Change::Void { digest, segment }),
+            Record::Release { digest, namespace } => {
+                seen_by(namespace, numbers).map(|namespace| Change::Release { digest, namespace, segment })
+            }
+        }
     }
 
     /// A segment without a head: one whose making a crash interrupted, or a damaged one. Nothing is thrown away.
