@@ -193,7 +193,6 @@ impl Coordinator {
         let keyer = Keyer::new(desk.clone(), keying::Engine::new(sources, config.reuse.clone()));
         let ports = ports(&board, logbook, (orders, keyer, courier), &views, &metrics);
         let (tls, files) = tls(&config, &opened.kept.authority).await?;
-        let reload = Arc::new(Notify::new());
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
         let running = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
         let issuer = Arc::clone(&opened.kept.issuer);
@@ -202,12 +201,11 @@ impl Coordinator {
         let token = first_token(&config.data, &ground).await?;
         let (views, authority, logs) = (ground.views.clone(), Arc::clone(&ground.authority), ground.logs.clone());
         let store = ground.store.clone();
-        let (stop, stopped) = watch::channel(false);
+        let ((stop, stopped), reload) = (watch::channel(false), Arc::new(Notify::new()));
         let (fleet, shown, signs) = (ground.clone(), url.clone(), Arc::clone(&issuer));
         let api = api::Ground::new(fleet, board.clone(), shown, metrics, definitions, unregistered, signs);
         let (uses, verifier) = (api.last_use.clone(), api.verifier.clone());
-        let router = api::router(api);
-        let http = tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone()));
+        let http = tokio::spawn(crate::http::serve(listener, tls, api::router(api), stopped.clone()));
         let agents = {
             let (endpoint, ground) = (endpoint.clone(), ground.clone());
             async move { board.serve(endpoint, ground).await }
