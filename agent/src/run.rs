@@ -11,13 +11,13 @@ use tokio::task::AbortHandle;
 use windlass_agent_core::{AgentConfig, AgentCore, Bugs, ConnId, Effect, Exit, Input, Signal};
 use windlass_agent_runner::docker::Engine;
 use windlass_agent_runner::{Runner, Spawner};
-use windlass_cache::{RealFs, Store, StoreOptions};
+use windlass_cache::{RealFs, Store, StoreOptions, TableCopy};
 use windlass_protocol::host::now;
 use windlass_protocol::identity::Standing;
 use windlass_protocol::job::Resources;
 use windlass_protocol::limits::{
-    AGENT_INPUTS_MAX, FINGERPRINT_LOOK_MS, HEALTH_MS, JOIN_PAUSE_MAX_MS, JOIN_PAUSE_MIN_MS, KILL_VERIFY_MS,
-    TURN_MAX_INPUTS,
+    AGENT_INPUTS_MAX, COPY_EVERY_MS, FINGERPRINT_LOOK_MS, HEALTH_MS, JOIN_PAUSE_MAX_MS, JOIN_PAUSE_MIN_MS,
+    KILL_VERIFY_MS, TURN_MAX_INPUTS,
 };
 use windlass_protocol::link::{Code, Protocol, bind_client, bind_server};
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage, RefuseCode};
@@ -148,6 +148,9 @@ struct Shell {
     peers: Arc<Peers>,
     peer_listen: PeerListen,
     renew_asked: Option<Instant64>,
+    store: Store,
+    /// When it was last looked whether its table is worth copying.
+    table_looked_at: Instant64,
     ended: Option<Exit>,
 }
 
@@ -202,7 +205,7 @@ impl Shell {
             engine,
             leftovers: Leftovers::default(),
             home,
-            sources: Sources { store, bulk: Arc::clone(&bulk), git, trees },
+            sources: Sources { store: store.clone(), bulk: Arc::clone(&bulk), git, trees },
             spares,
             inputs: feed.clone(),
             agent: identity.named().clone(),
@@ -235,6 +238,8 @@ impl Shell {
             peers,
             peer_listen: config.peer_listen,
             renew_asked: None,
+            store,
+            table_looked_at: now().mono,
             ended: None,
         })
     }
@@ -242,6 +247,7 @@ impl Shell {
     async fn run(mut self, mut signals: mpsc::Receiver<Signal>) -> Result<Ended, Fault> {
         loop {
             self.ask_for_certificate();
+            self.copy_table_when_due();
             while let Some(effect) = self.core.poll_effect() {
                 self.act(effect);
             }
@@ -268,6 +274,16 @@ impl Shell {
             if self.core.poll_timeout().is_some_and(|due| due <= at.mono) {
                 self.core.handle_timeout(at);
             }
+        }
+    }
+
+    /// Where the next start would read for long, the table of its cache is copied.
+    fn copy_table_when_due(&mut self) {
+        let at = now().mono;
+        if at.since_ms(self.table_looked_at) >= COPY_EVERY_MS {
+            self.table_looked_at = at;
+            let store = self.store.clone();
+            tokio::task::spawn_blocking(move || told_copy(store.copy_table_when_due()));
         }
     }
 
@@ -475,11 +491,24 @@ impl Shell {
         self.endpoint.close(Code::Done.number(), b"the agent leaves");
         self.peers.close();
         let _ = tokio::time::timeout(GOODBYE, self.endpoint.wait_idle()).await;
+        let store = self.store;
+        if let Err(error) = tokio::task::spawn_blocking(move || told_copy(store.copy_table())).await {
+            tracing::error!(%error, "table_not_copied");
+        }
         match exit {
             Exit::Drained => Ended::Drained,
             Exit::Quit => Ended::Quit,
             Exit::Refused(code) => Ended::Refused(code),
         }
+    }
+}
+
+/// Without a copy the next start takes longer, and is right all the same.
+fn told_copy(copied: Result<Option<TableCopy>, windlass_cache::Fault>) {
+    match copied {
+        Ok(Some(TableCopy { rows, bytes, .. })) => tracing::info!(rows, bytes, "table_copied"),
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, "table_not_copied"),
     }
 }
 

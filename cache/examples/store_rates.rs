@@ -1,10 +1,11 @@
 //! Prints what the store does here beside its limits: durable puts and reads of small blobs, existence checks and memory with
-//! ten million of them, opening such a store, and compaction. The figures in docs/design/031 come from it.
+//! ten million of them, opening such a store from its segments and from the copy of its table, writing that copy, and compaction. The figures in
+//! docs/design/031 and 037 come from it.
 //!
 //! ```text
 //! cargo run --release -p windlass-cache --example store_rates [-- BLOBS [DIRECTORY]]
 //! ```
-//! Ten million blobs take 800 MB of disk while it runs.
+//! Ten million blobs take 2 GB of disk while it runs.
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::cast_precision_loss, reason = "a tool that prints figures")]
 
 use std::path::{Path, PathBuf};
@@ -113,10 +114,87 @@ fn many(dir: &Path, blobs: usize) {
     }
     drop(store);
     let began = Instant::now();
-    let store = open(dir);
-    row("open that store", began.elapsed().as_secs_f64(), "s", None);
+    let store = Store::open(Arc::new(RealFs), dir, StoreOptions { scan: true, ..StoreOptions::default() }).unwrap();
+    row("open that store from its segments", began.elapsed().as_secs_f64(), "s", None);
     assert_eq!(store.stats().blobs, blobs);
     row("memory once opened", resident() - before, "MiB", Some(1_024.0));
+    copy(&store, &name);
+    row("memory after the copies, peak", peak() - before, "MiB", Some(1_024.0));
+    drop(store);
+    let began = Instant::now();
+    let store = open(dir);
+    row("open that store from its copy", began.elapsed().as_secs_f64(), "s", Some(1.0));
+    assert!(store.opened().from_copy);
+    row("memory once opened from its copy", resident() - before, "MiB", Some(1_024.0));
+    let began = Instant::now();
+    let tail: Vec<[u8; 9]> = (0..250_000).map(tail_of).collect();
+    store.put_many(&name, &tail).unwrap();
+    row("put 250,000 more", began.elapsed().as_secs_f64(), "s", None);
+    drop(store);
+    let began = Instant::now();
+    let store = open(dir);
+    row("open with 250,000 records after the copy", began.elapsed().as_secs_f64(), "s", Some(1.0));
+    assert!(store.opened().from_copy && store.opened().records >= 250_000);
+    row("memory after all, peak", peak() - before, "MiB", Some(1_024.0));
+}
+
+fn tail_of(n: u64) -> [u8; 9] {
+    let mut out = [1; 9];
+    out[..8].copy_from_slice(&n.to_le_bytes());
+    out
+}
+
+/// The most memory that was resident so far, in MiB.
+fn peak() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1_024.0
+}
+
+/// Copies the table while one thread reads and one writes; what they wait at most.
+fn copy(store: &Store, name: &Namespace) {
+    let stop = AtomicUsize::new(0);
+    let worst = |mut once: Box<dyn FnMut(usize) + '_>| {
+        let (mut worst, mut n) = (0.0_f64, 0);
+        while stop.load(Ordering::Relaxed) == 0 {
+            let began = Instant::now();
+            once(n);
+            worst = worst.max(began.elapsed().as_secs_f64());
+            n += 1;
+        }
+        (worst * 1e3, n)
+    };
+    for busy in [false, true] {
+        stop.store(usize::from(!busy), Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            let reads = scope.spawn(|| {
+                worst(Box::new(|n| {
+                    let digest = Digest::of(&(n % 4_096).to_le_bytes());
+                    assert!(store.contains(name, &digest));
+                }))
+            });
+            let writes = scope.spawn(|| {
+                let busy = if busy { "busy" } else { "" };
+                worst(Box::new(move |n| {
+                    store.put(name, format!("{busy} {n}").as_bytes()).unwrap();
+                }))
+            });
+            store.put(name, &[u8::from(busy)]).unwrap();
+            let began = Instant::now();
+            let copied = store.copy_table().unwrap().unwrap();
+            let took = began.elapsed().as_secs_f64();
+            stop.store(1, Ordering::Relaxed);
+            let with = if busy { "somebody reads and writes" } else { "nobody else" };
+            row(&format!("copy the table, {with}"), took, "s", None);
+            row("its length", copied.bytes as f64 / 1e6, "MB", None);
+            row("longest lock of the copy", copied.longest_pause.as_secs_f64() * 1e3, "ms", None);
+            let (reads, writes) = (reads.join().unwrap(), writes.join().unwrap());
+            if busy {
+                row(&format!("longest of {} existence checks meanwhile", reads.1), reads.0, "ms", None);
+                row(&format!("longest of {} durable puts meanwhile", writes.1), writes.0, "ms", None);
+            }
+        });
+    }
 }
 
 /// Three quarters of 512 MiB are let go.

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use windlass_protocol::Digest;
 
 use crate::chunk::FileNo;
+use crate::copy::cursor::{Cursor, Fixed};
+use crate::flat;
 use crate::index::Place;
 use crate::segment::record::RECORD_HEADER_BYTES;
 
@@ -26,8 +28,10 @@ pub(crate) struct Accounts {
     segments: BTreeMap<u32, Account>,
     /// Stale records of segments whose files were removed, which a crash may bring back.
     removed: BTreeMap<u32, Vec<Stale>>,
-    /// Which record says what a chunk file holds, and how long it is.
-    listings: HashMap<FileNo, (u32, u64)>,
+    /// Which record says what a chunk file holds.
+    listings: flat::Table<Listed>,
+    /// Tombs of stale records that changed since a copy began, as they were: by segment, and which of its stale records.
+    copying: Option<HashMap<(u32, usize), Option<u32>>>,
 }
 
 #[derive(Debug, Default)]
@@ -59,8 +63,8 @@ fn record_bytes(place: Place) -> u64 {
 /// What the record of an alias takes.
 const ALIAS_BYTES: u64 = RECORD_HEADER_BYTES as u64 + 32;
 
-const fn note_bytes(namespaces: usize) -> u64 {
-    (RECORD_HEADER_BYTES + 4 * namespaces) as u64
+const fn note_bytes(namespaces: u32) -> u64 {
+    RECORD_HEADER_BYTES as u64 + 4 * namespaces as u64
 }
 
 impl Accounts {
@@ -100,12 +104,12 @@ impl Accounts {
     }
 
     /// The segment says for good who sees a blob.
-    pub(crate) fn note(&mut self, segment: u32, namespaces: usize) {
+    pub(crate) fn note(&mut self, segment: u32, namespaces: u32) {
         self.add(segment, note_bytes(namespaces));
     }
 
     /// It is of no use any more.
-    pub(crate) fn unnote(&mut self, segment: u32, namespaces: usize) {
+    pub(crate) fn unnote(&mut self, segment: u32, namespaces: u32) {
         self.subtract(segment, note_bytes(namespaces));
     }
 
@@ -114,19 +118,19 @@ impl Accounts {
         self.unlist(file);
         let bytes = RECORD_HEADER_BYTES as u64 + listing_bytes;
         self.add(segment, bytes);
-        self.listings.insert(file, (segment, bytes));
+        self.listings.insert(Listed { file, segment, bytes });
     }
 
     /// The chunk file is gone.
     pub(crate) fn unlist(&mut self, file: FileNo) {
-        if let Some((segment, bytes)) = self.listings.remove(&file) {
+        if let Some(Listed { segment, bytes, .. }) = self.listings.remove(&file) {
             self.subtract(segment, bytes);
         }
     }
 
     /// Of other chunk files than these no listing counts.
     pub(crate) fn keep_listings(&mut self, keep: impl Fn(FileNo) -> bool) {
-        let gone: Vec<FileNo> = self.listings.keys().copied().filter(|file| !keep(*file)).collect();
+        let gone: Vec<FileNo> = self.listings.iter().map(|listed| listed.file).filter(|file| !keep(*file)).collect();
         for file in gone {
             self.unlist(file);
         }
@@ -171,11 +175,16 @@ impl Accounts {
             return;
         }
         let mut moved = Vec::new();
-        let standing = self.segments.range_mut(..segment).map(|(_, account)| &mut account.stale);
-        let removed = self.removed.range_mut(..segment).map(|(_, stale)| stale);
-        for stale in standing.chain(removed).flatten() {
-            if let Some(tomb) = tombs.get(&stale.prefix) {
-                moved.push((stale.tomb.replace(*tomb), *tomb));
+        let standing = self.segments.range_mut(..segment).map(|(number, account)| (*number, &mut account.stale));
+        let removed = self.removed.range_mut(..segment).map(|(number, stale)| (*number, stale));
+        for (number, stale) in standing.chain(removed) {
+            for (nth, stale) in stale.iter_mut().enumerate() {
+                let Some(tomb) = tombs.get(&stale.prefix) else { continue };
+                let before = stale.tomb.replace(*tomb);
+                if let Some(copying) = &mut self.copying {
+                    copying.entry((number, nth)).or_insert(before);
+                }
+                moved.push((before, *tomb));
             }
         }
         for (before, after) in moved {
@@ -214,5 +223,173 @@ impl Accounts {
                 self.subtract(tomb, RECORD_HEADER_BYTES as u64);
             }
         }
+    }
+}
+
+/// Which record says what a chunk file holds, and how long it is.
+#[derive(Debug, Clone, Copy)]
+struct Listed {
+    file: FileNo,
+    segment: u32,
+    bytes: u64,
+}
+
+impl flat::Row for Listed {
+    type Key = FileNo;
+
+    fn key(&self) -> FileNo {
+        self.file
+    }
+
+    fn copied(&self) -> Self {
+        *self
+    }
+}
+
+impl Fixed for Listed {
+    const BYTES: usize = LISTED_BYTES;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.file.to_le_bytes());
+        out.extend_from_slice(&self.segment.to_le_bytes());
+        out.extend_from_slice(&self.bytes.to_le_bytes());
+    }
+
+    fn decode(from: &mut Cursor<'_>) -> Option<Self> {
+        Some(Self { file: from.u64()?, segment: from.u32()?, bytes: from.u64()? })
+    }
+}
+
+/// A segment's account but for its stale records.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Balance {
+    pub(crate) live_bytes: u64,
+    pub(crate) blobs: u64,
+    /// How many stale records it has.
+    pub(crate) stale: usize,
+}
+
+/// A stale record without a tomb, as it is copied.
+const NO_TOMB: u32 = u32::MAX;
+
+/// What the record of a listing takes in a copy.
+pub(crate) const LISTED_BYTES: usize = 20;
+
+/// What one stale record takes in a copy.
+pub(crate) const STALE_BYTES: usize = 16;
+
+/// What is copied of accounts, and read back.
+impl Accounts {
+    /// From here on accounts are copied as they are now, those of segments that were removed left out: that they are is durable
+    /// before the copy counts. Nothing where bytes of a segment are damaged: then the segments are read at the next start.
+    pub(crate) fn begin_copy(&mut self) -> Option<BTreeMap<u32, Balance>> {
+        if self.segments.values().any(|account| account.damaged) {
+            return None;
+        }
+        self.listings.begin_copy();
+        self.copying = Some(HashMap::new());
+        let tombs = self.tombs_of_removed();
+        let balance = |(number, account): (&u32, &Account)| {
+            let less = tombs.get(number).copied().unwrap_or_default();
+            let live_bytes = account.live_bytes.saturating_sub(less);
+            (*number, Balance { live_bytes, blobs: account.blobs, stale: account.stale.len() })
+        };
+        Some(self.segments.iter().map(balance).collect())
+    }
+
+    pub(crate) fn end_copy(&mut self) {
+        self.listings.end_copy();
+        self.copying = None;
+    }
+
+    /// Which record says what chunk files hold, of those in one part of the table.
+    pub(crate) fn copy_listings(&self, shard: usize, out: &mut Vec<u8>) -> bool {
+        self.listings.copy_shard(shard, &mut |listed| listed.encode(out))
+    }
+
+    /// Stale records of a segment as they were. Nothing where the segment is gone by now.
+    pub(crate) fn copy_stale(&self, segment: u32, nth: std::ops::Range<usize>, out: &mut Vec<u8>) {
+        let stale = self.segments.get(&segment).map(|account| &account.stale).or_else(|| self.removed.get(&segment));
+        let stale = stale.and_then(|stale| stale.get(nth.clone())).unwrap_or_default();
+        for (nth, stale) in nth.zip(stale) {
+            let before = self.copying.as_ref().and_then(|copying| copying.get(&(segment, nth))).copied();
+            out.extend_from_slice(&segment.to_le_bytes());
+            out.extend_from_slice(&stale.prefix.to_le_bytes());
+            out.extend_from_slice(&before.unwrap_or(stale.tomb).unwrap_or(NO_TOMB).to_le_bytes());
+        }
+    }
+
+    /// A segment's account, from a copy.
+    pub(crate) fn load(&mut self, segment: u32, balance: Balance) {
+        let Balance { live_bytes, blobs, .. } = balance;
+        self.segments.insert(segment, Account { live_bytes, blobs, stale: Vec::new(), damaged: false });
+    }
+
+    pub(crate) fn load_listing(&mut self, from: &mut Cursor<'_>) -> Option<()> {
+        let listed = Listed::decode(from)?;
+        self.listings.get(&listed.file).is_none().then(|| self.listings.insert(listed))
+    }
+
+    pub(crate) fn load_stale(&mut self, from: &mut Cursor<'_>) -> Option<()> {
+        let (segment, prefix, tomb) = (from.u32()?, from.u64()?, from.u32()?);
+        let stale = Stale { prefix, tomb: Some(tomb).filter(|tomb| *tomb != NO_TOMB) };
+        self.segments.get_mut(&segment)?.stale.push(stale);
+        Some(())
+    }
+
+    /// These segments were removed since the copy was made.
+    pub(crate) fn gone(&mut self, segments: &[u32]) {
+        for segment in segments {
+            self.remove(*segment);
+        }
+        self.forget(segments);
+    }
+
+    /// Chunk files of which a segment said what they hold that is not there.
+    pub(crate) fn listed_outside(&self, there: impl Fn(u32) -> bool) -> HashSet<FileNo> {
+        self.listings.iter().filter(|listed| !there(listed.segment)).map(|listed| listed.file).collect()
+    }
+
+    /// Segments after the copy say of these blobs, which are gone, that they are: where what said so before is gone, they are the
+    /// tombs of stale records before them.
+    pub(crate) fn retomb(&mut self, voids: &HashMap<Prefix, u32>) {
+        if voids.is_empty() {
+            return;
+        }
+        let there: HashSet<u32> = self.segments.keys().copied().collect();
+        let mut added = Vec::new();
+        for (number, account) in &mut self.segments {
+            for stale in &mut account.stale {
+                let lost = stale.tomb.is_some_and(|tomb| !there.contains(&tomb));
+                let tomb = voids.get(&stale.prefix).filter(|tomb| lost && **tomb >= *number);
+                if let Some(tomb) = tomb {
+                    stale.tomb = Some(*tomb);
+                    added.push(*tomb);
+                }
+            }
+        }
+        for tomb in added {
+            self.add(tomb, RECORD_HEADER_BYTES as u64);
+        }
+    }
+
+    /// All of it, for tests to compare: what is said of segments that are gone is left out.
+    #[cfg(test)]
+    pub(crate) fn describe(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (number, account) in &self.segments {
+            let there = |tomb: &u32| self.segments.contains_key(tomb);
+            let mut stale: Vec<_> =
+                account.stale.iter().map(|stale| (stale.prefix, stale.tomb.filter(there))).collect();
+            stale.sort_unstable();
+            let Account { live_bytes, blobs, damaged, .. } = account;
+            lines.push(format!(
+                "segment {number}: {live_bytes} live, {blobs} blobs, damaged {damaged}, stale {stale:x?}"
+            ));
+        }
+        let mut listings: Vec<_> = self.listings.iter().map(|listed| format!("{listed:?}")).collect();
+        listings.sort_unstable();
+        lines.extend(listings);
+        lines
     }
 }

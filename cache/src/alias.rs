@@ -3,10 +3,10 @@
 //! A fact about bytes, whoever sees them: it is written beside the blob, computed in the pass that computes its name, and says
 //! nothing of who may ask. Kept by 128 bits of a keyed hash, so that nobody can make two names meet.
 
-use std::collections::HashMap;
-
 use windlass_protocol::{Digest, Namespace};
 
+use crate::copy::cursor::{Cursor, Fixed};
+use crate::flat;
 use crate::store::Store;
 
 /// The SHA-256 of some bytes.
@@ -58,7 +58,39 @@ impl Sha256 {
 pub(crate) struct Aliases {
     /// Drawn when it is first needed.
     key: Option<[u8; 32]>,
-    digests: HashMap<u128, Digest>,
+    digests: flat::Table<Alias>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Alias {
+    tag: u128,
+    digest: Digest,
+}
+
+impl flat::Row for Alias {
+    type Key = u128;
+
+    fn key(&self) -> u128 {
+        self.tag
+    }
+
+    fn copied(&self) -> Self {
+        *self
+    }
+}
+
+impl Fixed for Alias {
+    const BYTES: usize = 48;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.tag.to_le_bytes());
+        out.extend_from_slice(self.digest.as_bytes());
+    }
+
+    fn decode(from: &mut Cursor<'_>) -> Option<Self> {
+        Some(Self { tag: from.array().map(u128::from_le_bytes)?, digest: from.digest()? })
+    }
 }
 
 impl Aliases {
@@ -68,7 +100,7 @@ impl Aliases {
     }
 
     pub(crate) fn get(&self, alias: &Sha256Digest) -> Option<Digest> {
-        self.digests.get(&self.tag(alias)?).copied()
+        self.digests.get(&self.tag(alias)?).map(|alias| alias.digest)
     }
 
     pub(crate) fn insert(&mut self, alias: &Sha256Digest, digest: Digest) {
@@ -78,15 +110,38 @@ impl Aliases {
             self.key = getrandom::fill(&mut key).is_ok().then_some(key);
         }
         if let Some(tag) = self.tag(alias) {
-            self.digests.insert(tag, digest);
+            match self.digests.get_mut(&tag) {
+                Some(alias) => alias.digest = digest,
+                None => self.digests.insert(Alias { tag, digest }),
+            }
         }
     }
 
     /// It is written nowhere any more that this is its blob.
     pub(crate) fn remove(&mut self, alias: &Sha256Digest, digest: &Digest) {
-        if let Some(tag) = self.tag(alias).filter(|tag| self.digests.get(tag) == Some(digest)) {
+        let is_its = |tag: &u128| self.digests.get(tag).is_some_and(|alias| alias.digest == *digest);
+        if let Some(tag) = self.tag(alias).filter(is_its) {
             self.digests.remove(&tag);
         }
+    }
+}
+
+/// What is copied of them, and read back.
+impl Aliases {
+    pub(crate) const fn table_key(&self) -> Option<[u8; 32]> {
+        self.key
+    }
+
+    pub(crate) const fn table(&self) -> &flat::Table<Alias> {
+        &self.digests
+    }
+
+    pub(crate) const fn table_mut(&mut self) -> &mut flat::Table<Alias> {
+        &mut self.digests
+    }
+
+    pub(crate) const fn load(key: Option<[u8; 32]>, digests: flat::Table<Alias>) -> Self {
+        Self { key, digests }
     }
 }
 

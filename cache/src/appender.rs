@@ -69,10 +69,25 @@ pub(crate) struct Active {
     pub(crate) declared: HashSet<NamespaceNo>,
 }
 
+/// How far the last segment goes at a moment.
+#[derive(Debug)]
+pub(crate) struct Position {
+    pub(crate) number: u32,
+    pub(crate) file: Arc<dyn VfsFile>,
+    pub(crate) end: u64,
+    pub(crate) declared: HashSet<NamespaceNo>,
+    /// Appended since the store was opened.
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+}
+
 #[derive(Debug)]
 struct Writer {
     active: Option<Active>,
     next_number: u32,
+    /// Appended since the store was opened, and what it read at the start after its copy.
+    records: u64,
+    bytes: u64,
     appended: Ticket,
     /// Everything up to here is durable.
     synced: Ticket,
@@ -114,6 +129,7 @@ struct Batch {
     bytes: Vec<u8>,
     changes: Vec<Change>,
     declares: HashSet<NamespaceNo>,
+    records: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -126,10 +142,13 @@ impl Appender {
         (durability, segment_bytes): (Durability, u64),
         (index, segments): (Arc<RwLock<Index>>, Arc<Segments>),
         (active, next_number): (Option<Active>, u32),
+        (records, bytes): (u64, u64),
     ) -> Self {
         let writer = Writer {
             active,
             next_number,
+            records,
+            bytes,
             appended: Ticket::default(),
             synced: Ticket::default(),
             unsynced: Vec::new(),
@@ -161,6 +180,20 @@ impl Appender {
         let mut writer = lock(&self.writer);
         let lazy = self.durability == Durability::Lazy;
         writer.active.take_if(|active| lazy && active.end >= least_bytes).is_some()
+    }
+
+    /// How far the last segment goes; nothing where there is none.
+    pub(crate) fn position(&self) -> Option<Position> {
+        let writer = lock(&self.writer);
+        let Active { number, file, end, declared, .. } = writer.active.as_ref()?;
+        let (number, file, end, declared) = (*number, Arc::clone(file), *end, declared.clone());
+        Some(Position { number, file, end, declared, records: writer.records, bytes: writer.bytes })
+    }
+
+    /// Records and bytes that a start without a newer copy would read, as far as they came since the last one.
+    pub(crate) fn appended(&self) -> (u64, u64) {
+        let writer = lock(&self.writer);
+        (writer.records, writer.bytes)
     }
 
     /// Appends and waits until it is durable.
@@ -307,6 +340,8 @@ impl Appender {
         }
         active.end += batch.bytes.len() as u64;
         active.declared.extend(batch.declares);
+        writer.bytes += batch.bytes.len() as u64;
+        writer.records += batch.records;
         writer.appended.0 += 1;
         match self.durability {
             Durability::Durable => {
@@ -448,5 +483,6 @@ fn push(active: &Active, batch: &mut Batch, (kind, namespace, digest): (Kind, u3
     let header = Header { kind, namespace, payload_bytes, payload_crc: crc32fast::hash(payload), digest };
     batch.bytes.extend_from_slice(&header.encode(&active.salt, offset));
     batch.bytes.extend_from_slice(payload);
+    batch.records += 1;
     offset + RECORD_HEADER_BYTES as u64
 }

@@ -94,6 +94,11 @@ impl Chunks {
         lock(&self.departing)
     }
 
+    /// The number that comes next.
+    pub(crate) fn peek_file(&self) -> FileNo {
+        self.next_file.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn next_file(&self) -> FileNo {
         self.next_file.fetch_add(1, Ordering::Relaxed)
     }

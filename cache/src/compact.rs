@@ -391,6 +391,7 @@ impl Shared {
         }
         let bytes = leaving.file.len().or_fault("measuring", &path)?;
         self.vfs.remove(&path).or_fault("removing", &path)?;
+        self.counters.dropped(bytes);
         self.segments.write().unwrap_or_else(PoisonError::into_inner).remove(&number);
         if let Some(away) = bones {
             away.take_bones(number);

@@ -101,9 +101,9 @@ impl Shared {
                 // Others have filled the disk to its end: there is room for the record once the blob is gone.
                 Err(fault) if fault.is_full() => {
                     self.give_back(digest, place, pin)?;
-                    return self.void(digest);
+                    return self.void(digest).inspect_err(|_| self.chunks.table().doubt());
                 }
-                voided => voided?,
+                voided => voided.inspect_err(|_| self.chunks.table().doubt())?,
             }
         }
         self.give_back(digest, place, pin)

@@ -3,17 +3,24 @@
 //! An entry takes any bytes and says whether they decode. It must not panic, whatever they are; where they decode, it asserts
 //! that what came out is no more than the bytes carry, and that there is one encoding of it.
 
+use std::collections::BTreeMap;
+
 use windlass_protocol::fuzz::Entry;
 
 use crate::chunk::listing::Listing;
 use crate::chunk::manifest::ChunkManifest;
+use crate::copy::{self, read::Found};
 use crate::error::BadPack;
+use crate::index::ROW_BYTES;
 use crate::pack::Decoder;
 use crate::segment::{self, Check};
 use crate::tree::Directory;
 use crate::upload::journal::Journal;
 use crate::vfs::Vfs as _;
 use crate::vfs::recorded::RecordingFs;
+
+/// Segments that there are for a copy of a table.
+const FUZZED_SEGMENTS: u32 = 1;
 
 /// All entries.
 pub const ENTRIES: &[Entry] = &[
@@ -23,6 +30,8 @@ pub const ENTRIES: &[Entry] = &[
     ("pack", pack),
     ("directory", directory),
     ("journal", journal),
+    ("table", table),
+    ("table_blocks", table_blocks),
 ];
 
 /// Which chunks a blob is made of.
@@ -94,6 +103,33 @@ pub fn journal(bytes: &[u8]) -> bool {
     assert!(journal.chunks.len() * 48 <= bytes.len(), "it notes no more than its bytes hold");
     let whole = bytes.get(..usize::try_from(journal.end).unwrap_or_default()).unwrap_or_default();
     assert!(Journal::decode(whole).as_ref() == Some(&journal), "what follows its end says nothing");
+    true
+}
+
+/// A copy of a store's table: of which segments it is does not matter here.
+pub fn table(bytes: &[u8]) -> bool {
+    copied(bytes, false)
+}
+
+/// The same with all its hashes made right again, so that what the blocks hold is read.
+pub fn table_blocks(bytes: &[u8]) -> bool {
+    copied(bytes, true)
+}
+
+fn copied(bytes: &[u8], sealed: bool) -> bool {
+    let fs = RecordingFs::new();
+    let Ok(file) = fs.create(std::path::Path::new("/table")) else { return false };
+    let bytes = if sealed { copy::sealed(bytes) } else { bytes.to_vec() };
+    if file.write_at(0, &bytes).is_err() {
+        return false;
+    }
+    let segments: Vec<u32> = (0..FUZZED_SEGMENTS).collect();
+    let (large, chunk_files) = (BTreeMap::new(), BTreeMap::new());
+    let found = Found { segments: &segments, large: &large, chunk_files: &chunk_files };
+    let Ok(Some(loaded)) = copy::read::read(&*file, found) else { return false };
+    let (blobs, ..) = loaded.index.totals();
+    assert!(blobs * ROW_BYTES <= bytes.len(), "no more rows than there are bytes for");
+    assert!(loaded.index.iter().all(|entry| !entry.seen_by().is_empty()), "somebody sees each blob");
     true
 }
 

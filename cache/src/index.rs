@@ -3,6 +3,7 @@
 //! Only what is durable gets in here (or, in a lazy store, what was written), so that every answer given from it holds
 //! after a crash. Digests are chosen by strangers: the table is keyed (std's `RandomState`).
 
+mod copied;
 mod pin;
 mod sets;
 mod table;
@@ -15,10 +16,13 @@ use windlass_protocol::{Digest, Namespace};
 use crate::account::Accounts;
 use crate::alias::{Aliases, Sha256Digest};
 use crate::chunk::FileNo;
+use crate::flat;
+pub(crate) use copied::{Begun, Known, Loading, Part};
 pub(crate) use pin::Pin;
 use pin::PinTable;
 use sets::{SetNo, Sets};
-use table::{Row, Table};
+use table::{Noted, Row, Table, Wide};
+pub(crate) use table::{ROW_BYTES, WIDE_BYTES};
 
 /// A namespace's number in this process.
 pub(crate) type NamespaceNo = u32;
@@ -115,7 +119,7 @@ impl<'a> Entry<'a> {
 
     /// The segment that says after the blob's own record who sees it, for good.
     pub(crate) fn noted(&self) -> Option<u32> {
-        self.index.noted.get(&self.row.digest).map(|(segment, _)| *segment)
+        self.index.noted.get(&self.row.digest).map(|noted| noted.segment)
     }
 
     /// Whether segments older than the blob's own record say who sees it.
@@ -173,9 +177,9 @@ pub(crate) struct Index {
     sets: Sets,
     pins: PinTable,
     /// Lengths of the blobs that are not small.
-    wide: HashMap<Digest, u64>,
+    wide: flat::Table<Wide>,
     /// Blobs of which a segment says, after their own record, who sees them, for good; and how many it names.
-    noted: HashMap<Digest, (u32, usize)>,
+    noted: flat::Table<Noted>,
     numbers: HashMap<Namespace, NamespaceNo>,
     names: Vec<Namespace>,
     /// By number.
@@ -259,7 +263,7 @@ impl Index {
 
     fn place(&self, row: &Row) -> Place {
         let &Row { segment, offset, bytes, ref set, .. } = row;
-        let wide = || self.wide.get(&row.digest).copied().unwrap_or_default();
+        let wide = || self.wide.get(&row.digest).map_or(0, |wide| wide.bytes);
         match set.load(Ordering::Relaxed) & (LARGE | CHUNKED) {
             0 => Place::Small { segment, offset: u64::from(offset), bytes },
             LARGE => Place::Large { segment, bytes: wide() },
@@ -368,11 +372,10 @@ impl Index {
             Place::Large { .. } => (0, 0, LARGE),
             Place::Chunked { offset, manifest_bytes, .. } => (offset, manifest_bytes, CHUNKED),
         };
-        if kind == 0 {
-            self.wide.remove(digest)
-        } else {
-            self.wide.insert(*digest, place.bytes())
-        };
+        self.wide.remove(digest);
+        if kind != 0 {
+            self.wide.insert(Wide { digest: *digest, bytes: place.bytes() });
+        }
         let unstated = if seen_by == [namespace] { 0 } else { UNSTATED };
         if let Some(row) = self.table.get_mut(digest) {
             // No segment is that long.
@@ -386,16 +389,17 @@ impl Index {
     /// These see a blob, and nobody else; and no older segment needs to say so.
     fn note(&mut self, digest: &Digest, seen_by: &[NamespaceNo], segment: u32) {
         self.revive(digest);
-        let Some(row) = self.table.get(digest) else { return };
+        let Some(row) = self.table.get_mut(digest) else { return };
         row.lower(UNSTATED);
         self.unnote(digest);
-        self.accounts.note(segment, seen_by.len());
-        self.noted.insert(*digest, (segment, seen_by.len()));
+        let namespaces = u32::try_from(seen_by.len()).unwrap_or(u32::MAX);
+        self.accounts.note(segment, namespaces);
+        self.noted.insert(Noted { digest: *digest, segment, namespaces });
         self.see(digest, seen_by.to_vec());
     }
 
     fn unnote(&mut self, digest: &Digest) {
-        if let Some((segment, namespaces)) = self.noted.remove(digest) {
+        if let Some(Noted { segment, namespaces, .. }) = self.noted.remove(digest) {
             self.accounts.unnote(segment, namespaces);
         }
     }

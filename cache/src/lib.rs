@@ -6,6 +6,7 @@
 //! | [`store`] | the blob store: what is kept, and who may see it |
 //! | [`blob`], [`upload`] | a blob that was found, one that is being written |
 //! | `segment`, `appender`, `index` | records on disk, group commit, what is where in memory |
+//! | `flat`, `copy` | the tables in memory, and their copy on disk |
 //! | [`alias`] | blobs by their SHA-256 |
 //! | `account`, `compact` | what of each segment still counts, and how the rest comes back |
 //! | [`chunk`] | what large blobs are cut into, stored once, and which of it a blob is made of |
@@ -29,8 +30,10 @@ mod appender;
 pub mod blob;
 pub mod chunk;
 mod compact;
+mod copy;
 pub mod error;
 mod evict;
+mod flat;
 pub mod floor;
 pub mod fuzz;
 mod index;
@@ -55,6 +58,7 @@ pub use blob::{Blob, BlobReader};
 pub use chunk::cut::Cutter;
 pub use chunk::manifest::ChunkManifest;
 pub use compact::Compacted;
+pub use copy::{Opened, TableCopy};
 pub use error::{BadChunkManifest, BadPack, BadTree, Error, Fault, Rejected};
 pub use index::Usage;
 pub use intake::Intake;

@@ -77,7 +77,8 @@ impl Store {
         let mut seen = BTreeSet::new();
         for (digest, place, pin) in leaving.into_values().flatten() {
             if !shared.stored(&digest) && seen.insert(digest) {
-                shared.give_back(&digest, place, pin)?;
+                // Those after one that fails stay counted.
+                shared.give_back(&digest, place, pin).inspect_err(|_| shared.chunks.table().doubt())?;
                 gone += 1;
             }
         }

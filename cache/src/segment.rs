@@ -87,6 +87,21 @@ pub(crate) enum Record {
     Alias { digest: Digest, alias: Sha256Digest },
 }
 
+impl Record {
+    /// Which numbers of namespaces it names.
+    pub(crate) fn namespaces(&self) -> &[u32] {
+        match self {
+            Self::Blob { namespace, .. }
+            | Self::Large { namespace, .. }
+            | Self::Grant { namespace, .. }
+            | Self::Release { namespace, .. }
+            | Self::Manifest { namespace, .. } => std::slice::from_ref(namespace),
+            Self::Seen { namespaces, .. } => namespaces,
+            Self::Namespace { .. } | Self::Void { .. } | Self::Chunks(_) | Self::Alias { .. } => &[],
+        }
+    }
+}
+
 /// Whether the bytes of blobs are checked too, or their headers alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {

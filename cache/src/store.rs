@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/lock                 held while the store is open
+//! DIR/table                copy of the table in memory, and how far it read the segments (module `copy`)
 //! DIR/segments/NNNNNNNN.seg  records: small blobs, manifests of larger ones, and who may see what (module `segment`)
 //! DIR/chunks/HEX           chunks of larger blobs, a file for those that an upload brought; counts only with its record
 //! DIR/chunks/tmp-N         uploads that are under way
@@ -33,6 +34,7 @@ use crate::blob::{Blob, Body, Chunked};
 use crate::chunk::manifest::ChunkManifest;
 use crate::chunk::{self, Chunks, FileNo};
 use crate::compact::Leaving;
+use crate::copy::{Copies, Opened};
 use crate::error::{Error, Fault, OrFault as _, Rejected};
 use crate::index::{Index, NamespaceNo, Pin, Place, Usage};
 use crate::remote::away::Away;
@@ -68,6 +70,8 @@ pub struct StoreOptions {
     /// Whether blobs that are stored from now on can be asked for by their SHA-256 ([`Store::by_sha256`]): 96 bytes more on disk
     /// for each, and a second hash of all bytes.
     pub sha256: bool,
+    /// Reads all segments when it is opened, and does not believe the copy of the table: for who looks for damage.
+    pub scan: bool,
 }
 
 impl Default for StoreOptions {
@@ -79,6 +83,7 @@ impl Default for StoreOptions {
             segment_bytes: SEGMENT_MAX_BYTES,
             chunk_bytes: CHUNK_AVERAGE_BYTES,
             sha256: false,
+            scan: false,
         }
     }
 }
@@ -95,6 +100,7 @@ impl StoreOptions {
             segment_bytes: (capacity_bytes / 16).clamp(1 << 20, SEGMENT_MAX_BYTES),
             chunk_bytes: CHUNK_AVERAGE_BYTES,
             sha256: false,
+            scan: false,
         }
     }
 }
@@ -106,7 +112,7 @@ pub struct Stats {
     pub blobs: usize,
     /// Their bytes, each blob once.
     pub blob_bytes: u64,
-    /// Bytes on disk: segments whole, and large blobs.
+    /// Bytes on disk: segments whole, large blobs, and the table's copy.
     pub disk_bytes: u64,
     /// Chunks of large blobs, each once.
     pub chunks: usize,
@@ -158,6 +164,8 @@ pub(crate) struct Shared {
     pub(crate) chunks: Chunks,
     pub(crate) counters: Counters,
     pub(crate) account: Account,
+    pub(crate) copies: Mutex<Copies>,
+    pub(crate) opened: Opened,
     /// One at a time puts aside, evicts or compacts.
     pub(crate) removal: Mutex<()>,
     /// The segment that is compacted, from one piece to the next.
@@ -181,9 +189,25 @@ pub(crate) struct Counters {
     pub(crate) compacted_bytes: AtomicU64,
     hits: AtomicU64,
     misses: AtomicU64,
+    /// Of segments that were removed.
+    dropped_bytes: AtomicU64,
+    /// Of the table's copy.
+    copy_bytes: AtomicU64,
 }
 
 impl Counters {
+    pub(crate) fn dropped_bytes(&self) -> u64 {
+        self.dropped_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn dropped(&self, bytes: u64) {
+        self.dropped_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn copy_bytes(&self, bytes: u64) {
+        self.copy_bytes.store(bytes, Ordering::Relaxed);
+    }
+
     /// A blob was asked for by name.
     fn asked(&self, found: bool) {
         let counter = if found { &self.hits } else { &self.misses };
@@ -201,7 +225,8 @@ pub struct Pins {
 impl Store {
     /// Opens the store in `dir`, or makes it. It is closed when its last clone, blob, reader and upload is dropped.
     ///
-    /// Reads all segments' headers, and the last segment whole: what a crash tore off its end is cut.
+    /// Reads the copy of the table and what the segments say after it. Where there is none, or a doubt about it: all segments'
+    /// headers, and the last segment whole. What a crash tore off its end is cut.
     ///
     /// # Errors
     /// [`Fault::InUse`] where another process has it, [`Fault::Io`] where the disk fails.
@@ -560,14 +585,15 @@ impl Shared {
         self.chunks_dir().join(format!("tmp-{}", self.next_temporary.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// Bytes on disk: segments whole, and large blobs.
+    /// Bytes on disk: segments whole, large blobs, and the table's copy.
     pub(crate) fn disk_bytes(&self) -> u64 {
         // One lock at a time: others take them in the other order.
         let segments: Vec<_> = self.segments.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         let segment_bytes: u64 = segments.iter().filter_map(|file| file.len().ok()).sum();
         let segment_bytes = segment_bytes.saturating_sub(self.away.as_ref().map_or(0, |away| away.spared_bytes()));
         let chunk_bytes = self.chunks.table().totals().disk_bytes;
-        segment_bytes + chunk_bytes + self.index().large_bytes()
+        let copy_bytes = self.counters.copy_bytes.load(Ordering::Relaxed);
+        segment_bytes + chunk_bytes + copy_bytes + self.index().large_bytes()
     }
 
     /// A blob's bytes from where they lie; `None` where they are not what the name says, or the blob is gone.

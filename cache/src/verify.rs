@@ -129,6 +129,7 @@ impl Shared {
         }
         if let Err(error) = self.void(digest).and_then(|()| self.give_back(digest, place, pin.clone())) {
             self.index_mut().remove(digest, None);
+            self.chunks.table().doubt();
             tracing::warn!(%digest, %error, "blob_not_voided");
         }
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use windlass_cache::{Compacted, Store, Tended};
+use windlass_cache::{Compacted, Store, TableCopy, Tended};
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{Actor, ActorKind, CacheRequest, ReuseRequest};
 use windlass_coordinator_store::{Expired, Retention};
@@ -61,7 +61,25 @@ pub(crate) async fn run(ground: Ground, retention_ms: u64, stop: watch::Receiver
     tokio::join!(tidying, compacting, moving, expire(ground, retention_ms, stop));
 }
 
-/// Gives back what the blob store's segments hold that counts no more, a piece at a time.
+/// Writes the copy of the blob store's table, from which the next start begins: when everybody else has stopped.
+pub(crate) async fn leave_copy(store: Store) {
+    if let Err(error) = tokio::task::spawn_blocking(move || told_copy(store.copy_table())).await {
+        tracing::error!(%error, "table_not_copied");
+    }
+}
+
+/// Without a copy the next start takes longer, and is right all the same.
+fn told_copy(copied: Result<Option<TableCopy>, windlass_cache::Fault>) {
+    match copied {
+        Ok(Some(TableCopy { rows, bytes, longest_pause, .. })) => {
+            tracing::info!(rows, bytes, longest_pause_us = longest_pause.as_micros(), "table_copied");
+        }
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, "table_not_copied"),
+    }
+}
+
+/// Gives back what the blob store's segments hold that counts no more, a piece at a time, and copies its table where that is due.
 async fn compact(store: Store, mut stop: watch::Receiver<bool>) {
     let mut rest_ms = COMPACT_EVERY_MS;
     loop {
@@ -70,7 +88,11 @@ async fn compact(store: Store, mut stop: watch::Receiver<bool>) {
             () = crate::http::stopped(&mut stop) => return,
         }
         let store = store.clone();
-        let compacted = tokio::task::spawn_blocking(move || store.compact(COMPACT_TICK_BYTES)).await;
+        let compacted = tokio::task::spawn_blocking(move || {
+            told_copy(store.copy_table_when_due());
+            store.compact(COMPACT_TICK_BYTES)
+        })
+        .await;
         rest_ms = match compacted {
             Ok(Ok(compacted)) => {
                 if compacted.segments > 0 {

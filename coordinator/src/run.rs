@@ -143,6 +143,7 @@ pub struct Coordinator {
     running: Option<JoinHandle<DeskEnd>>,
     end: DeskEnd,
     logs: LogStore,
+    store: Store,
     endpoint: Endpoint,
     reload: Arc<Notify>,
     stop: watch::Sender<bool>,
@@ -196,7 +197,6 @@ impl Coordinator {
         let (engine, keyer) = keyer(&config.reuse, &desk, &opened.kept, &shelves, known);
         let ports = ports(&board, logbook, (orders, keyer, courier), &views, &metrics);
         let (tls, files) = tls(&config, &opened.kept.authority).await?;
-        let reload = Arc::new(Notify::new());
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
         let running = tokio::spawn(Desk::new(inbox, opened.writer, opened.loaded, maker, ports).run());
         let issuer = Arc::clone(&opened.kept.issuer);
@@ -204,13 +204,13 @@ impl Coordinator {
         reseal(&ground, opened.resealed).await?;
         let token = first_token(&config.data, &ground).await?;
         let (views, authority, logs) = (ground.views.clone(), Arc::clone(&ground.authority), ground.logs.clone());
-        let (stop, stopped) = watch::channel(false);
+        let store = ground.store.clone();
+        let ((stop, stopped), reload) = (watch::channel(false), Arc::new(Notify::new()));
         let (fleet, shown, signs) = (ground.clone(), url.clone(), Arc::clone(&issuer));
         let mut api = api::Ground::new(fleet, board.clone(), shown, metrics, definitions, unregistered, signs);
         api.engine = Some(engine);
         let (uses, verifier) = (api.last_use.clone(), api.verifier.clone());
-        let router = api::router(api);
-        let http = tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone()));
+        let http = tokio::spawn(crate::http::serve(listener, tls, api::router(api), stopped.clone()));
         let agents = {
             let (endpoint, ground) = (endpoint.clone(), ground.clone());
             async move { board.serve(endpoint, ground).await }
@@ -236,6 +236,7 @@ impl Coordinator {
             running: Some(running),
             end: DeskEnd::WriterGone,
             logs,
+            store,
             endpoint,
             reload,
             stop,
@@ -331,6 +332,7 @@ impl Coordinator {
         if tokio::time::timeout(LOGS_CLOSE, self.logs.close()).await.is_err() {
             tracing::warn!("logs_not_closed");
         }
+        retention::leave_copy(self.store).await;
         end
     }
 }

@@ -4,7 +4,7 @@
 //! That happens only after the record that lets go is durable. Who reads a blob that has left the store counts on its chunks
 //! until he is done.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
@@ -37,11 +37,15 @@ impl Shared {
                 }
             }
             Place::Chunked { segment, offset, .. } => {
-                // One that cannot be read keeps its chunks until the next start, which counts anew.
-                if let Some(manifest) = self.read_manifest(digest, segment, offset)? {
-                    let chunks = manifest.chunks().iter().map(|chunk| chunk.digest).collect();
-                    self.chunks.departing().push(Departing { pin, chunks });
-                }
+                let manifest = self.read_manifest(digest, segment, offset);
+                let Ok(Some(manifest)) = manifest else {
+                    // One that cannot be read keeps its chunks until the next start, which counts anew.
+                    self.chunks.table().doubt();
+                    return manifest.and_then(|_| self.sweep());
+                };
+                let chunks: Vec<Digest> = manifest.chunks().iter().map(|chunk| chunk.digest).collect();
+                self.chunks.table().depart(&chunks);
+                self.chunks.departing().push(Departing { pin, chunks });
                 self.sweep()
             }
         }
@@ -56,13 +60,14 @@ impl Shared {
         Ok(())
     }
 
-    /// Counts on chunks no more, each as often as it is named.
+    /// Holds chunks no more, each as often as it is named.
     pub(crate) fn release_chunks(&self, chunks: &[Digest]) -> Result<(), Fault> {
         if chunks.is_empty() {
             return Ok(());
         }
-        let freed = self.chunks.table().release(chunks);
-        self.free(freed)
+        let freed = self.chunks.table().release_held(chunks);
+        // What is not given back here is found by a start that looks at all files.
+        self.free(freed).inspect_err(|_| self.chunks.table().doubt())
     }
 
     /// Gives ranges of chunk files back to the disk.
@@ -92,13 +97,14 @@ impl Shared {
 
 /// At open: removes uploads that never ended and files that no blob counts on, and gives back what is unused of the others.
 ///
-/// Where segments are damaged their records may be what was lost: then nothing is removed but uploads.
+/// Where segments are damaged their records may be what was lost: then nothing is removed but uploads. `new` are the files of which
+/// it is not known that all was given back that is unused, where that is known of the others.
 pub(crate) fn tidy(
     vfs: &dyn Vfs,
     dir: &Path,
     (names, files): (&[String], &BTreeMap<FileNo, u64>),
     table: &mut Table,
-    damaged: bool,
+    (damaged, new): (bool, Option<&BTreeSet<FileNo>>),
 ) -> Result<(), Fault> {
     for name in names.iter().filter(|name| name.starts_with("tmp-")) {
         let path = dir.join(name);
@@ -107,18 +113,19 @@ pub(crate) fn tidy(
     if damaged {
         return Ok(());
     }
-    table.drop_uncounted();
-    let lengths: HashMap<FileNo, u64> = files.iter().map(|(file, bytes)| (*file, *bytes)).collect();
-    let listings = table.listings(&lengths);
-    let used: HashSet<FileNo> = listings.iter().map(|listing| listing.file).collect();
-    for file in files.keys().filter(|file| !used.contains(file)) {
-        let path = file_path(dir, *file);
+    let freed: HashSet<FileNo> = table.drop_uncounted().iter().map(|freed| freed.file).collect();
+    let looked_at = |file: &FileNo| new.is_none_or(|new| new.contains(file) || freed.contains(file));
+    let lengths: HashMap<FileNo, u64> =
+        files.iter().filter(|(file, _)| looked_at(file)).map(|(file, bytes)| (*file, *bytes)).collect();
+    let listings = if lengths.is_empty() { Vec::new() } else { table.listings(&lengths) };
+    for file in files.keys().filter(|file| !table.uses_file(**file)).copied().collect::<Vec<_>>() {
+        let path = file_path(dir, file);
         match vfs.remove(&path) {
             // It is in the bucket alone.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             other => other.or_fault("removing", &path)?,
         }
-        table.forget_file(*file);
+        table.forget_file(file);
     }
     for listing in listings {
         let mut end = 0;

@@ -60,3 +60,28 @@ impl Sets {
         self.sets.get(number as usize).map(|set| &*set.members).unwrap_or_default()
     }
 }
+
+/// What is copied of them, and read back.
+impl Sets {
+    /// By number; those that no blob has are empty.
+    pub(super) fn all(&self) -> Vec<Arc<[NamespaceNo]>> {
+        self.sets.iter().map(|set| Arc::clone(&set.members)).collect()
+    }
+
+    /// The same with how many blobs have each. Nothing where two are the same.
+    pub(super) fn load(sets: &[Arc<[NamespaceNo]>], blobs: &[(usize, u64)]) -> Option<Self> {
+        let mut loaded = Self::default();
+        for (number, (members, (blobs, _))) in (0..).zip(sets.iter().zip(blobs)) {
+            if *blobs == 0 {
+                loaded.sets.push(Set { members: Arc::default(), blobs: 0 });
+                loaded.free.push(number);
+                continue;
+            }
+            loaded.sets.push(Set { members: Arc::clone(members), blobs: *blobs });
+            if loaded.numbers.insert(Arc::clone(members), number).is_some() {
+                return None;
+            }
+        }
+        Some(loaded)
+    }
+}

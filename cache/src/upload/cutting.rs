@@ -337,7 +337,7 @@ impl Cutting {
         let ticket = appended?;
         if !stored {
             // The manifest counts on them from now on.
-            self.held.clear();
+            shared.chunks.table().count_held(&std::mem::take(&mut self.held));
         }
         let unused = self.unused(&listing);
         if let Some(file) = self.file.as_mut().filter(|_| !listing.chunks.is_empty()) {

@@ -75,6 +75,8 @@ impl Store {
     /// [`Fault::Io`] where the disk fails.
     pub fn mend(&self) -> Result<u64, Fault> {
         let shared = &self.shared;
+        // What it says of the segments is not so any more.
+        shared.remove_copy()?;
         let mut mended = 0;
         for number in shared.segment_numbers() {
             let Some(file) = shared.segment_file(number) else { continue };

@@ -12,7 +12,7 @@ use windlass_protocol::{Digest, Namespace, WallMs};
 
 const ROUNDS: u64 = 20_000;
 
-/// A manifest, a listing and a segment as a store writes them, a pack, a directory.
+/// A manifest, a listing and a segment as a store writes them, a pack, a directory, a journal, a table's copy.
 fn seeds() -> Vec<Vec<u8>> {
     let fs = RecordingFs::new();
     let options = StoreOptions { chunk_bytes: 16 << 10, ..StoreOptions::default() };
@@ -37,7 +37,22 @@ fn seeds() -> Vec<Vec<u8>> {
         pack.finish().unwrap(),
         directory.encode(),
         journal(),
+        table(),
     ]
+}
+
+/// A store's table, of blobs small and large. Its chunk files are not there for an entry.
+fn table() -> Vec<u8> {
+    let fs = RecordingFs::new();
+    let options = StoreOptions { sha256: true, ..StoreOptions::default() };
+    let store = Store::open(Arc::new(fs.clone()), std::path::Path::new("/s"), options).unwrap();
+    let (one, two) = (Namespace::trusted("p"), Namespace::overlay("p", "pr:1"));
+    let digests = store.put_many(&one, [b"small".to_vec(), crate::chunks::noise(0, 70_000), b"gone".to_vec()]).unwrap();
+    store.grant(&two, &digests[..2]).unwrap();
+    let gone: Vec<_> = store.held(|_| true).into_iter().filter(|held| held.digest == digests[2]).collect();
+    store.release(&gone).unwrap();
+    store.copy_table().unwrap().unwrap();
+    fs.live_image().files[std::path::Path::new("/s/table")].clone()
 }
 
 /// What an upload that waits has noted.

@@ -35,6 +35,8 @@ enum Step {
     Compact {
         budget_bytes: u64,
     },
+    /// Writes the table's copy.
+    Copy,
     Reopen,
     /// After this share of the operations since the last one, with one of the disks that it could leave.
     Crash {
@@ -54,6 +56,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => (namespace.clone(), blob.clone()).prop_map(|(namespace, blob)| Step::Release { namespace, blob }),
         2 => (namespace.clone(), namespace, blob).prop_map(|(from, to, blob)| Step::Grant { from, to, blob }),
         3 => prop_oneof![Just(1), Just(1_500), Just(100_000)].prop_map(|budget_bytes| Step::Compact { budget_bytes }),
+        2 => Just(Step::Copy),
         1 => Just(Step::Reopen),
         3 => (any::<prop::sample::Index>(), any::<prop::sample::Index>())
             .prop_map(|(at, image)| Step::Crash { at, image }),
@@ -145,6 +148,9 @@ impl World {
                 held.retain(|held| held.digest == digest);
                 self.store().release(&held).unwrap();
                 self.note((*n, *b), false, began);
+            }
+            Step::Copy => {
+                self.store().copy_table().unwrap();
             }
             Step::Reopen => self.open(),
             Step::Crash { at, image } => {

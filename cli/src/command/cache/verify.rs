@@ -148,7 +148,8 @@ async fn offline(data: &Path, repair: bool, ui: &Ui) -> Result<Value, Failure> {
 
 fn check(dir: &Path, repair: bool, bar: &ProgressBar) -> Result<Report, Fault> {
     let disk: Arc<dyn Vfs> = if repair { Arc::new(RealFs) } else { Arc::new(Frozen::new(Arc::new(RealFs))) };
-    let store = Store::open(disk, dir, StoreOptions::default())?;
+    // Damage is found by reading the segments.
+    let store = Store::open(disk, dir, StoreOptions { scan: true, ..StoreOptions::default() })?;
     let report = store.verify_watched(&mut |now| {
         progress(bar, now.bytes, now.of_bytes);
         ControlFlow::Continue(())
