@@ -356,7 +356,7 @@ fn a_crash_at_any_operation_leaves_a_disk_that_opens_the_same_both_ways() {
                 *(if opened.from_copy { &mut from_copy } else { &mut scanned }) += 1;
             }
         }
-        assert!(from_copy > 10 && scanned > 5, "{from_copy} from the copy, {scanned} scanned");
+        assert!(from_copy > 5 && scanned > 2, "{from_copy} from the copy, {scanned} scanned");
     }
 }
 
