@@ -380,7 +380,7 @@ impl Cutting {
         if listing.chunks.len() == self.own.len() || listing.chunks.is_empty() {
             return Vec::new();
         }
-        let used: std::collections::HashSet<u64> = listing.chunks.iter().map(|(_, place)| place.offset).collect();
+        let used: HashSet<u64> = listing.chunks.iter().map(|(_, place)| place.offset).collect();
         let unused = self.own.values().filter(|place| !used.contains(&place.offset));
         unused
             .map(|place| Freed { file: listing.file, offset: place.offset, bytes: u64::from(place.stored_bytes) })

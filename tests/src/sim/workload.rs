@@ -554,7 +554,8 @@ impl World {
             let forget = ReuseRequest::Forget { unused_since: WallMs(u64::MAX) };
             self.ask(Request::Reuse(forget), Asked::Once(None));
         }
-        if let Some(name) = self.random.pick(&self.store.rows.reuse.keys().cloned().collect::<Vec<_>>()) {
+        let names: Vec<_> = self.store.rows.reuse.keys().collect();
+        if let Some(name) = self.random.pick(&names).cloned() {
             self.ask(Request::Reuse(ReuseRequest::Use(name)), Asked::Once(None));
         }
         if self.random.thousandth(400) {
