@@ -20,20 +20,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use windlass_protocol::limits::{
-    BLOB_SMALL_MAX_BYTES, CACHE_FLOOR_BYTES, CHUNK_AVERAGE_BYTES, COMMIT_BUFFER_BYTES, NAME_MAX_BYTES,
-    SEGMENT_MAX_BYTES, SPACE_STEP_BYTES,
+    BLOB_SMALL_MAX_BYTES, CACHE_FLOOR_BYTES, CHUNK_AVERAGE_BYTES, COMMIT_BUFFER_BYTES, NAME_MAX_BYTES, PROMISE_LAZY_MS,
+    PROMISE_MS, SEGMENT_MAX_BYTES, SPACE_STEP_BYTES,
 };
 use windlass_protocol::{Digest, Namespace};
 
 use crate::alias::{Sha256, Sha256Digest};
 use crate::appender::{Appender, Item, Segments, Ticket};
 use crate::blob::{Blob, Body, Chunked};
+use crate::census::{Kind, Questions};
 use crate::chunk::manifest::ChunkManifest;
 use crate::chunk::{self, Chunks, FileNo};
 use crate::compact::Leaving;
 use crate::error::{Error, Fault, OrFault as _, Rejected};
 use crate::index::{Index, NamespaceNo, Pin, Place, Usage};
 use crate::space::{self, Account, Reservation};
+use crate::tombstone::Tombstones;
 use crate::upload::Upload;
 use crate::vfs::{Held, Vfs};
 
@@ -52,7 +54,8 @@ pub enum Durability {
 pub struct StoreOptions {
     /// What an acknowledgement means.
     pub durability: Durability,
-    /// Bytes on disk past which a lazy store evicts what was not used for longest. A durable one never evicts.
+    /// Bytes on disk past which a lazy store evicts what was not used for longest; where what it promised does not let it, it
+    /// refuses. A durable one lets go by policy alone ([`Store::sweep`]).
     pub capacity_bytes: Option<u64>,
     /// Free space that is left to others; of a small disk a part of it. Where the disk has no more, blobs are refused.
     pub floor_bytes: u64,
@@ -64,6 +67,8 @@ pub struct StoreOptions {
     /// Whether blobs that are stored from now on can be asked for by their SHA-256 ([`Store::by_sha256`]): 96 bytes more on disk
     /// for each, and a second hash of all bytes.
     pub sha256: bool,
+    /// How long what somebody was told is there stays, whoever needs room.
+    pub promise_ms: u64,
 }
 
 impl Default for StoreOptions {
@@ -75,6 +80,7 @@ impl Default for StoreOptions {
             segment_bytes: SEGMENT_MAX_BYTES,
             chunk_bytes: CHUNK_AVERAGE_BYTES,
             sha256: false,
+            promise_ms: PROMISE_MS,
         }
     }
 }
@@ -91,6 +97,7 @@ impl StoreOptions {
             segment_bytes: (capacity_bytes / 16).clamp(1 << 20, SEGMENT_MAX_BYTES),
             chunk_bytes: CHUNK_AVERAGE_BYTES,
             sha256: false,
+            promise_ms: PROMISE_LAZY_MS,
         }
     }
 }
@@ -149,6 +156,10 @@ pub(crate) struct Shared {
     pub(crate) chunks: Chunks,
     pub(crate) counters: Counters,
     pub(crate) account: Account,
+    /// Until when a lazy store refuses, because of what it promised.
+    pub(crate) refusing_until_ms: AtomicU64,
+    /// What was let go by policy.
+    pub(crate) tombstones: Mutex<Tombstones>,
     /// One at a time puts aside, evicts or compacts.
     pub(crate) removal: Mutex<()>,
     /// The segment that is compacted, from one piece to the next.
@@ -168,15 +179,13 @@ pub(crate) struct Counters {
     pub(crate) torn_bytes: AtomicU64,
     pub(crate) evicted: AtomicU64,
     pub(crate) compacted_bytes: AtomicU64,
-    hits: AtomicU64,
-    misses: AtomicU64,
+    pub(crate) questions: Questions,
 }
 
 impl Counters {
     /// A blob was asked for by name.
-    fn asked(&self, found: bool) {
-        let counter = if found { &self.hits } else { &self.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
+    fn asked(&self, namespace: &Namespace, found: bool) {
+        self.questions.count(Kind::of(namespace), u64::from(found), u64::from(!found));
     }
 }
 
@@ -195,7 +204,10 @@ impl Store {
     /// # Errors
     /// [`Fault::InUse`] where another process has it, [`Fault::Io`] where the disk fails.
     pub fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Result<Self, Fault> {
-        Ok(Self { shared: Arc::new(open::open(vfs, dir, options)?) })
+        let shared = open::open(vfs, dir, options)?;
+        // Of what was there before nobody knows when it was used: it counts as used now.
+        shared.note_time();
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Stores bytes and makes them visible in the namespace.
@@ -326,7 +338,7 @@ impl Store {
         let (place, pin) = {
             let index = self.shared.index();
             let found = index.visible(namespace, digest);
-            self.shared.counters.asked(found.is_some());
+            self.shared.counters.asked(namespace, found.is_some());
             let Some(entry) = found else { return Ok(None) };
             index.touch(entry);
             (entry.place, entry.pin())
@@ -334,32 +346,42 @@ impl Store {
         self.shared.read(digest, place, pin)
     }
 
-    /// Whether the namespace sees the blob.
+    /// Whether the namespace sees the blob. If so, it stays for `promise_ms` at least.
     #[must_use]
     pub fn contains(&self, namespace: &Namespace, digest: &Digest) -> bool {
-        let found = self.shared.index().visible(namespace, digest).is_some();
-        self.shared.counters.asked(found);
-        found
+        let index = self.shared.index();
+        let found = index.visible(namespace, digest);
+        self.shared.counters.asked(namespace, found.is_some());
+        found.map(|entry| index.promise(entry)).is_some()
     }
 
-    /// Those that the namespace does not see, in the order given, each once.
+    /// Lets those of the blobs that are there stay for `promise_ms` at least; says how many they are. It counts as no
+    /// request for them.
+    pub fn promise(&self, digests: &[Digest]) -> usize {
+        let index = self.shared.index();
+        digests.iter().filter_map(|digest| index.get(digest)).map(|entry| index.promise(entry)).count()
+    }
+
+    /// Those that the namespace does not see, in the order given, each once. The others stay for `promise_ms` at least.
     #[must_use]
     pub fn missing(&self, namespace: &Namespace, digests: &[Digest]) -> Vec<Digest> {
         let index = self.shared.index();
         let viewer = index.viewer(namespace);
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut hits) = (BTreeSet::new(), 0);
         let missing = |digest: &&Digest| {
             let found = index.visible_to(viewer, digest);
-            self.shared.counters.asked(found.is_some());
+            hits += u64::from(found.is_some());
             match found {
                 Some(entry) => {
-                    index.touch(entry);
+                    index.promise(entry);
                     false
                 }
                 None => seen.insert(**digest),
             }
         };
-        digests.iter().filter(missing).copied().collect()
+        let missing = digests.iter().filter(missing).copied().collect();
+        self.shared.counters.questions.count(Kind::of(namespace), hits, digests.len() as u64 - hits);
+        missing
     }
 
     /// Makes stored blobs visible in the namespace; answers those that are not stored at all.
@@ -399,6 +421,7 @@ impl Store {
         };
         let chunks = self.shared.chunks.table().totals();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let asked = self.shared.counters.questions.sum();
         Stats {
             blobs,
             blob_bytes,
@@ -414,8 +437,8 @@ impl Store {
             evicted: count(&self.shared.counters.evicted),
             compacted_bytes: count(&self.shared.counters.compacted_bytes),
             trusted_bytes,
-            hits: count(&self.shared.counters.hits),
-            misses: count(&self.shared.counters.misses),
+            hits: asked.hits,
+            misses: asked.misses,
         }
     }
 }
@@ -429,8 +452,22 @@ impl Shared {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the time is, for what was used before and will be used after.
+    pub(crate) fn note_time(&self) -> u64 {
+        let now_ms = self.vfs.monotonic_ms();
+        self.index().note_time(now_ms);
+        now_ms
+    }
+
+    /// Uses with lower numbers than this are no promise any more.
+    pub(crate) fn promise_cut(&self) -> u32 {
+        let now_ms = self.note_time();
+        now_ms.checked_sub(self.options.promise_ms).map_or(0, |at_ms| self.index().cut(at_ms))
+    }
+
     /// Keeps others from letting go of anything, for as long as it lives. Not to be taken twice by one thread.
     pub(crate) fn writing(&self) -> RwLockReadGuard<'_, ()> {
+        self.note_time();
         self.releasing.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -17,6 +17,7 @@
 //! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
 //! | `artifact`, `upload_artifact` | files of jobs |
 //! | `secret` | what jobs may know and nobody may see |
+//! | `gc` | letting go by policy, now |
 //! | `verify` | the check of every stored byte |
 //! | `blob`, `resumable` | bytes by digest, and large ones in as many requests as it takes |
 //! | `oidc` | what verifiers of jobs' tokens read |
@@ -37,6 +38,7 @@ mod cache_stats;
 mod definition;
 mod event;
 mod extract;
+mod gc;
 mod id;
 mod job;
 mod log;
@@ -68,10 +70,12 @@ use windlass_protocol::limits::HTTP_UPLOADS_MAX;
 
 use self::metric::Metrics;
 pub(crate) use self::shape::time;
+use crate::config::CachePolicies;
 use crate::definitions::Definitions;
 use crate::fleet::{self, Switchboard};
 use crate::last_use::LastUse;
 use crate::oidc::Issuer;
+use crate::sweeper::Sweeper;
 use crate::verifier::Verifier;
 
 /// What the API stands on.
@@ -93,6 +97,7 @@ pub struct Ground {
     pub git_unregistered: bool,
     pub(crate) last_use: LastUse,
     pub(crate) verifier: Verifier,
+    pub(crate) sweeper: Sweeper,
     uploads: Arc<Semaphore>,
 }
 
@@ -109,6 +114,7 @@ impl Ground {
         issuer: Arc<Issuer>,
     ) -> Self {
         let (uploads, verifier) = (Arc::new(Semaphore::new(HTTP_UPLOADS_MAX)), Verifier::new(fleet.store.clone()));
+        let sweeper = Sweeper::new(fleet.store.clone(), fleet.desk.clone(), CachePolicies::default());
         Self {
             fleet,
             board,
@@ -119,8 +125,16 @@ impl Ground {
             issuer,
             last_use: LastUse::default(),
             verifier,
+            sweeper,
             uploads,
         }
+    }
+
+    /// With what an operator says of what the cache lets go.
+    #[must_use]
+    pub fn with_policies(mut self, policies: CachePolicies) -> Self {
+        self.sweeper = Sweeper::new(self.fleet.store.clone(), self.fleet.desk.clone(), policies);
+        self
     }
 }
 
@@ -173,6 +187,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/blobs/b3/{hex}", get(blob::get).head(blob::head).put(blob::put))
         .route("/blobs/missing", post(blob::missing))
         .route("/blobs/pack", post(blob::pack))
+        .route("/cache/gc", get(gc::show).post(gc::start))
         .route("/cache/verify", get(verify::show).post(verify::start))
         .route("/uploads", post(resumable::create))
         .route("/uploads/{id}", patch(resumable::append).head(resumable::head).delete(resumable::cancel));

@@ -1,6 +1,7 @@
 //! What an operator says of a coordinator: flags over environment over file, resolved by the binary into a [`Config`].
 
 mod notify;
+mod policy;
 mod reuse;
 
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,7 @@ use windlass_git::Protocols;
 use windlass_protocol::limits::{CACHE_FLOOR_BYTES, RETENTION_MS};
 
 pub use self::notify::{Allowed, BadSetting, GithubConfig, GithubFile, NotifyConfig, NotifyFile};
+pub use self::policy::{CachePolicies, CachePolicyFile};
 pub use self::reuse::{BadReuse, ReuseFile};
 use crate::authority::Lives;
 use crate::keying::ReuseConfig;
@@ -71,6 +73,9 @@ pub struct ConfigFile {
     /// Step reuse.
     #[serde(default)]
     pub reuse: ReuseFile,
+    /// What of sources the cache keeps.
+    #[serde(default)]
+    pub cache_policy: CachePolicyFile,
 }
 
 /// How HTTP is served.
@@ -116,6 +121,8 @@ pub struct Config {
     pub notify: NotifyConfig,
     /// How keys of steps are found out.
     pub reuse: ReuseConfig,
+    /// What of sources the cache keeps.
+    pub cache_policies: CachePolicies,
 }
 
 /// How pipelines are read from repositories.
@@ -146,6 +153,7 @@ impl Config {
             secrets: KeySources::default(),
             notify: NotifyConfig::default(),
             reuse: ReuseConfig::default(),
+            cache_policies: CachePolicies::default(),
         }
     }
 

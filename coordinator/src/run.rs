@@ -202,8 +202,9 @@ impl Coordinator {
         let (views, authority, logs) = (ground.views.clone(), Arc::clone(&ground.authority), ground.logs.clone());
         let (stop, stopped) = watch::channel(false);
         let (fleet, shown, signs) = (ground.clone(), url.clone(), Arc::clone(&issuer));
-        let api = api::Ground::new(fleet, board.clone(), shown, metrics, definitions, unregistered, signs);
-        let (uses, verifier) = (api.last_use.clone(), api.verifier.clone());
+        let api = api::Ground::new(fleet, board.clone(), shown, metrics, definitions, unregistered, signs)
+            .with_policies(config.cache_policies);
+        let (uses, verifier, sweeper) = (api.last_use.clone(), api.verifier.clone(), api.sweeper.clone());
         let router = api::router(api);
         let http = tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone()));
         let agents = {
@@ -217,6 +218,7 @@ impl Coordinator {
             tokio::spawn(last_use::run(uses.clone(), desk.clone(), stopped.clone())),
             tokio::spawn(ground.uploads.clone().run(stopped.clone())),
             tokio::spawn(verifier.end_with(stopped.clone())),
+            tokio::spawn(sweeper.run(stopped.clone())),
             tokio::spawn(retention::run(ground, config.retention_ms, stopped)),
         ];
         tracing::info!(%address, url, data = %config.data.display(), "coordinator_ready");

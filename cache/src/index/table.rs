@@ -50,6 +50,15 @@ struct Shard {
     places: Vec<u32>,
 }
 
+/// How far somebody has walked through the table. Within a shard the last row comes first: what takes the place of a row that
+/// goes was shown before.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cursor {
+    shard: usize,
+    /// Rows of the shard that are still to come; none where it was not begun.
+    left: Option<usize>,
+}
+
 /// The table.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -188,6 +197,23 @@ impl Table {
         Some(shard.rows.swap_remove(position as usize))
     }
 
+    /// Shows up to `rows` rows; `false` where none is left.
+    pub(super) fn walk(&self, cursor: &mut Cursor, rows: usize, show: &mut dyn FnMut(&Row)) -> bool {
+        let mut more = rows;
+        while let Some(shard) = self.shards.get(cursor.shard) {
+            let left = cursor.left.unwrap_or(usize::MAX).min(shard.rows.len());
+            let piece = left.min(more);
+            shard.rows.get(left - piece..left).unwrap_or_default().iter().rev().for_each(&mut *show);
+            more -= piece;
+            if piece < left {
+                cursor.left = Some(left - piece);
+                return true;
+            }
+            *cursor = Cursor { shard: cursor.shard + 1, left: None };
+        }
+        false
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Row> {
         self.shards.iter().flat_map(|shard| &shard.rows)
     }
@@ -217,6 +243,17 @@ mod tests {
         }
         assert_eq!(table.len(), map.len());
         assert!(table.iter().all(|row| map.get(&row.digest) == Some(&row.segment)));
+        let (mut cursor, mut shown) = (Cursor::default(), HashMap::new());
+        while table.walk(&mut cursor, 7, &mut |row| {
+            shown.insert(row.digest, row.segment);
+        }) {
+            // What goes while somebody walks takes nothing else out of his sight.
+            let gone = Digest::of(&(state % 20_000).to_le_bytes());
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            table.remove(&gone);
+            map.remove(&gone);
+        }
+        assert!(map.iter().all(|(digest, round)| shown.get(digest) == Some(round)), "all that stayed was shown");
         for (digest, round) in &map {
             assert_eq!(table.get_mut(digest).map(|row| row.segment), Some(*round));
         }

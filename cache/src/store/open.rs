@@ -18,6 +18,7 @@ use crate::error::{Fault, OrFault as _};
 use crate::index::{Change, Entry, Index, NamespaceNo, Place};
 use crate::segment::{self, Check, HEAD_BYTES, Record, Scanned, holes};
 use crate::space::Account;
+use crate::tombstone::Tombstones;
 use crate::vfs::{Vfs, VfsFile, ensure_dir};
 
 pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Result<Shared, Fault> {
@@ -55,6 +56,7 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
         (Arc::clone(&index), Arc::clone(&segments)),
         (active, next_number),
     );
+    let tombstones = Tombstones::read(&*vfs, dir);
     let counters = Counters::default();
     counters.damaged_bytes.store(damaged_bytes, Ordering::Relaxed);
     counters.torn_bytes.store(torn_bytes, Ordering::Relaxed);
@@ -68,6 +70,8 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Resu
         chunks: Chunks::new(table, next_file),
         counters,
         account: Account::default(),
+        refusing_until_ms: AtomicU64::new(0),
+        tombstones: Mutex::new(tombstones),
         removal: Mutex::default(),
         compacting: Mutex::default(),
         releasing: RwLock::default(),

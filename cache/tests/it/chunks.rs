@@ -17,6 +17,7 @@ const OPTIONS: StoreOptions = StoreOptions {
     segment_bytes: 256 << 20,
     chunk_bytes: 16 << 10,
     sha256: false,
+    promise_ms: 0,
 };
 
 pub(crate) fn noise(seed: usize, len: usize) -> Vec<u8> {

@@ -30,6 +30,7 @@ use super::auth::Caller;
 use super::build::{find, shown};
 use super::definition::{self, Definition};
 use super::extract::JsonBody;
+use super::gc;
 use super::problem::{Kind, Problem};
 use super::shape::Build;
 use crate::compiling;
@@ -653,11 +654,14 @@ impl Found {
 
 /// Looks for the source and the pipeline's text. Blocks on the disk.
 fn resolve(store: &windlass_cache::Store, mut draft: Draft) -> Result<Found, Problem> {
-    if let Source::Tree { digest } = &draft.origin
-        && !store.contains(&draft.namespace, digest)
-    {
-        let detail = format!("the tree {digest} is not in the cache: upload it first");
-        return Err(Problem::new(Kind::SourceMissing, detail));
+    if let Source::Tree { digest } = &draft.origin {
+        if !store.contains(&draft.namespace, digest) {
+            return Err(gc::source_missing(store, &draft.namespace, digest));
+        }
+        if draft.rebuilt_from.is_some() {
+            // Nobody has looked at it since the earlier build was over.
+            gc::keep_source(store, &draft.namespace, digest)?;
+        }
     }
     let definition = match (draft.definition.take(), &draft.origin) {
         (Some(definition), _) => definition,
