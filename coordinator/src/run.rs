@@ -205,8 +205,7 @@ impl Coordinator {
         let api = api::Ground::new(fleet, board.clone(), shown, metrics, definitions, unregistered, signs)
             .with_policies(config.cache_policies);
         let (uses, verifier, sweeper) = (api.last_use.clone(), api.verifier.clone(), api.sweeper.clone());
-        let router = api::router(api);
-        let http = tokio::spawn(crate::http::serve(listener, tls, router, stopped.clone()));
+        let http = tokio::spawn(crate::http::serve(listener, tls, api::router(api), stopped.clone()));
         let agents = {
             let (endpoint, ground) = (endpoint.clone(), ground.clone());
             async move { board.serve(endpoint, ground).await }
