@@ -234,6 +234,10 @@ impl Appender {
             return Some(item);
         };
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = index.get(&digest) {
+            // Whoever brings what is there is told so.
+            index.promise(entry);
+        }
         match (index.get(&digest), index.name(namespace)) {
             (Some(_), Some(name)) if index.visible(name, &digest).is_some() => None,
             (Some(_), _) => Some(Item::Grant { digest }),

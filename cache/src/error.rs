@@ -171,8 +171,8 @@ pub enum Fault {
     },
     /// There is no room for what was to be stored; nothing of it was taken.
     #[error(
-        "the disk of {} has no room for {wanted_bytes} bytes: {left_bytes} are left beside its floor and what other uploads \
-         were promised; nothing that was stored before is lost",
+        "the disk of {} has no room for {wanted_bytes} bytes: {left_bytes} are left beside its floor, what other uploads \
+         were promised, and what people were told is there; nothing that was stored before is lost",
         .path.display()
     )]
     NoSpace {

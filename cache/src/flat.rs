@@ -60,6 +60,15 @@ struct Copying<R: Row> {
     kept: usize,
 }
 
+/// How far somebody has walked through a table. Within a part the last row comes first: what takes the place of a row that
+/// goes was shown before.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Walk {
+    shard: usize,
+    /// Rows of the part that are still to come; none where it was not begun.
+    left: Option<usize>,
+}
+
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Table<R: Row> {
@@ -233,6 +242,23 @@ impl<R: Row> Table<R> {
         self.shards.iter().flat_map(|shard| &shard.rows)
     }
 
+    /// Shows up to `rows` rows; `false` where none is left.
+    pub(crate) fn walk(&self, walk: &mut Walk, rows: usize, show: &mut dyn FnMut(&R)) -> bool {
+        let mut more = rows;
+        while let Some(shard) = self.shards.get(walk.shard) {
+            let left = walk.left.unwrap_or(usize::MAX).min(shard.rows.len());
+            let piece = left.min(more);
+            shard.rows.get(left - piece..left).unwrap_or_default().iter().rev().for_each(&mut *show);
+            more -= piece;
+            if piece < left {
+                walk.left = Some(left - piece);
+                return true;
+            }
+            *walk = Walk { shard: walk.shard + 1, left: None };
+        }
+        false
+    }
+
     /// All rows, to be changed but for their keys. Not while a copy is under way.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut R> {
         self.copying = None;
@@ -378,6 +404,14 @@ mod tests {
         for (digest, round) in &map {
             assert_eq!(table.get_mut(digest).map(|row| row.1), Some(*round));
         }
+        let (mut walk, mut shown) = (Walk::default(), HashMap::new());
+        while table.walk(&mut walk, 7, &mut |row| drop(shown.insert(row.0, row.1))) {
+            // What goes while somebody walks takes nothing else out of his sight.
+            let gone = dice.digest(20_000);
+            table.remove(&gone);
+            map.remove(&gone);
+        }
+        assert!(map.iter().all(|(digest, round)| shown.get(digest) == Some(round)), "all that stayed was shown");
     }
 
     #[test]

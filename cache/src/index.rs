@@ -4,12 +4,14 @@
 //! after a crash. Digests are chosen by strangers: the table is keyed (std's `RandomState`).
 
 mod copied;
+mod epoch;
 mod pin;
 mod sets;
 mod table;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use windlass_protocol::{Digest, Namespace};
 
@@ -17,7 +19,9 @@ use crate::account::Accounts;
 use crate::alias::{Aliases, Sha256Digest};
 use crate::chunk::FileNo;
 use crate::flat;
+pub(crate) use crate::flat::Walk;
 pub(crate) use copied::{Begun, Known, Loading, Part};
+use epoch::Epochs;
 pub(crate) use pin::Pin;
 use pin::PinTable;
 use sets::{SetNo, Sets};
@@ -68,8 +72,10 @@ const CHUNKED: u32 = 1 << 30;
 const HOT: u32 = 1 << 29;
 /// Its own record was written again, and who else sees it is said by older ones alone: a crash came between.
 const UNSTATED: u32 = 1 << 28;
+/// Somebody was told that it is there.
+const PROMISED: u32 = 1 << 27;
 /// What is left of a row's word for the number of a set.
-const SET: u32 = UNSTATED - 1;
+const SET: u32 = PROMISED - 1;
 
 /// One stored blob.
 #[derive(Debug, Clone, Copy)]
@@ -110,6 +116,16 @@ impl<'a> Entry<'a> {
     /// Eviction passes by.
     pub(crate) fn cool(&self) -> bool {
         self.row.lower(HOT)
+    }
+
+    /// Whether somebody was told that it is there, and it was used since `cut`.
+    pub(crate) fn promised(&self, cut: u32) -> bool {
+        self.row.has(PROMISED) && self.last_used() >= cut
+    }
+
+    /// Nobody counts on it any more because he was told.
+    pub(crate) fn lapse(&self) {
+        self.row.lower(PROMISED);
     }
 
     /// Who sees it by itself, sorted.
@@ -193,6 +209,7 @@ pub(crate) struct Index {
     /// gone with its segment, and who sees the blob is said again further on.
     unseen: Option<HashMap<Digest, u32>>,
     clock: AtomicU32,
+    epochs: Mutex<Epochs>,
 }
 
 impl Index {
@@ -296,6 +313,33 @@ impl Index {
         (trusted, overlays)
     }
 
+    /// Shows up to `rows` blobs from where the walk stands, and goes on; `false` where none is left. What is stored
+    /// meanwhile may be left out, and what is let go too; all else is shown.
+    pub(crate) fn walk(&self, walk: &mut Walk, rows: usize, mut show: impl FnMut(Entry<'_>)) -> bool {
+        self.table.walk(walk, rows, &mut |row| show(self.entry(row)))
+    }
+
+    fn epochs(&self) -> MutexGuard<'_, Epochs> {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is `now_ms`, by a clock that never steps back.
+    pub(crate) fn note_time(&self, now_ms: u64) {
+        let mut epochs = self.epochs();
+        epochs.note(self.clock.load(Ordering::Relaxed), now_ms);
+    }
+
+    /// Uses with lower numbers than this came before `at_ms`.
+    pub(crate) fn cut(&self, at_ms: u64) -> u32 {
+        self.epochs().cut(at_ms)
+    }
+
+    /// Marks a use, and that somebody was told that the blob is there.
+    pub(crate) fn promise(&self, entry: Entry<'_>) {
+        entry.row.raise(PROMISED);
+        self.touch(entry);
+    }
+
     /// Marks a use.
     pub(crate) fn touch(&self, entry: Entry<'_>) {
         entry.row.used.store(self.tick(), Ordering::Relaxed);
@@ -315,6 +359,7 @@ impl Index {
             return;
         }
         *self.clock.get_mut() /= 2;
+        self.epochs().halve();
         for row in self.table.iter() {
             let used = row.used.load(Ordering::Relaxed);
             row.used.store(used / 2, Ordering::Relaxed);
@@ -381,7 +426,7 @@ impl Index {
             // No segment is that long.
             (row.segment, row.offset, row.bytes) = (place.segment(), u32::try_from(offset).unwrap_or(u32::MAX), bytes);
             let set = row.set.get_mut();
-            *set = *set & (SET | HOT) | kind | unstated;
+            *set = *set & (SET | HOT | PROMISED) | kind | unstated;
         }
         self.see(digest, seen_by);
     }
@@ -480,6 +525,11 @@ impl Index {
 
     pub(crate) const fn accounts_mut(&mut self) -> &mut Accounts {
         &mut self.accounts
+    }
+
+    /// Bytes of blobs that are not small.
+    pub(crate) fn wide_bytes(&self) -> u64 {
+        self.wide.iter().map(|wide| wide.bytes).sum()
     }
 
     /// Bytes of blobs that have files of their own.

@@ -16,8 +16,10 @@
 //! | [`snapshot`] | a directory on disk becomes a tree |
 //! | [`layout`](mod@layout), [`wipe`](mod@wipe) | a tree becomes a directory on disk, and goes away again |
 //! | [`pack`], [`intake`] | many blobs in one body, many blobs as they come |
+//! | [`census`] | who has what and asks for what |
 //! | [`release`] | letting go of what nobody names any more |
 //! | [`remote`] | a bucket behind the store, for what its disk has no room for |
+//! | [`sweep`], `tombstone` | letting go by age and size of what is not needed, and remembering it |
 //! | [`space`] | room on the disk that uploads are promised before their bytes are taken |
 //! | [`error`] | what can go wrong, in two families |
 //! | [`fuzz`] | entries for every decoder |
@@ -28,6 +30,7 @@ mod account;
 pub mod alias;
 mod appender;
 pub mod blob;
+pub mod census;
 pub mod chunk;
 mod compact;
 mod copy;
@@ -47,6 +50,8 @@ mod segment;
 pub mod snapshot;
 pub mod space;
 pub mod store;
+pub mod sweep;
+mod tombstone;
 pub mod tree;
 pub mod upload;
 pub mod verify;
@@ -55,6 +60,7 @@ pub mod wipe;
 
 pub use alias::Sha256Digest;
 pub use blob::{Blob, BlobReader};
+pub use census::{Asked, Census, Kind};
 pub use chunk::cut::Cutter;
 pub use chunk::manifest::ChunkManifest;
 pub use compact::Compacted;
@@ -69,6 +75,8 @@ pub use remote::{Origin, OriginStats, Remote, RemoteError, RemoteObject, Tended}
 pub use snapshot::{Snapshot, SnapshotSource, snapshot};
 pub use space::Reservation;
 pub use store::{Durability, Pins, Stats, Store, StoreOptions};
+pub use sweep::{Policy, Roots, RootsError, Spared, Sweep, SweepCounts, Swept};
+pub use tombstone::WhyGone;
 pub use tree::{Directory, Entry, Node};
 pub use upload::journal::About;
 pub use upload::partial::{Partial, PartialError, PartialState, Partials};

@@ -7,11 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 
+use windlass_protocol::limits::SWEEP_ROWS;
 use windlass_protocol::{Digest, Namespace};
 
 use crate::appender::Item;
 use crate::error::Error;
-use crate::index::{Pin, Place};
+use crate::index::{Pin, Place, Walk};
 use crate::store::Store;
 
 /// A blob that a namespace sees by itself.
@@ -25,21 +26,46 @@ pub struct HeldBlob {
     pub used: u64,
 }
 
+/// A blob that is about to be let go.
+struct Leaving {
+    nth: usize,
+    digest: Digest,
+    place: Place,
+    pin: Pin,
+}
+
+/// What was let go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Released {
+    /// Its place among those that were to be.
+    pub(crate) nth: usize,
+    /// The blob's bytes.
+    pub(crate) bytes: u64,
+    /// It is stored no more.
+    pub(crate) gone: bool,
+}
+
 impl Store {
-    /// All blobs that namespaces of this kind see by themselves, in no order.
+    /// All blobs that namespaces of this kind see by themselves, in no order. Nobody waits for longer than some thousand of
+    /// them take; what is stored meanwhile may be left out.
     #[must_use]
     pub fn held(&self, of: impl Fn(&Namespace) -> bool) -> Vec<HeldBlob> {
-        let index = self.shared.index();
-        let wanted: Vec<bool> = index.names().iter().map(of).collect();
-        let mut held = Vec::new();
-        for entry in index.iter() {
-            let seen_by = entry.seen_by().iter().filter(|number| wanted.get(**number as usize) == Some(&true));
-            held.extend(seen_by.filter_map(|number| {
-                let namespace = index.name(*number)?.clone();
-                Some(HeldBlob { namespace, digest: entry.digest(), used: entry.last_used().into() })
-            }));
+        let (mut held, mut cursor) = (Vec::new(), Walk::default());
+        let mut wanted: Vec<bool> = Vec::new();
+        loop {
+            let index = self.shared.index();
+            wanted.extend(index.names().iter().skip(wanted.len()).map(&of));
+            let more = index.walk(&mut cursor, SWEEP_ROWS, |entry| {
+                let seen_by = entry.seen_by().iter().filter(|number| wanted.get(**number as usize) == Some(&true));
+                held.extend(seen_by.filter_map(|number| {
+                    let namespace = index.name(*number)?.clone();
+                    Some(HeldBlob { namespace, digest: entry.digest(), used: entry.last_used().into() })
+                }));
+            });
+            if !more {
+                return held;
+            }
         }
-        held
     }
 
     /// The length of a blob that the namespace sees. It counts as no request for it.
@@ -56,34 +82,41 @@ impl Store {
     /// # Errors
     /// [`crate::Fault::Io`] where the disk fails: blobs may be gone from the namespace, and come back with the next start.
     pub fn release(&self, held: &[HeldBlob]) -> Result<usize, Error> {
+        let released = self.release_each(held)?;
+        Ok(released.iter().filter(|released| released.gone).count())
+    }
+
+    /// As [`Self::release`]; answers what was let go.
+    pub(crate) fn release_each(&self, held: &[HeldBlob]) -> Result<Vec<Released>, Error> {
         let shared = &self.shared;
         let _alone = shared.releasing.write().unwrap_or_else(PoisonError::into_inner);
-        let mut leaving: BTreeMap<&Namespace, Vec<(Digest, Place, Pin)>> = BTreeMap::new();
+        let mut leaving: BTreeMap<&Namespace, Vec<Leaving>> = BTreeMap::new();
         {
             let index = shared.index();
-            for HeldBlob { namespace, digest, used } in held {
+            for (nth, HeldBlob { namespace, digest, used }) in held.iter().enumerate() {
                 let entry = index.get(digest).filter(|entry| u64::from(entry.last_used()) == *used);
                 let (Some(entry), Some(number)) = (entry, index.number(namespace)) else { continue };
                 if entry.seen_by().contains(&number) {
-                    leaving.entry(namespace).or_default().push((*digest, entry.place, entry.pin()));
+                    let blob = Leaving { nth, digest: *digest, place: entry.place, pin: entry.pin() };
+                    leaving.entry(namespace).or_default().push(blob);
                 }
             }
         }
         for (namespace, blobs) in &leaving {
-            let items: Vec<_> = blobs.iter().map(|(digest, ..)| Item::Release { digest: *digest }).collect();
+            let items: Vec<_> = blobs.iter().map(|blob| Item::Release { digest: blob.digest }).collect();
             shared.commit(namespace, &items)?;
         }
-        let mut gone = 0;
-        let mut seen = BTreeSet::new();
-        for (digest, place, pin) in leaving.into_values().flatten() {
-            if !shared.stored(&digest) && seen.insert(digest) {
+        let (mut released, mut seen) = (Vec::new(), BTreeSet::new());
+        for Leaving { nth, digest, place, pin } in leaving.into_values().flatten() {
+            let gone = !shared.stored(&digest) && seen.insert(digest);
+            if gone {
                 // Those after one that fails stay counted.
                 shared.give_back(&digest, place, pin).inspect_err(|_| shared.chunks.table().doubt())?;
-                gone += 1;
             }
+            released.push(Released { nth, bytes: place.bytes(), gone });
         }
         // One that several namespaces let go has no reader left only now.
         shared.sweep()?;
-        Ok(gone)
+        Ok(released)
     }
 }

@@ -85,7 +85,11 @@ impl Reservation {
         let floor_bytes = self.shared.options.floor_bytes;
         let step_bytes = step_bytes.max(lacking);
         // Nearly full: what is needed, and not a step.
-        let mut more = match self.shared.take(step_bytes, floor_bytes)? {
+        let step = match self.shared.fits_cap(lacking)? {
+            Ok(()) => self.shared.take(step_bytes, floor_bytes)?,
+            Err(left_bytes) => Err(left_bytes),
+        };
+        let mut more = match step {
             Ok(()) => Self { shared: Arc::clone(&self.shared), bytes: step_bytes },
             Err(_) => self.shared.reserve(lacking)?,
         };
@@ -115,6 +119,9 @@ impl Shared {
 
     /// As [`Self::reserve`], with another floor.
     pub(crate) fn reserve_above(self: &Arc<Self>, bytes: u64, floor_bytes: u64) -> Result<Reservation, Fault> {
+        if let Err(left_bytes) = self.fits_cap(bytes)? {
+            return Err(Fault::NoSpace { path: self.dir.clone(), wanted_bytes: bytes, left_bytes });
+        }
         let mut taken = self.take(bytes, floor_bytes)?;
         if let Err(left) = taken
             && self.evict_for((bytes - left).max(SPACE_STEP_BYTES))?

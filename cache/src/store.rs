@@ -23,14 +23,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use windlass_protocol::limits::{
-    BLOB_SMALL_MAX_BYTES, CACHE_FLOOR_BYTES, CHUNK_AVERAGE_BYTES, COMMIT_BUFFER_BYTES, NAME_MAX_BYTES,
-    SEGMENT_MAX_BYTES, SPACE_STEP_BYTES,
+    BLOB_SMALL_MAX_BYTES, CACHE_FLOOR_BYTES, CHUNK_AVERAGE_BYTES, COMMIT_BUFFER_BYTES, NAME_MAX_BYTES, PROMISE_LAZY_MS,
+    PROMISE_MS, SEGMENT_MAX_BYTES, SPACE_STEP_BYTES,
 };
 use windlass_protocol::{Digest, Namespace};
 
 use crate::alias::{Sha256, Sha256Digest};
 use crate::appender::{Appender, Item, Segments, Ticket};
 use crate::blob::{Blob, Body, Chunked};
+use crate::census::{Kind, Questions};
 use crate::chunk::manifest::ChunkManifest;
 use crate::chunk::{self, Chunks, FileNo};
 use crate::compact::Leaving;
@@ -40,6 +41,7 @@ use crate::index::{Index, NamespaceNo, Pin, Place, Usage};
 use crate::remote::away::Away;
 use crate::remote::{Object, Origin};
 use crate::space::{self, Account, Reservation};
+use crate::tombstone::Tombstones;
 use crate::upload::Upload;
 use crate::vfs::{Held, Vfs};
 
@@ -58,7 +60,8 @@ pub enum Durability {
 pub struct StoreOptions {
     /// What an acknowledgement means.
     pub durability: Durability,
-    /// Bytes on disk past which a lazy store evicts what was not used for longest. A durable one never evicts.
+    /// Bytes on disk past which a lazy store evicts what was not used for longest; where what it promised does not let it, it
+    /// refuses. A durable one lets go by policy alone ([`Store::sweep`]).
     pub capacity_bytes: Option<u64>,
     /// Free space that is left to others; of a small disk a part of it. Where the disk has no more, blobs are refused.
     pub floor_bytes: u64,
@@ -72,6 +75,8 @@ pub struct StoreOptions {
     pub sha256: bool,
     /// Reads all segments when it is opened, and does not believe the copy of the table: for who looks for damage.
     pub scan: bool,
+    /// How long what somebody was told is there stays, whoever needs room.
+    pub promise_ms: u64,
 }
 
 impl Default for StoreOptions {
@@ -84,6 +89,7 @@ impl Default for StoreOptions {
             chunk_bytes: CHUNK_AVERAGE_BYTES,
             sha256: false,
             scan: false,
+            promise_ms: PROMISE_MS,
         }
     }
 }
@@ -101,6 +107,7 @@ impl StoreOptions {
             chunk_bytes: CHUNK_AVERAGE_BYTES,
             sha256: false,
             scan: false,
+            promise_ms: PROMISE_LAZY_MS,
         }
     }
 }
@@ -166,6 +173,10 @@ pub(crate) struct Shared {
     pub(crate) account: Account,
     pub(crate) copies: Mutex<Copies>,
     pub(crate) opened: Opened,
+    /// Until when a lazy store refuses, because of what it promised.
+    pub(crate) refusing_until_ms: AtomicU64,
+    /// What was let go by policy.
+    pub(crate) tombstones: Mutex<Tombstones>,
     /// One at a time puts aside, evicts or compacts.
     pub(crate) removal: Mutex<()>,
     /// The segment that is compacted, from one piece to the next.
@@ -187,12 +198,11 @@ pub(crate) struct Counters {
     pub(crate) torn_bytes: AtomicU64,
     pub(crate) evicted: AtomicU64,
     pub(crate) compacted_bytes: AtomicU64,
-    hits: AtomicU64,
-    misses: AtomicU64,
     /// Of segments that were removed.
     dropped_bytes: AtomicU64,
     /// Of the table's copy.
     copy_bytes: AtomicU64,
+    pub(crate) questions: Questions,
 }
 
 impl Counters {
@@ -209,9 +219,8 @@ impl Counters {
     }
 
     /// A blob was asked for by name.
-    fn asked(&self, found: bool) {
-        let counter = if found { &self.hits } else { &self.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
+    fn asked(&self, namespace: &Namespace, found: bool) {
+        self.questions.count(Kind::of(namespace), u64::from(found), u64::from(!found));
     }
 }
 
@@ -231,7 +240,7 @@ impl Store {
     /// # Errors
     /// [`Fault::InUse`] where another process has it, [`Fault::Io`] where the disk fails.
     pub fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: StoreOptions) -> Result<Self, Fault> {
-        Ok(Self { shared: Arc::new(open::open(vfs, dir, options, None)?) })
+        Self::open_before(vfs, dir, options, None)
     }
 
     /// As [`Store::open`], with a bucket behind it. The bucket need not answer: what lies there alone cannot be read then.
@@ -245,7 +254,10 @@ impl Store {
         options: StoreOptions,
         origin: Option<Origin>,
     ) -> Result<Self, Fault> {
-        Ok(Self { shared: Arc::new(open::open(vfs, dir, options, origin)?) })
+        let shared = open::open(vfs, dir, options, origin)?;
+        // Of what was there before nobody knows when it was used: it counts as used now.
+        shared.note_time();
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Whether files lie in a bucket that the store was opened without.
@@ -382,7 +394,7 @@ impl Store {
         let (place, pin) = {
             let index = self.shared.index();
             let found = index.visible(namespace, digest);
-            self.shared.counters.asked(found.is_some());
+            self.shared.counters.asked(namespace, found.is_some());
             let Some(entry) = found else { return Ok(None) };
             index.touch(entry);
             (entry.place, entry.pin())
@@ -390,16 +402,24 @@ impl Store {
         self.shared.read(digest, place, pin)
     }
 
-    /// Whether the namespace sees the blob.
+    /// Whether the namespace sees the blob. If so, it stays for `promise_ms` at least.
     #[must_use]
     pub fn contains(&self, namespace: &Namespace, digest: &Digest) -> bool {
-        let found = self.shared.index().visible(namespace, digest).is_some();
-        self.shared.counters.asked(found);
-        found
+        let index = self.shared.index();
+        let found = index.visible(namespace, digest);
+        self.shared.counters.asked(namespace, found.is_some());
+        found.map(|entry| index.promise(entry)).is_some()
     }
 
-    /// Those that the namespace does not see, in the order given, each once. Those among them that lie in a bucket which does not
-    /// answer: whoever has them may bring them again.
+    /// Lets those of the blobs that are there stay for `promise_ms` at least; says how many they are. It counts as no
+    /// request for them.
+    pub fn promise(&self, digests: &[Digest]) -> usize {
+        let index = self.shared.index();
+        digests.iter().filter_map(|digest| index.get(digest)).map(|entry| index.promise(entry)).count()
+    }
+
+    /// Those that the namespace does not see, in the order given, each once; the others stay for `promise_ms` at least. Those among
+    /// them that lie in a bucket which does not answer: whoever has them may bring them again.
     #[must_use]
     pub fn missing(&self, namespace: &Namespace, digests: &[Digest]) -> Vec<Digest> {
         let unreached = self.shared.unreached(namespace, digests);
@@ -407,20 +427,23 @@ impl Store {
         let viewer = index.viewer(namespace);
         // Each is looked at once: asked for ten thousand times in one request, it would show by the time that takes whether
         // somebody else has it.
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut hits, mut misses) = (BTreeSet::new(), 0, 0);
         let missing = |digest: &&Digest| {
             if !seen.insert(**digest) {
                 return false;
             }
             let found = index.visible_to(viewer, digest);
-            self.shared.counters.asked(found.is_some());
+            hits += u64::from(found.is_some());
+            misses += u64::from(found.is_none());
             if let Some(entry) = found.filter(|_| !unreached.contains(*digest)) {
-                index.touch(entry);
+                index.promise(entry);
                 return false;
             }
             true
         };
-        digests.iter().filter(missing).copied().collect()
+        let missing = digests.iter().filter(missing).copied().collect();
+        self.shared.counters.questions.count(Kind::of(namespace), hits, misses);
+        missing
     }
 
     /// Makes stored blobs visible in the namespace; answers those that are not stored at all.
@@ -459,6 +482,7 @@ impl Store {
         };
         let chunks = self.shared.chunks.table().totals();
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let asked = self.shared.counters.questions.sum();
         Stats {
             blobs,
             blob_bytes,
@@ -476,8 +500,8 @@ impl Store {
             trusted_bytes,
             trusted,
             overlays,
-            hits: count(&self.shared.counters.hits),
-            misses: count(&self.shared.counters.misses),
+            hits: asked.hits,
+            misses: asked.misses,
         }
     }
 }
@@ -491,8 +515,22 @@ impl Shared {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the time is, for what was used before and will be used after.
+    pub(crate) fn note_time(&self) -> u64 {
+        let now_ms = self.vfs.monotonic_ms();
+        self.index().note_time(now_ms);
+        now_ms
+    }
+
+    /// Uses with lower numbers than this are no promise any more.
+    pub(crate) fn promise_cut(&self) -> u32 {
+        let now_ms = self.note_time();
+        now_ms.checked_sub(self.options.promise_ms).map_or(0, |at_ms| self.index().cut(at_ms))
+    }
+
     /// Keeps others from letting go of anything, for as long as it lives. Not to be taken twice by one thread.
     pub(crate) fn writing(&self) -> RwLockReadGuard<'_, ()> {
+        self.note_time();
         self.releasing.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -80,6 +80,13 @@ pub trait Vfs: Debug + Send + Sync {
     /// `NotFound` where there is no such directory.
     fn space(&self, dir: &Path) -> io::Result<Space>;
 
+    /// Milliseconds of a clock that never steps back and counts suspend; meaningful within one boot.
+    fn monotonic_ms(&self) -> u64 {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let (seconds, nanos) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
+        seconds.unwrap_or_default() * 1_000 + nanos.unwrap_or_default() / 1_000_000
+    }
+
     /// Takes a lock that no other process can take until it is dropped; makes the file where it is missing.
     ///
     /// # Errors

@@ -148,6 +148,15 @@ impl Ui {
         bar
     }
 
+    /// A bar that counts.
+    pub(crate) fn count_bar(&self, message: &str, count: u64) -> ProgressBar {
+        let bar = self.progress.add(ProgressBar::new(count));
+        bar.set_style(style("{spinner:.cyan} {msg} {bar:24} {human_pos}/{human_len}"));
+        bar.set_message(message.to_owned());
+        bar.enable_steady_tick(std::time::Duration::from_millis(100));
+        bar
+    }
+
     /// The states of a build's running steps.
     pub(crate) fn bars(&self) -> Bars {
         Bars::new(self.progress.clone(), self.colour)

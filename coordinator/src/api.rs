@@ -17,8 +17,9 @@
 //! | `agent`, `token`, `audit` | the fleet, who may enter, who did what |
 //! | `artifact`, `upload_artifact` | files of jobs |
 //! | `secret` | what jobs may know and nobody may see |
-//! | `reuse`, `replay` | why a job ended with an earlier result, and its log |
+//! | `gc` | letting go by policy, now |
 //! | `laptop` | what a laptop asks of its fleet's results |
+//! | `reuse`, `replay` | why a job ended with an earlier result, and its log |
 //! | `verify` | the check of every stored byte |
 //! | `blob`, `resumable` | bytes by digest, and large ones in as many requests as it takes |
 //! | `oidc` | what verifiers of jobs' tokens read |
@@ -39,6 +40,7 @@ mod cache_stats;
 mod definition;
 mod event;
 mod extract;
+mod gc;
 mod id;
 mod job;
 mod laptop;
@@ -72,12 +74,14 @@ use windlass_protocol::limits::{HTTP_UPLOADS_MAX, HTTP_UPLOADS_UNTRUSTED_MAX};
 
 use self::metric::Metrics;
 pub(crate) use self::shape::time;
+use crate::config::CachePolicies;
 use crate::definitions::Definitions;
 use crate::fleet::{self, Switchboard};
 use crate::keying::Engine;
 use crate::last_use::LastUse;
 use crate::oidc::Issuer;
 use crate::room::Room;
+use crate::sweeper::Sweeper;
 use crate::verifier::Verifier;
 
 /// What the API stands on.
@@ -101,6 +105,7 @@ pub struct Ground {
     pub engine: Option<Engine>,
     pub(crate) last_use: LastUse,
     pub(crate) verifier: Verifier,
+    pub(crate) sweeper: Sweeper,
     uploads: Room,
 }
 
@@ -118,6 +123,7 @@ impl Ground {
     ) -> Self {
         let (uploads, verifier) =
             (Room::new(HTTP_UPLOADS_MAX, HTTP_UPLOADS_UNTRUSTED_MAX), Verifier::new(fleet.store.clone()));
+        let sweeper = Sweeper::new(fleet.store.clone(), fleet.desk.clone(), CachePolicies::default());
         Self {
             fleet,
             board,
@@ -129,8 +135,16 @@ impl Ground {
             engine: None,
             last_use: LastUse::default(),
             verifier,
+            sweeper,
             uploads,
         }
+    }
+
+    /// With what an operator says of what the cache lets go.
+    #[must_use]
+    pub fn with_policies(mut self, policies: CachePolicies) -> Self {
+        self.sweeper = Sweeper::new(self.fleet.store.clone(), self.fleet.desk.clone(), policies);
+        self
     }
 }
 
@@ -189,6 +203,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/blobs/b3/{hex}", get(blob::get).head(blob::head).put(blob::put))
         .route("/blobs/missing", post(blob::missing))
         .route("/blobs/pack", post(blob::pack))
+        .route("/cache/gc", get(gc::show).post(gc::start))
         .route("/cache/verify", get(verify::show).post(verify::start))
         .route("/uploads", post(resumable::create))
         .route("/uploads/{id}", patch(resumable::append).head(resumable::head).delete(resumable::cancel));

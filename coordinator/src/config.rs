@@ -2,6 +2,7 @@
 
 mod bucket;
 mod notify;
+mod policy;
 mod reuse;
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,6 +15,7 @@ use windlass_protocol::limits::{CACHE_FLOOR_BYTES, RETENTION_MS};
 
 pub use self::bucket::{BadBucketSetting, BucketConfig, BucketFile};
 pub use self::notify::{Allowed, BadSetting, GithubConfig, GithubFile, NotifyConfig, NotifyFile};
+pub use self::policy::{CachePolicies, CachePolicyFile};
 pub use self::reuse::{BadReuse, ReuseFile};
 use crate::authority::Lives;
 use crate::keying::ReuseConfig;
@@ -76,6 +78,9 @@ pub struct ConfigFile {
     /// Step reuse.
     #[serde(default)]
     pub reuse: ReuseFile,
+    /// What of sources the cache keeps.
+    #[serde(default)]
+    pub cache_policy: CachePolicyFile,
 }
 
 /// How HTTP is served.
@@ -123,6 +128,8 @@ pub struct Config {
     pub notify: NotifyConfig,
     /// How keys of steps are found out.
     pub reuse: ReuseConfig,
+    /// What of sources the cache keeps.
+    pub cache_policies: CachePolicies,
 }
 
 /// How pipelines are read from repositories.
@@ -154,6 +161,7 @@ impl Config {
             secrets: KeySources::default(),
             notify: NotifyConfig::default(),
             reuse: ReuseConfig::default(),
+            cache_policies: CachePolicies::default(),
         }
     }
 

@@ -22,6 +22,7 @@
 //! | [`verifier`] | the check of every stored byte while the coordinator serves |
 //! | [`uploads`] | uploads that are gone on with after their connections broke |
 //! | [`shelf`] | what jobs keep, and letting go of what nobody names |
+//! | [`sweeper`] | letting go by policy of what nothing live needs |
 //! | `retention` | deleting what is past its time |
 //! | [`config`], [`run`] | a whole coordinator |
 
@@ -49,6 +50,7 @@ mod retention;
 mod room;
 pub mod run;
 pub mod shelf;
+pub mod sweeper;
 pub mod uploads;
 pub mod upstream;
 pub mod vault;

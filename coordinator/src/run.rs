@@ -207,9 +207,10 @@ impl Coordinator {
         let store = ground.store.clone();
         let ((stop, stopped), reload) = (watch::channel(false), Arc::new(Notify::new()));
         let (fleet, shown, signs) = (ground.clone(), url.clone(), Arc::clone(&issuer));
-        let mut api = api::Ground::new(fleet, board.clone(), shown, metrics, definitions, unregistered, signs);
+        let mut api = api::Ground::new(fleet, board.clone(), shown, metrics, definitions, unregistered, signs)
+            .with_policies(config.cache_policies);
         api.engine = Some(engine);
-        let (uses, verifier) = (api.last_use.clone(), api.verifier.clone());
+        let (uses, verifier, sweeper) = (api.last_use.clone(), api.verifier.clone(), api.sweeper.clone());
         let http = tokio::spawn(crate::http::serve(listener, tls, api::router(api), stopped.clone()));
         let agents = {
             let (endpoint, ground) = (endpoint.clone(), ground.clone());
@@ -222,6 +223,7 @@ impl Coordinator {
             tokio::spawn(last_use::run(uses.clone(), desk.clone(), stopped.clone())),
             tokio::spawn(ground.uploads.clone().run(stopped.clone())),
             tokio::spawn(verifier.end_with(stopped.clone())),
+            tokio::spawn(sweeper.run(stopped.clone())),
             tokio::spawn(retention::run(ground, config.retention_ms, stopped)),
         ];
         tracing::info!(%address, url, data = %config.data.display(), "coordinator_ready");

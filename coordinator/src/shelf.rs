@@ -103,13 +103,17 @@ impl Shelves {
     #[must_use]
     pub fn wanted(&self, namespace: &Namespace, shelf: Shelf, blobs: &[(Digest, u64)]) -> Vec<u32> {
         let on = namespace.on(shelf);
-        let mut asked = BTreeMap::new();
+        let (mut asked, mut promised) = (BTreeMap::new(), Vec::new());
         for (place, (digest, bytes)) in (0_u32..).zip(blobs) {
             let there = |namespace: &Namespace| self.store.blob_len(namespace, digest) == Some(*bytes);
-            if !there(&on) && !there(namespace) {
+            if there(&on) || there(namespace) {
+                // Whoever need not send it counts on it until its row is there.
+                promised.push(*digest);
+            } else {
                 asked.entry(*digest).or_insert(place);
             }
         }
+        self.store.promise(&promised);
         let mut wanted: Vec<u32> = asked.into_values().collect();
         wanted.sort_unstable();
         wanted

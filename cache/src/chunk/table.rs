@@ -405,12 +405,12 @@ impl Table {
 
     /// Whether the file holds a chunk that somebody counts on, or one whose bytes were found wrong.
     pub(crate) fn has_file(&self, file: FileNo) -> bool {
-        self.files.contains_key(&file)
+        self.files.get(&file).is_some()
     }
 
     /// All files, in no order.
     pub(crate) fn file_numbers(&self) -> impl Iterator<Item = FileNo> {
-        self.files.keys().copied()
+        self.files.iter().map(|file| file.file)
     }
 
     /// The file has left the disk, and is in the bucket.

@@ -9,7 +9,7 @@ use windlass_protocol::{Digest, Namespace};
 
 use super::sets::Sets;
 use super::table::{Noted, Row, Wide};
-use super::{CHUNKED, Index, LARGE, NamespaceNo, SET, Usage};
+use super::{CHUNKED, Index, LARGE, NamespaceNo, PROMISED, SET, Usage};
 use crate::account::{Accounts, Balance};
 use crate::alias::{Alias, Aliases};
 use crate::copy::cursor::{Cursor, Fixed};
@@ -168,6 +168,8 @@ impl Loading {
     pub(crate) fn row(&mut self, from: &mut Cursor<'_>, large: impl Fn(&Digest, u64) -> bool) -> Option<()> {
         let mut row = Row::decode(from)?;
         let (end, there) = self.known.get(row.segment)?;
+        // Whom it was promised to is forgotten; that it counts as used now keeps it.
+        *row.set.get_mut() &= !PROMISED;
         let word = *row.set.get_mut();
         let bytes = match word & (LARGE | CHUNKED) {
             0 => u64::from(row.bytes),

@@ -24,6 +24,7 @@ use crate::remote::away::Away;
 use crate::remote::bones::{self, Bones};
 use crate::segment::{self, Check, HEAD_BYTES, Record, Scan, Scanned, holes};
 use crate::space::Account;
+use crate::tombstone::Tombstones;
 use crate::vfs::{Vfs, VfsFile, ensure_dir};
 use base::{Base, From};
 
@@ -74,6 +75,7 @@ pub(super) fn open(
         (active, next_number),
         (opened.records, read_bytes),
     );
+    let tombstones = Tombstones::read(&*vfs, dir);
     let counters = Counters::default();
     counters.damaged_bytes.store(damaged_bytes, Ordering::Relaxed);
     counters.torn_bytes.store(torn_bytes, Ordering::Relaxed);
@@ -90,6 +92,8 @@ pub(super) fn open(
         account: Account::default(),
         copies: Mutex::new(Copies::opened(opened, copy_bytes)),
         opened,
+        refusing_until_ms: AtomicU64::new(0),
+        tombstones: Mutex::new(tombstones),
         removal: Mutex::default(),
         compacting: Mutex::default(),
         releasing: RwLock::default(),

@@ -58,6 +58,10 @@ impl Vfs for Frozen {
         self.0.space(dir)
     }
 
+    fn monotonic_ms(&self) -> u64 {
+        self.0.monotonic_ms()
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Held>> {
         self.0.lock(path)
     }

@@ -85,6 +85,8 @@ struct State {
     capacity: Option<u64>,
     /// Calls that fail, by the index of the operation that they would have been.
     failures: BTreeMap<usize, ErrorKind>,
+    /// What its clock shows.
+    clock_ms: u64,
 }
 
 impl RecordingFs {
@@ -107,6 +109,11 @@ impl RecordingFs {
 
     fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets time pass: its clock stands still otherwise.
+    pub fn pass_ms(&self, ms: u64) {
+        self.lock_state().clock_ms += ms;
     }
 
     /// How many operations there were. Something acknowledged now must survive crashes at this count and later.
@@ -288,6 +295,10 @@ impl Vfs for RecordingFs {
         let state = self.lock_state();
         let total_bytes = state.capacity.unwrap_or(u64::MAX);
         Ok(Space { total_bytes, free_bytes: total_bytes.saturating_sub(state.used()) })
+    }
+
+    fn monotonic_ms(&self) -> u64 {
+        self.lock_state().clock_ms
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Held>> {

@@ -18,6 +18,7 @@ const OPTIONS: StoreOptions = StoreOptions {
     chunk_bytes: 16 << 10,
     sha256: false,
     scan: false,
+    promise_ms: 0,
 };
 
 pub(crate) fn noise(seed: usize, len: usize) -> Vec<u8> {

@@ -22,5 +22,6 @@ mod partial;
 mod space;
 mod stat_cache;
 mod store;
+mod sweep;
 mod tree;
 mod verify;

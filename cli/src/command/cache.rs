@@ -3,6 +3,7 @@
 
 mod entry;
 mod explain;
+mod gc;
 mod stats;
 mod verify;
 
@@ -21,6 +22,8 @@ pub(crate) enum CacheCommand {
     Stats(stats::StatsArguments),
     /// Say whether a step's result was there, and if not, which of its inputs differ from the nearest earlier run.
     Explain(explain::ExplainArguments),
+    #[command(about = "Let go now of what no build needs, by age and size, and give the disk back what is free")]
+    Gc(gc::GcArguments),
     // Without a comment here, `--help` shows the arguments' own, longer text.
     #[command(about = "Let a cache stay, whoever needs room")]
     Pin(entry::PinArguments),
@@ -36,6 +39,7 @@ pub(crate) async fn run(command: CacheCommand, ui: &Ui) -> Result<Code, Failure>
         CacheCommand::List(arguments) => entry::list_caches(&arguments, ui).await,
         CacheCommand::Stats(arguments) => stats::run(&arguments, ui).await,
         CacheCommand::Explain(arguments) => explain::run(&arguments, ui).await,
+        CacheCommand::Gc(arguments) => gc::run(&arguments, ui).await,
         CacheCommand::Pin(arguments) => entry::pin(&arguments, ui).await,
         CacheCommand::Verify(arguments) => verify::run(arguments, ui).await,
         CacheCommand::Remove(arguments) => entry::remove(&arguments, ui).await,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use windlass_coordinator::config::{BucketConfig, BucketFile, ConfigFile, GitConfig, NotifyConfig};
+use windlass_coordinator::config::{BucketConfig, BucketFile, CachePolicies, ConfigFile, GitConfig, NotifyConfig};
 use windlass_coordinator::keying::ReuseConfig;
 use windlass_coordinator::vault::KeySources;
 use windlass_coordinator::{Config, Coordinator, Http, StartError};
@@ -211,6 +211,7 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
         config.cache_floor_bytes = floor;
     }
     config.bucket = bucket(file.bucket, &mut problems);
+    config.cache_policies = CachePolicies::of(&file.cache_policy, |size| problems.take(size::bytes(size)));
     if let Some(seconds) = file.agent_certificate_seconds {
         let life = problems.take(life_ms("agent_certificate_seconds", seconds, CERT_LIFE_MS));
         config.lives.agent_ms = life.unwrap_or(config.lives.agent_ms);

@@ -18,6 +18,7 @@
 //! | `request`, `build`, `upload`, `artifact`, `cancel`, `retry`, `token`, `secret`, `cache` | what clients ask for |
 //! | `speech`, `annotation`, `step` | what jobs say about their builds |
 //! | `reuse` | results that are used again |
+//! | [`roots`] | what of the cache is needed whatever its age |
 //! | `account` | what a build's rows hold |
 //! | `registry` | pipelines by name |
 //! | `hello`, `event`, `lease`, `result` | what agents say, and the rights that they hold |
@@ -70,6 +71,7 @@ mod request;
 mod result;
 mod retry;
 mod reuse;
+pub mod roots;
 pub mod row;
 mod schedule;
 mod secret;

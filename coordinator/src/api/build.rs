@@ -8,11 +8,14 @@ use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{BuildRows, BuildState, Scope};
 use windlass_coordinator_store::{BuildFilter, Seq};
+use windlass_protocol::job::Source;
 use windlass_protocol::{BuildId, JobId};
 
 use super::Ground;
 use super::auth::Caller;
+use super::blob::blocking;
 use super::extract::{self, Page, Query};
+use super::gc;
 use super::problem::{Kind, Problem};
 use super::shape::Build;
 use crate::desk::DeskError;
@@ -233,6 +236,11 @@ pub(crate) async fn with_rows(
         Err(DeskError::Rejected(Rejected::NotInMemory(_) | Rejected::JobNotInMemory(_))) => {
             let rows = ground.fleet.reader.stored_build(build).await?;
             let rows = rows.ok_or_else(|| Problem::not_found("build", build))?;
+            if let Source::Tree { digest } = rows.build.origin {
+                // Nobody needed it since the build was over.
+                let (store, namespace) = (ground.fleet.store.clone(), rows.build.namespace.clone());
+                blocking(move || gc::keep_source(&store, &namespace, &digest)).await??;
+            }
             desk.request(caller.actor(), request(Some(Box::new(rows)))).await?;
         }
         answered => drop(answered?),

@@ -85,7 +85,33 @@ impl Default for Metrics {
     }
 }
 
+/// What came of steps that asked for reuse, since the start.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReuseCounts {
+    pub(super) hits: u64,
+    pub(super) misses: u64,
+    pub(super) unkeyed: u64,
+    pub(super) stored: u64,
+    pub(super) evicted: u64,
+    pub(super) differs: u64,
+    pub(super) saved_ms: u64,
+}
+
 impl Metrics {
+    pub(super) fn reuse(&self) -> ReuseCounts {
+        let shared = &self.shared;
+        let count = |result| shared.reuse.get_or_create(&Outcome { result }).get();
+        ReuseCounts {
+            hits: count("hit"),
+            misses: count("miss"),
+            unkeyed: count("unkeyed"),
+            stored: shared.reuse_stored.get(),
+            evicted: shared.reuse_evicted.get(),
+            differs: shared.reuse_mismatch.get(),
+            saved_ms: shared.reuse_saved_ms.load(Ordering::Relaxed),
+        }
+    }
+
     fn space_is_low(&self) -> bool {
         self.shared.space_low.load(Ordering::Relaxed) != 0
     }
@@ -172,6 +198,11 @@ struct Held {
 struct Looked {
     tier: &'static str,
     result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Evicted {
+    why: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -340,6 +371,7 @@ fn write(ground: &Ground, moment: Option<&Moment>, sums: bool) -> Result<String,
         stored(&mut registry, &stats);
     }
     zones(&mut registry, ground);
+    evicted(&mut registry, ground);
     shelves(&mut registry, ground);
     let mut text = String::new();
     encode(&mut text, &registry)?;
@@ -504,6 +536,17 @@ fn cache(registry: &mut Registry, stats: &windlass_cache::Stats, used: CacheUse,
     let damaged = Counter::<u64>::default();
     damaged.inc_by(stats.damaged);
     registry.register("cache_damaged_blobs", "Blobs that were found damaged and put aside", damaged);
+}
+
+fn evicted(registry: &mut Registry, ground: &Ground) {
+    let (blobs, bytes) = (Family::<Evicted, Counter>::default(), Family::<Evicted, Counter>::default());
+    for (why, (went_blobs, went_bytes)) in ground.sweeper.totals() {
+        let labels = Evicted { why: why.name() };
+        blobs.get_or_create(&labels).inc_by(went_blobs);
+        bytes.get_or_create(&labels).inc_by(went_bytes);
+    }
+    registry.register("cache_evicted_blobs", "Blobs that namespaces lost by policy", blobs);
+    registry.register_with_unit("cache_evicted", "Bytes of blobs that namespaces lost by policy", Unit::Bytes, bytes);
 }
 
 fn shelves(registry: &mut Registry, ground: &Ground) {

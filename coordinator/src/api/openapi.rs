@@ -79,6 +79,8 @@ use super::problem;
         super::blob::put,
         super::blob::missing,
         super::blob::pack,
+        super::gc::start,
+        super::gc::show,
         super::verify::start,
         super::verify::show,
         super::resumable::create,

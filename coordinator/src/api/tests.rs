@@ -8,6 +8,7 @@ mod builds;
 mod caches;
 mod document;
 mod gates;
+mod gc;
 mod laptop;
 mod pipelines;
 mod refusals;
@@ -32,7 +33,8 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tower::ServiceExt as _;
-use windlass_cache::{RealFs, Store, StoreOptions};
+use windlass_cache::vfs::recorded::RecordingFs;
+use windlass_cache::{RealFs, Store, StoreOptions, Vfs};
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::{AgentEvent, ConnId, Input, Request};
 use windlass_coordinator_core::row::{
@@ -51,6 +53,7 @@ use super::metric::Metrics;
 use super::{Ground, router};
 use crate::authority::Authority;
 use crate::clock::SystemClock;
+use crate::config::CachePolicies;
 use crate::definitions::{self, Definitions};
 use crate::desk::{self, Desk, Fleet, Ports, core_maker};
 use crate::fleet::{self, Switchboard};
@@ -140,11 +143,27 @@ impl Answer {
 
 impl Bench {
     async fn new() -> Self {
+        Self::on(Arc::new(RealFs)).await
+    }
+
+    /// With a cache in memory, whose time passes by hand.
+    async fn timed() -> (Self, RecordingFs) {
+        let fs = RecordingFs::new();
+        (Self::on(Arc::new(fs.clone())).await, fs)
+    }
+
+    /// With other policies for what the cache lets go.
+    fn set_policies(&mut self, policies: CachePolicies) {
+        self.ground = self.ground.clone().with_policies(policies);
+        self.router = router(self.ground.clone());
+    }
+
+    async fn on(disk: Arc<dyn Vfs>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let memory = MemoryStore::new();
         let (desk, inbox) = desk::channel();
         let logs = LogStore::open(Arc::new(RealFs), &dir.path().join("logs"), LogOptions::default()).unwrap();
-        let store = Store::open(Arc::new(RealFs), &dir.path().join("cache"), StoreOptions::default()).unwrap();
+        let store = Store::open(disk, &dir.path().join("cache"), StoreOptions::default()).unwrap();
         let views = Views::default();
         let metrics = Metrics::default();
         let (send, offers) = mpsc::unbounded_channel();

@@ -20,7 +20,7 @@ const FORMAT: &str = "windlass step key 1\n";
 pub(super) const INPUTS: &str = "inputs";
 
 /// The component that is the digest of what the pool's machines say of themselves.
-pub(super) const SYSTEM: &str = "host.system";
+pub(crate) const SYSTEM: &str = "host.system";
 
 /// What a step's result depends on, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

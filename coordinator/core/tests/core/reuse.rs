@@ -608,3 +608,42 @@ fn a_secret_has_a_version_for_trusted_builds_alone_and_another_one_when_it_is_se
     set(&mut shell, Some("east"));
     assert!(version(&mut shell, trusted()).unwrap_err().contains("zone"));
 }
+
+#[test]
+fn what_live_builds_and_results_need_of_the_cache_is_told_and_of_builds_that_are_over_nothing() {
+    use windlass_coordinator_core::roots::Root;
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let (inputs, recipe) = (Digest::of(b"inputs"), Digest::of(b"recipe"));
+    let source = Source::Tree { digest: Digest::of(b"source") };
+    let submit = |shell: &mut Shell| {
+        let build =
+            shell.submit_with(graph(vec![reusable("a"), reusable("b")]), |submit| submit.origin = source.clone());
+        answer(shell, "k");
+        build
+    };
+    assert_eq!((shell.core.roots_of_builds(None), shell.core.roots_of_results(None)), ((vec![], None), (vec![], None)));
+    let first = submit(&mut shell);
+    let all = vec![Root::Tree(Digest::of(b"source")), Root::Tree(inputs), Root::Recipe(recipe)];
+    let sorted = |(mut roots, next): (Vec<Root>, Option<BuildId>)| {
+        roots.sort();
+        assert_eq!(next, None);
+        roots
+    };
+    let mut wanted = all.clone();
+    wanted.sort();
+    assert_eq!(sorted(shell.core.roots_of_builds(None)), wanted, "before it runs");
+    let offer = shell.offer(agent);
+    shell.start(agent, offer);
+    assert_eq!(sorted(shell.core.roots_of_builds(None)), wanted, "while it runs");
+    assert_eq!(shell.core.roots_of_builds(Some(first)), (vec![], None), "after it comes none");
+    let outcome = shell.exit(0);
+    shell.report(agent, offer, outcome);
+    shell.settle(offer);
+    assert_eq!(state(&shell, first), JobState::Passed);
+    assert_eq!(shell.core.roots_of_builds(None), (vec![], None), "it is over: both steps have one key");
+    let kept = vec![Root::Recipe(recipe), Root::Inputs(inputs)];
+    assert_eq!(shell.core.roots_of_results(None), (kept, None), "its result is there");
+    let name = ReuseName { namespace: Namespace::trusted("app"), key: keyed("k").key };
+    assert_eq!(shell.core.roots_of_results(Some(&name)), (vec![], None));
+}

@@ -11,6 +11,7 @@ use super::draft::Draft;
 use crate::api::Ground;
 use crate::api::auth::Caller;
 use crate::api::definition::{self, Definition};
+use crate::api::gc;
 use crate::api::problem::{Kind, Problem};
 use crate::definitions::{self, Standing, Wanted, changed};
 use crate::facts::beneath;
@@ -183,11 +184,14 @@ impl Found {
 
 /// Looks for the source and the pipeline's text. Blocks on the disk.
 pub(super) fn resolve(store: &windlass_cache::Store, mut draft: Draft) -> Result<Found, Problem> {
-    if let Source::Tree { digest } = &draft.origin
-        && !store.contains(&draft.namespace, digest)
-    {
-        let detail = format!("the tree {digest} is not in the cache: upload it first");
-        return Err(Problem::new(Kind::SourceMissing, detail));
+    if let Source::Tree { digest } = &draft.origin {
+        if !store.contains(&draft.namespace, digest) {
+            return Err(gc::source_missing(store, &draft.namespace, digest));
+        }
+        if draft.rebuilt_from.is_some() {
+            // Nobody has looked at it since the earlier build was over.
+            gc::keep_source(store, &draft.namespace, digest)?;
+        }
     }
     let definition = match (draft.definition.take(), &draft.origin) {
         (Some(definition), _) => definition,

@@ -211,7 +211,7 @@ async fn some_steps_run_alone_or_with_what_they_depend_on() {
 }
 
 /// A tree with these files, at most one directory deep.
-fn tree(bench: &Bench, namespace: &Namespace, files: &[(&str, &str)]) -> Digest {
+pub(super) fn tree(bench: &Bench, namespace: &Namespace, files: &[(&str, &str)]) -> Digest {
     let store = &bench.ground.fleet.store;
     let mut dirs: std::collections::BTreeMap<&str, Vec<Entry>> = std::collections::BTreeMap::new();
     for (path, text) in files {

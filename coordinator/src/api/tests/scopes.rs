@@ -31,7 +31,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 70] = [
+const TABLE: [(&str, &str, &[Scope], bool); 72] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -99,6 +99,8 @@ const TABLE: [(&str, &str, &[Scope], bool); 70] = [
     ("PUT", "/api/v1/blobs/b3/{hex}", STORE, true),
     ("POST", "/api/v1/blobs/missing", KNOW, true),
     ("POST", "/api/v1/blobs/pack", STORE, true),
+    ("GET", "/api/v1/cache/gc", &[], false),
+    ("POST", "/api/v1/cache/gc", &[], false),
     ("GET", "/api/v1/cache/verify", &[], false),
     ("POST", "/api/v1/cache/verify", &[], false),
     ("POST", "/api/v1/uploads", STORE, true),
@@ -147,6 +149,8 @@ fn concrete(build: &serde_json::Value, token: &str, method: &str, path: &str) ->
         "/api/v1/uploads" => json!({ "digest": format!("b3:{hex}"), "bytes": 1 << 20 }).to_string(),
         "/api/v1/reuse/lookup" => json!({ "project": "web", "keys": [] }).to_string(),
         "/api/v1/reuse/images" => json!({ "project": "web", "image": "a", "platform": "x" }).to_string(),
+        "/api/v1/cache/gc" if method == "POST" => json!({ "dry_run": true }).to_string(),
+        pin if pin.ends_with("/pin") => json!({}).to_string(),
         "/api/v1/blobs/missing" => json!({ "digests": [] }).to_string(),
         "/api/v1/blobs/pack" => "WLPACK\u{1}\0\0".to_owned(),
         _ => String::new(),
