@@ -33,7 +33,7 @@ use windlass_protocol::job::Source;
 use windlass_protocol::limits::{
     ARTIFACTS_FOUND_MAX, REUSE_ARTIFACTS_MAX, REUSE_COMMITS_KEPT_MAX, REUSE_KEYS_MAX, REUSE_KEYS_UNTRUSTED_MAX,
 };
-use windlass_protocol::{Digest, Namespace, Shelf, Trust, hex};
+use windlass_protocol::{Digest, Namespace, Shelf, Trust};
 
 use self::compose::{Found, Runs};
 use self::image::{Image, Images, RegistryConfig};

@@ -15,7 +15,7 @@ use super::Ground;
 use super::auth::Caller;
 use super::blob::blocking;
 use super::metric::ReuseCounts;
-use super::problem::{Kind, Problem};
+use super::problem::{self, Problem};
 
 /// Numbers of the store, as they are now or since the coordinator started.
 #[derive(Debug, Serialize, ToSchema)]
@@ -200,7 +200,7 @@ pub(crate) async fn show(State(ground): State<Ground>, caller: Caller) -> Result
     caller.need_everywhere(&[Scope::CacheRead])?;
     if !caller.sees_sums() {
         let detail = "what all have together is not for tokens that write without the scope `builds:trusted`";
-        return Err(Problem::new(Kind::Forbidden, detail));
+        return Err(Problem::new(problem::Kind::Forbidden, detail));
     }
     let store = ground.fleet.store.clone();
     let (stats, census) = blocking(move || (store.stats(), store.census())).await?;

@@ -159,7 +159,8 @@ fn definition(tag: &str) -> String {
 
 /// What a run on a laptop came to: the step `make`, all logs, and what was said.
 async fn ran(laptop: &Laptop<'_>, dir: &Path, more: &[&str]) -> Result<(Value, String, String)> {
-    let line = [&["run", &dir.display().to_string(), "--json"], more].concat();
+    let dir = dir.display().to_string();
+    let line = [&["run", &dir, "--json"], more].concat();
     let ran = laptop.run(&line).await?.code(0)?;
     let (mut log, mut make) = (String::new(), Value::Null);
     for line in ran.stdout.lines() {
