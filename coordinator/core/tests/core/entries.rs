@@ -1,12 +1,12 @@
 //! Entries of results that are used again: which of them are written, who reads which, and who is told that one went.
 
-use windlass_coordinator_core::Effect;
 use windlass_coordinator_core::input::{Input, Request};
 use windlass_coordinator_core::row::*;
+use windlass_coordinator_core::{Effect, Policy};
 use windlass_pipeline::graph::Reuse;
 use windlass_protocol::job::{Epoch, Phase, Source};
 use windlass_protocol::message::{Hello, NewArtifact};
-use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, HostFacts, Namespace, Trust, WallMs};
+use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, HostFacts, Namespace, Trust, WallMs, limits};
 
 use crate::kit::*;
 
@@ -61,10 +61,19 @@ fn pull(name: &str) -> Namespace {
 
 /// Runs an offered attempt that uploads one file of this text.
 fn run(shell: &mut Shell, agent: AgentId, offer: Right, text: &str) {
+    run_with(shell, agent, offer, (text, text.len() as u64));
+}
+
+/// Runs one that uploads a file of so many bytes.
+fn run_sized(shell: &mut Shell, agent: AgentId, offer: Right, bytes: u64) {
+    run_with(shell, agent, offer, ("large", bytes));
+}
+
+fn run_with(shell: &mut Shell, agent: AgentId, offer: Right, (text, bytes): (&str, u64)) {
     shell.start(agent, offer);
     let file = NewArtifact {
         path: "out".to_owned(),
-        bytes: text.len() as u64,
+        bytes,
         digest: Digest::of(text.as_bytes()),
         sha1: [1; 20],
         sha256: [2; 32],
@@ -229,4 +238,61 @@ fn a_miss_is_compared_with_what_its_namespace_reads_the_newest_first() {
     assert_eq!(earlier(&mut shell, pull("1"), "new"), ["t2", "p1", "t1"]);
     assert_eq!(earlier(&mut shell, pull("2"), "t2"), ["p2", "t1"], "not with its own key");
     assert_eq!(earlier(&mut shell, Namespace::trusted("other"), "new"), [""; 0]);
+}
+
+#[test]
+fn that_an_entry_was_used_is_noted_once_an_hour_and_keeps_it() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    build(&mut shell, trusted(), Reuse::default(), &of("k"));
+    let offer = shell.offer(agent);
+    run(&mut shell, agent, offer, "x");
+    let used_at = |shell: &Shell| shell.rows.reuse.values().next().unwrap().used_at;
+    let made = used_at(&shell);
+    for (after_ms, noted) in [(limits::REUSE_TOUCH_MS - 1, false), (1, true), (1, false)] {
+        shell.now.wall = shell.now.wall.plus_ms(after_ms);
+        let before = used_at(&shell);
+        let hit = build(&mut shell, trusted(), Reuse::default(), &of("k"));
+        assert!(matches!(part(&shell, hit).role, Role::Reused(_)));
+        let now = if noted { shell.now.wall } else { before };
+        assert_eq!(used_at(&shell), now, "{after_ms} ms later");
+    }
+    let unused_since = made.plus_ms(1);
+    shell.request(Request::Reuse(ReuseRequest::Forget { unused_since })).unwrap();
+    assert_eq!(shell.rows.reuse.len(), 1, "it was used since");
+}
+
+#[test]
+fn overlays_of_a_project_share_a_bound_and_push_out_nothing_that_is_trusted() {
+    let mut shell = Shell::new();
+    let (agent, wild) = (shell.agent("one", 1), wild(&mut shell));
+    let large = limits::REUSE_OVERLAY_MAX_BYTES;
+    let fit = limits::REUSE_OVERLAYS_MAX_BYTES / large;
+    build(&mut shell, trusted(), Reuse::default(), &of("ours"));
+    let offer = shell.offer(agent);
+    run_sized(&mut shell, agent, offer, large);
+    for nth in 0..=fit {
+        shell.now.wall = shell.now.wall.plus_ms(1);
+        build(&mut shell, pull(&nth.to_string()), Reuse::default(), &of(&format!("theirs {nth}")));
+        let offer = shell.offer(wild);
+        run_sized(&mut shell, wild, offer, large);
+    }
+    let there = |namespace: &Namespace| shell.rows.reuse.keys().any(|name| name.namespace == *namespace);
+    assert!(there(&trusted()));
+    let kept: Vec<u64> = (0..=fit).filter(|nth| there(&pull(&nth.to_string()))).collect();
+    assert_eq!(kept, (1..=fit).collect::<Vec<_>>(), "the one that was used longest ago makes room");
+}
+
+#[test]
+fn a_run_that_lasted_longer_than_artifacts_are_kept_leaves_nothing_to_use_again() {
+    let policy = Policy { artifact_retention_ms: 60_000, ..Policy::default() };
+    for (took_ms, kept) in [(59_999, true), (60_000, false)] {
+        let mut shell = Shell::with(policy.clone());
+        let agent = shell.agent("one", 1);
+        let id = build(&mut shell, trusted(), Reuse::default(), &of("k"));
+        let offer = shell.offer(agent);
+        shell.now.wall = shell.now.wall.plus_ms(took_ms);
+        run(&mut shell, agent, offer, "x");
+        assert_eq!(part(&shell, id).kept == Some(Kept::Stored), kept, "{:?}", part(&shell, id).kept);
+    }
 }

@@ -142,6 +142,7 @@ async fn whoever_watches_the_log_of_a_hit_goes_on_at_any_offset_of_it() {
         for sent in events.until("end").await {
             if sent.event == "end" {
                 assert_eq!(sent.data["bytes"].as_u64(), Some(whole.len() as u64), "from {from}");
+                assert_eq!(sent.data["digest"], Value::Null, "of a log that is put together nobody has the digest");
                 break;
             }
             assert_eq!(sent.data["offset"].as_u64(), Some(at), "from {from}");
