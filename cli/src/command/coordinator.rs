@@ -133,7 +133,9 @@ pub(crate) fn not_started(error: &StartError) -> Failure {
         StartError::Authority(error) => error.hint(),
         StartError::Vault(error) => error.hint(),
         StartError::Notify(_) => Some("`openssl rand -hex 32` makes a key for webhooks, in a file of mode 0600"),
-        StartError::NoBucket(_) => Some("its table is in coordinator.toml, or was: docs/operations.md says what it needs"),
+        StartError::NoBucket(_) => {
+            Some("its table is in coordinator.toml, or was: docs/operations.md says what it needs")
+        }
         StartError::Bucket(_)
         | StartError::Load(_)
         | StartError::Logs(_)

@@ -36,7 +36,7 @@ impl<'a> Laptop<'a> {
         Ok(Self { world, home })
     }
 
-    fn command(&self, arguments: &[&str]) -> Result<tokio::process::Command> {
+    fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = self.world.windlass(arguments)?;
         command.env("HOME", &self.home).env("XDG_RUNTIME_DIR", self.home.join("run")).env("WINDLASS_LOG", "warn");
         Ok(command)
