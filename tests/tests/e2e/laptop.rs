@@ -156,7 +156,7 @@ fn definition(tag: &str) -> String {
     let make = with(step("make", "echo making; cat src/a /etc/tool > out"), "image", json!(tag));
     let make = with(make, "reuse", json!({ "inputs": ["src/**"], "outputs": ["out"] }));
     // The fleet's agent may clone nothing: what it needs comes out of the cache.
-    let take = step("take", "buildkite-agent artifact download out got/ && cat got/out");
+    let take = step("take", "mkdir got && buildkite-agent artifact download out got/ && cat got/out");
     let take = with(take, "checkout", json!({ "skip": true }));
     pipeline([make, json!("wait"), take])
 }
