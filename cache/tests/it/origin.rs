@@ -26,6 +26,8 @@ const OPTIONS: StoreOptions = StoreOptions {
     segment_bytes: 4_200,
     chunk_bytes: 16 << 10,
     sha256: false,
+    scan: false,
+    promise_ms: 0,
 };
 
 fn p() -> Namespace {

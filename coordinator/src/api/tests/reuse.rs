@@ -34,9 +34,11 @@ async fn build(bench: &mut Bench, branch: &str, recipe: &str) -> Value {
         recipe: digest,
         source: Source::Empty,
         image: None,
+        plugins: std::collections::BTreeMap::new(),
         system: None,
         hooks: None,
         notes: vec![],
+        also: vec![],
     };
     answer(bench, ask, subject.job, Ok(keyed)).await;
     build
