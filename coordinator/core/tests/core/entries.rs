@@ -19,9 +19,11 @@ fn keyed(text: &str, system: Option<&str>, hooks: Option<&str>) -> Keyed {
         recipe: Digest::of(b"recipe"),
         source: Source::Tree { digest: Digest::of(b"inputs") },
         image: None,
+        plugins: std::collections::BTreeMap::new(),
         system: system.map(|text| Digest::of(text.as_bytes())),
         hooks: hooks.map(|text| Digest::of(text.as_bytes())),
         notes: Vec::new(),
+        also: Vec::new(),
     }
 }
 
