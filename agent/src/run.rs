@@ -190,8 +190,7 @@ impl Shell {
             boot_id().map_err(|source| Fault::System { doing: "this run of the machine is not known", source })?;
         let mut core_config = core_config(&config, &host, (machine, &boot), runs_images.load(Ordering::Relaxed));
         core_config.host = facts.borrow_and_update().clone();
-        watch_health(host, feed.clone());
-        tokio::spawn(room::watch(store.clone(), feed.clone()));
+        watch_disks(host, &store, &feed);
         let (link, jobs_link) = watch::channel(None);
         let api = JobApi::new(&home, jobs_link, Arc::clone(&bulk))
             .map_err(|source| Fault::System { doing: "the jobs' command cannot be laid out", source })?;
@@ -614,6 +613,12 @@ fn watch_engine(alone: bool, engine: &Engine, feed: &mpsc::Sender<Input>) -> (Ar
         tokio::spawn(stock::watch(trees.clone(), engine.clone(), Arc::clone(&runs_images), feed.clone()));
     }
     (runs_images, trees)
+}
+
+/// Looks at the machine's disks: for what jobs take, and for what the cache has to give back to them.
+fn watch_disks(host: Host, store: &Store, feed: &mpsc::Sender<Input>) {
+    watch_health(host, feed.clone());
+    tokio::spawn(room::watch(store.clone(), feed.clone()));
 }
 
 /// Looks at the machine from a thread of its own, for as long as the loop listens.

@@ -339,7 +339,7 @@ impl Away {
             self.counters.remembered.fetch_add(1, Ordering::Relaxed);
         }
         let found = bytes.get(at..at.saturating_add(buffer.len()));
-        buffer.copy_from_slice(found.ok_or_else(|| RemoteError::Missing { key })?);
+        buffer.copy_from_slice(found.ok_or(RemoteError::Missing { key })?);
         Ok(())
     }
 

@@ -142,7 +142,7 @@ fn name(digest: &Digest) -> u64 {
 fn lets_go(store: &Store, told: &Told) {
     loop {
         let held = store.held(|namespace| *namespace == p());
-        let going: Vec<_> = held.into_iter().filter(|held| name(&held.digest) % 4 == 0).take(8).collect();
+        let going: Vec<_> = held.into_iter().filter(|held| name(&held.digest).is_multiple_of(4)).take(8).collect();
         for held in &going {
             told.say("leaving", name(&held.digest));
         }

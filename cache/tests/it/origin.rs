@@ -30,6 +30,9 @@ const OPTIONS: StoreOptions = StoreOptions {
     promise_ms: 0,
 };
 
+/// What somebody does while the bucket does not answer.
+type Work<'a> = Box<dyn Fn() + Send + Sync + 'a>;
+
 fn p() -> Namespace {
     Namespace::trusted("p")
 }
@@ -435,7 +438,7 @@ fn whoever_waits_for_the_bucket_holds_nobody_up() {
     let slow = Slow { remote, asked: Mutex::new(asked), go_on: Mutex::new(go_on) };
     let store = Store::open_before(Arc::new(fs), Path::new(DIR), OPTIONS, Some(behind(slow))).unwrap();
     let mut kinds = BTreeMap::new();
-    let work: [(&str, Box<dyn Fn() + Send + Sync>); 4] = [
+    let work: [(&str, Work<'_>); 4] = [
         ("read", Box::new(|| drop(read(&store, &noise(21, 300_000)).unwrap()))),
         ("small", Box::new(|| drop(read(&store, &noise(0, 900)).unwrap()))),
         ("compact", Box::new(|| while store.compact(1 << 20).unwrap().more {})),

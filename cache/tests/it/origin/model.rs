@@ -90,7 +90,7 @@ impl Model {
                 (Ok(Some(found)), Known::There | Known::Either) => assert!(found == blob(n)),
                 (Ok(None), Known::Gone | Known::Either) => {}
                 (Err(Fault::Unavailable { .. }), _) => {
-                    assert!(self.trouble.is_some(), "a bucket that answers is available")
+                    assert!(self.trouble.is_some(), "a bucket that answers is available");
                 }
                 (other, known) => panic!("{other:?} of a blob that is {known:?}"),
             },
