@@ -170,7 +170,9 @@ fn a_bucket_that_does_not_answer_makes_reads_fail_and_loses_nothing() {
         assert!(matches!(store.tend_origin(ORIGIN_TICK_BYTES), Err(Fault::Unavailable { .. })), "{trouble:?}");
         let report = store.verify().unwrap();
         assert_eq!((report.damaged_blobs, report.complete), (0, false), "{trouble:?}");
-        assert!(report.unreachable_blobs > 5);
+        // Where one byte is wrong the other blobs of that range are right.
+        let least = if trouble == Trouble::Wrong { 1 } else { 6 };
+        assert!(report.unreachable_blobs >= least, "{trouble:?}: {report:?}");
         remote.fail_always(None);
         for blob in blobs().iter().filter(|blob| **blob != noise(3, 900) && **blob != noise(20, 150_000)) {
             assert!(read(&store, blob).unwrap().as_ref() == Some(blob), "{trouble:?}: it came back");

@@ -149,8 +149,9 @@ mod tests {
         let notify: Vec<String> = below("notify", keys_of::<ConfigFile>("[notify]\nnonsense = 1"));
         let github: Vec<String> = below("notify.github", keys_of::<ConfigFile>("[[notify.github]]\nnonsense = 1"));
         let reuse: Vec<String> = below("reuse", keys_of::<ConfigFile>("[reuse]\nnonsense = 1"));
+        let bucket: Vec<String> = below("bucket", keys_of::<ConfigFile>("[bucket]\nnonsense = 1"));
         let policy: Vec<String> = below("cache_policy", keys_of::<ConfigFile>("[cache_policy]\nnonsense = 1"));
-        let known = [keys_of::<ConfigFile>("nonsense = 1"), notify, github, reuse, policy].concat();
+        let known = [keys_of::<ConfigFile>("nonsense = 1"), notify, github, reuse, policy, bucket].concat();
         assert_eq!(rows(coordinator), known);
         let reuse = below("reuse", keys_of::<windlass_agent::config::ConfigFile>("[reuse]\nnonsense = 1"));
         assert_eq!(rows(agent), [keys_of::<windlass_agent::config::ConfigFile>("nonsense = 1"), reuse].concat());
