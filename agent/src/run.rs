@@ -21,6 +21,7 @@ use windlass_protocol::limits::{
 };
 use windlass_protocol::link::{Code, Protocol, bind_client, bind_server};
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage, RefuseCode};
+use windlass_protocol::version::CHUNKS_2;
 use windlass_protocol::{HostFacts, Instant64};
 
 use crate::bulk::Bulk;
@@ -578,7 +579,7 @@ fn core_config(config: &Config, host: &Host, (machine_id, boot): (String, &BootI
         },
         tags: config.tags.clone(),
         runs_images,
-        capabilities: Vec::new(),
+        capabilities: vec![CHUNKS_2.to_owned()],
         host: HostFacts::default(),
         once: config.once,
         seed: seed(),

@@ -12,7 +12,7 @@ use crate::index::Pin;
 use crate::remote::RemoteError;
 use crate::store::Shared;
 use crate::vfs::VfsFile;
-pub(crate) use chunked::Chunked;
+pub(crate) use chunked::{Chunked, PlainAndStored};
 
 /// A blob that was found. While it is held, the blob is not evicted.
 #[derive(Debug)]

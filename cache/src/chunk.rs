@@ -6,9 +6,11 @@
 //! | `frame` | a chunk as its bytes lie on disk |
 //! | `listing` | what a chunk file holds, as a record says it |
 //! | [`manifest`] | which chunks a blob is made of |
-//! | `serve` | a stored blob by its parts |
+//! | [`serve`] | a stored blob by its parts |
 //! | `table` | which chunk lies where, and how many count on it |
 //! | `reader` | a chunk read and compared with its name |
+//! | [`tar`] | which bytes of an archive are headers, times and files |
+//! | `weave` | how the chunks of an archive make it |
 //! | `space` | giving back the bytes of chunks that nobody counts on |
 
 pub mod cut;
@@ -16,9 +18,11 @@ pub(crate) mod frame;
 pub(crate) mod listing;
 pub mod manifest;
 pub(crate) mod reader;
-mod serve;
+pub mod serve;
 pub(crate) mod space;
 pub(crate) mod table;
+pub mod tar;
+pub(crate) mod weave;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -156,6 +156,9 @@ pub enum BadChunkManifest {
     /// Bytes that are not what was written.
     #[error("its bytes are not what its check says")]
     Check,
+    /// What it says of an archive does not fit its chunks.
+    #[error("it does not say how its chunks make an archive")]
+    Weave,
 }
 
 /// Ours, or the world's: what was tried. What was acknowledged before is safe.

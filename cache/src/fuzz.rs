@@ -4,11 +4,13 @@
 //! that what came out is no more than the bytes carry, and that there is one encoding of it.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use windlass_protocol::fuzz::Entry;
 
 use crate::chunk::listing::Listing;
 use crate::chunk::manifest::ChunkManifest;
+use crate::chunk::tar::{Lane, Part, Splitter};
 use crate::copy::{self, read::Found};
 use crate::error::BadPack;
 use crate::index::ROW_BYTES;
@@ -32,6 +34,7 @@ pub const ENTRIES: &[Entry] = &[
     ("journal", journal),
     ("table", table),
     ("table_blocks", table_blocks),
+    ("archive", archive),
 ];
 
 /// Which chunks a blob is made of.
@@ -44,6 +47,18 @@ pub fn manifest(bytes: &[u8]) -> bool {
         end = chunk.end;
     }
     assert!(manifest.blob_bytes() == end, "they are the blob");
+    // Its spans are the blob, and each chunk once.
+    let (mut at, mut read) = (0, vec![0; manifest.chunks().len()]);
+    while let Some(span) = manifest.span(at) {
+        assert!(span.bytes > 0 && read.get(span.nth) == Some(&span.at), "bytes of a chunk come in order");
+        if let Some(read) = read.get_mut(span.nth) {
+            *read += span.bytes;
+        }
+        at += span.bytes as u64;
+    }
+    assert!(at == end, "no byte is left out");
+    let lengths = (0..read.len()).map(|nth| manifest.chunk_bytes(nth).unwrap_or_default());
+    assert!(lengths.eq(read.iter().copied()), "all of each chunk is read");
     true
 }
 
@@ -131,6 +146,33 @@ fn copied(bytes: &[u8], sealed: bool) -> bool {
     assert!(blobs * ROW_BYTES <= bytes.len(), "no more rows than there are bytes for");
     assert!(loaded.index.iter().all(|entry| !entry.seen_by().is_empty()), "somebody sees each blob");
     true
+}
+
+/// A blob that may be an archive, told apart at once and in pieces whose size comes from the bytes.
+pub fn archive(bytes: &[u8]) -> bool {
+    let told = |piece: usize| {
+        let (mut runs, mut seen): (Vec<(Lane, usize)>, Vec<u8>) = (Vec::new(), Vec::new());
+        let mut splitter = Splitter::default();
+        let mut tell = |part: Part<'_>| {
+            if let Part::Bytes(lane, bytes) = part {
+                seen.extend_from_slice(bytes);
+                match runs.last_mut().filter(|(last, _)| *last == lane) {
+                    Some((_, sum)) => *sum += bytes.len(),
+                    None => runs.push((lane, bytes.len())),
+                }
+            }
+            Ok::<(), Infallible>(())
+        };
+        for piece in bytes.chunks(piece) {
+            let Ok(()) = splitter.push(piece, &mut tell);
+        }
+        let Ok(()) = splitter.finish(&mut tell);
+        assert!(seen == bytes, "every byte is told once, in order");
+        runs
+    };
+    let runs = told(usize::MAX);
+    assert!(told(bytes.first().map_or(1, |first| usize::from(*first) + 1)) == runs, "however they come");
+    runs.len() > 1
 }
 
 /// A directory of a tree.

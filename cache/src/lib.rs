@@ -63,6 +63,8 @@ pub use blob::{Blob, BlobReader};
 pub use census::{Asked, Census, Kind};
 pub use chunk::cut::Cutter;
 pub use chunk::manifest::ChunkManifest;
+pub use chunk::serve::PackedChunk;
+pub use chunk::tar::{Lane, Part, Splitter};
 pub use compact::Compacted;
 pub use copy::{Opened, TableCopy};
 pub use error::{BadChunkManifest, BadPack, BadTree, Error, Fault, Rejected};

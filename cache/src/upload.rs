@@ -89,7 +89,7 @@ impl Upload {
 
     /// Bytes that came and are not written yet.
     fn unwritten(&self) -> u64 {
-        (self.small.len() + self.large.as_ref().map_or(0, |large| large.pending_bytes())) as u64
+        self.small.len() as u64 + self.large.as_ref().map_or(0, |large| large.pending_bytes())
     }
 
     /// How many chunks of it there are.

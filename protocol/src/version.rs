@@ -12,5 +12,9 @@ pub const ALPN_ENROL: &[u8] = b"windlass-enrol/1";
 /// Blobs between two agents of one zone: mutual TLS, each believes the certificates of the fleet's CA.
 pub const ALPN_PEER: &[u8] = b"windlass-peer/1";
 
+/// The ability, told in an agent's hello, to take manifests of archives and chunks as they are stored
+/// ([`crate::message::BlobHeader::Packed`]). To others blobs of that kind are given whole, and chunks plain.
+pub const CHUNKS_2: &str = "chunks-2";
+
 /// All that a coordinator offers, preferred first.
 pub const ALPN_SERVER: &[&[u8]] = &[ALPN_AGENT, ALPN_BULK, ALPN_ENROL];

@@ -115,6 +115,7 @@ names! { blob_header(BlobHeader)
     BlobHeader::Manifest { .. } => "manifest",
     BlobHeader::Elsewhere => "elsewhere",
     BlobHeader::Waiting => "waiting",
+    BlobHeader::Packed { .. } => "packed",
 }
 
 names! { ask(Ask)
@@ -636,7 +637,8 @@ fn bulk_and_logs_have_the_bytes_of_version_1() {
     check("store_answer", &[StoreAnswer::Wanted(wanted), StoreAnswer::Stored, refused]);
     let manifest = BlobHeader::Manifest { bytes: 1 << 20 };
     let found = BlobHeader::Found { bytes: 1 << 33 };
-    check("blob_header", &[found, BlobHeader::Absent, manifest, BlobHeader::Elsewhere, BlobHeader::Waiting]);
+    let packed = BlobHeader::Packed { bytes: 1 << 16 };
+    check("blob_header", &[found, BlobHeader::Absent, manifest, BlobHeader::Elsewhere, BlobHeader::Waiting, packed]);
     check("log_header", &[header]);
     let chunk = [&chunk_prefix(0x0102_0304_0506_0708, WallMs(0x1112_1314_1516_1718))[..], b"hi"].concat();
     assert_eq!(hex(&chunk), "080706050403020118171615141312116869\n");

@@ -290,13 +290,22 @@ impl Bulk {
             send.finish()?;
             for place in own {
                 let header = recv.recv_message::<BlobHeader>().await?.ok_or(LinkError::Short { missing: 1 })?;
-                let BlobHeader::Found { bytes } = header else {
-                    // It was put aside there: the next try begins with its manifest.
-                    self.gatherings.end(blob);
-                    return Err(Trouble::Refused(format!("a chunk of {blob} is not there any more")));
+                let put = match header {
+                    BlobHeader::Found { bytes } => {
+                        let chunk = read_chunk(&mut recv, gathering, place, bytes).await?;
+                        gathering.put(place, chunk).await
+                    }
+                    BlobHeader::Packed { bytes } => {
+                        let frame = read_frame(&mut recv, gathering, place, bytes).await?;
+                        gathering.put_packed(place, frame).await
+                    }
+                    BlobHeader::Manifest { .. } | BlobHeader::Absent | BlobHeader::Elsewhere | BlobHeader::Waiting => {
+                        // It was put aside there: the next try begins with its manifest.
+                        self.gatherings.end(blob);
+                        return Err(Trouble::Refused(format!("a chunk of {blob} is not there any more")));
+                    }
                 };
-                let chunk = read_chunk(&mut recv, gathering, place, bytes).await?;
-                put(gathering, place, chunk).await?;
+                kept(put)?;
                 wish.count(1);
             }
         }
@@ -326,9 +335,9 @@ async fn at_once<F: Future<Output = Result<(), Trouble>>>(most: usize, work: Vec
     }
 }
 
-/// Keeps a chunk that came from the coordinator.
-async fn put(gathering: &Arc<Gathering>, place: u32, chunk: Bytes) -> Result<(), Trouble> {
-    match gathering.put(place, chunk).await {
+/// What came of keeping a chunk that came from the coordinator.
+fn kept(put: Result<(), Error>) -> Result<(), Trouble> {
+    match put {
         Ok(()) => Ok(()),
         Err(Error::Rejected(rejected @ Rejected::WrongDigest { .. })) => Err(Trouble::Refused(rejected.to_string())),
         Err(error) => Err(stored(&error).into()),
@@ -342,16 +351,29 @@ pub(super) async fn read_chunk(
     place: u32,
     bytes: u64,
 ) -> Result<Bytes, Trouble> {
-    let extent = gathering.manifest().extent(place as usize).map(|(_, bytes)| bytes as u64);
-    if extent != Some(bytes) {
+    let said = gathering.manifest().chunk_bytes(place as usize).map(|bytes| bytes as u64);
+    if said != Some(bytes) {
         return Err(Trouble::Refused(format!("chunk {place} has another length than its manifest says")));
     }
-    let mut chunk = BytesMut::new();
-    while (chunk.len() as u64) < bytes {
-        let piece = recv.recv_raw(bytes - chunk.len() as u64).await?;
-        chunk.extend_from_slice(&piece);
+    Ok(read_bytes(recv, bytes).await?)
+}
+
+/// The bytes of a chunk as it is stored, fewer than the manifest says that it has.
+async fn read_frame(recv: &mut FramedRecv, gathering: &Gathering, place: u32, bytes: u64) -> Result<Bytes, Trouble> {
+    let said = gathering.manifest().chunk_bytes(place as usize).map(|bytes| bytes as u64);
+    if said.is_none_or(|said| bytes >= said) {
+        return Err(Trouble::Refused(format!("chunk {place} is packed in no fewer bytes than it has")));
     }
-    Ok(chunk.freeze())
+    Ok(read_bytes(recv, bytes).await?)
+}
+
+async fn read_bytes(recv: &mut FramedRecv, bytes: u64) -> Result<Bytes, LinkError> {
+    let mut read = BytesMut::new();
+    while (read.len() as u64) < bytes {
+        let piece = recv.recv_raw(bytes - read.len() as u64).await?;
+        read.extend_from_slice(&piece);
+    }
+    Ok(read.freeze())
 }
 
 /// A manifest of so many bytes, which is of this blob.
@@ -420,8 +442,8 @@ async fn receive(recv: &mut FramedRecv, digests: &[Digest], pieces: mpsc::Sender
                 got.absent.push(*digest);
                 continue;
             }
-            BlobHeader::Elsewhere | BlobHeader::Waiting => {
-                return Err(Trouble::Refused("the coordinator answers like a peer".to_owned()));
+            BlobHeader::Elsewhere | BlobHeader::Waiting | BlobHeader::Packed { .. } => {
+                return Err(Trouble::Refused("the coordinator answers what was not asked".to_owned()));
             }
         };
         pieces.send(Piece::Begin { digest: *digest, bytes: left }).await.map_err(stopped)?;

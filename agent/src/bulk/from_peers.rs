@@ -221,8 +221,8 @@ impl Bulk {
                     round.pass(member.agent);
                     continue;
                 }
-                Ok(BlobHeader::Manifest { .. } | BlobHeader::Waiting) => {
-                    return Ok(Err(Wrong::Lying("a manifest in place of a chunk".to_owned())));
+                Ok(BlobHeader::Manifest { .. } | BlobHeader::Packed { .. } | BlobHeader::Waiting) => {
+                    return Ok(Err(Wrong::Lying("something else in place of a plain chunk".to_owned())));
                 }
                 Err(wrong) => return Ok(Err(wrong)),
             };
@@ -305,7 +305,10 @@ impl Bulk {
                     Tally::add(&self.peers.tally.peer_misses, 1);
                     continue;
                 }
-                BlobHeader::Found { .. } | BlobHeader::Manifest { .. } | BlobHeader::Waiting => {
+                BlobHeader::Found { .. }
+                | BlobHeader::Manifest { .. }
+                | BlobHeader::Packed { .. }
+                | BlobHeader::Waiting => {
                     return Err(Wrong::Lying("a large blob in place of a small one".to_owned()));
                 }
             };

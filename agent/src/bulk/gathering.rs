@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, OnceCell};
+use tokio::task::JoinError;
 use tokio::time::Instant;
 use windlass_cache::{Assembly, ChunkManifest, Error, Fault, Store};
 use windlass_protocol::limits::{GATHERING_REST_MS, GATHERINGS_MAX};
@@ -55,6 +56,17 @@ impl Gathering {
     pub(crate) async fn put(self: &Arc<Self>, place: u32, bytes: Bytes) -> Result<(), Error> {
         let this = Arc::clone(self);
         let put = tokio::task::spawn_blocking(move || this.assembly.put(place, &bytes)).await;
+        self.note_put(put)
+    }
+
+    /// Takes a chunk as it is stored elsewhere.
+    pub(crate) async fn put_packed(self: &Arc<Self>, place: u32, frame: Bytes) -> Result<(), Error> {
+        let this = Arc::clone(self);
+        let put = tokio::task::spawn_blocking(move || this.assembly.put_packed(place, &frame)).await;
+        self.note_put(put)
+    }
+
+    fn note_put(&self, put: Result<Result<(), Error>, JoinError>) -> Result<(), Error> {
         put.unwrap_or_else(|error| {
             Err(Fault::Io { doing: "write", path: PathBuf::new(), source: error.into() }.into())
         })?;

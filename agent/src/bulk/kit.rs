@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use quinn::{Connection, RecvStream, SendStream};
 use windlass_cache::vfs::recorded::RecordingFs;
-use windlass_cache::{Blob, Store, StoreOptions};
+use windlass_cache::{Blob, PackedChunk, Store, StoreOptions};
 use windlass_protocol::host::now;
 use windlass_protocol::identity::GrantKey;
 use windlass_protocol::limits::{GRANT_LIFE_MS, PARTS_MIN_BYTES};
@@ -31,6 +31,8 @@ pub(crate) fn noise(seed: usize, len: usize) -> Vec<u8> {
 pub(crate) struct Given {
     /// How often each chunk, by blob and place.
     pub(crate) chunks: BTreeMap<(Digest, u32), usize>,
+    /// Bytes of them, as they crossed.
+    pub(crate) chunk_bytes: usize,
     /// How often each small blob.
     pub(crate) small: BTreeMap<Digest, usize>,
     pub(crate) manifests: usize,
@@ -149,11 +151,16 @@ impl Origin {
                 }
                 let blob = self.find(&blob).unwrap();
                 for place in places {
-                    let Some(chunk) = blob.chunk(place as usize).unwrap() else {
-                        send.send_message(&BlobHeader::Absent).await?;
-                        continue;
+                    let (header, chunk) = match blob.packed_chunk(place as usize).unwrap() {
+                        Some(PackedChunk::Frame(chunk)) => (BlobHeader::Packed { bytes: chunk.len() as u64 }, chunk),
+                        Some(PackedChunk::Plain(chunk)) => (BlobHeader::Found { bytes: chunk.len() as u64 }, chunk),
+                        None => {
+                            send.send_message(&BlobHeader::Absent).await?;
+                            continue;
+                        }
                     };
-                    send.send_message(&BlobHeader::Found { bytes: chunk.len() as u64 }).await?;
+                    self.given().chunk_bytes += chunk.len();
+                    send.send_message(&header).await?;
                     send.send_raw(chunk.into()).await?;
                     *self.given().chunks.entry((blob.digest(), place)).or_default() += 1;
                 }

@@ -247,7 +247,7 @@ impl Bulk {
                 let manifest = read_manifest(&mut recv, digest, bytes).await?;
                 return self.pull_chunks(wish, manifest, into).await;
             }
-            BlobHeader::Absent | BlobHeader::Elsewhere | BlobHeader::Waiting => {
+            BlobHeader::Absent | BlobHeader::Elsewhere | BlobHeader::Waiting | BlobHeader::Packed { .. } => {
                 return Err(Tried::Not(NotStored::Refused("its bytes are not in the cache any more".to_owned())));
             }
         };

@@ -76,6 +76,42 @@ async fn of_a_newer_version_only_the_chunks_come_that_are_new() {
     assert_eq!(world.origin.given().chunks.len(), 0, "all of it is here, the coordinator says that it may be read");
 }
 
+/// Members of an archive as GNU tar writes them: of 20,000 bytes that shrink to half, each with a time.
+fn archive(members: usize, time: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    for n in 0..members {
+        let mut block = vec![0; 512];
+        block[..8].copy_from_slice(format!("{n:08}").as_bytes());
+        block[124..136].copy_from_slice(b"00000047040\0");
+        block[136..148].copy_from_slice(format!("{:011o}\0", time + n).as_bytes());
+        block[148..156].fill(b' ');
+        block[156] = b'0';
+        block[257..265].copy_from_slice(b"ustar  \0");
+        let sum: usize = block.iter().map(|byte| usize::from(*byte)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        out.extend(block);
+        out.extend(noise(n, 20_000).iter().map(|byte| byte & 0x0F));
+        out.resize(out.len().next_multiple_of(512), 0);
+    }
+    out
+}
+
+#[tokio::test]
+async fn of_an_archive_with_all_times_new_the_times_come_and_all_of_it_comes_packed() {
+    let world = World::new();
+    let (old, new) = (archive(300, 1_700_000_000), archive(300, 1_760_000_000));
+    let digests = [&old, &new].map(|blob| world.origin.put(blob));
+    world.fetch(&digests[..1]).await;
+    let first = std::mem::take(&mut world.origin.given().chunk_bytes);
+    assert!(first * 10 < old.len() * 7, "{first} of {} crossed", old.len());
+    world.fetch(&digests[1..]).await;
+    let second = world.origin.given().chunk_bytes;
+    assert!(second * 100 < new.len(), "{second} of {} crossed", new.len());
+    for (digest, blob) in digests.iter().zip([&old, &new]) {
+        assert!(world.cached(&world.job.namespace, *digest).await.as_ref() == Some(blob));
+    }
+}
+
 #[tokio::test]
 async fn many_wishes_for_one_blob_at_once_fetch_each_chunk_once() {
     let world = World::new();

@@ -240,7 +240,7 @@ async fn give_coming(
     let wish = Wish::of_peer(grant);
     let (over, mut ended) = watch::channel(false);
     // One that no manifest names is asked of nobody: that it is not there would end the gathering for all who wait.
-    let named = |place: &u32| gathering.manifest().extent(*place as usize).is_some();
+    let named = |place: &u32| gathering.manifest().chunk_bytes(*place as usize).is_some();
     let wanted: Vec<u32> = places.iter().copied().filter(named).collect();
     let drawing = async {
         bulk.draw_missing(&wish, gathering, &wanted).await;

@@ -201,7 +201,7 @@ async fn chunks_with_the_right_length_and_other_bytes_are_not_believed() {
             match wanted {
                 Wanted::Chunks { places, .. } => {
                     for place in places {
-                        let (_, bytes) = manifest.extent(place as usize).unwrap();
+                        let bytes = manifest.chunk_bytes(place as usize).unwrap();
                         let _ = send.send_message(&BlobHeader::Found { bytes: bytes as u64 }).await;
                         let _ = send.send_raw(vec![7; bytes].into()).await;
                     }

@@ -1,62 +1,121 @@
 //! A blob that lies in chunks: each is read when a byte of it is asked for, and no byte is given out before its chunk was
 //! found to be what the manifest names.
 
-use std::io::Read as _;
 use std::sync::{Mutex, PoisonError};
 
 use windlass_protocol::limits::{ORIGIN_GAP_MAX_BYTES, ORIGIN_RANGE_MAX_BYTES};
 
-use super::Blob;
+use super::{Blob, PIECE_BYTES};
 use crate::chunk::ChunkPlace;
-use crate::chunk::manifest::ChunkManifest;
+use crate::chunk::manifest::{ChunkManifest, Span};
 use crate::chunk::reader::ChunkReader;
+use crate::chunk::tar::Lane;
 use crate::error::Fault;
+
+/// The bytes of a chunk, and as they are stored.
+pub(crate) type PlainAndStored = (Vec<u8>, Vec<u8>);
 
 /// The body of a blob in chunks.
 #[derive(Debug)]
 pub(crate) struct Chunked {
     pub(crate) manifest: ChunkManifest,
-    window: Mutex<Window>,
+    /// Boxed: blobs are handed on, and most are small.
+    windows: Mutex<Box<Windows>>,
 }
 
-/// The chunk that was read last.
-#[derive(Debug, Default)]
+/// The chunks that were read last, one of each lane.
+#[derive(Debug)]
+struct Windows {
+    of_lanes: [Window; 3],
+    reader: ChunkReader,
+}
+
+#[derive(Debug)]
 struct Window {
     nth: Option<usize>,
     plain: Vec<u8>,
-    reader: ChunkReader,
-    /// How far ahead is fetched of what is away: further with each chunk that is asked for after the one before it.
+    /// How far ahead is fetched of what is away: further with each chunk that is asked for after the one before it in its lane.
     ahead_bytes: u64,
     next: usize,
 }
 
-impl Chunked {
-    pub(crate) fn new(manifest: ChunkManifest) -> Self {
-        Self { manifest, window: Mutex::default() }
+impl Windows {
+    fn new(manifest: &ChunkManifest, ahead_bytes: u64) -> Self {
+        let window = |next| Window { nth: None, plain: Vec::new(), ahead_bytes, next };
+        Self { of_lanes: manifest.lane_starts().map(window), reader: ChunkReader::default() }
     }
 
+    const fn of(&mut self, lane: Lane) -> (&mut Window, &mut ChunkReader) {
+        let Self { of_lanes: [heads, times, files], reader } = self;
+        let window = match lane {
+            Lane::Heads => heads,
+            Lane::Times => times,
+            Lane::Files => files,
+        };
+        (window, reader)
+    }
+}
+
+impl Chunked {
+    pub(crate) fn new(manifest: ChunkManifest) -> Self {
+        let windows = Mutex::new(Box::new(Windows::new(&manifest, 0)));
+        Self { manifest, windows }
+    }
+
+    /// Fills the buffer, unless the blob ends.
     pub(super) fn read_at(&self, blob: &Blob, offset: u64, buffer: &mut [u8]) -> Result<usize, Fault> {
-        let Some((nth, start)) = self.manifest.find(offset) else { return Ok(0) };
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        self.load(blob, &mut window, nth)?;
-        let inside = usize::try_from(offset - start).ok().and_then(|at| window.plain.get(at..));
-        inside.unwrap_or_default().read(buffer).map_err(|e| blob.unreadable(e))
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = 0;
+        while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let Some(span) = self.manifest.span(offset + done as u64) else { break };
+            let bytes = self.bytes(blob, &mut windows, span)?;
+            let n = rest.len().min(bytes.len());
+            let (into, _) = rest.split_at_mut(n);
+            into.copy_from_slice(bytes.split_at(n).0);
+            done += n;
+        }
+        Ok(done)
     }
 
     pub(super) fn copy_to(&self, blob: &Blob, take: &mut dyn FnMut(&[u8]) -> Result<(), Fault>) -> Result<(), Fault> {
-        // Not the shared one: `take` may read here and there meanwhile.
-        let mut window = Window { ahead_bytes: ORIGIN_RANGE_MAX_BYTES, ..Window::default() };
-        for nth in 0..self.manifest.chunks().len() {
-            self.load(blob, &mut window, nth)?;
-            take(&window.plain)?;
+        // Not the shared ones: `take` may read here and there meanwhile.
+        let mut windows = Windows::new(&self.manifest, ORIGIN_RANGE_MAX_BYTES);
+        let (mut at, mut joined) = (0, Vec::new());
+        while let Some(span) = self.manifest.span(at) {
+            let bytes = self.bytes(blob, &mut windows, span)?;
+            at += bytes.len() as u64;
+            // What an archive has of headers is too little to be handed over by itself.
+            if joined.is_empty() && self.manifest.chunk_bytes(span.nth) == Some(bytes.len()) {
+                take(bytes)?;
+                continue;
+            }
+            joined.extend_from_slice(bytes);
+            if joined.len() >= PIECE_BYTES {
+                take(&joined)?;
+                joined.clear();
+            }
         }
-        Ok(())
+        if joined.is_empty() { Ok(()) } else { take(&joined) }
     }
 
-    fn load(&self, blob: &Blob, window: &mut Window, nth: usize) -> Result<(), Fault> {
-        if window.nth == Some(nth) {
-            return Ok(());
+    /// All bytes of one chunk, and as they are stored; nothing where there is no such place.
+    pub(crate) fn chunk(&self, blob: &Blob, nth: usize) -> Result<Option<PlainAndStored>, Fault> {
+        let Some(lane) = self.manifest.lane(nth) else { return Ok(None) };
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let (window, reader) = windows.of(lane);
+        self.load(blob, window, reader, nth)?;
+        Ok(Some((window.plain.clone(), reader.stored().to_vec())))
+    }
+
+    fn bytes<'a>(&self, blob: &Blob, windows: &'a mut Windows, span: Span) -> Result<&'a [u8], Fault> {
+        let (window, reader) = windows.of(span.lane);
+        if window.nth != Some(span.nth) {
+            self.load(blob, window, reader, span.nth)?;
         }
+        window.plain.get(span.at..span.at + span.bytes).ok_or(Fault::Damaged { digest: blob.digest })
+    }
+
+    fn load(&self, blob: &Blob, window: &mut Window, reader: &mut ChunkReader, nth: usize) -> Result<(), Fault> {
         window.nth = None;
         let damaged = || {
             blob.shared.set_aside(&blob.digest, &blob.pin);
@@ -65,13 +124,13 @@ impl Chunked {
         let Some(chunk) = self.manifest.chunks().get(nth) else { return damaged() };
         let Some(place) = blob.shared.chunks.table().place(&chunk.digest) else { return damaged() };
         let in_order = nth == window.next;
-        (window.next, window.reader.ahead) = (nth + 1, 0);
+        (window.next, reader.ahead) = (nth + 1, 0);
         if blob.shared.away.as_ref().is_some_and(|away| away.holds_chunk_file(place.file)) {
-            window.reader.ahead = self.ahead(blob, nth, &place, window.ahead_bytes);
+            reader.ahead = self.ahead(blob, nth, &place, window.ahead_bytes);
             let twice = (window.ahead_bytes.max(chunk_bytes(&place)) * 2).min(ORIGIN_RANGE_MAX_BYTES);
             window.ahead_bytes = if in_order { twice } else { 0 };
         }
-        if !window.reader.read(&blob.shared, &chunk.digest, &place, &mut window.plain)? {
+        if !reader.read(&blob.shared, &chunk.digest, &place, &mut window.plain)? {
             blob.shared.chunks.table().spoil(&chunk.digest, &place);
             return damaged();
         }

@@ -65,6 +65,12 @@ impl Cutter {
         Self { min: average / 4, average, max: average * 4, strict, lax, gear: &GEAR }
     }
 
+    /// The shortest chunk but a blob's last.
+    #[must_use]
+    pub const fn min_bytes(&self) -> usize {
+        self.min
+    }
+
     /// The longest chunk.
     #[must_use]
     pub const fn max_bytes(&self) -> usize {

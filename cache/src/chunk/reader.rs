@@ -87,6 +87,11 @@ impl ChunkReader {
         }
     }
 
+    /// The bytes of the chunk that was read last, as they are stored.
+    pub(crate) fn stored(&self) -> &[u8] {
+        &self.stored
+    }
+
     /// The same from a file that has no number.
     pub(crate) fn read_in(
         &mut self,

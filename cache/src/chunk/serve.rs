@@ -1,8 +1,17 @@
 //! A stored blob by its parts: its manifest, and one chunk at a time, for whoever has the others already.
 
 use super::manifest::ChunkManifest;
-use crate::blob::{Blob, Body};
+use crate::blob::{Blob, Body, PlainAndStored};
 use crate::error::Fault;
+
+/// A chunk in as few bytes as it is stored in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PackedChunk {
+    /// A zstd frame, shorter than the chunk.
+    Frame(Vec<u8>),
+    /// The chunk: it does not shrink.
+    Plain(Vec<u8>),
+}
 
 impl Blob {
     /// Which chunks it is made of; `None` of one that is not stored in chunks.
@@ -19,10 +28,24 @@ impl Blob {
     /// # Errors
     /// [`Fault::Damaged`] where they are not what was stored; the blob is put aside then. [`Fault::Io`] where the disk fails.
     pub fn chunk(&self, nth: usize) -> Result<Option<Vec<u8>>, Fault> {
-        let Some((start, bytes)) = self.manifest().and_then(|manifest| manifest.extent(nth)) else { return Ok(None) };
-        let mut plain = vec![0; bytes];
-        let read = self.read_at(start, &mut plain)?;
-        // A chunk is read at once or not at all.
-        if read == bytes { Ok(Some(plain)) } else { Err(Fault::Damaged { digest: self.digest }) }
+        Ok(self.read_chunk(nth)?.map(|(plain, _)| plain))
+    }
+
+    /// The same in as few bytes as it is stored in, for [`crate::Assembly::put_packed`]; they were checked all the same.
+    ///
+    /// # Errors
+    /// As [`Self::chunk`].
+    pub fn packed_chunk(&self, nth: usize) -> Result<Option<PackedChunk>, Fault> {
+        let packed = |(plain, stored): PlainAndStored| {
+            if stored.len() < plain.len() { PackedChunk::Frame(stored) } else { PackedChunk::Plain(plain) }
+        };
+        Ok(self.read_chunk(nth)?.map(packed))
+    }
+
+    fn read_chunk(&self, nth: usize) -> Result<Option<PlainAndStored>, Fault> {
+        match &self.body {
+            Body::Chunked(chunked) => chunked.chunk(self, nth),
+            Body::Memory(_) | Body::File { .. } => Ok(None),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 mod base;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -135,7 +135,7 @@ fn recover<'a>(
     options: StoreOptions,
 ) -> Result<Recovered<'a>, Fault> {
     let segments_dir = dir.join("segments");
-    let segments = Segments::find(vfs, &segments_dir, away)?;
+    let mut segments = Segments::find(vfs, &segments_dir, away)?;
     let mut recovery = Recovery::new(large, chunk_files, away);
     let found = Found { segments: &segments.numbers, large, chunk_files: &recovery.numbered };
     let (copy_bytes, loaded) = read_copy(vfs, dir, found);
@@ -148,7 +148,11 @@ fn recover<'a>(
             }
         }
         tracing::warn!(dir = %dir.display(), "table_copy_not_believed");
+        // What was set aside is not looked at again, and its records are lost all the same.
+        let aside_bytes = recovery.aside_bytes;
         recovery = Recovery::new(large, chunk_files, away);
+        recovery.damaged_bytes = aside_bytes;
+        segments.look_again(vfs, &segments_dir)?;
     }
     let read = recovery.read_segments(vfs, (&segments_dir, &segments), options.durability)?;
     let active = read.unwrap_or_default();
@@ -204,6 +208,15 @@ impl Segments {
         numbers.sort_unstable();
         Ok(Self { numbers, next, away })
     }
+
+    /// Forgets those that whoever began to read them has set aside.
+    fn look_again(&mut self, vfs: &dyn Vfs, dir: &Path) -> Result<(), Fault> {
+        let items = vfs.list(dir).or_fault("listing", dir)?;
+        let there: BTreeSet<u32> = items.iter().filter_map(|item| segment::number(&item.name)).collect();
+        let Self { numbers, away, .. } = self;
+        numbers.retain(|number| there.contains(number) || away.contains_key(number));
+        Ok(())
+    }
 }
 
 /// Segments that lie in the bucket, by what is here of them; removes what is here of others.
@@ -246,6 +259,8 @@ struct Recovery<'a> {
     away: Option<Arc<Away>>,
     files: HashMap<u32, Arc<dyn VfsFile>>,
     damaged_bytes: u64,
+    /// Of them those of segments that were set aside.
+    aside_bytes: u64,
     torn_bytes: u64,
     /// Records that were read, and their bytes.
     records: u64,
@@ -275,6 +290,7 @@ impl<'a> Recovery<'a> {
             away: away.cloned(),
             files: HashMap::new(),
             damaged_bytes: 0,
+            aside_bytes: 0,
             torn_bytes: 0,
             records: 0,
             read_bytes: 0,
@@ -438,6 +454,7 @@ impl<'a> Recovery<'a> {
             return vfs.remove(path).or_fault("removing", path);
         }
         self.damaged_bytes += bytes;
+        self.aside_bytes += bytes;
         let mut aside = path.as_os_str().to_owned();
         aside.push(".damaged");
         vfs.rename(path, &PathBuf::from(aside)).or_fault("renaming", path)

@@ -1,6 +1,7 @@
 //! A large blob as it comes: cut into chunks, those that are not stored yet written to a file of their own.
 
 mod assembly;
+mod strands;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -12,12 +13,12 @@ use windlass_protocol::{Digest, Namespace};
 
 use super::journal::Noted;
 use crate::appender::{Item, Ticket};
-use crate::chunk::cut::Cutter;
 use crate::chunk::frame::Packer;
 use crate::chunk::listing::Listing;
-use crate::chunk::manifest::{Chunk, ChunkManifest};
+use crate::chunk::manifest::ChunkManifest;
 use crate::chunk::reader::ChunkReader;
-use crate::chunk::table::{Freed, Hold};
+use crate::chunk::table::{Freed, Hold, Table};
+use crate::chunk::tar::Lane;
 use crate::chunk::{ChunkPlace, FileNo};
 use crate::error::{Error, Fault, OrFault as _, Rejected};
 use crate::index::NamespaceNo;
@@ -25,16 +26,17 @@ use crate::space::Reservation;
 use crate::store::{Durability, Shared};
 use crate::vfs::VfsFile;
 pub use assembly::Assembly;
+use strands::{Cut, Strands};
 
 /// A large blob that is being written. Dropped before its end it leaves nothing behind.
 #[derive(Debug)]
 pub(crate) struct Cutting {
     shared: Arc<Shared>,
-    cutter: Cutter,
-    /// What is not cut yet.
-    pending: Vec<u8>,
-    /// All of the blob so far.
-    chunks: Vec<Chunk>,
+    /// What is not cut yet, and how what is cut makes the blob.
+    strands: Strands,
+    /// All chunks of the blob so far, as they were cut.
+    chunks: Vec<Cut>,
+    /// Their bytes.
     bytes: u64,
     /// Chunks in the blob's own file.
     own: HashMap<Digest, ChunkPlace>,
@@ -55,8 +57,7 @@ impl Cutting {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
         Self {
             shared: Arc::clone(shared),
-            cutter: Cutter::new(shared.options.chunk_bytes),
-            pending: Vec::new(),
+            strands: Strands::new(shared.options.chunk_bytes),
             chunks: Vec::new(),
             bytes: 0,
             own: HashMap::new(),
@@ -98,9 +99,10 @@ impl Cutting {
             }
             hasher.update(&cutting.proof);
             cutting.bytes += u64::from(chunk.bytes);
-            cutting.chunks.push(Chunk { digest: chunk.digest, end: cutting.bytes });
+            cutting.chunks.push(Cut { lane: Lane::Files, digest: chunk.digest, bytes: chunk.bytes });
             taken += 1;
         }
+        cutting.strands.go_on(cutting.bytes);
         if let Some(file) = &mut cutting.file {
             file.end =
                 cutting.own.values().map(|place| place.offset + u64::from(place.stored_bytes)).max().unwrap_or(0);
@@ -133,72 +135,72 @@ impl Cutting {
         Ok(right)
     }
 
-    /// How many bytes were cut.
+    /// How many bytes came.
     pub(crate) const fn bytes(&self) -> u64 {
-        self.bytes
+        self.strands.came()
     }
 
-    /// How many chunks they are.
+    /// How many chunks were cut.
     pub(crate) const fn chunks(&self) -> usize {
         self.chunks.len()
     }
 
-    /// What to note of the chunks after the first so many.
+    /// What to note of the chunks after the first so many. Nothing of an archive: it begins anew in another process.
     pub(crate) fn noted_since(&self, first: usize) -> Vec<Noted> {
-        let start = first.checked_sub(1).and_then(|last| self.chunks.get(last)).map_or(0, |chunk| chunk.end);
-        let ends = self.chunks.iter().skip(first).scan(start, |start, chunk| {
-            let bytes = chunk.end - *start;
-            *start = chunk.end;
-            Some((chunk.digest, u32::try_from(bytes).unwrap_or(u32::MAX)))
-        });
-        ends.map(|(digest, bytes)| {
-            let own = self.own.get(&digest).map(|place| (place.offset, place.stored_bytes));
-            Noted { digest, bytes, own }
-        })
-        .collect()
+        if self.strands.are_woven() {
+            return Vec::new();
+        }
+        let note = |Cut { digest, bytes, .. }: &Cut| {
+            let own = self.own.get(digest).map(|place| (place.offset, place.stored_bytes));
+            Noted { digest: *digest, bytes: *bytes, own }
+        };
+        self.chunks.iter().skip(first).map(note).collect()
     }
 
     /// How many bytes came and are not cut yet.
-    pub(crate) const fn pending_bytes(&self) -> usize {
-        self.pending.len()
+    pub(crate) const fn pending_bytes(&self) -> u64 {
+        self.strands.came() - self.bytes
     }
 
     /// Takes the next bytes; of the room that was kept for them it spends what is written.
     pub(crate) fn write(&mut self, mut bytes: &[u8], space: &mut Reservation) -> Result<(), Error> {
-        // Twice the longest chunk at a time: however much comes at once, no more is held.
+        // The longest chunk at a time: however much comes at once, little more is held.
         while !bytes.is_empty() {
-            let (piece, rest) = bytes.split_at(bytes.len().min(self.cutter.max_bytes()));
-            self.pending.extend_from_slice(piece);
+            let (piece, rest) = bytes.split_at(bytes.len().min(self.strands.piece_bytes()));
             bytes = rest;
             let before = self.bytes;
-            self.cut(self.cutter.max_bytes())?;
+            self.with_strands(|strands, add| strands.push(piece, add))?;
             space.spend(self.bytes - before);
         }
         Ok(())
     }
 
-    /// Cuts chunks off for as long as `least` bytes are there.
-    fn cut(&mut self, least: usize) -> Result<(), Error> {
-        let mut pending = std::mem::take(&mut self.pending);
-        let mut at = 0;
-        while let Some(rest) = pending.get(at..).filter(|rest| rest.len() >= least) {
-            let (chunk, _) = rest.split_at(self.cutter.first(rest));
-            at += chunk.len();
-            self.add(chunk)?;
-        }
-        pending.drain(..at);
-        self.pending = pending;
-        Ok(())
+    /// Nothing more comes: what is left is cut too.
+    fn end(&mut self) -> Result<(), Error> {
+        self.with_strands(Strands::finish)
     }
 
-    fn add(&mut self, plain: &[u8]) -> Result<(), Error> {
+    /// Does something to the strands that cuts chunks off them.
+    fn with_strands(
+        &mut self,
+        work: impl FnOnce(&mut Strands, &mut dyn FnMut(Lane, &[u8]) -> Result<(), Error>) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut strands = std::mem::take(&mut self.strands);
+        strands.allow(self.chunks.len());
+        let worked = work(&mut strands, &mut |lane, chunk| self.add(lane, chunk));
+        self.strands = strands;
+        worked
+    }
+
+    fn add(&mut self, lane: Lane, plain: &[u8]) -> Result<(), Error> {
         if self.chunks.len() == MANIFEST_MAX_CHUNKS {
             // Only where the store's chunks are shorter than most.
             return Err(Rejected::BlobTooLarge.into());
         }
         let digest = Digest::of(plain);
         self.bytes += plain.len() as u64;
-        self.chunks.push(Chunk { digest, end: self.bytes });
+        // No chunk is longer than CHUNK_MAX_BYTES.
+        self.chunks.push(Cut { lane, digest, bytes: u32::try_from(plain.len()).unwrap_or(u32::MAX) });
         if self.own.contains_key(&digest) || self.hold(&digest)? {
             return Ok(());
         }
@@ -212,15 +214,20 @@ impl Cutting {
             Some(packer) => packer,
             none => none.insert(Packer::new().or_fault("compressing for", &dir)?),
         };
-        let stored = packer.pack(plain).or_fault("compressing for", &dir)?;
+        let stored = packer.pack(plain).or_fault("compressing for", &dir)?.to_vec();
+        self.keep_stored(digest, plain.len(), &stored)
+    }
+
+    /// Writes a chunk of so many bytes that is not stored, as it is to lie on the disk.
+    fn keep_stored(&mut self, digest: Digest, plain_bytes: usize, stored: &[u8]) -> Result<(), Error> {
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(ChunkFile::create(&self.shared, self.kept_at.clone())?),
         };
         let offset = file.append(stored)?;
         // No chunk is longer than CHUNK_MAX_BYTES.
-        let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let place = ChunkPlace { file: 0, offset, stored_bytes: length(stored), bytes: length(plain) };
+        let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let place = ChunkPlace { file: 0, offset, stored_bytes: length(stored.len()), bytes: length(plain_bytes) };
         self.own.insert(digest, place);
         Ok(())
     }
@@ -264,7 +271,14 @@ impl Cutting {
     /// Stores the blob and makes it visible in the namespace: its chunks first, each durable before the records that count on
     /// them.
     pub(crate) fn finish(mut self, namespace: &Namespace, digest: Digest) -> Result<(), Error> {
-        self.cut(1)?;
+        self.end()?;
+        let manifest = self.strands.manifest(digest, std::mem::take(&mut self.chunks));
+        self.store(namespace, &manifest)
+    }
+
+    /// The same of a blob whose chunks are all there, own ones and held ones.
+    fn store(mut self, namespace: &Namespace, manifest: &ChunkManifest) -> Result<(), Error> {
+        let digest = manifest.digest();
         let shared = Arc::clone(&self.shared);
         if let Some(file) = self.file.as_mut().filter(|_| !shared.stored(&digest)) {
             // Before the locks: a large file takes its time.
@@ -272,7 +286,7 @@ impl Cutting {
         }
         let one_at_a_time = shared.chunks.finishing(digest);
         let writing = shared.writing();
-        self.commit(namespace, digest)?;
+        self.commit(namespace, manifest)?;
         if let Some(file) = &mut self.file {
             file.kept = false;
         }
@@ -281,15 +295,15 @@ impl Cutting {
         Ok(shared.evict_where_full()?)
     }
 
-    fn commit(&mut self, namespace: &Namespace, digest: Digest) -> Result<(), Error> {
+    fn commit(&mut self, namespace: &Namespace, manifest: &ChunkManifest) -> Result<(), Error> {
         let shared = Arc::clone(&self.shared);
         let namespace = shared.number(namespace)?;
-        let stored = shared.stored(&digest);
+        let stored = shared.stored(&manifest.digest());
         let lacking = self.lacking(stored);
         if let Some(file) = self.file.as_mut().filter(|_| !lacking.is_empty()) {
             file.name()?;
         }
-        let (ticket, unused) = self.register(namespace, digest, stored)?;
+        let (ticket, unused) = self.register(namespace, manifest, stored)?;
         shared.appender.wait(ticket)?;
         Ok(shared.free(unused)?)
     }
@@ -298,9 +312,10 @@ impl Cutting {
     fn register(
         &mut self,
         namespace: NamespaceNo,
-        digest: Digest,
+        manifest: &ChunkManifest,
         stored: bool,
     ) -> Result<(Ticket, Vec<Freed>), Fault> {
+        let digest = manifest.digest();
         let shared = Arc::clone(&self.shared);
         let _in_order = shared.chunks.registering();
         let listing = self.listing(stored);
@@ -308,14 +323,13 @@ impl Cutting {
             let mut table = shared.chunks.table();
             table.adopt(&listing, true);
             // The held ones are counted already; here it is seen that they are still there.
-            let counted = if stored { Ok(()) } else { self.count(&mut table) };
+            let counted = if stored { Ok(()) } else { self.count(&mut table, manifest) };
             if let Err(chunk) = counted {
                 table.disown(&listing);
                 return Err(Fault::Damaged { digest: chunk });
             }
         }
         let chunks = listing.encode();
-        let manifest = ChunkManifest::new(digest, std::mem::take(&mut self.chunks));
         let encoded = manifest.encode();
         let mut items = Vec::new();
         if !listing.chunks.is_empty() {
@@ -368,11 +382,11 @@ impl Cutting {
         Listing { file: number, file_bytes: file.end, chunks }
     }
 
-    fn count(&self, table: &mut crate::chunk::table::Table) -> Result<(), Digest> {
+    fn count(&self, table: &mut Table, manifest: &ChunkManifest) -> Result<(), Digest> {
         if let Some(lost) = self.held.iter().find(|held| table.place(held).is_none()) {
             return Err(*lost);
         }
-        table.count(self.chunks.iter().map(|chunk| &chunk.digest).filter(|digest| self.own.contains_key(digest)))
+        table.count(manifest.chunks().iter().map(|chunk| &chunk.digest).filter(|digest| self.own.contains_key(digest)))
     }
 
     /// Ranges of the own file that are in no listing: others stored the same meanwhile.
@@ -484,8 +498,9 @@ mod tests {
     fn no_blob_has_more_chunks_than_a_manifest_can_name() {
         let store = Store::open(Arc::new(RecordingFs::new()), Path::new("/s"), StoreOptions::default()).unwrap();
         let mut cutting = Cutting::new(&store.shared);
-        cutting.chunks = vec![Chunk { digest: Digest::of(b"chunk"), end: 1 }; MANIFEST_MAX_CHUNKS - 1];
-        cutting.add(b"the last one").unwrap();
-        assert!(matches!(cutting.add(b"one more"), Err(Error::Rejected(Rejected::BlobTooLarge))));
+        let cut = Cut { lane: Lane::Files, digest: Digest::of(b"chunk"), bytes: 1 };
+        cutting.chunks = vec![cut; MANIFEST_MAX_CHUNKS - 1];
+        cutting.add(Lane::Files, b"the last one").unwrap();
+        assert!(matches!(cutting.add(Lane::Files, b"one more"), Err(Error::Rejected(Rejected::BlobTooLarge))));
     }
 }

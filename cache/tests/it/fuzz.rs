@@ -38,6 +38,8 @@ fn seeds() -> Vec<Vec<u8>> {
         directory.encode(),
         journal(),
         table(),
+        woven(),
+        crate::archive::archive(3, 1_700_000_000),
     ]
 }
 
@@ -53,6 +55,17 @@ fn table() -> Vec<u8> {
     store.release(&gone).unwrap();
     store.copy_table().unwrap().unwrap();
     fs.live_image().files[std::path::Path::new("/s/table")].clone()
+}
+
+/// The manifest of an archive.
+fn woven() -> Vec<u8> {
+    let fs = RecordingFs::new();
+    let store = Store::open(Arc::new(fs), std::path::Path::new("/s"), StoreOptions::default()).unwrap();
+    let namespace = Namespace::trusted("p");
+    let digest = store.put(&namespace, &crate::archive::archive(12, 1_700_000_000)).unwrap();
+    let manifest = store.get(&namespace, &digest).unwrap().unwrap().manifest().unwrap().encode();
+    assert!(manifest.starts_with(b"WLMAN\x02"));
+    manifest
 }
 
 /// What an upload that waits has noted.

@@ -8,6 +8,7 @@
 
 mod absent;
 mod alias;
+mod archive;
 mod assembly;
 mod chunks;
 mod compact;

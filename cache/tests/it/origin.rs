@@ -14,6 +14,7 @@ use windlass_cache::{Fault, Origin, Remote, RemoteError, RemoteObject, Store, St
 use windlass_protocol::limits::{ORIGIN_TICK_BYTES, ORIGIN_TICK_DELETES};
 use windlass_protocol::{Digest, Namespace};
 
+use crate::archive::archive;
 use crate::chunks::noise;
 
 const DIR: &str = "/s";
@@ -135,8 +136,8 @@ fn a_blob_read_in_order_takes_few_requests_and_a_chunk_its_own_range() {
     let store = open(&RecordingFs::on(&fs.live_image()), &remote).unwrap();
     let blob = store.get(&p(), &Digest::of(&large)).unwrap().unwrap();
     let (before, nth) = (gets(&remote), 7);
-    let (start, bytes) = blob.manifest().unwrap().extent(nth).unwrap();
-    let start = usize::try_from(start).unwrap();
+    let bytes = blob.manifest().unwrap().chunk_bytes(nth).unwrap();
+    let start = usize::try_from(blob.manifest().unwrap().chunks()[nth - 1].end).unwrap();
     assert_eq!(blob.chunk(nth).unwrap().unwrap(), large[start..start + bytes]);
     assert_eq!(gets(&remote) - before, 1);
     assert_eq!(store.origin_stats().unwrap().fetched_bytes, bytes as u64, "noise lies as it is");
@@ -145,6 +146,37 @@ fn a_blob_read_in_order_takes_few_requests_and_a_chunk_its_own_range() {
         blob.chunk(nth).unwrap().unwrap();
     }
     assert!(gets(&remote) - before < 6, "{}", gets(&remote) - before);
+}
+
+#[test]
+fn an_archive_is_read_from_the_bucket_in_any_part_and_whole_by_few_requests() {
+    let (fs, remote) = (RecordingFs::new(), MemoryRemote::default());
+    let store = open(&fs, &remote).unwrap();
+    let tar = archive(120, 1_700_000_000);
+    let digest = store.put(&p(), &tar).unwrap();
+    // Its manifest is in a segment that is away, too.
+    for n in 0..12 {
+        store.put(&p(), &noise(n, 900)).unwrap();
+    }
+    tend(&store).unwrap();
+    drop(store);
+    assert_eq!((chunk_files(&fs), names(&fs, ".seg").len()), (0, 1));
+    let store = open(&RecordingFs::on(&fs.live_image()), &remote).unwrap();
+    let blob = store.get(&p(), &digest).unwrap().unwrap();
+    assert!(blob.manifest().unwrap().is_woven());
+    let mut part = vec![0; 5_000];
+    assert_eq!(blob.read_at(700_000, &mut part).unwrap(), 5_000);
+    assert!(part == tar[700_000..705_000]);
+    drop((blob, store));
+    let store = open(&RecordingFs::on(&fs.live_image()), &remote).unwrap();
+    let gets = |remote: &MemoryRemote| remote.log().iter().filter(|line| line.starts_with("get")).count();
+    let before = gets(&remote);
+    assert!(read(&store, &tar).unwrap().as_deref() == Some(&tar[..]));
+    let asked = gets(&remote) - before;
+    assert!(asked < 12, "{asked} requests for {} bytes", tar.len());
+    let fetched = store.origin_stats().unwrap().fetched_bytes;
+    assert!(fetched < 3 * tar.len() as u64, "{fetched} of {}", tar.len());
+    assert!(store.verify().unwrap().is_sound());
 }
 
 #[test]

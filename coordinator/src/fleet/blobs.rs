@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use windlass_cache::{Blob, Fault, Store};
+use windlass_cache::{Blob, ChunkManifest, Fault, PackedChunk, Store};
 use windlass_protocol::limits::{FETCH_STALL_MS, PARTS_MIN_BYTES};
 use windlass_protocol::link::FramedSend;
 use windlass_protocol::message::{BlobHeader, Wanted};
@@ -18,19 +18,19 @@ use super::{Ground, Switchboard};
 /// Pieces that are read ahead of the link.
 const AHEAD: usize = 8;
 
-/// Sends what is wanted, as far as the namespace sees it.
+/// Sends what is wanted, as far as the namespace sees it; to who does not know archives no manifest of one, and chunks plain.
 pub(super) async fn send(
     board: &Switchboard,
     ground: &Ground,
     wanted: Wanted,
-    (namespace, trust): (Namespace, Trust),
+    (namespace, trust, knows_archives): (Namespace, Trust, bool),
     send: &mut FramedSend,
 ) -> Result<(), Bad> {
     // Nobody closes it.
     let _room = board.shared.rooms.fetches.enter(trust).await.ok_or(Bad::Build)?;
     let (pieces, mut queue) = mpsc::channel(AHEAD);
     let store = ground.store.clone();
-    let reader = tokio::task::spawn_blocking(move || read(&store, &namespace, wanted, &pieces));
+    let reader = tokio::task::spawn_blocking(move || read(&store, (&namespace, knows_archives), wanted, &pieces));
     while let Some(piece) = queue.recv().await {
         let sending = async {
             match piece {
@@ -53,12 +53,27 @@ enum Piece {
 
 type Pieces = mpsc::Sender<Piece>;
 
-fn read(store: &Store, namespace: &Namespace, wanted: Wanted, pieces: &Pieces) -> Result<(), Fault> {
+/// Which large blobs are given by their manifests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum InParts {
+    None,
+    /// But archives.
+    Plain,
+    All,
+}
+
+fn read(
+    store: &Store,
+    (namespace, knows_archives): (&Namespace, bool),
+    wanted: Wanted,
+    pieces: &Pieces,
+) -> Result<(), Fault> {
+    let in_parts = if knows_archives { InParts::All } else { InParts::Plain };
     match wanted {
-        Wanted::Whole(digests) => read_each(store, namespace, &digests, false, pieces),
-        Wanted::Parts(digests) => read_each(store, namespace, &digests, true, pieces),
+        Wanted::Whole(digests) => read_each(store, namespace, &digests, InParts::None, pieces),
+        Wanted::Parts(digests) => read_each(store, namespace, &digests, in_parts, pieces),
         Wanted::Chunks { blob, places } => match find(store, namespace, &blob)? {
-            Some(blob) => read_chunks(&blob, &places, pieces),
+            Some(blob) => read_chunks(&blob, &places, knows_archives, pieces),
             None => places.iter().try_for_each(|_| pass(pieces, Piece::Header(BlobHeader::Absent))),
         },
     }
@@ -76,7 +91,7 @@ fn read_each(
     store: &Store,
     namespace: &Namespace,
     digests: &[Digest],
-    in_parts: bool,
+    in_parts: InParts,
     pieces: &Pieces,
 ) -> Result<(), Fault> {
     for digest in digests {
@@ -84,7 +99,12 @@ fn read_each(
             pass(pieces, Piece::Header(BlobHeader::Absent))?;
             continue;
         };
-        let manifest = blob.manifest().filter(|_| in_parts && blob.len() > PARTS_MIN_BYTES);
+        let given = |manifest: &&ChunkManifest| match in_parts {
+            InParts::None => false,
+            InParts::Plain => !manifest.is_woven(),
+            InParts::All => true,
+        };
+        let manifest = blob.manifest().filter(|_| blob.len() > PARTS_MIN_BYTES).filter(given);
         if let Some(manifest) = manifest.map(|manifest| Bytes::from(manifest.encode())) {
             pass(pieces, Piece::Header(BlobHeader::Manifest { bytes: manifest.len() as u64 }))?;
             pass(pieces, Piece::Bytes(manifest))?;
@@ -96,13 +116,19 @@ fn read_each(
     Ok(())
 }
 
-fn read_chunks(blob: &Blob, places: &[u32], pieces: &Pieces) -> Result<(), Fault> {
+fn read_chunks(blob: &Blob, places: &[u32], packed: bool, pieces: &Pieces) -> Result<(), Fault> {
     for place in places {
-        let Some(chunk) = blob.chunk(*place as usize)? else {
-            pass(pieces, Piece::Header(BlobHeader::Absent))?;
-            continue;
+        let place = *place as usize;
+        let chunk = if packed { blob.packed_chunk(place)? } else { blob.chunk(place)?.map(PackedChunk::Plain) };
+        let (header, chunk) = match chunk {
+            Some(PackedChunk::Frame(chunk)) => (BlobHeader::Packed { bytes: chunk.len() as u64 }, chunk),
+            Some(PackedChunk::Plain(chunk)) => (BlobHeader::Found { bytes: chunk.len() as u64 }, chunk),
+            None => {
+                pass(pieces, Piece::Header(BlobHeader::Absent))?;
+                continue;
+            }
         };
-        pass(pieces, Piece::Header(BlobHeader::Found { bytes: chunk.len() as u64 }))?;
+        pass(pieces, Piece::Header(header))?;
         pass(pieces, Piece::Bytes(chunk.into()))?;
     }
     Ok(())

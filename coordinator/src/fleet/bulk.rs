@@ -110,7 +110,8 @@ async fn respond(
                 }
                 Claim::Grant(grant) => granted(ground, peer, *grant)?,
             };
-            blobs::send(board, ground, wanted, (namespace, peer.trust), send).await
+            let knows_archives = board.current(peer.agent).is_some_and(|conn| conn.knows_archives);
+            blobs::send(board, ground, wanted, (namespace, peer.trust, knows_archives), send).await
         }
         BulkAsk::Store(offer) => {
             let namespace = leased(board, ground, peer.agent, (offer.build, offer.attempt, offer.epoch)).await?;

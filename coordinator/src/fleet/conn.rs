@@ -26,6 +26,8 @@ pub(super) struct Conn {
     pub(super) connection: Connection,
     /// Its zone and its trust.
     pub(super) zone: CacheZone,
+    /// Whether it told [`CHUNKS_2`](windlass_protocol::version::CHUNKS_2).
+    pub(super) knows_archives: bool,
     /// By which key it was told to believe grants, and of which peers.
     pub(super) told: Mutex<Option<([u8; 32], Vec<Peer>)>>,
     /// What it said last of its cache; nothing before its first beat.
@@ -54,6 +56,7 @@ impl Conn {
             agent: peer.agent,
             connection,
             zone: peer.cache_zone(),
+            knows_archives: false,
             told: Mutex::default(),
             used: Mutex::default(),
             outbox,

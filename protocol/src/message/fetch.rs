@@ -9,7 +9,7 @@ use super::validate::{Invalid, Validate, require};
 use crate::digest::Digest;
 use crate::id::{AttemptId, BuildId};
 use crate::job::Epoch;
-use crate::limits::{BLOB_MAX_BYTES, FETCH_MAX_CHUNKS, MANIFEST_MAX_BYTES, MISSING_MAX_DIGESTS};
+use crate::limits::{BLOB_MAX_BYTES, CHUNK_MAX_BYTES, FETCH_MAX_CHUNKS, MANIFEST_MAX_BYTES, MISSING_MAX_DIGESTS};
 
 /// What opens a stream on [`crate::version::ALPN_BULK`]: one request on each. The lease is the capability.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -88,6 +88,12 @@ pub enum BlobHeader {
     Elsewhere,
     /// A peer is fetching it; another header for the same blob follows.
     Waiting,
+    /// A chunk, and so many bytes of it follow as they are stored: a zstd frame, shorter than the chunk. Only to who told
+    /// [`crate::version::CHUNKS_2`].
+    Packed {
+        /// The frame's length.
+        bytes: u64,
+    },
 }
 
 impl Validate for BulkAsk {
@@ -139,7 +145,10 @@ impl Validate for BlobHeader {
             Self::Found { bytes } => require(*bytes <= BLOB_MAX_BYTES, "blob.bytes", "a blob has at most 64 GiB"),
             Self::Manifest { bytes } => {
                 let sized = *bytes <= MANIFEST_MAX_BYTES as u64;
-                require(sized, "blob.bytes", "a manifest has at most 75 MB")
+                require(sized, "blob.bytes", "a manifest has at most 98 MB")
+            }
+            Self::Packed { bytes } => {
+                require((1..CHUNK_MAX_BYTES as u64).contains(bytes), "blob.bytes", "a packed chunk has less than 2 MiB")
             }
             Self::Absent | Self::Elsewhere | Self::Waiting => Ok(()),
         }

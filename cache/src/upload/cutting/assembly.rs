@@ -15,6 +15,9 @@ use crate::chunk::reader::ChunkReader;
 use crate::error::{Error, Fault, OrFault as _, Rejected};
 use crate::store::{Shared, Store};
 
+/// What is hashed before others are served: no more than a few chunks.
+const HASHED_AT_ONCE_BYTES: u64 = 1 << 20;
+
 /// A large blob that is put together. Dropped before [`Assembly::finish`] it leaves nothing behind.
 #[derive(Debug)]
 pub struct Assembly {
@@ -31,9 +34,9 @@ struct State {
     absent: HashMap<Digest, Vec<u32>>,
     /// Bytes of them, those that come twice counted once.
     absent_bytes: u64,
-    /// What is known of the blob's own digest: that of so many chunks from its beginning.
+    /// What is known of the blob's own digest: that of so many bytes from its beginning.
     hasher: Box<blake3::Hasher>,
-    hashed: usize,
+    hashed: u64,
     reader: ChunkReader,
     unpacker: Unpacker,
 }
@@ -109,9 +112,28 @@ impl Assembly {
     /// [`Rejected::WrongDigest`] where they are not what the manifest says; nothing has changed then.
     /// [`Fault::DiskFull`] and others.
     pub fn put(&self, nth: u32, plain: &[u8]) -> Result<(), Error> {
+        self.take(nth, plain, None)
+    }
+
+    /// The same of a chunk as it is stored elsewhere: a zstd frame that is shorter than it. It is kept so.
+    ///
+    /// # Errors
+    /// As [`Self::put`].
+    pub fn put_packed(&self, nth: u32, stored: &[u8]) -> Result<(), Error> {
+        let bytes = self.manifest.chunk_bytes(nth as usize).unwrap_or_default();
+        let (mut plain, mut unpacker) = (Vec::new(), std::mem::take(&mut self.lock().unpacker));
+        let unpacked = unpacker.unpack(stored, bytes, &mut plain).or_fault("unpacking for", &self.shared.chunks_dir());
+        self.lock().unpacker = unpacker;
+        let framed = unpacked? && stored.len() < bytes;
+        // What is no frame is no chunk of that name either.
+        self.take(nth, if framed { &plain } else { &[] }, Some(stored))
+    }
+
+    fn take(&self, nth: u32, plain: &[u8], stored: Option<&[u8]>) -> Result<(), Error> {
         let chunk = self.manifest.chunks().get(nth as usize);
         let actual = Digest::of(plain);
-        let Some(chunk) = chunk.filter(|chunk| chunk.digest == actual) else {
+        let long = self.manifest.chunk_bytes(nth as usize) == Some(plain.len());
+        let Some(chunk) = chunk.filter(|chunk| chunk.digest == actual && long) else {
             let expected = chunk.map_or(self.manifest.digest(), |chunk| chunk.digest);
             return Err(Rejected::WrongDigest { expected, actual }.into());
         };
@@ -122,12 +144,16 @@ impl Assembly {
         if !absent.contains_key(&chunk.digest) {
             return Ok(());
         }
-        cutting.keep(chunk.digest, plain)?;
+        match stored {
+            Some(stored) => cutting.keep_stored(chunk.digest, plain.len(), stored)?,
+            None => cutting.keep(chunk.digest, plain)?,
+        }
         absent.remove(&chunk.digest);
         *absent_bytes = absent_bytes.saturating_sub(plain.len() as u64);
-        if *hashed == nth as usize {
+        let next = self.manifest.span(*hashed);
+        if next.is_some_and(|next| (next.nth, next.at, next.bytes) == (nth as usize, 0, plain.len())) {
             hasher.update(plain);
-            *hashed += 1;
+            *hashed += plain.len() as u64;
         }
         Ok(())
     }
@@ -173,20 +199,19 @@ impl Assembly {
         let digest = self.manifest.digest();
         self.hash()?;
         let mut state = self.lock();
-        let Some(mut cutting) = state.cutting.take() else { return Err(Fault::Damaged { digest }.into()) };
+        let Some(cutting) = state.cutting.take() else { return Err(Fault::Damaged { digest }.into()) };
         let actual = Digest::from_hasher(&state.hasher);
         if actual != digest {
             return Err(Rejected::WrongDigest { expected: digest, actual }.into());
         }
-        cutting.bytes = self.manifest.blob_bytes();
-        cutting.chunks = self.manifest.chunks().to_vec();
-        cutting.finish(namespace, digest)?;
+        cutting.store(namespace, &self.manifest)?;
         Ok(digest)
     }
 
-    /// Hashes what was not hashed as it came. Between two chunks others are served.
+    /// Hashes what was not hashed as it came. Between some pieces others are served.
     fn hash(&self) -> Result<(), Error> {
-        let mut plain = Vec::new();
+        // Of an archive, a chunk of each lane.
+        let mut windows: [(Option<usize>, Vec<u8>); 3] = Default::default();
         loop {
             let mut state = self.lock();
             if !state.absent.is_empty() {
@@ -194,16 +219,24 @@ impl Assembly {
                 digests.sort_unstable();
                 return Err(Rejected::Missing { digests }.into());
             }
-            let nth = state.hashed;
-            if nth == self.manifest.chunks().len() {
-                return Ok(());
+            let until = state.hashed + HASHED_AT_ONCE_BYTES;
+            while state.hashed < until {
+                let Some(span) = self.manifest.span(state.hashed) else { return Ok(()) };
+                let Some((nth, plain)) = windows.get_mut(span.lane as usize) else { return Ok(()) };
+                if nth.replace(span.nth) != Some(span.nth) && !self.read(&mut state, span.nth, plain)? {
+                    state.cutting = None;
+                    return Err(Fault::Damaged { digest: self.manifest.digest() }.into());
+                }
+                // A right chunk may have another length than a wrong manifest says.
+                let long = self.manifest.chunk_bytes(span.nth) == Some(plain.len());
+                let Some(bytes) = plain.get(span.at..span.at + span.bytes).filter(|_| long) else {
+                    state.cutting = None;
+                    let (expected, actual) = (self.manifest.digest(), Digest::of(plain));
+                    return Err(Rejected::WrongDigest { expected, actual }.into());
+                };
+                state.hasher.update(bytes);
+                state.hashed += span.bytes as u64;
             }
-            if !self.read(&mut state, nth, &mut plain)? {
-                state.cutting = None;
-                return Err(Fault::Damaged { digest: self.manifest.digest() }.into());
-            }
-            state.hasher.update(&plain);
-            state.hashed = nth + 1;
         }
     }
 
