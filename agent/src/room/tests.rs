@@ -1,3 +1,5 @@
+//! A disk that a job fills, and the cache on it that gives way.
+
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;

@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use windlass_cache::Blob;
@@ -26,7 +25,7 @@ use windlass_protocol::{ArtifactId, AttemptId, BuildId, Digest, JobId, Shelf};
 
 use super::Ground;
 use super::auth::Caller;
-use super::blob::{blocking, next_piece};
+use super::blob::{begun, blocking, next_piece};
 use super::build::{by_id, find};
 use super::extract::{self, Page, Query};
 use super::problem::Problem;
@@ -212,8 +211,8 @@ pub(crate) async fn read(
     let (start, end) = range.bounds();
     let body = match (method == Method::HEAD, range) {
         (true, _) => Body::empty(),
-        (false, Ranged::Whole { .. }) => Body::from_stream(stream::try_unfold(blob.reader(), next_piece)),
-        (false, Ranged::Part { .. }) => Body::from_stream(stream::try_unfold((blob, start, end), next_part)),
+        (false, Ranged::Whole { .. }) => begun(blob.reader(), next_piece).await?,
+        (false, Ranged::Part { .. }) => begun((blob, start, end), next_part).await?,
     };
     let mut response = body.into_response();
     describe(&row, tag, response.headers_mut());

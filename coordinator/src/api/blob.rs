@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use windlass_cache::{Blob, BlobReader, Fault, Unpack, Upload};
+use windlass_cache::{Blob, BlobReader, Fault, RemoteError, Unpack, Upload};
 use windlass_coordinator_core::row::Scope;
 use windlass_protocol::limits::{
     BLOB_MAX_BYTES, HTTP_BLOB_PIECE_BYTES, HTTP_BODY_IDLE_MS, MISSING_MAX_DIGESTS, PACK_MAX_BYTES,
@@ -149,8 +149,27 @@ pub(crate) async fn get(
 ) -> Result<Response, Problem> {
     let blob = find(&ground, &caller, &place, &hex).await?;
     let mut response = headed(&blob, Body::empty());
-    *response.body_mut() = Body::from_stream(stream::try_unfold(blob.reader(), next_piece));
+    *response.body_mut() = begun(blob.reader(), next_piece).await?;
     Ok(response)
+}
+
+/// A body whose first piece is read before anything is answered: what cannot be read is said then, and not by a body that ends early.
+pub(super) async fn begun<S, F>(state: S, next: impl Fn(S) -> F + Send + Sync + 'static) -> Result<Body, Problem>
+where
+    S: Send + 'static,
+    F: Future<Output = std::io::Result<Option<(Bytes, S)>>> + Send + 'static,
+{
+    let unread = |error: std::io::Error| match error.downcast::<Fault>() {
+        Ok(fault) => Problem::from(fault),
+        Err(error) if error.get_ref().is_some_and(|inner| inner.is::<RemoteError>()) => {
+            tracing::warn!(%error, "bucket_unavailable");
+            Problem::new(Kind::Unavailable, "the cache's bucket does not answer; nothing is lost, try again")
+        }
+        Err(error) => Problem::internal(&error),
+    };
+    let Some((first, rest)) = next(state).await.map_err(unread)? else { return Ok(Body::empty()) };
+    let first = stream::once(std::future::ready(std::io::Result::Ok(first)));
+    Ok(Body::from_stream(first.chain(stream::try_unfold(rest, next))))
 }
 
 pub(super) async fn next_piece(mut reader: BlobReader) -> std::io::Result<Option<(Bytes, BlobReader)>> {

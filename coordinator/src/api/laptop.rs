@@ -22,7 +22,7 @@ use windlass_protocol::{Digest, Shelf, Trust};
 use super::Ground;
 use super::artifact::next_part;
 use super::auth::Caller;
-use super::blob::{blocking, namespace_of, next_piece};
+use super::blob::{begun, blocking, namespace_of, next_piece};
 use super::extract::{JsonBody, Query};
 use super::problem::{Kind, Problem};
 use super::shape::Reused;
@@ -285,8 +285,8 @@ pub(crate) async fn file(
     let blob = blocking(move || store.get(&on, &digest)).await??.ok_or_else(absent)?;
     let (total, start) = (blob.len(), piece.offset.min(blob.len()));
     let body = match start {
-        0 => Body::from_stream(stream::try_unfold(blob.reader(), next_piece)),
-        start => Body::from_stream(stream::try_unfold((blob, start, total), next_part)),
+        0 => begun(blob.reader(), next_piece).await?,
+        start => begun((blob, start, total), next_part).await?,
     };
     Ok(streamed(body, total - start))
 }
