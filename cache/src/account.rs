@@ -240,10 +240,6 @@ impl flat::Row for Listed {
     fn key(&self) -> FileNo {
         self.file
     }
-
-    fn copied(&self) -> Self {
-        *self
-    }
 }
 
 impl Fixed for Listed {

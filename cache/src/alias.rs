@@ -74,10 +74,6 @@ impl flat::Row for Alias {
     fn key(&self) -> u128 {
         self.tag
     }
-
-    fn copied(&self) -> Self {
-        *self
-    }
 }
 
 impl Fixed for Alias {

@@ -26,14 +26,11 @@ const FREE: u32 = u32::MAX;
 const LINK_ALONE: usize = 100_000;
 
 /// What is in a table.
-pub(crate) trait Row: Debug + Sized {
+pub(crate) trait Row: Clone + Debug {
     /// What it is found by.
     type Key: Copy + Eq + Hash + Debug;
 
     fn key(&self) -> Self::Key;
-
-    /// The same again.
-    fn copied(&self) -> Self;
 }
 
 #[derive(Debug)]
@@ -324,7 +321,7 @@ impl<R: Row> Table<R> {
         if let Some(Some(kept)) = copying.shards.get_mut(shard)
             && let Entry::Vacant(vacant) = kept.entry(*key)
         {
-            vacant.insert(self.shards.get(shard).and_then(|shard| shard.get(hash, key)).map(Row::copied));
+            vacant.insert(self.shards.get(shard).and_then(|shard| shard.get(hash, key)).cloned());
             copying.kept += 1;
         }
         if copying.kept > COPY_KEPT_MAX {
@@ -365,10 +362,6 @@ mod tests {
 
         fn key(&self) -> Digest {
             self.0
-        }
-
-        fn copied(&self) -> Self {
-            *self
         }
     }
 

@@ -46,10 +46,6 @@ impl flat::Row for Chunk {
     fn key(&self) -> Digest {
         self.digest
     }
-
-    fn copied(&self) -> Self {
-        *self
-    }
 }
 
 impl flat::Row for File {
@@ -57,10 +53,6 @@ impl flat::Row for File {
 
     fn key(&self) -> FileNo {
         self.file
-    }
-
-    fn copied(&self) -> Self {
-        *self
     }
 }
 

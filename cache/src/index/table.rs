@@ -35,8 +35,10 @@ impl flat::Row for Row {
     fn key(&self) -> Digest {
         self.digest
     }
+}
 
-    fn copied(&self) -> Self {
+impl Clone for Row {
+    fn clone(&self) -> Self {
         let atomic = |of: &AtomicU32| AtomicU32::new(of.load(Ordering::Relaxed));
         Self { set: atomic(&self.set), used: atomic(&self.used), ..*self }
     }
@@ -104,10 +106,6 @@ impl flat::Row for Wide {
     fn key(&self) -> Digest {
         self.digest
     }
-
-    fn copied(&self) -> Self {
-        *self
-    }
 }
 
 impl flat::Row for Noted {
@@ -115,10 +113,6 @@ impl flat::Row for Noted {
 
     fn key(&self) -> Digest {
         self.digest
-    }
-
-    fn copied(&self) -> Self {
-        *self
     }
 }
 

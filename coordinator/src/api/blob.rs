@@ -161,10 +161,7 @@ where
 {
     let unread = |error: std::io::Error| match error.downcast::<Fault>() {
         Ok(fault) => Problem::from(fault),
-        Err(error) if error.get_ref().is_some_and(|inner| inner.is::<RemoteError>()) => {
-            tracing::warn!(%error, "bucket_unavailable");
-            Problem::new(Kind::Unavailable, "the cache's bucket does not answer; nothing is lost, try again")
-        }
+        Err(error) if error.get_ref().is_some_and(|inner| inner.is::<RemoteError>()) => Problem::no_bucket(&error),
         Err(error) => Problem::internal(&error),
     };
     let Some((first, rest)) = next(state).await.map_err(unread)? else { return Ok(Body::empty()) };

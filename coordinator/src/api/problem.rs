@@ -155,6 +155,12 @@ impl Problem {
         Self::new(Kind::Internal, "the coordinator's log says more")
     }
 
+    /// What lies in the cache's bucket alone is out of reach.
+    pub(crate) fn no_bucket(error: &dyn std::fmt::Display) -> Self {
+        tracing::warn!(%error, "bucket_unavailable");
+        Self::new(Kind::Unavailable, "the cache's bucket does not answer; nothing is lost, try again")
+    }
+
     /// The same with errors one by one.
     pub(crate) fn with_errors(mut self, errors: Vec<Value>) -> Self {
         self.errors = errors;
@@ -352,10 +358,7 @@ impl From<windlass_cache::Fault> for Problem {
                 tracing::error!(%fault, "cache_poisoned");
                 Self::new(Kind::Unavailable, "the cache takes no more writes until the coordinator is restarted")
             }
-            Fault::Unavailable { .. } => {
-                tracing::warn!(%fault, "bucket_unavailable");
-                Self::new(Kind::Unavailable, "the cache's bucket does not answer; nothing is lost, try again")
-            }
+            Fault::Unavailable { .. } => Self::no_bucket(&fault),
             Fault::Damaged { digest } => {
                 tracing::warn!(%digest, "blob_damaged");
                 Self::not_found("blob", digest)
