@@ -117,6 +117,24 @@ fn a_start_reads_the_copy_and_only_what_follows_it() {
 }
 
 #[test]
+fn a_copy_may_be_made_of_whatever_a_crash_during_the_first_put_leaves() {
+    for durability in [Durability::Durable, Durability::Lazy] {
+        let options = StoreOptions { durability, ..options() };
+        let fs = RecordingFs::new();
+        churn(&open_as(&fs, options), 5, 6);
+        for at in 0..=fs.op_count() {
+            for crash in fs.crash_images(at) {
+                let fs = RecordingFs::on(&crash.image);
+                let store = open_as(&fs, options);
+                store.copy_table().unwrap();
+                drop(store);
+                same_both_ways(&fs.live_image(), options, &crash.story);
+            }
+        }
+    }
+}
+
+#[test]
 fn compaction_releases_and_damage_after_the_copy_change_nothing_of_what_a_start_finds() {
     let fs = RecordingFs::new();
     let store = open(&fs);
