@@ -6,6 +6,7 @@
 
 #![allow(clippy::print_stdout, reason = "a table is what this program is for")]
 
+mod archive;
 mod assignment;
 mod beat;
 mod cache;
@@ -24,8 +25,19 @@ use crate::server::Server;
 use crate::table::Table;
 
 /// What can be asked for by name.
-const FIGURES: [&str; 10] =
-    ["steps", "step-latency", "line-latency", "log", "beats", "assignment", "pipeline", "small", "large", "hit"];
+const FIGURES: [&str; 11] = [
+    "steps",
+    "step-latency",
+    "line-latency",
+    "log",
+    "beats",
+    "assignment",
+    "pipeline",
+    "small",
+    "large",
+    "hit",
+    "archive",
+];
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -71,6 +83,9 @@ async fn run(figures: &[String]) -> anyhow::Result<()> {
     }
     if is_wanted("large") {
         cache::large(&server, &mut table).await?;
+    }
+    if is_wanted("archive") {
+        archive::next_version(&server, &mut table).await?;
     }
     server.stop()?;
     if is_wanted("assignment") {
