@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use windlass_cache::{RealFs, Store, StoreOptions};
+use windlass_protocol::limits::MEMORY_MAX_BYTES;
 use windlass_protocol::{Digest, Namespace};
 
 const SMALL_BYTES: usize = 4_096;
@@ -71,11 +72,19 @@ fn small(dir: &Path) {
     let began = Instant::now();
     store.put_many(&name, batch).unwrap();
     row("durable puts of 4 KiB, one batch", rate(began), "/s", Some(10_000.0));
-    let began = Instant::now();
-    for blob in alone {
-        assert_eq!(store.get(&name, &Digest::of(blob)).unwrap().unwrap().len(), SMALL_BYTES as u64);
+    drop(store);
+    let digests: Vec<Digest> = alone.iter().map(|blob| Digest::of(blob)).collect();
+    for (memory, memory_bytes) in [("without a tier in memory", 0), ("with it", MEMORY_MAX_BYTES)] {
+        let options = StoreOptions { memory_bytes, ..StoreOptions::default() };
+        let store = Store::open(Arc::new(RealFs), dir, options).unwrap();
+        for again in ["", ", again", ", once more"] {
+            let began = Instant::now();
+            for digest in &digests {
+                assert_eq!(store.get(&name, digest).unwrap().unwrap().len(), SMALL_BYTES as u64);
+            }
+            row(&format!("reads of 4 KiB, one thread, {memory}{again}"), rate(began), "/s", None);
+        }
     }
-    row("reads of 4 KiB, one thread", rate(began), "/s", None);
 }
 
 /// Resident memory in MiB.

@@ -5,6 +5,7 @@ mod chunked;
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use windlass_protocol::Digest;
 
 use crate::error::Fault;
@@ -26,7 +27,7 @@ pub struct Blob {
 #[derive(Debug)]
 pub(crate) enum Body {
     /// A small blob; checked when it was read.
-    Memory(Vec<u8>),
+    Memory(Bytes),
     /// A large one; each chunk is checked when it is read.
     Chunked(Chunked),
     /// A large one in a file of its own; checked while it is read through.
@@ -78,7 +79,7 @@ impl Blob {
     /// [`Fault::Damaged`] where they are not what the digest says; the blob is put aside then.
     pub fn into_vec(self) -> Result<Vec<u8>, Fault> {
         if let Body::Memory(bytes) = self.body {
-            return Ok(bytes);
+            return Ok(bytes.into());
         }
         let mut out = Vec::with_capacity(usize::try_from(self.len()).unwrap_or_default().min(RESERVE_MAX_BYTES));
         self.copy_to(&mut |bytes| {

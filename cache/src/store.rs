@@ -23,8 +23,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use windlass_protocol::limits::{
-    BLOB_SMALL_MAX_BYTES, CACHE_FLOOR_BYTES, CHUNK_AVERAGE_BYTES, COMMIT_BUFFER_BYTES, NAME_MAX_BYTES, PROMISE_LAZY_MS,
-    PROMISE_MS, SEGMENT_MAX_BYTES, SPACE_STEP_BYTES,
+    BLOB_SMALL_MAX_BYTES, CACHE_FLOOR_BYTES, CHUNK_AVERAGE_BYTES, COMMIT_BUFFER_BYTES, MEMORY_MAX_BYTES,
+    NAME_MAX_BYTES, PROMISE_LAZY_MS, PROMISE_MS, SEGMENT_MAX_BYTES, SPACE_STEP_BYTES,
 };
 use windlass_protocol::{Digest, Namespace};
 
@@ -38,6 +38,7 @@ use crate::compact::Leaving;
 use crate::copy::{Copies, Opened};
 use crate::error::{Error, Fault, OrFault as _, Rejected};
 use crate::index::{Index, NamespaceNo, Pin, Place, Usage};
+use crate::memory::{Memory, MemoryUse};
 use crate::remote::away::Away;
 use crate::remote::{Object, Origin};
 use crate::space::{self, Account, Reservation};
@@ -77,6 +78,8 @@ pub struct StoreOptions {
     pub scan: bool,
     /// How long what somebody was told is there stays, whoever needs room.
     pub promise_ms: u64,
+    /// Small blobs that are kept in memory, in bytes; 0 keeps none.
+    pub memory_bytes: u64,
 }
 
 impl Default for StoreOptions {
@@ -90,6 +93,7 @@ impl Default for StoreOptions {
             sha256: false,
             scan: false,
             promise_ms: PROMISE_MS,
+            memory_bytes: MEMORY_MAX_BYTES,
         }
     }
 }
@@ -108,6 +112,7 @@ impl StoreOptions {
             sha256: false,
             scan: false,
             promise_ms: PROMISE_LAZY_MS,
+            memory_bytes: MEMORY_MAX_BYTES,
         }
     }
 }
@@ -152,6 +157,8 @@ pub struct Stats {
     pub hits: u64,
     /// Those that were not.
     pub misses: u64,
+    /// Of small blobs that were read, which needed no disk.
+    pub memory: MemoryUse,
 }
 
 /// The blob store. Clones share it.
@@ -169,6 +176,7 @@ pub(crate) struct Shared {
     pub(crate) segments: Arc<Segments>,
     pub(crate) appender: Appender,
     pub(crate) chunks: Chunks,
+    pub(crate) memory: Memory,
     pub(crate) counters: Counters,
     pub(crate) account: Account,
     pub(crate) copies: Mutex<Copies>,
@@ -502,6 +510,7 @@ impl Store {
             overlays,
             hits: asked.hits,
             misses: asked.misses,
+            memory: self.shared.memory.used(),
         }
     }
 }
@@ -655,6 +664,9 @@ impl Shared {
     fn body(&self, digest: &Digest, place: Place) -> Result<Option<Body>, Fault> {
         match place {
             Place::Small { segment, offset, bytes } => {
+                if let Some(bytes) = self.memory.get(digest) {
+                    return Ok(Some(Body::Memory(bytes)));
+                }
                 let right = |bytes: &Vec<u8>| Digest::of(bytes) == *digest;
                 let mut found = self.read_small(segment, offset, bytes)?.filter(right);
                 if let Some(away) = self.away.as_ref().filter(|away| found.is_none() && away.bones(segment).is_some()) {
@@ -664,7 +676,7 @@ impl Shared {
                         .map_err(|e| e.fault("fetching", &crate::segment::path(&self.segments_dir(), segment)))?;
                     found = self.read_small(segment, offset, bytes)?.filter(right);
                 }
-                Ok(found.map(Body::Memory))
+                Ok(found.map(|bytes| Body::Memory(self.memory.keep(*digest, bytes.into()))))
             }
             Place::Chunked { segment, offset, bytes, .. } => {
                 let manifest = self.read_manifest(digest, segment, offset)?.filter(|m| m.blob_bytes() == bytes);

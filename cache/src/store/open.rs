@@ -19,6 +19,7 @@ use crate::copy::read::{Found, Loaded};
 use crate::copy::{self, Copies};
 use crate::error::{Fault, OrFault as _};
 use crate::index::{Change, Index, NamespaceNo, Place};
+use crate::memory::Memory;
 use crate::remote::Origin;
 use crate::remote::away::Away;
 use crate::remote::bones::{self, Bones};
@@ -89,6 +90,7 @@ pub(super) fn open(
         appender,
         chunks: Chunks::new(table, next_file),
         counters,
+        memory: Memory::new(options.memory_bytes),
         account: Account::default(),
         copies: Mutex::new(Copies::opened(opened, copy_bytes)),
         opened,

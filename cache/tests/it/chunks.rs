@@ -19,6 +19,7 @@ const OPTIONS: StoreOptions = StoreOptions {
     sha256: false,
     scan: false,
     promise_ms: 0,
+    memory_bytes: 0,
 };
 
 pub(crate) fn noise(seed: usize, len: usize) -> Vec<u8> {

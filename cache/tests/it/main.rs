@@ -17,6 +17,7 @@ mod floor;
 mod fuzz;
 mod killed;
 mod layout;
+mod memory;
 mod model;
 mod origin;
 mod partial;

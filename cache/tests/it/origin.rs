@@ -29,6 +29,7 @@ const OPTIONS: StoreOptions = StoreOptions {
     sha256: false,
     scan: false,
     promise_ms: 0,
+    memory_bytes: 0,
 };
 
 /// What somebody does while the bucket does not answer.

@@ -23,7 +23,7 @@ fn q() -> Namespace {
 }
 
 fn options() -> StoreOptions {
-    StoreOptions { segment_bytes: 20_000, chunk_bytes: 8 << 10, ..StoreOptions::default() }
+    StoreOptions { segment_bytes: 20_000, chunk_bytes: 8 << 10, memory_bytes: 0, ..StoreOptions::default() }
 }
 
 fn open(vfs: Arc<dyn Vfs>) -> Store {

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
-use windlass_cache::{Census, Kind};
+use windlass_cache::{Census, Kind, Stats};
 use windlass_coordinator_core::row::Scope;
 use windlass_protocol::limits::CACHE_LARGEST_TOLD;
 use windlass_protocol::message::CacheUse;
@@ -52,7 +52,8 @@ pub(crate) struct CacheStats {
     kinds: Vec<KindStats>,
     /// The pipelines, and overlays of them, that see most bytes.
     largest: Vec<NamespaceStats>,
-    /// Where what jobs wanted was found, since the start: an agent's own disk, another agent of its zone, or here.
+    /// Where what jobs wanted was found, since the start: an agent's own disk, another agent of its zone, or here; and how often
+    /// that took no disk.
     tiers: Vec<TierStats>,
     /// Steps whose results were there, since the start.
     reuse: ReuseStats,
@@ -103,7 +104,7 @@ pub(crate) struct NamespaceStats {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = CacheTier)]
 pub(crate) struct TierStats {
-    /// `disk`, `peer` or `origin`.
+    /// `disk`, `peer`, `origin`, or `memory`: of small blobs that were read here, which needed no disk.
     tier: &'static str,
     hits: u64,
     misses: u64,
@@ -173,11 +174,13 @@ fn largest(census: &Census) -> Vec<NamespaceStats> {
     shown.collect()
 }
 
-fn tiers(used: CacheUse, hits: u64, misses: u64) -> Vec<TierStats> {
+fn tiers(used: CacheUse, stats: &Stats) -> Vec<TierStats> {
+    let Stats { hits, misses, memory, .. } = *stats;
     vec![
         TierStats { tier: "disk", hits: used.disk_hits, misses: used.disk_misses, failed: 0 },
         TierStats { tier: "peer", hits: used.peer_hits, misses: used.peer_misses, failed: used.peer_failures },
         TierStats { tier: "origin", hits, misses, failed: 0 },
+        TierStats { tier: "memory", hits: memory.hits, misses: memory.misses, failed: 0 },
     ]
 }
 
@@ -227,7 +230,7 @@ pub(crate) async fn show(State(ground): State<Ground>, caller: Caller) -> Result
         evicted: evicted.map(|(why, (blobs, bytes))| Evicted { why: why.name(), blobs, bytes }).collect(),
         kinds: kinds(&census),
         largest: largest(&census),
-        tiers: tiers(ground.board.cache_use(), stats.hits, stats.misses),
+        tiers: tiers(ground.board.cache_use(), &stats),
         reuse: reuse(&ground).await?,
         zones: zones.collect(),
     }))

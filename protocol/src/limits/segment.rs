@@ -95,6 +95,16 @@ pub const POLICY_TRUSTED_MS: u64 = 30 * 86_400_000;
 /// The same of overlays: a week after the last push nobody is there.
 pub const POLICY_OVERLAY_MS: u64 = 7 * 86_400_000;
 
+/// Small blobs that a store keeps in memory, what it takes to find them included: the directories that every job of a pipeline asks
+/// for come from there.
+pub const MEMORY_MAX_BYTES: u64 = 64 << 20;
+
+/// What it takes to find one of them.
+pub const MEMORY_ROW_BYTES: u64 = 128;
+
+/// How long they are on average, about: what is reserved to find them by.
+pub const MEMORY_BLOB_BYTES: u64 = 4 << 10;
+
 /// Blobs that are remembered after they went, so that whoever misses them is told why: 50 bytes of memory each.
 pub const TOMBSTONES_MAX: usize = 100_000;
 
