@@ -177,10 +177,7 @@ impl Journal {
         file.read_exact_at(0, &mut bytes).or_fault("reading", &path)?;
         let said = Said::decode(&bytes)
             .ok_or_else(|| Fault::io("reading the head of", &path, io::Error::from(io::ErrorKind::InvalidData)))?;
-        if len > said.end {
-            file.truncate(said.end).or_fault("cutting", &path)?;
-            file.sync_data().or_fault("syncing", &path)?;
-        }
+        // A last record that is none stays till another takes its place: only the bucket knows what it said, and may be down now.
         Ok(Some((Self { path, file, end: said.end, poisoned: false }, said)))
     }
 
@@ -251,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_is_read_back_and_a_torn_end_is_cut() {
+    fn what_was_written_is_read_back_and_a_torn_end_is_written_over() {
         let fs = RecordingFs::new();
         let dir = Path::new("/s");
         let (one, two) = (Object::Segment(3), Object::Chunks(7));
@@ -283,9 +280,33 @@ mod tests {
             assert_eq!((said.end, said.torn), if in_the_last { (320, true) } else { (384, false) });
             assert_eq!(said.store, [9; 16], "one copy of the head is enough");
         }
+        // What is torn is known to be for as long as nothing is written after it.
+        let file = fs.open(&path).unwrap();
+        file.write_at(330, b"!").unwrap();
+        file.write_at(384, b"more of it").unwrap();
+        for _ in 0..2 {
+            let (mut journal, torn) = Journal::open(&fs, dir).unwrap().unwrap();
+            assert!(!torn.damaged && torn.torn || torn.end == 384, "{torn:?}");
+            journal.append(&Entry::Gone(Object::Chunks(6))).unwrap();
+        }
+        let (_, again) = Journal::open(&fs, dir).unwrap().unwrap();
+        assert_eq!((again.copies, again.next, again.torn), (said.copies.clone(), said.next, false));
         // Written anew it says the same, and the highest numbers.
         drop(Journal::write(&fs, dir, &[9; 16], &said.copies, said.next).unwrap());
         let (_, again) = Journal::open(&fs, dir).unwrap().unwrap();
         assert_eq!((again.copies, again.next), (said.copies, said.next));
+    }
+
+    #[test]
+    fn a_journal_is_long_once_most_of_it_says_nothing_any_more() {
+        let fs = RecordingFs::new();
+        let mut journal = Journal::write(&fs, Path::new("/s"), &[9; 16], &BTreeMap::new(), (0, 0)).unwrap();
+        let records = ORIGIN_JOURNAL_MIN_BYTES / PART_BYTES as u64;
+        for number in 1..records {
+            assert!(!journal.is_long(0), "{number}");
+            journal.append(&Entry::Copied(Object::Chunks(number), copied(1))).unwrap();
+        }
+        assert!(journal.is_long(0));
+        assert!(!journal.is_long(usize::try_from(records).unwrap()), "all of it counts");
     }
 }

@@ -167,6 +167,10 @@ mod tests {
                     let ((found, at), _) = ranges
                         .get(OBJECT, &wanted, 0..100, |range| {
                             fetched.fetch_add(1, Ordering::SeqCst);
+                            // Until all have looked, and wait.
+                            while ranges.lock().clock < 8 {
+                                std::thread::yield_now();
+                            }
                             Ok(bytes(range))
                         })
                         .unwrap();

@@ -1,7 +1,9 @@
 //! A bucket behind the store: what moves there, how it is read, and what happens when it does not do what it should.
 
 mod crash;
+mod greeting;
 mod model;
+mod rebuild;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
