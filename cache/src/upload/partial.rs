@@ -363,13 +363,12 @@ impl Inner {
         let (cutting, noted) = Cutting::take_up(shared, shared.part_path(id), &journal.chunks, &mut hasher)?;
         let mut journal_end = journal.end;
         if noted < journal.chunks.len() {
-            // What was noted after it would be taken for what comes next.
-            let (head, at) = (journal::encode_head(about, journal.at).unwrap_or_default(), journal.at);
+            let head = journal::encode_head(about, journal.at).ok_or_else(lost)?;
             let kept = journal.chunks.get(..noted).unwrap_or_default();
-            let records = [head, journal::encode_chunks(kept, at)].concat();
-            file.truncate(0).and_then(|()| file.write_at(0, &records)).or_fault("writing to", &path)?;
+            let records = [head, journal::encode_chunks(kept, journal.at)].concat();
+            // In this order a crash leaves what it says now, or less. What was noted after it would be taken for what comes next.
+            file.write_at(0, &records).or_fault("writing to", &path)?;
             journal_end = records.len() as u64;
-        } else if file.len().or_fault("measuring", &path)? > journal_end {
             file.truncate(journal_end).or_fault("cutting", &path)?;
         }
         let upload = Upload::begun(shared, (&about.namespace, about.digest), hasher, cutting);

@@ -234,6 +234,38 @@ fn bytes_that_rotted_or_left_the_store_meanwhile_are_asked_for_again() {
 }
 
 #[test]
+fn what_was_noted_after_a_chunk_that_rotted_is_forgotten_for_good() {
+    let fs = RecordingFs::new();
+    let (store, partials) = open(&fs);
+    let blob = noise(1, 500_000);
+    let id = begin(&partials, &blob);
+    let part = PathBuf::from(format!("/s/chunks/part-{id}"));
+    let written = || fs.live_image().files[&part].len();
+    let mut ends = Vec::new();
+    for stop in [150_000, 300_000, 450_000] {
+        // Each is noted by itself when it is dropped.
+        send(&mut take(&partials, &id), &blob, stop).unwrap();
+        ends.push(written());
+    }
+    drop((store, partials));
+    // The first chunk of the second note.
+    let at = ends[0] + 10;
+    let flipped = fs.live_image().files[&part][at] ^ 1;
+    windlass_cache::Vfs::open(&fs, &part).unwrap().write_at(at as u64, &[flipped]).unwrap();
+    let (store, partials) = open(&fs);
+    let offset = take(&partials, &id).offset();
+    assert!((1..=150_000).contains(&offset), "{offset}");
+    assert_eq!(written(), ends[0], "what is not counted on leaves the disk");
+    drop((store, partials));
+    let (store, partials) = open(&fs);
+    assert_eq!(partials.state("me", &id).unwrap().offset, offset, "as it will be when it is taken up");
+    let mut partial = take(&partials, &id);
+    send(&mut partial, &blob, blob.len()).unwrap();
+    partial.finish().unwrap();
+    assert_eq!(bytes_of(&store, &blob), Some(blob));
+}
+
+#[test]
 fn an_upload_is_its_owner_s_alone_and_one_connection_s_at_a_time() {
     let fs = RecordingFs::new();
     let (_store, partials) = open(&fs);
