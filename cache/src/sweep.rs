@@ -240,9 +240,6 @@ impl Store {
         let more = index.walk(&mut sweep.cursor, SWEEP_ROWS, |entry| {
             rows += 1;
             let used = entry.last_used();
-            if used >= cut {
-                return;
-            }
             for number in entry.seen_by() {
                 let parts = ruled.get_mut(number).and_then(|ruled| ruled.parts.as_deref_mut());
                 if let Some(bytes) = parts.and_then(|parts| parts.get_mut(part(used, cut))) {

@@ -197,6 +197,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vfs::recorded::RecordingFs;
 
     fn digest(n: usize) -> Digest {
         Digest::of(&n.to_le_bytes())
@@ -221,9 +222,35 @@ mod tests {
             assert_eq!(found(tombstones, &one, 1).map(|(at, _)| at), Some(WallMs(TOMBSTONES_MAX as u64 + 2)));
             assert!(tombstones.by_key.len() <= TOMBSTONES_MAX);
         }
+        // One that went twice is as young as its second going.
+        let mut twice = Tombstones::default();
+        for at in [1, 2] {
+            twice.add(&one, &digest(0), WallMs(at), WhyGone::Size);
+        }
+        (1..TOMBSTONES_MAX).for_each(|n| twice.add(&one, &digest(n), WallMs(3), WhyGone::Size));
+        assert_eq!(found(&twice, &one, 0), Some((WallMs(2), WhyGone::Size)));
         let mut bytes = tombstones.encode();
         bytes[30] ^= 1;
         assert!(Tombstones::decode(&bytes).is_none());
         assert!(Tombstones::decode(&bytes[..40]).is_none() && Tombstones::decode(&[]).is_none());
+    }
+
+    #[test]
+    fn a_copy_that_is_longer_than_any_is_not_read() {
+        let dir = Path::new("/s");
+        let read = |entries: usize| {
+            let mut bytes = MAGIC.to_vec();
+            for n in 0..entries {
+                bytes.extend_from_slice(&key(&Namespace::trusted("p"), &digest(n)));
+                bytes.extend_from_slice(&[1; 9]);
+            }
+            let hash = blake3::hash(&bytes);
+            bytes.extend_from_slice(hash.as_bytes());
+            let fs = RecordingFs::new();
+            fs.create_dir(dir).unwrap();
+            fs.create(&path(dir)).unwrap().write_at(0, &bytes).unwrap();
+            Tombstones::read(&fs, dir).by_key.len()
+        };
+        assert_eq!([read(TOMBSTONES_MAX), read(TOMBSTONES_MAX + 1)], [TOMBSTONES_MAX, 0]);
     }
 }

@@ -142,3 +142,16 @@ fn a_durable_store_lets_go_of_nothing() {
     assert_eq!(store.keep_floor().unwrap().freed_bytes, 0);
     assert_eq!(store.missing(&p(), &blobs), []);
 }
+
+#[test]
+fn what_an_upload_was_promised_counts_as_written() {
+    let fs = RecordingFs::new();
+    fs.set_capacity(Some(DISK));
+    let store = open(&fs, 1 << 40);
+    put(&store, 0..4, 1 << 20);
+    let before = store.keep_floor().unwrap().headroom_bytes;
+    let promised = store.reserve(8 * MEBIBYTE, 0).unwrap();
+    assert!(store.keep_floor().unwrap().headroom_bytes <= before - 8 * MEBIBYTE);
+    drop(promised);
+    assert_eq!(store.keep_floor().unwrap().headroom_bytes, before);
+}

@@ -21,6 +21,7 @@ mod memory;
 mod model;
 mod origin;
 mod partial;
+mod policy;
 mod space;
 mod stat_cache;
 mod store;
