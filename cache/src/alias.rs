@@ -102,8 +102,11 @@ impl Aliases {
     pub(crate) fn insert(&mut self, alias: &Sha256Digest, digest: Digest) {
         if self.key.is_none() {
             let mut key = [0; 32];
-            // Without a key no alias is known, and blobs are found by their names alone.
-            self.key = getrandom::fill(&mut key).is_ok().then_some(key);
+            match getrandom::fill(&mut key) {
+                Ok(()) => self.key = Some(key),
+                // Blobs are found by their names alone until there is one.
+                Err(error) => tracing::warn!(%error, "aliases_without_key"),
+            }
         }
         if let Some(tag) = self.tag(alias) {
             match self.digests.get_mut(&tag) {

@@ -85,7 +85,7 @@ pub use tree::{Directory, Entry, Node};
 pub use upload::journal::About;
 pub use upload::partial::{Partial, PartialError, PartialState, Partials};
 pub use upload::{Assembly, Upload};
-pub use verify::{Progress, Report, Watch, verify_segments};
+pub use verify::{Progress, Report, Watch};
 pub use vfs::frozen::Frozen;
 pub use vfs::{RealFs, Space, Vfs, VfsFile};
 pub use wipe::wipe;

@@ -2,7 +2,6 @@
 
 mod walk;
 
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -10,11 +9,9 @@ use windlass_protocol::limits::VERIFY_NAMED_MAX;
 use windlass_protocol::{Digest, Namespace};
 
 use crate::appender::Item;
-use crate::error::{Fault, OrFault as _};
+use crate::error::Fault;
 use crate::index::{NamespaceNo, Pin, Place};
-use crate::segment::{self, Check, Record};
 use crate::store::Shared;
-use crate::vfs::Vfs;
 pub use walk::{Progress, Watch};
 
 /// What a check found.
@@ -63,47 +60,6 @@ impl Report {
             self.segments.push((name, bytes));
         }
     }
-}
-
-/// Checks the segments of a store that may be open elsewhere: reads only, takes no lock, changes nothing.
-///
-/// A last segment that is being written may end in half a record; that is not counted as damage.
-///
-/// # Errors
-/// [`Fault::Io`] where the disk fails.
-pub fn verify_segments(vfs: &dyn Vfs, dir: &Path) -> Result<Report, Fault> {
-    let dir = dir.join("segments");
-    let mut report = Report::default();
-    for item in vfs.list(&dir).or_fault("listing", &dir)? {
-        let Some(number) = segment::number(&item.name) else { continue };
-        let path = segment::path(&dir, number);
-        let file = vfs.open_read(&path).or_fault("opening", &path)?;
-        let Some(salt) = segment::read_salt(&*file).or_fault("reading", &path)? else {
-            report.damaged_bytes += item.len;
-            continue;
-        };
-        let mut blobs = Vec::new();
-        let scanned = segment::scan(&*file, &salt, Check::Headers, &mut |record| {
-            if let Record::Blob { digest, offset, bytes, .. } = record {
-                blobs.push((digest, offset, bytes));
-            }
-        })
-        .or_fault("reading", &path)?;
-        report.damaged_bytes += scanned.damaged_bytes;
-        for (digest, offset, bytes) in blobs {
-            let mut buffer = vec![0; bytes as usize];
-            file.read_exact_at(offset, &mut buffer).or_fault("reading", &path)?;
-            report.blobs += 1;
-            report.bytes += u64::from(bytes);
-            if Digest::of(&buffer) != digest {
-                report.damaged.push(digest);
-            }
-        }
-    }
-    report.damaged.sort();
-    report.damaged.dedup();
-    (report.damaged_blobs, report.complete) = (report.damaged.len(), true);
-    Ok(report)
 }
 
 impl Shared {

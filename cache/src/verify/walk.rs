@@ -148,7 +148,13 @@ impl Walk<'_, '_> {
         let (digest, at) = match record {
             Record::Blob { digest, offset, .. } | Record::Manifest { digest, offset, .. } => (digest, Some(*offset)),
             Record::Large { digest, .. } => (digest, None),
-            _ => return Ok(()),
+            Record::Namespace { .. }
+            | Record::Grant { .. }
+            | Record::Void { .. }
+            | Record::Release { .. }
+            | Record::Chunks(_)
+            | Record::Seen { .. }
+            | Record::Alias { .. } => return Ok(()),
         };
         let entry = self.shared.index().get(digest).map(|entry| (entry.place, entry.pin()));
         let Some((place, pin)) = entry.filter(|(place, _)| lies(*place) == (number, at)) else { return Ok(()) };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use windlass_cache::vfs::recorded::RecordingFs;
-use windlass_cache::{Error, Fault, PackWriter, RealFs, Rejected, Store, StoreOptions, Unpack, verify_segments};
+use windlass_cache::{Error, Fault, PackWriter, RealFs, Rejected, Store, StoreOptions, Unpack};
 use windlass_protocol::{Digest, Namespace};
 
 /// The file of the first large blob's chunks.
@@ -181,8 +181,6 @@ fn damaged_blobs_are_found_put_aside_never_served_and_can_be_stored_again() {
     drop(store);
     flip(&dir.path().join("segments/00000000.seg"), &small);
     flip(&dir.path().join(FIRST_CHUNKS), &large);
-    assert_eq!(verify_segments(&RealFs, dir.path()).unwrap().damaged, digests[..1]);
-
     let store = durable(dir.path());
     let mut reader = store.get(&namespace, &digests[1]).unwrap().unwrap().reader();
     assert!(reader.read_to_end(&mut Vec::new()).is_err());
@@ -214,7 +212,6 @@ fn verify_names_what_is_damaged_and_the_damage_is_remembered() {
     let whole = store.put(&namespace, &bytes(3, 5_000)).unwrap();
     flip(&dir.path().join("segments/00000000.seg"), &small);
     flip(&dir.path().join(FIRST_CHUNKS), &large);
-    assert_eq!(verify_segments(&RealFs, dir.path()).unwrap().damaged, digests[..1], "large ones are not in segments");
     digests.sort();
     let report = store.verify().unwrap();
     assert_eq!((report.damaged.as_slice(), report.blobs, report.bytes), (&digests[..], 3, 110_000));
