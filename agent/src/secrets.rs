@@ -108,6 +108,7 @@ async fn ask(api: &JobApi, job: &JobSpec, right: &Right, keys: Vec<String>) -> R
         | Told::Keys(_)
         | Told::Text(_)
         | Told::Artifacts(_)
+        | Told::Files(_)
         | Told::Cache(_) => Err(Cause::new(CauseKind::Internal, "the coordinator answered something else")),
     }
 }

@@ -17,8 +17,8 @@ use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, Annotate, AnnotationStyle, AttemptRow, BuildRow, BuildRows, ReuseRequest, Said, SecretRefused,
-    SecretRequest, SecretRow, Speech, Upload,
+    Actor, ActorKind, Annotate, AnnotationStyle, AttemptRow, BuildRow, BuildRows, Output, ReuseRequest, Said,
+    SecretRefused, SecretRequest, SecretRow, Speech, Upload,
 };
 use windlass_pipeline::{Compiled, Severity};
 use windlass_protocol::host::now;
@@ -193,8 +193,17 @@ impl CoreJobDesk {
                 let change = step::change(&attribute, &value, append)?;
                 self.say(&attempt, ask.epoch, ask.call, Said::UpdateStep { job, change }).await
             }
-            Asked::AddArtifacts { artifacts } => self.add_artifacts(&attempt, (ask.epoch, ask.call), artifacts).await,
-            Asked::FindArtifacts(query) => self.find_artifacts(&attempt, *query).await,
+            Asked::AddArtifacts { artifacts } => {
+                self.add_artifacts(&attempt, (ask.epoch, ask.call), Output::all(&artifacts, &[])).await
+            }
+            Asked::AddFiles { artifacts, executable } => {
+                self.add_artifacts(&attempt, (ask.epoch, ask.call), Output::all(&artifacts, &executable)).await
+            }
+            Asked::FindArtifacts(query) => {
+                let found = self.find_artifacts(&attempt, *query).await?;
+                Ok(Told::Artifacts(found.found))
+            }
+            Asked::FindFiles(query) => Ok(Told::Files(Box::new(self.find_artifacts(&attempt, *query).await?))),
             Asked::FindCache(query) => self.find_cache(&attempt, ask.epoch, *query).await,
             Asked::SaveCache(new) => self.save_cache(&attempt, ask.epoch, *new).await,
             Asked::GetSecrets { keys } => self.secrets(&attempt, ask.epoch, keys).await,
@@ -339,8 +348,10 @@ const fn undeclared(what: &Asked) -> Option<&'static str> {
     match what {
         Asked::GetMetaData { .. } | Asked::MetaDataKeys { .. } => Some("it read meta-data"),
         Asked::GetStep { .. } => Some("it looked at a step"),
-        Asked::FindArtifacts(_) => Some("it looked for artifacts by itself"),
+        Asked::FindArtifacts(_) | Asked::FindFiles(_) => Some("it looked for artifacts by itself"),
         Asked::FindCache(_) => Some("it restored a cache"),
+        // A hit would give them without what the run gave.
+        Asked::AddArtifacts { .. } => Some("its agent does not say which of its files may be executed"),
         Asked::SetMetaData { .. }
         | Asked::UploadPipeline { .. }
         | Asked::CancelStep { .. }
@@ -348,7 +359,7 @@ const fn undeclared(what: &Asked) -> Option<&'static str> {
         | Asked::Annotate { .. }
         | Asked::RemoveAnnotation { .. }
         | Asked::UpdateStep { .. }
-        | Asked::AddArtifacts { .. }
+        | Asked::AddFiles { .. }
         | Asked::SaveCache(_)
         | Asked::GetSecrets { .. }
         | Asked::IssueToken { .. } => None,

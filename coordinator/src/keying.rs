@@ -49,7 +49,9 @@ use crate::upstream::{Known, Terms, Upstream, Wanted};
 use crate::views::{Reader, Views};
 
 /// The mode of an artifact among a step's files, as a download has it.
-const ARTIFACT_MODE: u16 = 0o644;
+const fn mode_of(artifact: &ArtifactRow) -> u16 {
+    if artifact.executable { 0o755 } else { 0o644 }
+}
 
 /// What an operator says of keys.
 #[derive(Debug, Clone, Default)]
@@ -355,21 +357,21 @@ impl Engine {
             return Ok(root);
         }
         let (store, namespace) = (self.0.sources.store.clone(), namespace.clone());
-        let blobs: Vec<(String, Digest, u64)> =
-            artifacts.values().map(|row| (row.path.clone(), row.digest, row.bytes)).collect();
+        let blobs: Vec<(String, Digest, u64, u16)> =
+            artifacts.values().map(|row| (row.path.clone(), row.digest, row.bytes, mode_of(row))).collect();
         blocking(move || {
             let shelf = namespace.on(Shelf::Artifacts);
             let absent = |digest| TreeError::Absent { what: "the artifact", digest };
-            if let Some((_, digest, _)) =
-                blobs.iter().find(|(_, digest, len)| store.blob_len(&shelf, digest) != Some(*len))
+            if let Some((_, digest, ..)) =
+                blobs.iter().find(|(_, digest, len, _)| store.blob_len(&shelf, digest) != Some(*len))
             {
                 return Err(absent(*digest));
             }
-            let digests: Vec<Digest> = blobs.iter().map(|(_, digest, _)| *digest).collect();
+            let digests: Vec<Digest> = blobs.iter().map(|(_, digest, ..)| *digest).collect();
             if let Some(digest) = store.grant(&namespace, &digests)?.first() {
                 return Err(absent(*digest));
             }
-            let file = |(path, digest, len)| (path, Node::File { digest, len, mode: ARTIFACT_MODE });
+            let file = |(path, digest, len, mode)| (path, Node::File { digest, len, mode });
             Trees::new(&store, &namespace).with_files(root, &blobs.into_iter().map(file).collect())
         })
         .await

@@ -27,8 +27,8 @@ pub mod log;
 pub mod validate;
 
 pub use ask::{
-    ArtifactQuery, Ask, AskRefused, Asked, CacheQuery, FoundArtifact, FoundCache, NewArtifact, NewCache, Scope,
-    SecretText, Style, Told,
+    ArtifactQuery, Ask, AskRefused, Asked, CacheQuery, FoundArtifact, FoundCache, FoundFiles, NewArtifact, NewCache,
+    Scope, SecretText, Style, Told,
 };
 pub use codec::{BadMessage, decode, encode};
 pub use fetch::{BlobHeader, BulkAsk, Claim, FetchBlobs, Wanted};

@@ -24,8 +24,8 @@ use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
 use windlass_protocol::message::log::{chunk_prefix, parse_chunk};
 use windlass_protocol::message::{
     AgentMessage, ArtifactQuery, Ask, AskGrant, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, CacheUse, Claim,
-    CoordinatorMessage, Enrol, EnrolAnswer, Evidence, FetchBlobs, FoundArtifact, FoundCache, Grant, Health, Held,
-    Hello, LogHeader, NewArtifact, NewCache, Peer, RefuseCode, Scope, SignedGrant, StoreAnswer, StoreBlobs,
+    CoordinatorMessage, Enrol, EnrolAnswer, Evidence, FetchBlobs, FoundArtifact, FoundCache, FoundFiles, Grant, Health,
+    Held, Hello, LogHeader, NewArtifact, NewCache, Peer, RefuseCode, Scope, SignedGrant, StoreAnswer, StoreBlobs,
     StoreRefused, Style, Told, Validate, Verdict, Wanted, WantedBlob, decode, encode,
 };
 use windlass_protocol::stock::{Fetched, InputName, Stocked};
@@ -135,6 +135,8 @@ names! { ask(Ask)
     Ask { what: Asked::IssueToken { .. }, .. } => "issue_token",
     Ask { what: Asked::FindCache(_), .. } => "find_cache",
     Ask { what: Asked::SaveCache(_), .. } => "save_cache",
+    Ask { what: Asked::AddFiles { .. }, .. } => "add_files",
+    Ask { what: Asked::FindFiles(_), .. } => "find_files",
 }
 
 names! { told(Told)
@@ -146,6 +148,7 @@ names! { told(Told)
     Told::Cache(_) => "cache",
     Told::Refused { .. } => "refused",
     Told::Artifacts(_) => "artifacts",
+    Told::Files(_) => "files",
 }
 
 names! { enrol(Enrol) _ => "enrol", }
@@ -507,7 +510,7 @@ fn asks() -> Vec<Ask> {
         (Asked::CancelStep { step: text("tests"), grace_ms: Some(15_000) }, 0),
         (Asked::CancelBuild, 0),
         (Asked::AddArtifacts { artifacts: vec![artifact()] }, 0),
-        (Asked::FindArtifacts(Box::new(query)), 0),
+        (Asked::FindArtifacts(Box::new(query.clone())), 0),
         (Asked::GetSecrets { keys: vec![text("deploy_key")] }, 0),
         (
             Asked::IssueToken {
@@ -536,9 +539,21 @@ fn asks() -> Vec<Ask> {
             })),
             0,
         ),
+        (Asked::AddFiles { artifacts: vec![artifact(), artifact()], executable: vec![1] }, 0),
+        (Asked::FindFiles(Box::new(query)), 0),
     ];
     let (epoch, call) = (Epoch(7), [0x5A; 16]);
     whats.map(|(what, body_bytes)| Ask { attempt: attempt(1), epoch, call, what, body_bytes }).into()
+}
+
+fn found_artifact() -> FoundArtifact {
+    FoundArtifact {
+        id: ArtifactId::from_bytes([7; 16]),
+        job: JobId::from_bytes([2; 16]),
+        created_at: WallMs(1_700_000_000_000),
+        url: "https://ci.example/api/v1/artifacts/7".to_owned(),
+        artifact: artifact(),
+    }
 }
 
 #[test]
@@ -551,13 +566,7 @@ fn what_jobs_ask_and_are_told_has_the_bytes_of_version_1_and_makes_sense() {
         Told::Keys(vec!["a".to_owned(), "b".to_owned()]),
         Told::Text("{}".to_owned()),
         Told::Refused { code: AskRefused::NotServed, detail: "not by this version".to_owned() },
-        Told::Artifacts(vec![FoundArtifact {
-            id: ArtifactId::from_bytes([7; 16]),
-            job: JobId::from_bytes([2; 16]),
-            created_at: WallMs(1_700_000_000_000),
-            url: "https://ci.example/api/v1/artifacts/7".to_owned(),
-            artifact: artifact(),
-        }]),
+        Told::Artifacts(vec![found_artifact()]),
         Told::Secrets(vec![Secret::new("a value that is not inline".to_owned()).into()]),
         Told::Cache(None),
         Told::Cache(Some(Box::new(FoundCache {
@@ -568,6 +577,7 @@ fn what_jobs_ask_and_are_told_has_the_bytes_of_version_1_and_makes_sense() {
             bytes: 1 << 33,
             created_at: WallMs(1_700_000_000_000),
         }))),
+        Told::Files(Box::new(FoundFiles { found: vec![found_artifact()], executable: vec![0] })),
     ];
     check("told", &told);
     for message in asks() {

@@ -33,6 +33,8 @@ pub(super) struct Chosen {
     pub(super) file: String,
     /// Its length when it was found.
     pub(super) bytes: u64,
+    /// Whether its owner might execute it then.
+    pub(super) executable: bool,
 }
 
 /// What was found, and what people should hear of it.
@@ -87,6 +89,9 @@ fn at_home(hands: &Hands, pattern: &str) -> String {
         _ => pattern.to_owned(),
     }
 }
+
+/// The bit of a mode by which git, too, tells a program.
+const OWNER_RUNS: u16 = 0o100;
 
 /// What a path costs beside its bytes, in a list of them.
 const PATH_BYTES: usize = 64;
@@ -162,8 +167,12 @@ impl Search {
         match found.kind {
             Kind::File => {
                 let directory = String::from_utf8_lossy(&hands.directory).into_owned();
-                let chosen =
-                    Chosen { path: path_in_build(path, &directory), file: path.to_owned(), bytes: found.bytes };
+                let chosen = Chosen {
+                    path: path_in_build(path, &directory),
+                    file: path.to_owned(),
+                    bytes: found.bytes,
+                    executable: found.mode & OWNER_RUNS != 0,
+                };
                 hands.share.grow(chosen.path.len() + chosen.file.len() + 2 * PATH_BYTES).await?;
                 self.found.files.insert(chosen);
                 if self.found.files.len() > ARTIFACTS_PER_JOB_MAX {

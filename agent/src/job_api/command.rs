@@ -198,6 +198,7 @@ fn untold(doing: &str, told: Told) -> Fail {
         | Told::Keys(_)
         | Told::Text(_)
         | Told::Artifacts(_)
+        | Told::Files(_)
         | Told::Secrets(_)
         | Told::Cache(_) => fatal(format!("{doing}: the coordinator answered something else")),
     }

@@ -66,6 +66,7 @@ impl Coordinator {
                 | Told::Keys(_)
                 | Told::Text(_)
                 | Told::Artifacts(_)
+                | Told::Files(_)
                 | Told::Cache(_)
                 | Told::Secrets(_) => return told,
             };

@@ -5,6 +5,7 @@ mod upload;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -101,6 +102,9 @@ struct Artifact {
     sha1: String,
     sha256: String,
     created_at: String,
+    /// Fleets of before do not say.
+    #[serde(default)]
+    executable: bool,
 }
 
 /// Runs one of them.
@@ -242,7 +246,9 @@ async fn try_one(client: &Client, artifact: &Artifact, path: &Path, bar: &Progre
     let folder = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).map_err(unwritable)?;
     let fresh = Fresh { path: folder.join(format!(".windlass-{}-{}", std::process::id(), artifact.id)) };
-    let mut file = File::create(&fresh.path).map_err(unwritable)?;
+    let mode = if artifact.executable { 0o777 } else { 0o666 };
+    let made = File::options().write(true).create(true).truncate(true).mode(mode).open(&fresh.path);
+    let mut file = made.map_err(unwritable)?;
     let (mut hasher, mut pieces) = (blake3::Hasher::new(), response.bytes_stream());
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|source| Failed::Broken(client.broken(source)))?;

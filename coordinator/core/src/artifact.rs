@@ -1,7 +1,6 @@
 //! What jobs and people upload: rows that are noted once, within limits (I3, I9); of a job by whoever holds the right to the
 //! attempt, and of a person by whoever may write builds.
 
-use windlass_protocol::message::NewArtifact;
 use windlass_protocol::{AttemptId, BuildId, JobId, Namespace, limits};
 
 use crate::error::Rejected;
@@ -10,7 +9,7 @@ use crate::state::Core;
 
 impl Core {
     /// Notes what a job has uploaded.
-    pub(crate) fn add_artifacts(&mut self, attempt: AttemptId, artifacts: Vec<NewArtifact>) -> Result<(), Rejected> {
+    pub(crate) fn add_artifacts(&mut self, attempt: AttemptId, artifacts: Vec<Output>) -> Result<(), Rejected> {
         let (job, build) = (self.attempts[&attempt].job, self.attempts[&attempt].build);
         let bytes = artifacts.iter().fold(0_u64, |sum, artifact| sum.saturating_add(artifact.bytes));
         check_artifacts(&self.attempts[&attempt].artifacts, self.attempts_of(build), artifacts.len(), bytes)?;
@@ -19,7 +18,7 @@ impl Core {
         self.yield_outputs(attempt, &artifacts);
         let namespace = self.builds[&build].row.namespace.clone();
         let place = Place { build, job, attempt, namespace, by: None };
-        artifacts.into_iter().for_each(|artifact| self.note_artifact(&place, artifact));
+        artifacts.into_iter().for_each(|artifact| self.note_output(&place, artifact));
         Ok(())
     }
 
@@ -49,12 +48,8 @@ impl Core {
         };
         self.audit(actor, "artifact.upload", &build.to_string(), &format!("{} {}", artifact.path, artifact.digest));
         let place = Place { build, job, attempt, namespace, by: Some(actor.clone()) };
-        self.note_artifact(&place, artifact);
+        self.note_output(&place, artifact);
         Ok(())
-    }
-
-    fn note_artifact(&mut self, place: &Place, artifact: NewArtifact) {
-        self.note_output(place, Output::from(&artifact));
     }
 
     pub(crate) fn note_output(&mut self, place: &Place, output: Output) {
@@ -71,6 +66,7 @@ impl Core {
             sha1: output.sha1,
             sha256: output.sha256,
             content_type: output.content_type,
+            executable: output.executable,
             namespace: place.namespace.clone(),
             created_at,
             expires_at: created_at.plus_ms(self.policy.artifact_retention_ms),

@@ -69,6 +69,8 @@ pub(crate) struct Artifact {
     /// 40 hex digits.
     sha1: String,
     content_type: String,
+    /// Whether it may be executed: whoever downloads it gives it that mode.
+    executable: bool,
     #[schema(value_type = String)]
     build_id: BuildId,
     #[schema(value_type = String)]
@@ -101,6 +103,7 @@ impl Artifact {
             sha256: row.sha256,
             sha1: row.sha1,
             content_type: row.content_type,
+            executable: row.executable,
         }
     }
 }

@@ -90,12 +90,14 @@ pub(crate) struct File {
     sha1: String,
     sha256: String,
     content_type: String,
+    /// Whether it may be executed.
+    executable: bool,
 }
 
 impl From<&Output> for File {
     fn from(output: &Output) -> Self {
-        let Output { path, bytes, digest, sha1, sha256, content_type } = output.clone();
-        Self { path, bytes, digest, sha1, sha256, content_type }
+        let Output { path, bytes, digest, sha1, sha256, content_type, executable } = output.clone();
+        Self { path, bytes, digest, sha1, sha256, content_type, executable }
     }
 }
 

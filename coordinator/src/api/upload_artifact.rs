@@ -9,7 +9,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use windlass_cache::{Error, Fault, Rejected, Upload};
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{ArtifactRow, BuildRows, PutArtifact, Scope};
+use windlass_coordinator_core::row::{ArtifactRow, BuildRows, Output, PutArtifact, Scope};
 use windlass_coordinator_store::ArtifactFilter;
 use windlass_pipeline::glob::PathQuery;
 use windlass_protocol::host::now;
@@ -53,6 +53,9 @@ pub(crate) struct About {
     job: Option<String>,
     /// `application/octet-stream` if it is left out.
     content_type: Option<String>,
+    /// Whether it may be executed.
+    #[serde(default)]
+    executable: bool,
     /// The upload by which its bytes came, all of them; there is no body then.
     upload: Option<String>,
 }
@@ -101,8 +104,9 @@ pub(crate) async fn put(
     caller.need_trust_of(&rows.build)?;
     let attempt = attempt_of(&rows, about.job.as_deref())?;
     let mut artifact = described(&about)?;
+    let executable = about.executable;
     let shown = |row| Json(Artifact::of(row, &rows, &ground.url));
-    if let Some(row) = known(&ground, attempt, &rows, &artifact).await? {
+    if let Some(row) = known(&ground, attempt, &rows, (&artifact, executable)).await? {
         return Ok((StatusCode::OK, shown(row)));
     }
     let (build, shelves) = (rows.build.id, &ground.fleet.shelves);
@@ -125,17 +129,17 @@ pub(crate) async fn put(
     }
     // What a build that is over has is counted in its rows: by one after the other.
     let _turn = shelves.turn().await?;
-    if let Some(row) = known(&ground, attempt, &rows, &artifact).await? {
+    if let Some(row) = known(&ground, attempt, &rows, (&artifact, executable)).await? {
         return Ok((StatusCode::OK, shown(row)));
     }
     let blobs = vec![(artifact.digest, artifact.bytes)];
     let kept = shelves.keep(&rows.build.namespace, Shelf::Artifacts, blobs).await?;
-    let request =
-        |rows| Request::PutArtifact(Box::new(PutArtifact { build, attempt, artifact: artifact.clone(), rows }));
+    let output = Output { executable, ..Output::from(&artifact) };
+    let request = |rows| Request::PutArtifact(Box::new(PutArtifact { build, attempt, artifact: output.clone(), rows }));
     with_rows(&ground, &caller, build, request).await?;
     drop(kept);
     shelves.count_kept(1, artifact.bytes);
-    let row = known(&ground, attempt, &rows, &artifact).await?;
+    let row = known(&ground, attempt, &rows, (&artifact, executable)).await?;
     let row = row.ok_or_else(|| Problem::new(Kind::Unavailable, "it was added, and is gone already"))?;
     Ok((StatusCode::CREATED, shown(row)))
 }
@@ -196,7 +200,7 @@ async fn known(
     ground: &Ground,
     attempt: AttemptId,
     rows: &BuildRows,
-    artifact: &NewArtifact,
+    (artifact, executable): (&NewArtifact, bool),
 ) -> Result<Option<ArtifactRow>, Problem> {
     let filter = ArtifactFilter {
         build: rows.build.id,
@@ -206,5 +210,7 @@ async fn known(
         before: None,
     };
     let page = ground.fleet.reader.artifacts(filter, None, PAGE_MAX_ITEMS).await?;
-    Ok(page.items.into_iter().find(|row| row.path == artifact.path && row.digest == artifact.digest))
+    let same =
+        |row: &ArtifactRow| row.path == artifact.path && row.digest == artifact.digest && row.executable == executable;
+    Ok(page.items.into_iter().find(same))
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use windlass_coordinator_core::named::JobName;
-use windlass_coordinator_core::row::{ArtifactRow, AttemptRow, BuildRows, JobRow, Said};
+use windlass_coordinator_core::row::{ArtifactRow, AttemptRow, BuildRows, JobRow, Output, Said};
 use windlass_coordinator_store::ArtifactFilter;
 use windlass_pipeline::glob::PathQuery;
 use windlass_protocol::host::now;
 use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::ARTIFACTS_FOUND_MAX;
-use windlass_protocol::message::{ArtifactQuery, AskRefused, FoundArtifact, NewArtifact, Told};
+use windlass_protocol::message::{ArtifactQuery, AskRefused, FoundArtifact, FoundFiles, NewArtifact, Told};
 use windlass_protocol::{AttemptId, BuildId, Shelf, hex};
 
 use super::{CoreJobDesk, No, absent};
@@ -34,7 +34,7 @@ impl CoreJobDesk {
         &self,
         attempt: &AttemptRow,
         (epoch, call): (Epoch, [u8; 16]),
-        artifacts: Vec<NewArtifact>,
+        artifacts: Vec<Output>,
     ) -> Result<Told, No> {
         let build = self.build_row(attempt.build).await?;
         let blobs: Vec<_> = artifacts.iter().map(|artifact| (artifact.digest, artifact.bytes)).collect();
@@ -47,7 +47,7 @@ impl CoreJobDesk {
     }
 
     /// Artifacts of the attempt's build, or of another that it may read.
-    pub(super) async fn find_artifacts(&self, attempt: &AttemptRow, query: ArtifactQuery) -> Result<Told, No> {
+    pub(super) async fn find_artifacts(&self, attempt: &AttemptRow, query: ArtifactQuery) -> Result<FoundFiles, No> {
         let build = self.with_artifacts(attempt, query.build).await?;
         let attempts = self.attempts_asked(build, &query.step, query.retried).await?;
         let unknown = || No(AskRefused::NotFound, format!("there is no step {:?} in build {build}", query.step));
@@ -59,9 +59,10 @@ impl CoreJobDesk {
             before: query.before,
         };
         let page = self.reader.artifacts(filter, None, ARTIFACTS_FOUND_MAX).await?;
+        let executable = (0..).zip(&page.items).filter_map(|(place, row)| row.executable.then_some(place)).collect();
         let found = page.items.into_iter().map(|row| self.found(row)).collect::<Option<Vec<_>>>();
         let unreadable = || No(AskRefused::Unavailable, "an artifact's row cannot be read".to_owned());
-        Ok(Told::Artifacts(found.ok_or_else(unreadable)?))
+        Ok(FoundFiles { found: found.ok_or_else(unreadable)?, executable })
     }
 
     /// [`attempts_of`] a build; of one that goes on no more is read than what is named.

@@ -94,7 +94,8 @@ pub(super) fn recipe(subject: &KeySubject, found: &Found<'_>) -> Result<Recipe, 
     recipe.set("command", &command.command);
     recipe.set(INPUTS, found.inputs.to_string());
     for (path, row) in found.artifacts {
-        recipe.set(format!("artifact {path}"), row.digest.to_string());
+        let mark = if row.executable { " executable" } else { "" };
+        recipe.set(format!("artifact {path}"), format!("{}{mark}", row.digest));
     }
     runs(&mut recipe, found.runs);
     recipe.set(HOOKS, subject.hosts.hooks.as_ref().map_err(String::clone)?.to_string());
@@ -115,6 +116,8 @@ pub(super) fn recipe(subject: &KeySubject, found: &Found<'_>) -> Result<Recipe, 
     let outputs = reuse.outputs.iter().chain(&command.artifact_paths);
     for (at, glob) in outputs.enumerate() {
         recipe.set(format!("output {at:03}"), glob);
+        // Results of before had no modes: to whoever asks for modes they are others.
+        recipe.set("outputs", "with modes");
     }
     if let Some((index, total)) = command.parallel {
         recipe.set("parallel", format!("{index} of {total}"));

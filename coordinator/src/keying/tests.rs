@@ -156,6 +156,10 @@ impl World {
 
     /// An artifact of the attempt; its blob lies on the shelf of this namespace.
     fn artifact(&mut self, path: &str, text: &str, at: u64, namespace: &Namespace) {
+        self.artifact_of((path, false), text, at, namespace);
+    }
+
+    fn artifact_of(&mut self, (path, executable): (&str, bool), text: &str, at: u64, namespace: &Namespace) {
         let digest = self.store.put(&namespace.on(Shelf::Artifacts), text.as_bytes()).unwrap();
         let row = ArtifactRow {
             id: ArtifactId::from_bytes(u128::from(at).to_be_bytes()),
@@ -168,6 +172,7 @@ impl World {
             sha1: String::new(),
             sha256: String::new(),
             content_type: "text/plain".to_owned(),
+            executable,
             namespace: namespace.clone(),
             created_at: WallMs(at),
             expires_at: WallMs(u64::MAX),
@@ -368,8 +373,14 @@ async fn declared_artifacts_lie_at_their_paths_and_decide_the_key() {
     assert_eq!(new.notes, notes);
     let files = world.files(&new.source);
     assert!(files.contains(&("dist/app".to_owned(), "new".to_owned())), "{files:?}");
+    // The same bytes, and a program.
+    world.artifact_of(("dist/app", true), "new", 4, &trusted);
+    let program = world.key(asks).await.unwrap();
+    assert_ne!(program.key, new.key);
+    let files = world.files(&program.source);
+    assert!(files.contains(&("dist/app".to_owned(), "new x".to_owned())), "{files:?}");
     // A row of this build whose blob only others see: there is no such row, and it would not be read.
-    world.artifact("dist/secret", "hidden", 4, &Namespace::trusted("other"));
+    world.artifact("dist/secret", "hidden", 5, &Namespace::trusted("other"));
     let told = world.key(asks).await.unwrap_err();
     assert!(told.starts_with("the artifact b3:"), "{told}");
 }

@@ -79,6 +79,8 @@ struct File {
     sha1: String,
     sha256: String,
     content_type: String,
+    #[serde(default)]
+    executable: bool,
 }
 
 impl Bringer {
@@ -292,7 +294,7 @@ fn outputs(files: &[File]) -> Result<Vec<Output>, String> {
         if artifact.content_type.chars().any(char::is_control) {
             return Err("a file's type has control characters".to_owned());
         }
-        Ok(Output::from(&artifact))
+        Ok(Output { executable: file.executable, ..Output::from(&artifact) })
     };
     files.iter().map(output).collect()
 }
@@ -337,6 +339,7 @@ mod tests {
             sha1: "0".repeat(40),
             sha256: "0".repeat(64),
             content_type: "text/plain".to_owned(),
+            executable: false,
         }
     }
 

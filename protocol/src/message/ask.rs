@@ -111,6 +111,16 @@ pub struct FoundArtifact {
     pub artifact: NewArtifact,
 }
 
+/// Artifacts that were looked for, with what their files are.
+#[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[rkyv(derive(Debug))]
+pub struct FoundFiles {
+    /// Newest first; as many as [`crate::limits::ARTIFACTS_FOUND_MAX`] where there may be more.
+    pub found: Vec<FoundArtifact>,
+    /// The places in it of files that may be executed, rising.
+    pub executable: Vec<u32>,
+}
+
 /// Which cache is looked for.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
 #[rkyv(derive(Debug))]
@@ -261,6 +271,15 @@ pub enum Asked {
     FindCache(Box<CacheQuery>),
     /// Note a cache whose bytes were stored; [`Told::Cache`] is what stands under its key now.
     SaveCache(Box<NewCache>),
+    /// As [`Self::AddArtifacts`], with what the files are.
+    AddFiles {
+        /// Which.
+        artifacts: Vec<NewArtifact>,
+        /// The places in it of files that may be executed, rising.
+        executable: Vec<u32>,
+    },
+    /// As [`Self::FindArtifacts`]; [`Told::Files`].
+    FindFiles(Box<ArtifactQuery>),
 }
 
 /// The value of a secret: in no Debug, be it archived or not (I6).
@@ -355,6 +374,8 @@ pub enum Told {
     Secrets(Vec<SecretText>),
     /// A cache, or that there is none.
     Cache(Option<Box<FoundCache>>),
+    /// Artifacts, with what their files are.
+    Files(Box<FoundFiles>),
 }
 
 impl Asked {
@@ -374,6 +395,8 @@ impl Asked {
             | Self::CancelBuild
             | Self::AddArtifacts { .. }
             | Self::FindArtifacts(_)
+            | Self::AddFiles { .. }
+            | Self::FindFiles(_)
             | Self::GetSecrets { .. }
             | Self::IssueToken { .. }
             | Self::FindCache(_)
@@ -403,6 +426,27 @@ fn cache_key(key: &str) -> Result<(), Invalid> {
 
 fn manifest(bytes: u64) -> Result<(), Invalid> {
     require(bytes <= CACHE_MANIFEST_MAX_BYTES as u64, "cache.manifest", "a manifest has at most 24 MiB")
+}
+
+/// Places in a list of so many, each once.
+fn places(field: &'static str, places: &[u32], among: usize) -> Result<(), Invalid> {
+    let rise = places.windows(2).all(|pair| pair[0] < pair[1]);
+    let inside = places.last().is_none_or(|last| (*last as usize) < among);
+    require(rise && inside, field, "they rise, and name what is there")
+}
+
+fn found(found: &[FoundArtifact]) -> Result<(), Invalid> {
+    require(found.len() <= ARTIFACTS_FOUND_MAX, "told.artifacts", "there are at most 100 in an answer")?;
+    found.iter().try_for_each(|found| {
+        at_most("told.url", &found.url, URL_MAX_BYTES, "a URL has its limit")?;
+        found.artifact.validate()
+    })
+}
+
+fn added(artifacts: &[NewArtifact]) -> Result<(), Invalid> {
+    let counted = (1..=ARTIFACTS_PER_ASK_MAX).contains(&artifacts.len());
+    require(counted, "artifacts", "there are 1 to 30 in a request")?;
+    artifacts.iter().try_for_each(Validate::validate)
 }
 
 fn short(field: &'static str, text: &str) -> Result<(), Invalid> {
@@ -442,12 +486,12 @@ impl Validate for Asked {
                 short("step.attribute", attribute)
             }
             Self::CancelStep { step, grace_ms: _ } => short("step.step", step),
-            Self::AddArtifacts { artifacts } => {
-                let counted = (1..=ARTIFACTS_PER_ASK_MAX).contains(&artifacts.len());
-                require(counted, "artifacts", "there are 1 to 30 in a request")?;
-                artifacts.iter().try_for_each(Validate::validate)
+            Self::AddArtifacts { artifacts } => added(artifacts),
+            Self::AddFiles { artifacts, executable } => {
+                added(artifacts)?;
+                places("artifacts.executable", executable, artifacts.len())
             }
-            Self::FindArtifacts(query) => {
+            Self::FindArtifacts(query) | Self::FindFiles(query) => {
                 at_most("artifacts.path", &query.path, TREE_NAME_MAX_BYTES, "a query has at most 4096 bytes")?;
                 short("artifacts.step", &query.step)
             }
@@ -513,12 +557,10 @@ impl Validate for Told {
                 manifest(found.manifest_bytes)
             }
             Self::Text(text) => at_most("told.text", text, ASK_TEXT_MAX_BYTES, "a text has at most 768 KiB"),
-            Self::Artifacts(found) => {
-                require(found.len() <= ARTIFACTS_FOUND_MAX, "told.artifacts", "there are at most 100 in an answer")?;
-                found.iter().try_for_each(|found| {
-                    at_most("told.url", &found.url, URL_MAX_BYTES, "a URL has its limit")?;
-                    found.artifact.validate()
-                })
+            Self::Artifacts(artifacts) => found(artifacts),
+            Self::Files(files) => {
+                found(&files.found)?;
+                places("told.executable", &files.executable, files.found.len())
             }
             Self::Refused { code: _, detail } => {
                 at_most("told.detail", detail, DETAIL_MAX_BYTES, "it is a sentence or two")

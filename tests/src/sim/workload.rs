@@ -5,15 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
     Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, CacheRequest, JobRow, JobState, Joining, NewSchedule,
-    NewToken, OnDeadline, OnUnreachable, PipelineChange, PipelineRow, PoolRow, PutArtifact, ReuseRequest, Said, Sealed,
-    SecretName, SecretRequest, Speech, StepChange, Submit, TagPolicy, TokenGrant, Upload,
+    NewToken, OnDeadline, OnUnreachable, Output, PipelineChange, PipelineRow, PoolRow, PutArtifact, ReuseRequest, Said,
+    Sealed, SecretName, SecretRequest, Speech, StepChange, Submit, TagPolicy, TokenGrant, Upload,
 };
 use windlass_coordinator_core::selector::{DrainMany, Selector};
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
 use windlass_pipeline::graph::NodeKind;
 use windlass_protocol::job::{Epoch, Source};
 use windlass_protocol::limits::{BUILD_EXPIRY_MS, LEASE_DEFAULT_MS};
-use windlass_protocol::message::NewArtifact;
 use windlass_protocol::{AttemptId, BuildId, Digest, JobId, Namespace, PipelineId, ScheduleId, TokenId, Trust, WallMs};
 
 use super::graphs;
@@ -607,15 +606,16 @@ impl World {
     }
 
     /// A file that some job has uploaded, by a name of its own.
-    fn an_artifact(&mut self) -> NewArtifact {
+    fn an_artifact(&mut self) -> Output {
         let name = Digest::of(&self.sixteen());
-        NewArtifact {
+        Output {
             path: name.to_hex(),
             bytes: self.random.below(1 << 20),
             digest: name,
-            sha1: [1; 20],
-            sha256: [2; 32],
+            sha1: "01".repeat(20),
+            sha256: "02".repeat(32),
             content_type: "text/plain".to_owned(),
+            executable: name.as_bytes()[0] & 1 == 1,
         }
     }
 

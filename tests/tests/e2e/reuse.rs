@@ -134,6 +134,51 @@ fn a_second_run_of_a_directory_runs_nothing_anew_until_a_declared_file_changes()
 }
 
 #[test]
+fn a_program_that_a_reused_step_built_is_one_for_later_steps_for_people_and_as_an_input() -> Result<()> {
+    test(async |world| {
+        let fleet = Fleet::start(world).await?;
+        let tally = tally(world)?;
+        let make = counted(
+            &tally,
+            "mkdir out; printf '#!/bin/sh\\necho it runs\\n' > out/tool; chmod 755 out/tool; echo t > out/t",
+        );
+        let uses = json!({ "artifacts": "out/*", "outputs": ["said"] });
+        let steps = || {
+            pipeline([
+                reusable("make", &make, json!({ "outputs": ["out/*"] })),
+                json!("wait"),
+                step("take", "set -e; windlass artifact download 'out/*' .; [ ! -x out/t ]; ./out/tool"),
+                reusable("uses", "set -e; [ ! -x out/t ]; ./out/tool > said", uses.clone()),
+            ])
+        };
+        let first = fleet.run_to("passed", steps()).await?;
+        let second = fleet.run_to("passed", steps()).await?;
+        ensure!(count(&tally)? == 1 && !second.job("uses")?.0["reused_from"].is_null(), "{}", second.0);
+        for build in [&first, &second] {
+            let log = fleet.log_of(build, "take").await?;
+            ensure!(log.contains("it runs"), "{log}");
+        }
+        let got = world.path("got");
+        fs::create_dir(&got)?;
+        let (url, token) = (fleet.coordinator.url(), fleet.coordinator.data().join("api-token"));
+        let (there, token) = (got.to_string_lossy().into_owned(), token.to_string_lossy().into_owned());
+        let reach = ["--build", second.id(), "--server", &url, "--token-file", &token];
+        world.run([&["artifact", "download", "out/*", &there][..], &reach].concat(), DEADLINE).await?.code(0)?;
+        let runs = |name: &str| -> Result<bool> {
+            Ok(fs::metadata(got.join("out").join(name))?.permissions().mode() & 0o100 != 0)
+        };
+        ensure!(runs("tool")? && !runs("t")?, "people have the modes too");
+        // What a person adds keeps its mode.
+        let mine = got.join("out/tool").to_string_lossy().into_owned();
+        world.run([&["artifact", "upload", &mine][..], &reach].concat(), DEADLINE).await?.code(0)?;
+        let path = format!("/builds/{}/artifacts?path=*got/out/tool", second.id());
+        let list = fleet.client.get(&path).await?.status(200)?.json()?;
+        ensure!(list["items"][0]["executable"] == json!(true), "{list}");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_hit_takes_milliseconds_from_its_submit_to_its_end() -> Result<()> {
     test(async |world| {
         let fleet = Fleet::start(world).await?;

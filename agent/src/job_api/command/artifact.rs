@@ -102,7 +102,9 @@ async fn upload_batch(call: &mut Call<'_>, number: u64, batch: &[Chosen]) -> Res
             return Ok(failed);
         }
         let artifacts = hashed.iter().map(|file| file.artifact.clone()).collect();
-        match call.ask_as(part(call.hands.call, number), Asked::AddArtifacts { artifacts }, &[]).await? {
+        let executable =
+            (0..).zip(&hashed).filter_map(|(place, file)| file.chosen.executable.then_some(place)).collect();
+        match call.ask_as(part(call.hands.call, number), Asked::AddFiles { artifacts, executable }, &[]).await? {
             Told::Done => break,
             Told::Refused { code: AskRefused::NotFound, .. } if again => {}
             other => return Err(untold("failed to upload artifacts", other)),

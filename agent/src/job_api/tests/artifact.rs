@@ -1,14 +1,14 @@
 //! Artifacts: the real program, the real link, and a coordinator that the test plays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use quinn::{RecvStream, SendStream};
 use windlass_protocol::link::{Code, FramedRecv, FramedSend};
 use windlass_protocol::message::{
-    Ask, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, FoundArtifact, FoundCache, NewArtifact, NewCache,
-    StoreAnswer, StoreRefused, Told, Wanted, WantedBlob,
+    Ask, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, FoundArtifact, FoundCache, FoundFiles, NewArtifact,
+    NewCache, StoreAnswer, StoreRefused, Told, Wanted, WantedBlob,
 };
 use windlass_protocol::{ArtifactId, Digest, WallMs};
 
@@ -19,6 +19,8 @@ use super::*;
 pub(super) struct State {
     pub(super) blobs: BTreeMap<Digest, Vec<u8>>,
     rows: Vec<NewArtifact>,
+    /// Paths of those that may be executed.
+    programs: BTreeSet<String>,
     /// Caches by scope and key.
     pub(super) caches: BTreeMap<(Digest, String), NewCache>,
     /// How many blobs were sent to it, in all.
@@ -82,7 +84,7 @@ impl Played {
     fn told(&self, what: Asked, call: [u8; 16]) -> Told {
         let mut state = self.lock();
         match what {
-            Asked::AddArtifacts { artifacts } => {
+            Asked::AddFiles { artifacts, executable } => {
                 let gone = std::mem::take(&mut state.forget);
                 if gone {
                     state.blobs.clear();
@@ -91,20 +93,27 @@ impl Played {
                     return Told::Refused { code: AskRefused::NotFound, detail: "not stored".to_owned() };
                 }
                 state.calls.push(call);
+                state.programs.extend(executable.iter().map(|place| artifacts[*place as usize].path.clone()));
                 state.rows.extend(artifacts);
                 Told::Done
             }
-            Asked::FindArtifacts(query) => {
+            Asked::FindFiles(query) => {
                 let wanted = windlass_pipeline::glob::PathQuery::new(&query.path);
                 let rows = state.rows.iter().enumerate().rev();
-                let found = rows.filter(|(_, row)| wanted.matches(&row.path)).map(|(at, row)| FoundArtifact {
-                    id: ArtifactId::from_bytes([u8::try_from(at).unwrap(); 16]),
-                    job: job().job,
-                    created_at: WallMs(1_700_000_000_000),
-                    url: "http://w/a".to_owned(),
-                    artifact: row.clone(),
-                });
-                Told::Artifacts(found.collect())
+                let mut files = FoundFiles { found: vec![], executable: vec![] };
+                for (at, row) in rows.filter(|(_, row)| wanted.matches(&row.path)) {
+                    if state.programs.contains(&row.path) {
+                        files.executable.push(u32::try_from(files.found.len()).unwrap());
+                    }
+                    files.found.push(FoundArtifact {
+                        id: ArtifactId::from_bytes([u8::try_from(at).unwrap(); 16]),
+                        job: job().job,
+                        created_at: WallMs(1_700_000_000_000),
+                        url: "http://w/a".to_owned(),
+                        artifact: row.clone(),
+                    });
+                }
+                Told::Files(Box::new(files))
             }
             Asked::FindCache(query) => {
                 let CacheQuery { scope, key, restore_keys } = *query;
@@ -358,6 +367,32 @@ async fn a_file_that_changes_or_cannot_be_read_fails_alone_and_a_full_disk_fails
     assert_eq!(status, Some(1));
     assert!(errors.ends_with("failed to upload artifacts: the coordinator's disk has no room\n"), "{errors}");
     assert_eq!(paths(&played), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_program_is_one_where_it_was_uploaded_and_where_it_is_downloaded() {
+    let (mut world, played, work) = connected().await;
+    for (path, mode) in [("bin/tool", 0o755), ("bin/text", 0o644), ("bin/of-others", 0o655)] {
+        put(&work, path, path.as_bytes());
+        fs::set_permissions(work.join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let (status, _, errors) = run(&mut world, &played, &["upload", "bin/*"]).await;
+    assert_eq!(status, Some(0), "{errors}");
+    assert_eq!(played.lock().programs, ["bin/tool".to_owned()].into(), "what its owner may execute");
+    // A large one comes another way, past the agent's cache.
+    row(&played, "bin/large", &vec![7; 5 << 20]);
+    played.lock().programs.insert("bin/large".to_owned());
+    fs::create_dir(work.join("got")).unwrap();
+    if let Some(user) = world.user {
+        chown(work.join("got"), Some(user.uid), Some(user.gid)).unwrap();
+    }
+    let (status, _, errors) = run(&mut world, &played, &["download", "bin/*", "got"]).await;
+    assert_eq!(status, Some(0), "{errors}");
+    for (path, runs) in [("tool", true), ("large", true), ("text", false), ("of-others", false)] {
+        let mode = fs::metadata(work.join("got/bin").join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode & 0o100 != 0, runs, "{path}: {mode:o}");
+        assert_eq!(mode & 0o022, 0, "the umask holds for {path}: {mode:o}");
+    }
 }
 
 fn row(played: &Played, path: &str, bytes: &[u8]) {

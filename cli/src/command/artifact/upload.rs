@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -75,6 +76,9 @@ async fn send(
             segment(&digest.to_string()),
             segment(kind)
         );
+        if is_program(file)? {
+            place.push_str("&executable=true");
+        }
         if let Some(job) = &arguments.job {
             place.push_str(&format!("&job={}", segment(job)));
         }
@@ -90,6 +94,12 @@ async fn send(
     }
     ui.say(&format!("{} artifacts were added to build {}", found.len(), build.id));
     Ok(())
+}
+
+/// Whether its owner may execute a file: what git, too, keeps of a mode.
+fn is_program(file: &Path) -> Result<bool, Failure> {
+    let unreadable = |e: io::Error| Failure::system(format!("{} cannot be read", file.display()), &e);
+    Ok(fs::metadata(file).map_err(unreadable)?.permissions().mode() & 0o100 != 0)
 }
 
 /// Sends a large file first, over as many connections as it takes; answers its upload's id. None of a small one.

@@ -1,6 +1,5 @@
 //! What becomes of a result whose step has a key: an entry in the same commit, or a comparison with one, or why neither.
 
-use windlass_protocol::message::NewArtifact;
 use windlass_protocol::{AgentId, AttemptId, JobId, limits};
 
 use crate::effect::{Effect, ReuseNews};
@@ -30,7 +29,7 @@ impl Core {
     }
 
     /// An attempt has uploaded what belongs to its result.
-    pub(crate) fn yield_outputs(&mut self, attempt: AttemptId, artifacts: &[NewArtifact]) {
+    pub(crate) fn yield_outputs(&mut self, attempt: AttemptId, artifacts: &[Output]) {
         let Some(yields) = self.attempts.get(&attempt).and_then(|row| row.yields.as_ref()) else { return };
         if yields.spoiled.is_some() {
             return;
@@ -40,7 +39,7 @@ impl Core {
             return self.spoil(attempt, &why);
         }
         if let Some(yields) = &mut self.edit_attempt(attempt).yields {
-            yields.outputs.extend(artifacts.iter().map(Output::from));
+            yields.outputs.extend_from_slice(artifacts);
         }
     }
 

@@ -1,10 +1,9 @@
 //! Artifacts: their rows, and what people add to a build's; jobs add theirs by their right.
 
 use serde::{Deserialize, Serialize};
-use windlass_protocol::message::NewArtifact;
 use windlass_protocol::{ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, WallMs};
 
-use super::{Actor, BuildRows};
+use super::{Actor, BuildRows, Output};
 
 /// An artifact: a file of a job that outlives it. Its bytes are a blob on the namespace's shelf.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +28,9 @@ pub struct ArtifactRow {
     pub sha256: String,
     /// Such as `text/plain`.
     pub content_type: String,
+    /// Whether it may be executed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
     /// Its build's, whose shelf has the blob.
     pub namespace: Namespace,
     /// When it was added.
@@ -48,7 +50,7 @@ pub struct PutArtifact {
     /// Of which attempt of its jobs.
     pub attempt: AttemptId,
     /// What it is.
-    pub artifact: NewArtifact,
+    pub artifact: Output,
     /// Its rows, if it has left memory ([`crate::Rejected::NotInMemory`] asks for them). Who counts in them what there is lets
     /// nobody else do the same until this is done.
     pub rows: Option<Box<BuildRows>>,

@@ -220,6 +220,23 @@ pub struct Output {
     pub sha256: String,
     /// Such as `text/plain`.
     pub content_type: String,
+    /// Whether it may be executed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
+}
+
+impl Output {
+    /// Artifacts as files of a result; of `executable` are the places of those that may be executed.
+    #[must_use]
+    pub fn all(artifacts: &[NewArtifact], executable: &[u32]) -> Vec<Self> {
+        let mut all: Vec<Self> = artifacts.iter().map(Self::from).collect();
+        for place in executable {
+            if let Some(output) = usize::try_from(*place).ok().and_then(|place| all.get_mut(place)) {
+                output.executable = true;
+            }
+        }
+        all
+    }
 }
 
 impl From<&NewArtifact> for Output {
@@ -231,14 +248,18 @@ impl From<&NewArtifact> for Output {
             sha1: hex::to(&artifact.sha1),
             sha256: hex::to(&artifact.sha256),
             content_type: artifact.content_type.clone(),
+            executable: false,
         }
     }
 }
 
-/// Of paths and contents of some outputs, in whatever order they came.
+/// Of paths, contents and modes of some outputs, in whatever order they came.
 #[must_use]
 pub fn digest_of(outputs: &[Output]) -> Digest {
-    let mut lines: Vec<String> = outputs.iter().map(|output| format!("{} {}\0", output.digest, output.path)).collect();
+    // No path has a zero byte, and a line begins with its digest.
+    let mark = |output: &Output| if output.executable { "x\0" } else { "" };
+    let line = |output: &Output| format!("{} {}\0{}", output.digest, output.path, mark(output));
+    let mut lines: Vec<String> = outputs.iter().map(line).collect();
     lines.sort();
     Digest::of(lines.concat().as_bytes())
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use windlass_pipeline::graph::Notify;
 use windlass_protocol::job::Epoch;
-use windlass_protocol::message::NewArtifact;
 use windlass_protocol::{AnnotationId, AttemptId, JobId, WallMs};
+
+use super::Output;
 
 /// Words about a build, for people (reference 19.3). Its text is a row of its own, which the core never reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +89,7 @@ pub enum Said {
     /// values may be blank (reference 19.2).
     SetMetaData(BTreeMap<String, String>),
     /// Note what the job has uploaded, all or none. The shell has seen the blobs, and keeps them until this is durable.
-    AddArtifacts(Vec<NewArtifact>),
+    AddArtifacts(Vec<Output>),
     /// Cancel the build; one that is being canceled is.
     CancelBuild,
     /// Cancel those of the build's jobs that have not ended.

@@ -1,27 +1,27 @@
 //! Artifacts: noted once by whoever holds the right, within limits, also in the grace time of a build that was canceled.
 
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{Said, Speech};
+use windlass_coordinator_core::row::{Output, Said, Speech};
 use windlass_coordinator_core::{Rejected, Reply};
 use windlass_pipeline::compile;
 use windlass_protocol::job::{Epoch, Phase};
-use windlass_protocol::message::NewArtifact;
 use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, limits};
 
 use crate::kit::*;
 
-fn file(path: &str, bytes: u64) -> NewArtifact {
-    NewArtifact {
+fn file(path: &str, bytes: u64) -> Output {
+    Output {
         path: path.to_owned(),
         bytes,
         digest: Digest::of(path.as_bytes()),
-        sha1: [0xA1; 20],
-        sha256: [0x0B; 32],
+        sha1: "a1".repeat(20),
+        sha256: "0b".repeat(32),
         content_type: "text/plain".to_owned(),
+        executable: false,
     }
 }
 
-fn add((attempt, epoch): (AttemptId, Epoch), call: u8, artifacts: Vec<NewArtifact>) -> Request {
+fn add((attempt, epoch): (AttemptId, Epoch), call: u8, artifacts: Vec<Output>) -> Request {
     let what = Said::AddArtifacts(artifacts);
     Request::Speak(Box::new(Speech { attempt, epoch, call: [call; 16], what }))
 }

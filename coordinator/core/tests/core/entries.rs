@@ -5,7 +5,7 @@ use windlass_coordinator_core::row::*;
 use windlass_coordinator_core::{Effect, Policy};
 use windlass_pipeline::graph::Reuse;
 use windlass_protocol::job::{Epoch, Phase, Source};
-use windlass_protocol::message::{Hello, NewArtifact};
+use windlass_protocol::message::Hello;
 use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, HostFacts, Namespace, Trust, WallMs, limits};
 
 use crate::kit::*;
@@ -73,13 +73,14 @@ fn run_sized(shell: &mut Shell, agent: AgentId, offer: Right, bytes: u64) {
 
 fn run_with(shell: &mut Shell, agent: AgentId, offer: Right, (text, bytes): (&str, u64)) {
     shell.start(agent, offer);
-    let file = NewArtifact {
+    let file = Output {
         path: "out".to_owned(),
         bytes,
         digest: Digest::of(text.as_bytes()),
-        sha1: [1; 20],
-        sha256: [2; 32],
+        sha1: "01".repeat(20),
+        sha256: "02".repeat(32),
         content_type: "text/plain".to_owned(),
+        executable: false,
     };
     let (attempt, epoch) = offer;
     let speech = Speech { attempt, epoch, call: *attempt.as_bytes(), what: Said::AddArtifacts(vec![file]) };

@@ -9,7 +9,6 @@ use windlass_coordinator_core::row::*;
 use windlass_coordinator_core::{Bugs, Effect, Policy, Rejected};
 use windlass_pipeline::graph::{Node, Reuse, Secret, StatusMatch};
 use windlass_protocol::job::{Epoch, Phase, Source};
-use windlass_protocol::message::NewArtifact;
 use windlass_protocol::{AgentId, AttemptId, BuildId, Digest, JobId, Namespace, Trust, WallMs, limits};
 
 use crate::kit::*;
@@ -73,14 +72,15 @@ fn part(shell: &Shell, build: BuildId) -> KeyedJob {
     shell.job(build, 0).reuse.as_ref().unwrap().keyed().unwrap().clone()
 }
 
-fn file(path: &str, text: &str) -> NewArtifact {
-    NewArtifact {
+fn file(path: &str, text: &str) -> Output {
+    Output {
         path: path.to_owned(),
         bytes: text.len() as u64,
         digest: Digest::of(text.as_bytes()),
-        sha1: [1; 20],
-        sha256: [2; 32],
+        sha1: "01".repeat(20),
+        sha256: "02".repeat(32),
         content_type: "text/plain".to_owned(),
+        executable: false,
     }
 }
 
@@ -91,8 +91,12 @@ fn say(shell: &mut Shell, (attempt, epoch): Right, what: Said) {
 
 /// Runs an offered attempt that uploads a file.
 fn run_with(shell: &mut Shell, agent: AgentId, offer: Right, path: &str, text: &str) {
+    run_with_file(shell, agent, offer, file(path, text));
+}
+
+fn run_with_file(shell: &mut Shell, agent: AgentId, offer: Right, file: Output) {
     shell.start(agent, offer);
-    say(shell, offer, Said::AddArtifacts(vec![file(path, text)]));
+    say(shell, offer, Said::AddArtifacts(vec![file]));
     let outcome = shell.exit(0);
     shell.report(agent, offer, outcome);
     shell.settle(offer);
@@ -471,6 +475,19 @@ fn who_runs_a_passed_job_again_by_hand_has_it_run() {
 }
 
 #[test]
+fn a_hit_gives_files_with_the_modes_that_the_run_gave_them() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 2);
+    build(&mut shell, "k");
+    let offer = shell.offer(agent);
+    run_with_file(&mut shell, agent, offer, Output { executable: true, ..file("out", "x") });
+    let second = build(&mut shell, "k");
+    assert_eq!(state(&shell, second), JobState::Passed);
+    let modes: Vec<_> = shell.artifacts.iter().map(|row| (row.build == second, row.executable)).collect();
+    assert_eq!(modes, [(false, true), (true, true)]);
+}
+
+#[test]
 fn a_share_of_hits_is_run_all_the_same_and_a_difference_is_told() {
     let mut shell = Shell::new();
     let agent = shell.agent("one", 2);
@@ -478,12 +495,14 @@ fn a_share_of_hits_is_run_all_the_same_and_a_difference_is_told() {
     build(&mut shell, "k");
     let offer = shell.offer(agent);
     run_with(&mut shell, agent, offer, "out", "x");
-    for (text, kept) in [("x", Kept::Same), ("y", Kept::Differs(String::new()))] {
+    let differs = || Kept::Differs(String::new());
+    let program = Output { executable: true, ..file("out", "x") };
+    for (made, kept) in [(file("out", "x"), Kept::Same), (file("out", "y"), differs()), (program, differs())] {
         let id = shell.submit(graph(vec![step(1_000_000)]));
         answer(&mut shell, "k");
         let offer = shell.offer(agent);
         shell.take_effects();
-        run_with(&mut shell, agent, offer, "out", text);
+        run_with_file(&mut shell, agent, offer, made);
         let found = part(&shell, id).kept.unwrap();
         assert_eq!(std::mem::discriminant(&found), std::mem::discriminant(&kept), "{found:?}");
         let told = news(&mut shell);
@@ -506,7 +525,7 @@ fn entries_are_bounded_and_one_that_went_is_remembered() {
         build(&mut shell, key);
         let offer = shell.offer(agent);
         shell.start(agent, offer);
-        say(&mut shell, offer, Said::AddArtifacts(vec![NewArtifact { bytes: third, ..file("out", key) }]));
+        say(&mut shell, offer, Said::AddArtifacts(vec![Output { bytes: third, ..file("out", key) }]));
         let outcome = shell.exit(0);
         shell.report(agent, offer, outcome);
         shell.settle(offer);

@@ -122,6 +122,37 @@ async fn what_a_job_notes_is_listed_and_served_whole_and_in_part() {
 }
 
 #[tokio::test]
+async fn files_that_may_be_executed_are_told_to_whoever_asks_for_modes() {
+    let mut bench = Bench::new().await;
+    bench.agent().await;
+    let (build, right) = running(&mut bench).await;
+    bench.ground.fleet.store.put(&shelf(), b"x").unwrap();
+    let artifacts = vec![artifact("a", b"x"), artifact("tool", b"x"), artifact("z", b"x")];
+    let what = Asked::AddFiles { artifacts, executable: vec![1] };
+    assert_eq!(told(&bench, right, 1, what).await, Told::Done);
+    assert_eq!(add(&bench, right, 2, &[("old", b"x")]).await, Told::Done, "an agent of before");
+    let query = || {
+        let path = "*".to_owned();
+        Box::new(ArtifactQuery { build: None, path, step: String::new(), retried: false, before: None })
+    };
+    let Told::Files(files) = told(&bench, right, 3, Asked::FindFiles(query())).await else { panic!("no files") };
+    let paths: Vec<_> = files.found.iter().map(|found| found.artifact.path.as_str()).collect();
+    assert_eq!((paths, files.executable.as_slice()), (vec!["old", "z", "tool", "a"], &[2][..]));
+    let Told::Artifacts(found) = told(&bench, right, 4, Asked::FindArtifacts(query())).await else { panic!("none") };
+    assert_eq!(found, files.found, "an agent of before hears what it always heard");
+    let base = format!("/api/v1/builds/{}/artifacts", text(&build["id"]));
+    let list = bench.get(&base).await.is(200).json();
+    let told: Vec<_> = list["items"].as_array().unwrap().iter().map(|item| item["executable"] == true).collect();
+    assert_eq!(told, [false, false, true, false]);
+    // A person's file is another one where its mode is.
+    let place = format!("{base}?path=mine&digest={}&bytes=1", Digest::of(b"x"));
+    let put = async |more: &str| bench.call(&bench.admin, "PUT", &format!("{place}{more}"), "x").await;
+    assert_eq!(put("").await.is(201).json()["executable"], json!(false));
+    assert_eq!(put("&executable=true").await.is(201).json()["executable"], json!(true));
+    put("&executable=true").await.is(200);
+}
+
+#[tokio::test]
 async fn who_may_not_see_the_build_sees_none_of_its_artifacts() {
     let mut bench = Bench::new().await;
     bench.agent().await;

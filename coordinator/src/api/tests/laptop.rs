@@ -19,6 +19,7 @@ async fn result(bench: &Bench, namespace: &Namespace, key: &str, text: &str) -> 
         sha1: "0".repeat(40),
         sha256: "0".repeat(64),
         content_type: "text/plain".to_owned(),
+        executable: false,
     };
     let from = ReusedFrom {
         pipeline: namespace.project.clone(),

@@ -395,6 +395,7 @@ fn results_that_are_used_again_keep_their_blobs_and_their_log_for_as_long_as_som
             sha1: String::new(),
             sha256: String::new(),
             content_type: String::new(),
+            executable: false,
         }],
         bytes: 1,
         created_at: WallMs(1),

@@ -238,6 +238,7 @@ pub(crate) fn artifact(n: u64, build: u64) -> ArtifactRow {
         sha1: "0a".repeat(20),
         sha256: "0b".repeat(32),
         content_type: "text/plain".to_owned(),
+        executable: false,
         namespace: Namespace::overlay("web", &format!("build-{build}")),
         created_at: WallMs(n),
         by: None,

@@ -6,12 +6,11 @@ use windlass_hands::wire::Kind;
 use windlass_pipeline::destination::{absolute, target};
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::limits::HANDS_CHUNK_BYTES;
-use windlass_protocol::message::FoundArtifact;
 use windlass_protocol::{Digest, Shelf, hex};
 
 use super::super::incoming::{self, CACHED_MAX_BYTES, GROUP_MAX_BYTES, GROUP_MAX_FILES, next_piece};
 use super::super::{Call, Fail, fatal};
-use super::query::{find, latest};
+use super::query::{FoundFile, find, latest};
 use crate::bulk::{NotStored, Taking};
 use crate::job_api::Shared;
 use crate::job_api::account::Account;
@@ -19,7 +18,9 @@ use crate::job_api::door::Party;
 use crate::job_api::hands::{Hands, HandsError};
 
 /// What a file is created with, less the umask.
-const MODE: u32 = 0o666;
+const fn mode_of(found: &FoundFile) -> u32 {
+    if found.executable { 0o777 } else { 0o666 }
+}
 
 /// Why one file is not there; others are.
 #[derive(Debug, thiserror::Error)]
@@ -61,9 +62,9 @@ pub(in super::super) async fn download(call: &mut Call<'_>) -> Result<(), Fail> 
 }
 
 /// Brings all of them: while some are written, the next ones come. Answers how many failed.
-async fn bring(call: &mut Call<'_>, destination: &str, found: Vec<FoundArtifact>) -> Result<usize, Fail> {
+async fn bring(call: &mut Call<'_>, destination: &str, found: Vec<FoundFile>) -> Result<usize, Fail> {
     let (small, large): (Vec<_>, Vec<_>) =
-        found.into_iter().partition(|found| found.artifact.bytes <= CACHED_MAX_BYTES);
+        found.into_iter().partition(|found| found.of.artifact.bytes <= CACHED_MAX_BYTES);
     let mut groups = groups(small).into_iter();
     let (party, shared) = (call.party, call.shared);
     let mut failed = 0;
@@ -83,7 +84,7 @@ async fn bring(call: &mut Call<'_>, destination: &str, found: Vec<FoundArtifact>
         ready = next?;
     }
     for found in large {
-        let path = target(destination, &found.artifact.path);
+        let path = target(destination, &found.of.artifact.path);
         let written = pull(call.hands, party, shared, &found, &path).await;
         failed += said(call, &found, written).await?;
     }
@@ -91,11 +92,11 @@ async fn bring(call: &mut Call<'_>, destination: &str, found: Vec<FoundArtifact>
 }
 
 /// Files in groups that are fetched together.
-fn groups(files: Vec<FoundArtifact>) -> Vec<Vec<FoundArtifact>> {
-    let mut groups: Vec<Vec<FoundArtifact>> = Vec::new();
+fn groups(files: Vec<FoundFile>) -> Vec<Vec<FoundFile>> {
+    let mut groups: Vec<Vec<FoundFile>> = Vec::new();
     let mut filled = 0;
     for file in files {
-        let bytes = file.artifact.bytes;
+        let bytes = file.of.artifact.bytes;
         match groups.last_mut() {
             Some(group) if filled + bytes <= GROUP_MAX_BYTES && group.len() < GROUP_MAX_FILES => {
                 filled += bytes;
@@ -111,11 +112,7 @@ fn groups(files: Vec<FoundArtifact>) -> Vec<Vec<FoundArtifact>> {
 }
 
 /// Brings a group into the agent's cache; each blob is held there until it is written.
-async fn fetch(
-    party: &Party,
-    shared: &Shared,
-    group: Vec<FoundArtifact>,
-) -> Result<Vec<(FoundArtifact, Option<Blob>)>, Fail> {
+async fn fetch(party: &Party, shared: &Shared, group: Vec<FoundFile>) -> Result<Vec<(FoundFile, Option<Blob>)>, Fail> {
     let namespace = party.spec.namespace.on(Shelf::Artifacts);
     let failed = |cause: windlass_protocol::Cause| {
         let why = match cause.kind {
@@ -124,7 +121,7 @@ async fn fetch(
         };
         fatal(format!("failed to download artifacts: {why}"))
     };
-    let digests: Vec<Digest> = group.iter().map(|found| found.artifact.digest).collect();
+    let digests: Vec<Digest> = group.iter().map(|found| found.of.artifact.digest).collect();
     let blobs = incoming::fetch(party, shared, &namespace, &digests).await.map_err(failed)?;
     Ok(group.into_iter().zip(blobs).collect())
 }
@@ -132,13 +129,13 @@ async fn fetch(
 async fn write_all(
     call: &mut Call<'_>,
     destination: &str,
-    group: Vec<(FoundArtifact, Option<Blob>)>,
+    group: Vec<(FoundFile, Option<Blob>)>,
 ) -> Result<usize, Fail> {
     let mut failed = 0;
     for (found, blob) in group {
-        let path = target(destination, &found.artifact.path);
+        let path = target(destination, &found.of.artifact.path);
         let written = match blob {
-            Some(blob) => write(call.hands, &call.party.account, blob, &path).await,
+            Some(blob) => write(call.hands, &call.party.account, blob, (&path, mode_of(&found))).await,
             None => Err(FileError::Gone("the agent's cache has no room for it".to_owned())),
         };
         failed += said(call, &found, written).await?;
@@ -147,11 +144,11 @@ async fn write_all(
 }
 
 /// Says how a file came out; 1 where it failed. Where the command's program is gone, nobody would hear of it.
-async fn said(call: &mut Call<'_>, found: &FoundArtifact, written: Result<(), FileError>) -> Result<usize, Fail> {
-    let path = &found.artifact.path;
+async fn said(call: &mut Call<'_>, found: &FoundFile, written: Result<(), FileError>) -> Result<usize, Fail> {
+    let path = &found.of.artifact.path;
     match written {
         Ok(()) => {
-            let (bytes, sha256) = (found.artifact.bytes, hex::to(&found.artifact.sha256));
+            let (bytes, sha256) = (found.of.artifact.bytes, hex::to(&found.of.artifact.sha256));
             let words = format!("Successfully downloaded {path:?} ({bytes} bytes) with SHA256 {sha256}");
             call.note("notice", &words).await?;
             Ok(0)
@@ -170,18 +167,19 @@ async fn said(call: &mut Call<'_>, found: &FoundArtifact, written: Result<(), Fi
 struct Fresh<'a> {
     hands: &'a mut Hands,
     path: &'a str,
+    mode: u32,
     name: String,
     handle: Option<u32>,
 }
 
 impl<'a> Fresh<'a> {
-    fn new(hands: &'a mut Hands, path: &'a str) -> Self {
+    fn new(hands: &'a mut Hands, (path, mode): (&'a str, u32)) -> Self {
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
         // Made anew for each call, and for each of its files.
         let mut own = blake3::Hasher::new();
         own.update(&hands.call).update(path.as_bytes());
         let name = format!("{folder}/.windlass-{}", hex::to(&own.finalize().as_bytes()[..8]));
-        Self { hands, path, name, handle: None }
+        Self { hands, path, mode, name, handle: None }
     }
 
     /// Begins it, anew if it had begun.
@@ -190,7 +188,7 @@ impl<'a> Fresh<'a> {
         if let Some((folder, _)) = self.path.rsplit_once('/').filter(|(folder, _)| !folder.is_empty()) {
             self.hands.make_directories(folder).await?;
         }
-        self.handle = Some(self.hands.create(&self.name, MODE).await?);
+        self.handle = Some(self.hands.create(&self.name, self.mode).await?);
         Ok(())
     }
 
@@ -225,15 +223,20 @@ impl<'a> Fresh<'a> {
 }
 
 /// Writes a blob of the agent's cache, a piece at a time, from the job's account.
-async fn write(hands: &mut Hands, account: &Account, blob: Blob, path: &str) -> Result<(), FileError> {
+async fn write(hands: &mut Hands, account: &Account, blob: Blob, (path, mode): (&str, u32)) -> Result<(), FileError> {
     hands.share.grow(HANDS_CHUNK_BYTES).await?;
-    let written = write_pieces(hands, account, blob, path).await;
+    let written = write_pieces(hands, account, blob, (path, mode)).await;
     hands.share.shrink(HANDS_CHUNK_BYTES);
     written
 }
 
-async fn write_pieces(hands: &mut Hands, account: &Account, blob: Blob, path: &str) -> Result<(), FileError> {
-    let mut fresh = Fresh::new(hands, path);
+async fn write_pieces(
+    hands: &mut Hands,
+    account: &Account,
+    blob: Blob,
+    (path, mode): (&str, u32),
+) -> Result<(), FileError> {
+    let mut fresh = Fresh::new(hands, (path, mode));
     fresh.begin().await?;
     let mut reader = blob.reader();
     loop {
@@ -280,11 +283,11 @@ async fn pull(
     hands: &mut Hands,
     party: &Party,
     shared: &Shared,
-    found: &FoundArtifact,
+    found: &FoundFile,
     path: &str,
 ) -> Result<(), FileError> {
-    let mut checked = Checked { fresh: Fresh::new(hands, path), whole: Box::default() };
-    let digest = found.artifact.digest;
+    let mut checked = Checked { fresh: Fresh::new(hands, (path, mode_of(found))), whole: Box::default() };
+    let digest = found.of.artifact.digest;
     let pulled = shared.bulk.pull(&party.spec, &party.right, (Shelf::Artifacts, digest), &mut checked).await;
     let Checked { mut fresh, whole } = checked;
     let error = match pulled {

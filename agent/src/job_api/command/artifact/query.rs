@@ -5,12 +5,32 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use windlass_protocol::hex;
 use windlass_protocol::limits::{ARTIFACTS_FOUND_MAX, ARTIFACTS_PER_BUILD_MAX};
-use windlass_protocol::message::{ArtifactQuery, Asked, FoundArtifact, Told};
+use windlass_protocol::message::{ArtifactQuery, Asked, FoundArtifact, FoundFiles, Told};
 
 use super::super::{Call, Fail, fatal, untold};
 
+/// An artifact, and what its file is.
+#[derive(Debug, Clone)]
+pub(super) struct FoundFile {
+    pub(super) of: FoundArtifact,
+    /// Whether it may be executed.
+    pub(super) executable: bool,
+}
+
+impl FoundFile {
+    fn all(files: FoundFiles) -> Vec<Self> {
+        let mut all: Vec<Self> = files.found.into_iter().map(|of| Self { of, executable: false }).collect();
+        for place in files.executable {
+            if let Some(file) = usize::try_from(place).ok().and_then(|place| all.get_mut(place)) {
+                file.executable = true;
+            }
+        }
+        all
+    }
+}
+
 /// All that the command's query finds, newest first.
-pub(super) async fn find(call: &mut Call<'_>, path: String) -> Result<Vec<FoundArtifact>, Fail> {
+pub(super) async fn find(call: &mut Call<'_>, path: String) -> Result<Vec<FoundFile>, Fail> {
     let mut query = ArtifactQuery {
         build: call.build()?,
         path,
@@ -20,11 +40,11 @@ pub(super) async fn find(call: &mut Call<'_>, path: String) -> Result<Vec<FoundA
     };
     let mut all = Vec::new();
     loop {
-        let found = match call.ask(Asked::FindArtifacts(Box::new(query.clone())), &[]).await? {
-            Told::Artifacts(found) => found,
+        let found = match call.ask(Asked::FindFiles(Box::new(query.clone())), &[]).await? {
+            Told::Files(files) => FoundFile::all(*files),
             other => return Err(untold("failed to find artifacts", other)),
         };
-        let (full, last) = (found.len() >= ARTIFACTS_FOUND_MAX, found.last().map(|found| found.id));
+        let (full, last) = (found.len() >= ARTIFACTS_FOUND_MAX, found.last().map(|found| found.of.id));
         all.extend(found);
         if !full || all.len() >= ARTIFACTS_PER_BUILD_MAX {
             return Ok(all);
@@ -34,10 +54,10 @@ pub(super) async fn find(call: &mut Call<'_>, path: String) -> Result<Vec<FoundA
 }
 
 /// Of artifacts, newest first, the newest one of each path, in the order of their paths.
-pub(super) fn latest(found: Vec<FoundArtifact>) -> Vec<FoundArtifact> {
+pub(super) fn latest(found: Vec<FoundFile>) -> Vec<FoundFile> {
     let mut seen = BTreeSet::new();
-    let mut latest: Vec<_> = found.into_iter().filter(|found| seen.insert(found.artifact.path.clone())).collect();
-    latest.sort_by(|a, b| a.artifact.path.cmp(&b.artifact.path));
+    let mut latest: Vec<_> = found.into_iter().filter(|found| seen.insert(found.of.artifact.path.clone())).collect();
+    latest.sort_by(|a, b| a.of.artifact.path.cmp(&b.of.artifact.path));
     latest
 }
 
@@ -54,7 +74,7 @@ pub(in super::super) async fn search(call: &mut Call<'_>) -> Result<(), Fail> {
         return Err(fatal(words));
     }
     let format = call.line.text("format").to_owned();
-    let text: String = found.iter().map(|found| record(&format, found)).collect();
+    let text: String = found.iter().map(|found| record(&format, &found.of)).collect();
     call.print(&text).await
 }
 
@@ -65,8 +85,11 @@ pub(in super::super) async fn shasum(call: &mut Call<'_>) -> Result<(), Fail> {
     match found.as_slice() {
         [] => Err(fatal("No artifacts found for downloading")),
         [one] => {
-            let digest =
-                if call.line.is_on("sha256") { hex::to(&one.artifact.sha256) } else { hex::to(&one.artifact.sha1) };
+            let digest = if call.line.is_on("sha256") {
+                hex::to(&one.of.artifact.sha256)
+            } else {
+                hex::to(&one.of.artifact.sha1)
+            };
             call.print(&format!("{digest}\n")).await
         }
         _ => Err(fatal("Multiple artifacts were found. Try being more specific with the search or scope by step")),
@@ -135,8 +158,9 @@ mod tests {
 
     #[test]
     fn of_each_path_the_newest_counts() {
-        let all = vec![found(4, "b"), found(3, "a"), found(2, "b"), found(1, "c")];
-        let bytes: Vec<_> = latest(all).iter().map(|found| found.artifact.bytes).collect();
-        assert_eq!(bytes, [3, 4, 1]);
+        let found = vec![found(4, "b"), found(3, "a"), found(2, "b"), found(1, "c")];
+        let all = FoundFile::all(FoundFiles { found, executable: vec![1] });
+        let bytes: Vec<_> = latest(all).iter().map(|found| (found.of.artifact.bytes, found.executable)).collect();
+        assert_eq!(bytes, [(3, true), (4, false), (1, false)]);
     }
 }
