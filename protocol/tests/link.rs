@@ -15,7 +15,7 @@ use windlass_protocol::id::AgentId;
 use windlass_protocol::id::AttemptId;
 use windlass_protocol::identity::{AgentKey, AgentName, Ca, Chain, Standing, tls};
 use windlass_protocol::job::Epoch;
-use windlass_protocol::limits::{CERT_LIFE_MS, FRAME_MAX_BYTES, LOG_CHUNK_MAX_BYTES};
+use windlass_protocol::limits::{CERT_LIFE_MS, FRAME_MAX_BYTES, LINK_BLOB_PIECE_BYTES, LOG_CHUNK_MAX_BYTES};
 use windlass_protocol::link::endpoint::peer_chain;
 use windlass_protocol::link::error::ALERT_UNKNOWN_CA;
 use windlass_protocol::link::{
@@ -387,6 +387,29 @@ async fn log_chunks_and_blobs_travel_beside_messages() {
     let short = recv.recv_blob(10, &mut Vec::new()).await;
     assert!(matches!(short, Err(LinkError::Short { missing: 5 })), "{short:?}");
     sending.await.unwrap();
+}
+
+#[tokio::test]
+async fn raw_bytes_that_have_come_are_received_together_and_the_end_after_them_is_still_told() {
+    let ca = Ca::create(now()).unwrap();
+    let (_server, _agent, ours, theirs) = pair(&ca, Protocol::Bulk).await;
+    let blob: Vec<u8> = (0..300_000_u32).map(|n| n.to_le_bytes()[1]).collect();
+    let mut send = FramedSend::new(ours.open_uni().await.unwrap());
+    send.send_raw(Bytes::from(blob.clone())).await.unwrap();
+    send.finish().unwrap();
+    let mut recv = FramedRecv::new(theirs.connection.accept_uni().await.unwrap());
+    // All of it is in this end's QUIC by then.
+    send.delivered().await.unwrap();
+    let mut got = Vec::new();
+    for wanted in [10, LINK_BLOB_PIECE_BYTES, 300_000 - 10 - LINK_BLOB_PIECE_BYTES] {
+        let missing = if got.is_empty() { 10 } else { (blob.len() - got.len()) as u64 };
+        let piece = recv.recv_raw(missing).await.unwrap();
+        assert_eq!(piece.len(), wanted);
+        got.extend_from_slice(&piece);
+    }
+    assert!(got == blob);
+    let short = recv.recv_raw(1).await;
+    assert!(matches!(short, Err(LinkError::Short { missing: 1 })), "{short:?}");
 }
 
 async fn send_early_end(connection: &Connection) -> Result<(), LinkError> {

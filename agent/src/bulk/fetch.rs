@@ -23,8 +23,8 @@ use crate::peer::tally::Tally;
 use crate::peer::zone::{Candidates, Member};
 use crate::right::Right;
 
-/// Pieces of blobs between the link and the disk: what the link brings while a segment is written.
-pub(super) const PIECES_MAX: usize = 64;
+/// Pieces of blobs between the link and the disk, each as much as had come by then: what the link brings while a segment is written.
+pub(super) const PIECES_MAX: usize = 16;
 
 /// Tries without a single blob or chunk more that reached the coordinator: it does not want to serve this.
 const REFUSALS_MAX: u32 = 10;
@@ -371,6 +371,9 @@ async fn read_bytes(recv: &mut FramedRecv, bytes: u64) -> Result<Bytes, LinkErro
     let mut read = BytesMut::new();
     while (read.len() as u64) < bytes {
         let piece = recv.recv_raw(bytes - read.len() as u64).await?;
+        if piece.len() as u64 == bytes {
+            return Ok(piece);
+        }
         read.extend_from_slice(&piece);
     }
     Ok(read.freeze())

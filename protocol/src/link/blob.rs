@@ -42,14 +42,14 @@ impl FramedSend {
 }
 
 impl FramedRecv {
-    /// The next raw bytes of a blob of which `missing` (more than 0) are still to come: at least one, at most so many.
-    /// May be dropped and called again.
+    /// The next raw bytes of a blob of which `missing` (more than 0) are still to come: at least one, at most so many, and of
+    /// what has come by then [`LINK_BLOB_PIECE_BYTES`] at most. May be dropped and called again.
     ///
     /// # Errors
     /// [`LinkError::Short`] where the stream ended.
     pub async fn recv_raw(&mut self, missing: u64) -> Result<Bytes, LinkError> {
         let max = usize::try_from(missing).unwrap_or(usize::MAX);
-        self.piece(max).await?.ok_or(LinkError::Short { missing })
+        self.gathered(max).await?.ok_or(LinkError::Short { missing })
     }
 
     /// Receives `length` raw bytes into `sink`.

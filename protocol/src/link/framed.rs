@@ -11,7 +11,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::error::{Code, LinkError};
 use crate::frame::{self, BadFrame};
-use crate::limits::{FRAME_HEADER_BYTES, FRAME_MAX_BYTES};
+use crate::limits::{FRAME_HEADER_BYTES, FRAME_MAX_BYTES, LINK_BLOB_PIECE_BYTES};
 use crate::message::log::chunk_prefix;
 use crate::message::{self, Validate};
 use crate::time::WallMs;
@@ -281,6 +281,34 @@ impl FramedRecv {
             return Ok(None);
         }
         Ok(Some(self.take(max)))
+    }
+
+    /// What has come of at most `max` bytes, at least one; `None` at the stream's end. Only the first of them is waited for.
+    pub(super) async fn gathered(&mut self, max: usize) -> Result<Option<Bytes>, LinkError> {
+        let max = max.min(LINK_BLOB_PIECE_BYTES);
+        let Some(first) = self.piece(max).await? else { return Ok(None) };
+        if first.len() == max || !self.more_came().await {
+            return Ok(Some(first));
+        }
+        let mut all = BytesMut::from(first);
+        while all.len() < max && self.more_came().await {
+            let piece = self.take(max - all.len());
+            all.extend_from_slice(&piece);
+        }
+        Ok(Some(all.freeze()))
+    }
+
+    /// Whether [`Self::take`] gives something; waits for nothing. That the stream has ended, or how it broke, is said again to
+    /// whoever waits for more.
+    async fn more_came(&mut self) -> bool {
+        if self.next < PIECES {
+            return true;
+        }
+        tokio::select! {
+            biased;
+            more = self.refill() => matches!(more, Ok(true)),
+            () = std::future::ready(()) => false,
+        }
     }
 
     /// Fetches pieces so that [`Self::take`] gives at least one byte; `false` at the stream's end.
