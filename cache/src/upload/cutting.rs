@@ -1,6 +1,7 @@
 //! A large blob as it comes: cut into chunks, those that are not stored yet written to a file of their own.
 
 mod assembly;
+mod chunk_file;
 mod strands;
 
 use std::collections::{HashMap, HashSet};
@@ -13,19 +14,19 @@ use windlass_protocol::{Digest, Namespace};
 
 use super::journal::Noted;
 use crate::appender::{Item, Ticket};
+use crate::chunk::ChunkPlace;
 use crate::chunk::frame::Packer;
 use crate::chunk::listing::Listing;
 use crate::chunk::manifest::ChunkManifest;
 use crate::chunk::reader::ChunkReader;
 use crate::chunk::table::{Freed, Hold, Table};
 use crate::chunk::tar::Lane;
-use crate::chunk::{ChunkPlace, FileNo};
 use crate::error::{Error, Fault, OrFault as _, Rejected};
 use crate::index::NamespaceNo;
 use crate::space::Reservation;
-use crate::store::{Durability, Shared};
-use crate::vfs::VfsFile;
+use crate::store::Shared;
 pub use assembly::Assembly;
+use chunk_file::ChunkFile;
 use strands::{Cut, Strands};
 
 /// A large blob that is being written. Dropped before its end it leaves nothing behind.
@@ -406,82 +407,6 @@ impl Drop for Cutting {
     fn drop(&mut self) {
         if let Err(error) = self.shared.release_chunks(&self.held) {
             tracing::warn!(%error, "chunks_left_behind");
-        }
-    }
-}
-
-/// The file of a blob's own chunks; removed when dropped, unless a record says what it holds.
-#[derive(Debug)]
-struct ChunkFile {
-    shared: Arc<Shared>,
-    file: Box<dyn VfsFile>,
-    path: PathBuf,
-    /// Once it has its name.
-    number: Option<FileNo>,
-    end: u64,
-    synced: bool,
-    recorded: bool,
-    /// It stays when it is dropped: somebody will go on with it.
-    kept: bool,
-}
-
-impl ChunkFile {
-    fn create(shared: &Arc<Shared>, kept_at: Option<PathBuf>) -> Result<Self, Fault> {
-        let kept = kept_at.is_some();
-        let path = kept_at.unwrap_or_else(|| shared.temporary_path());
-        let file = shared.vfs.create(&path).or_fault("creating", &path)?;
-        let mut file = Self::of(shared, file, path);
-        file.kept = kept;
-        Ok(file)
-    }
-
-    /// One that is there and stays.
-    fn of(shared: &Arc<Shared>, file: Box<dyn VfsFile>, path: PathBuf) -> Self {
-        let shared = Arc::clone(shared);
-        Self { shared, file, path, number: None, end: 0, synced: false, recorded: false, kept: true }
-    }
-
-    /// Adds a frame; tells where it lies.
-    fn append(&mut self, stored: &[u8]) -> Result<u64, Fault> {
-        let offset = self.end;
-        self.file.write_at(offset, stored).or_fault("writing", &self.path)?;
-        self.end += stored.len() as u64;
-        Ok(offset)
-    }
-
-    fn sync(&mut self) -> Result<(), Fault> {
-        if self.shared.options.durability == Durability::Durable && !self.synced {
-            self.file.sync_data().or_fault("syncing", &self.path)?;
-            self.synced = true;
-        }
-        Ok(())
-    }
-
-    /// Gives the file its name: bytes first, then the name, each durable before the record that counts on it.
-    fn name(&mut self) -> Result<(), Fault> {
-        // What was stored when it was asked, and is not any more, was not synced before.
-        self.sync()?;
-        let number = self.shared.chunks.next_file();
-        let to = self.shared.chunk_path(number);
-        self.shared.vfs.rename(&self.path, &to).or_fault("renaming", &self.path)?;
-        (self.path, self.number) = (to, Some(number));
-        // By this name nobody goes on with it.
-        self.kept = false;
-        if self.shared.options.durability == Durability::Durable {
-            let dir = self.shared.chunks_dir();
-            self.shared.vfs.sync_dir(&dir).or_fault("syncing", &dir)?;
-        }
-        Ok(())
-    }
-}
-
-impl Drop for ChunkFile {
-    fn drop(&mut self) {
-        if self.recorded || self.kept {
-            return;
-        }
-        if let Err(error) = self.shared.vfs.remove(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "temporary_left_behind");
         }
     }
 }

@@ -55,6 +55,10 @@ pub const UPLOADS_PER_OWNER_MAX_BYTES: u64 = 2 * BLOB_MAX_BYTES;
 /// The same of everybody.
 pub const UPLOADS_MAX_BYTES: u64 = 16 * BLOB_MAX_BYTES;
 
+/// What an upload writes before the disk is told to keep it, beside what comes next: its end waits for little more than this, and
+/// small ones cost one sync as before.
+pub const UPLOAD_SYNC_BYTES: u64 = 32 << 20;
+
 /// How long an upload waits to be gone on with: a laptop that was closed in the evening goes on in the morning.
 pub const UPLOAD_IDLE_MS: u64 = 16 * 3_600_000;
 
