@@ -8,6 +8,7 @@
 //! | `door` | an attempt's socket: where it lies and who may come |
 //! | `account` | what all of an attempt's commands may hold and do at once |
 //! | `hands` | one command's program, as a client that is asked |
+//! | `hashes` | what a file is known by |
 //! | `changes` | the variables and the directory of a job's next phases |
 //! | `coordinator` | asking the coordinator on behalf of a job |
 //! | `masking` | values that a job has masked |
@@ -31,6 +32,7 @@ mod coordinator;
 mod door;
 mod flags;
 mod hands;
+mod hashes;
 mod known;
 mod lock;
 mod masking;

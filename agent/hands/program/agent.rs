@@ -64,9 +64,9 @@ fn is_away(error: &io::Error) -> bool {
 fn ask(socket: &std::path::Path, hello: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = connect(socket)?;
     stream.write_all(hello)?;
-    let mut answer = Vec::new();
+    let (mut answer, mut frame) = (Vec::new(), Vec::new());
     loop {
-        match Op::decode(&receive(&mut stream)?).map_err(bad)? {
+        match Op::decode(receive(&mut stream, &mut frame)?).map_err(bad)? {
             Op::Exit { status: 0 } => return Ok(answer),
             Op::Exit { .. } => return Err(io::Error::new(ErrorKind::InvalidInput, "the agent refused it")),
             Op::Write { to: Stream::Output, bytes } => answer.extend_from_slice(&bytes),

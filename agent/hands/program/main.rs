@@ -24,7 +24,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use limits::{HANDS_CHUNK_BYTES, HANDS_ENTRIES_MAX, HANDS_HANDLES_MAX, HANDS_PATIENCE_MS, HANDS_RETRY_MS};
-use wire::{Answer, Hello, Kind, LENGTH_BYTES, NewFile, Op, Seen, Stamp, Stream};
+use wire::{Answer, Hello, Kind, LENGTH_BYTES, NewFile, Op, PIECE_HEAD_BYTES, Seen, Stamp, Stream};
 
 mod agent;
 mod bootstrap;
@@ -139,12 +139,25 @@ fn serve(socket: &Path, hello: &[u8], body: &mut Body) -> io::Result<u8> {
     let mut stream = connect(socket)?;
     body.handles.clear();
     stream.write_all(hello)?;
+    let (mut frame, mut piece) = (Vec::new(), Vec::new());
     loop {
-        let op = Op::decode(&receive(&mut stream)?).map_err(bad)?;
-        if let Op::Exit { status } = op {
-            return Ok(status);
-        }
-        let answer = body.act(op).unwrap_or_else(|error| Answer::Failed(error.raw_os_error().unwrap_or(0)));
+        let frame = receive(&mut stream, &mut frame)?;
+        // Pieces of files are the bulk of what is said: they are written from where they came, and sent from where they were read.
+        let done = match wire::put(frame).map_err(bad)? {
+            Some((handle, bytes)) => body.put(handle, bytes),
+            None => match Op::decode(frame).map_err(bad)? {
+                Op::Exit { status } => return Ok(status),
+                Op::Read { handle } => match body.read(handle, &mut piece) {
+                    Ok(whole) => {
+                        stream.write_all(whole)?;
+                        continue;
+                    }
+                    Err(error) => Err(error),
+                },
+                op => body.act(op),
+            },
+        };
+        let answer = done.unwrap_or_else(|error| Answer::Failed(error.raw_os_error().unwrap_or(0)));
         stream.write_all(&answer.encode().map_err(bad)?)?;
     }
 }
@@ -161,12 +174,15 @@ fn connect(socket: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name))
 }
 
-fn receive(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+/// The next frame, in a buffer that only grows.
+fn receive<'a>(stream: &mut UnixStream, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
     let mut length = [0; LENGTH_BYTES];
     stream.read_exact(&mut length)?;
-    let mut bytes = vec![0; wire::length(length).map_err(bad)?];
-    stream.read_exact(&mut bytes)?;
-    Ok(bytes)
+    let length = wire::length(length).map_err(bad)?;
+    buffer.resize(buffer.len().max(length), 0);
+    let frame = &mut buffer[..length];
+    stream.read_exact(frame)?;
+    Ok(frame)
 }
 
 fn bad(error: wire::Bad) -> io::Error {
@@ -194,14 +210,17 @@ impl Body {
     fn act(&mut self, op: Op) -> io::Result<Answer> {
         match op {
             // Taken by who reads the frames.
-            Op::Exit { .. } => {}
+            Op::Exit { .. } | Op::Read { .. } | Op::Put { .. } => {}
             Op::Write { to, bytes } => {
                 self.touched = true;
                 write(to, &bytes)?;
             }
             Op::ReadInput => {
                 self.touched = true;
-                return some_of(&mut io::stdin().lock());
+                let mut bytes = vec![0; HANDS_CHUNK_BYTES];
+                let count = some_of(&mut io::stdin().lock(), &mut bytes)?;
+                bytes.truncate(count);
+                return Ok(Answer::Bytes(bytes));
             }
             Op::Stat { path, follow } => {
                 let path = path_of(path);
@@ -217,13 +236,11 @@ impl Body {
                 let stamps = files.into_iter().map(lay).collect::<io::Result<_>>()?;
                 return Ok(Answer::Laid { at: tree::nanoseconds(SystemTime::now()), stamps });
             }
-            Op::Read { handle } => return self.some_of(handle),
             Op::Create { path, mode } => {
                 self.touched = true;
                 let file = OpenOptions::new().write(true).create_new(true).mode(mode & 0o777).open(path_of(path))?;
                 return self.open(Open::File(file));
             }
-            Op::Put { handle, bytes } => self.file(handle)?.write_all(&bytes)?,
             Op::Close { handle } => {
                 if let Some(Open::Program(mut child)) = self.handles.remove(&handle) {
                     child.kill()?;
@@ -277,12 +294,22 @@ impl Body {
         }
     }
 
-    fn some_of(&mut self, handle: u32) -> io::Result<Answer> {
-        match self.handles.get_mut(&handle) {
-            Some(Open::File(file)) => some_of(file),
-            Some(Open::Program(Child { stdout: Some(output), .. })) => some_of(output),
-            _ => Err(ErrorKind::InvalidInput.into()),
-        }
+    /// The answer with the next bytes of what is open, in a buffer that is used again.
+    fn read<'a>(&mut self, handle: u32, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
+        buffer.resize(PIECE_HEAD_BYTES + HANDS_CHUNK_BYTES, 0);
+        let (head, bytes) = buffer.split_at_mut(PIECE_HEAD_BYTES);
+        let count = match self.handles.get_mut(&handle) {
+            Some(Open::File(file)) => some_of(file, bytes)?,
+            Some(Open::Program(Child { stdout: Some(output), .. })) => some_of(output, bytes)?,
+            _ => return Err(ErrorKind::InvalidInput.into()),
+        };
+        head.copy_from_slice(&wire::piece_head(count).map_err(bad)?);
+        Ok(&buffer[..PIECE_HEAD_BYTES + count])
+    }
+
+    fn put(&mut self, handle: u32, bytes: &[u8]) -> io::Result<Answer> {
+        self.file(handle)?.write_all(bytes)?;
+        Ok(Answer::Done)
     }
 
     fn run(&mut self, directory: Vec<u8>, arguments: Vec<Vec<u8>>) -> io::Result<Answer> {
@@ -374,16 +401,11 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-fn some_of(from: &mut impl io::Read) -> io::Result<Answer> {
-    let mut bytes = vec![0; HANDS_CHUNK_BYTES];
+fn some_of(from: &mut impl io::Read, bytes: &mut [u8]) -> io::Result<usize> {
     loop {
-        match from.read(&mut bytes) {
-            Ok(count) => {
-                bytes.truncate(count);
-                return Ok(Answer::Bytes(bytes));
-            }
+        match from.read(bytes) {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            read => return read,
         }
     }
 }

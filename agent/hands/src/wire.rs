@@ -25,6 +25,18 @@ const SEEN_BYTES: usize = 1 + 8 + 4 + 8 + STAMP_BYTES;
 /// Bytes of a frame's length.
 pub const LENGTH_BYTES: usize = 4;
 
+/// What goes before the bytes of an [`Op::Put`]: the frame's length, its kind, the handle and how many they are.
+pub const PUT_HEAD_BYTES: usize = LENGTH_BYTES + 1 + 4 + 4;
+
+/// What goes before the bytes of an [`Answer::Bytes`].
+pub const PIECE_HEAD_BYTES: usize = LENGTH_BYTES + 1 + 4;
+
+/// The kind of an [`Op::Put`].
+const PUT: u8 = 9;
+
+/// The kind of an [`Answer::Bytes`].
+const BYTES: u8 = 1;
+
 /// Bytes that are no frame, or none of this kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bad {
@@ -395,7 +407,7 @@ impl Op {
             Self::OpenFile { .. } => 6,
             Self::Read { .. } => 7,
             Self::Create { .. } => 8,
-            Self::Put { .. } => 9,
+            Self::Put { .. } => PUT,
             Self::Close { .. } => 10,
             Self::MakeDirectories { .. } => 11,
             Self::Rename { .. } => 12,
@@ -502,7 +514,7 @@ impl Op {
             6 => Self::OpenFile { path: of.path()? },
             7 => Self::Read { handle: of.number()? },
             8 => Self::Create { mode: of.number()?, path: of.path()? },
-            9 => Self::Put { handle: of.number()?, bytes: of.bytes(HANDS_CHUNK_BYTES)? },
+            PUT => Self::Put { handle: of.number()?, bytes: of.bytes(HANDS_CHUNK_BYTES)? },
             10 => Self::Close { handle: of.number()? },
             11 => Self::MakeDirectories { path: of.path()? },
             12 => Self::Rename { from: of.path()?, to: of.path()? },
@@ -534,7 +546,7 @@ impl Answer {
         match self {
             Self::Done => Out::new(0).frame(),
             Self::Bytes(bytes) => {
-                let mut out = Out::new(1);
+                let mut out = Out::new(BYTES);
                 out.bytes(bytes)?;
                 out.frame()
             }
@@ -594,7 +606,7 @@ impl Answer {
         let mut of = In(bytes);
         let answer = match of.byte()? {
             0 => Self::Done,
-            1 => Self::Bytes(of.bytes(HANDS_CHUNK_BYTES)?),
+            BYTES => Self::Bytes(of.bytes(HANDS_CHUNK_BYTES)?),
             2 => Self::Found(of.seen()?),
             3 => Self::Handle(of.number()?),
             4 => {
@@ -647,6 +659,70 @@ impl Kind {
 pub fn length(bytes: [u8; LENGTH_BYTES]) -> Result<usize, Bad> {
     let length = u32::from_le_bytes(bytes) as usize;
     if length > HANDS_FRAME_MAX_BYTES { Err(Bad::TooLong) } else { Ok(length) }
+}
+
+/// Where the bytes of an [`Answer::Bytes`] begin in its frame; `None` of another answer. What it spares is a copy.
+///
+/// # Errors
+/// [`Bad`].
+pub fn piece(frame: &[u8]) -> Result<Option<usize>, Bad> {
+    let mut of = In(frame);
+    if of.byte()? != BYTES {
+        return Ok(None);
+    }
+    let length = of.number()? as usize;
+    if length > HANDS_CHUNK_BYTES {
+        return Err(Bad::Limit);
+    }
+    of.take(length)?;
+    of.end(Some(frame.len() - length))
+}
+
+/// The handle and the bytes of an [`Op::Put`]; `None` of another question. What it spares is a copy.
+///
+/// # Errors
+/// [`Bad`].
+pub fn put(frame: &[u8]) -> Result<Option<(u32, &[u8])>, Bad> {
+    let mut of = In(frame);
+    if of.byte()? != PUT {
+        return Ok(None);
+    }
+    let (handle, length) = (of.number()?, of.number()? as usize);
+    if length > HANDS_CHUNK_BYTES {
+        return Err(Bad::Limit);
+    }
+    let bytes = of.take(length)?;
+    of.end(Some((handle, bytes)))
+}
+
+/// What goes before the bytes in the frame of an [`Op::Put`].
+///
+/// # Errors
+/// [`Bad::TooLong`].
+pub fn put_head(handle: u32, bytes: usize) -> Result<[u8; PUT_HEAD_BYTES], Bad> {
+    head(PUT, &handle.to_le_bytes(), bytes)
+}
+
+/// What goes before the bytes in the frame of an [`Answer::Bytes`].
+///
+/// # Errors
+/// [`Bad::TooLong`].
+pub fn piece_head(bytes: usize) -> Result<[u8; PIECE_HEAD_BYTES], Bad> {
+    head(BYTES, &[], bytes)
+}
+
+fn head<const N: usize>(kind: u8, fields: &[u8], bytes: usize) -> Result<[u8; N], Bad> {
+    if bytes > HANDS_CHUNK_BYTES {
+        return Err(Bad::TooLong);
+    }
+    let number = |bytes: usize| u32::try_from(bytes).map(u32::to_le_bytes).map_err(|_| Bad::TooLong);
+    let (frame, bytes) = (number(N - LENGTH_BYTES + bytes)?, number(bytes)?);
+    let mut head = [0; N];
+    let parts = [&frame[..], &[kind], fields, &bytes];
+    for (to, from) in head.iter_mut().zip(parts.into_iter().flatten()) {
+        *to = *from;
+    }
+    Ok(head)
 }
 
 /// A frame that is being made.

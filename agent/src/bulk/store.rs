@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use windlass_cache::{Blob, ChunkManifest};
+use windlass_cache::{Blob, BlobReader, ChunkManifest};
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::JobSpec;
 use windlass_protocol::limits::{ASK_PATIENCE_MS, CACHE_PATIENCE_MS, LINK_BLOB_PIECE_BYTES};
@@ -58,8 +58,8 @@ pub(crate) struct Feed<'a> {
 impl Feed<'_> {
     /// Sends the next bytes, from the beginning of the blob on. What is there already is passed over. More than the blob has
     /// are not sent: whoever reads it will see that it has changed.
-    pub(crate) async fn send(&mut self, bytes: Vec<u8>) -> Result<(), LinkError> {
-        let mut bytes = Bytes::from(bytes);
+    pub(crate) async fn send(&mut self, bytes: impl Into<Bytes>) -> Result<(), LinkError> {
+        let mut bytes = bytes.into();
         let skip = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
         self.skip -= skip as u64;
         let _there = bytes.split_to(skip);
@@ -296,22 +296,26 @@ enum Pulled {
 /// Hands over a blob of the agent's cache.
 async fn hand_over<T: Taking>(blob: Blob, into: &mut T) -> Result<Pulled, Tried<T::Error>> {
     let own = |error| Tried::Not(NotStored::Own(error));
-    let mut reader = blob.reader();
     into.begin().await.map_err(own)?;
-    loop {
-        let read = blocking(move || {
-            let mut piece = vec![0; LINK_BLOB_PIECE_BYTES];
-            let read = reader.read(&mut piece).map_err(|e| internal(&e))?;
-            piece.truncate(read);
-            Ok((piece, reader))
-        });
-        let piece;
-        (piece, reader) = read.await.map_err(Trouble::from)?;
-        if piece.is_empty() {
-            return Ok(Pulled::All);
-        }
-        into.take(piece.into()).await.map_err(own)?;
+    let (mut piece, mut reader) = piece_of(blob.reader()).await?;
+    while !piece.is_empty() {
+        // While it is taken the next one is read.
+        let (taken, next) = tokio::join!(into.take(piece), piece_of(reader));
+        taken.map_err(own)?;
+        (piece, reader) = next?;
     }
+    Ok(Pulled::All)
+}
+
+/// The next bytes of a blob; none at its end.
+async fn piece_of(mut reader: BlobReader) -> Result<(Bytes, BlobReader), Trouble> {
+    let read = blocking(move || {
+        let mut piece = vec![0; LINK_BLOB_PIECE_BYTES];
+        let read = reader.read(&mut piece).map_err(|e| internal(&e))?;
+        piece.truncate(read);
+        Ok((piece.into(), reader))
+    });
+    Ok(read.await?)
 }
 
 async fn answer(recv: &mut FramedRecv) -> Result<StoreAnswer, LinkError> {

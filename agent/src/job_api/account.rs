@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use windlass_protocol::limits::{JOB_CALLS_MAX_BYTES, JOB_ROOM_MS};
+use windlass_protocol::limits::{JOB_CALLS_MAX_BYTES, JOB_CALLS_SPARE_BYTES, JOB_ROOM_MS};
 
 use super::hands::HandsError;
 use super::known::KnownFiles;
@@ -83,11 +83,26 @@ impl Share {
         let more = Arc::clone(&self.room).acquire_many_owned(count);
         let more = tokio::time::timeout(Duration::from_millis(JOB_ROOM_MS), more).await;
         let more = more.map_err(|_| HandsError::NoRoom)?.map_err(|_| HandsError::NoRoom)?;
+        self.hold(more);
+        Ok(())
+    }
+
+    fn hold(&mut self, more: OwnedSemaphorePermit) {
         match &mut self.held {
             Some(held) => held.merge(more),
             None => self.held = Some(more),
         }
-        Ok(())
+    }
+
+    /// Holds so many bytes more if plenty is left for others; says whether it does.
+    pub(super) fn grow_ahead(&mut self, bytes: usize) -> bool {
+        if self.room.available_permits() < JOB_CALLS_SPARE_BYTES.saturating_add(bytes) {
+            return false;
+        }
+        let more = u32::try_from(bytes).map(|count| Arc::clone(&self.room).try_acquire_many_owned(count));
+        let Ok(Ok(more)) = more else { return false };
+        self.hold(more);
+        true
     }
 
     /// Holds what another one of the same account holds.
@@ -132,6 +147,9 @@ mod tests {
         waited.unwrap();
         other.be(3).await.unwrap();
         assert_eq!(account.room.available_permits(), JOB_CALLS_MAX_BYTES - 3);
+        assert!(!other.grow_ahead(JOB_CALLS_MAX_BYTES - JOB_CALLS_SPARE_BYTES - 2), "half of it is for what has to be");
+        assert!(other.grow_ahead(JOB_CALLS_MAX_BYTES - JOB_CALLS_SPARE_BYTES - 3));
+        other.be(JOB_CALLS_MAX_BYTES).await.unwrap();
     }
 
     #[tokio::test]

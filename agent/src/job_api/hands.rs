@@ -3,6 +3,8 @@
 //! What it says may be anything: the job may speak the protocol by itself. It is bounded here, and gains nothing, for all
 //! that it decides is what the command of its own attempt sees.
 
+mod pieces;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
@@ -11,10 +13,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use windlass_hands::wire::{self, Answer, Bad, Hello, Kind, LENGTH_BYTES, NewFile, Op, Seen, Stamp, Stream};
 use windlass_protocol::limits::{
-    HANDS_ANSWER_MAX_BYTES, HANDS_ARGUMENTS_MAX, HANDS_CHUNK_BYTES, HANDS_FRAME_MAX_BYTES, JOB_CALLS_MAX_BYTES,
-    JOB_HELLO_MS,
+    HANDS_ARGUMENTS_MAX, HANDS_CHUNK_BYTES, HANDS_FRAME_MAX_BYTES, JOB_CALLS_MAX_BYTES, JOB_HELLO_MS,
 };
 
+use self::pieces::Standing;
 use super::account::{Account, Share};
 
 /// So much of a frame has to come before room is made for all of it.
@@ -80,6 +82,7 @@ impl From<Seen> for Found {
 #[derive(Debug)]
 pub(super) struct Hands {
     stream: UnixStream,
+    standing: Standing,
     /// What it holds of its attempt's account, until it is over.
     pub(super) share: Share,
     /// The number of the call.
@@ -122,17 +125,14 @@ impl Hands {
         let environment = variables.collect();
         share.be(words_cost(&words) + variables_cost(&environment)).await?;
         let is_given = hello.streams & 8 != 0;
-        Ok(Self { stream, share, call: hello.call, words, is_given, directory: hello.directory, environment })
+        let (standing, directory) = (Standing::default(), hello.directory);
+        Ok(Self { stream, standing, share, call: hello.call, words, is_given, directory, environment })
     }
 
     async fn ask(&mut self, op: &Op) -> Result<Answer, HandsError> {
+        self.hear_all().await?;
         self.stream.write_all(&op.encode()?).await.map_err(HandsError::Gone)?;
-        let length = length(&mut self.stream, HANDS_ANSWER_MAX_BYTES).await?;
-        // Its bytes, and what is made of them.
-        pay(&mut self.stream, &mut self.share, 2 * length, length).await?;
-        let answer = Answer::decode(&receive(&mut self.stream, length).await?)?;
-        self.share.shrink(2 * length);
-        Ok(answer)
+        self.hear().await
     }
 
     /// Asks for something that is only done.
@@ -282,18 +282,6 @@ impl Hands {
         self.open(&op, || shown(path)).await
     }
 
-    /// The next bytes of an open file; none is its end.
-    pub(super) async fn read_some<P: AsRef<[u8]> + ?Sized>(
-        &mut self,
-        handle: u32,
-        path: &P,
-    ) -> Result<Vec<u8>, HandsError> {
-        match self.ask(&Op::Read { handle }).await? {
-            Answer::Bytes(bytes) => Ok(bytes),
-            other => Err(refused(other, || shown(path))),
-        }
-    }
-
     /// Makes a directory, and those above it.
     pub(super) async fn make_directories<P: AsRef<[u8]> + ?Sized>(&mut self, path: &P) -> Result<(), HandsError> {
         let op = Op::MakeDirectories { path: self.absolute(path) };
@@ -304,19 +292,6 @@ impl Hands {
     pub(super) async fn create<P: AsRef<[u8]> + ?Sized>(&mut self, path: &P, mode: u32) -> Result<u32, HandsError> {
         let op = Op::Create { path: self.absolute(path), mode };
         self.open(&op, || shown(path)).await
-    }
-
-    /// Writes all of this to an open file.
-    pub(super) async fn put<P: AsRef<[u8]> + ?Sized>(
-        &mut self,
-        handle: u32,
-        path: &P,
-        bytes: &[u8],
-    ) -> Result<(), HandsError> {
-        for bytes in bytes.chunks(HANDS_CHUNK_BYTES) {
-            self.have(&Op::Put { handle, bytes: bytes.to_vec() }, || shown(path)).await?;
-        }
-        Ok(())
     }
 
     /// Gives a file another name, over whatever has it.
@@ -331,9 +306,19 @@ impl Hands {
         self.have(&op, || shown(path)).await
     }
 
-    /// Is done with what is open.
+    /// Is done with what is open. What of it could not be written is said here at the latest; it is closed all the same.
     pub(super) async fn close(&mut self, handle: u32) -> Result<(), HandsError> {
-        self.have(&Op::Close { handle }, || "a file cannot be closed".to_owned()).await
+        let heard = self.hear_all().await;
+        if matches!(heard, Ok(()) | Err(HandsError::Refused { .. })) {
+            self.have(&Op::Close { handle }, || "a file cannot be closed".to_owned()).await?;
+        }
+        heard
+    }
+
+    /// Is done with what nobody wants any more: how the last of it was written is not asked.
+    pub(super) async fn abandon(&mut self, handle: u32) -> Result<(), HandsError> {
+        self.pass_over().await?;
+        self.close(handle).await
     }
 
     /// A path as the command means it.
@@ -395,6 +380,7 @@ impl Hands {
 
     /// Ends the program.
     pub(super) async fn exit(mut self, status: u8) -> Result<(), HandsError> {
+        self.pass_over().await?;
         let frame = Op::Exit { status }.encode()?;
         self.stream.write_all(&frame).await.map_err(HandsError::Gone)
     }
@@ -468,11 +454,19 @@ async fn length(stream: &mut UnixStream, max: usize) -> Result<usize, HandsError
     if length > max { Err(Bad::TooLong.into()) } else { Ok(length) }
 }
 
-/// Reads a frame's bytes. Its length is believed as they come.
+/// Reads a frame's bytes. Its length is believed once some of them have come.
 async fn receive(stream: &mut UnixStream, length: usize) -> Result<Vec<u8>, HandsError> {
     let mut bytes = Vec::with_capacity(length.min(TRUST_AFTER_BYTES));
-    let read = stream.take(length as u64).read_to_end(&mut bytes).await.map_err(HandsError::Gone)?;
-    if read < length { Err(HandsError::Gone(io::ErrorKind::UnexpectedEof.into())) } else { Ok(bytes) }
+    let mut frame = stream.take(length as u64);
+    while bytes.len() < length {
+        if bytes.len() == bytes.capacity() {
+            bytes.reserve_exact(length - bytes.len());
+        }
+        if frame.read_buf(&mut bytes).await.map_err(HandsError::Gone)? == 0 {
+            return Err(HandsError::Gone(io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+    Ok(bytes)
 }
 
 /// Tells a program of any version why it ends. It may be gone, and then nobody asks.

@@ -12,6 +12,10 @@ pub const HANDS_ARGUMENTS_MAX: usize = 64 << 10;
 /// Bytes that are read or written by one operation of the command in a job: large enough that round trips do not count.
 pub const HANDS_CHUNK_BYTES: usize = 256 << 10;
 
+/// Pieces of one file that are asked for, or on their way to the disk, at once: while one is dealt with here, the program has
+/// another one in hand, and the rest lies in the socket.
+pub const HANDS_AHEAD: usize = 4;
+
 /// A path in an operation of the command in a job: the kernel's own limit.
 pub const HANDS_PATH_MAX_BYTES: usize = 4_096;
 
@@ -36,6 +40,9 @@ pub const JOB_BACKLOG_MAX: usize = 65_536;
 /// What all commands of one job may hold of their agent's memory at once: what they were called with, what they have read, and
 /// lists of files. The largest call takes a third, and an ordinary one a five-hundredth.
 pub const JOB_CALLS_MAX_BYTES: usize = 64 << 20;
+
+/// What of it stays for other commands when one takes room to read a file ahead: those that find less read piece by piece.
+pub const JOB_CALLS_SPARE_BYTES: usize = JOB_CALLS_MAX_BYTES / 2;
 
 /// How long a command waits for the job's others to give memory back; less than it has to say how it was called.
 pub const JOB_ROOM_MS: u64 = 5_000;

@@ -3,7 +3,6 @@
 mod download;
 mod query;
 
-use ring::digest;
 use windlass_pipeline::content_type::content_type;
 use windlass_protocol::call::part;
 use windlass_protocol::limits::{ARTIFACT_MAX_BYTES, ARTIFACTS_PER_ASK_MAX};
@@ -16,7 +15,8 @@ use super::outgoing::{FileError, Files, Outgoing};
 use super::{Call, Fail, fatal, untold};
 use crate::bulk::NotStored;
 use crate::job_api::artifact::{Chosen, FindError, Options, find};
-use crate::job_api::hands::{Hands, HandsError};
+use crate::job_api::hands::HandsError;
+use crate::job_api::hashes::Hashes;
 
 /// The variable that names another place for artifacts.
 const DESTINATION: &str = "BUILDKITE_ARTIFACT_UPLOAD_DESTINATION";
@@ -90,7 +90,7 @@ async fn upload_batch(call: &mut Call<'_>, number: u64, batch: &[Chosen]) -> Res
     let content_type_given = call.line.text("content-type").to_owned();
     let (mut hashed, mut failed) = (Vec::with_capacity(batch.len()), 0);
     for chosen in batch {
-        match hash(call.hands, chosen, &content_type_given).await {
+        match hash(call, chosen, &content_type_given).await {
             Ok(file) => hashed.push(file),
             Err(error) => failed += one_failed(call, chosen, error).await?,
         }
@@ -153,23 +153,16 @@ async fn store(call: &mut Call<'_>, files: &mut Vec<Hashed>) -> Result<usize, Fa
 }
 
 /// Reads a file through the job's hands: all its digests in one pass.
-async fn hash(hands: &mut Hands, chosen: &Chosen, given: &str) -> Result<Hashed, FileError> {
-    let mut sha1 = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
-    let mut sha256 = digest::Context::new(&digest::SHA256);
-    let show = |piece: &[u8]| {
-        sha1.update(piece);
-        sha256.update(piece);
-    };
-    let outgoing = Outgoing::read(hands, chosen.file.clone().into_bytes(), ARTIFACT_MAX_BYTES, show).await?;
-    let (mut sha1_bytes, mut sha256_bytes) = ([0; 20], [0; 32]);
-    sha1_bytes.copy_from_slice(sha1.finish().as_ref());
-    sha256_bytes.copy_from_slice(sha256.finish().as_ref());
+async fn hash(call: &mut Call<'_>, chosen: &Chosen, given: &str) -> Result<Hashed, FileError> {
+    let (through, file) = ((&mut *call.hands, &call.party.account), chosen.file.clone().into_bytes());
+    let (outgoing, hashed) = Outgoing::read(through, file, ARTIFACT_MAX_BYTES, Hashes::of_artifact()).await?;
+    let (sha1, sha256) = hashed.of_artifact.unwrap_or_default();
     let artifact = NewArtifact {
         path: chosen.path.clone(),
         bytes: outgoing.bytes,
         digest: outgoing.digest,
-        sha1: sha1_bytes,
-        sha256: sha256_bytes,
+        sha1,
+        sha256,
         content_type: if given.is_empty() { content_type(&chosen.path).to_owned() } else { given.to_owned() },
     };
     Ok(Hashed { chosen: chosen.clone(), artifact, outgoing })

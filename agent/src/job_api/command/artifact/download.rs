@@ -201,21 +201,23 @@ impl<'a> Fresh<'a> {
 
     /// It is whole: it takes its name, over whatever has it.
     async fn finish(mut self) -> Result<(), HandsError> {
-        if let Some(handle) = self.handle.take() {
-            self.hands.close(handle).await?;
+        let closed = match self.handle.take() {
+            Some(handle) => self.hands.close(handle).await,
+            None => Ok(()),
+        };
+        let put = match closed {
+            Ok(()) => self.hands.rename(&self.name, self.path).await,
+            Err(error) => Err(error),
+        };
+        if put.is_err() {
+            self.hands.remove(&self.name).await?;
         }
-        match self.hands.rename(&self.name, self.path).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.hands.remove(&self.name).await?;
-                Err(error)
-            }
-        }
+        put
     }
 
     async fn give_up(&mut self) -> Result<(), HandsError> {
         if let Some(handle) = self.handle.take() {
-            self.hands.close(handle).await?;
+            self.hands.abandon(handle).await?;
             self.hands.remove(&self.name).await?;
         }
         Ok(())

@@ -14,6 +14,7 @@ use super::chosen::Chosen;
 use super::{find, key, shown_bytes};
 use crate::bulk::{Broken, Feed, NotStored, Offering};
 use crate::job_api::hands::{Found, Hands, shown};
+use crate::job_api::hashes::Hashes;
 use crate::job_api::known::Mark;
 
 /// Files that are offered together.
@@ -171,9 +172,10 @@ impl Saving {
                     Some(digest) => Outgoing { file: path.clone(), digest, bytes: found.bytes, held: None },
                     None => {
                         self.read += 1;
-                        match Outgoing::read(call.hands, path.clone(), CACHE_MAX_BYTES, |_| {}).await {
+                        let through = (&mut *call.hands, &call.party.account);
+                        match Outgoing::read(through, path.clone(), CACHE_MAX_BYTES, Hashes::plain()).await {
                             Err(FileError::Hands(error)) => return Err(error.into()),
-                            file => file.map_err(|error| fatal(format!("{}: {error}", shown(&path))))?,
+                            file => file.map_err(|error| fatal(format!("{}: {error}", shown(&path))))?.0,
                         }
                     }
                 };

@@ -1,0 +1,257 @@
+//! Pieces of an open file: some are asked for, or are on their way to the disk, while another is dealt with.
+//!
+//! The program does one thing after the other and answers in that order, so several questions may stand. All that stand are of
+//! one file and of one kind; whatever else is asked hears them to their end first.
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use windlass_hands::wire::{self, Answer, Op};
+use windlass_protocol::limits::{HANDS_AHEAD, HANDS_ANSWER_MAX_BYTES, HANDS_CHUNK_BYTES};
+
+use super::{Hands, HandsError, length, pay, receive, refused, shown};
+
+/// What was asked and not heard yet.
+#[derive(Debug, Default)]
+pub(super) enum Standing {
+    #[default]
+    Nothing,
+    /// Pieces of a file.
+    Reads {
+        handle: u32,
+        count: usize,
+        /// How many may stand: one until a whole piece came, for most files have no more.
+        most: usize,
+    },
+    /// Pieces that are written to a file, which people know by this name.
+    Writes { handle: u32, count: usize, what: String },
+}
+
+impl Hands {
+    /// The next bytes of an open file; none is its end. More are asked for ahead.
+    pub(in crate::job_api) async fn read_some<P: AsRef<[u8]> + ?Sized>(
+        &mut self,
+        handle: u32,
+        path: &P,
+    ) -> Result<Bytes, HandsError> {
+        let (mut standing, most) = match self.standing {
+            Standing::Reads { handle: of, count, most } if of == handle => (count, most),
+            Standing::Nothing | Standing::Reads { .. } | Standing::Writes { .. } => {
+                self.hear_all().await?;
+                (0, 1)
+            }
+        };
+        let question = Op::Read { handle }.encode()?;
+        while standing < most {
+            self.stream.write_all(&question).await.map_err(HandsError::Gone)?;
+            standing += 1;
+        }
+        let frame = self.hear_frame().await?;
+        let whole = frame.len() >= HANDS_CHUNK_BYTES;
+        let most = if whole { HANDS_AHEAD } else { most };
+        self.standing = Standing::Reads { handle, count: standing - 1, most };
+        if let Some(at) = wire::piece(&frame)? {
+            return Ok(Bytes::from(frame).split_off(at));
+        }
+        let answer = Answer::decode(&frame)?;
+        // The others say the same.
+        self.hear_all().await?;
+        Err(refused(answer, || shown(path)))
+    }
+
+    /// Writes all of this to an open file. That a piece could not be written is said with one of the next, or when the file
+    /// is closed: whoever has closed it without an error has written all of it.
+    pub(in crate::job_api) async fn put<P: AsRef<[u8]> + ?Sized>(
+        &mut self,
+        handle: u32,
+        path: &P,
+        bytes: &[u8],
+    ) -> Result<(), HandsError> {
+        for bytes in bytes.chunks(HANDS_CHUNK_BYTES) {
+            if !matches!(self.standing, Standing::Writes { handle: of, .. } if of == handle) {
+                self.hear_all().await?;
+                self.standing = Standing::Writes { handle, count: 0, what: shown(path) };
+            }
+            if self.standing.count() >= HANDS_AHEAD {
+                self.hear_written().await?;
+            }
+            let head = wire::put_head(handle, bytes.len())?;
+            self.stream.write_all(&head).await.map_err(HandsError::Gone)?;
+            self.stream.write_all(bytes).await.map_err(HandsError::Gone)?;
+            if let Standing::Writes { count, .. } = &mut self.standing {
+                *count += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Hears how the first of the pieces that are being written came out. Where it failed the others are passed over: what
+    /// came of them says nothing more.
+    async fn hear_written(&mut self) -> Result<(), HandsError> {
+        let answer = self.hear().await?;
+        if let Standing::Writes { count, what, .. } = &mut self.standing {
+            *count -= 1;
+            if answer != Answer::Done {
+                let what = std::mem::take(what);
+                self.pass_over().await?;
+                return Err(refused(answer, || what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Hears all that stands: pieces that nobody wants any more are passed over, those that are being written are asked for.
+    pub(super) async fn hear_all(&mut self) -> Result<(), HandsError> {
+        if matches!(self.standing, Standing::Writes { .. }) {
+            while self.standing.count() > 0 {
+                self.hear_written().await?;
+            }
+        }
+        self.pass_over().await
+    }
+
+    /// Passes over all that stands, whatever it says. Nothing of it is held.
+    pub(super) async fn pass_over(&mut self) -> Result<(), HandsError> {
+        for _ in 0..std::mem::take(&mut self.standing).count() {
+            let length = length(&mut self.stream, HANDS_ANSWER_MAX_BYTES).await? as u64;
+            let mut frame = (&mut self.stream).take(length);
+            tokio::io::copy(&mut frame, &mut tokio::io::sink()).await.map_err(HandsError::Gone)?;
+        }
+        Ok(())
+    }
+
+    /// The next answer.
+    pub(super) async fn hear(&mut self) -> Result<Answer, HandsError> {
+        Ok(Answer::decode(&self.hear_frame().await?)?)
+    }
+
+    async fn hear_frame(&mut self) -> Result<Vec<u8>, HandsError> {
+        let length = length(&mut self.stream, HANDS_ANSWER_MAX_BYTES).await?;
+        // Its bytes, and what is made of them.
+        pay(&mut self.stream, &mut self.share, 2 * length, length).await?;
+        let frame = receive(&mut self.stream, length).await?;
+        self.share.shrink(2 * length);
+        Ok(frame)
+    }
+}
+
+impl Standing {
+    const fn count(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Reads { count, .. } | Self::Writes { count, .. } => *count,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tokio::net::UnixStream;
+    use tokio::task::JoinHandle;
+    use windlass_hands::wire::Hello;
+
+    use super::*;
+    use crate::job_api::account::Account;
+
+    const READ: &str = "Op(7)";
+    const PUT: &str = "Op(9)";
+    const CLOSE: &str = "Op(10)";
+    const RENAME: &str = "Op(12)";
+    const NO_SPACE: i32 = 28;
+
+    /// A program that answers so, given how often it was asked the same; in the end it tells what it was asked.
+    async fn greeted(answer: impl Fn(&str, usize) -> Answer + Send + 'static) -> (Hands, JoinHandle<Vec<String>>) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let hello =
+            Hello { call: [1; 16], streams: 0, arguments: vec![], directory: b"/".to_vec(), environment: vec![] };
+        let program = tokio::spawn(async move {
+            theirs.write_all(&hello.encode().unwrap()).await.unwrap();
+            let mut asked: Vec<String> = Vec::new();
+            while let Ok(length) = length(&mut theirs, usize::MAX).await {
+                let op = Op::decode(&receive(&mut theirs, length).await.unwrap()).unwrap();
+                let op = format!("{op:?}");
+                let answer = answer(&op, asked.iter().filter(|before| **before == op).count());
+                theirs.write_all(&answer.encode().unwrap()).await.unwrap();
+                asked.push(op);
+            }
+            asked
+        });
+        (Hands::greet(ours, &Account::default()).await.unwrap(), program)
+    }
+
+    fn count(asked: &[String], op: &str) -> usize {
+        asked.iter().filter(|asked| *asked == op).count()
+    }
+
+    fn is_full(written: &Result<(), HandsError>, of: &str) -> bool {
+        matches!(written, Err(HandsError::Refused { what, source })
+            if what == of && source.kind() == io::ErrorKind::StorageFull)
+    }
+
+    #[tokio::test]
+    async fn a_piece_that_could_not_be_written_fails_its_file_at_the_latest_when_that_is_closed_and_nothing_else() {
+        let (mut hands, program) = greeted(|op, before| match op {
+            PUT if before > 0 => Answer::Failed(NO_SPACE),
+            _ => Answer::Done,
+        })
+        .await;
+        for _ in 0..2 {
+            hands.put(1, "a", &[7; 100]).await.unwrap();
+        }
+        let closed = hands.close(1).await;
+        assert!(is_full(&closed, "a"), "{closed:?}");
+        hands.rename("b", "c").await.unwrap();
+        drop(hands);
+        assert_eq!(program.await.unwrap(), [PUT, PUT, CLOSE, RENAME]);
+    }
+
+    #[tokio::test]
+    async fn whoever_goes_on_writing_hears_that_it_is_in_vain_and_the_other_pieces_say_nothing_more() {
+        let (mut hands, program) = greeted(|op, before| match op {
+            PUT if before > 0 => Answer::Failed(NO_SPACE),
+            _ => Answer::Done,
+        })
+        .await;
+        let written = hands.put(1, "a", &vec![7; 10 * HANDS_CHUNK_BYTES]).await;
+        assert!(is_full(&written, "a"), "{written:?}");
+        hands.close(1).await.unwrap();
+        drop(hands);
+        let asked = program.await.unwrap();
+        assert_eq!((count(&asked, PUT), count(&asked, CLOSE)), (HANDS_AHEAD + 1, 1), "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn pieces_are_asked_for_ahead_of_a_file_that_has_many_and_those_that_nobody_wants_are_passed_over() {
+        let (mut hands, program) = greeted(|op, before| match op {
+            READ => Answer::Bytes(vec![u8::try_from(before).unwrap(); HANDS_CHUNK_BYTES]),
+            _ => Answer::Done,
+        })
+        .await;
+        for nth in 0..3 {
+            assert_eq!(hands.read_some(1, "a").await.unwrap(), vec![nth; HANDS_CHUNK_BYTES]);
+        }
+        hands.rename("b", "c").await.unwrap();
+        drop(hands);
+        let asked = program.await.unwrap();
+        assert_eq!(
+            (count(&asked, READ), asked.last().unwrap().as_str()),
+            (1 + 2 + HANDS_AHEAD - 1, RENAME),
+            "{asked:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_file_of_one_piece_is_asked_for_once_and_once_for_its_end() {
+        let (mut hands, program) = greeted(|op, before| match op {
+            READ => Answer::Bytes(vec![7; if before == 0 { 100 } else { 0 }]),
+            _ => Answer::Done,
+        })
+        .await;
+        assert_eq!(hands.read_some(1, "a").await.unwrap().len(), 100);
+        assert!(hands.read_some(1, "a").await.unwrap().is_empty());
+        hands.close(1).await.unwrap();
+        drop(hands);
+        assert_eq!(program.await.unwrap(), [READ, READ, CLOSE]);
+    }
+}
