@@ -112,7 +112,9 @@ impl ChunkFile {
 
 impl Drop for ChunkFile {
     fn drop(&mut self) {
-        if self.recorded || self.kept {
+        // Who goes on with it would not be told again of what was lost.
+        let lost = self.kept && self.end_sync().is_err();
+        if self.recorded || self.kept && !lost {
             return;
         }
         if let Err(error) = self.shared.vfs.remove(&self.path) {
@@ -199,5 +201,19 @@ mod tests {
         let failed = chunks.sync();
         assert!(matches!(failed, Err(Fault::Io { doing: "syncing", .. })), "{failed:?}");
         assert!(chunks.file.sync_data().is_ok());
+    }
+
+    #[test]
+    fn nobody_goes_on_with_an_upload_of_which_a_sync_failed() {
+        for fails in [false, true] {
+            let fs = RecordingFs::new();
+            let mut chunks = file(&fs, StoreOptions::default());
+            let path = chunks.path.clone();
+            chunks.file = Arc::new(FailsOnce(Arc::clone(&chunks.file), AtomicBool::new(!fails)));
+            chunks.kept = true;
+            append(&mut chunks, UPLOAD_SYNC_BYTES);
+            drop(chunks);
+            assert_eq!(fs.live_image().files.contains_key(&path), !fails);
+        }
     }
 }
