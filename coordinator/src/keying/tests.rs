@@ -201,6 +201,7 @@ async fn a_recipe_says_all_that_decides_a_result_and_no_secret() {
     inputs | b3:119cac7f858d0ab9664d3e36bc1da95415f5450a3fd08570e32b5b252f5db33c
     no env CFLAGS | 
     output 000 | out/*
+    outputs | with modes
     plugin 000 | ./plug {"level":1}
     plugin 001 | org/other#0123456789012345678901234567890123456789 null
     runner | process
