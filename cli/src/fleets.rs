@@ -207,6 +207,19 @@ mod tests {
     }
 
     #[test]
+    fn of_many_who_log_in_at_once_none_loses_his_login() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fleets.toml");
+        std::thread::scope(|scope| {
+            for n in 0..8 {
+                let path = &path;
+                scope.spawn(move || change(path, |fleets| fleets.add(login(&format!("https://{n}"), "1"))).unwrap());
+            }
+        });
+        assert_eq!(read(&path).unwrap().all.len(), 8);
+    }
+
+    #[test]
     fn there_are_no_more_than_a_bounded_number() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("fleets.toml");

@@ -51,9 +51,10 @@ struct Candidate {
 /// In lines for people.
 pub(super) fn lines(step: &str, raw: &Value) -> Result<Vec<String>, ClientError> {
     let why: Why = shape::read(raw)?;
-    let mut lines = vec![format!("{step} is {}: {}", why.state.replace('_', " "), why.text)];
+    let mut lines =
+        vec![format!("{} is {}: {}", text::shown(step), why.state.replace('_', " "), text::shown(&why.text))];
     for Obstacle { reason, agents } in &why.obstacles {
-        lines.push(format!("  {}: {reason}", counted(*agents, "agent")));
+        lines.push(format!("  {}: {}", counted(*agents, "agent"), text::shown(reason)));
     }
     let Some(weighed) = &why.weighed else { return Ok(lines) };
     let inputs = HumanBytes(weighed.input_bytes);
@@ -133,5 +134,16 @@ mod tests {
           1 agent: busy
           2 agents: draining
         ");
+    }
+
+    #[test]
+    fn no_text_of_others_steers_the_terminal() {
+        let clear = "x\x1b[2Jy";
+        let raw = json!({
+            "state": "scheduled", "text": clear, "obstacles": [{ "reason": clear, "agents": 1 }],
+            "weighed": { "attempt": 1, "candidates": [candidate(clear, (true, true), 0, 0)] },
+        });
+        let lines = lines(clear, &raw).unwrap();
+        assert!(lines.iter().all(|line| !line.contains('\x1b')) && lines[0] == "xy is scheduled: xy", "{lines:?}");
     }
 }

@@ -42,7 +42,7 @@ fn bare(value: &serde_json::Value) -> String {
 /// A cause for people.
 pub(crate) fn cause(cause: &Cause) -> String {
     match cause.detail.as_deref() {
-        Some(detail) if !detail.is_empty() => format!("{}: {detail}", cause.kind),
+        Some(detail) if !detail.is_empty() => format!("{}: {}", cause.kind, text::shown(detail)),
         _ => cause.kind.clone(),
     }
 }

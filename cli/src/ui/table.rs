@@ -2,6 +2,8 @@
 
 use console::measure_text_width;
 
+use super::text;
+
 /// Columns with a head. Cells may have colours.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -15,9 +17,9 @@ impl Table {
         Self { head: head.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row.
+    /// Adds a row. Of cells that are texts of others nothing steers the terminal, or ends the line.
     pub(crate) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(cells);
+        self.rows.push(cells.iter().map(|cell| text::shown(cell)).collect());
     }
 
     /// As text that ends with a newline; each line without spaces at its end.
@@ -55,5 +57,12 @@ mod tests {
             table.render(),
             "STEP      STATE            WHERE\ngröße 大  \x1b[32mpassed\x1b[0m           box\nx         failed (exit 3)\n"
         );
+    }
+
+    #[test]
+    fn a_text_of_others_in_a_cell_steers_no_terminal_and_makes_no_row() {
+        let mut table = Table::new(&["STEP", "STATE"]);
+        table.row(vec!["a\x1b[2J\x1b[1;1Hb\x07\nc".to_owned(), "passed".to_owned()]);
+        assert_eq!(table.render(), "STEP  STATE\nabc   passed\n");
     }
 }

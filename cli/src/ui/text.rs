@@ -43,6 +43,9 @@ pub(crate) fn shown(text: &str) -> String {
     String::from_utf8_lossy(&line(text.as_bytes())).into_owned()
 }
 
+/// Back to no colour.
+const RESET: &[u8] = b"\x1b[0m";
+
 /// A line of a log as it may stand beside others on a terminal: colours and tabs stay, whatever moves the cursor goes,
 /// and of what a carriage return wrote over only the last is left.
 pub(crate) fn line(line: &[u8]) -> Vec<u8> {
@@ -53,6 +56,11 @@ pub(crate) fn line(line: &[u8]) -> Vec<u8> {
     while let Some(&byte) = rest.first() {
         let (piece, after) = rest.split_at(escape(rest).max(1));
         rest = after;
+        if byte == 0xc2 && matches!(rest.first(), Some(0x80..=0x9f)) {
+            // One of the eight-bit controls: to some terminals the same as ESC and a letter.
+            rest = rest.get(1..).unwrap_or_default();
+            continue;
+        }
         if piece.starts_with(b"\x1b[") && piece.ends_with(b"m") {
             coloured = true;
             shown.extend_from_slice(piece);
@@ -60,8 +68,8 @@ pub(crate) fn line(line: &[u8]) -> Vec<u8> {
             shown.push(byte);
         }
     }
-    if coloured {
-        shown.extend_from_slice(b"\x1b[0m");
+    if coloured && !shown.ends_with(RESET) {
+        shown.extend_from_slice(RESET);
     }
     shown
 }
@@ -97,7 +105,9 @@ mod tests {
     fn a_line_keeps_its_colours_and_loses_what_would_steer_the_terminal() {
         let shown = |text: &str| String::from_utf8(line(text.as_bytes())).unwrap();
         assert_eq!(shown("plain ü\ttext"), "plain ü\ttext");
-        assert_eq!(shown("\x1b[31mred\x1b[0m"), "\x1b[31mred\x1b[0m\x1b[0m");
+        assert_eq!(shown("\x1b[31mred\x1b[0m"), "\x1b[31mred\x1b[0m");
+        assert_eq!(shown("\x1b[31mred"), "\x1b[31mred\x1b[0m");
+        assert_eq!(shown("a\u{9b}2J\u{85}b°"), "a2Jb°", "eight-bit controls too");
         assert_eq!(shown("a\x1b[2J\x1b[10;1Hb\x07\x08c"), "abc");
         assert_eq!(shown("\x1b]0;title\x07x\x1b]8;;http://h\x1b\\y"), "xy");
         assert_eq!(shown("10%\r50%\r100%\r"), "100%");
