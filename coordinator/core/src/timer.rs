@@ -89,9 +89,4 @@ impl Timers {
     pub(crate) fn has(&self, timer: Timer) -> bool {
         self.at.contains_key(&timer)
     }
-
-    /// How many are set.
-    pub(crate) fn len(&self) -> usize {
-        self.at.len()
-    }
 }

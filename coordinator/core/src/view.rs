@@ -99,10 +99,4 @@ impl Core {
     pub fn live_builds(&self) -> usize {
         self.builds.len()
     }
-
-    /// How many deadlines are set.
-    #[must_use]
-    pub fn deadlines(&self) -> usize {
-        self.timers.len()
-    }
 }
