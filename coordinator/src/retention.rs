@@ -12,16 +12,13 @@ use windlass_protocol::WallMs;
 use windlass_protocol::host::now;
 use windlass_protocol::limits::{
     AUDIT_MS, CACHE_UNUSED_MS, COMPACT_EVERY_MS, COMPACT_MORE_MS, COMPACT_TICK_BYTES, GONE_AGENTS_MS, IDEMPOTENCY_MS,
-    NOTIFICATIONS_KEPT_MS, ORIGIN_EVERY_MS, ORIGIN_MORE_MS, ORIGIN_TICK_BYTES, PAST_TOKENS_MS, RETENTION_EVERY_MS,
-    REUSE_UNUSED_MS,
+    NOTIFICATIONS_KEPT_MS, ORIGIN_EVERY_MS, ORIGIN_MORE_MS, ORIGIN_TICK_BYTES, PAST_TOKENS_MS,
+    RETENTION_BUILDS_AT_ONCE, RETENTION_EVERY_MS, REUSE_UNUSED_MS,
 };
 
 use crate::desk::DeskError;
 use crate::fleet::Ground;
 use crate::leap::Leaps;
-
-/// Builds of one piece: a commit of this many is short.
-const BUILDS_AT_ONCE: usize = 64;
 
 fn retention(at: WallMs, builds_ms: u64) -> Retention {
     let before = |kept_ms| WallMs(at.0.saturating_sub(kept_ms));
@@ -32,7 +29,7 @@ fn retention(at: WallMs, builds_ms: u64) -> Retention {
         audit_before: before(AUDIT_MS),
         artifacts_at: at,
         notifications_before: before(NOTIFICATIONS_KEPT_MS),
-        max_builds: BUILDS_AT_ONCE,
+        max_builds: RETENTION_BUILDS_AT_ONCE,
     }
 }
 

@@ -10,7 +10,10 @@ use tokio::sync::mpsc;
 use windlass_cache::{ChunkManifest, Error, Intake, Rejected, Store};
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::JobSpec;
-use windlass_protocol::limits::{FETCH_CHUNK_STREAMS, FETCH_CHUNKS, FETCH_MAX_DIGESTS, GATHERED_AT_ONCE};
+use windlass_protocol::limits::{
+    FETCH_CHUNK_STREAMS, FETCH_CHUNKS, FETCH_MAX_DIGESTS, FETCH_PIECES_MAX, FETCH_REFUSALS_MAX, FETCHES_IN_A_ROW_MAX,
+    GATHERED_AT_ONCE, MANIFEST_TRUST_BYTES,
+};
 use windlass_protocol::link::{FramedRecv, LinkError};
 use windlass_protocol::message::{BlobHeader, SignedGrant, Wanted};
 use windlass_protocol::{AgentId, Cause, Digest, Namespace, Shelf};
@@ -22,18 +25,6 @@ use super::{Bulk, PAUSE_MAX, PAUSE_MIN, Trouble, blocking, internal, stored};
 use crate::peer::tally::Tally;
 use crate::peer::zone::{Candidates, Member};
 use crate::right::Right;
-
-/// Pieces of blobs between the link and the disk, each as much as had come by then: what the link brings while a segment is written.
-pub(super) const PIECES_MAX: usize = 16;
-
-/// Tries without a single blob or chunk more that reached the coordinator: it does not want to serve this.
-const REFUSALS_MAX: u32 = 10;
-
-/// Requests that are laid out before it is looked again at what is missing.
-const FETCHES_IN_A_ROW: usize = 64;
-
-/// What is kept for the bytes of a manifest before they have come.
-const TRUST_BYTES: u64 = 1 << 20;
 
 /// Who wants blobs, who may read them, and for which namespace of the agent's cache.
 #[derive(Debug)]
@@ -102,7 +93,7 @@ impl Bulk {
             }
             if let Some(error) = refused {
                 refusals += 1;
-                if refusals >= REFUSALS_MAX {
+                if refusals >= FETCH_REFUSALS_MAX {
                     let what = format!("the source could not be fetched from the coordinator: {error}");
                     return Err(internal(&what));
                 }
@@ -206,7 +197,7 @@ impl Bulk {
     async fn fetch_part(&self, wish: &Wish<'_>, digests: &[Digest]) -> Result<Got, Trouble> {
         let (mut send, mut recv) = self.ask(wish.bearer, Wanted::Parts(digests.to_vec())).await?;
         send.finish()?;
-        let (pieces, queue) = mpsc::channel(PIECES_MAX);
+        let (pieces, queue) = mpsc::channel(FETCH_PIECES_MAX);
         let (store, namespace) = (self.store.clone(), wish.namespace.clone());
         let writer = tokio::task::spawn_blocking(move || write(&store, &namespace, queue));
         let received = receive(&mut recv, digests, pieces).await;
@@ -256,13 +247,13 @@ impl Bulk {
                 // Without a round there is no share.
                 let Some(round) = &round else { continue };
                 let mut asked = Vec::new();
-                for places in share.chunks(FETCH_CHUNKS).take(FETCHES_IN_A_ROW) {
+                for places in share.chunks(FETCH_CHUNKS).take(FETCHES_IN_A_ROW_MAX) {
                     asked.push(self.draw_from_peer(wish, (round, member), &gathering, places));
                 }
                 drawn.push(at_once(FETCH_CHUNK_STREAMS, asked));
             }
             let mut fetched = Vec::new();
-            for places in own.chunks(FETCH_CHUNKS).take(FETCHES_IN_A_ROW) {
+            for places in own.chunks(FETCH_CHUNKS).take(FETCHES_IN_A_ROW_MAX) {
                 fetched.push(self.draw(wish, &gathering, places));
             }
             let asked = at_once(shares.len().max(1), drawn);
@@ -381,7 +372,7 @@ async fn read_bytes(recv: &mut FramedRecv, bytes: u64) -> Result<Bytes, LinkErro
 
 /// A manifest of so many bytes, which is of this blob.
 pub(super) async fn read_manifest(recv: &mut FramedRecv, digest: Digest, bytes: u64) -> Result<ChunkManifest, Trouble> {
-    let mut encoded = BytesMut::with_capacity(usize::try_from(bytes.min(TRUST_BYTES)).unwrap_or_default());
+    let mut encoded = BytesMut::with_capacity(usize::try_from(bytes.min(MANIFEST_TRUST_BYTES)).unwrap_or_default());
     while (encoded.len() as u64) < bytes {
         let piece = recv.recv_raw(bytes - encoded.len() as u64).await?;
         encoded.extend_from_slice(&piece);

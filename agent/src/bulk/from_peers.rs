@@ -8,13 +8,15 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use windlass_cache::{Error, Rejected};
-use windlass_protocol::limits::{FETCH_MAX_DIGESTS, GRANT_LIFE_MS, PARTS_MIN_BYTES, PEER_PATIENCE_MS, PEER_SILENCE_MS};
+use windlass_protocol::limits::{
+    FETCH_MAX_DIGESTS, FETCH_PIECES_MAX, GRANT_LIFE_MS, PARTS_MIN_BYTES, PEER_PATIENCE_MS, PEER_SILENCE_MS,
+};
 use windlass_protocol::link::{Code, FramedRecv, LinkError};
 use windlass_protocol::message::{BlobHeader, BulkAsk, Claim, FetchBlobs, SignedGrant, Wanted};
 use windlass_protocol::{AgentId, Digest, Namespace};
 
 use super::bearer::Bearer;
-use super::fetch::{PIECES_MAX, Piece, Wish, read_chunk, write};
+use super::fetch::{Piece, Wish, read_chunk, write};
 use super::gathering::Gathering;
 use super::{Bulk, Trouble};
 use crate::peer::tally::Tally;
@@ -274,7 +276,7 @@ impl Bulk {
             Ok(recv) => recv,
             Err(wrong) => return Ok(Err(wrong)),
         };
-        let (pieces, queue) = mpsc::channel(PIECES_MAX);
+        let (pieces, queue) = mpsc::channel(FETCH_PIECES_MAX);
         let (store, namespace) = (self.store.clone(), wish.namespace.clone());
         let writer = tokio::task::spawn_blocking(move || write(&store, &namespace, queue));
         let received = self.receive_small(&mut recv, digests, pieces).await;

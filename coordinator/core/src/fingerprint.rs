@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 
 use windlass_protocol::HostFacts;
+use windlass_protocol::limits::FINGERPRINT_TOLD_MAX_CHARS;
 
 use crate::row::Hosts;
-
-/// Characters of what one agent says that are told.
-const TOLD_MAX_CHARS: usize = 200;
 
 /// What these agents agree on. Each is compared with the first: one that says nothing agrees with nobody.
 pub(crate) fn agreed<'a>(said: impl Iterator<Item = (&'a str, &'a HostFacts)>) -> Hosts {
@@ -59,7 +57,7 @@ fn difference((one, said): (&str, &str), (other, says): (&str, &str)) -> String 
         return format!("the agents {one} and {other} have different systems");
     };
     let cut = |text: Option<&String>| match text {
-        Some(text) => format!("`{}`", text.chars().take(TOLD_MAX_CHARS).collect::<String>()),
+        Some(text) => format!("`{}`", text.chars().take(FINGERPRINT_TOLD_MAX_CHARS).collect::<String>()),
         None => "nothing".to_owned(),
     };
     let (said, says) = (cut(said.get(name)), cut(says.get(name)));

@@ -57,3 +57,15 @@ pub const PARTS_MIN_BYTES: u64 = 1 << 20;
 
 /// Large blobs that one fetch puts together at once.
 pub const GATHERED_AT_ONCE: usize = 4;
+
+/// Pieces of blobs between the link and the disk, each as much as had come by then: what the link brings while a segment is written.
+pub const FETCH_PIECES_MAX: usize = 16;
+
+/// Tries of a fetch without a single blob or chunk more that reached the coordinator: it does not want to serve this.
+pub const FETCH_REFUSALS_MAX: u32 = 10;
+
+/// Requests of a fetch that are laid out before it is looked again at what is missing.
+pub const FETCHES_IN_A_ROW_MAX: usize = 64;
+
+/// What is kept for the bytes of a manifest before they have come.
+pub const MANIFEST_TRUST_BYTES: u64 = 1 << 20;

@@ -12,6 +12,9 @@ pub const GONE_AGENTS_MS: u64 = 90 * 86_400_000;
 /// How long the row of a token that can do nothing more is kept: as agents' rows and builds, whose makers it names.
 pub const PAST_TOKENS_MS: u64 = 90 * 86_400_000;
 
+/// Builds that one piece of retention takes away: a commit of this many is short.
+pub const RETENTION_BUILDS_AT_ONCE: usize = 64;
+
 /// Tokens that one round of retention forgets, in one commit.
 pub const TOKENS_FORGOTTEN_MAX: usize = 1_000;
 

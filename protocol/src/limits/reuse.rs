@@ -48,6 +48,12 @@ pub const REUSE_RECIPE_MAX_BYTES: usize = 4 << 20;
 /// Differences that are told between two recipes; a reader sees by then that they have little in common.
 pub const REUSE_DIFFERENCES_MAX: usize = 200;
 
+/// Directories that one comparison reads: many more than differ where two trees have anything in common.
+pub const REUSE_COMPARED_DIRECTORIES_MAX: usize = 20_000;
+
+/// Characters of a value that are told where two keys differ.
+pub const REUSE_VALUE_SHOWN_MAX_CHARS: usize = 2_000;
+
 /// Commands whose printed versions are an agent's fingerprint.
 pub const FINGERPRINT_COMMANDS_MAX: usize = 32;
 
@@ -59,6 +65,9 @@ pub const FINGERPRINT_OUTPUT_MAX_BYTES: u64 = 64 << 10;
 
 /// What is told of it; a version is within its first lines, and of the rest there is a digest.
 pub const FINGERPRINT_SHOWN_MAX_BYTES: usize = 512;
+
+/// Characters of a line of a fingerprint that are told where agents of a pool do not agree.
+pub const FINGERPRINT_TOLD_MAX_CHARS: usize = 200;
 
 /// All that an agent says of its machine: all its commands, and what is told of each.
 pub const FINGERPRINT_MAX_BYTES: usize = 32 << 10;

@@ -4,15 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_cache::{Directory, Entry, Node};
 use windlass_protocol::Digest;
-use windlass_protocol::limits::{REUSE_DIFFERENCES_MAX, TREE_DEPTH_MAX};
+use windlass_protocol::limits::{
+    REUSE_COMPARED_DIRECTORIES_MAX, REUSE_DIFFERENCES_MAX, REUSE_VALUE_SHOWN_MAX_CHARS, TREE_DEPTH_MAX,
+};
 
 use super::{INPUTS, Recipe, SYSTEM};
-
-/// Directories that one comparison reads: many more than differ where two trees have anything in common.
-const DIRECTORIES_MAX: usize = 20_000;
-
-/// Characters of a value that are told.
-const SHOWN_MAX_CHARS: usize = 2_000;
 
 /// Something in which two recipes differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +79,7 @@ impl Walk<'_> {
         if self.is_full() {
             return;
         }
-        let cut = |text: String| match text.char_indices().nth(SHOWN_MAX_CHARS) {
+        let cut = |text: String| match text.char_indices().nth(REUSE_VALUE_SHOWN_MAX_CHARS) {
             Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
             None => text,
         };
@@ -92,7 +88,7 @@ impl Walk<'_> {
 
     fn directory(&mut self, digest: &Digest) -> Option<Directory> {
         self.directories += 1;
-        if self.directories > DIRECTORIES_MAX { None } else { self.reads.directory(digest) }
+        if self.directories > REUSE_COMPARED_DIRECTORIES_MAX { None } else { self.reads.directory(digest) }
     }
 
     /// Whether anything was told of them. What is equal in both is never read: equal digests are equal trees.
