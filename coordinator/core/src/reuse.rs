@@ -74,6 +74,47 @@ impl Reuses {
     }
 }
 
+/// Where a job's state puts it among those of its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It could be leased.
+    Ready,
+    /// It is leased.
+    Runs,
+    /// What it depends on is done again: it may get other inputs.
+    Undone,
+    /// Nowhere.
+    Away,
+}
+
+impl Standing {
+    const fn of(state: JobState) -> Self {
+        match state {
+            JobState::Scheduled => Self::Ready,
+            JobState::Assigned => Self::Runs,
+            JobState::Waiting | JobState::WaitingFailed => Self::Undone,
+            JobState::Pending
+            | JobState::Blocked
+            | JobState::BlockedFailed
+            | JobState::Unblocked
+            | JobState::UnblockedFailed
+            | JobState::Limiting
+            | JobState::Limited
+            | JobState::Accepted
+            | JobState::Running
+            | JobState::Passed
+            | JobState::Failed
+            | JobState::Canceling
+            | JobState::Canceled
+            | JobState::TimingOut
+            | JobState::TimedOut
+            | JobState::Skipped
+            | JobState::Broken
+            | JobState::Expired => Self::Away,
+        }
+    }
+}
+
 /// A job that waits for its key, or for another one with the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hold {
@@ -172,22 +213,21 @@ impl Core {
         }
         let Some(row) = self.jobs.get(&id).map(|job| &job.row) else { return };
         let Some(name) = self.runs_name(row) else { return };
-        match from {
-            JobState::Scheduled => self.leave(&name, id),
-            JobState::Assigned => self.step_down(&name, id),
-            _ => {}
+        match Standing::of(from) {
+            Standing::Ready => self.leave(&name, id),
+            Standing::Runs => self.step_down(&name, id),
+            Standing::Undone | Standing::Away => {}
         }
-        match to {
-            JobState::Scheduled => {
+        match Standing::of(to) {
+            Standing::Ready => {
                 self.reuse.runs.entry(name).or_default().ready.insert(id);
             }
-            JobState::Assigned => {
+            Standing::Runs => {
                 self.lead(name, id);
                 self.follow(id, None);
             }
-            // What it depends on is done again: it may get other inputs.
-            JobState::Waiting | JobState::WaitingFailed => self.edit_job(id).reuse = None,
-            _ => {}
+            Standing::Undone => self.edit_job(id).reuse = None,
+            Standing::Away => {}
         }
     }
 
@@ -248,12 +288,12 @@ impl Core {
     pub(crate) fn restore_key(&mut self, id: JobId) {
         let Some(row) = self.jobs.get(&id).map(|job| &job.row) else { return };
         let (state, Some(name)) = (row.state, self.runs_name(row)) else { return };
-        match state {
-            JobState::Scheduled => {
+        match Standing::of(state) {
+            Standing::Ready => {
                 self.reuse.runs.entry(name).or_default().ready.insert(id);
             }
-            JobState::Assigned => self.lead(name, id),
-            _ => {}
+            Standing::Runs => self.lead(name, id),
+            Standing::Undone | Standing::Away => {}
         }
     }
 
@@ -264,10 +304,10 @@ impl Core {
         for (id, job) in &self.jobs {
             let Some(name) = self.runs_name(&job.row) else { continue };
             let known = self.reuse.runs.get(&name).and_then(|runs| runs.leader);
-            match job.row.state {
-                JobState::Scheduled => drop(runs.entry(name).or_default().ready.insert(*id)),
-                JobState::Assigned if known == Some(*id) => runs.entry(name).or_default().leader = Some(*id),
-                _ => {}
+            match Standing::of(job.row.state) {
+                Standing::Ready => drop(runs.entry(name).or_default().ready.insert(*id)),
+                Standing::Runs if known == Some(*id) => runs.entry(name).or_default().leader = Some(*id),
+                Standing::Runs | Standing::Undone | Standing::Away => {}
             }
         }
         if runs != self.reuse.runs {
