@@ -101,3 +101,40 @@ impl Shared {
         self.index_mut().intern(&Namespace::trusted(""))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::chunk::manifest::ChunkManifest;
+    use crate::store::{Store, StoreOptions};
+    use crate::vfs::recorded::RecordingFs;
+
+    /// Its chunks are all there and right, and so is its manifest: only that it is not the blob of its name.
+    #[test]
+    fn a_blob_that_is_another_one_is_damaged_though_each_part_of_it_proves_itself() {
+        let fs = RecordingFs::new();
+        let open = || Store::open(Arc::new(fs.clone()), Path::new("/s"), StoreOptions::default()).unwrap();
+        let store = open();
+        let (namespace, name) = (Namespace::trusted("p"), Digest::of(b"what it is called"));
+        let mut bytes = vec![0; 200_000];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        let digest = store.put(&namespace, &bytes).unwrap();
+        let shared = &store.shared;
+        let place = shared.index().get(&digest).unwrap().place;
+        let Place::Chunked { segment, offset, .. } = place else { panic!("{place:?}") };
+        let right = shared.read_manifest(&digest, segment, offset).unwrap().unwrap();
+        let wrong = ChunkManifest::new(name, right.chunks().to_vec(), None);
+        let item = Item::Manifest { digest: name, manifest: &wrong.encode(), bytes: wrong.blob_bytes() };
+        shared.commit(&namespace, &[item]).unwrap();
+        drop(store);
+        let store = open();
+        assert!(store.get(&namespace, &name).unwrap().is_some());
+        let report = store.verify().unwrap();
+        assert_eq!((report.damaged, report.blobs), (vec![name], 2));
+        assert!(store.get(&namespace, &name).unwrap().is_none(), "it is put aside");
+        assert_eq!(store.get(&namespace, &digest).unwrap().unwrap().into_vec().unwrap(), bytes);
+        assert_eq!(store.verify().unwrap().damaged, []);
+    }
+}

@@ -185,7 +185,7 @@ impl Away {
         let path = bones::path(dir, number);
         let open = || Bones::open(vfs, dir, number, bytes).and_then(|bones| bones.check().map(|()| Arc::new(bones)));
         let damaged = match open() {
-            Err(e) if e.kind() == io::ErrorKind::InvalidData => e,
+            Err(e) if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => e,
             other => return other.or_fault("reading", &path),
         };
         tracing::warn!(number, error = %damaged, "origin_bones_damaged");

@@ -86,6 +86,22 @@ fn of_a_store_with_damage_nothing_is_deleted_and_no_damaged_segment_is_copied() 
     assert!(!copied(number) && copied(number + 1), "{:?}", after.keys());
 }
 
+#[test]
+fn what_is_here_of_a_segment_is_made_anew_wherever_it_was_cut() {
+    let (fs, remote, store) = moved();
+    drop(store);
+    let image = fs.live_image();
+    let path = image.files.keys().find(|path| path.extension().is_some_and(|end| end == "bones")).unwrap().clone();
+    for len in 0..image.files[&path].len() {
+        let mut image = image.clone();
+        image.files.get_mut(&path).unwrap().truncate(len);
+        let store = open(&RecordingFs::on(&image), &remote).unwrap();
+        for blob in &blobs()[..12] {
+            assert!(store.contains(&p(), &Digest::of(blob)), "cut at {len}");
+        }
+    }
+}
+
 /// What a segment said that is compacted is said again in the one that grows, which has no copy yet.
 #[test]
 fn the_copy_of_a_segment_stays_until_what_it_said_has_another() {
