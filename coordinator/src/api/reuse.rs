@@ -228,8 +228,19 @@ impl Seen {
         blob.into_vec().map_err(|fault| tracing::warn!(%digest, %fault, "recipe_unreadable")).ok()
     }
 
+    /// What a blob's bytes say; `None` as there, and where they say nothing.
+    fn decoded<T, E: std::fmt::Display>(
+        &self,
+        digest: &Digest,
+        most: u64,
+        decode: impl FnOnce(Vec<u8>) -> Result<T, E>,
+    ) -> Option<T> {
+        let decoded = decode(self.bytes(digest, most)?);
+        decoded.map_err(|error| tracing::warn!(%digest, %error, "recipe_senseless")).ok()
+    }
+
     fn recipe(&self, digest: &Digest) -> Option<Recipe> {
-        Recipe::decode(&self.bytes(digest, REUSE_RECIPE_MAX_BYTES as u64)?).ok()
+        self.decoded(digest, REUSE_RECIPE_MAX_BYTES as u64, |bytes| Recipe::decode(&bytes))
     }
 }
 
@@ -237,11 +248,11 @@ struct Reading<'a>(&'a Seen);
 
 impl Reads for Reading<'_> {
     fn directory(&mut self, digest: &Digest) -> Option<Directory> {
-        Directory::decode(&self.0.bytes(digest, TREE_DIR_MAX_BYTES)?).ok()
+        self.0.decoded(digest, TREE_DIR_MAX_BYTES, |bytes| Directory::decode(&bytes))
     }
 
     fn text(&mut self, digest: &Digest) -> Option<String> {
-        String::from_utf8(self.0.bytes(digest, REUSE_RECIPE_MAX_BYTES as u64)?).ok()
+        self.0.decoded(digest, REUSE_RECIPE_MAX_BYTES as u64, String::from_utf8)
     }
 }
 

@@ -70,3 +70,74 @@ async fn nonsense_is_no_answer_and_names_are_of_one_fleet_and_one_project() {
     assert!(!names.contains(&keys[0]) && names[0] != names[1]);
     assert_ne!(names, fleet.names("b", &keys));
 }
+
+#[tokio::test]
+async fn a_fleet_that_is_to_rest_is_asked_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let (fleet, asked) = fleet(data.path(), Ok(r#"{"project":"app","epoch":3,"hooks":[]}"#));
+    fleet.rest();
+    assert!(matches!(fleet.begin("web", None).await, Err(NotAnswered::NotReached(_))));
+    assert_eq!((fleet.terms("web").await, asked.load(Ordering::Relaxed)), (None, 0));
+}
+
+/// Never answers.
+#[derive(Debug)]
+struct Silent;
+
+impl Transport for Silent {
+    fn url(&self) -> &str {
+        "https://ci"
+    }
+
+    fn ask(&self, _: String, _: Option<Value>, _: usize) -> BoxFuture<'static, Result<Vec<u8>, NotAnswered>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn open(&self, _: String) -> BoxFuture<'static, Result<Pieces, NotAnswered>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fleet_that_says_nothing_is_waited_for_once_and_not_for_long() {
+    let data = tempfile::tempdir().unwrap();
+    let (silent, begun) = (Upstream::new(Box::new(Silent), data.path()), tokio::time::Instant::now());
+    assert!(matches!(silent.begin("web", None).await, Err(NotAnswered::NotReached(_))));
+    let waited = begun.elapsed().as_millis();
+    assert!((FLEET_WAIT_MS.into()..=u128::from(FLEET_WAIT_MS) + 50).contains(&waited), "{waited} ms");
+    assert_eq!(silent.image("web", "a", "linux/amd64").await, None);
+    assert_eq!(begun.elapsed().as_millis(), waited, "nor with the next question");
+}
+
+#[tokio::test]
+async fn of_what_a_fleet_says_no_more_is_kept_than_is_bounded() {
+    let data = tempfile::tempdir().unwrap();
+    let hooks: Vec<Digest> = (0..FLEET_HOOKS_MAX + 5).map(|n| Digest::of(&n.to_le_bytes())).collect();
+    let (many, _) = fleet(data.path(), Ok(&json!({ "project": "app", "epoch": 0, "hooks": hooks }).to_string()));
+    many.begin("web", None).await.unwrap();
+    assert_eq!(many.terms("web").await.unwrap().hooks, hooks[..FLEET_HOOKS_MAX]);
+    let long = json!({ "project": "x".repeat(NAME_MAX_BYTES + 1), "epoch": 0, "hooks": [] }).to_string();
+    assert!(matches!(fleet(data.path(), Ok(&long)).0.begin("web", None).await, Err(NotAnswered::Senseless(_))));
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (fresh, _) = fleet(&elsewhere.path().join("none"), Ok(""));
+    let known = Known { digest: "sha256:1".to_owned(), config: "sha256:2".to_owned() };
+    let remember = |n: usize| fresh.remember(&format!("i{n}"), "linux/amd64", &known);
+    (0..=FLEET_IMAGES_MAX).for_each(remember);
+    let there = |n: usize| fresh.remembered(&format!("i{n}"), "linux/amd64").is_some();
+    assert_eq!((there(0), there(FLEET_IMAGES_MAX)), (false, true), "it begins anew");
+}
+
+#[tokio::test]
+async fn a_memory_that_is_larger_than_any_is_not_read() {
+    let data = tempfile::tempdir().unwrap();
+    let (up, _) = fleet(data.path(), Ok(r#"{"project":"app","epoch":3,"hooks":[]}"#));
+    up.begin("web", None).await.unwrap();
+    assert!(up.terms("web").await.is_some());
+    let gone = || fleet(data.path(), Err(NotAnswered::NotReached("no route".to_owned()))).0;
+    assert!(gone().terms("web").await.is_some());
+    let file = std::fs::read_dir(data.path().join("fleets")).unwrap().next().unwrap().unwrap().path();
+    let mut text = std::fs::read(&file).unwrap();
+    text.resize(usize::try_from(FLEET_REMEMBERED_MAX_BYTES).unwrap() + 1, b' ');
+    write_private(&file, &text).unwrap();
+    assert_eq!(gone().terms("web").await, None);
+}

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{Output, ReuseName, ReuseRequest, ReuseRow, ReusedFrom, Scope};
 use windlass_protocol::job::Source;
-use windlass_protocol::limits::FLEET_KEYS_MAX;
+use windlass_protocol::limits::{DETAIL_MAX_BYTES, FLEET_KEYS_MAX, NAME_MAX_BYTES};
 use windlass_protocol::{AttemptId, BuildId, Digest, JobId, Namespace, Shelf, WallMs};
 
 use super::{Bench, id_of};
@@ -135,4 +135,34 @@ async fn the_pipeline_of_a_repository_is_meant_whatever_a_clone_s_directory_is_c
         let told = bench.call(asks, "GET", &format!("/api/v1/reuse/terms?{query}"), "").await.is(200).json();
         assert_eq!(told["project"], json!(project), "{query}");
     }
+}
+
+#[tokio::test]
+async fn a_log_is_for_who_may_read_the_build_and_a_file_for_who_names_its_result() {
+    let bench = Bench::new().await;
+    result(&bench, &Namespace::trusted("web"), "one", "of one").await;
+    let two = result(&bench, &Namespace::trusted("web"), "two", "of two").await;
+    let elsewhere = bench.token(&[Scope::CacheRead, Scope::BuildsRead], None, Some("release")).await;
+    let told = lookup(&bench, &elsewhere, "web", &["one"]).await.is(200).json();
+    assert_eq!(told["results"][0]["log"], json!(false), "its build is of another branch");
+    let place = format!("/api/v1/reuse/results/{}", Digest::of(b"one").to_hex());
+    bench.call(&elsewhere, "GET", &format!("{place}/log?project=web"), "").await.is(403);
+    let file = format!("{place}/files/{}?project=web", two.to_hex());
+    bench.call(&elsewhere, "GET", &file, "").await.is(404);
+}
+
+#[tokio::test]
+async fn what_is_asked_about_repositories_and_images_is_bounded_and_of_the_token_s_pipeline() {
+    let bench = Bench::new().await;
+    let token = bench.token(&[Scope::CacheRead], None, None).await;
+    let only = bench.token(&[Scope::CacheRead], Some("api"), None).await;
+    let long = "x".repeat(DETAIL_MAX_BYTES + 1);
+    bench.call(&token, "GET", &format!("/api/v1/reuse/terms?name=web&repository={long}"), "").await.is(422);
+    let image = async |token: &str, image: &str, platform: &str| {
+        let body = json!({ "project": "web", "image": image, "platform": platform }).to_string();
+        bench.call(token, "POST", "/api/v1/reuse/images", body).await.status.as_u16()
+    };
+    assert_eq!(image(&only, "alpine", "linux/amd64").await, 403);
+    let long = "x".repeat(NAME_MAX_BYTES + 1);
+    assert_eq!([image(&token, &long, "linux/amd64").await, image(&token, "alpine", &long).await], [422, 422]);
 }
