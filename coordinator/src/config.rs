@@ -15,7 +15,7 @@ use windlass_protocol::limits::{CACHE_FLOOR_BYTES, RETENTION_MS};
 
 pub use self::bucket::{BadBucketSetting, BucketConfig, BucketFile};
 pub use self::notify::{Allowed, BadSetting, GithubConfig, GithubFile, NotifyConfig, NotifyFile};
-pub use self::policy::{CachePolicies, CachePolicyFile};
+pub use self::policy::{CachePolicies, CachePolicyFile, OverlayFull};
 pub use self::reuse::{BadReuse, ReuseFile};
 use crate::authority::Lives;
 use crate::keying::ReuseConfig;

@@ -43,6 +43,7 @@ use self::prune::{Pruned, TreeError, Trees};
 use self::recipe::Recipe;
 use self::remembered::Remembered;
 use self::select::Selection;
+use crate::config::CachePolicies;
 use crate::definitions::Definitions;
 use crate::room::Room;
 use crate::upstream::{Known, Terms, Upstream, Wanted};
@@ -64,6 +65,8 @@ pub struct ReuseConfig {
     pub upstream: Option<Upstream>,
     /// Which repositories are asked what a plugin's tag is.
     pub plugins: PluginRepositories,
+    /// How much of repositories may be read for builds that are not trusted.
+    pub policies: CachePolicies,
 }
 
 /// What keys are found out with.
@@ -90,6 +93,7 @@ struct Shared {
     images: Images,
     upstream: Option<Upstream>,
     plugins: Plugins,
+    policies: CachePolicies,
     objects: Objects,
     commits: Mutex<Remembered<Commit, Pruned>>,
     turns: Room,
@@ -109,13 +113,14 @@ impl Engine {
     /// One that looks there.
     #[must_use]
     pub fn new(sources: Sources, config: ReuseConfig) -> Self {
-        let ReuseConfig { epoch, registries, upstream, plugins } = config;
+        let ReuseConfig { epoch, registries, upstream, plugins, policies } = config;
         Self(Arc::new(Shared {
             sources,
             epoch,
             images: Images::new(registries),
             upstream,
             plugins: Plugins::new(plugins),
+            policies,
             objects: Objects::default(),
             commits: Mutex::default(),
             turns: Room::new(REUSE_KEYS_MAX, REUSE_KEYS_UNTRUSTED_MAX),
@@ -332,6 +337,8 @@ impl Engine {
             }
             self.commits().forget(&wanted);
         }
+        let room = self.0.policies.check_room(&self.0.sources.store, &wanted.namespace, 0);
+        room.map_err(|full| full.to_string())?;
         let import = CommitImport::new(&self.0.sources.store, &wanted.namespace, selection, &self.0.objects);
         let (repository, commit) = (wanted.repository.clone(), wanted.commit.clone());
         let imported = self.0.sources.definitions.import(repository, commit, import).await;

@@ -194,7 +194,8 @@ impl Coordinator {
         let courier = Courier::new(desk.clone(), opened.sender);
         let shelves = Shelves::new(opened.kept.store.clone());
         let known = (definitions.clone(), views.clone(), reader.clone());
-        let (engine, keyer) = keyer(&config.reuse, &desk, &opened.kept, &shelves, known);
+        let reuse = keying::ReuseConfig { policies: config.cache_policies, ..config.reuse.clone() };
+        let (engine, keyer) = keyer(reuse, &desk, &opened.kept, &shelves, known);
         let ports = ports(&board, logbook, (orders, keyer, courier), &views, &metrics);
         let (tls, files) = tls(&config, &opened.kept.authority).await?;
         let maker = core_maker(config.policy.clone()).map_err(|e| StartError::Random(e.to_string()))?;
@@ -392,15 +393,16 @@ impl Opened {
 
 /// What finds out keys of steps, and brings a fleet's results to those that have one.
 fn keyer(
-    config: &keying::ReuseConfig,
+    config: keying::ReuseConfig,
     desk: &DeskHandle,
     kept: &Kept,
     shelves: &Shelves,
     (definitions, views, reader): (Definitions, Views, Reader),
 ) -> (keying::Engine, Keyer) {
     let sources = keying::Sources { store: kept.store.clone(), definitions, views, reader };
-    let engine = keying::Engine::new(sources, config.clone());
-    let bringer = config.upstream.clone().map(|upstream| Bringer {
+    let upstream = config.upstream.clone();
+    let engine = keying::Engine::new(sources, config);
+    let bringer = upstream.map(|upstream| Bringer {
         upstream,
         desk: desk.clone(),
         store: kept.store.clone(),

@@ -18,7 +18,7 @@ use windlass_protocol::limits::{
 };
 use windlass_protocol::{Digest, Namespace, WallMs};
 
-use crate::config::CachePolicies;
+use crate::config::{CachePolicies, OverlayFull};
 use crate::desk::DeskHandle;
 use crate::keying::recipe::{Recipe, SYSTEM};
 
@@ -86,6 +86,11 @@ impl Sweeper {
     pub fn new(store: Store, desk: DeskHandle, policies: CachePolicies) -> Self {
         let turn = Arc::new(Semaphore::new(1));
         Self { store, desk, policies, shown: Arc::default(), turn, stopping: Arc::default(), totals: Arc::default() }
+    }
+
+    /// Refuses what a namespace has no room for.
+    pub(crate) fn check_room(&self, namespace: &Namespace, bytes: u64) -> Result<(), OverlayFull> {
+        self.policies.check_room(&self.store, namespace, bytes)
     }
 
     fn lock(&self) -> MutexGuard<'_, Collection> {
@@ -280,7 +285,9 @@ impl Marking {
     fn recipe(&mut self, digest: &Digest) -> Result<(), windlass_cache::RootsError> {
         self.roots.blob(&self.store, digest);
         let text = self.store.peek(digest, REUSE_RECIPE_MAX_BYTES as u64)?;
-        let recipe = text.and_then(|text| Recipe::decode(&text).ok());
+        let recipe = text
+            .map(|text| Recipe::decode(&text))
+            .and_then(|decoded| decoded.map_err(|error| tracing::warn!(%digest, %error, "recipe_senseless")).ok());
         if let Some(Ok(system)) = recipe.as_ref().and_then(|recipe| recipe.get(SYSTEM)).map(Digest::from_hex) {
             self.roots.blob(&self.store, &system);
         }

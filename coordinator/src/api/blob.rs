@@ -279,6 +279,7 @@ pub(crate) async fn put(
     if announced.is_some_and(|bytes| bytes > BLOB_MAX_BYTES) {
         return Err(Problem::new(Kind::TooLarge, format!("a blob has at most {BLOB_MAX_BYTES} bytes")));
     }
+    ground.sweeper.check_room(&namespace, announced.unwrap_or_default())?;
     let _room = room(&ground, &caller)?;
     let store = ground.fleet.store.clone();
     let upload = blocking(move || match announced {
@@ -338,9 +339,11 @@ pub(crate) async fn pack(
 ) -> Result<(StatusCode, Json<Unpacked>), Problem> {
     caller.need(&WRITE)?;
     let namespace = place.namespace(&caller)?;
+    let announced = announced_bytes(&headers);
+    ground.sweeper.check_room(&namespace, announced.unwrap_or_default())?;
     let _room = room(&ground, &caller)?;
     let store = ground.fleet.store.clone();
-    let unpack = blocking(move || match announced_bytes(&headers) {
+    let unpack = blocking(move || match announced {
         // More than a pack has are refused when they come.
         Some(bytes) => Ok::<_, Fault>(Unpack::within(&store, &namespace, store.reserve(bytes.min(PACK_MAX_BYTES), 0)?)),
         None => Ok(Unpack::new(&store, &namespace)),

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::row::{JobRefused, SecretRefused};
 
+use crate::config::OverlayFull;
 use crate::definitions::DefinitionError;
 use crate::desk::DeskError;
 use crate::views::ReadError;
@@ -288,6 +289,12 @@ impl From<&Rejected> for Problem {
             other => other.to_string(),
         };
         Self::new(kind, detail)
+    }
+}
+
+impl From<OverlayFull> for Problem {
+    fn from(full: OverlayFull) -> Self {
+        Self::new(Kind::LimitReached, full.to_string())
     }
 }
 

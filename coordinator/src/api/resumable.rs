@@ -153,6 +153,7 @@ pub(crate) async fn create(
             return Ok(headed(Json(there).into_response(), (bytes, bytes), true));
         }
     }
+    ground.sweeper.check_room(&namespace, bytes)?;
     let about = About { owner: owner(&caller), namespace, digest, bytes };
     let known = ground.fleet.uploads.partials().find(&about).is_some();
     let PartialState { id, offset, expires_at, .. } = ground.fleet.uploads.begin(about).await?;

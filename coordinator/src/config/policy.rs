@@ -1,9 +1,11 @@
 //! What an operator says of what the cache lets go: bytes and days for sources of trusted builds and of overlays.
 
 use serde::Deserialize;
-use windlass_cache::Policy;
+use windlass_cache::{Policy, Store};
 use windlass_protocol::Namespace;
-use windlass_protocol::limits::{POLICY_OVERLAY_BYTES, POLICY_OVERLAY_MS, POLICY_TRUSTED_BYTES, POLICY_TRUSTED_MS};
+use windlass_protocol::limits::{
+    OVERLAY_BYTES_FACTOR, POLICY_OVERLAY_BYTES, POLICY_OVERLAY_MS, POLICY_TRUSTED_BYTES, POLICY_TRUSTED_MS,
+};
 
 /// The table `cache_policy` of the TOML file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -69,6 +71,30 @@ impl CachePolicies {
             (None, Some(_)) => Some(self.overlay),
         }
     }
+
+    /// Refuses what an overlay has no room for: it would grow faster than sweeps, which come hourly, let go. What stands on a
+    /// shelf has bounds of its own.
+    ///
+    /// # Errors
+    /// [`OverlayFull`].
+    pub fn check_room(&self, store: &Store, namespace: &Namespace, bytes: u64) -> Result<(), OverlayFull> {
+        let overlay = namespace.shelf().is_none() && namespace.overlay.is_some();
+        let Some(keeps_bytes) = self.overlay.max_bytes.filter(|_| overlay) else { return Ok(()) };
+        let most_bytes = keeps_bytes.saturating_mul(OVERLAY_BYTES_FACTOR);
+        let held_bytes = store.usage(namespace).bytes;
+        if held_bytes.saturating_add(bytes) > most_bytes { Err(OverlayFull { held_bytes, most_bytes }) } else { Ok(()) }
+    }
+}
+
+/// An overlay has as much as it may.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "untrusted sources of this pipeline and origin come to {most_bytes} bytes at most, and have {held_bytes}: what is not used \
+     goes by itself within hours"
+)]
+pub struct OverlayFull {
+    held_bytes: u64,
+    most_bytes: u64,
 }
 
 #[cfg(test)]

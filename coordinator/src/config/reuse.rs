@@ -69,7 +69,7 @@ impl ReuseConfig {
                 PluginRepositories::default()
             }
         };
-        (Self { epoch, registries, upstream: None, plugins }, wrong)
+        (Self { epoch, registries, plugins, ..Self::default() }, wrong)
     }
 }
 

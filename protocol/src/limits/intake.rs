@@ -88,3 +88,7 @@ pub const VERIFY_BYTES_PER_SECOND: u64 = 64 << 20;
 
 const _: () = assert!(HTTP_UPLOADS_UNTRUSTED_MAX < HTTP_UPLOADS_MAX && FETCHES_UNTRUSTED_MAX < FETCHES_MAX);
 const _: () = assert!(SPACE_STEP_BYTES > CHUNK_MAX_BYTES as u64 && RESUMABLE_MIN_BYTES < BLOB_MAX_BYTES);
+
+/// So many times of what its policy lets it keep an overlay may have between two sweeps, which spare what was promised: beyond, it
+/// takes nothing more.
+pub const OVERLAY_BYTES_FACTOR: u64 = 2;

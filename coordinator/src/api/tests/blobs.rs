@@ -149,3 +149,25 @@ async fn whoever_puts_what_another_has_sees_the_same_change_as_whoever_puts_what
     }
     assert_eq!(told[0], told[1]);
 }
+
+#[tokio::test]
+async fn an_overlay_takes_so_many_bytes_and_no_more_whichever_way_they_come() {
+    let mut bench = Bench::new().await;
+    let policy = windlass_cache::Policy { max_bytes: Some(50_000), max_age_ms: None };
+    bench.set_policies(crate::config::CachePolicies { trusted: policy, overlay: policy });
+    let stranger = bench.token(&[Scope::CacheRead, Scope::CacheWrite], None, None).await;
+    let trusted = bench.token(&[Scope::CacheWrite, Scope::BuildsTrusted], None, None).await;
+    let put = async |token: &str, bytes: Vec<u8>| {
+        bench.call(token, "PUT", &path(&Digest::of(&bytes)), bytes).await.status.as_u16()
+    };
+    assert_eq!(put(&stranger, vec![1; 60_000]).await, 201);
+    assert_eq!(put(&stranger, vec![2; 41_000]).await, 201, "nobody knew how much would come");
+    assert_eq!(put(&stranger, vec![3; 2_000]).await, 422);
+    let begin = json!({ "digest": Digest::of(b"large"), "bytes": 200_000 }).to_string();
+    bench.call(&stranger, "POST", "/api/v1/uploads?project=web", begin.clone()).await.is(422);
+    bench.call(&stranger, "POST", "/api/v1/blobs/pack?project=web", vec![0; 5_000]).await.is(422);
+    for n in 0..3 {
+        assert_eq!(put(&trusted, vec![n; 60_000]).await, 201, "what is trusted is let go of, and not refused");
+    }
+    bench.call(&trusted, "POST", "/api/v1/uploads?project=web", begin).await.is(201);
+}
