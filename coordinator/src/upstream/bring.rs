@@ -351,7 +351,9 @@ mod tests {
         for path in ["../x", "/etc/passwd", "a/../../x", "", "a//b", "a\0b", "./x"] {
             assert!(outputs(&[file(path)]).is_err(), "{path:?}");
         }
-        assert!(outputs(&[File { sha256: "zz".to_owned(), ..file("x") }]).is_err());
+        for digits in ["zz", "00"] {
+            assert!(outputs(&[File { sha256: digits.to_owned(), ..file("x") }]).is_err(), "{digits}");
+        }
         assert!(outputs(&[File { content_type: "a\r\nb".to_owned(), ..file("x") }]).is_err());
     }
 
@@ -377,6 +379,9 @@ mod tests {
             From { at: "yesterday".to_owned(), ..told.clone() },
         ] {
             assert!(from(&bad, "main", "https://ci").is_err(), "{bad:?}");
+        }
+        for branch in ["a\nb".to_owned(), "x".repeat(NAME_MAX_BYTES + 1)] {
+            assert!(from(&told, &branch, "https://ci").is_err(), "{branch:?}");
         }
     }
 }

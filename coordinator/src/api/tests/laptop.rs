@@ -135,6 +135,11 @@ async fn the_pipeline_of_a_repository_is_meant_whatever_a_clone_s_directory_is_c
         let told = bench.call(asks, "GET", &format!("/api/v1/reuse/terms?{query}"), "").await.is(200).json();
         assert_eq!(told["project"], json!(project), "{query}");
     }
+    let second = json!({ "name": "nightly", "repository": "https://example.org/org/web.git" });
+    bench.post("/api/v1/pipelines", second).await.is(201);
+    let query = "name=copy&repository=git@example.org:org/web";
+    let told = bench.call(&token, "GET", &format!("/api/v1/reuse/terms?{query}"), "").await.is(200).json();
+    assert_eq!(told["project"], json!("copy"), "of two pipelines neither is guessed");
 }
 
 #[tokio::test]
