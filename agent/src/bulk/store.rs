@@ -1,9 +1,11 @@
 //! Storing what a job made, which passes through and leaves nothing here; and reading one blob from end to end.
 
 use std::io::Read as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use windlass_cache::{Blob, BlobReader, ChunkManifest};
 use windlass_protocol::cause::CauseKind;
@@ -14,6 +16,7 @@ use windlass_protocol::message::{BlobHeader, BulkAsk, StoreAnswer, StoreBlobs, S
 use windlass_protocol::{Digest, Shelf};
 
 use super::fetch::{Wish, read_manifest};
+use super::gathering::Gathering;
 use super::{Bulk, PAUSE_MAX, PAUSE_MIN, Trouble, blocking, internal};
 use crate::right::Right;
 
@@ -270,7 +273,14 @@ impl Bulk {
         if !self.store.has_room_for(manifest.blob_bytes()) {
             return Ok(Pulled::NoRoom);
         }
-        match self.gather(wish, manifest).await {
+        let (gathered, followed) = if manifest.is_woven() {
+            (self.gather(wish, manifest).await, Ok(false))
+        } else {
+            self.gather_followed(wish, manifest, into).await
+        };
+        let is_all = followed.map_err(|error| Tried::Not(NotStored::Own(error)))?;
+        match gathered {
+            Ok(()) if is_all => return Ok(Pulled::All),
             Ok(()) => {}
             Err(Trouble::Cause(cause)) if cause.kind == CauseKind::DiskFull => {
                 tracing::info!(%digest, %cause, "blob_passes_the_cache");
@@ -284,6 +294,59 @@ impl Bulk {
             None => Ok(Pulled::NoRoom),
         }
     }
+
+    /// Brings a blob whose chunks are its bytes in order, and hands them over while others come; says whether that was all of
+    /// them. Whoever takes no more ends the bringing too.
+    async fn gather_followed<T: Taking>(
+        &self,
+        wish: &Wish<'_>,
+        manifest: ChunkManifest,
+        into: &mut T,
+    ) -> (Result<(), Trouble>, Result<bool, T::Error>) {
+        let gathering = match self.gatherings.begin(wish.base, manifest.clone()).await {
+            Ok(Some(gathering)) => gathering,
+            Ok(None) => return (self.gather(wish, manifest).await, Ok(false)),
+            Err(cause) => return (Err(cause.into()), Ok(false)),
+        };
+        let ((over, is_over), (stop, stopped)) = (oneshot::channel::<()>(), oneshot::channel());
+        let gathers = async {
+            let gathered = tokio::select! {
+                gathered = self.gather(wish, manifest) => gathered,
+                Ok(()) = stopped => Err(internal(&"nobody takes it any more").into()),
+            };
+            drop(over);
+            gathered
+        };
+        let follows = async {
+            let followed = follow(&gathering, is_over, into).await;
+            if followed.is_err() {
+                // It may have ended before.
+                let _ = stop.send(());
+            }
+            followed
+        };
+        tokio::join!(gathers, follows)
+    }
+}
+
+/// Hands chunks over in their order as they come, until `over`: then those that have come. Says whether these were all, and right.
+async fn follow<T: Taking>(
+    gathering: &Arc<Gathering>,
+    mut over: oneshot::Receiver<()>,
+    into: &mut T,
+) -> Result<bool, T::Error> {
+    into.begin().await?;
+    for (place, _) in (0..).zip(gathering.manifest().chunks()) {
+        tokio::select! {
+            biased;
+            () = gathering.arrived(place) => {}
+            _ = &mut over => return Ok(false),
+        }
+        // Whoever brings the blob meets what is wrong with it, too.
+        let Ok(Some(chunk)) = gathering.chunk(place).await else { return Ok(false) };
+        into.take(chunk.into()).await?;
+    }
+    Ok(true)
 }
 
 /// What came of reading a blob.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use windlass_protocol::job::{Epoch, JobSpec};
 use windlass_protocol::limits::FETCH_CHUNKS;
-use windlass_protocol::{Digest, Namespace};
+use windlass_protocol::{Digest, Namespace, Shelf};
 
-use super::Bulk;
 use super::kit::{Origin, memory, noise};
+use super::{Bulk, NotStored, Taking};
 use crate::link_kit::{Link, in_time, job};
 use crate::right::Right;
 
@@ -74,6 +75,58 @@ async fn of_a_newer_version_only_the_chunks_come_that_are_new() {
     in_time(world.bulk.fetch(&world.job, &world.right, &other, vec![new])).await.unwrap();
     assert!(world.bulk.cached(&other, new).await.unwrap().is_some());
     assert_eq!(world.origin.given().chunks.len(), 0, "all of it is here, the coordinator says that it may be read");
+}
+
+/// Keeps what it gets, of each time that it begins; some at most.
+#[derive(Default)]
+struct Took {
+    begun: Vec<Vec<u8>>,
+    most: Option<usize>,
+}
+
+impl Taking for Took {
+    type Error = usize;
+
+    async fn begin(&mut self) -> Result<(), usize> {
+        self.begun.push(Vec::new());
+        Ok(())
+    }
+
+    async fn take(&mut self, bytes: Bytes) -> Result<(), usize> {
+        let taken = self.begun.last_mut().unwrap();
+        if self.most.is_some_and(|most| taken.len() + bytes.len() > most) {
+            return Err(taken.len());
+        }
+        taken.extend_from_slice(&bytes);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_large_blob_is_handed_over_while_it_comes_and_anew_where_that_broke() {
+    let world = World::new();
+    let large = noise(1, 20 << 20);
+    let digest = world.origin.put(&large);
+    world.origin.given().breaks_after = Some(1);
+    let mut took = Took::default();
+    let pulled = world.bulk.pull(&world.job, &world.right, (Shelf::Artifacts, digest), &mut took);
+    in_time(pulled).await.unwrap();
+    let [first, second] = took.begun.as_slice() else { panic!("it began {} times", took.begun.len()) };
+    assert!(!first.is_empty() && large.starts_with(first), "{} bytes before the link broke", first.len());
+    assert!(*second == large);
+    assert!(world.origin.given().broke);
+}
+
+#[tokio::test]
+async fn whoever_takes_no_more_of_a_blob_is_told_so_and_waits_for_no_more_of_it() {
+    let world = World::new();
+    let digest = world.origin.put(&noise(1, 40 << 20));
+    let mut took = Took { most: Some(0), ..Took::default() };
+    let pulled = world.bulk.pull(&world.job, &world.right, (Shelf::Artifacts, digest), &mut took);
+    let refused = in_time(pulled).await;
+    assert!(matches!(refused, Err(NotStored::Own(0))), "{refused:?}");
+    let (came, all) = (world.origin.given().chunks.len(), world.origin.find_chunks(&digest));
+    assert!(came < all, "all {all} chunks came");
 }
 
 /// Members of an archive as GNU tar writes them: of 20,000 bytes that shrink to half, each with a time.
