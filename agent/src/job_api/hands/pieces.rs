@@ -45,10 +45,12 @@ impl Hands {
             self.stream.write_all(&question).await.map_err(HandsError::Gone)?;
             standing += 1;
         }
-        let frame = self.hear_frame().await?;
-        let whole = frame.len() >= HANDS_CHUNK_BYTES;
-        let most = if whole { HANDS_AHEAD } else { most };
+        // One that finds no room is heard, too.
         self.standing = Standing::Reads { handle, count: standing - 1, most };
+        let frame = self.hear_frame().await?;
+        if frame.len() >= HANDS_CHUNK_BYTES {
+            self.standing = Standing::Reads { handle, count: standing - 1, most: HANDS_AHEAD };
+        }
         if let Some(at) = wire::piece(&frame)? {
             return Ok(Bytes::from(frame).split_off(at));
         }
@@ -87,14 +89,14 @@ impl Hands {
     /// Hears how the first of the pieces that are being written came out. Where it failed the others are passed over: what
     /// came of them says nothing more.
     async fn hear_written(&mut self) -> Result<(), HandsError> {
+        let Standing::Writes { count, .. } = &mut self.standing else { return Ok(()) };
+        // One that finds no room is heard, too.
+        *count -= 1;
         let answer = self.hear().await?;
-        if let Standing::Writes { count, what, .. } = &mut self.standing {
-            *count -= 1;
-            if answer != Answer::Done {
-                let what = std::mem::take(what);
-                self.pass_over().await?;
-                return Err(refused(answer, || what));
-            }
+        if answer != Answer::Done {
+            let what = self.standing.what();
+            self.pass_over().await?;
+            return Err(refused(answer, || what));
         }
         Ok(())
     }
@@ -139,6 +141,13 @@ impl Standing {
         match self {
             Self::Nothing => 0,
             Self::Reads { count, .. } | Self::Writes { count, .. } => *count,
+        }
+    }
+
+    fn what(&self) -> String {
+        match self {
+            Self::Nothing | Self::Reads { .. } => String::new(),
+            Self::Writes { what, .. } => what.clone(),
         }
     }
 }
