@@ -4,7 +4,7 @@
 //! DIR/uploads/ID       what an upload has noted (module `journal`)
 //! DIR/chunks/part-ID   the chunks that it brought, frames end to end; they become a chunk file when it ends
 //! ```
-//! Nothing of an upload is synced before its end: after a power failure it has less, or is gone. Its chunks are read again
+//! Nothing of an upload is counted on before its end: after a power failure it has less, or is gone. Its chunks are read again
 //! before it goes on in another process, and it stops at the first that is not right. What never comes back goes after
 //! [`UPLOAD_IDLE_MS`].
 
