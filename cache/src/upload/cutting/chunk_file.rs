@@ -132,7 +132,7 @@ mod tests {
     use crate::store::{Store, StoreOptions};
     use crate::vfs::recorded::RecordingFs;
 
-    const FRAME: [u8; 1 << 20] = [7; 1 << 20];
+    static FRAME: [u8; 1 << 20] = [7; 1 << 20];
 
     fn file(fs: &RecordingFs, options: StoreOptions) -> ChunkFile {
         let store = Store::open(Arc::new(fs.clone()), Path::new("/s"), options).unwrap();
