@@ -24,7 +24,7 @@ const SOURCES: [&str; 11] = [
     "src/wire.rs",
 ];
 /// Its bounds, which are the protocol's.
-const LIMITS: [&str; 32] = [
+const LIMITS: [&str; 33] = [
     "../../protocol/src/limits.rs",
     "../../protocol/src/limits/action.rs",
     "../../protocol/src/limits/agent.rs",
@@ -46,6 +46,7 @@ const LIMITS: [&str; 32] = [
     "../../protocol/src/limits/log.rs",
     "../../protocol/src/limits/notify.rs",
     "../../protocol/src/limits/origin.rs",
+    "../../protocol/src/limits/parts.rs",
     "../../protocol/src/limits/peer.rs",
     "../../protocol/src/limits/pipeline.rs",
     "../../protocol/src/limits/place.rs",

@@ -2,6 +2,7 @@
 //!
 //! | module | owns |
 //! | --- | --- |
+//! | `alike` | which large blobs of a namespace are alike |
 //! | [`cut`] | where a blob is cut |
 //! | `frame` | a chunk as its bytes lie on disk |
 //! | `listing` | what a chunk file holds, as a record says it |
@@ -13,6 +14,7 @@
 //! | `weave` | how the chunks of an archive make it |
 //! | `space` | giving back the bytes of chunks that nobody counts on |
 
+pub(crate) mod alike;
 pub mod cut;
 pub(crate) mod frame;
 pub(crate) mod listing;
@@ -31,6 +33,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use windlass_protocol::Digest;
 
+use alike::Alikes;
 use space::Departing;
 use table::Table;
 
@@ -71,6 +74,7 @@ pub(crate) struct Chunks {
     finishing: Mutex<HashSet<Digest>>,
     finished: Condvar,
     departing: Mutex<Vec<Departing>>,
+    alikes: Alikes,
     next_file: AtomicU64,
 }
 
@@ -88,6 +92,10 @@ impl Chunks {
 
     pub(crate) fn table(&self) -> MutexGuard<'_, Table> {
         lock(&self.table)
+    }
+
+    pub(crate) const fn alikes(&self) -> &Alikes {
+        &self.alikes
     }
 
     pub(crate) fn registering(&self) -> MutexGuard<'_, ()> {

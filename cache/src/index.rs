@@ -147,8 +147,8 @@ impl<'a> Entry<'a> {
 /// Who asks: itself, and what an overlay reads beside what is its own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Viewer {
-    own: Option<NamespaceNo>,
-    trusted: Option<NamespaceNo>,
+    pub(crate) own: Option<NamespaceNo>,
+    pub(crate) trusted: Option<NamespaceNo>,
 }
 
 /// What a namespace sees by itself.

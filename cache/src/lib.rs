@@ -84,7 +84,7 @@ pub use tombstone::WhyGone;
 pub use tree::{Directory, Entry, Node};
 pub use upload::journal::About;
 pub use upload::partial::{Partial, PartialError, PartialState, Partials};
-pub use upload::{Assembly, Upload};
+pub use upload::{Assembly, ChunkPacker, Outline, Upload};
 pub use verify::{Progress, Report, Watch};
 pub use vfs::frozen::Frozen;
 pub use vfs::{RealFs, Space, Vfs, VfsFile};

@@ -15,8 +15,8 @@ use crate::appender::Item;
 use crate::error::{Error, Rejected};
 use crate::space::{self, Reservation};
 use crate::store::Shared;
-pub use cutting::Assembly;
 use cutting::Cutting;
+pub use cutting::{Assembly, ChunkPacker, Outline};
 use journal::Noted;
 
 /// A blob that is being written. Dropped before [`Upload::finish`] it leaves nothing behind.

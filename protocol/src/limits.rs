@@ -43,6 +43,8 @@ mod log;
 mod notify;
 #[path = "limits/origin.rs"]
 mod origin;
+#[path = "limits/parts.rs"]
+mod parts;
 #[path = "limits/peer.rs"]
 mod peer;
 #[path = "limits/pipeline.rs"]
@@ -86,6 +88,7 @@ pub use self::link::*;
 pub use self::log::*;
 pub use self::notify::*;
 pub use self::origin::*;
+pub use self::parts::*;
 pub use self::peer::*;
 pub use self::pipeline::*;
 pub use self::place::*;

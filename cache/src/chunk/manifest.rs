@@ -114,6 +114,14 @@ impl ChunkManifest {
         (nth < self.chunks.len()).then_some(lane)
     }
 
+    /// The place of a chunk of which so many of its kind come before it.
+    #[must_use]
+    pub fn place(&self, lane: Lane, nth: u32) -> Option<u32> {
+        let first = u32::try_from(*self.lane_starts().get(lane as usize)?).ok()?;
+        let place = first.checked_add(nth)?;
+        (self.lane(place as usize) == Some(lane)).then_some(place)
+    }
+
     /// The first chunk of each lane.
     pub(crate) fn lane_starts(&self) -> [usize; 3] {
         self.weave.as_ref().map_or([0; 3], Weave::lane_starts)

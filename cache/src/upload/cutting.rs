@@ -2,6 +2,7 @@
 
 mod assembly;
 mod chunk_file;
+mod outline;
 mod strands;
 
 use std::collections::{HashMap, HashSet};
@@ -27,6 +28,7 @@ use crate::space::Reservation;
 use crate::store::Shared;
 pub use assembly::Assembly;
 use chunk_file::ChunkFile;
+pub use outline::{ChunkPacker, Outline};
 use strands::{Cut, Strands};
 
 /// A large blob that is being written. Dropped before its end it leaves nothing behind.
@@ -298,14 +300,15 @@ impl Cutting {
 
     fn commit(&mut self, namespace: &Namespace, manifest: &ChunkManifest) -> Result<(), Error> {
         let shared = Arc::clone(&self.shared);
-        let namespace = shared.number(namespace)?;
+        let number = shared.number(namespace)?;
         let stored = shared.stored(&manifest.digest());
         let lacking = self.lacking(stored);
         if let Some(file) = self.file.as_mut().filter(|_| !lacking.is_empty()) {
             file.name()?;
         }
-        let (ticket, unused) = self.register(namespace, manifest, stored)?;
+        let (ticket, unused) = self.register(number, manifest, stored)?;
         shared.appender.wait(ticket)?;
+        shared.chunks.alikes().note((number, namespace.overlay.is_none()), manifest);
         Ok(shared.free(unused)?)
     }
 

@@ -8,6 +8,7 @@
 
 mod absent;
 mod alias;
+mod alike;
 mod archive;
 mod assembly;
 mod chunks;

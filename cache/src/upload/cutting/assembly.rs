@@ -3,7 +3,7 @@
 //!
 //! It is for who was told the manifest by somebody that may read the blob: that is the proof for each chunk.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use windlass_protocol::{Digest, Namespace};
@@ -48,11 +48,24 @@ impl Store {
     /// # Errors
     /// [`Fault::Io`] where the disk fails.
     pub fn assemble(&self, manifest: ChunkManifest) -> Result<Assembly, Fault> {
+        self.assemble_where(manifest, |_| true)
+    }
+
+    /// The same for somebody of whom only these chunks are believed: each of the others has to come, whoever has it, and until
+    /// it does nobody looks whether it is stored (I12).
+    ///
+    /// # Errors
+    /// As [`Self::assemble`].
+    pub fn assemble_of(&self, manifest: ChunkManifest, believed: &HashSet<Digest>) -> Result<Assembly, Fault> {
+        self.assemble_where(manifest, |chunk| believed.contains(chunk))
+    }
+
+    fn assemble_where(&self, manifest: ChunkManifest, believed: impl Fn(&Digest) -> bool) -> Result<Assembly, Fault> {
         let mut cutting = Cutting::new(&self.shared);
         let mut absent: HashMap<Digest, Vec<u32>> = HashMap::new();
         let (mut absent_bytes, mut start) = (0, 0);
         for (nth, chunk) in (0..).zip(manifest.chunks()) {
-            if !cutting.hold(&chunk.digest)? {
+            if !(believed(&chunk.digest) && cutting.hold(&chunk.digest)?) {
                 let places = absent.entry(chunk.digest).or_default();
                 absent_bytes += if places.is_empty() { chunk.end - start } else { 0 };
                 places.push(nth);
@@ -141,10 +154,14 @@ impl Assembly {
         let State { cutting: Some(cutting), absent, absent_bytes, hasher, hashed, .. } = &mut *state else {
             return Ok(());
         };
-        if !absent.contains_key(&chunk.digest) {
-            return Ok(());
+        let Some(places) = absent.get(&chunk.digest).map(Vec::len) else { return Ok(()) };
+        // Stored meanwhile, or all along, for somebody else: whoever brings it counts on it from now on, once for each place.
+        let mut there = true;
+        for _ in 0..places {
+            there = there && cutting.hold(&chunk.digest)?;
         }
         match stored {
+            _ if there => {}
             Some(stored) => cutting.keep_stored(chunk.digest, plain.len(), stored)?,
             None => cutting.keep(chunk.digest, plain)?,
         }
