@@ -9,6 +9,7 @@
 //! | `from_peers` | what agents of the same zone give |
 //! | `bearer` | by what right |
 //! | `store` | what jobs keep, and reading one blob from end to end |
+//! | `parts` | large blobs that jobs keep, by the chunks that are missing |
 
 mod bearer;
 mod fetch;
@@ -17,11 +18,13 @@ mod from_peers;
 mod gathering;
 #[cfg(test)]
 pub(crate) mod kit;
+mod parts;
 mod store;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -89,6 +92,8 @@ pub(crate) struct Bulk {
     peers: Arc<Peers>,
     /// What this agent may show its peers, by whose jobs it is for.
     grants: Mutex<HashMap<Namespace, Held>>,
+    /// Whether the coordinator takes large blobs by their chunks.
+    takes_parts: AtomicBool,
 }
 
 impl Bulk {
@@ -96,7 +101,8 @@ impl Bulk {
         let gatherings = Gatherings::new(store.clone());
         let (dial, connection) = (std::sync::Mutex::new(dial), Mutex::new(None));
         let (flights, grants) = (Arc::default(), Mutex::default());
-        Arc::new(Self { dial, connection, store, gatherings, flights, peers, grants })
+        let takes_parts = AtomicBool::default();
+        Arc::new(Self { dial, connection, store, gatherings, flights, peers, grants, takes_parts })
     }
 
     /// The agents of the zone.

@@ -21,7 +21,7 @@ use windlass_protocol::limits::{
 };
 use windlass_protocol::link::{Code, Protocol, bind_client, bind_server};
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage, RefuseCode};
-use windlass_protocol::version::CHUNKS_2;
+use windlass_protocol::version::{CHUNKS_2, PARTS_1};
 use windlass_protocol::{HostFacts, Instant64};
 
 use crate::bulk::Bulk;
@@ -301,6 +301,12 @@ impl Shell {
             }
             return;
         }
+        if let Input::Message { conn, message: CoordinatorMessage::Knows { abilities } } = &input {
+            if *conn == ConnId(self.next_conn) {
+                self.bulk.told(abilities);
+            }
+            return;
+        }
         if let Err(rejected) = self.core.handle(now(), input) {
             tracing::debug!(%rejected, "input_rejected");
         }
@@ -324,6 +330,8 @@ impl Shell {
             }
             Dialled::Session(session) => {
                 let conn = session.conn;
+                // What this coordinator can do it says after the hello.
+                self.bulk.told(&[]);
                 self.link.send_replace(Some(session.connection.clone()));
                 self.session = Some(session);
                 self.handle(Input::Connected { conn });
@@ -579,7 +587,7 @@ fn core_config(config: &Config, host: &Host, (machine_id, boot): (String, &BootI
         },
         tags: config.tags.clone(),
         runs_images,
-        capabilities: vec![CHUNKS_2.to_owned()],
+        capabilities: vec![CHUNKS_2.to_owned(), PARTS_1.to_owned()],
         host: HostFacts::default(),
         once: config.once,
         seed: seed(),

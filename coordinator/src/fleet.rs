@@ -6,7 +6,8 @@
 //! | `control` | hello, messages, renewing certificates |
 //! | `intake` | log streams |
 //! | `ask` | what jobs ask |
-//! | `bulk`, `blobs`, `shelve` | fetching and storing blobs, by the right to an attempt or a grant |
+//! | `bulk`, `blobs`, `shelve`, `parts` | fetching and storing blobs, by the right to an attempt or a grant |
+//! | `resting` | blobs whose chunks came in part |
 //! | `zones` | who serves blobs to others of a zone |
 //! | `enrol` | joining with a token |
 //! | `traffic` | bytes of each zone |
@@ -20,6 +21,8 @@ mod conn;
 mod control;
 mod enrol;
 mod intake;
+mod parts;
+mod resting;
 mod shelve;
 #[cfg(test)]
 mod tests;
@@ -38,12 +41,14 @@ use windlass_coordinator_core::input::ConnId;
 use windlass_coordinator_logs::LogStore;
 use windlass_protocol::AgentId;
 use windlass_protocol::limits::{
-    ENROLLING_MAX, FETCHES_MAX, FETCHES_UNTRUSTED_MAX, HANDSHAKES_MAX, STORES_MAX, STORES_UNTRUSTED_MAX,
+    ENROLLING_MAX, FETCHES_MAX, FETCHES_UNTRUSTED_MAX, HANDSHAKES_MAX, PARTS_MAX, PARTS_UNTRUSTED_MAX, STORES_MAX,
+    STORES_UNTRUSTED_MAX,
 };
 use windlass_protocol::link::{Accepted, Code, Protocol, accept};
 use windlass_protocol::message::{CacheUse, CoordinatorMessage, RefuseCode};
 
 use self::conn::Conn;
+use self::resting::Resting;
 use self::traffic::Traffic;
 pub use self::traffic::ZoneBytes;
 use self::zones::Zones;
@@ -95,6 +100,7 @@ struct Shared {
     rooms: Rooms,
     traffic: Traffic,
     zones: Zones,
+    resting: Resting,
     /// What agents' caches did, all together.
     used: Mutex<CacheUse>,
 }
@@ -104,6 +110,7 @@ struct Shared {
 struct Rooms {
     fetches: Room,
     stores: Room,
+    parts: Room,
     enrolling: Semaphore,
 }
 
@@ -111,7 +118,8 @@ impl Default for Rooms {
     fn default() -> Self {
         let fetches = Room::new(FETCHES_MAX, FETCHES_UNTRUSTED_MAX);
         let stores = Room::new(STORES_MAX, STORES_UNTRUSTED_MAX);
-        Self { fetches, stores, enrolling: Semaphore::new(ENROLLING_MAX) }
+        let parts = Room::new(PARTS_MAX, PARTS_UNTRUSTED_MAX);
+        Self { fetches, stores, parts, enrolling: Semaphore::new(ENROLLING_MAX) }
     }
 }
 
@@ -127,6 +135,7 @@ impl Switchboard {
     pub async fn serve(&self, endpoint: Endpoint, ground: Ground) {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         tokio::spawn(self.clone().pass_acks_on(ground.logs.clone()));
+        tokio::spawn(parts::learn(ground.store.clone()));
         tokio::spawn(zones::tell(self.clone(), Arc::clone(&ground.authority), ground.views.revoked()));
         while let Some(incoming) = endpoint.accept().await {
             let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };

@@ -17,8 +17,8 @@ use crate::job::{JobSpec, Outcome};
 use crate::limits::FRAME_MAX_BYTES;
 use crate::message::log::parse_chunk;
 use crate::message::{
-    AgentMessage, Ask, BlobHeader, BulkAsk, CoordinatorMessage, Enrol, EnrolAnswer, FetchBlobs, LogHeader, SignedGrant,
-    StoreAnswer, Told, Validate, decode, encode,
+    AgentMessage, Ask, BlobHeader, BulkAsk, CoordinatorMessage, Enrol, EnrolAnswer, FetchBlobs, LogHeader, PartHeader,
+    PartsAnswer, SignedGrant, StoreAnswer, Told, Validate, decode, encode,
 };
 
 /// What a decoder of foreign bytes is called, and the function that feeds it.
@@ -34,6 +34,8 @@ pub const ENTRIES: &[Entry] = &[
     ("enrol_answer", enrol_answer),
     ("bulk_ask", bulk_ask),
     ("store_answer", store_answer),
+    ("parts_answer", parts_answer),
+    ("part_header", part_header),
     ("fetch_blobs", fetch_blobs),
     ("signed_grant", signed_grant),
     ("blob_header", blob_header),
@@ -145,6 +147,16 @@ pub fn bulk_ask(bytes: &[u8]) -> bool {
 /// What such an offer is answered.
 pub fn store_answer(bytes: &[u8]) -> bool {
     checked::<StoreAnswer>(bytes)
+}
+
+/// What an offer of parts is answered.
+pub fn parts_answer(bytes: &[u8]) -> bool {
+    checked::<PartsAnswer>(bytes)
+}
+
+/// What stands before a manifest or a chunk of one.
+pub fn part_header(bytes: &[u8]) -> bool {
+    checked::<PartHeader>(bytes)
 }
 
 /// What a peer is asked.

@@ -24,6 +24,7 @@ pub mod codec;
 pub mod fetch;
 pub mod grant;
 pub mod log;
+pub mod parts;
 pub mod validate;
 
 pub use ask::{
@@ -34,6 +35,7 @@ pub use codec::{BadMessage, decode, encode};
 pub use fetch::{BlobHeader, BulkAsk, Claim, FetchBlobs, Wanted};
 pub use grant::{AskGrant, CacheZone, Grant, Peer, SignedGrant};
 pub use log::LogHeader;
+pub use parts::{PartHeader, PartsAnswer};
 pub use validate::{Invalid, Validate};
 
 /// What an agent is and can do; sent once for each connection, first.
@@ -425,6 +427,11 @@ pub enum CoordinatorMessage {
         key: [u8; 32],
         /// In order of their ids, without the agent itself or with it; at most [`crate::limits::PEERS_MAX`].
         peers: Vec<Peer>,
+    },
+    /// What the coordinator can do beside the version; only to who told [`crate::version::PARTS_1`].
+    Knows {
+        /// As in [`Hello::capabilities`].
+        abilities: Vec<String>,
     },
 }
 

@@ -16,5 +16,9 @@ pub const ALPN_PEER: &[u8] = b"windlass-peer/1";
 /// ([`crate::message::BlobHeader::Packed`]). To others blobs of that kind are given whole, and chunks plain.
 pub const CHUNKS_2: &str = "chunks-2";
 
+/// The ability to store large blobs by their chunks ([`crate::message::BulkAsk::Parts`]): told in an agent's hello, and to who told it
+/// in [`crate::message::CoordinatorMessage::Knows`]. Between others blobs are sent whole.
+pub const PARTS_1: &str = "parts-1";
+
 /// All that a coordinator offers, preferred first.
 pub const ALPN_SERVER: &[&[u8]] = &[ALPN_AGENT, ALPN_BULK, ALPN_ENROL];

@@ -25,8 +25,8 @@ use windlass_protocol::message::log::{chunk_prefix, parse_chunk};
 use windlass_protocol::message::{
     AgentMessage, ArtifactQuery, Ask, AskGrant, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, CacheUse, Claim,
     CoordinatorMessage, Enrol, EnrolAnswer, Evidence, FetchBlobs, FoundArtifact, FoundCache, FoundFiles, Grant, Health,
-    Held, Hello, LogHeader, NewArtifact, NewCache, Peer, RefuseCode, Scope, SignedGrant, StoreAnswer, StoreBlobs,
-    StoreRefused, Style, Told, Validate, Verdict, Wanted, WantedBlob, decode, encode,
+    Held, Hello, LogHeader, NewArtifact, NewCache, PartHeader, PartsAnswer, Peer, RefuseCode, Scope, SignedGrant,
+    StoreAnswer, StoreBlobs, StoreRefused, Style, Told, Validate, Verdict, Wanted, WantedBlob, decode, encode,
 };
 use windlass_protocol::stock::{Fetched, InputName, Stocked};
 use windlass_protocol::{Digest, HostFacts, Namespace, Secret, Shelf, Trust, WallMs, frame};
@@ -77,6 +77,7 @@ names! { coordinator_message(CoordinatorMessage)
     CoordinatorMessage::Drain { .. } => "drain",
     CoordinatorMessage::Resume => "resume",
     CoordinatorMessage::Peers { .. } => "peers",
+    CoordinatorMessage::Knows { .. } => "knows",
     CoordinatorMessage::Certificate { .. } => "certificate",
     CoordinatorMessage::Refuse { .. } => "refuse",
 }
@@ -156,6 +157,7 @@ names! { bulk_ask(BulkAsk)
     BulkAsk::Fetch(_) => "fetch",
     BulkAsk::Store(_) => "store",
     BulkAsk::Grant(_) => "grant",
+    BulkAsk::Parts(_) => "parts",
 }
 
 names! { fetch_blobs(FetchBlobs)
@@ -170,6 +172,20 @@ names! { store_answer(StoreAnswer)
     StoreAnswer::Wanted(_) => "wanted",
     StoreAnswer::Stored => "stored",
     StoreAnswer::Refused { .. } => "refused",
+}
+
+names! { parts_answer(PartsAnswer)
+    PartsAnswer::Cut(_) => "cut",
+    PartsAnswer::Lacks(_) => "lacks",
+    PartsAnswer::Whole => "whole",
+    PartsAnswer::Stored => "stored",
+    PartsAnswer::Refused { .. } => "refused",
+}
+
+names! { part_header(PartHeader)
+    PartHeader::Manifest { .. } => "manifest",
+    PartHeader::Passed => "passed",
+    PartHeader::Chunk { .. } => "chunk",
 }
 
 names! { log_header(LogHeader) _ => "log_header", }
@@ -435,6 +451,7 @@ fn coordinator_messages() -> Vec<CoordinatorMessage> {
             key: [7; 32],
             peers: vec![Peer { agent: AgentId::from_bytes([8; 16]), address: "10.0.0.7:7071".to_owned() }],
         },
+        CoordinatorMessage::Knows { abilities: vec!["parts-1".to_owned()] },
     ]
 }
 
@@ -639,12 +656,21 @@ fn bulk_and_logs_have_the_bytes_of_version_1() {
     let blobs = vec![(Digest::of(b"one"), 3), (Digest::of(b"two"), 1 << 33)];
     let store = BulkAsk::Store(StoreBlobs { build, attempt: attempt(1), epoch, shelf: Shelf::Artifacts, blobs });
     let header = LogHeader { attempt: attempt(1), epoch, offset: 1 << 33 };
+    let blobs = vec![(Digest::of(b"two"), 1 << 33)];
+    let parts = BulkAsk::Parts(StoreBlobs { build, attempt: attempt(1), epoch, shelf: Shelf::Caches, blobs });
+    assert_eq!(parts.validate(), Ok(()));
     assert_eq!((fetch.validate(), store.validate(), header.validate()), (Ok(()), Ok(()), Ok(())));
     assert_eq!(ask.validate(), Ok(()));
-    check("bulk_ask", &[fetch, store, ask]);
+    check("bulk_ask", &[fetch, store, ask, parts]);
     let refused = StoreAnswer::Refused { code: StoreRefused::Full, detail: "the disk is full".to_owned() };
     let wanted = vec![WantedBlob { place: 0, offset: 0 }, WantedBlob { place: 2, offset: 1 << 30 }];
     check("store_answer", &[StoreAnswer::Wanted(wanted), StoreAnswer::Stored, refused]);
+    let (code, detail) = (StoreRefused::Unavailable, "come again".to_owned());
+    let refused = PartsAnswer::Refused { code, detail };
+    let (cut, lacks) = (PartsAnswer::Cut(vec![0, 2]), PartsAnswer::Lacks(vec![7, 1 << 16]));
+    check("parts_answer", &[cut, lacks, PartsAnswer::Whole, PartsAnswer::Stored, refused]);
+    let chunk = PartHeader::Chunk { place: 7, bytes: 1 << 17 };
+    check("part_header", &[PartHeader::Manifest { bytes: 1 << 20 }, PartHeader::Passed, chunk]);
     let manifest = BlobHeader::Manifest { bytes: 1 << 20 };
     let found = BlobHeader::Found { bytes: 1 << 33 };
     let packed = BlobHeader::Packed { bytes: 1 << 16 };

@@ -102,6 +102,7 @@ impl Origin {
                 let grant = Grant { agent, zone, trust, namespace: self.namespace.clone(), expires_at };
                 send.send_message(&grant_key().sign(grant).unwrap()).await?;
             }
+            Some(BulkAsk::Parts(offer)) => panic!("nobody said that parts are taken: {offer:?}"),
             Some(BulkAsk::Store(offer)) => panic!("nothing is stored here: {offer:?}"),
             None => {}
         }

@@ -10,13 +10,14 @@ use tokio::time::Instant;
 use windlass_cache::{Blob, BlobReader, ChunkManifest};
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::JobSpec;
-use windlass_protocol::limits::{ASK_PATIENCE_MS, CACHE_PATIENCE_MS, LINK_BLOB_PIECE_BYTES};
+use windlass_protocol::limits::{ASK_PATIENCE_MS, CACHE_PATIENCE_MS, LINK_BLOB_PIECE_BYTES, PARTS_TRIES_MAX};
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
 use windlass_protocol::message::{BlobHeader, BulkAsk, StoreAnswer, StoreBlobs, StoreRefused, Wanted, WantedBlob};
 use windlass_protocol::{Digest, Shelf};
 
 use super::fetch::{Wish, read_manifest};
 use super::gathering::Gathering;
+use super::parts::Sieve;
 use super::{Bulk, PAUSE_MAX, PAUSE_MIN, Trouble, blocking, internal};
 use crate::right::Right;
 
@@ -52,13 +53,35 @@ impl<E> From<LinkError> for Broken<E> {
 /// Takes the bytes of one blob on their way.
 #[derive(Debug)]
 pub(crate) struct Feed<'a> {
-    send: &'a mut FramedSend,
+    into: Outlet<'a>,
     /// The coordinator has these already: an earlier connection broke after them.
     skip: u64,
     left: u64,
 }
 
-impl Feed<'_> {
+/// Where they go.
+#[derive(Debug)]
+pub(super) enum Outlet<'a> {
+    /// Over the link, as they are.
+    Link(&'a mut FramedSend),
+    /// They are cut.
+    Sieve(Box<Sieve<'a>>),
+}
+
+impl<'a> Feed<'a> {
+    /// One that takes all bytes of a blob.
+    pub(super) const fn whole(into: Outlet<'a>, bytes: u64) -> Self {
+        Self { into, skip: 0, left: bytes }
+    }
+
+    /// What cut them, if they were cut.
+    pub(super) fn into_sieve(self) -> Option<Box<Sieve<'a>>> {
+        match self.into {
+            Outlet::Sieve(sieve) => Some(sieve),
+            Outlet::Link(_) => None,
+        }
+    }
+
     /// Sends the next bytes, from the beginning of the blob on. What is there already is passed over. More than the blob has
     /// are not sent: whoever reads it will see that it has changed.
     pub(crate) async fn send(&mut self, bytes: impl Into<Bytes>) -> Result<(), LinkError> {
@@ -68,12 +91,16 @@ impl Feed<'_> {
         let _there = bytes.split_to(skip);
         let take = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
         self.left -= take as u64;
-        if take == 0 { Ok(()) } else { self.send.send_raw(bytes.split_to(take)).await }
+        match &mut self.into {
+            _ if take == 0 => Ok(()),
+            Outlet::Link(send) => send.send_raw(bytes.split_to(take)).await,
+            Outlet::Sieve(sieve) => sieve.take(&bytes.split_to(take)).await,
+        }
     }
 }
 
 /// Why one try did not do it.
-enum Tried<E> {
+pub(super) enum Tried<E> {
     Again(String),
     Not(NotStored<E>),
 }
@@ -171,10 +198,17 @@ impl Bulk {
         from: &mut O,
     ) -> Result<(), NotStored<O::Error>> {
         let mut patience = Patience::of(shelf);
+        let mut in_parts = PARTS_TRIES_MAX;
         loop {
             let (build, attempt, epoch) = (job.build, job.attempt, right.epoch());
             let offer = StoreBlobs { build, attempt, epoch, shelf, blobs: blobs.to_vec() };
-            match self.try_store(offer, from).await {
+            let parts = if in_parts > 0 { self.try_parts(&offer, from).await } else { Ok(()) };
+            in_parts = in_parts.saturating_sub(1);
+            let tried = match parts {
+                Ok(()) => self.try_store(offer, from).await,
+                Err(tried) => Err(tried),
+            };
+            match tried {
                 Ok(()) => return Ok(()),
                 Err(tried) => patience.again(job, tried).await?,
             }
@@ -193,7 +227,7 @@ impl Bulk {
             let Some(left) = lengths.get(place).and_then(|bytes| bytes.checked_sub(skip)) else {
                 return Err(Tried::Not(NotStored::Refused("the coordinator wants what was not offered".to_owned())));
             };
-            match from.read(place, &mut Feed { send: &mut send, skip, left }).await {
+            match from.read(place, &mut Feed { into: Outlet::Link(&mut send), skip, left }).await {
                 Ok(()) => {}
                 // What the coordinator says explains why it stopped reading.
                 Err(Broken::Link(LinkError::Stopped { .. })) => break,

@@ -17,7 +17,7 @@ use windlass_protocol::{AgentId, AttemptId, BuildId, Namespace};
 
 use super::conn::past;
 use super::control::{known, served_until};
-use super::{Ground, Switchboard, blobs, shelve};
+use super::{Ground, Switchboard, blobs, parts, shelve};
 
 /// Serves a bulk connection until it ends.
 pub(super) async fn serve(board: &Switchboard, connection: Connection, peer: &AgentIdentity, ground: &Ground) {
@@ -116,6 +116,10 @@ async fn respond(
         BulkAsk::Store(offer) => {
             let namespace = leased(board, ground, peer.agent, (offer.build, offer.attempt, offer.epoch)).await?;
             shelve::respond(board, ground, offer, (&namespace, peer.trust), send, recv).await
+        }
+        BulkAsk::Parts(offer) => {
+            let namespace = leased(board, ground, peer.agent, (offer.build, offer.attempt, offer.epoch)).await?;
+            parts::respond(board, ground, offer, (&namespace, peer.trust), send, recv).await
         }
         BulkAsk::Grant(AskGrant { build, attempt, epoch }) => {
             let namespace = leased(board, ground, peer.agent, (build, attempt, epoch)).await?;

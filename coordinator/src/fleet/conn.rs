@@ -135,6 +135,7 @@ impl Conn {
             | CoordinatorMessage::Resume
             | CoordinatorMessage::Certificate { .. }
             | CoordinatorMessage::Peers { .. }
+            | CoordinatorMessage::Knows { .. }
             | CoordinatorMessage::Refuse { .. } => {}
         }
     }

@@ -70,7 +70,7 @@ async fn refuse(send: &mut FramedSend, code: StoreRefused, detail: &str) -> Resu
     Ok(send.finish()?)
 }
 
-const fn code_of(error: &ShelfError) -> StoreRefused {
+pub(super) const fn code_of(error: &ShelfError) -> StoreRefused {
     match error {
         ShelfError::Store(error) => code_of_store(error),
         ShelfError::Missing(_) | ShelfError::NotAManifest(..) | ShelfError::Stopping => StoreRefused::Unavailable,
@@ -87,7 +87,7 @@ const fn code_of_partial(error: &PartialError) -> StoreRefused {
     }
 }
 
-const fn code_of_store(error: &Error) -> StoreRefused {
+pub(super) const fn code_of_store(error: &Error) -> StoreRefused {
     match error {
         Error::Fault(fault) if fault.is_full() => StoreRefused::Full,
         Error::Rejected(Rejected::WrongDigest { .. }) => StoreRefused::WrongBytes,

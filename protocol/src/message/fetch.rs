@@ -9,7 +9,9 @@ use super::validate::{Invalid, Validate, require};
 use crate::digest::Digest;
 use crate::id::{AttemptId, BuildId};
 use crate::job::Epoch;
-use crate::limits::{BLOB_MAX_BYTES, CHUNK_MAX_BYTES, FETCH_MAX_CHUNKS, MANIFEST_MAX_BYTES, MISSING_MAX_DIGESTS};
+use crate::limits::{
+    BLOB_MAX_BYTES, CHUNK_MAX_BYTES, FETCH_MAX_CHUNKS, MANIFEST_MAX_BYTES, MISSING_MAX_DIGESTS, PARTS_MIN_BYTES,
+};
 
 /// What opens a stream on [`crate::version::ALPN_BULK`]: one request on each. The lease is the capability.
 #[derive(Debug, Clone, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -21,6 +23,9 @@ pub enum BulkAsk {
     Store(StoreBlobs),
     /// The agent wants to show its peers what it may read; a [`SignedGrant`] answers it.
     Grant(AskGrant),
+    /// The agent has large blobs, and sends what of their chunks is missing; a [`super::PartsAnswer`] says of which. Only to who told
+    /// [`crate::version::PARTS_1`].
+    Parts(StoreBlobs),
 }
 
 /// Asks for blobs; the only request on [`crate::version::ALPN_PEER`]. What a job of the build may see is found, wherever it was
@@ -102,6 +107,11 @@ impl Validate for BulkAsk {
             Self::Fetch(fetch) => fetch.validate(),
             Self::Store(store) => store.validate(),
             Self::Grant(ask) => ask.validate(),
+            Self::Parts(offer) => {
+                offer.validate()?;
+                let large = offer.blobs.iter().all(|(_, bytes)| *bytes > PARTS_MIN_BYTES);
+                require(large, "parts.bytes", "a blob of 1 MiB or less is sent whole")
+            }
         }
     }
 }

@@ -53,7 +53,7 @@ fn one_line(field: &'static str, text: &str) -> Result<(), Invalid> {
     require(!text.chars().any(char::is_control), field, "there are no control characters in it")
 }
 
-fn at_most(field: &'static str, text: &str, bytes: usize) -> Result<(), Invalid> {
+pub(super) fn at_most(field: &'static str, text: &str, bytes: usize) -> Result<(), Invalid> {
     require(text.len() <= bytes, field, "it is not longer than its limit")
 }
 
@@ -198,6 +198,10 @@ impl Validate for CoordinatorMessage {
             Self::Certificate { chain: ders } => chain("certificate.chain", ders),
             Self::Refuse { code: _, detail } => at_most("refuse.detail", detail, DETAIL_MAX_BYTES),
             Self::Peers { key: _, peers } => grant::peers("peers.peers", peers),
+            Self::Knows { abilities } => {
+                require(abilities.len() <= CAPABILITIES_MAX, "knows.abilities", "there are at most 64")?;
+                abilities.iter().try_for_each(|ability| at_most("knows.abilities", ability, NAME_MAX_BYTES))
+            }
         }
     }
 }

@@ -244,6 +244,7 @@ names! {
         CoordinatorMessage::Drain { .. } => "to_agent.drain",
         CoordinatorMessage::Resume => "to_agent.resume",
         CoordinatorMessage::Peers { .. } => "to_agent.peers",
+        CoordinatorMessage::Knows { .. } => "to_agent.knows",
         CoordinatorMessage::Certificate { .. } => "to_agent.certificate",
         CoordinatorMessage::Refuse { .. } => "to_agent.refuse",
     }

@@ -7,6 +7,7 @@ mod ground;
 mod jobs;
 mod links;
 mod names;
+mod parts;
 mod source;
 
 use std::collections::BTreeSet;

@@ -20,6 +20,7 @@ mod metrics;
 mod notes;
 mod notifications;
 mod oidc;
+mod parts;
 mod refusals;
 mod renewal;
 mod reuse;

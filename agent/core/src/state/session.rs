@@ -111,7 +111,7 @@ impl AgentCore {
                 Ok(())
             }
             // Blobs are the shell's business.
-            CoordinatorMessage::Peers { .. } => Ok(()),
+            CoordinatorMessage::Peers { .. } | CoordinatorMessage::Knows { .. } => Ok(()),
         }
     }
 

@@ -153,6 +153,7 @@ impl Played {
                     send.send_raw(blob.into()).await.unwrap();
                 }
             }
+            BulkAsk::Parts(offer) => panic!("nobody said that parts are taken: {offer:?}"),
             BulkAsk::Grant(ask) => panic!("there are no peers: {ask:?}"),
             BulkAsk::Store(offer) => {
                 if let Some(path) = &self.lock().rewrite {

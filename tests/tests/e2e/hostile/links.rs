@@ -18,6 +18,7 @@ use windlass_tests::kit::pipeline::{step, until_exists};
 use windlass_tests::kit::{Build, DEADLINE, test, within};
 
 use super::ground::{Ground, LARGE, TRUSTED, WILD, put};
+use super::parts::by_manifest;
 use crate::strangers::Papers;
 
 /// What is answered to a request on a stream of its own.
@@ -158,9 +159,10 @@ fn an_agent_of_strangers_gets_nothing_from_trusted_ones_nor_by_a_grant_that_it_m
         let ground = Ground::start(world).await?;
         let before = ground.trusted().await?;
         let mut dice = Dice::new(9);
-        let (small, large) = (dice.bytes(900), dice.bytes(LARGE));
+        let (small, large, readable) = (dice.bytes(900), dice.bytes(LARGE), dice.bytes(2 * LARGE));
         let vault = (ground.put("vault", &small).await?, ground.put("vault", &large).await?);
         let shared = ground.put("web", b"trusted of the same project").await?;
+        ground.put("web", &readable).await?;
         let go = world.path("go");
         let held = [step("held", &until_exists(&go))];
         let (theirs, ours) = (ground.hostile(held.clone()).await?, ground.own(held).await?);
@@ -179,6 +181,7 @@ fn an_agent_of_strangers_gets_nothing_from_trusted_ones_nor_by_a_grant_that_it_m
         ensure!(found.first().is_some_and(|(_, bytes)| bytes == b"trusted of the same project"), "{found:?}");
         by_name(&bulk, &lease, vault).await?;
         by_offer(&bulk, (build, attempt, epoch), vault.1).await?;
+        by_manifest(&bulk, (build, attempt, epoch), (&readable, &large, &dice.bytes(LARGE))).await?;
         // The right to somebody else's job is none, nor one that is older or newer than its own.
         let (other_build, other, other_epoch) = right(&ours, "held")?;
         for (build, attempt, epoch) in [
