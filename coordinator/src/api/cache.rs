@@ -11,6 +11,7 @@ use windlass_protocol::{BuildId, Digest, JobId, Trust};
 
 use super::Ground;
 use super::auth::Caller;
+use super::build::by_id;
 use super::extract::{self, Page, Paging, Query};
 use super::problem::{Kind, Problem};
 use super::shape::time;
@@ -75,7 +76,8 @@ pub(crate) struct Filter {
     limit: Option<usize>,
 }
 
-/// What builds have saved under keys, newest first.
+/// What builds have saved under keys, newest first: of untrusted ones what the token may read the builds of. A page may have fewer
+/// than its limit though more follow.
 #[utoipa::path(
     get,
     path = "/api/v1/caches",
@@ -98,18 +100,39 @@ pub(crate) async fn list(
     let cursor = extract::cursor(paging.cursor.as_deref())?;
     let pipeline = pipeline.or_else(|| caller.pipeline.clone());
     let page = ground.fleet.reader.newest_caches(pipeline, cursor, paging.limit()?).await?;
-    let items = page.items.into_iter().map(Cache::of).collect();
+    let mut items = Vec::new();
+    for (number, row) in page.items {
+        if is_shown(&ground, &caller, &row).await? {
+            items.push(Cache::of((number, row)));
+        }
+    }
     Ok(Json(Page { items, next_cursor: page.next.map(|cursor| cursor.to_string()) }))
 }
 
-/// A cache that the caller may change: of its pipeline, and what trusted builds read only if it may make such builds.
+/// Whether the caller may know of a cache of its pipeline: of what trusted builds saved, of its own, and of those that builds
+/// saved which it may read. A key says what somebody works on (I12).
+async fn is_shown(ground: &Ground, caller: &Caller, row: &CacheRow) -> Result<bool, Problem> {
+    let namespace = &row.name.namespace;
+    if namespace.overlay.is_none() || *namespace == caller.namespace(&namespace.project) {
+        return Ok(true);
+    }
+    if !caller.has(Scope::BuildsRead) {
+        return Ok(false);
+    }
+    // Of a build that is no more nobody knows the branch.
+    Ok(caller.branch.is_none() || by_id(ground, caller, row.build).await?.is_some())
+}
+
+/// A cache that the caller may change: of its pipeline, one that it may know of, and what trusted builds read only if it may make
+/// such builds.
 async fn find(ground: &Ground, caller: &Caller, id: &str) -> Result<CacheRow, Problem> {
     caller.need(&[Scope::CacheWrite])?;
     let number: u64 = extract::id("cache", id)?;
     let absent = || Problem::not_found("cache", number);
     let row = ground.fleet.reader.cache(number).await?.ok_or_else(absent)?;
     let namespace = &row.name.namespace;
-    if caller.pipeline.as_ref().is_some_and(|only| *only != namespace.project) {
+    let foreign = caller.pipeline.as_ref().is_some_and(|only| *only != namespace.project);
+    if foreign || !is_shown(ground, caller, &row).await? {
         return Err(absent());
     }
     if namespace.trust() == Trust::Trusted && !caller.is_trusted() {

@@ -159,8 +159,12 @@ impl Bench {
     }
 
     async fn on(disk: Arc<dyn Vfs>) -> Self {
+        Self::over(disk, MemoryStore::new()).await
+    }
+
+    /// With rows that are there.
+    async fn over(disk: Arc<dyn Vfs>, memory: MemoryStore) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let memory = MemoryStore::new();
         let (desk, inbox) = desk::channel();
         let logs = LogStore::open(Arc::new(RealFs), &dir.path().join("logs"), LogOptions::default()).unwrap();
         let store = Store::open(disk, &dir.path().join("cache"), StoreOptions::default()).unwrap();

@@ -1,13 +1,17 @@
 //! Caches: noted once all that their manifests name is there, held for as long as they are, and let go after.
 
+use std::sync::Arc;
+
+use windlass_cache::RealFs;
 use windlass_cache::manifest::{Step, Writer};
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{Actor, ActorKind, CacheRequest};
+use windlass_coordinator_core::row::{Actor, ActorKind, CacheName, CacheRequest, CacheRow, Change, Scope};
+use windlass_coordinator_store::Store as _;
 use windlass_protocol::job::Epoch;
 use windlass_protocol::message::{Ask, AskRefused, Asked, CacheQuery, FoundCache, NewCache, Told};
-use windlass_protocol::{AttemptId, Digest, Namespace, Shelf, WallMs};
+use windlass_protocol::{AttemptId, BuildId, Digest, JobId, Namespace, Shelf, WallMs};
 
-use super::Bench;
+use super::{Bench, id_of};
 
 type Right = (AttemptId, Epoch);
 
@@ -147,7 +151,6 @@ async fn an_entry_whose_manifest_cannot_be_read_goes_and_holds_up_nothing() {
 
 #[tokio::test]
 async fn people_list_pin_and_remove_what_their_token_is_for() {
-    use windlass_coordinator_core::row::Scope;
     let (bench, right) = Bench::running().await;
     let store = bench.ground.fleet.store.clone();
     for key in ["one", "two"] {
@@ -191,4 +194,54 @@ async fn people_list_pin_and_remove_what_their_token_is_for() {
     let stats = bench.call(&all, "GET", "/api/v1/cache/stats", "").await.is(200).json();
     assert!(stats["blobs"].as_u64() >= Some(4) && stats["zones"].is_array(), "{stats}");
     bench.finish(right, 0, b"").await;
+}
+
+/// A key says what somebody works on.
+#[tokio::test]
+async fn caches_of_untrusted_builds_are_shown_to_who_may_read_those_builds_and_to_nobody_else() {
+    let bench = Bench::new().await;
+    let build: BuildId = bench.build().await["id"].as_str().unwrap().parse().unwrap();
+    let blind = bench.token(&[Scope::CacheRead, Scope::CacheWrite], Some("web"), None).await;
+    let reads = bench.token(&[Scope::CacheRead, Scope::BuildsRead], Some("web"), None).await;
+    let branch = bench.ground.fleet.reader.build(build).await.unwrap().unwrap().1.build.branch;
+    let same = bench.token(&[Scope::CacheRead, Scope::BuildsRead], Some("web"), Some(&branch)).await;
+    let other = bench.token(&[Scope::CacheRead, Scope::BuildsRead], Some("web"), Some("release")).await;
+    let elsewhere = bench.token(&[Scope::CacheRead, Scope::BuildsRead], Some("api"), None).await;
+    let own = Namespace::overlay("web", &format!("token:{}", id_of(&blind)));
+    // Rows come as they would have from jobs, before the coordinator starts again.
+    let mut memory = bench.memory.clone();
+    drop(bench);
+    let writer = memory.claim().unwrap();
+    let of = |namespace: Namespace, key: &str, build: BuildId| {
+        let name = CacheName { namespace, scope: Digest::of(b"paths"), key: key.to_owned() };
+        let (manifest, at) = (Digest::of(key.as_bytes()), WallMs(1));
+        let (files, bytes, manifest_bytes, pinned) = (1, 1, 1, false);
+        let job = JobId::from_bytes([1; 16]);
+        let row =
+            CacheRow { name, manifest, manifest_bytes, files, bytes, build, job, created_at: at, used_at: at, pinned };
+        Change::Cache(Box::new(row))
+    };
+    let gone = BuildId::from_bytes([9; 16]);
+    let rows = [
+        of(Namespace::trusted("web"), "trusted", gone),
+        of(own, "own", gone),
+        of(Namespace::overlay("web", "pr:1"), "of a build", build),
+        of(Namespace::overlay("web", "pr:2"), "of one that is gone", gone),
+    ];
+    memory.commit(writer, &rows).unwrap();
+    let bench = Bench::over(Arc::new(RealFs), memory).await;
+    let shown = async |token: &str| -> Vec<String> {
+        let list = bench.call(token, "GET", "/api/v1/caches", "").await.is(200).json();
+        list["items"].as_array().unwrap().iter().map(|item| item["key"].as_str().unwrap().to_owned()).collect()
+    };
+    let all = ["of one that is gone", "of a build", "own", "trusted"];
+    assert_eq!(shown(&reads).await, all);
+    assert_eq!(shown(&blind).await, all[2..]);
+    assert_eq!(shown(&same).await, [all[1], all[3]]);
+    assert_eq!(shown(&other).await, all[3..]);
+    assert_eq!(shown(&elsewhere).await, [""; 0]);
+    let list = bench.call(&reads, "GET", "/api/v1/caches", "").await.is(200).json();
+    let theirs = format!("/api/v1/caches/{}", list["items"][1]["id"].as_str().unwrap());
+    bench.call(&blind, "DELETE", &theirs, "").await.is(404);
+    bench.call(&blind, "PUT", &format!("{theirs}/pin"), "").await.is(404);
 }
