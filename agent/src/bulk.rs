@@ -29,12 +29,12 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quinn::Connection;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant;
 use windlass_cache::{Blob, Directory, Node, Pins, Store};
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::JobSpec;
-use windlass_protocol::limits::FETCH_ROUNDS_MAX;
+use windlass_protocol::limits::{FETCH_ROUNDS_MAX, PARTS_CUTS_MAX};
 use windlass_protocol::link::{FramedRecv, FramedSend, LinkError, Protocol};
 use windlass_protocol::message::{BulkAsk, FetchBlobs, SignedGrant, Wanted};
 use windlass_protocol::{Cause, Digest, Namespace};
@@ -94,6 +94,8 @@ pub(crate) struct Bulk {
     grants: Mutex<HashMap<Namespace, Held>>,
     /// Whether the coordinator takes large blobs by their chunks.
     takes_parts: AtomicBool,
+    /// Offers that are cut.
+    cuts: Semaphore,
 }
 
 impl Bulk {
@@ -101,8 +103,8 @@ impl Bulk {
         let gatherings = Gatherings::new(store.clone());
         let (dial, connection) = (std::sync::Mutex::new(dial), Mutex::new(None));
         let (flights, grants) = (Arc::default(), Mutex::default());
-        let takes_parts = AtomicBool::default();
-        Arc::new(Self { dial, connection, store, gatherings, flights, peers, grants, takes_parts })
+        let (takes_parts, cuts) = (AtomicBool::default(), Semaphore::new(PARTS_CUTS_MAX));
+        Arc::new(Self { dial, connection, store, gatherings, flights, peers, grants, takes_parts, cuts })
     }
 
     /// The agents of the zone.

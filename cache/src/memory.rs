@@ -57,11 +57,10 @@ impl Memory {
     }
 
     /// Keeps bytes that were compared with their name, until others are asked for more often.
-    pub(crate) fn keep(&self, digest: Digest, bytes: Bytes) -> Bytes {
+    pub(crate) fn keep(&self, digest: Digest, bytes: Bytes) {
         if let Some(blobs) = &self.blobs {
-            blobs.insert(digest, bytes.clone());
+            blobs.insert(digest, bytes);
         }
-        bytes
     }
 
     pub(crate) fn used(&self) -> MemoryUse {

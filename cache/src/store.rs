@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use bytes::Bytes;
 use windlass_protocol::limits::{
     BLOB_SMALL_MAX_BYTES, CACHE_FLOOR_BYTES, CHUNK_AVERAGE_BYTES, COMMIT_BUFFER_BYTES, MEMORY_MAX_BYTES,
     NAME_MAX_BYTES, PROMISE_LAZY_MS, PROMISE_MS, SEGMENT_MAX_BYTES, SPACE_STEP_BYTES,
@@ -644,9 +645,24 @@ impl Shared {
     }
 
     /// A blob's bytes from where they lie; `None` where they are not what the name says, or the blob is gone.
-    pub(crate) fn read(self: &Arc<Self>, digest: &Digest, mut place: Place, pin: Pin) -> Result<Option<Blob>, Fault> {
+    pub(crate) fn read(self: &Arc<Self>, digest: &Digest, place: Place, pin: Pin) -> Result<Option<Blob>, Fault> {
+        self.read_through(Some(&self.memory), digest, place, pin)
+    }
+
+    /// [`Self::read`], whatever is in memory.
+    pub(crate) fn read_disk(self: &Arc<Self>, digest: &Digest, place: Place, pin: Pin) -> Result<Option<Blob>, Fault> {
+        self.read_through(None, digest, place, pin)
+    }
+
+    fn read_through(
+        self: &Arc<Self>,
+        memory: Option<&Memory>,
+        digest: &Digest,
+        mut place: Place,
+        pin: Pin,
+    ) -> Result<Option<Blob>, Fault> {
         loop {
-            if let Some(body) = self.body(digest, place)? {
+            if let Some(body) = self.body(memory, digest, place)? {
                 return Ok(Some(Blob { digest: *digest, body, shared: Arc::clone(self), pin }));
             }
             // It may have moved since, and the segment is gone that it was in.
@@ -661,10 +677,10 @@ impl Shared {
     }
 
     /// What lies there, where it is the blob.
-    fn body(&self, digest: &Digest, place: Place) -> Result<Option<Body>, Fault> {
+    fn body(&self, memory: Option<&Memory>, digest: &Digest, place: Place) -> Result<Option<Body>, Fault> {
         match place {
             Place::Small { segment, offset, bytes } => {
-                if let Some(bytes) = self.memory.get(digest) {
+                if let Some(bytes) = memory.and_then(|memory| memory.get(digest)) {
                     return Ok(Some(Body::Memory(bytes)));
                 }
                 let right = |bytes: &Vec<u8>| Digest::of(bytes) == *digest;
@@ -676,7 +692,11 @@ impl Shared {
                         .map_err(|e| e.fault("fetching", &crate::segment::path(&self.segments_dir(), segment)))?;
                     found = self.read_small(segment, offset, bytes)?.filter(right);
                 }
-                Ok(found.map(|bytes| Body::Memory(self.memory.keep(*digest, bytes.into()))))
+                let found = found.map(Bytes::from);
+                if let (Some(memory), Some(bytes)) = (memory, &found) {
+                    memory.keep(*digest, bytes.clone());
+                }
+                Ok(found.map(Body::Memory))
             }
             Place::Chunked { segment, offset, bytes, .. } => {
                 let manifest = self.read_manifest(digest, segment, offset)?.filter(|m| m.blob_bytes() == bytes);

@@ -199,10 +199,7 @@ impl CoreJobDesk {
             Asked::AddFiles { artifacts, executable } => {
                 self.add_artifacts(&attempt, (ask.epoch, ask.call), Output::all(&artifacts, &executable)).await
             }
-            Asked::FindArtifacts(query) => {
-                let found = self.find_artifacts(&attempt, *query).await?;
-                Ok(Told::Artifacts(found.found))
-            }
+            Asked::FindArtifacts(query) => Ok(Told::Artifacts(self.find_artifacts(&attempt, *query).await?.found)),
             Asked::FindFiles(query) => Ok(Told::Files(Box::new(self.find_artifacts(&attempt, *query).await?))),
             Asked::FindCache(query) => self.find_cache(&attempt, ask.epoch, *query).await,
             Asked::SaveCache(new) => self.save_cache(&attempt, ask.epoch, *new).await,

@@ -210,7 +210,7 @@ impl Body {
     fn act(&mut self, op: Op) -> io::Result<Answer> {
         match op {
             // Taken by who reads the frames.
-            Op::Exit { .. } | Op::Read { .. } | Op::Put { .. } => {}
+            Op::Exit { .. } | Op::Read { .. } | Op::Put { .. } => return Err(ErrorKind::InvalidInput.into()),
             Op::Write { to, bytes } => {
                 self.touched = true;
                 write(to, &bytes)?;

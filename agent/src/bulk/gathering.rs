@@ -55,23 +55,19 @@ impl Gathering {
     /// Takes a chunk.
     pub(crate) async fn put(self: &Arc<Self>, place: u32, bytes: Bytes) -> Result<(), Error> {
         let this = Arc::clone(self);
-        let put = tokio::task::spawn_blocking(move || this.assembly.put(place, &bytes)).await;
-        self.note_put(put)
+        heard(tokio::task::spawn_blocking(move || this.note(this.assembly.put(place, &bytes))).await)
     }
 
     /// Takes a chunk as it is stored elsewhere.
     pub(crate) async fn put_packed(self: &Arc<Self>, place: u32, frame: Bytes) -> Result<(), Error> {
         let this = Arc::clone(self);
-        let put = tokio::task::spawn_blocking(move || this.assembly.put_packed(place, &frame)).await;
-        self.note_put(put)
+        heard(tokio::task::spawn_blocking(move || this.note(this.assembly.put_packed(place, &frame))).await)
     }
 
-    fn note_put(&self, put: Result<Result<(), Error>, JoinError>) -> Result<(), Error> {
-        put.unwrap_or_else(|error| {
-            Err(Fault::Io { doing: "write", path: PathBuf::new(), source: error.into() }.into())
-        })?;
+    /// Tells who waits; whoever brought the chunk may have gone away meanwhile.
+    fn note(&self, put: Result<(), Error>) -> Result<(), Error> {
         self.changed.notify_waiters();
-        Ok(())
+        put
     }
 
     /// The bytes of a chunk, if it has come.
@@ -139,6 +135,11 @@ struct Slot {
     used: Instant,
     /// Whose right to the blob the coordinator has confirmed.
     proven: BTreeSet<Namespace>,
+}
+
+/// What a thread has done.
+fn heard(put: Result<Result<(), Error>, JoinError>) -> Result<(), Error> {
+    put.unwrap_or_else(|error| Err(Fault::Io { doing: "write", path: PathBuf::new(), source: error.into() }.into()))
 }
 
 impl Gatherings {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use windlass_cache::{ChunkManifest, ChunkPacker, Outline};
 use windlass_protocol::Digest;
-use windlass_protocol::limits::{PARTS_MANIFEST_MAX_BYTES, PARTS_MIN_BYTES};
+use windlass_protocol::limits::{PARTS_CHUNKS_MAX, PARTS_MANIFEST_MAX_BYTES, PARTS_MIN_BYTES};
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
 use windlass_protocol::message::{BulkAsk, PartHeader, PartsAnswer, StoreBlobs};
 use windlass_protocol::version::PARTS_1;
@@ -58,6 +58,7 @@ impl Bulk {
         if blobs.is_empty() || !self.takes_parts.load(Ordering::Relaxed) {
             return Ok(());
         }
+        let Ok(_turn) = self.cuts.try_acquire() else { return Ok(()) };
         let StoreBlobs { build, attempt, epoch, shelf, .. } = *offer;
         let (mut send, mut recv) =
             match self.open(&BulkAsk::Parts(StoreBlobs { build, attempt, epoch, shelf, blobs })).await {
@@ -117,6 +118,9 @@ impl Talk<'_> {
     ) -> Result<(), Not<O::Error>> {
         let mut sieve = sift((place, bytes), None, from).await?;
         sieve.end().await?;
+        if let Some(why) = sieve.failed {
+            return Err(Not::Whole(why));
+        }
         let manifest = sieve.outline.manifest(digest);
         let encoded = manifest.encode();
         if encoded.len() > PARTS_MANIFEST_MAX_BYTES {
@@ -130,12 +134,15 @@ impl Talk<'_> {
             PartsAnswer::Refused { code: _, detail } => return Err(Not::Whole(detail)),
             PartsAnswer::Cut(_) | PartsAnswer::Stored => return Err(out_of_turn()),
         };
-        tracing::debug!(%digest, bytes, chunks = manifest.chunks().len(), lacks = lacks.len(), "blob_sent_in_parts");
+        let (chunks, sent) = (manifest.chunks().len(), lacks.len());
         if !lacks.is_empty() {
             self.chunks((place, bytes), manifest, lacks, from).await?;
         }
         match self.answer().await? {
-            PartsAnswer::Stored => Ok(()),
+            PartsAnswer::Stored => {
+                tracing::debug!(%digest, bytes, chunks, sent, "blob_sent_in_parts");
+                Ok(())
+            }
             PartsAnswer::Refused { code: _, detail } => Err(Not::Whole(detail)),
             PartsAnswer::Cut(_) | PartsAnswer::Lacks(_) | PartsAnswer::Whole => Err(out_of_turn()),
         }
@@ -152,6 +159,9 @@ impl Talk<'_> {
         let sends = Sends { send: self.send, manifest, lacks: lacks.into_iter().collect(), packer };
         let mut sieve = sift((place, bytes), Some(sends), from).await?;
         sieve.end().await?;
+        if let Some(why) = sieve.failed {
+            return Err(Not::Whole(why));
+        }
         let left = sieve.sends.map_or(0, |sends| sends.lacks.len());
         if left > 0 {
             return Err(Not::Whole(format!("{left} chunks that the coordinator wants were not cut again")));
@@ -171,7 +181,7 @@ async fn sift<'a, O: Offering>(
     sends: Option<Sends<'a>>,
     from: &mut O,
 ) -> Result<Box<Sieve<'a>>, Not<O::Error>> {
-    let sieve = Box::new(Sieve { outline: Outline::default(), sends });
+    let sieve = Box::new(Sieve { outline: Outline::default(), failed: None, sends });
     let mut feed = Feed::whole(Outlet::Sieve(sieve), bytes);
     from.read(place, &mut feed).await?;
     feed.into_sieve().ok_or_else(out_of_turn)
@@ -185,6 +195,8 @@ fn out_of_turn<E>() -> Not<E> {
 #[derive(Debug)]
 pub(super) struct Sieve<'a> {
     outline: Outline,
+    /// Why it cannot be cut, or not be packed: nothing more is sent of it then.
+    failed: Option<String>,
     /// Nothing the first time.
     sends: Option<Sends<'a>>,
 }
@@ -211,17 +223,24 @@ impl Sieve<'_> {
 
     async fn cut(&mut self, bytes: Option<&[u8]>) -> Result<(), LinkError> {
         let mut ready: Vec<(u32, Bytes)> = Vec::new();
-        let Self { outline, sends } = self;
+        let Self { outline, failed, sends } = self;
+        if failed.is_some() {
+            return Ok(());
+        }
         let mut show = |lane, nth, digest: Digest, plain: &[u8]| {
             let Some(sends) = sends else { return };
             let place = sends.manifest.place(lane, nth).filter(|place| sends.lacks.contains(place));
             let Some(place) = place else { return };
             // A file that changes meanwhile has other chunks there; they are not sent, and it is found out by whoever reads it.
-            if sends.manifest.chunks().get(place as usize).is_some_and(|chunk| chunk.digest == digest)
-                && let Ok(packed) = sends.packer.pack(plain)
-            {
-                ready.push((place, Bytes::copy_from_slice(packed)));
-                sends.lacks.remove(&place);
+            if sends.manifest.chunks().get(place as usize).is_none_or(|chunk| chunk.digest != digest) {
+                return;
+            }
+            match sends.packer.pack(plain) {
+                Ok(packed) => {
+                    ready.push((place, Bytes::copy_from_slice(packed)));
+                    sends.lacks.remove(&place);
+                }
+                Err(error) => *failed = Some(error.to_string()),
             }
         };
         let cut = match bytes {
@@ -229,8 +248,10 @@ impl Sieve<'_> {
             None => outline.end(&mut show),
         };
         if let Err(error) = cut {
-            // More chunks than any manifest may name: what is wanted stays wanting.
-            tracing::debug!(%error, "blob_not_cut");
+            *failed = Some(error.to_string());
+        }
+        if outline.chunks() > PARTS_CHUNKS_MAX {
+            *failed = Some("it has more chunks than the coordinator takes names of".to_owned());
         }
         let Some(sends) = &mut self.sends else { return Ok(()) };
         for (place, chunk) in ready {

@@ -203,6 +203,10 @@ impl Bulk {
             let (build, attempt, epoch) = (job.build, job.attempt, right.epoch());
             let offer = StoreBlobs { build, attempt, epoch, shelf, blobs: blobs.to_vec() };
             let parts = if in_parts > 0 { self.try_parts(&offer, from).await } else { Ok(()) };
+            if parts.is_ok() && in_parts > 0 {
+                // That took as long as its bytes did, and not because somebody was away.
+                patience = Patience::of(shelf);
+            }
             in_parts = in_parts.saturating_sub(1);
             let tried = match parts {
                 Ok(()) => self.try_store(offer, from).await,

@@ -146,6 +146,8 @@ pub(crate) struct Journal {
     path: PathBuf,
     file: Box<dyn VfsFile>,
     end: u64,
+    /// The last record is none, and nothing was written over it yet.
+    torn: bool,
     /// A sync failed, or a write that could not be taken back: what is on the disk is not known.
     poisoned: bool,
 }
@@ -178,7 +180,7 @@ impl Journal {
         let said = Said::decode(&bytes)
             .ok_or_else(|| Fault::io("reading the head of", &path, io::Error::from(io::ErrorKind::InvalidData)))?;
         // A last record that is none stays till another takes its place: only the bucket knows what it said, and may be down now.
-        Ok(Some((Self { path, file, end: said.end, poisoned: false }, said)))
+        Ok(Some((Self { path, file, end: said.end, torn: said.torn, poisoned: false }, said)))
     }
 
     /// Writes a new one that says these things, in the place of any that was there.
@@ -210,7 +212,7 @@ impl Journal {
         file.sync_data().or_fault("syncing", &new)?;
         vfs.rename(&new, &path).or_fault("renaming", &new)?;
         vfs.sync_dir(&dir).or_fault("syncing", &dir)?;
-        Ok(Self { path, file, end: bytes.len() as u64, poisoned: false })
+        Ok(Self { path, file, end: bytes.len() as u64, torn: false, poisoned: false })
     }
 
     /// Adds a record, durably.
@@ -220,7 +222,8 @@ impl Journal {
         }
         let bytes = entry.encode();
         if let Err(e) = self.file.write_at(self.end, &bytes) {
-            self.poisoned |= self.file.truncate(self.end).is_err();
+            // What is torn stays: half of a record over it is none either.
+            self.poisoned |= !self.torn && self.file.truncate(self.end).is_err();
             return Err(Fault::io("writing to", &self.path, e));
         }
         if let Err(e) = self.file.sync_data() {
@@ -228,6 +231,7 @@ impl Journal {
             return Err(Fault::io("syncing", &self.path, e));
         }
         self.end += bytes.len() as u64;
+        self.torn = false;
         Ok(())
     }
 
@@ -245,6 +249,25 @@ mod tests {
 
     fn copied(bytes: u64) -> Copied {
         Copied { bytes, digest: Digest::of(&bytes.to_le_bytes()) }
+    }
+
+    #[test]
+    fn what_is_torn_stays_where_nothing_could_be_written_over_it() {
+        let fs = RecordingFs::new();
+        let dir = Path::new("/s");
+        let mut journal = Journal::write(&fs, dir, &[9; 16], &BTreeMap::new(), (0, 0)).unwrap();
+        journal.append(&Entry::Copied(Object::Segment(3), copied(10))).unwrap();
+        let path = dir.join("origin/journal");
+        fs.open(&path).unwrap().write_at(130, b"!").unwrap();
+        let (mut journal, said) = Journal::open(&fs, dir).unwrap().unwrap();
+        assert!(said.torn);
+        fs.fail_at(fs.op_count(), io::ErrorKind::StorageFull);
+        assert!(journal.append(&Entry::Gone(Object::Chunks(6))).is_err());
+        let (_, again) = Journal::open(&fs, dir).unwrap().unwrap();
+        assert!(again.torn, "{again:?}");
+        journal.append(&Entry::Gone(Object::Chunks(6))).unwrap();
+        let (_, again) = Journal::open(&fs, dir).unwrap().unwrap();
+        assert!(!again.torn && again.next == (0, 7), "{again:?}");
     }
 
     #[test]

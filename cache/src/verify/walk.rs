@@ -159,7 +159,7 @@ impl Walk<'_, '_> {
         let entry = self.shared.index().get(digest).map(|entry| (entry.place, entry.pin()));
         let Some((place, pin)) = entry.filter(|(place, _)| lies(*place) == (number, at)) else { return Ok(()) };
         let end = self.progress.bytes + place.bytes();
-        let read = match self.shared.read(digest, place, pin) {
+        let read = match self.shared.read_disk(digest, place, pin) {
             Err(Fault::Unavailable { .. }) => return self.unreachable(end),
             other => other?,
         };

@@ -12,9 +12,10 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use windlass_cache::{Assembly, ChunkManifest, Error, Fault, Lane, Reservation, Store};
 use windlass_protocol::limits::{
-    ARCHIVE_HEADS_PART, CHUNK_AVERAGE_BYTES, DETAIL_MAX_BYTES, PARTS_CUT_MS, PARTS_WORTH_PART, STORE_STALL_MS,
+    ARCHIVE_HEADS_PART, CHUNK_AVERAGE_BYTES, DETAIL_MAX_BYTES, PARTS_BLOB_MS, PARTS_CUT_MS, PARTS_WORTH_PART,
+    STORE_STALL_MS,
 };
-use windlass_protocol::link::{FramedRecv, FramedSend};
+use windlass_protocol::link::{FramedRecv, FramedSend, LinkError};
 use windlass_protocol::message::validate::Validate as _;
 use windlass_protocol::message::{PartHeader, PartsAnswer, StoreBlobs, StoreRefused};
 use windlass_protocol::{Digest, Namespace, Shelf, Trust};
@@ -33,7 +34,7 @@ const LEAST_BYTES: u64 = (CHUNK_AVERAGE_BYTES / 4 / ARCHIVE_HEADS_PART) as u64;
 /// Reads what is stored already, so that blobs alike to it are found; uploads are whole ones until then.
 pub(super) async fn learn(store: Store) {
     match tokio::task::spawn_blocking(move || store.learn_alike()).await {
-        Ok(Ok(())) => {}
+        Ok(Ok(())) => tracing::info!("alike_blobs_learnt"),
         Ok(Err(error)) => tracing::warn!(%error, "alike_blobs_not_learnt"),
         Err(error) => tracing::warn!(%error, "alike_blobs_not_learnt"),
     }
@@ -92,8 +93,12 @@ impl Table<'_> {
             Some(PartHeader::Chunk { .. }) => return Err(Bad::Invalid("a chunk before its manifest".to_owned())),
             None => return Ok(false),
         };
-        // Nobody closes it.
-        let _room = self.board.shared.rooms.parts.enter(self.trust).await.ok_or(Bad::Build)?;
+        // Whoever holds the places may be as slow as it likes: who finds none sends all of its bytes, and waits for nobody.
+        let Some(_room) = self.board.shared.rooms.parts.try_enter(self.trust) else {
+            pass(recv, manifest_bytes).await?;
+            send.send_message(&PartsAnswer::Whole).await?;
+            return Ok(true);
+        };
         let encoded = raw(recv, manifest_bytes).await?;
         let manifest = ChunkManifest::decode(&encoded).map_err(|bad| Bad::Invalid(bad.to_string()))?;
         drop(encoded);
@@ -115,9 +120,14 @@ impl Table<'_> {
         let missing = assembly.missing();
         let chunks = missing.len();
         send.send_message(&PartsAnswer::Lacks(missing)).await?;
-        let came = receive(recv, &assembly, (chunks, space)).await;
+        let receiving = receive(recv, &assembly, (chunks, space));
+        let came = tokio::time::timeout(Duration::from_millis(PARTS_BLOB_MS), receiving).await;
+        let came = came.unwrap_or(Err(Came::Broken(Bad::Stalled)));
         if let Err(Came::Broken(bad)) = came {
-            self.board.shared.resting.put(self.owner.clone(), assembly);
+            // Who breaks the rules does not come back for it.
+            if matches!(bad, Bad::Link(_)) {
+                self.board.shared.resting.put(self.owner.clone(), self.trust, assembly);
+            }
             return Err(bad);
         }
         let (store_on, finishing) = (self.owner.1.clone(), assembly);
@@ -167,15 +177,16 @@ enum Came {
 async fn receive(
     recv: &mut FramedRecv,
     assembly: &Arc<Assembly>,
-    (chunks, space): (usize, Reservation),
+    (chunks, mut space): (usize, Reservation),
 ) -> Result<(), Came> {
     let (pieces, mut queue) = mpsc::channel::<(u32, Bytes)>(AHEAD);
     let into = Arc::clone(assembly);
     let writer = tokio::task::spawn_blocking(move || {
-        let _space = space;
         while let Some((place, bytes)) = queue.blocking_recv() {
             let plain = into.manifest().chunk_bytes(place as usize).is_none_or(|long| bytes.len() >= long);
             if plain { into.put(place, &bytes) } else { into.put_packed(place, &bytes) }?;
+            // What was written of it is the disk's to count.
+            drop(space.split(bytes.len() as u64));
         }
         Ok(())
     });
@@ -193,7 +204,7 @@ async fn pass_on(recv: &mut FramedRecv, chunks: usize, pieces: mpsc::Sender<(u32
             Some(PartHeader::Manifest { .. } | PartHeader::Passed) => {
                 return Err(Bad::Invalid("another blob before this one's chunks".to_owned()));
             }
-            None => return Err(Bad::Stalled),
+            None => return Err(LinkError::Short { missing: 1 }.into()),
         };
         let chunk = raw(recv, u64::from(bytes)).await?;
         if pieces.send((place, chunk)).await.is_err() {
@@ -223,6 +234,15 @@ async fn raw(recv: &mut FramedRecv, mut left: u64) -> Result<Bytes, Bad> {
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes.freeze())
+}
+
+/// Lets so many bytes pass.
+async fn pass(recv: &mut FramedRecv, mut left: u64) -> Result<(), Bad> {
+    while left > 0 {
+        let piece = tokio::time::timeout(Duration::from_millis(STORE_STALL_MS), recv.recv_raw(left)).await;
+        left -= piece.map_err(|_| Bad::Stalled)??.len() as u64;
+    }
+    Ok(())
 }
 
 /// Says why not; nothing more of the offer is taken.

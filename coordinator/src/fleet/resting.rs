@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use windlass_cache::{Assembly, ChunkManifest};
 use windlass_protocol::limits::{PARTS_REST_MS, PARTS_RESTING_MAX};
-use windlass_protocol::{AttemptId, Namespace};
+use windlass_protocol::{AttemptId, Namespace, Trust};
 
 /// Whose upload it is, and who will see it.
 pub(super) type Owner = (AttemptId, Namespace);
@@ -19,6 +19,7 @@ pub(super) struct Resting(Arc<Mutex<Vec<Blob>>>);
 #[derive(Debug)]
 struct Blob {
     owner: Owner,
+    trust: Trust,
     assembly: Arc<Assembly>,
     since: Instant,
 }
@@ -32,18 +33,28 @@ impl Resting {
         Some(blobs.remove(at).assembly)
     }
 
-    /// Keeps what came. It goes by itself.
-    pub(super) fn put(&self, owner: Owner, assembly: Arc<Assembly>) {
+    /// Keeps what came; of those of equal trust the one that has waited longest goes for it, where there are too many. It goes by
+    /// itself.
+    pub(super) fn put(&self, owner: Owner, trust: Trust, assembly: Arc<Assembly>) {
         let mut blobs = lock(&self.0);
-        if blobs.len() >= PARTS_RESTING_MAX {
-            blobs.remove(0);
-        }
+        let is_alike = |blob: &Blob| blob.trust == trust;
+        let oldest = blobs.iter().position(is_alike);
+        let full = blobs.iter().filter(|blob| is_alike(blob)).count() >= PARTS_RESTING_MAX;
+        let gone = oldest.filter(|_| full).map(|at| blobs.remove(at));
         let first = blobs.is_empty();
-        blobs.push(Blob { owner, assembly, since: Instant::now() });
+        blobs.push(Blob { owner, trust, assembly, since: Instant::now() });
         drop(blobs);
+        let_go(gone.into_iter().collect());
         if first {
             tokio::spawn(tidy(Arc::downgrade(&self.0)));
         }
+    }
+}
+
+/// Gives back what they hold: files are removed for it.
+fn let_go(gone: Vec<Blob>) {
+    if !gone.is_empty() {
+        tokio::task::spawn_blocking(move || drop(gone));
     }
 }
 
@@ -58,8 +69,11 @@ async fn tidy(blobs: Weak<Mutex<Vec<Blob>>>) {
         tokio::time::sleep(rest / 4).await;
         let Some(blobs) = blobs.upgrade() else { return };
         let mut blobs = lock(&blobs);
-        blobs.retain(|blob| blob.since.elapsed() < rest);
-        if blobs.is_empty() {
+        let gone = blobs.extract_if(.., |blob| blob.since.elapsed() >= rest).collect();
+        let none = blobs.is_empty();
+        drop(blobs);
+        let_go(gone);
+        if none {
             return;
         }
     }

@@ -9,7 +9,7 @@ pub const HANDS_FRAME_MAX_BYTES: usize = (2 << 20) + (64 << 10);
 /// Arguments, and variables, of one call: a glob that a shell expanded over a large tree.
 pub const HANDS_ARGUMENTS_MAX: usize = 64 << 10;
 
-/// Bytes that are read or written by one operation of the command in a job: large enough that round trips do not count.
+/// Bytes that are read or written by one operation of the command in a job, of which several stand at once ([`HANDS_AHEAD`]).
 pub const HANDS_CHUNK_BYTES: usize = 256 << 10;
 
 /// Pieces of one file that are asked for, or on their way to the disk, at once: while one is dealt with here, the program has

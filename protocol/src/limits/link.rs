@@ -55,7 +55,7 @@ pub const LINK_MTU_MAX_BYTES: u16 = 1_452;
 /// The kernel's buffers of a UDP socket: some 20 ms at 300 MB/s.
 pub const LINK_SOCKET_BUFFER_BYTES: usize = 8 << 20;
 
-/// A blob is read from disk in such pieces.
+/// A blob is read from disk in such pieces, and what has come of one is taken off the link in them.
 pub const LINK_BLOB_PIECE_BYTES: usize = 256 << 10;
 
 /// How long a read waits until what it saw is published; longer means that the loop stands still.

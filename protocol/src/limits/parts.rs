@@ -9,8 +9,15 @@ pub const PARTS_MANIFEST_MAX_BYTES: usize = 4 << 20;
 /// Chunks that such a manifest can name: their places fit a frame.
 pub const PARTS_CHUNKS_MAX: usize = PARTS_MANIFEST_MAX_BYTES / 36;
 
-/// How long an agent may take to read and cut a blob: 10 GiB at 20 MB/s. It holds nobody's place meanwhile.
+/// How long an agent may take to read and cut a blob: 10 GiB at 20 MB/s. Before its manifest it holds nobody's place meanwhile; between two
+/// chunks it holds its own.
 pub const PARTS_CUT_MS: u64 = 600_000;
+
+/// How long the chunks of one blob may come: it holds a place for as long.
+pub const PARTS_BLOB_MS: u64 = 3_600_000;
+
+/// Offers that an agent cuts at once; more are sent whole: each holds a stream of its connection, and names of chunks.
+pub const PARTS_CUTS_MAX: usize = 4;
 
 /// Of a blob of which less than this part is there all of it is sent: an upload that is sent whole can be gone on with to the byte, and
 /// after a restart.
@@ -26,9 +33,9 @@ pub const PARTS_MAX: usize = 16;
 /// Of them from agents that run what is not trusted: a job there may hold back its bytes.
 pub const PARTS_UNTRUSTED_MAX: usize = 12;
 
-/// Blobs whose chunks came in part and wait for their agent to come back; the one that has waited longest goes for another. Each
-/// holds what it held while it came, and a file.
-pub const PARTS_RESTING_MAX: usize = 8;
+/// Blobs of trusted builds whose chunks came in part and wait for their agent to come back, and as many of others; the one that has
+/// waited longest goes for another. Each holds what it held while it came, and a file.
+pub const PARTS_RESTING_MAX: usize = 4;
 
 /// How long they wait: an agent comes back within seconds, or its coordinator has restarted.
 pub const PARTS_REST_MS: u64 = 120_000;
@@ -42,9 +49,9 @@ pub const ALIKE_SAMPLE: u64 = 64;
 /// Of each blob the chunks with so many least names stand in it too: of a short one that has changed one will be the same.
 pub const ALIKE_LEAST: usize = 4;
 
-/// Rows of a half of that table, some 60 bytes each; it has four halves, two of trusted content and two of overlays'. Who
-/// fills one with his own makes others of his kind send more, and no more.
-pub const ALIKE_ROWS_MAX: usize = 256 << 10;
+/// Rows of a half of that table, some 56 bytes each: as many as fit the places of a hash table of 2^18 before it doubles. It has four
+/// halves, two of trusted content and two of overlays'. Who fills one with his own makes others of his kind send more, and no more.
+pub const ALIKE_ROWS_MAX: usize = 7 << 15;
 
 /// Namespaces of a half that it remembers to have rows of.
 pub const ALIKE_NAMESPACES_MAX: usize = 100_000;

@@ -112,6 +112,14 @@ impl<'a> Coordinator<'a> {
         &mut self.process
     }
 
+    /// How often it, and those before it, have said this in their logs.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn told(&self, what: &str) -> Result<usize> {
+        Ok(self.process.stderr()?.matches(what).count())
+    }
+
     /// SIGKILL.
     ///
     /// # Errors

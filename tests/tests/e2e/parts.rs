@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use windlass_tests::kit::chaos::Dice;
 use windlass_tests::kit::pipeline::{pipeline, step, with};
-use windlass_tests::kit::{Fleet, World, test};
+use windlass_tests::kit::{DEADLINE, Fleet, World, test, until};
 
 const MIB: f64 = 1_048_576.0;
 
@@ -53,8 +53,14 @@ fn of_an_artifact_and_of_a_cache_that_were_there_before_a_change_alone_is_sent_a
         change(&file, 20 << 20)?;
         let second = sent(&fleet, artifact()).await?;
         ensure!(second < CHANGE, "a change cost {second}");
+        let before = fleet.coordinator.told("alike_blobs_learnt")?;
         fleet.coordinator.kill9().await?;
         fleet.coordinator.restart().await?;
+        // Until it has read what is there, uploads are whole.
+        until("what blobs are alike", DEADLINE, async || {
+            Ok((fleet.coordinator.told("alike_blobs_learnt")? > before).then_some(()))
+        })
+        .await?;
         for agent in &fleet.agents {
             agent.in_state(&fleet.client, "online").await?;
         }

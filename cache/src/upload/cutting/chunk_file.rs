@@ -26,6 +26,8 @@ pub(super) struct ChunkFile {
     /// A sync that goes on beside what is written, one at a time.
     syncing: Option<JoinHandle<io::Result<()>>>,
     synced: bool,
+    /// A sync failed: the kernel says once that bytes were lost, and whoever goes on with the file would not hear of it.
+    lost: bool,
     pub(super) recorded: bool,
     /// It stays when it is dropped: somebody will go on with it.
     pub(super) kept: bool,
@@ -45,7 +47,19 @@ impl ChunkFile {
     pub(super) fn of(shared: &Arc<Shared>, file: Box<dyn VfsFile>, path: PathBuf) -> Self {
         let (shared, file) = (Arc::clone(shared), Arc::from(file));
         let (begun, syncing) = (0, None);
-        Self { shared, file, path, number: None, end: 0, begun, syncing, synced: false, recorded: false, kept: true }
+        Self {
+            shared,
+            file,
+            path,
+            number: None,
+            end: 0,
+            begun,
+            syncing,
+            synced: false,
+            lost: false,
+            recorded: false,
+            kept: true,
+        }
     }
 
     /// Adds a frame; tells where it lies.
@@ -80,13 +94,16 @@ impl ChunkFile {
     fn end_sync(&mut self) -> Result<(), Fault> {
         let Some(syncing) = self.syncing.take() else { return Ok(()) };
         let ended = syncing.join().unwrap_or_else(|_| Err(io::Error::other("the thread that synced it panicked")));
+        self.lost |= ended.is_err();
         ended.or_fault("syncing", &self.path)
     }
 
     pub(super) fn sync(&mut self) -> Result<(), Fault> {
         self.end_sync()?;
         if self.is_durable() && !self.synced {
-            self.file.sync_data().or_fault("syncing", &self.path)?;
+            let ended = self.file.sync_data();
+            self.lost |= ended.is_err();
+            ended.or_fault("syncing", &self.path)?;
             self.synced = true;
         }
         Ok(())
@@ -112,9 +129,10 @@ impl ChunkFile {
 
 impl Drop for ChunkFile {
     fn drop(&mut self) {
-        // Who goes on with it would not be told again of what was lost.
-        let lost = self.kept && self.end_sync().is_err();
-        if self.recorded || self.kept && !lost {
+        if let Err(error) = self.end_sync() {
+            tracing::warn!(%error, "upload_lost");
+        }
+        if self.recorded || self.kept && !self.lost {
             return;
         }
         if let Err(error) = self.shared.vfs.remove(&self.path) {
@@ -205,15 +223,23 @@ mod tests {
 
     #[test]
     fn nobody_goes_on_with_an_upload_of_which_a_sync_failed() {
-        for fails in [false, true] {
+        // That it failed is heard by who drops it, by who writes on, and by who ends it.
+        for (fails, heard) in [(false, 0), (true, 0), (true, 1), (true, 2), (true, 3)] {
             let fs = RecordingFs::new();
             let mut chunks = file(&fs, StoreOptions::default());
             let path = chunks.path.clone();
             chunks.file = Arc::new(FailsOnce(Arc::clone(&chunks.file), AtomicBool::new(!fails)));
             chunks.kept = true;
-            append(&mut chunks, UPLOAD_SYNC_BYTES);
+            if heard < 3 {
+                append(&mut chunks, UPLOAD_SYNC_BYTES);
+            }
+            match heard {
+                0 => {}
+                1 => assert!(chunks.end_sync().is_err()),
+                _ => assert!(chunks.sync().is_err()),
+            }
             drop(chunks);
-            assert_eq!(fs.live_image().files.contains_key(&path), !fails);
+            assert_eq!(fs.live_image().files.contains_key(&path), !fails, "{heard}");
         }
     }
 }

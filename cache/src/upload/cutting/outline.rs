@@ -37,6 +37,12 @@ impl Outline {
         Ok(())
     }
 
+    /// How many chunks were cut so far.
+    #[must_use]
+    pub const fn chunks(&self) -> usize {
+        self.cuts.len()
+    }
+
     /// Nothing more comes: what is left is cut and shown too.
     ///
     /// # Errors

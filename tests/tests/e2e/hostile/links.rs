@@ -18,7 +18,7 @@ use windlass_tests::kit::pipeline::{step, until_exists};
 use windlass_tests::kit::{Build, DEADLINE, test, within};
 
 use super::ground::{Ground, LARGE, TRUSTED, WILD, put};
-use super::parts::by_manifest;
+use super::parts::{again, by_manifest};
 use crate::strangers::Papers;
 
 /// What is answered to a request on a stream of its own.
@@ -153,15 +153,40 @@ async fn peer_fetch(
     within("an answer", DEADLINE, asking).await
 }
 
+/// Agents that serve each other, to one that shows what it has.
+async fn neighbours(
+    ground: &Ground<'_>,
+    (papers, trusted): (&Papers, &Papers),
+    own: &SignedGrant,
+    (shared, vault): (Digest, (Digest, Digest)),
+) -> Result<()> {
+    // Neighbours of another trust serve nobody, whatever he shows, and get nothing either.
+    let wanted = || Wanted::Parts(vec![shared]);
+    for (what, papers, name) in [("a stranger's agent", papers, TRUSTED), ("a trusted agent", trusted, WILD)] {
+        let at = *ground.peers.get(name).context("an address")?;
+        is_refused(what, peer_fetch(papers, at, own, wanted()).await?)?;
+        let chunks = Wanted::Chunks { blob: vault.1, places: vec![0] };
+        is_refused(what, peer_fetch(papers, at, own, chunks).await?)?;
+    }
+    // Its own kind would serve it.
+    let served = peer_fetch(papers, *ground.peers.get(WILD).context("an address")?, own, wanted()).await?;
+    ensure!(matches!(served, Ok(BlobHeader::Found { .. } | BlobHeader::Waiting)), "{served:?}");
+    let none =
+        peer_fetch(papers, *ground.peers.get(WILD).context("an address")?, own, Wanted::Parts(vec![vault.0])).await?;
+    ensure!(matches!(none, Ok(BlobHeader::Elsewhere | BlobHeader::Waiting)), "{none:?}");
+    Ok(())
+}
+
 #[test]
 fn an_agent_of_strangers_gets_nothing_from_trusted_ones_nor_by_a_grant_that_it_made() -> Result<()> {
     test(async |world| {
         let ground = Ground::start(world).await?;
         let before = ground.trusted().await?;
         let mut dice = Dice::new(9);
-        let (small, large, readable) = (dice.bytes(900), dice.bytes(LARGE), dice.bytes(2 * LARGE));
+        let (small, large) = (dice.bytes(900), dice.bytes(LARGE));
         let vault = (ground.put("vault", &small).await?, ground.put("vault", &large).await?);
         let shared = ground.put("web", b"trusted of the same project").await?;
+        let readable = dice.bytes(2 * LARGE);
         ground.put("web", &readable).await?;
         let go = world.path("go");
         let held = [step("held", &until_exists(&go))];
@@ -181,7 +206,9 @@ fn an_agent_of_strangers_gets_nothing_from_trusted_ones_nor_by_a_grant_that_it_m
         ensure!(found.first().is_some_and(|(_, bytes)| bytes == b"trusted of the same project"), "{found:?}");
         by_name(&bulk, &lease, vault).await?;
         by_offer(&bulk, (build, attempt, epoch), vault.1).await?;
-        by_manifest(&bulk, (build, attempt, epoch), (&readable, &large, &dice.bytes(LARGE))).await?;
+        let nobodys = dice.bytes(LARGE);
+        by_manifest(&bulk, (build, attempt, epoch), (&readable, &large, &nobodys)).await?;
+        again(&bulk, (build, attempt, epoch), &[nobodys.as_slice(), &readable].concat()).await?;
         // The right to somebody else's job is none, nor one that is older or newer than its own.
         let (other_build, other, other_epoch) = right(&ours, "held")?;
         for (build, attempt, epoch) in [
@@ -205,21 +232,7 @@ fn an_agent_of_strangers_gets_nothing_from_trusted_ones_nor_by_a_grant_that_it_m
                 is_refused(what, peer_fetch(&papers, at, &forged, Wanted::Parts(vec![vault.0])).await?)?;
             }
         }
-        // Neighbours of another trust serve nobody, whatever he shows, and get nothing either.
-        let wanted = || Wanted::Parts(vec![shared]);
-        for (what, papers, name) in [("a stranger's agent", &papers, TRUSTED), ("a trusted agent", &trusted, WILD)] {
-            let at = *ground.peers.get(name).context("an address")?;
-            is_refused(what, peer_fetch(papers, at, &own, wanted()).await?)?;
-            let chunks = Wanted::Chunks { blob: vault.1, places: vec![0] };
-            is_refused(what, peer_fetch(papers, at, &own, chunks).await?)?;
-        }
-        // Its own kind would serve it.
-        let served = peer_fetch(&papers, *ground.peers.get(WILD).context("an address")?, &own, wanted()).await?;
-        ensure!(matches!(served, Ok(BlobHeader::Found { .. } | BlobHeader::Waiting)), "{served:?}");
-        let none =
-            peer_fetch(&papers, *ground.peers.get(WILD).context("an address")?, &own, Wanted::Parts(vec![vault.0]))
-                .await?;
-        ensure!(matches!(none, Ok(BlobHeader::Elsewhere | BlobHeader::Waiting)), "{none:?}");
+        neighbours(&ground, (&papers, &trusted), &own, (shared, vault)).await?;
         put(&ground.stranger, "web", b"what it puts is its own").await?;
         fs::write(&go, "")?;
         client.ends(ours.id(), "passed", DEADLINE).await?;

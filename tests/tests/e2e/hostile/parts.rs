@@ -1,6 +1,6 @@
 //! By manifests that name others' chunks: whoever offers one has to send them, as if nobody had them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
 use quinn::Connection;
@@ -9,6 +9,7 @@ use windlass_protocol::job::Epoch;
 use windlass_protocol::link::{Code, FramedRecv, FramedSend};
 use windlass_protocol::message::{BulkAsk, PartHeader, PartsAnswer, StoreBlobs};
 use windlass_protocol::{AttemptId, BuildId, Digest, Shelf};
+use windlass_tests::kit::{DEADLINE, until};
 
 /// As an agent cuts it.
 fn manifest(blob: &[u8]) -> Result<ChunkManifest> {
@@ -22,11 +23,12 @@ fn names(manifest: &ChunkManifest) -> BTreeSet<Digest> {
     manifest.chunks().iter().map(|chunk| chunk.digest).collect()
 }
 
-/// What is answered to the manifest of one blob.
+/// What is answered to the manifest of one blob; then those of the wanted chunks are sent that are given, by their places.
 async fn offer(
     connection: &Connection,
     (build, attempt, epoch): (BuildId, AttemptId, Epoch),
     manifest: &ChunkManifest,
+    chunks: &BTreeMap<u32, Vec<u8>>,
 ) -> Result<PartsAnswer> {
     let blobs = vec![(manifest.digest(), manifest.blob_bytes())];
     let (send, recv) = connection.open_bi().await?;
@@ -38,8 +40,44 @@ async fn offer(
     send.send_message(&PartHeader::Manifest { bytes: encoded.len() as u64 }).await?;
     send.send_raw(encoded.into()).await?;
     let answer = recv.recv_message::<PartsAnswer>().await?.context("an answer")?;
-    send.reset(Code::Canceled);
+    match &answer {
+        PartsAnswer::Lacks(lacks) => {
+            for (place, chunk) in lacks.iter().filter_map(|place| Some((*place, chunks.get(place)?))) {
+                send.send_message(&PartHeader::Chunk { place, bytes: u32::try_from(chunk.len())? }).await?;
+                send.send_raw(chunk.clone().into()).await?;
+            }
+            // The end, as where a connection breaks.
+            send.finish()?;
+        }
+        _ => send.reset(Code::Canceled),
+    }
     Ok(answer)
+}
+
+/// The chunks of the first bytes of a blob, but for the last ones, by their places in it.
+fn first_chunks(blob: &[u8]) -> Result<BTreeMap<u32, Vec<u8>>> {
+    let (mut outline, mut chunks) = (Outline::default(), BTreeMap::new());
+    outline.push(blob, &mut |_, nth, _, plain| drop(chunks.insert(nth, plain.to_vec())))?;
+    Ok(chunks)
+}
+
+/// What came of a blob when its stream ended is not wanted again.
+pub(super) async fn again(connection: &Connection, right: (BuildId, AttemptId, Epoch), blob: &[u8]) -> Result<()> {
+    let all = manifest(blob)?;
+    let chunks = first_chunks(blob.get(..blob.len() / 4).unwrap_or_default())?;
+    let PartsAnswer::Lacks(lacks) = offer(connection, right, &all, &chunks).await? else {
+        anyhow::bail!("is not found")
+    };
+    let sent = lacks.iter().filter(|place| chunks.contains_key(place)).count();
+    ensure!(sent > 5, "{sent} of {lacks:?}");
+    // The coordinator may not have seen the end yet.
+    until("the rest of the blob", DEADLINE, async || {
+        let PartsAnswer::Lacks(left) = offer(connection, right, &all, &BTreeMap::new()).await? else {
+            anyhow::bail!("is not found any more")
+        };
+        Ok((left.len() == lacks.len() - sent).then_some(()))
+    })
+    .await
 }
 
 /// Of a blob that is made of what the stranger may read, of what he may not, and of what nobody has, the first alone counts as there.
@@ -49,7 +87,7 @@ pub(super) async fn by_manifest(
     (shared, vault, nobodys): (&[u8], &[u8], &[u8]),
 ) -> Result<()> {
     let all = manifest(&[shared, vault, nobodys].concat())?;
-    let PartsAnswer::Lacks(lacks) = offer(connection, right, &all).await? else {
+    let PartsAnswer::Lacks(lacks) = offer(connection, right, &all, &BTreeMap::new()).await? else {
         anyhow::bail!("what he may read is not found");
     };
     let lacking: BTreeSet<Digest> =
@@ -62,7 +100,7 @@ pub(super) async fn by_manifest(
     ensure!(readable.intersection(&lacking).count() < 3, "what he may read has to come");
     // Of another's blob as it is, and of one that nobody has, the same is said.
     for of in [vault, nobodys] {
-        let answer = offer(connection, right, &manifest(of)?).await?;
+        let answer = offer(connection, right, &manifest(of)?, &BTreeMap::new()).await?;
         ensure!(answer == PartsAnswer::Whole, "{answer:?}");
     }
     Ok(())
