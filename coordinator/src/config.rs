@@ -46,6 +46,9 @@ pub struct ConfigFile {
     pub artifact_retention_days: Option<u64>,
     /// Free space on its disk that blobs leave to everything else, such as `256MiB`.
     pub cache_floor: Option<String>,
+    /// Whether blobs can be named by their SHA-256 too.
+    #[serde(default)]
+    pub cache_sha256: bool,
     /// A bucket behind the cache.
     #[serde(default)]
     pub bucket: BucketFile,
@@ -114,6 +117,8 @@ pub struct Config {
     pub retention_ms: u64,
     /// Free space that blobs leave to everything else; of a small disk a part.
     pub cache_floor_bytes: u64,
+    /// Whether blobs that are stored from now on can be named by their SHA-256: a second hash of all bytes.
+    pub cache_sha256: bool,
     /// A bucket behind the cache.
     pub bucket: Option<BucketConfig>,
     /// How long certificates last.
@@ -154,6 +159,7 @@ impl Config {
             advertise: Vec::new(),
             retention_ms: RETENTION_MS,
             cache_floor_bytes: CACHE_FLOOR_BYTES,
+            cache_sha256: false,
             bucket: None,
             lives: Lives::default(),
             policy: Policy::default(),

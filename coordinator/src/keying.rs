@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `select`, `prune` | of a source only what is declared |
 //! | `import` | a commit of a repository as such a source |
+//! | `named` | blobs that a step names by their digests |
 //! | `image` | which image a name stands for now |
 //! | [`plugins`] | which commits a step's plugins are |
 //! | `compose` | what of all that a recipe is made of |
@@ -13,6 +14,7 @@
 mod compose;
 pub mod image;
 mod import;
+mod named;
 pub mod plugins;
 mod prune;
 pub mod recipe;
@@ -38,8 +40,9 @@ use windlass_protocol::{Digest, Namespace, Shelf, Trust};
 use self::compose::{Found, Runs};
 use self::image::{Image, Images, RegistryConfig};
 use self::import::{CommitImport, Objects};
+use self::named::Named;
 use self::plugins::{PluginRepositories, Plugins};
-use self::prune::{Pruned, TreeError, Trees};
+use self::prune::{Over, Pruned, TreeError, Trees};
 use self::recipe::Recipe;
 use self::remembered::Remembered;
 use self::select::Selection;
@@ -49,9 +52,9 @@ use crate::room::Room;
 use crate::upstream::{Known, Terms, Upstream, Wanted};
 use crate::views::{Reader, Views};
 
-/// The mode of an artifact among a step's files, as a download has it.
-const fn mode_of(artifact: &ArtifactRow) -> u16 {
-    if artifact.executable { 0o755 } else { 0o644 }
+/// The mode of an artifact or a named blob among a step's files, as a download has it.
+const fn mode_of(executable: bool) -> u16 {
+    if executable { 0o755 } else { 0o644 }
 }
 
 /// What an operator says of keys.
@@ -146,10 +149,17 @@ impl Engine {
         let runs = self.runs(subject, terms.as_ref()).await?;
         let plugins = self.0.plugins.find(&self.0.sources.definitions, subject).await?;
         let artifacts = self.artifacts(subject, &reuse).await?;
-        let (mut notes, pruned) = self.files(subject, &reuse, &artifacts).await?;
+        let blobs = self.blobs(subject, &reuse).await?;
+        let (mut notes, pruned) = self.files(subject, &reuse, (&artifacts, &blobs)).await?;
         let source = Source::Tree { digest: pruned.root };
-        let found =
-            Found { epoch: self.0.epoch, inputs: pruned.root, artifacts: &artifacts, plugins: &plugins, runs: &runs };
+        let found = Found {
+            epoch: self.0.epoch,
+            inputs: pruned.root,
+            artifacts: &artifacts,
+            blobs: &blobs,
+            plugins: &plugins,
+            runs: &runs,
+        };
         let recipe = compose::recipe(subject, &found)?;
         let text =
             recipe.encode().map_err(|error| format!("what decides its result cannot be written down: {error}"))?;
@@ -272,12 +282,22 @@ impl Engine {
         }
     }
 
-    /// What is laid out for it: the declared files of its source, and the artifacts. Also what is to be said of them.
+    /// The blobs that it names.
+    async fn blobs(&self, subject: &KeySubject, reuse: &Reuse) -> Result<BTreeMap<String, Named>, String> {
+        if reuse.blobs.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let (store, namespace) = (self.0.sources.store.clone(), subject.namespace.clone());
+        let asked = reuse.blobs.clone();
+        blocking(move || named::find(&store, &namespace, &asked)).await
+    }
+
+    /// What is laid out for it: the declared files of its source, the artifacts and the blobs. Also what is to be said of them.
     async fn files(
         &self,
         subject: &KeySubject,
         reuse: &Reuse,
-        artifacts: &BTreeMap<String, ArtifactRow>,
+        (artifacts, blobs): (&BTreeMap<String, ArtifactRow>, &BTreeMap<String, Named>),
     ) -> Result<(Vec<String>, Pruned), String> {
         let plugins = vendored(subject)?;
         let selection = Selection::new(&reuse.inputs, &plugins)?;
@@ -301,6 +321,7 @@ impl Engine {
         });
         let notes = queries.map(|text| format!("the artifacts `{text}` are none of this build's")).collect();
         let root = self.lay(&subject.namespace, pruned.root, artifacts).await?;
+        let root = self.lay_named(&subject.namespace, root, blobs).await?;
         Ok((notes, Pruned { root, ..pruned }))
     }
 
@@ -365,7 +386,7 @@ impl Engine {
         }
         let (store, namespace) = (self.0.sources.store.clone(), namespace.clone());
         let blobs: Vec<(String, Digest, u64, u16)> =
-            artifacts.values().map(|row| (row.path.clone(), row.digest, row.bytes, mode_of(row))).collect();
+            artifacts.values().map(|row| (row.path.clone(), row.digest, row.bytes, mode_of(row.executable))).collect();
         blocking(move || {
             let shelf = namespace.on(Shelf::Artifacts);
             let absent = |digest| TreeError::Absent { what: "the artifact", digest };
@@ -379,9 +400,24 @@ impl Engine {
                 return Err(absent(*digest));
             }
             let file = |(path, digest, len, mode)| (path, Node::File { digest, len, mode });
-            Trees::new(&store, &namespace).with_files(root, &blobs.into_iter().map(file).collect())
+            Trees::new(&store, &namespace).with_files(root, &blobs.into_iter().map(file).collect(), Over::Files)
         })
         .await
+    }
+
+    /// A tree with named blobs in it, where nothing lies yet.
+    async fn lay_named(
+        &self,
+        namespace: &Namespace,
+        root: Digest,
+        blobs: &BTreeMap<String, Named>,
+    ) -> Result<Digest, String> {
+        if blobs.is_empty() {
+            return Ok(root);
+        }
+        let (store, namespace) = (self.0.sources.store.clone(), namespace.clone());
+        let files = blobs.iter().map(|(path, blob)| (path.clone(), blob.node())).collect();
+        blocking(move || Trees::new(&store, &namespace).with_files(root, &files, Over::Nothing)).await
     }
 
     /// Stores the recipe, and what it names by its digest alone.

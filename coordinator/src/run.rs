@@ -380,7 +380,11 @@ impl Opened {
         let logs =
             LogStore::open(vfs.clone(), &config.data.join("logs"), LogOptions::default()).map_err(StartError::Logs)?;
         let left_open = LeftOpen::find(&logs, &history).map_err(StartError::Load)?;
-        let options = StoreOptions { floor_bytes: config.cache_floor_bytes, ..StoreOptions::default() };
+        let options = StoreOptions {
+            floor_bytes: config.cache_floor_bytes,
+            sha256: config.cache_sha256,
+            ..StoreOptions::default()
+        };
         let store = open_cache(vfs, &config.data.join("cache"), options, config.bucket.as_ref())?;
         let uploads = Uploads::open(&store).map_err(StartError::Cache)?;
         let (names, addresses) = config.names();

@@ -5,6 +5,7 @@
 //! step that its `if` or `branches` takes away is here as [`Broken`], since its job exists in that state. Graphs that
 //! were stored by earlier versions still load. Why it is made so: `docs/design/008-the-graph-of-gates.md`.
 
+mod blob;
 mod command;
 mod feature;
 mod gate;
@@ -17,6 +18,7 @@ mod trigger;
 
 use serde::{Deserialize, Serialize};
 
+pub use blob::{BlobName, NamedBlob, NotABlobName};
 pub use command::{
     Cache, Checkout, CheckoutFlags, Command, CommitVerification, Concurrency, Method, Plugin, Reuse, Secret,
 };

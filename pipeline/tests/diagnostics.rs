@@ -212,10 +212,57 @@ steps:
     7:12 Error variable-name: `B=1` is not the name of a variable (only names stand here; values are set by the step's `env`)
     8:15 Error wrong-type: `verify` must be a share of the hits such as `1%` or `0.01%`, but text stands here
     9:34 Error out-of-range: `verify` must be from 0% to 100%
-    10:25 Error wrong-type: `reuse` must be `true`, or a mapping of `inputs`, `artifacts`, `outputs`, `env`, `secrets` and `verify`, but text stands here
+    10:25 Error wrong-type: `reuse` must be `true`, or a mapping of `inputs`, `artifacts`, `blobs`, `outputs`, `env`, `secrets` and `verify`, but text stands here
     11:18 Warning never-reused: the step is never reused: it has `secrets` (with `secrets: true` in `reuse` their versions count, and a new version runs it anew)
     11:18 Warning never-reused: the step is never reused: it restores a `cache`, of which nothing is in its key (leave out one of the two)
     ");
+}
+
+#[test]
+fn what_is_wrong_with_a_blob_that_a_step_names_is_told_at_its_place() {
+    let digest = format!("b3:{}", "0f".repeat(32));
+    let blob = |path: &str| format!("        - {{path: {path}, digest: {digest}}}\n");
+    let paths =
+        ["/etc/x", "a//b", "tools/x", "./tools/x", "tools", "tools/x/y", "Makefile", "gen/a.c", "src/new", "toolsmith"];
+    let listed: String = paths.into_iter().map(blob).collect();
+    let told = told_of_reuse(&format!(
+        "steps:
+  - command: x
+    reuse:
+      inputs: [Makefile, src/**]
+      artifacts: gen/a.c
+      blobs:
+{listed}        - {{path: p, digest: 0f0f}}
+        - {{digest: {digest}, mode: 755}}
+        - {{path: q}}
+        - r
+"
+    ));
+    insta::assert_snapshot!(told, @"
+    7:18 Error reuse-path: `/etc/x` is not the path of a file within the source (a blob lies beside the inputs, at a path such as `tools/compiler.tar`)
+    8:18 Error reuse-path: `a//b` is not the path of a file within the source (a blob lies beside the inputs, at a path such as `tools/compiler.tar`)
+    10:18 Error reuse-path: the blob `tools/x` cannot lie where the blob `tools/x` lies
+    11:18 Error reuse-path: the blob `tools` cannot lie where the blob `tools/x` lies
+    12:18 Error reuse-path: the blob `tools/x/y` cannot lie where the blob `tools/x` lies
+    13:18 Error reuse-path: the blob `Makefile` cannot lie where one of `inputs` lies
+    14:18 Error reuse-path: the blob `gen/a.c` cannot lie where one of `artifacts` lies
+    17:29 Error reuse-digest: `0f0f` is not the digest of a blob (it is `b3:` or `sha256:` and 64 hex digits, as `b3sum` and `sha256sum` print them)
+    18:11 Error missing-attribute: the blob has no `path`
+    18:89 Error unknown-key: `mode` is not an attribute of a blob
+    19:11 Error missing-attribute: the blob has no `digest`
+    20:11 Error wrong-type: `blobs` must be a list of mappings of `path`, `digest` and `executable`, but text stands here
+    ");
+    let many = format!("steps: [{{command: x, reuse: {{blobs: [{}]}}}}]", vec!["{}"; 201].join(", "));
+    insta::assert_snapshot!(told_of_reuse(&many), @"1:30 Error too-many: `reuse` names more than 200 blobs");
+    // Each of a matrix's jobs has its own.
+    let matrix = "steps: [{command: 'x {{matrix}}', matrix: [0f, e0], reuse: {blobs: [{path: 't/{{matrix}}', digest: 'b3:{{matrix}}'}]}}]";
+    let long = |text: &str| text.replace("0f", &"0f".repeat(32)).replace("e0", &"e0".repeat(32));
+    let graph = compile(&long(matrix), "p.yml", &[]).graph.map(|graph| serde_json::to_value(graph).unwrap());
+    let blob = graph.as_ref().and_then(|graph| graph.pointer("/nodes/1/kind/command/reuse/blobs/0/digest"));
+    assert_eq!(blob.and_then(serde_json::Value::as_str), Some(long("b3:e0").as_str()), "{graph:?}");
+    // What only the run knows is not judged before.
+    let open = "steps: [{command: x, reuse: {blobs: [{path: a, digest: '${D}'}, {path: '$P', digest: '$D'}]}}]";
+    assert!(check(open, "p.yml").diagnostics.iter().all(|it| !it.code.starts_with("reuse-")));
 }
 
 /// But for what is told of every step that is not served.

@@ -214,6 +214,7 @@ fn resolve(arguments: CoordinatorArguments) -> Result<Config, Failure> {
     if let Some(floor) = file.cache_floor.as_deref().and_then(|floor| problems.take(size::bytes(floor))) {
         config.cache_floor_bytes = floor;
     }
+    config.cache_sha256 = file.cache_sha256;
     config.bucket = bucket(file.bucket, &mut problems);
     config.cache_policies = CachePolicies::of(&file.cache_policy, |size| problems.take(size::bytes(size)));
     if let Some(seconds) = file.agent_certificate_seconds {

@@ -8,6 +8,7 @@ use windlass_pipeline::plugin;
 use windlass_protocol::job::Source;
 use windlass_protocol::{Digest, hex};
 
+use super::named::Named;
 use super::recipe::{INPUTS, Recipe, SYSTEM};
 
 /// The component that operators change to be rid of all that was.
@@ -44,6 +45,8 @@ pub(super) struct Found<'a> {
     /// The tree of all that is laid out.
     pub(super) inputs: Digest,
     pub(super) artifacts: &'a BTreeMap<String, ArtifactRow>,
+    /// By their paths.
+    pub(super) blobs: &'a BTreeMap<String, Named>,
     /// Commits of plugins, by their sources.
     pub(super) plugins: &'a BTreeMap<String, String>,
     pub(super) runs: &'a Runs,
@@ -93,9 +96,12 @@ pub(super) fn recipe(subject: &KeySubject, found: &Found<'_>) -> Result<Recipe, 
     recipe.set(EPOCH, found.epoch.to_string());
     recipe.set("command", &command.command);
     recipe.set(INPUTS, found.inputs.to_string());
+    let file = |digest: &Digest, executable: bool| format!("{digest}{}", if executable { " executable" } else { "" });
     for (path, row) in found.artifacts {
-        let mark = if row.executable { " executable" } else { "" };
-        recipe.set(format!("artifact {path}"), format!("{}{mark}", row.digest));
+        recipe.set(format!("artifact {path}"), file(&row.digest, row.executable));
+    }
+    for (path, blob) in found.blobs {
+        recipe.set(format!("blob {path}"), file(&blob.digest, blob.executable));
     }
     runs(&mut recipe, found.runs);
     recipe.set(HOOKS, subject.hosts.hooks.as_ref().map_err(String::clone)?.to_string());

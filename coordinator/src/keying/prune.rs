@@ -52,9 +52,20 @@ pub(super) enum TreeError {
     TooDeep,
     #[error(transparent)]
     TooCostly(#[from] TooCostly),
-    /// An artifact is to lie where it cannot.
-    #[error("the artifact `{0}` cannot lie in its source: a file is where its directory would be, or the reverse")]
+    /// A file is to lie where it cannot.
+    #[error("`{0}` cannot lie in its source: a file is where its directory would be, or the reverse")]
     InTheWay(String),
+    /// A blob is to lie where a file does.
+    #[error("the blob `{0}` cannot lie in its source: an input or an artifact lies there")]
+    Taken(String),
+    /// A blob that the namespace does not see.
+    #[error("the blob `{path}`, {digest}, is not in the cache of this build")]
+    Unnamed {
+        /// Where it was to lie.
+        path: String,
+        /// As the step names it.
+        digest: String,
+    },
     #[error("the cache cannot be used: {0}")]
     Store(#[from] windlass_cache::Error),
 }
@@ -72,6 +83,25 @@ pub(super) struct Pruned {
     pub(super) root: Digest,
     /// Globs that mean nothing of the whole.
     pub(super) unmatched: Vec<String>,
+}
+
+/// What files that are put into a tree may take the place of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Of files that lie there.
+    Files,
+    /// Of nothing.
+    Nothing,
+}
+
+/// A file that is put into a tree.
+#[derive(Debug, Clone, Copy)]
+struct Laid<'a> {
+    /// Where.
+    path: &'a str,
+    /// What of that is below the directory at hand.
+    rest: &'a str,
+    node: &'a Node,
 }
 
 /// What a namespace sees, and what may still be read of it.
@@ -119,13 +149,18 @@ impl<'a> Trees<'a> {
         Ok(Pruned { root: pruned, unmatched: selection.unmatched() })
     }
 
-    /// A tree with these files at these paths, in the place of files that lie there.
-    pub(super) fn with_files(&mut self, root: Digest, files: &BTreeMap<String, Node>) -> Result<Digest, TreeError> {
+    /// A tree with these files at these paths.
+    pub(super) fn with_files(
+        &mut self,
+        root: Digest,
+        files: &BTreeMap<String, Node>,
+        over: Over,
+    ) -> Result<Digest, TreeError> {
         if files.is_empty() {
             return Ok(root);
         }
-        let files: Vec<(&str, &Node)> = files.iter().map(|(path, node)| (path.as_str(), node)).collect();
-        let root = self.graft(Some(root), &files, 0)?;
+        let files: Vec<Laid<'_>> = files.iter().map(|(path, node)| Laid { path, rest: path, node }).collect();
+        let root = self.graft(Some(root), &files, (over, 0))?;
         self.write()?;
         Ok(root)
     }
@@ -234,7 +269,12 @@ impl<'a> Trees<'a> {
     }
 
     /// A directory with files put into it; their paths are sorted, and from here on.
-    fn graft(&mut self, digest: Option<Digest>, files: &[(&str, &Node)], depth: usize) -> Result<Digest, TreeError> {
+    fn graft(
+        &mut self,
+        digest: Option<Digest>,
+        files: &[Laid<'_>],
+        (over, depth): (Over, usize),
+    ) -> Result<Digest, TreeError> {
         if depth > TREE_DEPTH_MAX {
             return Err(TreeError::TooDeep);
         }
@@ -244,23 +284,29 @@ impl<'a> Trees<'a> {
         };
         let mut entries: BTreeMap<Vec<u8>, Node> =
             old.entries().iter().map(|entry| (entry.name.clone(), entry.node.clone())).collect();
-        let mut below: BTreeMap<&str, Vec<(&str, &Node)>> = BTreeMap::new();
-        for (path, node) in files {
-            match path.split_once('/') {
-                Some((name, rest)) => below.entry(name).or_default().push((rest, node)),
-                None => match entries.insert(path.as_bytes().to_vec(), (*node).clone()) {
-                    Some(Node::Directory { .. }) => return Err(TreeError::InTheWay((*path).to_owned())),
-                    Some(Node::File { .. } | Node::Symlink { .. }) | None => {}
+        let mut below: BTreeMap<&str, Vec<Laid<'_>>> = BTreeMap::new();
+        for file in files {
+            match file.rest.split_once('/') {
+                Some((name, rest)) => below.entry(name).or_default().push(Laid { rest, ..*file }),
+                None => match (entries.insert(file.rest.as_bytes().to_vec(), file.node.clone()), over) {
+                    (Some(Node::Directory { .. }), _) => return Err(TreeError::InTheWay(file.path.to_owned())),
+                    (Some(Node::File { .. } | Node::Symlink { .. }), Over::Nothing) => {
+                        return Err(TreeError::Taken(file.path.to_owned()));
+                    }
+                    (Some(Node::File { .. } | Node::Symlink { .. }), Over::Files) | (None, _) => {}
                 },
             }
         }
         for (name, files) in below {
             let (digest, mode) = match entries.get(name.as_bytes()) {
                 Some(Node::Directory { digest, mode }) => (Some(*digest), *mode),
-                Some(Node::File { .. } | Node::Symlink { .. }) => return Err(TreeError::InTheWay(name.to_owned())),
+                Some(Node::File { .. } | Node::Symlink { .. }) => {
+                    let path = files.first().map_or(name, |file| file.path);
+                    return Err(TreeError::InTheWay(path.to_owned()));
+                }
                 None => (None, DIRECTORY_MODE),
             };
-            let digest = self.graft(digest, &files, depth + 1)?;
+            let digest = self.graft(digest, &files, (over, depth + 1))?;
             entries.insert(name.as_bytes().to_vec(), Node::Directory { digest, mode });
         }
         let entries = entries.into_iter().map(|(name, node)| Entry { name, node }).collect();

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::process::Command as Program;
 
-use windlass_cache::{Directory, Entry, RealFs, StoreOptions};
+use windlass_cache::{Directory, Entry, RealFs, Sha256Digest, StoreOptions};
 use windlass_coordinator_core::row::{Actor, ActorKind, Change, Hosts, PipelineRow};
 use windlass_coordinator_store::{MemoryStore, Seq, Store as _, WriterEpoch};
 use windlass_git::Protocol;
-use windlass_pipeline::graph::{Cache, Command, Plugin, Secret};
+use windlass_pipeline::graph::{BlobName, Cache, Command, NamedBlob, Plugin, Secret};
 use windlass_protocol::{ArtifactId, AttemptId, BuildId, JobId, PipelineId, WallMs};
 
 use super::*;
@@ -35,8 +35,17 @@ impl World {
     }
 
     fn with(epoch: u64) -> Self {
+        Self::of(epoch, StoreOptions::default())
+    }
+
+    /// Its store knows blobs by their SHA-256 too.
+    fn with_sha256() -> Self {
+        Self::of(0, StoreOptions { sha256: true, ..StoreOptions::default() })
+    }
+
+    fn of(epoch: u64, options: StoreOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(Arc::new(RealFs), &dir.path().join("cache"), StoreOptions::default()).unwrap();
+        let store = Store::open(Arc::new(RealFs), &dir.path().join("cache"), options).unwrap();
         let mut memory = MemoryStore::new();
         let writer = memory.claim().unwrap();
         let views = Views::default();
@@ -66,7 +75,7 @@ impl World {
         };
         let files = files.iter().map(|(path, text)| ((*path).to_owned(), node(text))).collect();
         let root = self.store.put(&self.namespace, &Directory::default().encode()).unwrap();
-        Trees::new(&self.store, &self.namespace).with_files(root, &files).unwrap()
+        Trees::new(&self.store, &self.namespace).with_files(root, &files, Over::Files).unwrap()
     }
 
     fn source(&self, files: &[(&str, &str)]) -> Source {
@@ -384,6 +393,91 @@ async fn declared_artifacts_lie_at_their_paths_and_decide_the_key() {
     world.artifact("dist/secret", "hidden", 5, &Namespace::trusted("other"));
     let told = world.key(asks).await.unwrap_err();
     assert!(told.starts_with("the artifact b3:"), "{told}");
+}
+
+/// A blob that a step names.
+fn named(path: &str, digest: BlobName) -> NamedBlob {
+    NamedBlob { path: path.to_owned(), digest, executable: false }
+}
+
+#[tokio::test]
+async fn named_blobs_lie_at_their_paths_and_decide_the_key() {
+    let world = World::with_sha256();
+    let put = |text: &str| world.store.put(&world.namespace, text.as_bytes()).unwrap();
+    let (one, two) = (put("tool 1"), put("tool 2"));
+    let with = |blob: NamedBlob| move |subject: &mut KeySubject| reuse(subject).blobs = vec![blob];
+    let tool = || named("src/bin/tool", BlobName::Blake3(one));
+    let first = world.key(with(tool())).await.unwrap();
+    let files = world.files(&first.source);
+    assert!(files.contains(&("src/bin/tool".to_owned(), "tool 1".to_owned())), "{files:?}");
+    assert!(files.contains(&("src/a.c".to_owned(), "a".to_owned())), "{files:?}");
+    let program = world.key(with(NamedBlob { executable: true, ..tool() })).await.unwrap();
+    let files = world.files(&program.source);
+    assert!(files.contains(&("src/bin/tool".to_owned(), "tool 1 x".to_owned())), "{files:?}");
+    let component = |keyed: &Keyed, path: &str| {
+        let recipe = Recipe::decode(world.recipe(keyed).as_bytes()).unwrap();
+        recipe.get(&format!("blob {path}")).map(str::to_owned)
+    };
+    assert_eq!(component(&first, "src/bin/tool"), Some(one.to_string()));
+    assert_eq!(component(&program, "src/bin/tool"), Some(format!("{one} executable")));
+    let elsewhere = world.key(with(named("bin/tool", BlobName::Blake3(one)))).await.unwrap();
+    let other = world.key(with(named("src/bin/tool", BlobName::Blake3(two)))).await.unwrap();
+    let none = world.key(|_| {}).await.unwrap();
+    let keys = BTreeSet::from([&first, &program, &elsewhere, &other, &none].map(|keyed| keyed.key));
+    assert_eq!(keys.len(), 5, "path, bytes and bit count");
+    // By its other name it is the same blob, and the same step.
+    let sha256 = Sha256Digest::of(b"tool 1").0;
+    assert_eq!(world.key(with(named("src/bin/tool", BlobName::Sha256(sha256)))).await.unwrap().key, first.key);
+}
+
+#[tokio::test]
+async fn a_named_blob_is_found_among_artifacts_and_never_with_others() {
+    let mut world = World::with_sha256();
+    let trusted = world.namespace.clone();
+    world.artifact("dist/app", "app", 1, &trusted);
+    let with = |digest: BlobName| move |subject: &mut KeySubject| reuse(subject).blobs = vec![named("app", digest)];
+    let names = |text: &str| {
+        let sha256 = Sha256Digest::of(text.as_bytes()).0;
+        [BlobName::Sha256(sha256), BlobName::Blake3(Digest::of(text.as_bytes()))]
+    };
+    for name in names("app") {
+        let keyed = world.key(with(name)).await.unwrap();
+        assert!(world.files(&keyed.source).contains(&("app".to_owned(), "app".to_owned())));
+    }
+    // The same words, whether nobody has it or others do.
+    for place in [Namespace::trusted("other"), Namespace::overlay("web", "pr:1")] {
+        for shelf in [place.clone(), place.on(Shelf::Artifacts)] {
+            world.store.put(&shelf, format!("of {shelf:?}").as_bytes()).unwrap();
+            for name in names(&format!("of {shelf:?}")) {
+                let told = world.key(with(name)).await.unwrap_err();
+                assert_eq!(told, format!("the blob `app`, {name}, is not in the cache of this build"), "{shelf:?}");
+            }
+        }
+    }
+    for name in names("nobody's") {
+        let told = world.key(with(name)).await.unwrap_err();
+        assert_eq!(told, format!("the blob `app`, {name}, is not in the cache of this build"));
+    }
+}
+
+#[tokio::test]
+async fn a_named_blob_takes_the_place_of_nothing() {
+    let mut world = World::new();
+    let trusted = world.namespace.clone();
+    world.artifact("dist/app", "app", 1, &trusted);
+    let digest = BlobName::Blake3(world.store.put(&trusted, b"blob").unwrap());
+    for (path, why) in [
+        ("src/a.c", "the blob `src/a.c` cannot lie in its source: an input or an artifact lies there"),
+        ("dist/app", "the blob `dist/app` cannot lie in its source: an input or an artifact lies there"),
+        ("src", "`src` cannot lie in its source: a file is where its directory would be, or the reverse"),
+        ("src/a.c/b", "`src/a.c/b` cannot lie in its source: a file is where its directory would be, or the reverse"),
+    ] {
+        let asks = |subject: &mut KeySubject| {
+            reuse(subject).artifacts = vec!["dist/*".to_owned()];
+            reuse(subject).blobs = vec![named(path, digest)];
+        };
+        assert_eq!(world.key(asks).await.unwrap_err(), why);
+    }
 }
 
 /// Runs a script in a new repository, gives what it prints.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use windlass_protocol::job::Resources;
 
-use super::{ManualRetry, RetryRule, SoftFail};
+use super::{ManualRetry, NamedBlob, RetryRule, SoftFail};
 
 /// A command step's attributes, with every default resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -224,6 +224,9 @@ pub struct Reuse {
     /// Queries of earlier steps' artifacts that it reads; they lie at their paths beside the files.
     #[serde(default)]
     pub artifacts: Vec<String>,
+    /// Blobs that it reads; they lie at their paths beside the files. Each path once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blobs: Vec<NamedBlob>,
     /// Globs of the files that it makes, uploaded as artifacts after the command.
     #[serde(default)]
     pub outputs: Vec<String>,

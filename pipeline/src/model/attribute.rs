@@ -17,7 +17,7 @@ use crate::yaml::{Entry, Map};
 
 pub(crate) use step::{BLOCK, COMMAND, GROUP, INPUT, TOP, TRIGGER, WAIT};
 pub(crate) use value::{
-    ADJUSTMENT, AUTOMATIC, BUILD, CACHE, CHECKOUT, DEPENDENCY, FLAGS, IF_CHANGED, MANUAL, MATRIX, NOTIFY, OPTION,
+    ADJUSTMENT, AUTOMATIC, BLOB, BUILD, CACHE, CHECKOUT, DEPENDENCY, FLAGS, IF_CHANGED, MANUAL, MATRIX, NOTIFY, OPTION,
     RESOURCES, RETRY, REUSE, SECRET, SELECT_FIELD, SLACK, SOFT_FAIL, SPARSE, TEXT_FIELD,
 };
 
@@ -147,6 +147,11 @@ const fn row(names: &'static [&'static str], shape: Shape, doc: &'static str) ->
 /// One that a mapping makes no sense without.
 const fn required(names: &'static [&'static str], shape: Shape, doc: &'static str) -> Row {
     Row { names, shape, doc, ours: false, required: true }
+}
+
+/// One of Windlass's own that must be there.
+const fn needed(names: &'static [&'static str], shape: Shape, doc: &'static str) -> Row {
+    Row { names, shape, doc, ours: true, required: true }
 }
 
 /// One of Windlass's own.

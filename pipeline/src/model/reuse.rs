@@ -1,5 +1,7 @@
 //! `reuse`: what a step's result depends on. Ours.
 
+mod blob;
+
 use windlass_protocol::limits::{REUSE_ENV_MAX, REUSE_GLOBS_MAX};
 
 use super::attribute::{self, REUSE};
@@ -20,20 +22,23 @@ pub(super) fn read(reader: &mut Reader, entry: &Entry) -> Option<Reuse> {
         Kind::Bool(true) => return Some(Reuse::default()),
         Kind::Map(map) => map,
         Kind::Int(_) | Kind::Unsigned(_) | Kind::Float(_) | Kind::Time(_) | Kind::Text(_) | Kind::List(_) => {
-            let expected = "`true`, or a mapping of `inputs`, `artifacts`, `outputs`, `env`, `secrets` and `verify`";
+            let expected =
+                "`true`, or a mapping of `inputs`, `artifacts`, `blobs`, `outputs`, `env`, `secrets` and `verify`";
             reader.wrong_type("reuse", expected, &entry.value);
             return None;
         }
     };
     attribute::check(reader, map, &REUSE);
-    let reuse = Reuse {
+    let mut reuse = Reuse {
         inputs: paths(reader, map, "inputs", Lie::Inside),
         artifacts: texts(reader, map, "artifacts"),
+        blobs: Vec::new(),
         outputs: paths(reader, map, "outputs", Lie::Anywhere),
         env: names(reader, map),
         secrets: map.get("secrets").and_then(|entry| reader.flag(entry)).unwrap_or(false),
         verify_ppm: map.get("verify").and_then(|entry| share(reader, entry)).unwrap_or(0),
     };
+    reuse.blobs = blob::read(reader, map, &reuse);
     let listed = reuse.inputs.len() + reuse.artifacts.len() + reuse.outputs.len();
     if listed > REUSE_GLOBS_MAX {
         let message = format!("`reuse` names more than {REUSE_GLOBS_MAX} inputs, artifacts and outputs");

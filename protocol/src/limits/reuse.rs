@@ -3,6 +3,9 @@
 /// Inputs, artifacts and outputs that one `reuse` names: each is asked of every path.
 pub const REUSE_GLOBS_MAX: usize = 200;
 
+/// Blobs that one `reuse` names: some toolchains and data; of more an archive is made.
+pub const REUSE_BLOBS_MAX: usize = 200;
+
 /// Variables that one `reuse` names: more are a step that depends on everything.
 pub const REUSE_ENV_MAX: usize = 200;
 

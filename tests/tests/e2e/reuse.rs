@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
+use windlass_protocol::Digest;
 use windlass_tests::kit::pipeline::{pipeline, step, until_exists, with};
 use windlass_tests::kit::{Agent, AgentOptions, Build, DEADLINE, Fleet, JoinToken, Submit, World, test, until};
 
@@ -174,6 +175,51 @@ fn a_program_that_a_reused_step_built_is_one_for_later_steps_for_people_and_as_a
         let path = format!("/builds/{}/artifacts?path=*got/out/tool", second.id());
         let list = fleet.client.get(&path).await?.status(200)?.json()?;
         ensure!(list["items"][0]["executable"] == json!(true), "{list}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_blob_that_was_uploaded_lies_where_a_step_names_it_and_decides_whether_it_runs() -> Result<()> {
+    test(async |world| {
+        let fleet = Fleet::start(world).await?;
+        let tally = tally(world)?;
+        let upload = async |text: &str| {
+            let digest = Digest::of(text.as_bytes());
+            let path = format!("/blobs/b3/{}?project=test", digest.to_hex());
+            let sent = fleet.client.put_bytes(&path, "application/octet-stream", text.as_bytes().to_vec()).await?;
+            ensure!(sent.status == 201 || sent.status == 200, "{sent:?}");
+            anyhow::Ok(digest)
+        };
+        let one = upload("#!/bin/sh\necho tool one\n").await?;
+        let two = upload("#!/bin/sh\necho tool two\n").await?;
+        let with = |digest: &Digest| {
+            let blobs = json!([{ "path": "tools/say", "digest": digest, "executable": true }]);
+            pipeline([reusable(
+                "say",
+                &counted(&tally, "./tools/say > said; cat said"),
+                json!({ "blobs": blobs, "outputs": "said" }),
+            )])
+        };
+        let first = fleet.run_to("passed", with(&one)).await?;
+        let log = fleet.log_of(&first, "say").await?;
+        ensure!(log.contains("tool one") && count(&tally)? == 1, "{log}");
+        let second = fleet.run_to("passed", with(&one)).await?;
+        let told = explained(&fleet, &second, "say").await?;
+        ensure!(second.job("say")?.0["reused_from"]["build_id"] == json!(first.id()) && count(&tally)? == 1, "{told}");
+        // Another blob is another step, and the difference has its name.
+        let third = fleet.run_to("passed", with(&two)).await?;
+        let told = explained(&fleet, &third, "say").await?;
+        ensure!(fleet.log_of(&third, "say").await?.contains("tool two") && count(&tally)? == 2, "{told}");
+        let changed = told["nearest"]["differences"].as_array().into_iter().flatten();
+        let mut components = changed.filter_map(|it| it["component"].as_str());
+        ensure!(components.any(|it| it == "blob tools/say"), "{told}");
+        // One that nobody has: no key, and the step runs without it.
+        let absent = Digest::of(b"nobody's");
+        let fourth = fleet.run_to("failed", with(&absent)).await?;
+        let told = explained(&fleet, &fourth, "say").await?.to_string();
+        ensure!(told.contains(&format!("the blob `tools/say`, {absent}, is not in the cache of this build")), "{told}");
+        ensure!(count(&tally)? == 3, "{told}");
         Ok(())
     })
 }

@@ -30,7 +30,7 @@ impl World {
             files.insert(path.to_owned(), node);
         }
         let root = self.store.put(&self.namespace, &Directory::default().encode()).unwrap();
-        Trees::new(&self.store, &self.namespace).with_files(root, &files).unwrap()
+        Trees::new(&self.store, &self.namespace).with_files(root, &files, Over::Files).unwrap()
     }
 
     fn file(&self, text: &str) -> Node {
@@ -164,7 +164,7 @@ fn files_are_put_at_their_paths_in_the_place_of_what_lies_there() {
     let root = world.tree(&["a", "b/c", "l -> a"]);
     let put = |paths: &[&str]| {
         let files = paths.iter().map(|path| ((*path).to_owned(), world.file("new"))).collect();
-        Trees::new(&world.store, &world.namespace).with_files(root, &files)
+        Trees::new(&world.store, &world.namespace).with_files(root, &files, Over::Files)
     };
     let made = put(&["b/c", "b/x/y", "l", "z"]).unwrap();
     assert_eq!(world.paths(made), ["a", "b/c", "b/x/y", "l", "z"]);

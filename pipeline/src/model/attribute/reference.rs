@@ -240,7 +240,7 @@ fn every_table_of_ours_is_one_of_the_reference_s_or_ours_alone() {
         let known = SECTIONS.iter().any(|section| std::ptr::eq(section.table, *table));
         assert!(known || table.rows.iter().all(|row| row.ours), "the reference has no table `{name}`");
     }
-    assert_eq!(tables.len(), SECTIONS.len() + 2, "beside those of the reference `reuse` and `resources`");
+    assert_eq!(tables.len(), SECTIONS.len() + 3, "beside those of the reference `reuse`, its `blob` and `resources`");
 }
 
 #[test]

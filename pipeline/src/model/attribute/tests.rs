@@ -616,6 +616,9 @@ const A_CHECKOUT: &str = "steps: [{command: x, checkout: {@: #}}]";
 const GIT_FLAGS: &str = "steps: [{command: x, checkout: {flags: {@: #}}}]";
 const A_CACHE: &str = "steps: [{command: x, cache: {paths: [p], @: #}}]";
 const A_REUSE: &str = "steps: [{command: x, reuse: {@: #}}]";
+const A_BLOB: &str = "steps: [{command: x, reuse: {blobs: [{path: a, @: #}]}}]";
+const A_BLOB_AT: &str = "steps: [{command: x, reuse: {blobs: [{digest: 'b3:0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f', @: #}]}}]";
+const A_PROGRAM: &str = "steps: [{command: x, reuse: {blobs: [{path: a, digest: 'b3:0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f', @: #}]}}]";
 const NOTIFIED: &str = "{notify: [{@: #}], steps: [wait]}";
 const SLACK_TO: &str = "{notify: [{slack: {channels: [c], @: #}}], steps: [wait]}";
 
@@ -691,6 +694,26 @@ const OTHERS: &[Case] = &[
     case("reuse", "inputs", A_REUSE, "a/**", "^reuse/inputs", "[\"a/**\"]", ("'[a'", "glob")),
     case("reuse", "outputs", A_REUSE, "[o, 'p; ./q']", "^reuse/outputs", "[\"o\",\"p\",\"q\"]", MAP),
     case("reuse", "artifacts", A_REUSE, "'dist/*'", "^reuse/artifacts", "[\"dist/*\"]", MAP),
+    case(
+        "reuse",
+        "blobs",
+        A_REUSE,
+        "[{path: ./t/a.tar, digest: 'blake3:0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f'}]",
+        "^reuse/blobs",
+        r#"[{"path":"t/a.tar","digest":"b3:0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f"}]"#,
+        MAP,
+    ),
+    case("blob", "path", A_BLOB_AT, "a/b", "^reuse/blobs/0/path", "\"a/b\"", ("../b", "reuse-path")),
+    case(
+        "blob",
+        "digest",
+        A_BLOB,
+        "sha256:0F0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f",
+        "^reuse/blobs/0/digest",
+        "\"sha256:0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f\"",
+        ("md5:0f", "reuse-digest"),
+    ),
+    case("blob", "executable", A_PROGRAM, "true", "^reuse/blobs/0/executable", "true", FLAG),
     case("reuse", "env", A_REUSE, "[A]", "^reuse/env", "[\"A\"]", MAP),
     case("reuse", "secrets", A_REUSE, "true", "^reuse/secrets", "true", FLAG),
     case("reuse", "verify", A_REUSE, "0.5%", "^reuse/verify_ppm", "5000", ("101%", "out-of-range")),

@@ -1,6 +1,6 @@
 //! The attributes of the mappings within steps (reference 5, 6, 8, 10–13, and ours).
 
-use super::{Shape, TEXTS, Table, Unknown, ours, required, row};
+use super::{Shape, TEXTS, Table, Unknown, needed, ours, required, row};
 
 pub(super) const AGENTS: Shape = Shape::Either(&[Shape::Variables, Shape::List(&Shape::Text)]);
 
@@ -276,6 +276,11 @@ pub(crate) static REUSE: Table = Table {
     rows: &[
         ours(&["inputs"], TEXTS, "Globs of the files that the step reads; all of the source if left out."),
         ours(&["artifacts"], TEXTS, "Earlier steps' artifacts that it reads; `*` is any run of characters."),
+        ours(
+            &["blobs"],
+            Shape::List(&Shape::Map(&BLOB)),
+            "Blobs of the cache that it reads, each by its digest; they lie at their paths beside the inputs.",
+        ),
         ours(&["outputs"], TEXTS, "Globs of the files that it makes."),
         ours(&["env"], TEXTS, "Names of the variables that it reads, beside those that the pipeline sets."),
         ours(
@@ -284,6 +289,18 @@ pub(crate) static REUSE: Table = Table {
             "Reuse the step though it has secrets: their versions count, not their values.",
         ),
         ours(&["verify"], Shape::Text, "How many of its hits run all the same and are compared, such as `1%`."),
+    ],
+};
+
+/// One of `reuse.blobs`. Ours.
+pub(crate) static BLOB: Table = Table {
+    name: "blob",
+    of: "a blob",
+    unknown: Unknown::Refused,
+    rows: &[
+        needed(&["path"], Shape::Text, "Where it lies, within the source."),
+        needed(&["digest"], Shape::Text, "`b3:` or `sha256:`, and 64 hex digits."),
+        ours(&["executable"], Shape::Flag, "It may be executed."),
     ],
 };
 
