@@ -24,10 +24,11 @@ const SOURCES: [&str; 11] = [
     "src/wire.rs",
 ];
 /// Its bounds, which are the protocol's.
-const LIMITS: [&str; 33] = [
+const LIMITS: [&str; 34] = [
     "../../protocol/src/limits.rs",
     "../../protocol/src/limits/action.rs",
     "../../protocol/src/limits/agent.rs",
+    "../../protocol/src/limits/ahead.rs",
     "../../protocol/src/limits/api.rs",
     "../../protocol/src/limits/ask.rs",
     "../../protocol/src/limits/blob.rs",

@@ -8,6 +8,7 @@
 //! | `gathering` | large ones, put together from chunks, whoever wants them |
 //! | `from_peers` | what agents of the same zone give |
 //! | `bearer` | by what right |
+//! | `order` | what is brought ahead of jobs |
 //! | `store` | what jobs keep, and reading one blob from end to end |
 //! | `parts` | large blobs that jobs keep, by the chunks that are missing |
 
@@ -18,6 +19,7 @@ mod from_peers;
 mod gathering;
 #[cfg(test)]
 pub(crate) mod kit;
+mod order;
 mod parts;
 mod store;
 #[cfg(test)]
@@ -44,6 +46,7 @@ pub(crate) use self::fetch::Wish;
 use self::flights::Flights;
 pub(crate) use self::gathering::Gathering;
 use self::gathering::Gatherings;
+pub(crate) use self::order::Warrant;
 pub(crate) use self::store::{Broken, Feed, NotStored, Offering, Taking};
 use crate::peer::Peers;
 use crate::right::Right;

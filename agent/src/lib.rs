@@ -28,6 +28,7 @@
 //! | `host` | how the machine does |
 //! | `fingerprint` | what it is to a step's result |
 
+mod ahead;
 mod bounded;
 mod bulk;
 pub mod config;

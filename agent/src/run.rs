@@ -21,9 +21,10 @@ use windlass_protocol::limits::{
 };
 use windlass_protocol::link::{Code, Protocol, bind_client, bind_server};
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage, RefuseCode};
-use windlass_protocol::version::{CHUNKS_2, PARTS_1};
+use windlass_protocol::version::{BRING_1, CHUNKS_2, PARTS_1};
 use windlass_protocol::{HostFacts, Instant64};
 
+use crate::ahead::Ahead;
 use crate::bulk::Bulk;
 use crate::config::{Config, PeerListen};
 use crate::error::Fault;
@@ -143,6 +144,10 @@ struct Shell {
     dialled: mpsc::Receiver<Dialled>,
     dials: mpsc::Sender<Dialled>,
     bulk: Arc<Bulk>,
+    /// What the coordinator has brought ahead of jobs.
+    ahead: Ahead,
+    /// Whether it takes work.
+    takes: watch::Sender<bool>,
     /// What the machine is; it is said with each hello.
     facts: watch::Receiver<HostFacts>,
     /// Agents of the same zone, and where they reach this one.
@@ -176,14 +181,7 @@ impl Shell {
         let (dials, dialled) = mpsc::channel(4);
         let options = StoreOptions { floor_bytes: config.cache_floor_bytes, ..StoreOptions::lazy(config.cache_bytes) };
         let store = Store::open(Arc::new(RealFs), &home.cache(), options).map_err(Fault::Cache)?;
-        let dial = Dial {
-            endpoint: endpoint.clone(),
-            servers: config.servers.clone(),
-            config: identity.client_config(Protocol::Bulk)?,
-        };
-        let peers = peers(config.peer_listen, &identity)?;
-        let bulk = Bulk::new(dial, store.clone(), Arc::clone(&peers));
-        peers.serve(&bulk);
+        let (bulk, peers) = bulk(&config, &identity, &endpoint, &store)?;
         let (runs_images, trees) = watch_engine(config.alone, &engine, &feed);
         let host = Host::new(home.root().to_owned(), Arc::clone(&runs_images), Arc::clone(&peers))
             .map_err(|source| Fault::System { doing: "the machine does not tell its memory", source })?;
@@ -213,6 +211,8 @@ impl Shell {
             boot,
             slot_user_base: config.slot_user_base,
         });
+        let (takes, taking) = watch::channel(true);
+        let ahead = Ahead::new(Arc::clone(&bulk), store.clone(), ground.sources.trees.clone(), taking);
         let mut jobs = Jobs::new(ground);
         let adopted = jobs.adopt().map_err(|source| Fault::System { doing: "earlier jobs cannot be read", source })?;
         if adopted.memory_lost {
@@ -234,6 +234,8 @@ impl Shell {
             dialled,
             dials,
             bulk,
+            ahead,
+            takes,
             facts,
             peers,
             peer_listen: config.peer_listen,
@@ -332,6 +334,7 @@ impl Shell {
                 let conn = session.conn;
                 // What this coordinator can do it says after the hello.
                 self.bulk.told(&[]);
+                tokio::spawn(self.ahead.clone().serve(session.connection.clone()));
                 self.link.send_replace(Some(session.connection.clone()));
                 self.session = Some(session);
                 self.handle(Input::Connected { conn });
@@ -360,6 +363,9 @@ impl Shell {
             Effect::Say { conn, message } => {
                 if let Some(session) = self.session.as_ref().filter(|session| session.conn == conn) {
                     let first = matches!(*message, AgentMessage::Hello(_));
+                    if let Some(takes) = takes_work(&message) {
+                        self.takes.send_replace(takes);
+                    }
                     session.say(*message);
                     if let Some(address) = self.address(&session.connection).filter(|_| first) {
                         session.say(AgentMessage::Serves { address });
@@ -523,6 +529,24 @@ fn told_copy(copied: Result<Option<TableCopy>, windlass_cache::Fault>) {
 /// How long a leaving agent waits for the coordinator to take its goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// Whether an agent takes work from what it says on, where that is about it.
+const fn takes_work(message: &AgentMessage) -> Option<bool> {
+    match message {
+        AgentMessage::Draining | AgentMessage::Goodbye { .. } => Some(false),
+        AgentMessage::Resumed => Some(true),
+        AgentMessage::Hello(_)
+        | AgentMessage::Beat { .. }
+        | AgentMessage::Accepted { .. }
+        | AgentMessage::Refused { .. }
+        | AgentMessage::Started { .. }
+        | AgentMessage::Finished { .. }
+        | AgentMessage::Stopped { .. }
+        | AgentMessage::Renew { .. }
+        | AgentMessage::Serves { .. }
+        | AgentMessage::Stock { .. } => None,
+    }
+}
+
 async fn dial_once(dial: &Dial, conn: ConnId, renew: Option<Vec<u8>>, inputs: mpsc::Sender<Input>) -> Dialled {
     match renew {
         Some(csr) => match dial.renew(csr).await {
@@ -534,6 +558,24 @@ async fn dial_once(dial: &Dial, conn: ConnId, renew: Option<Vec<u8>>, inputs: mp
             Err(fault) => Dialled::Failed(conn, fault),
         },
     }
+}
+
+/// What fetches blobs, and the agents of the zone that it fetches from and gives to.
+fn bulk(
+    config: &Config,
+    identity: &Identity,
+    endpoint: &Endpoint,
+    store: &Store,
+) -> Result<(Arc<Bulk>, Arc<Peers>), Fault> {
+    let dial = Dial {
+        endpoint: endpoint.clone(),
+        servers: config.servers.clone(),
+        config: identity.client_config(Protocol::Bulk)?,
+    };
+    let peers = peers(config.peer_listen, identity)?;
+    let bulk = Bulk::new(dial, store.clone(), Arc::clone(&peers));
+    peers.serve(&bulk);
+    Ok((bulk, peers))
 }
 
 /// The agents of the zone, and where they reach this one.
@@ -587,7 +629,7 @@ fn core_config(config: &Config, host: &Host, (machine_id, boot): (String, &BootI
         },
         tags: config.tags.clone(),
         runs_images,
-        capabilities: vec![CHUNKS_2.to_owned(), PARTS_1.to_owned()],
+        capabilities: [CHUNKS_2, PARTS_1, BRING_1].map(str::to_owned).into(),
         host: HostFacts::default(),
         once: config.once,
         seed: seed(),

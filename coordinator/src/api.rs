@@ -51,6 +51,7 @@ mod notification;
 mod oidc;
 mod openapi;
 mod pipeline;
+mod prefetch;
 mod problem;
 mod range;
 mod replay;
@@ -70,7 +71,8 @@ use std::sync::Arc;
 
 use axum::routing::{delete, get, patch, post, put};
 use axum::{Router, middleware};
-use windlass_protocol::limits::{HTTP_UPLOADS_MAX, HTTP_UPLOADS_UNTRUSTED_MAX};
+use tokio::sync::Semaphore;
+use windlass_protocol::limits::{AHEAD_AT_ONCE, HTTP_UPLOADS_MAX, HTTP_UPLOADS_UNTRUSTED_MAX};
 
 use self::metric::Metrics;
 pub(crate) use self::shape::time;
@@ -107,6 +109,8 @@ pub struct Ground {
     pub(crate) verifier: Verifier,
     pub(crate) sweeper: Sweeper,
     uploads: Room,
+    /// Those who have agents bring blobs ahead.
+    ahead: Arc<Semaphore>,
 }
 
 impl Ground {
@@ -137,6 +141,7 @@ impl Ground {
             verifier,
             sweeper,
             uploads,
+            ahead: Arc::new(Semaphore::new(AHEAD_AT_ONCE)),
         }
     }
 
@@ -157,6 +162,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/builds/{id}/retry", post(build::retry))
         .route("/builds/{id}/rebuild", post(submit::rebuild))
         .route("/builds/{id}/events", get(event::stream))
+        .route("/builds/{id}/prefetch", post(prefetch::start))
         .route("/builds/{id}/annotations", get(annotation::list))
         .route("/builds/{id}/notifications", get(notification::list))
         .route("/builds/{id}/artifacts", get(artifact::list).put(upload_artifact::put))

@@ -8,12 +8,14 @@
 //! | `ask` | what jobs ask |
 //! | `bulk`, `blobs`, `shelve`, `parts` | fetching and storing blobs, by the right to an attempt or a grant |
 //! | `resting` | blobs whose chunks came in part |
+//! | `ahead` | having agents bring blobs ahead of jobs |
 //! | `zones` | who serves blobs to others of a zone |
 //! | `enrol` | joining with a token |
 //! | `traffic` | bytes of each zone |
 //!
 //! An agent's zone, queue and trust come from its row, which its certificate names; nothing that it says changes them.
 
+mod ahead;
 mod ask;
 mod blobs;
 mod bulk;
@@ -47,6 +49,7 @@ use windlass_protocol::limits::{
 use windlass_protocol::link::{Accepted, Code, Protocol, accept};
 use windlass_protocol::message::{CacheUse, CoordinatorMessage, RefuseCode};
 
+pub(crate) use self::ahead::{Order, Part, Standing};
 use self::conn::Conn;
 use self::resting::Resting;
 use self::traffic::Traffic;

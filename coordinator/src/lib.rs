@@ -44,6 +44,7 @@ pub mod keys;
 mod last_use;
 mod leap;
 pub mod logbook;
+mod needs;
 pub mod oidc;
 pub mod orders;
 mod retention;

@@ -7,6 +7,8 @@
 mod action;
 #[path = "limits/agent.rs"]
 mod agent;
+#[path = "limits/ahead.rs"]
+mod ahead;
 #[path = "limits/api.rs"]
 mod api;
 #[path = "limits/ask.rs"]
@@ -70,6 +72,7 @@ mod turn;
 
 pub use self::action::*;
 pub use self::agent::*;
+pub use self::ahead::*;
 pub use self::api::*;
 pub use self::ask::*;
 pub use self::blob::*;
@@ -113,5 +116,9 @@ const _: () = assert!(
     "an answer with the longest paths fits a frame"
 );
 const _: () = assert!(STORE_MAX_BLOBS * 48 < FRAME_MAX_BYTES as usize, "an offer of blobs fits a frame");
+const _: () = assert!(
+    (BRING_BLOBS_MAX + BRING_TREES_MAX) * 32 + 4_096 < FRAME_MAX_BYTES as usize,
+    "an order to bring fits a frame"
+);
 const _: () = assert!(META_DATA_MAX_BYTES + META_DATA_KEYS_MAX * 16 < FRAME_MAX_BYTES as usize, "all keys fit a frame");
 const _: () = assert!(REDACTION_MAX_BYTES * 6 + 1_024 < SUPERVISOR_LINE_MAX_BYTES, "a value to mask fits a line");

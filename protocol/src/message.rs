@@ -20,6 +20,7 @@ use crate::stock::{Fetched, Stocked};
 use crate::time::WallMs;
 
 pub mod ask;
+pub mod bring;
 pub mod codec;
 pub mod fetch;
 pub mod grant;
@@ -31,6 +32,7 @@ pub use ask::{
     ArtifactQuery, Ask, AskRefused, Asked, CacheQuery, FoundArtifact, FoundCache, FoundFiles, NewArtifact, NewCache,
     Scope, SecretText, Style, Told,
 };
+pub use bring::{Bring, Brought, BroughtSoFar};
 pub use codec::{BadMessage, decode, encode};
 pub use fetch::{BlobHeader, BulkAsk, Claim, FetchBlobs, Wanted};
 pub use grant::{AskGrant, CacheZone, Grant, Peer, SignedGrant};

@@ -20,5 +20,9 @@ pub const CHUNKS_2: &str = "chunks-2";
 /// in [`crate::message::CoordinatorMessage::Knows`]. Between others blobs are sent whole.
 pub const PARTS_1: &str = "parts-1";
 
+/// The ability, told in an agent's hello, to bring blobs ahead of jobs when the coordinator opens a stream and says so
+/// ([`crate::message::Bring`]).
+pub const BRING_1: &str = "bring-1";
+
 /// All that a coordinator offers, preferred first.
 pub const ALPN_SERVER: &[&[u8]] = &[ALPN_AGENT, ALPN_BULK, ALPN_ENROL];

@@ -21,12 +21,14 @@ use windlass_protocol::cause::{Cause, CauseKind};
 use windlass_protocol::id::{AgentId, ArtifactId, AttemptId, BuildId, JobId, TokenId};
 use windlass_protocol::identity::{AgentName, ApiToken, JoinToken, secret_hash};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Phase, Resources, Source};
+use windlass_protocol::limits::BRING_BLOBS_MAX;
 use windlass_protocol::message::log::{chunk_prefix, parse_chunk};
 use windlass_protocol::message::{
-    AgentMessage, ArtifactQuery, Ask, AskGrant, AskRefused, Asked, BlobHeader, BulkAsk, CacheQuery, CacheUse, Claim,
-    CoordinatorMessage, Enrol, EnrolAnswer, Evidence, FetchBlobs, FoundArtifact, FoundCache, FoundFiles, Grant, Health,
-    Held, Hello, LogHeader, NewArtifact, NewCache, PartHeader, PartsAnswer, Peer, RefuseCode, Scope, SignedGrant,
-    StoreAnswer, StoreBlobs, StoreRefused, Style, Told, Validate, Verdict, Wanted, WantedBlob, decode, encode,
+    AgentMessage, ArtifactQuery, Ask, AskGrant, AskRefused, Asked, BlobHeader, Bring, Brought, BroughtSoFar, BulkAsk,
+    CacheQuery, CacheUse, Claim, CoordinatorMessage, Enrol, EnrolAnswer, Evidence, FetchBlobs, FoundArtifact,
+    FoundCache, FoundFiles, Grant, Health, Held, Hello, LogHeader, NewArtifact, NewCache, PartHeader, PartsAnswer,
+    Peer, RefuseCode, Scope, SignedGrant, StoreAnswer, StoreBlobs, StoreRefused, Style, Told, Validate, Verdict,
+    Wanted, WantedBlob, decode, encode,
 };
 use windlass_protocol::stock::{Fetched, InputName, Stocked};
 use windlass_protocol::{Digest, HostFacts, Namespace, Secret, Shelf, Trust, WallMs, frame};
@@ -150,6 +152,13 @@ names! { told(Told)
     Told::Refused { .. } => "refused",
     Told::Artifacts(_) => "artifacts",
     Told::Files(_) => "files",
+}
+
+names! { bring(Bring) _ => "bring", }
+names! { brought(Brought)
+    Brought::Some(_) => "some",
+    Brought::All(_) => "all",
+    Brought::Not { .. } => "not",
 }
 
 names! { enrol(Enrol) _ => "enrol", }
@@ -615,6 +624,20 @@ fn joining_has_the_bytes_of_version_1() {
     assert_eq!((enrol_sample().validate(), enrolled.validate(), refused.validate()), (Ok(()), Ok(()), Ok(())));
     check("enrol_answer", &[enrolled, refused]);
     check("evidence", &[Evidence::None, enrol_sample().evidence]);
+}
+
+#[test]
+fn what_is_brought_ahead_has_the_bytes_of_version_1_and_makes_sense() {
+    let bring =
+        Bring { grant: grant_sample(), trees: vec![Digest::of(b"tree")], blobs: vec![Digest::of(b"a")], bytes: 7 };
+    let so_far = BroughtSoFar { blobs: 1, bytes: 1 << 33, absent: 2, came: 3 };
+    let brought = [Brought::Some(so_far), Brought::All(so_far), Brought::Not { detail: "it drains".to_owned() }];
+    assert_eq!(bring.validate(), Ok(()));
+    assert!(brought.iter().all(|it| it.validate() == Ok(())));
+    let long = Bring { blobs: vec![Digest::of(b"a"); BRING_BLOBS_MAX + 1], ..bring.clone() };
+    assert!(long.validate().is_err());
+    check("bring", &[bring]);
+    check("brought", &brought);
 }
 
 fn grant_sample() -> SignedGrant {

@@ -21,6 +21,7 @@ use windlass_protocol::{AgentId, Cause, Digest, Namespace, Shelf};
 use super::bearer::Bearer;
 use super::from_peers::Round;
 use super::gathering::Gathering;
+use super::order::Warrant;
 use super::{Bulk, PAUSE_MAX, PAUSE_MIN, Trouble, blocking, internal, stored};
 use crate::peer::tally::Tally;
 use crate::peer::zone::{Candidates, Member};
@@ -44,6 +45,11 @@ impl<'a> Wish<'a> {
         Self { bearer: Bearer::Job(job, right), base: &job.namespace, namespace, came: AtomicU64::new(0) }
     }
 
+    /// Of an order, for a namespace.
+    pub(super) const fn of_order(warrant: &'a Warrant, namespace: &'a Namespace) -> Self {
+        Self { bearer: Bearer::Order(warrant), base: namespace, namespace, came: AtomicU64::new(0) }
+    }
+
     /// Of an agent of the same zone.
     pub(crate) fn of_peer(grant: &'a Arc<SignedGrant>) -> Self {
         let base = &grant.grant.namespace;
@@ -54,7 +60,7 @@ impl<'a> Wish<'a> {
         self.came.fetch_add(more as u64, Ordering::Relaxed);
     }
 
-    fn came(&self) -> u64 {
+    pub(super) fn came(&self) -> u64 {
         self.came.load(Ordering::Relaxed)
     }
 }
@@ -72,17 +78,22 @@ impl Bulk {
     ) -> Result<(), Cause> {
         let wish = Wish::of_job(job, right, namespace);
         let wanted = digests.len();
-        let mut missing = self.missing(&wish, digests).await?;
+        let missing = self.missing(&wish, digests).await?;
         Tally::add(&self.peers.tally.disk_hits, wanted - missing.len());
         Tally::add(&self.peers.tally.disk_misses, missing.len());
+        self.fetch_wish(&wish, missing).await
+    }
+
+    /// Brings blobs that are missing, as long as it is worth trying.
+    pub(super) async fn fetch_wish(&self, wish: &Wish<'_>, mut missing: Vec<Digest>) -> Result<(), Cause> {
         let (mut refusals, mut pause) = (0, PAUSE_MIN);
         loop {
             let came = wish.came();
-            let refused = match self.fetch_missing(&wish, &missing).await {
+            let refused = match self.fetch_missing(wish, &missing).await {
                 Ok(()) => return Ok(()),
                 Err(Trouble::Cause(cause)) => return Err(cause),
                 Err(Trouble::Away(why)) => {
-                    tracing::info!(attempt = %job.attempt, why, "source_waits");
+                    tracing::info!(by = %wish.bearer, why, "source_waits");
                     None
                 }
                 Err(Trouble::Link(error)) => Some(error.to_string()),
@@ -97,17 +108,17 @@ impl Bulk {
                     let what = format!("the source could not be fetched from the coordinator: {error}");
                     return Err(internal(&what));
                 }
-                tracing::info!(attempt = %job.attempt, error, "source_cut_short");
+                tracing::info!(by = %wish.bearer, error, "source_cut_short");
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
-            missing = self.missing(&wish, missing).await?;
+            missing = self.missing(wish, missing).await?;
         }
     }
 
     /// Those of the blobs that the wish's namespace does not see. What the agent's cache has for the same build elsewhere is
     /// seen from now on.
-    async fn missing(&self, wish: &Wish<'_>, digests: Vec<Digest>) -> Result<Vec<Digest>, Cause> {
+    pub(super) async fn missing(&self, wish: &Wish<'_>, digests: Vec<Digest>) -> Result<Vec<Digest>, Cause> {
         let (store, namespace, base) = (self.store.clone(), wish.namespace.clone(), wish.base.clone());
         blocking(move || {
             let mut missing = store.missing(&namespace, &digests);

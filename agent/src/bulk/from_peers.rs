@@ -116,10 +116,12 @@ impl Bulk {
     /// A round among this agent's peers, if it has any and may ask them.
     pub(super) async fn round(&self, bearer: Bearer<'_>) -> Option<Round> {
         // Who asks in another's place asks the coordinator alone.
-        let Bearer::Job(job, right) = bearer else { return None };
-        if self.peers.zone.candidates(&BTreeSet::new()).are_none() {
-            return None;
-        }
+        let (job, right) = match bearer {
+            _ if self.peers.zone.candidates(&BTreeSet::new()).are_none() => return None,
+            Bearer::Peer(_) => return None,
+            Bearer::Order(warrant) => return Some(Round { grant: warrant.grant(), passed: Mutex::default() }),
+            Bearer::Job(job, right) => (job, right),
+        };
         let mut grants = self.grants.lock().await;
         // By another key nobody believes what came before.
         let key = self.peers.zone.key();

@@ -12,8 +12,8 @@ use windlass_protocol::identity::GrantKey;
 use windlass_protocol::limits::{GRANT_LIFE_MS, PARTS_MIN_BYTES};
 use windlass_protocol::link::endpoint::peer_identity;
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
-use windlass_protocol::message::{BlobHeader, BulkAsk, Claim, FetchBlobs, Grant, Wanted};
-use windlass_protocol::{Digest, Namespace, Secret};
+use windlass_protocol::message::{BlobHeader, BulkAsk, Claim, FetchBlobs, Grant, SignedGrant, Wanted};
+use windlass_protocol::{AgentId, Digest, Namespace, Secret, Trust};
 
 /// A store in memory.
 pub(crate) fn memory() -> Store {
@@ -54,6 +54,12 @@ pub(crate) struct Origin {
 /// What this coordinator signs grants with.
 pub(crate) fn grant_key() -> GrantKey {
     GrantKey::derive(&Secret::new("the tests' ca".to_owned()), &Digest::of(b"")).unwrap()
+}
+
+/// What the coordinator lets the agent of a link read ahead of jobs.
+pub(crate) fn granted(namespace: &Namespace) -> SignedGrant {
+    let (agent, zone, expires_at) = (AgentId::from_bytes([7; 16]), "z".to_owned(), now().wall.plus_ms(GRANT_LIFE_MS));
+    grant_key().sign(Grant { agent, zone, trust: Trust::Trusted, namespace: namespace.clone(), expires_at }).unwrap()
 }
 
 impl Origin {

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::watch;
+use windlass_cache::{Directory, Entry, Node};
 use windlass_protocol::job::{Epoch, JobSpec};
 use windlass_protocol::limits::FETCH_CHUNKS;
+use windlass_protocol::message::BroughtSoFar;
 use windlass_protocol::{Digest, Namespace, Shelf};
 
-use super::kit::{Origin, memory, noise};
-use super::{Bulk, NotStored, Taking};
+use super::kit::{Origin, granted, memory, noise};
+use super::{Bulk, NotStored, Taking, Warrant};
 use crate::link_kit::{Link, in_time, job};
 use crate::right::Right;
 
@@ -174,4 +177,43 @@ async fn many_wishes_for_one_blob_at_once_fetch_each_chunk_once() {
     futures_util::future::join_all(wishes).await;
     assert_eq!(world.cached(&world.job.namespace, digest).await.as_ref(), Some(&large));
     assert!(world.origin.given().chunks.values().all(|times| *times == 1));
+}
+
+#[tokio::test]
+async fn what_is_ordered_comes_once_by_its_grant_and_what_nobody_has_is_counted() {
+    let world = World::new();
+    let (large, small) = (noise(1, 8 << 20), noise(2, 1_000));
+    let (digests, gone) = ([&large, &small].map(|blob| world.origin.put(blob)), Digest::of(b"let go"));
+    let file = |name: &str, digest| Entry { name: name.into(), node: Node::File { digest, len: 1, mode: 0o644 } };
+    let below = Directory::new(vec![file("large", digests[0]), file("small", digests[1])]).unwrap().encode();
+    let node = Node::Directory { digest: world.origin.put(&below), mode: 0o755 };
+    let below_it = Entry { name: "below".into(), node };
+    let root = Directory::new(vec![below_it, file("gone", gone), file("small", digests[1])]).unwrap().encode();
+    let (warrant, (told, seen)) =
+        (Warrant::new(granted(&world.job.namespace)), watch::channel(BroughtSoFar::default()));
+    let trees = [world.origin.put(&root)];
+    let bring = || world.bulk.bring(&warrant, (&trees, &digests), &told);
+    let so_far = in_time(bring()).await.unwrap();
+    let bytes = [&large, &small, &below, &root].map(|blob| blob.len() as u64).iter().sum();
+    let came = 3 + 1 + world.origin.find_chunks(&digests[0]) as u64;
+    assert_eq!(so_far, BroughtSoFar { blobs: 4, bytes, absent: 1, came });
+    assert_eq!(*seen.borrow(), so_far);
+    assert_eq!(world.cached(&world.job.namespace, digests[0]).await.as_ref(), Some(&large));
+    assert_eq!(world.cached(&world.job.namespace, digests[1]).await.as_ref(), Some(&small));
+    let asked = std::mem::take(&mut world.origin.given().on_behalf);
+    assert!(asked > 0, "it shows its grant");
+    assert_eq!(world.origin.given().small.values().max(), Some(&1));
+    told.send_replace(BroughtSoFar::default());
+    let again = in_time(bring()).await.unwrap();
+    assert_eq!(again, BroughtSoFar { came: 0, ..so_far });
+}
+
+#[test]
+fn a_newer_grant_of_an_order_is_for_its_namespace() {
+    let (own, other) = (Namespace::overlay("hello", "laptop"), Namespace::overlay("hello", "desk"));
+    let warrant = Warrant::new(granted(&own));
+    let newer = granted(&own);
+    assert!(warrant.renew(newer.clone()));
+    assert!(!warrant.renew(granted(&other)));
+    assert_eq!(*warrant.grant(), newer);
 }

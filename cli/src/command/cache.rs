@@ -4,6 +4,7 @@
 mod entry;
 mod explain;
 mod gc;
+mod prefetch;
 mod stats;
 mod verify;
 
@@ -24,6 +25,8 @@ pub(crate) enum CacheCommand {
     Explain(explain::ExplainArguments),
     #[command(about = "Let go now of what no build needs, by age and size, and give the disk back what is free")]
     Gc(gc::GcArguments),
+    #[command(about = "Bring what a build needs to agents, ahead of its jobs")]
+    Prefetch(prefetch::PrefetchArguments),
     // Without a comment here, `--help` shows the arguments' own, longer text.
     #[command(about = "Let a cache stay, whoever needs room")]
     Pin(entry::PinArguments),
@@ -40,6 +43,7 @@ pub(crate) async fn run(command: CacheCommand, ui: &Ui) -> Result<Code, Failure>
         CacheCommand::Stats(arguments) => stats::run(&arguments, ui).await,
         CacheCommand::Explain(arguments) => explain::run(&arguments, ui).await,
         CacheCommand::Gc(arguments) => gc::run(&arguments, ui).await,
+        CacheCommand::Prefetch(arguments) => prefetch::run(&arguments, ui).await,
         CacheCommand::Pin(arguments) => entry::pin(&arguments, ui).await,
         CacheCommand::Verify(arguments) => verify::run(arguments, ui).await,
         CacheCommand::Remove(arguments) => entry::remove(&arguments, ui).await,

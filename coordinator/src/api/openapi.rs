@@ -32,6 +32,7 @@ use super::problem;
         super::cache::unpin,
         super::cache::remove,
         super::cache_stats::show,
+        super::prefetch::start,
         super::meta_data::list,
         super::meta_data::show,
         super::meta_data::set,

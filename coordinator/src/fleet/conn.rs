@@ -28,6 +28,8 @@ pub(super) struct Conn {
     pub(super) zone: CacheZone,
     /// Whether it told [`CHUNKS_2`](windlass_protocol::version::CHUNKS_2).
     pub(super) knows_archives: bool,
+    /// Whether it told [`BRING_1`](windlass_protocol::version::BRING_1).
+    pub(super) brings: bool,
     /// By which key it was told to believe grants, and of which peers.
     pub(super) told: Mutex<Option<([u8; 32], Vec<Peer>)>>,
     /// What it said last of its cache; nothing before its first beat.
@@ -57,6 +59,7 @@ impl Conn {
             connection,
             zone: peer.cache_zone(),
             knows_archives: false,
+            brings: false,
             told: Mutex::default(),
             used: Mutex::default(),
             outbox,

@@ -13,7 +13,7 @@ use windlass_protocol::limits::{CERT_SKEW_MS, HELLO_MS, REFUSAL_DELIVERY_MS};
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
 use windlass_protocol::message::validate::Validate as _;
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage, Hello, RefuseCode};
-use windlass_protocol::version::{CHUNKS_2, PARTS_1};
+use windlass_protocol::version::{BRING_1, CHUNKS_2, PARTS_1};
 
 use super::conn::Conn;
 use super::{Ground, Switchboard, ask, intake};
@@ -137,8 +137,9 @@ async fn talk(
 ) {
     let (id, until) = (board.next_conn(), served_until(&peer));
     let mut conn = Conn::open(id, &peer, until, connection, send, ground.logs.clone());
-    conn.knows_archives = hello.capabilities.iter().any(|ability| ability == CHUNKS_2);
-    if hello.capabilities.iter().any(|ability| ability == PARTS_1) {
+    let can = |ability: &str| hello.capabilities.iter().any(|told| told == ability);
+    (conn.knows_archives, conn.brings) = (can(CHUNKS_2), can(BRING_1));
+    if can(PARTS_1) {
         conn.say(CoordinatorMessage::Knows { abilities: vec![PARTS_1.to_owned()] });
     }
     let conn = Arc::new(conn);

@@ -4,6 +4,7 @@
 
 mod access;
 mod agents;
+mod ahead;
 mod artifacts;
 mod builds;
 mod caches;

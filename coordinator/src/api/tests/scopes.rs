@@ -31,7 +31,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 72] = [
+const TABLE: [(&str, &str, &[Scope], bool); 73] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -39,6 +39,8 @@ const TABLE: [(&str, &str, &[Scope], bool); 72] = [
     ("POST", "/api/v1/builds/{id}/retry", WRITE, true),
     ("POST", "/api/v1/builds/{id}/rebuild", WRITE, true),
     ("GET", "/api/v1/builds/{id}/events", READ, true),
+    // The build is trusted.
+    ("POST", "/api/v1/builds/{id}/prefetch", &[Scope::BuildsTrusted], true),
     ("GET", "/api/v1/builds/{id}/artifacts", READ, true),
     // Files of a trusted build, too.
     ("PUT", "/api/v1/builds/{id}/artifacts", &[Scope::BuildsTrusted], true),
