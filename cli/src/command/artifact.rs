@@ -137,7 +137,7 @@ async fn ls(arguments: &LsArguments, ui: &Ui) -> Result<Code, Failure> {
     reached.end().await;
     let row = |item: &Value| {
         let Artifact { path, bytes, created_at, id, .. } = shape::read(item)?;
-        Ok(vec![text::shown(&path), bytes.to_string(), text::ago(Some(&created_at)), id])
+        Ok(vec![path, bytes.to_string(), text::ago(Some(&created_at)), id])
     };
     arguments.listing.show(found?, "artifacts", &["PATH", "BYTES", "CREATED", "ID"], row, ui)?;
     Ok(Code::Done)

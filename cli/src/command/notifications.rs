@@ -51,12 +51,12 @@ fn row(item: &Value) -> Result<Vec<String>, Failure> {
     let Notification { service, target, event, state, attempts, status, detail, created_at } = shape::read(item)?;
     Ok(vec![
         state,
-        text::shown(&service),
-        text::shown(&event.unwrap_or_default()),
-        text::shown(&target.unwrap_or_default()),
+        service,
+        event.unwrap_or_default(),
+        target.unwrap_or_default(),
         attempts.to_string(),
         status.map(|status| status.to_string()).unwrap_or_default(),
         text::ago(Some(&created_at)),
-        text::shown(&detail.unwrap_or_default()),
+        detail.unwrap_or_default(),
     ])
 }

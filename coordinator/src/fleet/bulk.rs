@@ -11,7 +11,6 @@ use windlass_protocol::identity::{AgentIdentity, BadGrant, IdentityError, Standi
 use windlass_protocol::job::Epoch;
 use windlass_protocol::limits::{FETCHES_PER_AGENT_MAX, GRANT_LIFE_MS};
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
-use windlass_protocol::message::validate::Validate as _;
 use windlass_protocol::message::{AskGrant, BulkAsk, Claim, FetchBlobs, Grant, SignedGrant};
 use windlass_protocol::{AgentId, AttemptId, BuildId, Namespace};
 
@@ -101,7 +100,6 @@ async fn respond(
     recv: &mut FramedRecv,
 ) -> Result<(), Bad> {
     let Some(request) = recv.recv_message::<BulkAsk>().await? else { return Ok(()) };
-    request.validate().map_err(|invalid| Bad::Invalid(invalid.to_string()))?;
     match request {
         BulkAsk::Fetch(FetchBlobs { by, wanted }) => {
             let namespace = match by {

@@ -12,17 +12,15 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use windlass_cache::{Assembly, ChunkManifest, Error, Fault, Lane, Reservation, Store};
 use windlass_protocol::limits::{
-    ARCHIVE_HEADS_PART, CHUNK_AVERAGE_BYTES, DETAIL_MAX_BYTES, PARTS_BLOB_MS, PARTS_CUT_MS, PARTS_WORTH_PART,
-    STORE_STALL_MS,
+    ARCHIVE_HEADS_PART, CHUNK_AVERAGE_BYTES, PARTS_BLOB_MS, PARTS_CUT_MS, PARTS_WORTH_PART,
 };
 use windlass_protocol::link::{FramedRecv, FramedSend, LinkError};
-use windlass_protocol::message::validate::Validate as _;
 use windlass_protocol::message::{PartHeader, PartsAnswer, StoreBlobs, StoreRefused};
 use windlass_protocol::{Digest, Namespace, Shelf, Trust};
 
 use super::bulk::Bad;
 use super::resting::Owner;
-use super::shelve::{code_of, code_of_store};
+use super::shelve::{code_of, code_of_store, piece, told};
 use super::{Ground, Switchboard};
 
 /// Chunks between the link and the disk, 2 MiB each at most.
@@ -217,19 +215,14 @@ async fn pass_on(recv: &mut FramedRecv, chunks: usize, pieces: mpsc::Sender<(u32
 /// What the agent says next; it may have to read a large file for it.
 async fn header(recv: &mut FramedRecv) -> Result<Option<PartHeader>, Bad> {
     let coming = tokio::time::timeout(Duration::from_millis(PARTS_CUT_MS), recv.recv_message::<PartHeader>());
-    let header = coming.await.map_err(|_| Bad::Stalled)??;
-    if let Some(header) = &header {
-        header.validate().map_err(|invalid| Bad::Invalid(invalid.to_string()))?;
-    }
-    Ok(header)
+    Ok(coming.await.map_err(|_| Bad::Stalled)??)
 }
 
 /// So many bytes, a manifest's or a chunk's.
 async fn raw(recv: &mut FramedRecv, mut left: u64) -> Result<Bytes, Bad> {
     let mut bytes = BytesMut::new();
     while left > 0 {
-        let piece = tokio::time::timeout(Duration::from_millis(STORE_STALL_MS), recv.recv_raw(left)).await;
-        let piece = piece.map_err(|_| Bad::Stalled)??;
+        let piece = piece(recv, left).await?;
         left -= piece.len() as u64;
         bytes.extend_from_slice(&piece);
     }
@@ -239,15 +232,13 @@ async fn raw(recv: &mut FramedRecv, mut left: u64) -> Result<Bytes, Bad> {
 /// Lets so many bytes pass.
 async fn pass(recv: &mut FramedRecv, mut left: u64) -> Result<(), Bad> {
     while left > 0 {
-        let piece = tokio::time::timeout(Duration::from_millis(STORE_STALL_MS), recv.recv_raw(left)).await;
-        left -= piece.map_err(|_| Bad::Stalled)??.len() as u64;
+        left -= piece(recv, left).await?.len() as u64;
     }
     Ok(())
 }
 
 /// Says why not; nothing more of the offer is taken.
 async fn refuse(send: &mut FramedSend, code: StoreRefused, detail: &str) -> Result<bool, Bad> {
-    let detail = detail.get(..detail.floor_char_boundary(DETAIL_MAX_BYTES)).unwrap_or_default().to_owned();
-    send.send_message(&PartsAnswer::Refused { code, detail }).await?;
+    send.send_message(&PartsAnswer::Refused { code, detail: told(detail) }).await?;
     Ok(false)
 }

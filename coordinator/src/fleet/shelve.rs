@@ -65,9 +65,19 @@ pub(super) async fn respond(
 }
 
 async fn refuse(send: &mut FramedSend, code: StoreRefused, detail: &str) -> Result<(), Bad> {
-    let detail = detail.get(..detail.floor_char_boundary(DETAIL_MAX_BYTES)).unwrap_or_default().to_owned();
-    send.send_message(&StoreAnswer::Refused { code, detail }).await?;
+    send.send_message(&StoreAnswer::Refused { code, detail: told(detail) }).await?;
     Ok(send.finish()?)
+}
+
+/// As much of a reason as a refusal has room for.
+pub(super) fn told(detail: &str) -> String {
+    detail.get(..detail.floor_char_boundary(DETAIL_MAX_BYTES)).unwrap_or_default().to_owned()
+}
+
+/// The next of so many bytes that an agent has promised; it may not keep silent for too long.
+pub(super) async fn piece(recv: &mut FramedRecv, left: u64) -> Result<Bytes, Bad> {
+    let piece = tokio::time::timeout(Duration::from_millis(STORE_STALL_MS), recv.recv_raw(left)).await;
+    Ok(piece.map_err(|_| Bad::Stalled)??)
 }
 
 pub(super) const fn code_of(error: &ShelfError) -> StoreRefused {
@@ -98,8 +108,7 @@ pub(super) const fn code_of_store(error: &Error) -> StoreRefused {
 /// Takes so many bytes off the link. That the writer has ended ends it too: it says why.
 async fn receive(recv: &mut FramedRecv, mut left: u64, pieces: mpsc::Sender<Bytes>) -> Result<(), Bad> {
     while left > 0 {
-        let piece = tokio::time::timeout(Duration::from_millis(STORE_STALL_MS), recv.recv_raw(left)).await;
-        let piece = piece.map_err(|_| Bad::Stalled)?.map_err(Bad::from)?;
+        let piece = piece(recv, left).await?;
         left -= piece.len() as u64;
         if pieces.send(piece).await.is_err() {
             return Ok(());

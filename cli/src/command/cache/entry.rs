@@ -81,9 +81,9 @@ fn row(item: &Value) -> Result<Vec<String>, Failure> {
     let Cache { id, pipeline, overlay, key, files, bytes, pinned, created_at, used_at } = shape::read(item)?;
     Ok(vec![
         id,
-        text::shown(&pipeline),
-        text::shown(&overlay.unwrap_or_else(|| "trusted".to_owned())),
-        text::shown(&key),
+        pipeline,
+        overlay.unwrap_or_else(|| "trusted".to_owned()),
+        key,
         files.to_string(),
         HumanBytes(bytes).to_string(),
         text::ago(Some(&created_at)),

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::super::reach;
 use crate::client::{Client, ServerArguments, shape};
 use crate::error::{Code, Failure};
+use crate::ui::Ui;
 use crate::ui::table::Table;
-use crate::ui::{Ui, text};
 
 /// Between two looks at a sweep that is under way.
 const POLL: Duration = Duration::from_millis(200);
@@ -101,7 +101,7 @@ fn print(shown: &Shown, ui: &Ui) {
         let mut table = Table::new(&["PIPELINE", "OF", "WHY", "BLOBS", "SIZE"]);
         for Swept { pipeline, overlay, why, blobs, bytes: size } in &shown.swept {
             let of = overlay.as_deref().unwrap_or("trusted");
-            table.row(vec![text::shown(pipeline), text::shown(of), why.clone(), blobs.to_string(), bytes(*size)]);
+            table.row(vec![pipeline.clone(), of.to_owned(), why.clone(), blobs.to_string(), bytes(*size)]);
         }
         ui.raw(table.render().as_bytes());
         if shown.cut {

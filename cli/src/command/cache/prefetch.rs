@@ -138,9 +138,9 @@ fn print(shown: &Shown, ui: &Ui) {
         for Agent { name, zone, state, blobs, bytes, absent, why } in &shown.agents {
             let missing = (*absent > 0).then(|| format!("{absent} blobs are not kept any more"));
             let why = why.clone().or(missing).unwrap_or_default();
-            let zone = text::shown(zone.as_deref().unwrap_or("-"));
+            let zone = zone.as_deref().unwrap_or("-").to_owned();
             let size = HumanBytes(*bytes).to_string();
-            table.row(vec![text::shown(name), zone, state.clone(), blobs.to_string(), size, text::shown(&why)]);
+            table.row(vec![name.clone(), zone, state.clone(), blobs.to_string(), size, why]);
         }
         ui.raw(table.render().as_bytes());
     }

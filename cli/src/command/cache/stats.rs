@@ -7,8 +7,8 @@ use serde::Deserialize;
 use super::super::reach;
 use crate::client::{ServerArguments, shape};
 use crate::error::{Code, Failure};
+use crate::ui::Ui;
 use crate::ui::table::Table;
-use crate::ui::{Ui, text};
 
 /// In which form.
 #[derive(Debug, Args)]
@@ -135,19 +135,19 @@ fn table(stats: &Stats) -> Table {
     line("disk", size(stats.disk_bytes), String::new());
     line("damaged", stats.damaged.to_string(), String::new());
     for Evicted { why, blobs, bytes } in &stats.evicted {
-        line(&format!("evicted by {}", text::shown(why)), format!("{blobs} blobs"), size(*bytes));
+        line(&format!("evicted by {why}"), format!("{blobs} blobs"), size(*bytes));
     }
     for Kind { holds, of, namespaces, blobs, bytes, hits, misses } in &stats.kinds {
         if *blobs + hits + misses > 0 {
             let more = format!("{} in {namespaces} namespaces; {}", size(*bytes), found(*hits, *misses));
             let more = more.trim_end_matches("; ").to_owned();
-            line(&format!("{} of {} builds", text::shown(holds), text::shown(of)), format!("{blobs} blobs"), more);
+            line(&format!("{holds} of {of} builds"), format!("{blobs} blobs"), more);
         }
     }
     for Tier { tier, hits, misses, failed } in &stats.tiers {
         let failed = if *failed > 0 { format!(", {failed} failed") } else { String::new() };
         let asked = format!("{} asked for", hits + misses);
-        line(&format!("tier {}", text::shown(tier)), asked, format!("{}{failed}", found(*hits, *misses)));
+        line(&format!("tier {tier}"), asked, format!("{}{failed}", found(*hits, *misses)));
     }
     let Reuse { hits, misses, saved_ms, entries, entry_bytes } = &stats.reuse;
     line("results", entries.to_string(), size(*entry_bytes));
@@ -155,11 +155,11 @@ fn table(stats: &Stats) -> Table {
     line("steps reused", format!("{hits} of {}", hits + misses), format!("{saved} saved"));
     for Zone { zone, into_bytes, out_of_bytes } in &stats.zones {
         let crossed = format!("{} in, {} out", size(*into_bytes), size(*out_of_bytes));
-        line(&format!("zone {}", text::shown(zone)), crossed, String::new());
+        line(&format!("zone {zone}"), crossed, String::new());
     }
     for Namespace { pipeline, overlay, holds, blobs, bytes } in &stats.largest {
-        let of = overlay.as_deref().map(|overlay| format!(" of {}", text::shown(overlay))).unwrap_or_default();
-        let name = format!("{}{of}: {}", text::shown(pipeline), text::shown(holds));
+        let of = overlay.as_deref().map(|overlay| format!(" of {overlay}")).unwrap_or_default();
+        let name = format!("{pipeline}{of}: {holds}");
         line(&name, format!("{blobs} blobs"), size(*bytes));
     }
     table
