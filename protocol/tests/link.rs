@@ -3,11 +3,14 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use quinn::{Connection, Endpoint};
+use quinn::{Connection, ConnectionError, Endpoint};
+use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use windlass_protocol::frame::{self, BadFrame};
@@ -15,7 +18,9 @@ use windlass_protocol::id::AgentId;
 use windlass_protocol::id::AttemptId;
 use windlass_protocol::identity::{AgentKey, AgentName, Ca, Chain, Standing, tls};
 use windlass_protocol::job::Epoch;
-use windlass_protocol::limits::{CERT_LIFE_MS, FRAME_MAX_BYTES, LINK_BLOB_PIECE_BYTES, LOG_CHUNK_MAX_BYTES};
+use windlass_protocol::limits::{
+    CERT_LIFE_MS, FRAME_MAX_BYTES, LINK_BLOB_PIECE_BYTES, LINK_MTU_MAX_BYTES, LOG_CHUNK_MAX_BYTES,
+};
 use windlass_protocol::link::endpoint::peer_chain;
 use windlass_protocol::link::error::ALERT_UNKNOWN_CA;
 use windlass_protocol::link::{
@@ -140,7 +145,7 @@ fn a_peer_of_a_server_that_died_is_told_so_by_the_next_one() {
     client.block_on(async {
         ours.open_uni().await.unwrap().write_all(b"are you there?").await.unwrap();
         let told = timeout(Duration::from_secs(5), ours.closed()).await.expect("told within the deadline");
-        assert!(matches!(told, quinn::ConnectionError::Reset), "{told}");
+        assert!(matches!(told, ConnectionError::Reset), "{told}");
     });
 }
 
@@ -409,10 +414,99 @@ async fn raw_bytes_that_have_come_are_received_together_and_the_end_after_them_i
     assert!(matches!(short, Err(LinkError::Short { missing: 1 })), "{short:?}");
 }
 
+/// A way between one client and a server that takes packets up to a length and drops the others without a word.
+struct Narrow {
+    address: SocketAddr,
+    takes: Arc<AtomicUsize>,
+}
+
+impl Narrow {
+    async fn to(server: SocketAddr, takes: usize) -> Self {
+        let (near, far) =
+            (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        far.connect(server).await.unwrap();
+        let (address, takes) = (near.local_addr().unwrap(), Arc::new(AtomicUsize::new(takes)));
+        let most = Arc::clone(&takes);
+        tokio::spawn(async move {
+            let (mut there, mut back, mut client) = ([0; 65_536], [0; 65_536], None);
+            loop {
+                let fits = |bytes: &usize| *bytes <= most.load(Ordering::Relaxed);
+                tokio::select! {
+                    Ok((bytes, from)) = near.recv_from(&mut there) => {
+                        client = Some(from);
+                        if fits(&bytes) {
+                            let _ = far.send(&there[..bytes]).await;
+                        }
+                    }
+                    Ok(bytes) = far.recv(&mut back) => {
+                        if let Some(client) = client.filter(|_| fits(&bytes)) {
+                            let _ = near.send_to(&back[..bytes], client).await;
+                        }
+                    }
+                }
+            }
+        });
+        Self { address, takes }
+    }
+}
+
+/// Sends a blob and waits until all of it was acknowledged.
+async fn carry(from: &Connection, to: &Connection) {
+    let blob = Bytes::from(vec![7; 1 << 20]);
+    let mut send = FramedSend::new(from.open_uni().await.unwrap());
+    send.send_raw(blob.clone()).await.unwrap();
+    send.finish().unwrap();
+    let mut recv = FramedRecv::new(to.accept_uni().await.unwrap());
+    assert!(received(&mut recv, blob.len() as u64).await.unwrap() == blob);
+    send.delivered().await.unwrap();
+}
+
+/// Carries blobs both ways until both ends send packets of such a length.
+async fn until_packets_have(from: &Connection, to: &Connection, length: RangeInclusive<u16>) {
+    let settled = async {
+        while ![from, to].iter().all(|end| length.contains(&end.stats().path.current_mtu)) {
+            carry(from, to).await;
+            carry(to, from).await;
+        }
+    };
+    let settled = timeout(DEADLINE, settled).await;
+    assert!(settled.is_ok(), "{:?}", [from, to].map(|end| end.stats().path.current_mtu));
+}
+
+#[tokio::test]
+async fn packets_are_as_long_as_their_way_takes_and_shorter_again_when_it_takes_less() {
+    let ca = Ca::create(now()).unwrap();
+    let mut server = Server::start(&ca);
+    let agent = Agent::of(&ca, WallMs(now().0 - 60_000));
+    let way = Narrow::to(server.address, usize::MAX).await;
+    let ours = agent.connect(way.address, Protocol::Bulk).await.unwrap();
+    let theirs = server.next().await.unwrap().connection;
+    until_packets_have(&ours, &theirs, LINK_MTU_MAX_BYTES - 20..=LINK_MTU_MAX_BYTES).await;
+    way.takes.store(1_472, Ordering::Relaxed);
+    until_packets_have(&ours, &theirs, 1_200..=1_472).await;
+
+    let ethernet = Narrow::to(server.address, 1_472).await;
+    let ours = agent.connect(ethernet.address, Protocol::Bulk).await.unwrap();
+    let theirs = server.next().await.unwrap().connection;
+    until_packets_have(&ours, &theirs, 1_440..=1_472).await;
+}
+
 async fn received(recv: &mut FramedRecv, bytes: u64) -> Result<Vec<u8>, LinkError> {
     let mut got = Vec::new();
     while (got.len() as u64) < bytes {
         got.extend_from_slice(&recv.recv_raw(bytes - got.len() as u64).await?);
     }
     Ok(got)
+}
+
+/// The end of a connection is one packet: while others wait to be acknowledged it must not wait for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_is_let_in_and_sent_away_at_once_hears_why() {
+    let ca = Ca::create(now()).unwrap();
+    for _ in 0..200 {
+        let (_server, _agent, ours, theirs) = pair(&ca, Protocol::Bulk).await;
+        theirs.connection.close(Code::Refused.number(), b"not you");
+        let heard = timeout(DEADLINE, ours.closed()).await.unwrap();
+        assert!(matches!(heard, ConnectionError::ApplicationClosed(_)), "{heard:?}");
+    }
 }

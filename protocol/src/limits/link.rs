@@ -49,8 +49,16 @@ pub const LINK_STREAMS_MAX: u32 = 1_024;
 /// 822 with 24, 287 with BBR; between continents fewer acknowledgements spare the way back.
 pub const LINK_ACK_EVERY: u32 = 10;
 
-/// The largest packet that is tried for: Ethernet's 1,500 less the headers of IPv6 and UDP.
-pub const LINK_MTU_MAX_BYTES: u16 = 1_452;
+/// The largest packet that is tried for. Networks of clouds take 8,900 and more (jumbo frames), loopback 65,535; of each
+/// connection it is found out what its way takes. Ten of them are handed to the kernel at once, which takes 65,507 bytes.
+pub const LINK_MTU_MAX_BYTES: u16 = 6_500;
+
+/// Bytes that a new connection may have on its way before anything is acknowledged: ten of the largest packets, as RFC 9002 has it
+/// for Ethernet's. With two, a close is held back behind one packet that is not acknowledged yet, and never sent.
+pub const LINK_FIRST_WINDOW_BYTES: u64 = 10 * LINK_MTU_MAX_BYTES as u64;
+
+/// Packets that QUIC hands to the kernel at once (`MAX_TRANSMIT_SEGMENTS` of quinn 0.11).
+const LINK_PACKETS_AT_ONCE: u16 = 10;
 
 /// The kernel's buffers of a UDP socket: some 20 ms at 300 MB/s.
 pub const LINK_SOCKET_BUFFER_BYTES: usize = 8 << 20;
@@ -61,4 +69,6 @@ pub const LINK_BLOB_PIECE_BYTES: usize = 256 << 10;
 /// How long a read waits until what it saw is published; longer means that the loop stands still.
 pub const PUBLISH_WAIT_MS: u64 = 5_000;
 
+const _: () =
+    assert!(LINK_MTU_MAX_BYTES <= 65_507 / LINK_PACKETS_AT_ONCE, "what is more at once is dropped without a word");
 const _: () = assert!(LINK_KEEP_ALIVE_MS * 3 < LINK_IDLE_MS as u64, "two lost keep-alives end no connection");

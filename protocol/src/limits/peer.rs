@@ -9,6 +9,9 @@ pub const FETCH_CHUNKS: usize = 64;
 /// Requests for chunks that one blob has open at once with one source: while one is answered the next one is on its way.
 pub const FETCH_CHUNK_STREAMS: usize = 2;
 
+/// What is read at once of a large blob that is handed over while it comes, while as much as that is being taken.
+pub const FOLLOWED_BYTES: usize = 512 << 10;
+
 /// Agents of a zone that share what they fetch: the first by id. Others of a larger zone ask them.
 pub const PEERS_MAX: usize = 64;
 

@@ -16,7 +16,7 @@ use super::error::{Code, LinkError};
 use super::transport::widen;
 use crate::Secret;
 use crate::identity::{AgentIdentity, SERVER_NAME};
-use crate::limits::{LINK_HANDSHAKE_MS, LINK_SOCKET_BUFFER_BYTES};
+use crate::limits::{LINK_HANDSHAKE_MS, LINK_MTU_MAX_BYTES, LINK_SOCKET_BUFFER_BYTES};
 use crate::version::{ALPN_AGENT, ALPN_BULK, ALPN_ENROL, ALPN_PEER};
 
 /// What a connection is for; its ALPN name says so.
@@ -77,7 +77,7 @@ pub struct Accepted {
 /// # Errors
 /// Where the address cannot be bound.
 pub fn bind_server(address: SocketAddr, config: ServerConfig) -> io::Result<Endpoint> {
-    Endpoint::new(EndpointConfig::default(), Some(config), socket(address)?, Arc::new(TokioRuntime))
+    Endpoint::new(sized(EndpointConfig::default())?, Some(config), socket(address)?, Arc::new(TokioRuntime))
 }
 
 /// As [`bind_server`], known again after a restart by the same secret: peers whose connections ended with an earlier
@@ -94,7 +94,7 @@ pub fn bind_known_server(address: SocketAddr, config: ServerConfig, secret: &Sec
     let id_key = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
     let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
     endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
-    Endpoint::new(endpoint, Some(config), socket(address)?, Arc::new(TokioRuntime))
+    Endpoint::new(sized(endpoint)?, Some(config), socket(address)?, Arc::new(TokioRuntime))
 }
 
 /// Makes the tokens by which a peer believes a stateless reset (RFC 9000, section 10.3): keyed BLAKE3.
@@ -126,7 +126,13 @@ impl HmacKey for ResetKey {
 /// Where no socket can be had.
 pub fn bind_client() -> io::Result<Endpoint> {
     let socket = socket((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| socket((Ipv4Addr::UNSPECIFIED, 0).into()))?;
-    Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))
+    Endpoint::new(sized(EndpointConfig::default())?, None, socket, Arc::new(TokioRuntime))
+}
+
+/// Takes packets as large as the other end may try.
+fn sized(mut endpoint: EndpointConfig) -> io::Result<EndpointConfig> {
+    endpoint.max_udp_payload_size(LINK_MTU_MAX_BYTES).map_err(io::Error::other)?;
+    Ok(endpoint)
 }
 
 /// Connects to the coordinator at `address`, whatever its host is called: [`SERVER_NAME`] is what its certificate says.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     AckFrequencyConfig, ClientConfig, Connection, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig,
@@ -12,8 +13,9 @@ use quinn::{
 use super::endpoint::Protocol;
 use crate::identity::IdentityError;
 use crate::limits::{
-    LINK_ACK_EVERY, LINK_ENROL_WINDOW_BYTES, LINK_IDLE_MS, LINK_INCOMING_MAX, LINK_KEEP_ALIVE_MS, LINK_MTU_MAX_BYTES,
-    LINK_STREAM_WINDOW_BYTES, LINK_STREAMS_MAX, LINK_WINDOW_BYTES, PEER_STREAMS_MAX,
+    LINK_ACK_EVERY, LINK_ENROL_WINDOW_BYTES, LINK_FIRST_WINDOW_BYTES, LINK_IDLE_MS, LINK_INCOMING_MAX,
+    LINK_KEEP_ALIVE_MS, LINK_MTU_MAX_BYTES, LINK_STREAM_WINDOW_BYTES, LINK_STREAMS_MAX, LINK_WINDOW_BYTES,
+    PEER_STREAMS_MAX,
 };
 
 /// What both sides tell QUIC. Windows and streams are those of a peer that is not known yet; [`widen`] opens them.
@@ -24,7 +26,10 @@ pub fn transport_config() -> TransportConfig {
     acks.ack_eliciting_threshold(VarInt::from_u32(LINK_ACK_EVERY));
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(LINK_MTU_MAX_BYTES);
+    let mut congestion = CubicConfig::default();
+    congestion.initial_window(LINK_FIRST_WINDOW_BYTES);
     config
+        .congestion_controller_factory(Arc::new(congestion))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(LINK_IDLE_MS))))
         .keep_alive_interval(Some(Duration::from_millis(LINK_KEEP_ALIVE_MS)))
         .ack_frequency_config(Some(acks))
