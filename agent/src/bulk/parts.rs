@@ -228,12 +228,12 @@ impl Sieve<'_> {
             return Ok(());
         }
         let mut show = |lane, nth, digest: Digest, plain: &[u8]| {
-            let Some(sends) = sends else { return };
+            let Some(sends) = sends else { return Ok(()) };
             let place = sends.manifest.place(lane, nth).filter(|place| sends.lacks.contains(place));
-            let Some(place) = place else { return };
+            let Some(place) = place else { return Ok(()) };
             // A file that changes meanwhile has other chunks there; they are not sent, and it is found out by whoever reads it.
             if sends.manifest.chunks().get(place as usize).is_none_or(|chunk| chunk.digest != digest) {
-                return;
+                return Ok(());
             }
             match sends.packer.pack(plain) {
                 Ok(packed) => {
@@ -242,6 +242,7 @@ impl Sieve<'_> {
                 }
                 Err(error) => *failed = Some(error.to_string()),
             }
+            Ok(())
         };
         let cut = match bytes {
             Some(bytes) => outline.push(bytes, &mut show),

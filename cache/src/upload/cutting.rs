@@ -22,25 +22,21 @@ use crate::chunk::manifest::ChunkManifest;
 use crate::chunk::reader::ChunkReader;
 use crate::chunk::table::{Freed, Hold, Table};
 use crate::chunk::tar::Lane;
-use crate::error::{Error, Fault, OrFault as _, Rejected};
+use crate::error::{Error, Fault, OrFault as _};
 use crate::index::NamespaceNo;
 use crate::space::Reservation;
 use crate::store::Shared;
 pub use assembly::Assembly;
 use chunk_file::ChunkFile;
 pub use outline::{ChunkPacker, Outline};
-use strands::{Cut, Strands};
+use strands::Cut;
 
 /// A large blob that is being written. Dropped before its end it leaves nothing behind.
 #[derive(Debug)]
 pub(crate) struct Cutting {
     shared: Arc<Shared>,
-    /// What is not cut yet, and how what is cut makes the blob.
-    strands: Strands,
-    /// All chunks of the blob so far, as they were cut.
-    chunks: Vec<Cut>,
-    /// Their bytes.
-    bytes: u64,
+    /// What is not cut yet, and the names of what is.
+    outline: Outline,
     /// Chunks in the blob's own file.
     own: HashMap<Digest, ChunkPlace>,
     /// Chunks that were there and that this upload counts on, each as often as it came.
@@ -60,9 +56,7 @@ impl Cutting {
     pub(crate) fn new(shared: &Arc<Shared>) -> Self {
         Self {
             shared: Arc::clone(shared),
-            strands: Strands::new(shared.options.chunk_bytes),
-            chunks: Vec::new(),
-            bytes: 0,
+            outline: Outline::new(shared.options.chunk_bytes),
             own: HashMap::new(),
             held: Vec::new(),
             again: HashSet::new(),
@@ -95,17 +89,16 @@ impl Cutting {
         };
         let mut cutting = Self::in_file(shared, path);
         cutting.file = file;
-        let mut taken = 0;
+        let mut cuts = Vec::new();
         for chunk in chunks.iter().take(MANIFEST_MAX_CHUNKS) {
             if !cutting.take_chunk(chunk)? {
                 break;
             }
             hasher.update(&cutting.proof);
-            cutting.bytes += u64::from(chunk.bytes);
-            cutting.chunks.push(Cut { lane: Lane::Files, digest: chunk.digest, bytes: chunk.bytes });
-            taken += 1;
+            cuts.push(Cut { lane: Lane::Files, digest: chunk.digest, bytes: chunk.bytes });
         }
-        cutting.strands.go_on(cutting.bytes);
+        let taken = cuts.len();
+        cutting.outline.go_on(cuts);
         if let Some(file) = &mut cutting.file {
             file.end =
                 cutting.own.values().map(|place| place.offset + u64::from(place.stored_bytes)).max().unwrap_or(0);
@@ -140,70 +133,45 @@ impl Cutting {
 
     /// How many bytes came.
     pub(crate) const fn bytes(&self) -> u64 {
-        self.strands.came()
+        self.outline.came()
     }
 
     /// How many chunks were cut.
     pub(crate) const fn chunks(&self) -> usize {
-        self.chunks.len()
+        self.outline.chunks()
     }
 
     /// What to note of the chunks after the first so many. Nothing of an archive: it begins anew in another process.
     pub(crate) fn noted_since(&self, first: usize) -> Vec<Noted> {
-        if self.strands.are_woven() {
+        if self.outline.is_woven() {
             return Vec::new();
         }
         let note = |Cut { digest, bytes, .. }: &Cut| {
             let own = self.own.get(digest).map(|place| (place.offset, place.stored_bytes));
             Noted { digest: *digest, bytes: *bytes, own }
         };
-        self.chunks.iter().skip(first).map(note).collect()
+        self.outline.cuts().iter().skip(first).map(note).collect()
     }
 
     /// How many bytes came and are not cut yet.
     pub(crate) const fn pending_bytes(&self) -> u64 {
-        self.strands.came() - self.bytes
+        self.outline.came() - self.outline.cut_bytes()
     }
 
     /// Takes the next bytes; of the room that was kept for them it spends what is written.
-    pub(crate) fn write(&mut self, mut bytes: &[u8], space: &mut Reservation) -> Result<(), Error> {
-        // The longest chunk at a time: however much comes at once, little more is held.
-        while !bytes.is_empty() {
-            let (piece, rest) = bytes.split_at(bytes.len().min(self.strands.piece_bytes()));
-            bytes = rest;
-            let before = self.bytes;
-            self.with_strands(|strands, add| strands.push(piece, add))?;
-            space.spend(self.bytes - before);
-        }
-        Ok(())
+    pub(crate) fn write(&mut self, bytes: &[u8], space: &mut Reservation) -> Result<(), Error> {
+        let mut outline = std::mem::take(&mut self.outline);
+        let pushed = outline.push(bytes, &mut |_, _, digest, plain| {
+            self.add(digest, plain)?;
+            space.spend(plain.len() as u64);
+            Ok(())
+        });
+        self.outline = outline;
+        pushed
     }
 
-    /// Nothing more comes: what is left is cut too.
-    fn end(&mut self) -> Result<(), Error> {
-        self.with_strands(Strands::finish)
-    }
-
-    /// Does something to the strands that cuts chunks off them.
-    fn with_strands(
-        &mut self,
-        work: impl FnOnce(&mut Strands, &mut dyn FnMut(Lane, &[u8]) -> Result<(), Error>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let mut strands = std::mem::take(&mut self.strands);
-        strands.allow(self.chunks.len());
-        let worked = work(&mut strands, &mut |lane, chunk| self.add(lane, chunk));
-        self.strands = strands;
-        worked
-    }
-
-    fn add(&mut self, lane: Lane, plain: &[u8]) -> Result<(), Error> {
-        if self.chunks.len() == MANIFEST_MAX_CHUNKS {
-            // Only where the store's chunks are shorter than most.
-            return Err(Rejected::BlobTooLarge.into());
-        }
-        let digest = Digest::of(plain);
-        self.bytes += plain.len() as u64;
-        // No chunk is longer than CHUNK_MAX_BYTES.
-        self.chunks.push(Cut { lane, digest, bytes: u32::try_from(plain.len()).unwrap_or(u32::MAX) });
+    /// Counts on a chunk that was cut: one that is there, or that is written now.
+    fn add(&mut self, digest: Digest, plain: &[u8]) -> Result<(), Error> {
         if self.own.contains_key(&digest) || self.hold(&digest)? {
             return Ok(());
         }
@@ -274,8 +242,10 @@ impl Cutting {
     /// Stores the blob and makes it visible in the namespace: its chunks first, each durable before the records that count on
     /// them.
     pub(crate) fn finish(mut self, namespace: &Namespace, digest: Digest) -> Result<(), Error> {
-        self.end()?;
-        let manifest = self.strands.manifest(digest, std::mem::take(&mut self.chunks));
+        let mut outline = std::mem::take(&mut self.outline);
+        // Nothing more comes: what is left is cut too.
+        outline.end(&mut |_, _, digest, plain| self.add(digest, plain))?;
+        let manifest = outline.manifest(digest);
         self.store(namespace, &manifest)
     }
 
@@ -411,24 +381,5 @@ impl Drop for Cutting {
         if let Err(error) = self.shared.release_chunks(&self.held) {
             tracing::warn!(%error, "chunks_left_behind");
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::store::{Store, StoreOptions};
-    use crate::vfs::recorded::RecordingFs;
-
-    #[test]
-    fn no_blob_has_more_chunks_than_a_manifest_can_name() {
-        let store = Store::open(Arc::new(RecordingFs::new()), Path::new("/s"), StoreOptions::default()).unwrap();
-        let mut cutting = Cutting::new(&store.shared);
-        let cut = Cut { lane: Lane::Files, digest: Digest::of(b"chunk"), bytes: 1 };
-        cutting.chunks = vec![cut; MANIFEST_MAX_CHUNKS - 1];
-        cutting.add(Lane::Files, b"the last one").unwrap();
-        assert!(matches!(cutting.add(Lane::Files, b"one more"), Err(Error::Rejected(Rejected::BlobTooLarge))));
     }
 }

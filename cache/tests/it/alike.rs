@@ -27,10 +27,14 @@ fn p() -> Namespace {
 /// As whoever uploads it cuts it, with its chunks by their places.
 fn outlined(blob: &[u8]) -> (ChunkManifest, Vec<Vec<u8>>) {
     let (mut outline, mut cut) = (Outline::default(), Vec::new());
+    let mut show = |lane, nth, digest, plain: &[u8]| {
+        cut.push((lane, nth, digest, plain.to_vec()));
+        Ok(())
+    };
     for piece in blob.chunks(70_001) {
-        outline.push(piece, &mut |lane, nth, digest, plain| cut.push((lane, nth, digest, plain.to_vec()))).unwrap();
+        outline.push(piece, &mut show).unwrap();
     }
-    outline.end(&mut |lane, nth, digest, plain| cut.push((lane, nth, digest, plain.to_vec()))).unwrap();
+    outline.end(&mut show).unwrap();
     let manifest = outline.manifest(Digest::of(blob));
     let mut chunks = vec![Vec::new(); manifest.chunks().len()];
     for (lane, nth, digest, plain) in cut {

@@ -14,8 +14,8 @@ use windlass_tests::kit::{DEADLINE, until};
 /// As an agent cuts it.
 fn manifest(blob: &[u8]) -> Result<ChunkManifest> {
     let mut outline = Outline::default();
-    outline.push(blob, &mut |_, _, _, _| ())?;
-    outline.end(&mut |_, _, _, _| ())?;
+    outline.push(blob, &mut |_, _, _, _| Ok(()))?;
+    outline.end(&mut |_, _, _, _| Ok(()))?;
     Ok(outline.manifest(Digest::of(blob)))
 }
 
@@ -57,7 +57,10 @@ async fn offer(
 /// The chunks of the first bytes of a blob, but for the last ones, by their places in it.
 fn first_chunks(blob: &[u8]) -> Result<BTreeMap<u32, Vec<u8>>> {
     let (mut outline, mut chunks) = (Outline::default(), BTreeMap::new());
-    outline.push(blob, &mut |_, nth, _, plain| drop(chunks.insert(nth, plain.to_vec())))?;
+    outline.push(blob, &mut |_, nth, _, plain| {
+        chunks.insert(nth, plain.to_vec());
+        Ok(())
+    })?;
     Ok(chunks)
 }
 
