@@ -13,7 +13,7 @@ use crate::index::Pin;
 use crate::remote::RemoteError;
 use crate::store::Shared;
 use crate::vfs::VfsFile;
-pub(crate) use chunked::{Chunked, PlainAndStored};
+pub(crate) use chunked::{Chunked, PlainAndFrame};
 
 /// A blob that was found. While it is held, the blob is not evicted.
 #[derive(Debug)]

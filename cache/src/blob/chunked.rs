@@ -12,8 +12,8 @@ use crate::chunk::reader::ChunkReader;
 use crate::chunk::tar::Lane;
 use crate::error::Fault;
 
-/// The bytes of a chunk, and as they are stored.
-pub(crate) type PlainAndStored = (Vec<u8>, Vec<u8>);
+/// The bytes of a chunk, and its frame where it lies in one.
+pub(crate) type PlainAndFrame = (Vec<u8>, Option<Vec<u8>>);
 
 /// The body of a blob in chunks.
 #[derive(Debug)]
@@ -98,13 +98,15 @@ impl Chunked {
         if joined.is_empty() { Ok(()) } else { take(&joined) }
     }
 
-    /// All bytes of one chunk, and as they are stored; nothing where there is no such place.
-    pub(crate) fn chunk(&self, blob: &Blob, nth: usize) -> Result<Option<PlainAndStored>, Fault> {
+    /// All of one chunk; nothing where there is no such place.
+    pub(crate) fn chunk(&self, blob: &Blob, nth: usize) -> Result<Option<PlainAndFrame>, Fault> {
         let Some(lane) = self.manifest.lane(nth) else { return Ok(None) };
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         let (window, reader) = windows.of(lane);
         self.load(blob, window, reader, nth)?;
-        Ok(Some((window.plain.clone(), reader.stored().to_vec())))
+        // Whoever asks for chunks asks for each once.
+        window.nth = None;
+        Ok(Some((std::mem::take(&mut window.plain), reader.frame().map(<[u8]>::to_vec))))
     }
 
     fn bytes<'a>(&self, blob: &Blob, windows: &'a mut Windows, span: Span) -> Result<&'a [u8], Fault> {

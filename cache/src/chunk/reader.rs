@@ -20,6 +20,8 @@ pub(crate) struct ChunkReader {
     /// Up to where bytes will be asked for soon, of the file that is read next, where that is in the bucket.
     pub(crate) ahead: u64,
     stored: Vec<u8>,
+    /// Whether `stored` is the frame of what was read last.
+    framed: bool,
     unpacker: Unpacker,
 }
 
@@ -52,6 +54,7 @@ impl ChunkReader {
         let path = shared.chunk_path(place.file);
         let mut stored = std::mem::take(&mut self.stored);
         stored.resize(place.stored_bytes as usize, 0);
+        self.framed = place.stored_bytes < place.bytes;
         let ahead = std::mem::take(&mut self.ahead);
         let Some(file) = self.file(shared, place.file)? else {
             let right = self.fetch(shared, place, (ahead, &mut stored), plain);
@@ -62,7 +65,7 @@ impl ChunkReader {
         let right = match read {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
             Err(e) => Err(Fault::io("reading", &path, e)),
-            Ok(()) => self.unpacker.unpack(&stored, place.bytes as usize, plain).or_fault("unpacking", &path),
+            Ok(()) => self.unpacker.unpack(&mut stored, place.bytes as usize, plain).or_fault("unpacking", &path),
         };
         self.stored = stored;
         Ok(right? && Digest::of(plain) == *digest)
@@ -73,7 +76,7 @@ impl ChunkReader {
         &mut self,
         shared: &Shared,
         place: &ChunkPlace,
-        (ahead, stored): (u64, &mut [u8]),
+        (ahead, stored): (u64, &mut Vec<u8>),
         plain: &mut Vec<u8>,
     ) -> Result<bool, Fault> {
         let path = shared.chunk_path(place.file);
@@ -87,9 +90,9 @@ impl ChunkReader {
         }
     }
 
-    /// The bytes of the chunk that was read last, as they are stored.
-    pub(crate) fn stored(&self) -> &[u8] {
-        &self.stored
+    /// The frame of the chunk that was read last; nothing where it lies as it is.
+    pub(crate) fn frame(&self) -> Option<&[u8]> {
+        self.framed.then_some(&self.stored)
     }
 
     /// The same from a file that has no number.
@@ -111,7 +114,7 @@ impl ChunkReader {
         &mut self,
         (file, path): (&dyn VfsFile, &Path),
         place: &ChunkPlace,
-        stored: &mut [u8],
+        stored: &mut Vec<u8>,
         plain: &mut Vec<u8>,
     ) -> Result<bool, Fault> {
         match file.read_exact_at(place.offset, stored) {

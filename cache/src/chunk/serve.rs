@@ -1,7 +1,7 @@
 //! A stored blob by its parts: its manifest, and one chunk at a time, for whoever has the others already.
 
 use super::manifest::ChunkManifest;
-use crate::blob::{Blob, Body, PlainAndStored};
+use crate::blob::{Blob, Body, PlainAndFrame};
 use crate::error::Fault;
 
 /// A chunk in as few bytes as it is stored in.
@@ -36,13 +36,14 @@ impl Blob {
     /// # Errors
     /// As [`Self::chunk`].
     pub fn packed_chunk(&self, nth: usize) -> Result<Option<PackedChunk>, Fault> {
-        let packed = |(plain, stored): PlainAndStored| {
-            if stored.len() < plain.len() { PackedChunk::Frame(stored) } else { PackedChunk::Plain(plain) }
+        let packed = |(plain, frame): PlainAndFrame| match frame {
+            Some(frame) => PackedChunk::Frame(frame),
+            None => PackedChunk::Plain(plain),
         };
         Ok(self.read_chunk(nth)?.map(packed))
     }
 
-    fn read_chunk(&self, nth: usize) -> Result<Option<PlainAndStored>, Fault> {
+    fn read_chunk(&self, nth: usize) -> Result<Option<PlainAndFrame>, Fault> {
         match &self.body {
             Body::Chunked(chunked) => chunked.chunk(self, nth),
             Body::Memory(_) | Body::File { .. } => Ok(None),

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use proptest::prelude::*;
 use windlass_cache::vfs::recorded::RecordingFs;
 use windlass_cache::{ChunkManifest, Error, Rejected, Store, StoreOptions};
 use windlass_protocol::{Digest, Namespace};
@@ -28,6 +29,51 @@ fn origin(blob: &[u8]) -> (ChunkManifest, Vec<Vec<u8>>) {
     assert_eq!(stored.chunk(chunks.len()).unwrap(), None);
     assert_eq!(chunks.concat(), blob);
     (manifest, chunks)
+}
+
+/// A manifest that is well formed, and names chunks that do not make its blob.
+fn lying(manifest: &ChunkManifest) -> ChunkManifest {
+    let mut bytes = manifest.encode();
+    bytes[8] ^= 1;
+    let body = bytes.len() - 32;
+    let check = Digest::of(&bytes[..body]);
+    bytes[body..].copy_from_slice(check.as_bytes());
+    ChunkManifest::decode(&bytes).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn whoever_reads_chunks_meanwhile_the_blob_is_stored_if_all_its_bytes_in_their_order_make_it_and_else_not(
+        places in proptest::collection::vec(any::<prop::sample::Index>(), 40),
+        reads in proptest::collection::vec(any::<prop::sample::Index>(), 0..80),
+        in_order in any::<bool>(),
+        lies in any::<bool>(),
+    ) {
+        let blob = noise(7, 200_000);
+        let (manifest, chunks) = origin(&blob);
+        let count = u32::try_from(chunks.len()).unwrap();
+        let place = |index: &prop::sample::Index| u32::try_from(index.index(chunks.len())).unwrap();
+        let store = on(&RecordingFs::new());
+        let assembly = store.assemble(if lies { lying(&manifest) } else { manifest }).unwrap();
+        let mut reads = reads.iter().map(place);
+        for nth in places.iter().map(place).chain(0..count) {
+            assembly.put(nth, &chunks[nth as usize]).unwrap();
+            for read in reads.by_ref().take(2) {
+                let got = assembly.chunk(read).unwrap();
+                prop_assert!(got.is_none_or(|got| got == chunks[read as usize]));
+            }
+        }
+        if in_order {
+            for nth in 0..count {
+                assembly.chunk(nth).unwrap();
+            }
+        }
+        let finished = assembly.finish(&p());
+        prop_assert_eq!(finished.is_ok(), !lies, "{:?}", finished);
+        let got = store.get(&p(), &Digest::of(&blob)).unwrap();
+        prop_assert_eq!(got.map(|got| got.into_vec().unwrap()), (!lies).then_some(blob));
+    }
 }
 
 #[test]
@@ -99,13 +145,7 @@ fn wrong_chunks_and_wrong_manifests_are_refused() {
         matches!(lacking, Err(Error::Rejected(Rejected::Missing { digests })) if digests.len() == chunks.len() - 1)
     );
 
-    // A manifest that is well formed, and names chunks that do not make its blob.
-    let mut bytes = manifest.encode();
-    bytes[8] ^= 1;
-    let body = bytes.len() - 32;
-    let check = Digest::of(&bytes[..body]);
-    bytes[body..].copy_from_slice(check.as_bytes());
-    let lying = ChunkManifest::decode(&bytes).unwrap();
+    let lying = lying(&manifest);
     let wrong = lying.digest();
     let assembly = store.assemble(lying).unwrap();
     for (nth, chunk) in (0..).zip(&chunks) {

@@ -135,9 +135,9 @@ impl Assembly {
     pub fn put_packed(&self, nth: u32, stored: &[u8]) -> Result<(), Error> {
         let bytes = self.manifest.chunk_bytes(nth as usize).unwrap_or_default();
         let (mut plain, mut unpacker) = (Vec::new(), std::mem::take(&mut self.lock().unpacker));
-        let unpacked = unpacker.unpack(stored, bytes, &mut plain).or_fault("unpacking for", &self.shared.chunks_dir());
+        let unpacked = unpacker.unpack_frame(stored, bytes, &mut plain);
         self.lock().unpacker = unpacker;
-        let framed = unpacked? && stored.len() < bytes;
+        let framed = unpacked.or_fault("unpacking for", &self.shared.chunks_dir())?;
         // What is no frame is no chunk of that name either.
         self.take(nth, if framed { &plain } else { &[] }, Some(stored))
     }
@@ -167,22 +167,35 @@ impl Assembly {
         }
         absent.remove(&chunk.digest);
         *absent_bytes = absent_bytes.saturating_sub(plain.len() as u64);
-        let next = self.manifest.span(*hashed);
-        if next.is_some_and(|next| (next.nth, next.at, next.bytes) == (nth as usize, 0, plain.len())) {
+        if self.is_next(*hashed, nth as usize, plain) {
             hasher.update(plain);
             *hashed += plain.len() as u64;
         }
         Ok(())
     }
 
-    /// The bytes of the chunk of this place, checked; `None` where it has not come, or what came is damaged.
+    /// Whether the blob goes on with this chunk, and all of it, after so many bytes.
+    fn is_next(&self, hashed: u64, nth: usize, plain: &[u8]) -> bool {
+        let next = self.manifest.span(hashed);
+        next.is_some_and(|next| (next.nth, next.at, next.bytes) == (nth, 0, plain.len()))
+    }
+
+    /// The bytes of the chunk of this place, checked; `None` where it has not come, or what came is damaged. Whoever reads
+    /// them in their order spares [`Assembly::finish`] reading them again.
     ///
     /// # Errors
     /// [`Fault::Io`] where the disk fails.
     pub fn chunk(&self, nth: u32) -> Result<Option<Vec<u8>>, Fault> {
         let mut plain = Vec::new();
-        let there = self.read(&mut self.lock(), nth as usize, &mut plain)?;
-        Ok(there.then_some(plain))
+        let mut state = self.lock();
+        if !self.read(&mut state, nth as usize, &mut plain)? {
+            return Ok(None);
+        }
+        if self.is_next(state.hashed, nth as usize, &plain) {
+            state.hasher.update(&plain);
+            state.hashed += plain.len() as u64;
+        }
+        Ok(Some(plain))
     }
 
     fn read(&self, state: &mut State, nth: usize, plain: &mut Vec<u8>) -> Result<bool, Fault> {
@@ -194,7 +207,7 @@ impl Assembly {
         if let Some((place, file)) = own {
             let mut stored = vec![0; place.stored_bytes as usize];
             file.file.read_exact_at(place.offset, &mut stored).or_fault("reading", &file.path)?;
-            let unpacked = state.unpacker.unpack(&stored, place.bytes as usize, plain);
+            let unpacked = state.unpacker.unpack(&mut stored, place.bytes as usize, plain);
             return Ok(unpacked.or_fault("unpacking", &file.path)? && Digest::of(plain) == chunk.digest);
         }
         let Some(place) = self.shared.chunks.table().place(&chunk.digest) else { return Ok(false) };
