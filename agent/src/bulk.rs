@@ -21,12 +21,13 @@ mod gathering;
 pub(crate) mod kit;
 mod order;
 mod parts;
+mod pull;
 mod store;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,7 +48,8 @@ use self::flights::Flights;
 pub(crate) use self::gathering::Gathering;
 use self::gathering::Gatherings;
 pub(crate) use self::order::Warrant;
-pub(crate) use self::store::{Broken, Feed, NotStored, Offering, Taking};
+pub(crate) use self::pull::Taking;
+pub(crate) use self::store::{Broken, Feed, NotStored, Offering};
 use crate::peer::Peers;
 use crate::right::Right;
 use crate::session::Dial;
@@ -88,7 +90,9 @@ type Held = (Arc<SignedGrant>, Instant, Option<[u8; 32]>);
 #[derive(Debug)]
 pub(crate) struct Bulk {
     dial: std::sync::Mutex<Dial>,
-    connection: Mutex<Option<Connection>>,
+    /// The connection, and in which era it was made.
+    connection: Mutex<Option<(u64, Connection)>>,
+    era: AtomicU64,
     store: Store,
     gatherings: Arc<Gatherings>,
     flights: Arc<Flights>,
@@ -104,10 +108,10 @@ pub(crate) struct Bulk {
 impl Bulk {
     pub(crate) fn new(dial: Dial, store: Store, peers: Arc<Peers>) -> Arc<Self> {
         let gatherings = Gatherings::new(store.clone());
-        let (dial, connection) = (std::sync::Mutex::new(dial), Mutex::new(None));
+        let (dial, connection, era) = (std::sync::Mutex::new(dial), Mutex::new(None), AtomicU64::default());
         let (flights, grants) = (Arc::default(), Mutex::default());
         let (takes_parts, cuts) = (AtomicBool::default(), Semaphore::new(PARTS_CUTS_MAX));
-        Arc::new(Self { dial, connection, store, gatherings, flights, peers, grants, takes_parts, cuts })
+        Arc::new(Self { dial, connection, era, store, gatherings, flights, peers, grants, takes_parts, cuts })
     }
 
     /// The agents of the zone.
@@ -118,6 +122,12 @@ impl Bulk {
     /// Uses another certificate from the next connection on. Waits for nothing: a dial may be under way.
     pub(crate) fn redial(&self, dial: Dial) {
         *self.lock() = dial;
+    }
+
+    /// Asks for nothing more over a connection of before: where the agent had to connect anew, what that leads to may be gone,
+    /// and nobody says so before something is asked. What is under way goes on.
+    pub(crate) fn renew(&self) {
+        self.era.fetch_add(1, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, Dial> {
@@ -256,12 +266,14 @@ impl Bulk {
 
     async fn connected(&self) -> Result<Connection, Trouble> {
         let mut connection = self.connection.lock().await;
-        if let Some(open) = connection.as_ref().filter(|open| open.close_reason().is_none()) {
+        let era = self.era.load(Ordering::Relaxed);
+        let open = connection.as_ref().filter(|(of, open)| *of == era && open.close_reason().is_none());
+        if let Some((_, open)) = open {
             return Ok(open.clone());
         }
         let dial = self.lock().clone();
         let made = dial.connection(Protocol::Bulk).await.map_err(|e| Trouble::Away(e.to_string()))?;
-        *connection = Some(made.clone());
+        *connection = Some((era, made.clone()));
         Ok(made)
     }
 }

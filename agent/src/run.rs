@@ -334,6 +334,7 @@ impl Shell {
                 let conn = session.conn;
                 // What this coordinator can do it says after the hello.
                 self.bulk.told(&[]);
+                self.bulk.renew();
                 tokio::spawn(self.ahead.clone().serve(session.connection.clone()));
                 self.link.send_replace(Some(session.connection.clone()));
                 self.session = Some(session);

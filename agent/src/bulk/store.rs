@@ -1,24 +1,17 @@
-//! Storing what a job made, which passes through and leaves nothing here; and reading one blob from end to end.
+//! Storing what a job made, which passes through and leaves nothing here.
 
-use std::io::Read as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
-use windlass_cache::{Blob, BlobReader, ChunkManifest};
-use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::JobSpec;
-use windlass_protocol::limits::{ASK_PATIENCE_MS, CACHE_PATIENCE_MS, LINK_BLOB_PIECE_BYTES, PARTS_TRIES_MAX};
+use windlass_protocol::limits::{ASK_PATIENCE_MS, CACHE_PATIENCE_MS, PARTS_TRIES_MAX};
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
-use windlass_protocol::message::{BlobHeader, BulkAsk, StoreAnswer, StoreBlobs, StoreRefused, Wanted, WantedBlob};
+use windlass_protocol::message::{BulkAsk, StoreAnswer, StoreBlobs, StoreRefused, WantedBlob};
 use windlass_protocol::{Digest, Shelf};
 
-use super::fetch::{Wish, read_manifest};
-use super::gathering::Gathering;
 use super::parts::Sieve;
-use super::{Bulk, PAUSE_MAX, PAUSE_MIN, Trouble, blocking, internal};
+use super::{Bulk, PAUSE_MAX, PAUSE_MIN, Trouble};
 use crate::right::Right;
 
 /// Why blobs are not where they were to go.
@@ -131,7 +124,7 @@ impl<E> From<Broken<E>> for Tried<E> {
 }
 
 /// How long somebody has waited.
-struct Patience {
+pub(super) struct Patience {
     begun: Instant,
     pause: Duration,
     most: Duration,
@@ -139,7 +132,7 @@ struct Patience {
 
 impl Patience {
     /// A job can go on without a cache, and not without its artifacts.
-    fn of(shelf: Shelf) -> Self {
+    pub(super) fn of(shelf: Shelf) -> Self {
         let most = match shelf {
             Shelf::Artifacts => ASK_PATIENCE_MS,
             Shelf::Caches => CACHE_PATIENCE_MS,
@@ -148,7 +141,7 @@ impl Patience {
     }
 
     /// Waits for another try, unless it is enough.
-    async fn again<E>(&mut self, job: &JobSpec, tried: Tried<E>) -> Result<(), NotStored<E>> {
+    pub(super) async fn again<E>(&mut self, job: &JobSpec, tried: Tried<E>) -> Result<(), NotStored<E>> {
         let why = match tried {
             Tried::Not(error) => return Err(error),
             Tried::Again(why) => why,
@@ -174,18 +167,6 @@ pub(crate) trait Offering: Send {
         place: usize,
         feed: &mut Feed<'_>,
     ) -> impl Future<Output = Result<(), Broken<Self::Error>>> + Send;
-}
-
-/// Who takes the bytes of a blob.
-pub(crate) trait Taking: Send {
-    /// Why it does not.
-    type Error: Send;
-
-    /// They begin, for the first time or anew.
-    fn begin(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
-
-    /// The next of them.
-    fn take(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
 impl Bulk {
@@ -245,178 +226,6 @@ impl Bulk {
         let _ = send.finish();
         ended(answer(&mut recv).await?)
     }
-
-    /// Reads one blob, a large one through the cache where it has room, else past it. Whether its bytes are right is for whoever
-    /// takes them.
-    pub(crate) async fn pull<T: Taking>(
-        &self,
-        job: &JobSpec,
-        right: &Right,
-        (shelf, digest): (Shelf, Digest),
-        into: &mut T,
-    ) -> Result<(), NotStored<T::Error>> {
-        let mut patience = Patience::of(shelf);
-        let namespace = job.namespace.on(shelf);
-        let wish = Wish::of_job(job, right, &namespace);
-        let mut in_parts = true;
-        loop {
-            match self.try_pull(&wish, digest, in_parts, into).await {
-                Ok(Pulled::All) => return Ok(()),
-                Ok(Pulled::NoRoom) => in_parts = false,
-                Err(tried) => patience.again(job, tried).await?,
-            }
-        }
-    }
-
-    async fn try_pull<T: Taking>(
-        &self,
-        wish: &Wish<'_>,
-        digest: Digest,
-        in_parts: bool,
-        into: &mut T,
-    ) -> Result<Pulled, Tried<T::Error>> {
-        let own = |error| Tried::Not(NotStored::Own(error));
-        if let Some(blob) = self.cached(wish.namespace, digest).await.map_err(Trouble::from)? {
-            return hand_over(blob, into).await;
-        }
-        let wanted = if in_parts { Wanted::Parts(vec![digest]) } else { Wanted::Whole(vec![digest]) };
-        let (mut send, mut recv) = self.ask(wish.bearer, wanted).await?;
-        send.finish()?;
-        let mut left = match recv.recv_message::<BlobHeader>().await?.ok_or(LinkError::Short { missing: 1 })? {
-            BlobHeader::Found { bytes } => bytes,
-            BlobHeader::Manifest { bytes } => {
-                let manifest = read_manifest(&mut recv, digest, bytes).await?;
-                return self.pull_chunks(wish, manifest, into).await;
-            }
-            BlobHeader::Absent | BlobHeader::Elsewhere | BlobHeader::Waiting | BlobHeader::Packed { .. } => {
-                return Err(Tried::Not(NotStored::Refused("its bytes are not in the cache any more".to_owned())));
-            }
-        };
-        into.begin().await.map_err(own)?;
-        while left > 0 {
-            let piece = recv.recv_raw(left).await?;
-            left -= piece.len() as u64;
-            into.take(piece).await.map_err(own)?;
-        }
-        Ok(Pulled::All)
-    }
-
-    async fn pull_chunks<T: Taking>(
-        &self,
-        wish: &Wish<'_>,
-        manifest: ChunkManifest,
-        into: &mut T,
-    ) -> Result<Pulled, Tried<T::Error>> {
-        let digest = manifest.digest();
-        if !self.store.has_room_for(manifest.blob_bytes()) {
-            return Ok(Pulled::NoRoom);
-        }
-        let (gathered, followed) = if manifest.is_woven() {
-            (self.gather(wish, manifest).await, Ok(false))
-        } else {
-            self.gather_followed(wish, manifest, into).await
-        };
-        let is_all = followed.map_err(|error| Tried::Not(NotStored::Own(error)))?;
-        match gathered {
-            Ok(()) if is_all => return Ok(Pulled::All),
-            Ok(()) => {}
-            Err(Trouble::Cause(cause)) if cause.kind == CauseKind::DiskFull => {
-                tracing::info!(%digest, %cause, "blob_passes_the_cache");
-                return Ok(Pulled::NoRoom);
-            }
-            Err(trouble) => return Err(trouble.into()),
-        }
-        match self.cached(wish.namespace, digest).await.map_err(Trouble::from)? {
-            Some(blob) => hand_over(blob, into).await,
-            // Evicted before it was read.
-            None => Ok(Pulled::NoRoom),
-        }
-    }
-
-    /// Brings a blob whose chunks are its bytes in order, and hands them over while others come; says whether that was all of
-    /// them. Whoever takes no more ends the bringing too.
-    async fn gather_followed<T: Taking>(
-        &self,
-        wish: &Wish<'_>,
-        manifest: ChunkManifest,
-        into: &mut T,
-    ) -> (Result<(), Trouble>, Result<bool, T::Error>) {
-        let gathering = match self.gatherings.begin(wish.base, manifest.clone()).await {
-            Ok(Some(gathering)) => gathering,
-            Ok(None) => return (self.gather(wish, manifest).await, Ok(false)),
-            Err(cause) => return (Err(cause.into()), Ok(false)),
-        };
-        let ((over, is_over), (stop, stopped)) = (oneshot::channel::<()>(), oneshot::channel());
-        let gathers = async {
-            let gathered = tokio::select! {
-                gathered = self.gather(wish, manifest) => gathered,
-                Ok(()) = stopped => Err(internal(&"nobody takes it any more").into()),
-            };
-            drop(over);
-            gathered
-        };
-        let follows = async {
-            let followed = follow(&gathering, is_over, into).await;
-            if followed.is_err() {
-                // It may have ended before.
-                let _ = stop.send(());
-            }
-            followed
-        };
-        tokio::join!(gathers, follows)
-    }
-}
-
-/// Hands chunks over in their order as they come, until `over`: then those that have come. Says whether these were all, and right.
-async fn follow<T: Taking>(
-    gathering: &Arc<Gathering>,
-    mut over: oneshot::Receiver<()>,
-    into: &mut T,
-) -> Result<bool, T::Error> {
-    into.begin().await?;
-    for (place, _) in (0..).zip(gathering.manifest().chunks()) {
-        tokio::select! {
-            biased;
-            () = gathering.arrived(place) => {}
-            _ = &mut over => return Ok(false),
-        }
-        // Whoever brings the blob meets what is wrong with it, too.
-        let Ok(Some(chunk)) = gathering.chunk(place).await else { return Ok(false) };
-        into.take(chunk.into()).await?;
-    }
-    Ok(true)
-}
-
-/// What came of reading a blob.
-enum Pulled {
-    All,
-    /// The agent's cache cannot take it.
-    NoRoom,
-}
-
-/// Hands over a blob of the agent's cache.
-async fn hand_over<T: Taking>(blob: Blob, into: &mut T) -> Result<Pulled, Tried<T::Error>> {
-    let own = |error| Tried::Not(NotStored::Own(error));
-    into.begin().await.map_err(own)?;
-    let (mut piece, mut reader) = piece_of(blob.reader()).await?;
-    while !piece.is_empty() {
-        // While it is taken the next one is read.
-        let (taken, next) = tokio::join!(into.take(piece), piece_of(reader));
-        taken.map_err(own)?;
-        (piece, reader) = next?;
-    }
-    Ok(Pulled::All)
-}
-
-/// The next bytes of a blob; none at its end.
-async fn piece_of(mut reader: BlobReader) -> Result<(Bytes, BlobReader), Trouble> {
-    let read = blocking(move || {
-        let mut piece = vec![0; LINK_BLOB_PIECE_BYTES];
-        let read = reader.read(&mut piece).map_err(|e| internal(&e))?;
-        piece.truncate(read);
-        Ok((piece.into(), reader))
-    });
-    Ok(read.await?)
 }
 
 async fn answer(recv: &mut FramedRecv) -> Result<StoreAnswer, LinkError> {

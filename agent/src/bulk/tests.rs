@@ -44,6 +44,18 @@ impl World {
 }
 
 #[tokio::test]
+async fn whoever_had_to_connect_anew_asks_nothing_over_the_connection_of_before() {
+    let (mut link, job) = (Link::new(), job());
+    let (origin, bulk) = (Origin::new(&job.namespace), Bulk::new(link.bulk.clone(), memory(), link.peers()));
+    let digest = origin.put(b"small");
+    let _ours = bulk.connected().await.unwrap();
+    let _silent = link.accepted().await;
+    link.hand_over(&origin);
+    bulk.renew();
+    in_time(bulk.fetch(&job, &Right::new(Epoch(1), true), &job.namespace, vec![digest])).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_large_blob_comes_in_chunks_and_a_link_that_breaks_costs_none_that_came() {
     let world = World::new();
     let (large, small) = (noise(1, 20 << 20), noise(2, 1_000));
