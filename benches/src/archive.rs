@@ -13,7 +13,7 @@ use crate::table::Table;
 const ARCHIVES: &str = "WINDLASS_ARCHIVES";
 
 /// Bytes between the coordinator and a zone so far: to its agents, and from them.
-async fn crossed(server: &Server, zone: &str) -> anyhow::Result<(u64, u64)> {
+pub(crate) async fn crossed(server: &Server, zone: &str) -> anyhow::Result<(u64, u64)> {
     let stats = server.get("/cache/stats").await?;
     let zones = stats["zones"].as_array().context("it tells of zones")?;
     let found = zones.iter().find(|found| found["zone"] == zone);
@@ -21,7 +21,7 @@ async fn crossed(server: &Server, zone: &str) -> anyhow::Result<(u64, u64)> {
     Ok((count("into_bytes"), count("out_of_bytes")))
 }
 
-async fn run(server: &Server, step: Value) -> anyhow::Result<String> {
+pub(crate) async fn run(server: &Server, step: Value) -> anyhow::Result<String> {
     let build = server.submit(&json!({ "steps": [step] }).to_string()).await?;
     server.passed(&build).await?;
     Ok(build["id"].as_str().context("a build has an id")?.to_owned())
@@ -71,6 +71,6 @@ pub(crate) async fn next_version(server: &Server, table: &mut Table) -> anyhow::
     Ok(())
 }
 
-fn mb(bytes: u64) -> f64 {
+pub(crate) fn mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }

@@ -15,6 +15,7 @@ mod joined;
 mod limit;
 mod log;
 mod pipeline;
+mod saved;
 mod server;
 mod step;
 mod table;
@@ -25,7 +26,7 @@ use crate::server::Server;
 use crate::table::Table;
 
 /// What can be asked for by name.
-const FIGURES: [&str; 11] = [
+const FIGURES: [&str; 12] = [
     "steps",
     "step-latency",
     "line-latency",
@@ -37,6 +38,7 @@ const FIGURES: [&str; 11] = [
     "large",
     "hit",
     "archive",
+    "saved",
 ];
 
 fn main() -> anyhow::Result<()> {
@@ -87,7 +89,10 @@ async fn run(figures: &[String]) -> anyhow::Result<()> {
     if is_wanted("archive") {
         archive::next_version(&server, &mut table).await?;
     }
-    server.stop()?;
+    if is_wanted("saved") {
+        saved::after_a_change(&server, &mut table).await?;
+    }
+    drop(server);
     if is_wanted("assignment") {
         assignment::cost(&mut table)?;
     }

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A running pair of coordinator and agent.
+/// A running pair of coordinator and agent; killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
@@ -42,12 +42,6 @@ impl Server {
         let url = line.trim().strip_prefix("ready ").context("it did not say where it is ready")?.to_owned();
         let token = std::fs::read_to_string(data.path().join("api-token"))?.trim().to_owned();
         Ok(Self { child, url, token, client: reqwest::Client::new(), _data: data })
-    }
-
-    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
     }
 
     fn api(&self, path: &str) -> String {
@@ -97,7 +91,10 @@ impl Server {
         }
         let url = self.api(&format!("/builds/{id}"));
         let build: Value = self.client.get(url).bearer_auth(&self.token).send().await?.json().await?;
-        ensure!(build["state"] == "passed", "the build ended as {}", build["state"]);
+        if build["state"] != "passed" {
+            let log = self.log(&self.attempt(&build).await?).await?;
+            anyhow::bail!("the build ended as {}, and its log says:\n{log}", build["state"]);
+        }
         Ok(())
     }
 
@@ -125,6 +122,14 @@ impl Server {
     pub(crate) async fn follow(&self, attempt: &str) -> anyhow::Result<reqwest::Response> {
         let url = self.api(&format!("/attempts/{attempt}/log/stream?offset=0"));
         Ok(self.client.get(url).bearer_auth(&self.token).send().await?.error_for_status()?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // What has ended already needs no end.
+        let _ended = self.child.kill();
+        let _waited = self.child.wait();
     }
 }
 
