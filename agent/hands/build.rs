@@ -24,7 +24,7 @@ const SOURCES: [&str; 11] = [
     "src/wire.rs",
 ];
 /// Its bounds, which are the protocol's.
-const LIMITS: [&str; 34] = [
+const LIMITS: [&str; 35] = [
     "../../protocol/src/limits.rs",
     "../../protocol/src/limits/action.rs",
     "../../protocol/src/limits/agent.rs",
@@ -49,6 +49,7 @@ const LIMITS: [&str; 34] = [
     "../../protocol/src/limits/origin.rs",
     "../../protocol/src/limits/parts.rs",
     "../../protocol/src/limits/peer.rs",
+    "../../protocol/src/limits/pin.rs",
     "../../protocol/src/limits/pipeline.rs",
     "../../protocol/src/limits/place.rs",
     "../../protocol/src/limits/retention.rs",

@@ -345,6 +345,7 @@ const fn unwelcome(rejected: &Rejected) -> Option<RefuseCode> {
         | Rejected::PoolConflict { .. }
         | Rejected::NoSuchToken(_)
         | Rejected::Secret(_)
+        | Rejected::Pin(_)
         | Rejected::VoidConnection(_)
         | Rejected::NoLease(_)
         | Rejected::StaleEpoch { .. }

@@ -87,6 +87,7 @@ impl From<DeskError> for No {
                 | Rejected::NumberTaken { .. }
                 | Rejected::PipelineChanged(_)
                 | Rejected::PipelineExists(_)
+                | Rejected::Pin(_)
                 | Rejected::IdTaken(_) => AskRefused::Conflict,
                 Rejected::Answer { .. }
                 | Rejected::Limit { .. }
@@ -265,6 +266,7 @@ impl CoreJobDesk {
             | Reply::Submitted { .. }
             | Reply::Token { .. }
             | Reply::Joined { .. }
+            | Reply::Pinned { .. }
             | Reply::Drained { .. } => {
                 return Err(No(AskRefused::Unavailable, "the core answered something else".to_owned()));
             }

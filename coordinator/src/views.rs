@@ -281,6 +281,9 @@ impl State {
             Change::Meta(_)
             | Change::PipelineNumber { .. }
             | Change::Build(_)
+            | Change::Pin(_)
+            | Change::PinResult { .. }
+            | Change::PinOver(_)
             | Change::Hold(_)
             | Change::HoldOver(_)
             | Change::Lineage(_)

@@ -49,6 +49,8 @@ mod origin;
 mod parts;
 #[path = "limits/peer.rs"]
 mod peer;
+#[path = "limits/pin.rs"]
+mod pin;
 #[path = "limits/pipeline.rs"]
 mod pipeline;
 #[path = "limits/place.rs"]
@@ -93,6 +95,7 @@ pub use self::notify::*;
 pub use self::origin::*;
 pub use self::parts::*;
 pub use self::peer::*;
+pub use self::pin::*;
 pub use self::pipeline::*;
 pub use self::place::*;
 pub use self::retention::*;

@@ -201,6 +201,8 @@ bugs! {
         CoreBugs { forget_notification: true, ..CoreBugs::default() }, AgentBugs::default();
     a_step_that_runs_while_another_has_its_key_is_caught: "I14",
         CoreBugs { follow_nobody: true, ..CoreBugs::default() }, AgentBugs::default();
+    a_result_that_goes_though_a_pin_holds_it_is_caught: "I15",
+        CoreBugs { let_go_of_pinned: true, ..CoreBugs::default() }, AgentBugs::default();
     a_lease_without_a_deadline_is_caught: "I10",
         CoreBugs { drop_deadline: true, ..CoreBugs::default() }, AgentBugs::default();
     an_agent_that_outlives_its_right_is_caught: "I3",

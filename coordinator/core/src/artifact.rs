@@ -53,6 +53,7 @@ impl Core {
     }
 
     pub(crate) fn note_output(&mut self, place: &Place, output: Output) {
+        self.count_pinned(place.build, output.bytes);
         let created_at = self.now.wall;
         let id = self.ids.artifact(created_at);
         self.book.artifacts.push(ArtifactRow {

@@ -183,6 +183,13 @@ pub enum Reply {
     Secrets(Vec<crate::row::SecretRow>),
     /// The cache that stands under a key, if there is any.
     Cache(Option<Box<crate::row::CacheRow>>),
+    /// The build is pinned, durably.
+    Pinned {
+        /// Which.
+        build: BuildId,
+        /// What was said of it before, if it was pinned already.
+        before: Option<Box<crate::row::PinRow>>,
+    },
     /// The token exists.
     Token {
         /// Which.

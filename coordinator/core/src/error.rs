@@ -3,7 +3,7 @@
 use windlass_protocol::job::Epoch;
 use windlass_protocol::{AgentId, AttemptId, BuildId, JobId, NotificationId, ScheduleId, TokenId};
 
-use crate::row::{BuildState, JobRefused, JoinRefused, SecretRefused};
+use crate::row::{BuildState, JobRefused, JoinRefused, PinRefused, SecretRefused};
 
 /// The caller's doing; nothing has changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -107,6 +107,9 @@ pub enum Rejected {
     /// A secret is not set, not there, or not given.
     #[error(transparent)]
     Secret(#[from] SecretRefused),
+    /// A build cannot be pinned.
+    #[error(transparent)]
+    Pin(#[from] PinRefused),
     /// There is no such agent.
     #[error("there is no agent {0}")]
     NoSuchAgent(AgentId),

@@ -9,8 +9,8 @@ use windlass_protocol::{
 
 use crate::order::Obtained;
 use crate::row::{
-    Actor, BuildRows, CacheRequest, Delivery, Joining, Keyed, NewSchedule, NewToken, OnDeadline, PipelineChange,
-    PutArtifact, ReuseRequest, SecretRequest, Speech, Submit, Unkeyed, Upload,
+    Actor, BuildRows, CacheRequest, Delivery, Joining, Keyed, NewSchedule, NewToken, OnDeadline, PinRequest,
+    PipelineChange, PutArtifact, ReuseRequest, SecretRequest, Speech, Submit, Unkeyed, Upload,
 };
 use crate::selector::DrainMany;
 
@@ -148,6 +148,8 @@ pub enum Request {
     Cache(Box<CacheRequest>),
     /// Let go of results that nobody uses again.
     Reuse(ReuseRequest),
+    /// Let all of a build stay, or no longer.
+    Pin(PinRequest),
     /// Make a build.
     Submit(Box<Submit>),
     /// Cancel a build; canceling one that has ended is refused.

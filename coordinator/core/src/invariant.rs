@@ -63,6 +63,9 @@ impl Core {
         for (id, agent) in &self.agents {
             self.check_agent(*id, agent)?;
         }
+        if let Err((invariant, detail)) = self.check_pins() {
+            return broken(invariant, detail);
+        }
         self.check_holders()?;
         self.check_orders()?;
         if let Err((invariant, detail)) = self.check_groups() {

@@ -18,6 +18,7 @@
 //! | `request`, `build`, `upload`, `artifact`, `cancel`, `retry`, `token`, `secret`, `cache` | what clients ask for |
 //! | `speech`, `annotation`, `step` | what jobs say about their builds |
 //! | `reuse` | results that are used again |
+//! | [`pin`] | builds of which all stays |
 //! | [`roots`] | what of the cache is needed whatever its age |
 //! | `account` | what a build's rows hold |
 //! | `registry` | pipelines by name |
@@ -63,6 +64,7 @@ mod offer;
 pub mod order;
 pub mod outbox;
 mod patience;
+pub mod pin;
 mod place;
 pub mod policy;
 mod queue;

@@ -13,6 +13,7 @@ use crate::deps::verdict;
 use crate::logbook::Logbook;
 use crate::outbox::Outbox;
 use crate::patience::Patience;
+use crate::pin::Pins;
 use crate::policy::Policy;
 use crate::queue::Queue;
 use crate::reuse::Reuses;
@@ -45,6 +46,7 @@ impl Core {
             secrets: rows.secrets,
             caches: rows.caches,
             reuse: Reuses::new(rows.reuse, rows.reuse_gone),
+            pins: Pins::default(),
             idempotency: rows.idempotency,
             keys: BTreeMap::new(),
             branches: BTreeMap::new(),
@@ -72,9 +74,8 @@ impl Core {
             core.watch_drain(id);
             core.watch_return(id);
         }
-        for (_, schedule) in rows.schedules {
-            core.restore_schedule(schedule);
-        }
+        rows.schedules.into_values().for_each(|row| core.restore_schedule(row));
+        core.restore_pins(rows.pins, rows.pinned_results);
         for (_, hold) in rows.holds {
             core.restore_hold(hold);
         }

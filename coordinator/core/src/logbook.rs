@@ -32,6 +32,11 @@ pub(crate) struct Logbook {
     pub(crate) caches: BTreeSet<CacheName>,
     pub(crate) reuse: BTreeSet<ReuseName>,
     pub(crate) reuse_gone: BTreeSet<ReuseName>,
+    pub(crate) pins: BTreeSet<BuildId>,
+    /// Results that pins hold from now on.
+    pub(crate) pinned_results: BTreeSet<(BuildId, Digest)>,
+    /// Artifacts of the pins that have ended by themselves.
+    pub(crate) unpinned_files: u64,
     pub(crate) meta: bool,
     /// Texts of annotations, in order.
     pub(crate) texts: Vec<Change>,
@@ -94,6 +99,8 @@ impl Core {
             Some(row) => Change::Lineage(*row),
             None => Change::LineageOver(*root),
         }));
+        // What no pin holds any more may go in the same commit.
+        changes.extend(self.changes_of_pins(&book.pins, book.pinned_results));
         changes.extend(self.changes_by_name(book.secrets, book.caches, (book.reuse, book.reuse_gone)));
         if book.meta {
             changes.push(Change::Meta(self.meta));

@@ -88,6 +88,8 @@ pub struct Bugs {
     pub follow_nobody: bool,
     /// I12: an entry is read by whoever has its key.
     pub read_any_entry: bool,
+    /// I15: results that pins hold make room for others, as if nobody held them.
+    pub let_go_of_pinned: bool,
     /// I9: what an upload adds to its build is not counted.
     pub forget_bytes: bool,
     /// I10: leases get no deadline.

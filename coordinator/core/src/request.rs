@@ -18,6 +18,7 @@ impl Core {
             Request::Join(joining) => return self.join(to, *joining),
             Request::Secret(secret) => return self.on_secret(to, actor, *secret),
             Request::Cache(request) => return self.on_cache(to, actor, *request),
+            Request::Pin(request) => return self.on_pin(to, actor, request),
             Request::CancelBuild { build, detail } => {
                 self.check_cancel_build(build)?;
                 self.cancel_build(build, Self::cause(CauseKind::Canceled, &detail));

@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | `ask` | the question for a key |
 //! | `entry` | entries, their bounds, and those that went |
+//! | `held` | entries that pins of builds hold |
 //! | `hit` | a job that ends with an earlier result |
 //! | `judge` | what an attempt makes of its result: an entry, or why not |
 //! | `turn` | whose question comes next |
@@ -21,6 +22,7 @@
 
 mod ask;
 mod entry;
+mod held;
 mod hit;
 mod host;
 mod judge;
@@ -45,6 +47,8 @@ pub(crate) struct Reuses {
     pub(crate) gone: BTreeMap<ReuseName, ReuseGone>,
     /// What the entries of each namespace come to; kept in step with them.
     sums: entry::Sums,
+    /// Which of them pins hold.
+    held: held::Held,
     /// Ready and leased jobs by their keys.
     runs: BTreeMap<ReuseName, Runs>,
     /// Keys whose jobs are to be looked at again.

@@ -7,7 +7,7 @@ use windlass_protocol::job::Source;
 use windlass_protocol::limits::ROOTS_PAGE_JOBS;
 use windlass_protocol::{BuildId, Digest};
 
-use crate::row::{JobReuse, ReuseName};
+use crate::row::{BuildRows, JobReuse, ReuseName};
 use crate::state::Core;
 
 /// What is needed.
@@ -65,6 +65,18 @@ impl Core {
         }
         (deduplicated(roots), None)
     }
+}
+
+/// What all of a build needs, whatever has become of its jobs: of one that is pinned. Its rows may have left memory.
+#[must_use]
+pub fn roots_of_pinned(rows: &BuildRows) -> Vec<Root> {
+    let keyed = rows.jobs.iter().filter_map(|job| job.reuse.as_ref().and_then(JobReuse::keyed)).map(|job| &job.keyed);
+    let own = tree(&rows.build.origin).map(Root::Tree);
+    let of_jobs = keyed.flat_map(|keyed| {
+        let inputs = tree(&keyed.source).map(Root::Tree);
+        inputs.into_iter().chain([Root::Recipe(keyed.recipe)])
+    });
+    deduplicated(own.into_iter().chain(of_jobs).collect())
 }
 
 /// Jobs of a build, and runs of a step, have most of it in common.

@@ -13,6 +13,7 @@ mod event;
 mod fleet;
 mod job;
 mod notification;
+mod pin;
 mod pipeline;
 mod refused;
 mod reuse;
@@ -24,7 +25,7 @@ mod token;
 mod trigger;
 mod weighed;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use windlass_protocol::{
@@ -43,6 +44,7 @@ pub use self::job::{JobRow, JobState, Unblocked, Uploaded};
 pub use self::notification::{
     BuildFacts, BuildNews, CommitState, Delivery, Message, NotificationRow, NotificationState, origin_of,
 };
+pub use self::pin::{NewPin, PinEnd, PinGone, PinRefused, PinRequest, PinRow};
 pub use self::pipeline::{DEFAULT_BRANCH, PipelineChange, PipelineRow, Registered};
 pub use self::refused::JobRefused;
 pub use self::reuse::{
@@ -108,6 +110,17 @@ pub enum Change {
     ReuseGone(Box<ReuseGone>),
     /// Delete.
     ReuseGoneOver(Box<ReuseName>),
+    /// Insert or replace: all of the build's artifacts stay.
+    Pin(Box<PinRow>),
+    /// A pin holds the result of this key in its build's namespace; saying it again changes nothing.
+    PinResult {
+        /// Whose pin.
+        build: BuildId,
+        /// The key.
+        key: Digest,
+    },
+    /// Delete, with all results that it holds; the build's artifacts go when their own time is over.
+    PinOver(BuildId),
     /// Insert or replace.
     Hold(HoldRow),
     /// Delete.
@@ -181,6 +194,10 @@ pub struct Rows {
     pub reuse: BTreeMap<ReuseName, ReuseRow>,
     /// Those that went.
     pub reuse_gone: BTreeMap<ReuseName, ReuseGone>,
+    /// Pins by their builds.
+    pub pins: BTreeMap<BuildId, PinRow>,
+    /// Which results each of them holds, by their keys.
+    pub pinned_results: BTreeSet<(BuildId, Digest)>,
     /// Slots of concurrency groups that outlive their jobs.
     pub holds: BTreeMap<JobId, HoldRow>,
     /// All schedules.

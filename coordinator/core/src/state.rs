@@ -21,6 +21,7 @@ use crate::logbook::Logbook;
 use crate::order::Orderer;
 use crate::outbox::Outbox;
 use crate::patience::Patience;
+use crate::pin::Pins;
 use crate::policy::Policy;
 use crate::queue::{Queue, ShapeId, Ticket};
 use crate::reuse::Reuses;
@@ -56,6 +57,8 @@ pub struct Core {
     pub(crate) caches: BTreeMap<CacheName, CacheRow>,
     /// Results that may be used again, and who has or asks for their keys.
     pub(crate) reuse: Reuses,
+    /// Builds of which all stays.
+    pub(crate) pins: Pins,
     pub(crate) idempotency: BTreeMap<(TokenId, String), IdempotencyRow>,
     /// Agents by key.
     pub(crate) keys: BTreeMap<Digest, AgentId>,
@@ -311,6 +314,8 @@ impl Core {
             caches: self.caches.clone(),
             reuse: self.reuse.entries.clone(),
             reuse_gone: self.reuse.gone.clone(),
+            pins: self.pins.rows.clone(),
+            pinned_results: self.pins.results.clone(),
             idempotency: self.idempotency.clone(),
         }
     }
@@ -351,6 +356,7 @@ impl Core {
             Timer::Timeout(attempt) => self.on_timeout(attempt),
             Timer::Close(attempt) => self.on_close_unanswered(attempt),
             Timer::Settle(attempt) => self.commit_result(attempt, false),
+            Timer::Pin(build) => self.on_pin_due(build),
             Timer::Hold(job) => self.on_hold_due(job),
             Timer::NotBefore(job) => self.on_not_before(job),
             Timer::Expiry(build) => self.on_expiry(build),

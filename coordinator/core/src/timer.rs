@@ -29,6 +29,8 @@ pub(crate) enum Timer {
     Settle(AttemptId),
     /// A job that was held back may be leased.
     NotBefore(JobId),
+    /// A build's pin ends.
+    Pin(BuildId),
     /// What ran of a job that has ended has surely ended: its slot of a concurrency group is free.
     Hold(JobId),
     /// Jobs of this build have waited too long for an agent, or the build has lived too long.

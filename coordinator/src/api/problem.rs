@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 use windlass_coordinator_core::Rejected;
-use windlass_coordinator_core::row::{JobRefused, SecretRefused};
+use windlass_coordinator_core::row::{JobRefused, PinRefused, SecretRefused};
 
 use crate::config::OverlayFull;
 use crate::definitions::DefinitionError;
@@ -62,6 +62,10 @@ kinds! {
     PipelineExists = CONFLICT, "pipeline-exists", "A pipeline of this name is registered";
     /// A token contradicts a pool.
     PoolConflict = CONFLICT, "pool-conflict", "The pool exists and is described otherwise";
+    /// Another pin has the name.
+    PinNameTaken = CONFLICT, "pin-name-taken", "Another build of the pipeline is pinned by this name";
+    /// A build that is not trusted cannot be pinned.
+    PinUntrusted = CONFLICT, "pin-untrusted", "Only trusted builds can be pinned";
     /// An upload is elsewhere than the client thinks.
     UploadOffset = CONFLICT, "upload-offset", "The upload goes on at another offset";
     /// A body past its limit.
@@ -268,6 +272,9 @@ impl From<&Rejected> for Problem {
             | Rejected::NoSuchPool(_)
             | Rejected::NoSuchToken(_)
             | Rejected::NoSuchAgent(_) => Kind::NotFound,
+            Rejected::Pin(PinRefused::Untrusted(_)) => Kind::PinUntrusted,
+            Rejected::Pin(PinRefused::NameTaken { .. }) => Kind::PinNameTaken,
+            Rejected::Pin(PinRefused::NoRoom { .. }) => Kind::LimitReached,
             Rejected::Secret(SecretRefused::Invalid { .. }) => Kind::Invalid,
             Rejected::Secret(SecretRefused::NoSuchSecret(_) | SecretRefused::NotForJob { .. }) => Kind::NotFound,
             Rejected::Secret(SecretRefused::Untrusted) => Kind::Forbidden,

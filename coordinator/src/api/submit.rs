@@ -244,6 +244,7 @@ async fn make_by(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Optio
                 | Reply::Cache(_)
                 | Reply::Token { .. }
                 | Reply::Joined { .. }
+                | Reply::Pinned { .. }
                 | Reply::Drained { .. },
             ) => {
                 return Err(Problem::internal(&"a submit was answered with something else"));

@@ -123,6 +123,7 @@ impl<C> DeskHandle<C> {
             | Reply::Cache(_)
             | Reply::Submitted { .. }
             | Reply::Joined { .. }
+            | Reply::Pinned { .. }
             | Reply::Drained { .. } => Err(DeskError::Unavailable),
         }
     }

@@ -78,6 +78,7 @@ async fn join(enrol: &Enrol, address: IpAddr, ground: &Ground) -> Result<EnrolAn
             | Reply::Secrets(_)
             | Reply::Cache(_)
             | Reply::Token { .. }
+            | Reply::Pinned { .. }
             | Reply::Drained { .. },
         )
         | Err(DeskError::Unavailable | DeskError::StorageFull | DeskError::ShuttingDown) => Err(unavailable()),

@@ -37,6 +37,7 @@ impl CoreJobDesk {
             | Reply::Submitted { .. }
             | Reply::Token { .. }
             | Reply::Joined { .. }
+            | Reply::Pinned { .. }
             | Reply::Drained { .. } => Err(No(AskRefused::Unavailable, "the core answered something else".to_owned())),
         }
     }

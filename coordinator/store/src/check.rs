@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rusqlite::Connection;
-use windlass_coordinator_core::row::{AttemptRow, BuildRow, JobRow, MetaRow};
-use windlass_protocol::{AttemptId, BuildId, JobId};
+use windlass_coordinator_core::row::{AttemptRow, BuildRow, JobRow, MetaRow, PinRow};
+use windlass_protocol::{AttemptId, BuildId, JobId, Trust};
 
 use crate::dir::{FORMAT, lock_to_read, read_format};
 use crate::fault::{Fault, OpenError};
@@ -97,7 +97,8 @@ fn check_rows(conn: &Connection, report: &mut Report) -> Result<(), Fault> {
     let builds = check_builds(conn, report)?;
     let jobs = check_jobs(conn, report, &builds)?;
     check_attempts(conn, report, &jobs)?;
-    check_orphans(conn, report)
+    check_orphans(conn, report)?;
+    check_pins(conn, report)
 }
 
 /// Calls `each` with every row of a table; one that cannot be read is a finding.
@@ -206,7 +207,41 @@ fn check_orphans(conn: &Connection, report: &mut Report) -> Result<(), Fault> {
             "SELECT count(*) FROM builds b LEFT JOIN pipelines p ON p.name = b.pipeline WHERE p.last IS NULL OR b.number > p.last",
         ),
     ];
-    for (what, sql) in CHECKS {
+    count(conn, report, &CHECKS)
+}
+
+/// Every pin has its build, every held result its pin, and pinned artifacts stand where retention does not come by.
+fn check_pins(conn: &Connection, report: &mut Report) -> Result<(), Fault> {
+    const CHECKS: [(&str, &str); 4] = [
+        ("pins of builds that do not exist", "SELECT count(*) FROM pins WHERE build NOT IN (SELECT id FROM builds)"),
+        (
+            "results that are held by no pin",
+            "SELECT count(*) FROM pinned_results WHERE build NOT IN (SELECT build FROM pins)",
+        ),
+        (
+            "artifacts of pinned builds that would go by their age",
+            "SELECT count(*) FROM artifacts WHERE build IN (SELECT build FROM pins) AND expires_at <> 9223372036854775807",
+        ),
+        (
+            "artifacts that stay, and whose builds have no pin",
+            "SELECT count(*) FROM artifacts WHERE build NOT IN (SELECT build FROM pins) AND
+                expires_at <> CAST(json_extract(json, '$.expires_at') AS INTEGER)",
+        ),
+    ];
+    // Before there were pins.
+    if report.schema < 12 {
+        return Ok(());
+    }
+    each_row(conn, report, "pin", "SELECT json FROM pins", |report, pin: PinRow| {
+        if pin.namespace.trust() == Trust::Untrusted {
+            report.find(format!("the pin of build {}: it is not trusted", pin.build));
+        }
+    })?;
+    count(conn, report, &CHECKS)
+}
+
+fn count(conn: &Connection, report: &mut Report, checks: &[(&str, &str)]) -> Result<(), Fault> {
+    for (what, sql) in checks {
         let count: i64 = conn.query_row(sql, [], |row| row.get(0)).map_err(|e| fault_of("check", e))?;
         if count > 0 {
             report.find(format!("{count} {what}"));

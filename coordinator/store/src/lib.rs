@@ -25,7 +25,7 @@ pub use fault::{Fault, OpenError};
 pub use memory::{MemoryHistory, MemoryStore};
 pub use sqlite::{Options, SqliteHistory, SqliteStore, open};
 pub use store::{
-    ArtifactFilter, BuildFilter, Cursor, EventSeq, Expired, History, Page, Retention, Seq, Space, Store, StoredEvent,
-    WriterEpoch,
+    ArtifactFilter, BuildFilter, Cursor, EventSeq, Expired, History, Page, PinGround, Pinned, Retention, Seq, Space,
+    Store, StoredEvent, WriterEpoch,
 };
 pub use url::{StoreUrl, StoreUrlError};

@@ -7,14 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use windlass_coordinator_core::row::{
     AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, CacheName, CacheRow, Change,
-    NotificationRow, ReuseRow, Rows,
+    EventRow, NotificationRow, PinRow, ReuseRow, Rows,
 };
-use windlass_protocol::{AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
+use windlass_protocol::{
+    AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, WallMs, limits,
+};
 
 use crate::fault::Fault;
 use crate::store::{
-    ArtifactFilter, BuildFilter, Cursor, EventSeq, Expired, History, Page, Retention, Seq, Space, Store, StoredEvent,
-    WriterEpoch, in_order,
+    ArtifactFilter, BuildFilter, Cursor, EventSeq, Expired, History, Page, PinGround, Pinned, Retention, Seq, Space,
+    Store, StoredEvent, WriterEpoch, in_order,
 };
 
 /// A store that forgets everything when its last clone is dropped.
@@ -49,6 +51,9 @@ struct Memory {
     /// Caches by the numbers of their rows.
     caches: BTreeMap<u64, CacheName>,
     saved: u64,
+    /// Pins by the order of their making.
+    pins: BTreeMap<u64, BuildId>,
+    pinned: u64,
     /// Of attempts that are no more; somebody refers to their logs.
     kept_logs: BTreeSet<AttemptId>,
     seq: Seq,
@@ -101,6 +106,45 @@ impl Memory {
         if epoch == self.fence { Ok(()) } else { Err(Fault::Fenced { held: self.fence, got: epoch }) }
     }
 
+    fn put_pin(&mut self, row: &PinRow) {
+        if self.rows.pins.insert(row.build, row.clone()).is_none() {
+            self.pinned += 1;
+            self.pins.insert(self.pinned, row.build);
+        }
+    }
+
+    fn delete_pin(&mut self, build: BuildId) {
+        self.rows.pins.remove(&build);
+        self.rows.pinned_results.retain(|(of, _)| *of != build);
+        self.pins.retain(|_, of| *of != build);
+    }
+
+    fn put_event(&mut self, row: &EventRow, place: &mut u32) {
+        let seq = EventSeq::new(self.seq, *place);
+        *place += 1;
+        self.events.insert((row.build, seq), StoredEvent { seq, row: row.clone() });
+    }
+
+    fn pin_of(&self, build: BuildId) -> Option<Pinned> {
+        let row = self.rows.pins.get(&build)?.clone();
+        let results = self.rows.pinned_results.iter().filter(|(of, _)| *of == build).count() as u64;
+        Some(Pinned { row, results })
+    }
+
+    /// An artifact goes when its time is over, and not before its build's pin ends.
+    fn stay(&self, row: &ArtifactRow) -> ArtifactRow {
+        let pin_ends = self.rows.pins.get(&row.build).map_or(WallMs(0), PinRow::end);
+        ArtifactRow { expires_at: row.expires_at.max(pin_ends), ..row.clone() }
+    }
+
+    fn whole_build(&self, id: BuildId) -> Option<BuildRows> {
+        let build = self.rows.builds.get(&id).cloned()?;
+        let mut jobs: Vec<_> = self.rows.jobs.values().filter(|job| job.build == id).cloned().collect();
+        jobs.sort_by_key(|job| job.index);
+        let attempts = self.rows.attempts.values().filter(|attempt| attempt.build == id).cloned().collect();
+        Some(BuildRows { build, jobs, attempts })
+    }
+
     fn put_reuse(&mut self, row: &ReuseRow) {
         if row.from.fleet.is_some() {
             // No attempt of here has made it, whose going would ask for it.
@@ -132,6 +176,9 @@ impl Memory {
             Change::Agent(row) => drop(self.rows.agents.insert(row.id, (**row).clone())),
             Change::Token(row) => drop(self.rows.tokens.insert(row.id, (**row).clone())),
             Change::TokenOver(id) => drop(self.rows.tokens.remove(id)),
+            Change::Pin(row) => self.put_pin(row),
+            Change::PinResult { build, key } => drop(self.rows.pinned_results.insert((*build, *key))),
+            Change::PinOver(build) => self.delete_pin(*build),
             Change::Hold(row) => drop(self.rows.holds.insert(row.job, row.clone())),
             Change::HoldOver(job) => drop(self.rows.holds.remove(job)),
             Change::Schedule(row) => drop(self.rows.schedules.insert(row.id, (**row).clone())),
@@ -159,11 +206,7 @@ impl Memory {
                 self.audited += 1;
                 self.audit.push((self.audited, row.clone()));
             }
-            Change::Event(row) => {
-                let seq = EventSeq::new(self.seq, *place);
-                *place += 1;
-                self.events.insert((row.build, seq), StoredEvent { seq, row: row.clone() });
-            }
+            Change::Event(row) => self.put_event(row, place),
             Change::Artifact(row) => {
                 self.added += 1;
                 self.artifacts.push((self.added, (**row).clone()));
@@ -276,13 +319,14 @@ impl Store for MemoryStore {
         memory.fail()?;
         memory.rows.idempotency.retain(|_, row| row.at >= retention.idempotency_before);
         let (agents, audit, artifacts) = (memory.rows.agents.len(), memory.audit.len(), memory.artifacts.len());
-        memory.artifacts.retain(|(_, row)| row.expires_at > retention.artifacts_at);
+        let Memory { artifacts: all, rows: Rows { pins, .. }, .. } = &mut *memory;
+        all.retain(|(_, row)| row.expires_at > retention.artifacts_at || pins.contains_key(&row.build));
         memory.rows.agents.retain(|_, row| row.gone.is_none() || row.gone_since() >= retention.agents_before);
         memory.audit.retain(|(_, row)| row.at >= retention.audit_before);
         let notifications = memory.notifications.len();
         memory.notifications.retain(|row| row.finished_at.is_none_or(|at| at >= retention.notifications_before));
         let mut ended: Vec<_> = (memory.rows.builds.values())
-            .filter(|build| build.state.is_final())
+            .filter(|build| build.state.is_final() && !memory.rows.pins.contains_key(&build.id))
             .filter_map(|build| Some((build.finished_at?, build.id)))
             .filter(|(finished_at, _)| *finished_at < retention.builds_before)
             .collect();
@@ -332,12 +376,7 @@ impl History for MemoryHistory {
     }
 
     fn build(&self, id: BuildId) -> Result<Option<BuildRows>, Fault> {
-        let memory = self.lock();
-        let Some(build) = memory.rows.builds.get(&id).cloned() else { return Ok(None) };
-        let mut jobs: Vec<_> = memory.rows.jobs.values().filter(|job| job.build == id).cloned().collect();
-        jobs.sort_by_key(|job| job.index);
-        let attempts = memory.rows.attempts.values().filter(|attempt| attempt.build == id).cloned().collect();
-        Ok(Some(BuildRows { build, jobs, attempts }))
+        Ok(self.lock().whole_build(id))
     }
 
     fn some_jobs(&self, id: BuildId, jobs: &[JobId]) -> Result<Option<BuildRows>, Fault> {
@@ -411,12 +450,13 @@ impl History for MemoryHistory {
         let memory = self.lock();
         let place = |id| memory.artifacts.iter().find(|(_, row)| row.id == id).map_or(0, |(number, _)| *number);
         let below = filter.before.map_or(u64::MAX, place);
-        let found = memory.artifacts.iter().rev().filter(|(number, row)| *number < below && filter.matches(row));
-        Ok(page(found.cloned(), after, limit))
+        let all = memory.artifacts.iter().rev().map(|(number, row)| (*number, memory.stay(row)));
+        Ok(page(all.filter(|(number, row)| *number < below && filter.matches(row)), after, limit))
     }
 
     fn artifact(&self, id: ArtifactId) -> Result<Option<ArtifactRow>, Fault> {
-        Ok(self.lock().artifacts.iter().find(|(_, row)| row.id == id).map(|(_, row)| row.clone()))
+        let memory = self.lock();
+        Ok(memory.artifacts.iter().find(|(_, row)| row.id == id).map(|(_, row)| memory.stay(row)))
     }
 
     fn notifications(
@@ -461,6 +501,24 @@ impl History for MemoryHistory {
     fn cache(&self, number: u64) -> Result<Option<CacheRow>, Fault> {
         let memory = self.lock();
         Ok(memory.caches.get(&number).and_then(|name| memory.rows.caches.get(name)).cloned())
+    }
+
+    fn pins(&self, pipeline: Option<&str>, after: Option<Cursor>, limit: usize) -> Result<Page<Pinned>, Fault> {
+        let memory = self.lock();
+        let all = memory.pins.iter().rev().filter_map(|(number, build)| Some((*number, memory.pin_of(*build)?)));
+        Ok(page(all.filter(|(_, pin)| pipeline.is_none_or(|only| only == pin.row.pipeline)), after, limit))
+    }
+
+    fn pin(&self, build: BuildId) -> Result<Option<Pinned>, Fault> {
+        Ok(self.lock().pin_of(build))
+    }
+
+    fn pin_ground(&self, build: BuildId) -> Result<Option<PinGround>, Fault> {
+        let memory = self.lock();
+        let Some(rows) = memory.whole_build(build) else { return Ok(None) };
+        let own = memory.artifacts.iter().filter(|(_, row)| row.build == build);
+        let (files, bytes) = own.fold((0, 0), |(files, bytes), (_, row)| (files + 1, bytes + row.bytes));
+        Ok(Some(PinGround { rows, files, bytes, pin: memory.pin_of(build) }))
     }
 
     fn definition(&self, digest: Digest) -> Result<Option<String>, Fault> {

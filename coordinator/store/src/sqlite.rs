@@ -9,6 +9,7 @@ mod encode;
 mod expire;
 mod history;
 mod load;
+mod pin;
 mod reuse;
 mod schema;
 mod write;
@@ -37,7 +38,7 @@ use crate::store::{Expired, Retention, Seq, Space, Store, WriterEpoch};
 const WRITER_CACHE_PAGES: u32 = 8_192;
 
 /// Prepared statements that a connection keeps: there are fewer than this in all.
-pub(crate) const STATEMENTS_MAX: usize = 64;
+pub(crate) const STATEMENTS_MAX: usize = 96;
 
 /// What can be set about the store. The defaults are right; tests change them.
 #[derive(Debug, Clone)]

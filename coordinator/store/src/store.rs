@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use windlass_coordinator_core::row::{
     AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, BuildState, CacheRow, Change,
-    EventRow, NotificationRow, Rows,
+    EventRow, NotificationRow, PinRow, Rows,
 };
 use windlass_pipeline::glob::PathQuery;
 use windlass_protocol::{
@@ -238,6 +238,28 @@ pub struct Page<T> {
     pub next: Option<Cursor>,
 }
 
+/// A pin, with what else is known of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pinned {
+    /// Its row.
+    pub row: PinRow,
+    /// Results that it holds.
+    pub results: u64,
+}
+
+/// What a build has that a pin would hold, all as of one commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinGround {
+    /// Its rows.
+    pub rows: BuildRows,
+    /// Its artifacts that are there.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Its pin, if it has one.
+    pub pin: Option<Pinned>,
+}
+
 /// An event with its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredEvent {
@@ -317,7 +339,7 @@ pub trait History: Send + Sync + fmt::Debug {
     /// [`Fault`].
     fn agents_of(&self, token: TokenId, limit: usize) -> Result<Vec<AgentRow>, Fault>;
 
-    /// A build's artifacts, newest first.
+    /// A build's artifacts, newest first; of a pinned build none ends before its pin.
     ///
     /// # Errors
     /// [`Fault`].
@@ -328,7 +350,7 @@ pub trait History: Send + Sync + fmt::Debug {
         limit: usize,
     ) -> Result<Page<ArtifactRow>, Fault>;
 
-    /// One artifact.
+    /// One artifact; of a pinned build it does not end before its pin.
     ///
     /// # Errors
     /// [`Fault`].
@@ -373,6 +395,24 @@ pub trait History: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`Fault`].
     fn cache(&self, number: u64) -> Result<Option<CacheRow>, Fault>;
+
+    /// Pins of a pipeline, or of all, newest first.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    fn pins(&self, pipeline: Option<&str>, after: Option<Cursor>, limit: usize) -> Result<Page<Pinned>, Fault>;
+
+    /// A build's pin.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    fn pin(&self, build: BuildId) -> Result<Option<Pinned>, Fault>;
+
+    /// What a build has that a pin would hold, or holds. `None` where there is no such build.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    fn pin_ground(&self, build: BuildId) -> Result<Option<PinGround>, Fault>;
 
     /// A pipeline's text by its digest.
     ///

@@ -7,7 +7,7 @@ use windlass_agent_core as agent;
 use windlass_coordinator_core as core;
 use windlass_coordinator_core::effect::{AgentState, ReuseNews};
 use windlass_coordinator_core::input::{AgentEvent, Request};
-use windlass_coordinator_core::row::{AttemptState, BuildState, Change, Delivery, JobState, ReuseRequest};
+use windlass_coordinator_core::row::{AttemptState, BuildState, Change, Delivery, JobState, PinRequest, ReuseRequest};
 use windlass_protocol::CauseKind;
 use windlass_protocol::message::{AgentMessage, CoordinatorMessage, Verdict};
 
@@ -59,6 +59,8 @@ names! {
     /// An input of the coordinator's core.
     core_input, CORE_INPUTS, core::Input {
         core::Input::Request { request: Request::Submit(_), .. } => "input.submit",
+        core::Input::Request { request: Request::Pin(PinRequest::Pin(_)), .. } => "input.pin",
+        core::Input::Request { request: Request::Pin(PinRequest::Unpin { .. }), .. } => "input.unpin",
         core::Input::Request { request: Request::CancelBuild { .. }, .. } => "input.cancel_build",
         core::Input::Request { request: Request::CancelJob { .. }, .. } => "input.cancel_job",
         core::Input::Request { request: Request::RetryBuild { .. }, .. } => "input.retry_build",
@@ -171,6 +173,7 @@ names! {
         core::Rejected::NoSuchToken(_) => "rejected.no_such_token",
         core::Rejected::NoSuchAgent(_) => "rejected.no_such_agent",
         core::Rejected::Secret(_) => "rejected.secret",
+        core::Rejected::Pin(_) => "rejected.pin",
         core::Rejected::Join(_) => "rejected.join",
         core::Rejected::VoidConnection(_) => "rejected.void_connection",
         core::Rejected::NoLease(_) => "rejected.no_lease",
@@ -187,6 +190,7 @@ names! {
         core::Reply::Done => "reply.done",
         core::Reply::Secrets(_) => "reply.secrets",
         core::Reply::Cache(_) => "reply.cache",
+        core::Reply::Pinned { .. } => "reply.pinned",
         core::Reply::Token { .. } => "reply.token",
         core::Reply::Joined { .. } => "reply.joined",
         core::Reply::Drained { .. } => "reply.drained",
@@ -205,6 +209,9 @@ names! {
         Change::Pool(_) => "change.pool",
         Change::Agent(_) => "change.agent",
         Change::Token(_) => "change.token",
+        Change::Pin(_) => "change.pin",
+        Change::PinResult { .. } => "change.pin_result",
+        Change::PinOver(_) => "change.pin_over",
         Change::Hold(_) => "change.hold",
         Change::TokenOver(_) => "change.token_over",
         Change::HoldOver(_) => "change.hold_over",

@@ -124,9 +124,14 @@ impl Oracle {
             Reply::Joined { agent, .. } if !store.rows.agents.contains_key(agent) => {
                 Err(("I1", format!("agent {agent} was acknowledged and is not in the store")))
             }
+            // One that is undone at once may be over in the commit that made it.
+            Reply::Pinned { build, .. } if !store.rows.pins.contains_key(build) && !store.unpinned.contains(build) => {
+                Err(("I1", format!("the pin of build {build} was acknowledged and is not in the store")))
+            }
             Reply::Token { .. }
             | Reply::Joined { .. }
             | Reply::Drained { .. }
+            | Reply::Pinned { .. }
             | Reply::Done
             | Reply::Secrets(_)
             | Reply::Cache(_) => Ok(()),
@@ -254,6 +259,7 @@ impl Oracle {
             }
             Change::Schedule(row) => self.commit_schedule(row),
             Change::Reuse(row) => reuse::entry(row, store),
+            Change::ReuseOver(name) => reuse::let_go(name, store),
             Change::Event(row) => match &row.event {
                 BuildEvent::JobFinished { job, state, attempt: Some(attempt) } => {
                     // One that was lost has no result, and may come back with one.

@@ -4,8 +4,8 @@
 use windlass_coordinator_core::row::{
     AttemptRow, AttemptState, JobRow, JobState, ReuseName, ReuseRow, ReusedFrom, Role,
 };
-use windlass_protocol::AgentId;
 use windlass_protocol::job::Epoch;
+use windlass_protocol::{AgentId, BuildId, Digest};
 
 use super::oracle::Verdict;
 use super::store::Store;
@@ -70,6 +70,17 @@ pub(super) fn entry(row: &ReuseRow, store: &Store) -> Verdict {
     let noted = |path: &str| store.artifacts.values().any(|it| it.attempt == from.attempt && it.path == path);
     match row.outputs.iter().find(|output| !noted(&output.path)) {
         Some(output) => broken(&format!("{} was never noted", output.path)),
+        None => Ok(()),
+    }
+}
+
+/// An entry goes: no pin holds it (I15).
+pub(super) fn let_go(name: &ReuseName, store: &Store) -> Verdict {
+    let held = |(build, key): &&(BuildId, Digest)| {
+        *key == name.key && store.rows.pins.get(build).is_some_and(|pin| pin.namespace == name.namespace)
+    };
+    match store.rows.pinned_results.iter().find(held) {
+        Some((build, key)) => Err(("I15", format!("the result of {key} goes, and the pin of build {build} holds it"))),
         None => Ok(()),
     }
 }

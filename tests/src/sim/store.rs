@@ -22,6 +22,8 @@ pub struct Store {
     pub notifications: BTreeMap<NotificationId, NotificationRow>,
     /// Tokens that are over.
     pub forgotten: BTreeSet<TokenId>,
+    /// Builds whose pins are over.
+    pub unpinned: BTreeSet<BuildId>,
     /// Pipelines' texts.
     pub definitions: BTreeMap<Digest, String>,
 }
@@ -43,6 +45,13 @@ impl Store {
             Change::TokenOver(id) => {
                 rows.tokens.remove(&id);
                 self.forgotten.insert(id);
+            }
+            Change::Pin(row) => drop(rows.pins.insert(row.build, *row)),
+            Change::PinResult { build, key } => drop(rows.pinned_results.insert((build, key))),
+            Change::PinOver(build) => {
+                rows.pins.remove(&build);
+                rows.pinned_results.retain(|(of, _)| *of != build);
+                self.unpinned.insert(build);
             }
             Change::Hold(row) => drop(rows.holds.insert(row.job, row)),
             Change::HoldOver(job) => drop(rows.holds.remove(&job)),

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, CacheRequest, JobRow, JobState, Joining, NewSchedule,
-    NewToken, OnDeadline, OnUnreachable, Output, PipelineChange, PipelineRow, PoolRow, PutArtifact, ReuseRequest, Said,
-    Sealed, SecretName, SecretRequest, Speech, StepChange, Submit, TagPolicy, TokenGrant, Upload,
+    Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, CacheRequest, JobRow, JobState, Joining, NewPin,
+    NewSchedule, NewToken, OnDeadline, OnUnreachable, Output, PinEnd, PinGone, PinRequest, PipelineChange, PipelineRow,
+    PoolRow, PutArtifact, ReuseRequest, Said, Sealed, SecretName, SecretRequest, Speech, StepChange, Submit, TagPolicy,
+    TokenGrant, Upload,
 };
 use windlass_coordinator_core::selector::{DrainMany, Selector};
 use windlass_coordinator_core::{Input, Rejected, Reply, Request};
@@ -423,7 +424,30 @@ impl World {
                 let uses = self.work.tokens.iter().map(|token| (*token, WallMs(WALL_MS + self.now))).collect();
                 self.ask(Request::NoteUses(uses), Asked::Once(None));
             }
+            (24, Some(build), _) => self.pin_something(build),
             _ => {}
+        }
+    }
+
+    /// Somebody pins a build, for a while or for good, says something else of its pin, or undoes it.
+    fn pin_something(&mut self, build: BuildId) {
+        if self.random.thousandth(200) {
+            self.ask(Request::Pin(PinRequest::Unpin { build }), Asked::Once(None));
+            return;
+        }
+        let until = match self.random.below(3) {
+            0 => PinEnd::AsBefore,
+            1 => PinEnd::Never,
+            _ => PinEnd::At(WallMs(WALL_MS + self.now + self.random.between(0, 40_000))),
+        };
+        let name = self.random.thousandth(300).then(|| format!("v{}", self.random.below(3)));
+        let rows = self.store.build(build).map(Box::new);
+        let new = NewPin { build, name, until, gone: PinGone::default(), room_bytes: u64::MAX, rows };
+        self.ask(Request::Pin(PinRequest::Pin(Box::new(new))), Asked::Once(None));
+        if self.random.thousandth(300) {
+            // Nobody uses any of it, and all that is held stays.
+            let forget = ReuseRequest::Forget { unused_since: WallMs(u64::MAX) };
+            self.ask(Request::Reuse(forget), Asked::Once(None));
         }
     }
 

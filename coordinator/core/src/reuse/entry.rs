@@ -16,18 +16,18 @@ use crate::state::Core;
 
 /// How much some entries are together, or may be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Amount {
-    count: usize,
-    files: usize,
-    bytes: u64,
+pub(super) struct Amount {
+    pub(super) count: usize,
+    pub(super) files: usize,
+    pub(super) bytes: u64,
 }
 
 impl Amount {
-    fn of(row: &ReuseRow) -> Self {
+    pub(super) fn of(row: &ReuseRow) -> Self {
         Self { count: 1, files: row.outputs.len(), bytes: row.bytes }
     }
 
-    const fn and(self, other: Self) -> Self {
+    pub(super) const fn and(self, other: Self) -> Self {
         Self {
             count: self.count.saturating_add(other.count),
             files: self.files.saturating_add(other.files),
@@ -74,12 +74,12 @@ impl Sums {
         sums
     }
 
-    fn add(&mut self, row: &ReuseRow) {
+    pub(super) fn add(&mut self, row: &ReuseRow) {
         let sum = self.0.entry(row.name.namespace.clone()).or_default();
         *sum = sum.and(Amount::of(row));
     }
 
-    fn sub(&mut self, row: &ReuseRow) {
+    pub(super) fn sub(&mut self, row: &ReuseRow) {
         let Some(sum) = self.0.get_mut(&row.name.namespace) else { return };
         *sum = sum.less(Amount::of(row));
         if *sum == Amount::default() {
@@ -87,7 +87,7 @@ impl Sums {
         }
     }
 
-    fn sum(&self, of: impl Fn(&Namespace) -> bool) -> Amount {
+    pub(super) fn sum(&self, of: impl Fn(&Namespace) -> bool) -> Amount {
         let some = self.0.iter().filter(|(namespace, _)| of(namespace));
         some.fold(Amount::default(), |sum, (_, amount)| sum.and(*amount))
     }
@@ -132,7 +132,7 @@ impl Core {
         let name = row.name.clone();
         let trusted = name.namespace.trust() == Trust::Trusted;
         let own = if trusted { TRUSTED } else { OVERLAY };
-        if Amount::of(&row).excess(own).is_some() {
+        if !self.has_room_beside_held(&row, own) {
             return false;
         }
         if self.reuse.gone.remove(&name).is_some() {
@@ -140,6 +140,7 @@ impl Core {
         }
         self.book.reuse.insert(name.clone());
         self.reuse.sums.add(&row);
+        self.reuse.held.replace(self.reuse.entries.get(&name), &row);
         if let Some(before) = self.reuse.entries.insert(name.clone(), row) {
             self.reuse.sums.sub(&before);
         }
@@ -160,6 +161,19 @@ impl Core {
         }
         self.look_again(&name);
         true
+    }
+
+    /// Whether an entry fits beside those that pins hold, once all others have made room.
+    fn has_room_beside_held(&self, row: &ReuseRow, own: Amount) -> bool {
+        let replaced = self.reuse.entries.get(&row.name).filter(|_| self.reuse.held.has(&row.name));
+        let replaced = replaced.map(Amount::of).unwrap_or_default();
+        let fits = |most: Amount, held: Amount| Amount::of(row).and(held.less(replaced)).excess(most).is_none();
+        fits(own, self.reuse.held.sum(|of| *of == row.name.namespace)) && fits(ALL, self.reuse.held.sum(|_| true))
+    }
+
+    /// Whether an entry goes by policy, and not only when somebody else takes its place.
+    fn may_go(&self, row: &ReuseRow) -> bool {
+        self.policy.bugs.let_go_of_pinned || !self.reuse.held.has(&row.name)
     }
 
     /// Takes what a fleet made, within the limits of what is made here.
@@ -208,6 +222,7 @@ impl Core {
             return;
         }
         let others = self.reuse.entries.values().filter(|row| row.name != *new && going(&row.name.namespace));
+        let others = others.filter(|row| self.may_go(row));
         let mut by_use: Vec<(WallMs, ReuseName)> = others.map(|row| (row.used_at, row.name.clone())).collect();
         by_use.sort();
         for (_, name) in by_use {
@@ -220,7 +235,7 @@ impl Core {
 
     /// Lets go of entries that nobody has used since.
     pub(crate) fn forget_entries(&mut self, unused_since: WallMs) {
-        let unused = self.reuse.entries.values().filter(|row| row.used_at < unused_since);
+        let unused = self.reuse.entries.values().filter(|row| row.used_at < unused_since && self.may_go(row));
         // The rest of them next time: a commit has its limit.
         let going: Vec<_> = unused.take(limits::EXPIRE_ROWS_MAX).map(|row| row.name.clone()).collect();
         for name in going {

@@ -30,6 +30,8 @@ impl Core {
             Role::Reused(Box::new(entry.from.clone()))
         };
         self.touch_entry(&found);
+        let build = self.jobs[&id].row.build;
+        self.hold_for(build, &found);
         let hit = matches!(role, Role::Reused(_));
         self.leave(&name, id);
         self.take_role(id, role);

@@ -142,7 +142,8 @@ impl Core {
             ran_ms,
             fleet: None,
         };
-        self.add_entry(ReuseRow {
+        let (id, held) = (build.id, name.clone());
+        let written = self.add_entry(ReuseRow {
             name,
             recipe: keyed.keyed.recipe,
             source: keyed.keyed.source.clone(),
@@ -152,7 +153,11 @@ impl Core {
             outputs,
             created_at: at,
             used_at: at,
-        })
+        });
+        if written {
+            self.hold_for(id, &held);
+        }
+        written
     }
 }
 

@@ -147,7 +147,13 @@ impl Shell {
                 rows.builds.insert(row.id, *row);
             }
             Change::Job(row) => drop(rows.jobs.insert(row.id, *row)),
-            Change::Attempt(row) => drop(rows.attempts.insert(row.id, *row)),
+            Change::Attempt(row) => match self.history.get_mut(&row.build) {
+                // Of a build that has left memory: a person adds an artifact.
+                Some(old) => old.attempts.iter_mut().filter(|known| known.id == row.id).for_each(|known| {
+                    known.clone_from(&row);
+                }),
+                None => drop(rows.attempts.insert(row.id, *row)),
+            },
             Change::Pipeline(row) => drop(rows.pipelines.insert(row.name.clone(), *row)),
             Change::Pool(row) => drop(rows.pools.insert(row.name.clone(), *row)),
             Change::Agent(row) if row.gone.is_some() => drop(rows.agents.remove(&row.id)),
@@ -158,6 +164,12 @@ impl Shell {
             Change::ScheduleOver(id) => drop(rows.schedules.remove(&id)),
             Change::Lineage(row) => drop(rows.lineages.insert(row.root, row)),
             Change::LineageOver(root) => drop(rows.lineages.remove(&root)),
+            Change::Pin(row) => drop(rows.pins.insert(row.build, *row)),
+            Change::PinResult { build, key } => drop(rows.pinned_results.insert((build, key))),
+            Change::PinOver(build) => {
+                rows.pins.remove(&build);
+                rows.pinned_results.retain(|(of, _)| *of != build);
+            }
             Change::Hold(row) => drop(rows.holds.insert(row.job, row)),
             Change::TokenOver(id) => drop(rows.tokens.remove(&id)),
             Change::HoldOver(job) => drop(rows.holds.remove(&job)),

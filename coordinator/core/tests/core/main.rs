@@ -18,6 +18,7 @@ mod meta_data;
 mod notify;
 mod offers;
 mod order;
+mod pins;
 mod placement;
 mod reference;
 mod registry;

@@ -4,6 +4,7 @@ use rusqlite::{Connection, params};
 use windlass_protocol::{AttemptId, BuildId, Digest, limits};
 
 use super::encode::{fault_of, int};
+use super::pin::NEVER;
 use super::reuse::{delete_replays, expire_logs, keeps_log};
 use super::write::fenced_position;
 use crate::fault::Fault;
@@ -64,7 +65,8 @@ fn expire_artifacts(conn: &Connection, retention: Retention) -> rusqlite::Result
     let sql = "DELETE FROM artifacts WHERE key IN
         (SELECT key FROM artifacts WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
     let max = int(limits::EXPIRE_ROWS_MAX as u64);
-    conn.prepare_cached(sql)?.execute(params![int(retention.artifacts_at.0), max])
+    // Those of pinned builds stand after every moment.
+    conn.prepare_cached(sql)?.execute(params![int(retention.artifacts_at.0).min(NEVER - 1), max])
 }
 
 fn expire_notifications(conn: &Connection, retention: Retention) -> rusqlite::Result<usize> {
@@ -74,9 +76,10 @@ fn expire_notifications(conn: &Connection, retention: Retention) -> rusqlite::Re
     conn.prepare_cached(sql)?.execute(params![int(retention.notifications_before.0), max])
 }
 
-/// The oldest builds that may go, one more than the piece holds.
+/// The oldest builds that may go and that nobody has pinned, one more than the piece holds.
 fn ended(conn: &Connection, retention: Retention) -> rusqlite::Result<Vec<([u8; 16], [u8; 32])>> {
-    let sql = "SELECT id, definition FROM builds WHERE live = 0 AND finished_at < ?1 ORDER BY finished_at LIMIT ?2";
+    let sql = "SELECT id, definition FROM builds WHERE live = 0 AND finished_at < ?1 AND id NOT IN
+        (SELECT build FROM pins) ORDER BY finished_at LIMIT ?2";
     let mut statement = conn.prepare_cached(sql)?;
     let max = int(retention.max_builds as u64 + 1);
     let found = statement.query_map(params![int(retention.builds_before.0), max], |r| Ok((r.get(0)?, r.get(1)?)))?;

@@ -7,14 +7,18 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use windlass_coordinator_core::row::{
     AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, CacheRow, JobRow, NotificationRow,
+    PinRow,
 };
 use windlass_protocol::{AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
 
 use super::encode::{decode, fault_of, int, name_of, whole};
 use super::load::json_rows;
+use super::pin::{artifacts_there, pin_of, stay};
 use super::{Target, seq_of};
 use crate::fault::Fault;
-use crate::store::{ArtifactFilter, BuildFilter, Cursor, EventSeq, History, Page, Seq, StoredEvent, in_order};
+use crate::store::{
+    ArtifactFilter, BuildFilter, Cursor, EventSeq, History, Page, PinGround, Pinned, Seq, StoredEvent, in_order,
+};
 
 /// Reads what is stored; clones share a few connections.
 #[derive(Debug, Clone)]
@@ -160,6 +164,16 @@ fn builds_query(filter: &BuildFilter, after: Option<Cursor>, limit: usize) -> Re
     Ok((sql, params))
 }
 
+fn whole_build(conn: &Connection, id: BuildId) -> Result<Option<BuildRows>, Fault> {
+    let key = id.as_bytes();
+    let found: Vec<BuildRow> = json_rows(conn, "build", "SELECT json FROM builds WHERE id = ?1", [key])?;
+    let Some(build) = found.into_iter().next() else { return Ok(None) };
+    let jobs = json_rows(conn, "job", "SELECT json FROM jobs WHERE build = ?1 ORDER BY place", [key])?;
+    let sql = "SELECT json FROM attempts WHERE build = ?1 ORDER BY key";
+    let attempts = json_rows(conn, "attempt", sql, [key])?;
+    Ok(Some(BuildRows { build, jobs, attempts }))
+}
+
 /// Row by row by their keys: as many look-ups as rows, however large the build is.
 fn some_jobs(conn: &Connection, id: BuildId, asked: &[JobId]) -> Result<Option<BuildRows>, Fault> {
     let found: Vec<BuildRow> = json_rows(conn, "build", "SELECT json FROM builds WHERE id = ?1", [id.as_bytes()])?;
@@ -192,15 +206,7 @@ impl History for SqliteHistory {
     }
 
     fn build(&self, id: BuildId) -> Result<Option<BuildRows>, Fault> {
-        self.read(|conn| {
-            let key = id.as_bytes();
-            let found: Vec<BuildRow> = json_rows(conn, "build", "SELECT json FROM builds WHERE id = ?1", [key])?;
-            let Some(build) = found.into_iter().next() else { return Ok(None) };
-            let jobs = json_rows(conn, "job", "SELECT json FROM jobs WHERE build = ?1 ORDER BY place", [key])?;
-            let sql = "SELECT json FROM attempts WHERE build = ?1 ORDER BY key";
-            let attempts = json_rows(conn, "attempt", sql, [key])?;
-            Ok(Some(BuildRows { build, jobs, attempts }))
-        })
+        self.read(|conn| whole_build(conn, id))
     }
 
     fn some_jobs(&self, id: BuildId, jobs: &[JobId]) -> Result<Option<BuildRows>, Fault> {
@@ -280,6 +286,7 @@ impl History for SqliteHistory {
     ) -> Result<Page<ArtifactRow>, Fault> {
         let limit = bounded(limit);
         self.read(|conn| {
+            let pin_ends = pin_of(conn, filter.build)?.map(|pin| pin.row.end());
             let (mut found, mut from) = (Vec::new(), after.map_or(i64::MAX, |cursor| int(cursor.0)));
             if let Some(before) = filter.before {
                 let statement = conn.prepare_cached("SELECT key FROM artifacts WHERE id = ?1");
@@ -293,7 +300,8 @@ impl History for SqliteHistory {
                 let params = [build, Value::Integer(from), Value::Integer(int(limits::PAGE_MAX_ITEMS as u64))];
                 let rows = keyed_rows::<ArtifactRow>(conn, "artifact", sql, &params)?;
                 let last = rows.last().map(|(key, _)| int(*key));
-                found.extend(rows.into_iter().filter(|(_, row)| filter.matches(row)));
+                let rows = rows.into_iter().map(|(key, row)| (key, stay(row, pin_ends)));
+                found.extend(rows.filter(|(_, row)| filter.matches(row)));
                 match last {
                     Some(last) if found.len() <= limit => from = last,
                     _ => return Ok(page(found, limit)),
@@ -303,8 +311,13 @@ impl History for SqliteHistory {
     }
 
     fn artifact(&self, id: ArtifactId) -> Result<Option<ArtifactRow>, Fault> {
-        let found = self.one("SELECT json FROM artifacts WHERE id = ?1", id.as_bytes(), |row| row.get::<_, String>(0));
-        found?.map(|json| decode("artifact", &json)).transpose()
+        self.read(|conn| {
+            let sql = "SELECT json FROM artifacts WHERE id = ?1";
+            let found: Vec<ArtifactRow> = json_rows(conn, "artifact", sql, [id.as_bytes()])?;
+            let Some(row) = found.into_iter().next() else { return Ok(None) };
+            let pin_ends = pin_of(conn, row.build)?.map(|pin| pin.row.end());
+            Ok(Some(stay(row, pin_ends)))
+        })
     }
 
     fn notifications(
@@ -353,6 +366,34 @@ impl History for SqliteHistory {
     fn cache(&self, number: u64) -> Result<Option<CacheRow>, Fault> {
         let sql = "SELECT json FROM caches WHERE key = ?1";
         self.read(|conn| Ok(json_rows(conn, "cache", sql, [int(number)])?.into_iter().next()))
+    }
+
+    fn pins(&self, pipeline: Option<&str>, after: Option<Cursor>, limit: usize) -> Result<Page<Pinned>, Fault> {
+        let limit = bounded(limit);
+        let sql =
+            "SELECT key, json FROM pins WHERE key < ?1 AND (?2 IS NULL OR pipeline = ?2) ORDER BY key DESC LIMIT ?3";
+        let from = Value::Integer(after.map_or(i64::MAX, |cursor| int(cursor.0)));
+        let pipeline = pipeline.map_or(Value::Null, |pipeline| Value::Text(pipeline.to_owned()));
+        let params = [from, pipeline, Value::Integer(int(limit as u64 + 1))];
+        self.read(|conn| {
+            let mut found = Vec::new();
+            for (key, row) in keyed_rows::<PinRow>(conn, "pin", sql, &params)? {
+                found.extend(pin_of(conn, row.build)?.map(|pin| (key, pin)));
+            }
+            Ok(page(found, limit))
+        })
+    }
+
+    fn pin(&self, build: BuildId) -> Result<Option<Pinned>, Fault> {
+        self.read(|conn| pin_of(conn, build))
+    }
+
+    fn pin_ground(&self, build: BuildId) -> Result<Option<PinGround>, Fault> {
+        self.read(|conn| {
+            let Some(rows) = whole_build(conn, build)? else { return Ok(None) };
+            let (files, bytes) = artifacts_there(conn, build)?;
+            Ok(Some(PinGround { rows, files, bytes, pin: pin_of(conn, build)? }))
+        })
     }
 
     fn definition(&self, digest: Digest) -> Result<Option<String>, Fault> {

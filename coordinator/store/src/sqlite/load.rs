@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, Params};
 use serde::de::DeserializeOwned;
 use windlass_coordinator_core::row::{
-    AgentRow, AttemptRow, BuildRow, CacheRow, HoldRow, IdempotencyRow, JobRow, LineageRow, NotificationRow,
+    AgentRow, AttemptRow, BuildRow, CacheRow, HoldRow, IdempotencyRow, JobRow, LineageRow, NotificationRow, PinRow,
     PipelineRow, PoolRow, ReuseGone, ReuseRow, Rows, ScheduleRow, SecretRow, TokenRow,
 };
 
 use super::encode::{decode, fault_of, whole};
+use super::pin::pinned_results;
 use crate::fault::Fault;
 
 /// The rows of everything that is not history, as of one commit.
@@ -52,6 +53,9 @@ pub(super) fn load(conn: &mut Connection) -> Result<Rows, Fault> {
     rows.reuse = reuse.into_iter().map(|row| (row.name.clone(), row)).collect();
     let gone: Vec<ReuseGone> = json_rows(&transaction, "result that went", "SELECT json FROM reuse_gone", [])?;
     rows.reuse_gone = gone.into_iter().map(|row| (row.name.clone(), row)).collect();
+    let pins: Vec<PinRow> = json_rows(&transaction, "pin", "SELECT json FROM pins", [])?;
+    rows.pins = pins.into_iter().map(|row| (row.build, row)).collect();
+    rows.pinned_results = pinned_results(&transaction)?.into_iter().collect();
     let keys: Vec<IdempotencyRow> = json_rows(&transaction, "idempotency", "SELECT json FROM idempotency", [])?;
     rows.idempotency = keys.into_iter().map(|row| (row.key.clone(), row)).collect();
     Ok(rows)

@@ -37,10 +37,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { to: 9, up: |tx| tx.execute_batch(V9) },
     Migration { to: 10, up: |tx| tx.execute_batch(V10) },
     Migration { to: 11, up: |tx| tx.execute_batch(V11) },
+    Migration { to: 12, up: |tx| tx.execute_batch(V12) },
 ];
 
 /// The version that this Windlass writes.
-pub(crate) const SCHEMA_VERSION: u32 = 11;
+pub(crate) const SCHEMA_VERSION: u32 = 12;
 
 const V1: &str = "
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
@@ -154,6 +155,13 @@ CREATE TABLE replays (attempt BLOB PRIMARY KEY, source BLOB NOT NULL, build BLOB
 CREATE INDEX replays_source ON replays (source);
 CREATE INDEX replays_build ON replays (build);
 CREATE TABLE kept_logs (attempt BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
+";
+
+/// Pins of builds, numbered as they were made, and the keys of the results that each of them holds.
+const V12: &str = "
+CREATE TABLE pins (key INTEGER PRIMARY KEY AUTOINCREMENT, build BLOB NOT NULL UNIQUE, pipeline TEXT NOT NULL,
+    json TEXT NOT NULL) STRICT;
+CREATE TABLE pinned_results (build BLOB NOT NULL, key BLOB NOT NULL, PRIMARY KEY (build, key)) STRICT, WITHOUT ROWID;
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.
@@ -312,6 +320,25 @@ mod tests {
         let times =
             statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<Vec<Option<i64>>, _>>().unwrap();
         assert_eq!(times, [Some(7), Some(2), None]);
+    }
+
+    #[test]
+    fn a_store_of_before_there_were_pins_is_backed_up_and_keeps_the_ends_of_its_artifacts() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = target(dir.path());
+        prepare(&target, &MIGRATIONS[..11]).unwrap();
+        let conn = Connection::open(&target.path).unwrap();
+        let sql = "INSERT INTO artifacts (id, build, digest, expires_at, json) VALUES (x'01', x'02', x'03', 7, '{}')";
+        conn.execute_batch(sql).unwrap();
+        drop(conn);
+        prepare(&target, MIGRATIONS).unwrap();
+        let conn = Connection::open(&target.path).unwrap();
+        let one = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(one("SELECT expires_at FROM artifacts"), 7);
+        assert_eq!(one("SELECT (SELECT count(*) FROM pins) + (SELECT count(*) FROM pinned_results)"), 0);
+        let before = Connection::open(dir.path().join("store.sqlite.v11.bak")).unwrap();
+        assert_eq!(version_of(&before).unwrap(), 11);
+        assert!(before.prepare("SELECT * FROM pins").is_err());
     }
 
     #[test]

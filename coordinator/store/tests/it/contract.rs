@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use windlass_coordinator_core::row::{
     Actor, ActorKind, AgentRow, Annotation, AnnotationStyle, AttemptRow, AttemptState, BuildEvent, BuildRow,
-    BuildState, CacheName, CacheRow, Change, Gone, HoldRow, LineageRow, NotificationRow, Output, ReuseGone, ReuseName,
-    ReuseRow, ReusedFrom, ScheduleRow, Sealed, SecretName, SecretRow,
+    BuildState, CacheName, CacheRow, Change, Gone, HoldRow, LineageRow, NotificationRow, Output, PinRow, ReuseGone,
+    ReuseName, ReuseRow, ReusedFrom, ScheduleRow, Sealed, SecretName, SecretRow,
 };
 use windlass_coordinator_store::{
-    ArtifactFilter, BuildFilter, EventSeq, Fault, History, MemoryStore, Options, Page, Retention, Seq, SqliteStore,
-    Store, WriterEpoch, open,
+    ArtifactFilter, BuildFilter, EventSeq, Expired, Fault, History, MemoryStore, Options, Page, Retention, Seq,
+    SqliteStore, Store, WriterEpoch, open,
 };
 use windlass_pipeline::glob::PathQuery;
 use windlass_pipeline::graph::{BlockedState, Edge};
@@ -18,7 +18,7 @@ use windlass_protocol::{Digest, Namespace, Trust, WallMs};
 
 use crate::rows::{
     agent, agent_id, annotation_id, artifact, artifact_id, attempt, attempt_id, build, build_id, definition, event,
-    finish, fleet, idempotency, job, job_id, notification, pipeline, registering, schedule, submit, token_id,
+    finish, fleet, idempotency, job, job_id, notification, pin, pipeline, registering, schedule, submit, token_id,
 };
 
 /// One store that can be closed and opened again, with its history.
@@ -77,6 +77,8 @@ suite! {
     the_last_of_several_changes_of_a_row_counts
     artifacts_are_listed_newest_first_by_filter_and_found_by_id_and_by_blob
     artifacts_go_when_their_time_is_over_and_with_their_build
+    nothing_of_a_pinned_build_goes_by_its_age_and_all_of_it_does_once_the_pin_is_over
+    pins_are_listed_newest_first_and_loaded_until_they_are_over
 }
 
 /// A claimed store.
@@ -640,6 +642,95 @@ fn artifacts_go_when_their_time_is_over_and_with_their_build(bench: &mut dyn Ben
     let expired = store.expire(epoch, Retention { max_builds: 9, ..retention(1_002, 0, 1) }).unwrap();
     assert_eq!(expired.builds, [build_id(1)]);
     assert_eq!((numbers(&*history, &everything(1), 9), numbers(&*history, &everything(2), 9)), (vec![], vec![5, 3]));
+}
+
+fn pin_of(row: PinRow) -> Change {
+    Change::Pin(Box::new(row))
+}
+
+fn nothing_of_a_pinned_build_goes_by_its_age_and_all_of_it_does_once_the_pin_is_over(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    for n in 1..=3 {
+        store.commit(epoch, &submit(n)).unwrap();
+        store.commit(epoch, &finish(n)).unwrap();
+    }
+    let all: Vec<_> = (1..=6).map(|n| Change::Artifact(Box::new(artifact(n, 1 + n % 2)))).collect();
+    store.commit(epoch, &all).unwrap();
+    store.commit(epoch, &[pin_of(pin(2, None))]).unwrap();
+    // It has one more from then on.
+    store.commit(epoch, &[Change::Artifact(Box::new(artifact(7, 2)))]).unwrap();
+    let ever = Retention { artifacts_at: WallMs(u64::MAX), ..retention(u64::MAX, 0, 9) };
+    let expired = store.expire(epoch, Retention { max_builds: 1, ..ever }).unwrap();
+    assert_eq!((expired.artifacts, expired.builds), (3, vec![build_id(1)]));
+    let expired = store.expire(epoch, ever).unwrap();
+    assert_eq!((expired.artifacts, expired.builds, expired.more), (0, vec![build_id(3)], false));
+    assert!(!expired.attempts.contains(&attempt_id(2)), "its log stays");
+    assert_eq!(history.build(build_id(2)).unwrap().unwrap().jobs.len(), 1);
+    let late = ArtifactFilter { at: WallMs(1 << 60), ..everything(2) };
+    assert_eq!(numbers(&*history, &late, 2), [7, 5, 3, 1], "they are there, whatever time it is");
+    assert_eq!(history.artifact(artifact_id(5)).unwrap().unwrap().expires_at, PinRow::ENDLESS);
+    let ground = history.pin_ground(build_id(2)).unwrap().unwrap();
+    assert_eq!((ground.files, ground.bytes, ground.pin.unwrap().row), (4, 16, pin(2, None)));
+    assert!(history.pin_ground(build_id(1)).unwrap().is_none());
+    // With an end, they are there until it; who has an end of his own that is later, until that.
+    store.commit(epoch, &[pin_of(pin(2, Some(104)))]).unwrap();
+    let ends = |n| history.artifact(artifact_id(n)).unwrap().map(|row| row.expires_at.0);
+    assert_eq!((ends(3), ends(5), ends(7)), (Some(104), Some(105), Some(107)));
+    assert_eq!(store.expire(epoch, ever).unwrap(), Expired::default(), "whoever ends it says so");
+    drop((store, history));
+    let (mut store, history) = bench.open();
+    let epoch = store.claim().unwrap();
+    assert_eq!(store.expire(epoch, ever).unwrap(), Expired::default());
+    store.commit(epoch, &[Change::PinOver(build_id(2))]).unwrap();
+    let ends = |n| history.artifact(artifact_id(n)).unwrap().map(|row| row.expires_at.0);
+    assert_eq!((ends(3), ends(5)), (Some(103), Some(105)));
+    let expired = store.expire(epoch, Retention { artifacts_at: WallMs(105), ..retention(0, 0, 9) }).unwrap();
+    assert_eq!((expired.artifacts, numbers(&*history, &everything(2), 9)), (3, vec![7]));
+    let expired = store.expire(epoch, ever).unwrap();
+    assert_eq!((expired.builds, expired.attempts), (vec![build_id(2)], vec![attempt_id(2)]));
+    assert_eq!(history.build(build_id(2)), Ok(None));
+}
+
+fn pins_are_listed_newest_first_and_loaded_until_they_are_over(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    let elsewhere = PinRow { pipeline: "api".to_owned(), ..pin(9, None) };
+    let rows: Vec<PinRow> = (1..=3).map(|n| pin(n, None)).chain([elsewhere]).collect();
+    store.commit(epoch, &rows.iter().cloned().map(pin_of).collect::<Vec<_>>()).unwrap();
+    let held = |n: u64, key: &[u8]| Change::PinResult { build: build_id(n), key: Digest::of(key) };
+    store.commit(epoch, &[held(1, b"a"), held(1, b"b"), held(2, b"a"), held(1, b"a")]).unwrap();
+    let listed = |pipeline: Option<&str>, limit: usize| -> Vec<(u64, u64)> {
+        let (mut found, mut after) = (Vec::new(), None);
+        loop {
+            let page = history.pins(pipeline, after, limit).unwrap();
+            assert!(page.items.len() <= limit);
+            found.extend(page.items.iter().map(|pin| (pin.row.number, pin.results)));
+            after = page.next;
+            if after.is_none() {
+                return found;
+            }
+        }
+    };
+    for limit in [1, 2, 9] {
+        assert_eq!(listed(None, limit), [(9, 0), (3, 0), (2, 1), (1, 2)]);
+        assert_eq!(listed(Some("web"), limit), [(3, 0), (2, 1), (1, 2)]);
+    }
+    // It keeps its place whatever is said of it.
+    let named = PinRow { name: Some("v1".to_owned()), ..pin(1, Some(7)) };
+    store.commit(epoch, &[pin_of(named.clone())]).unwrap();
+    assert_eq!(listed(None, 9), [(9, 0), (3, 0), (2, 1), (1, 2)]);
+    assert_eq!(history.pin(build_id(1)).unwrap().map(|pin| (pin.row, pin.results)), Some((named.clone(), 2)));
+    store.commit(epoch, &[Change::PinOver(build_id(2)), Change::PinOver(build_id(5))]).unwrap();
+    assert_eq!(history.pin(build_id(2)), Ok(None));
+    drop(store);
+    let (mut store, history) = bench.open();
+    let loaded = store.load().unwrap();
+    assert_eq!(loaded.pins.into_keys().collect::<Vec<_>>(), [build_id(1), build_id(3), build_id(9)]);
+    let keys = [b"a", b"b"].map(|key| (build_id(1), Digest::of(key)));
+    assert_eq!(loaded.pinned_results, keys.into());
+    let epoch = store.claim().unwrap();
+    store.commit(epoch, &[pin_of(pin(2, None))]).unwrap();
+    let newest = history.pins(None, None, 1).unwrap().items.pop().unwrap();
+    assert_eq!((newest.row.number, newest.results), (2, 0), "pinned again, it holds nothing of before");
 }
 
 fn notifications_are_loaded_while_they_wait_listed_by_build_and_let_go_when_they_are_over(bench: &mut dyn Bench) {

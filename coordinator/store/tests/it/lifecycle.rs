@@ -8,7 +8,7 @@ use windlass_coordinator_store::{Fault, History, OpenError, Options, Seq, Space,
 
 use windlass_protocol::limits;
 
-use crate::rows::{attempt, attempt_id, build_id, finish, fleet, job, submit};
+use crate::rows::{artifact, attempt, attempt_id, build_id, finish, fleet, job, pin, submit};
 use crate::shim::Shim;
 
 fn small() -> Options {
@@ -92,7 +92,7 @@ fn a_store_of_a_newer_schema_is_refused_with_both_versions() {
     drop(conn);
     for refused in [open(dir.path(), &small()).map(drop), check(dir.path()).map(drop)] {
         match refused {
-            Err(OpenError::NewerSchema { found: 20, known: 11, .. }) => {}
+            Err(OpenError::NewerSchema { found: 20, known: 12, .. }) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -105,7 +105,7 @@ fn a_sound_directory_is_found_sound_and_left_as_it_is() {
     let before = std::fs::read(dir.path().join("store.sqlite")).unwrap();
     let report = check(dir.path()).unwrap();
     assert_eq!(report.findings, [""; 0]);
-    assert_eq!((report.schema, report.builds, report.jobs, report.attempts), (11, 3, 3, 3));
+    assert_eq!((report.schema, report.builds, report.jobs, report.attempts), (12, 3, 3, 3));
     assert_eq!(std::fs::read(dir.path().join("store.sqlite")).unwrap(), before);
     let nothing = tempfile::tempdir().unwrap();
     assert!(matches!(check(nothing.path()), Err(OpenError::NotThere { .. })));
@@ -150,6 +150,36 @@ fn two_leases_of_one_job_and_one_epoch_twice_are_found() {
     let found = check(dir.path()).unwrap().findings.join("\n");
     assert!(found.contains("both hold a lease") && found.contains("the same epoch 3"), "{found}");
     assert!(found.contains(&attempt_id(9).to_string()));
+}
+
+#[test]
+fn pins_that_do_not_agree_with_what_they_hold_are_found() {
+    let stray = |sql: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path());
+        let (mut store, history) = open(dir.path(), &small()).unwrap();
+        let epoch = store.claim().unwrap();
+        let artifacts = (1..=4).map(|n| Change::Artifact(Box::new(artifact(n, 1 + n % 2))));
+        store.commit(epoch, &artifacts.collect::<Vec<_>>()).unwrap();
+        let key = windlass_protocol::Digest::of(b"key");
+        let pinned = [Change::Pin(Box::new(pin(2, None))), Change::PinResult { build: build_id(2), key }];
+        store.commit(epoch, &pinned).unwrap();
+        drop((store, history));
+        rusqlite::Connection::open(dir.path().join("store.sqlite")).unwrap().execute_batch(sql).unwrap();
+        check(dir.path()).unwrap().findings.join("\n")
+    };
+    assert_eq!(stray(""), "");
+    for (sql, expected) in [
+        ("UPDATE pins SET build = x'00'", "1 pins of builds that do not exist"),
+        ("DELETE FROM pins", "1 results that are held by no pin"),
+        ("DELETE FROM pins", "2 artifacts that stay, and whose builds have no pin"),
+        ("UPDATE artifacts SET expires_at = 7", "2 artifacts of pinned builds that would go by their age"),
+        ("UPDATE pins SET json = '{}'", "pin row cannot be read"),
+        ("UPDATE pins SET json = json_set(json, '$.namespace.overlay', 'pr:1')", "it is not trusted"),
+    ] {
+        let found = stray(sql);
+        assert!(found.contains(expected), "{sql}: {found}");
+    }
 }
 
 #[test]

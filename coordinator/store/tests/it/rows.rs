@@ -6,8 +6,8 @@ use std::sync::Arc;
 use windlass_coordinator_core::row::{
     Actor, ActorKind, AgentRow, ArtifactRow, ArtifactTally, AttemptRow, AttemptState, AuditRow, BuildEvent, BuildRow,
     BuildSource, BuildState, Change, Confined, EventRow, Fired, Firing, IdempotencyRow, JobRow, JobState, Message,
-    MetaRow, NotificationRow, NotificationState, OnDeadline, OnUnreachable, PipelineRow, PoolRow, ScheduleRow,
-    TagPolicy, TokenGrant, TokenRow,
+    MetaRow, NotificationRow, NotificationState, OnDeadline, OnUnreachable, PinGone, PinRow, PipelineRow, PoolRow,
+    ScheduleRow, TagPolicy, TokenGrant, TokenRow,
 };
 use windlass_coordinator_core::terms::JoinTerms;
 use windlass_pipeline::graph::{Command, Node, NodeKind, Supersede};
@@ -243,6 +243,25 @@ pub(crate) fn artifact(n: u64, build: u64) -> ArtifactRow {
         created_at: WallMs(n),
         by: None,
         expires_at: WallMs(100 + n),
+    }
+}
+
+/// Build `n`'s pin.
+pub(crate) fn pin(n: u64, until: Option<u64>) -> PinRow {
+    PinRow {
+        build: build_id(n),
+        pipeline: "web".to_owned(),
+        number: n,
+        branch: "main".to_owned(),
+        namespace: Namespace::trusted("web"),
+        name: None,
+        by: actor(),
+        at: WallMs(n),
+        until: until.map(WallMs),
+        files: 1,
+        bytes: 2,
+        gone: PinGone { files: 1, ..PinGone::default() },
+        left_out: 0,
     }
 }
 

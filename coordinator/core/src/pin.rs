@@ -1,0 +1,397 @@
+//! Pins of builds: what a build is made of, and made, stays for as long as its pin stands (docs/design/051).
+//!
+//! Here it is decided who may be pinned, for how long and within which bounds, and which results are held. Rows of builds and
+//! artifacts are the store's: it lets none of them go whose build has a pin. Trees are the shell's ([`crate::roots`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use windlass_protocol::{BuildId, Digest, Namespace, Trust, WallMs, limits};
+
+use crate::effect::{Effect, Reply};
+use crate::error::Rejected;
+use crate::input::ReplyTo;
+use crate::row::{
+    Actor, ActorKind, AttemptRow, BuildRow, Change, JobReuse, JobRow, Kept, NewPin, PinEnd, PinGone, PinRefused,
+    PinRequest, PinRow, ReuseName, Role,
+};
+use crate::state::Core;
+use crate::timer::Timer;
+
+/// All pins.
+#[derive(Debug, Default)]
+pub(crate) struct Pins {
+    /// By their builds.
+    pub(crate) rows: BTreeMap<BuildId, PinRow>,
+    /// The results that each of them holds, by their keys.
+    pub(crate) results: BTreeSet<(BuildId, Digest)>,
+}
+
+impl Pins {
+    /// The keys of the results that a build's pin holds.
+    fn results_of(&self, build: BuildId) -> impl Iterator<Item = Digest> {
+        let from = (build, Digest::from_bytes([0; 32]));
+        self.results.range(from..).take_while(move |(of, _)| *of == build).map(|(_, key)| *key)
+    }
+}
+
+/// What some pins come to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Pins.
+    pub count: u64,
+    /// Artifacts that they hold.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Sum {
+    fn of<'a>(rows: impl Iterator<Item = &'a PinRow>) -> Self {
+        rows.fold(Self::default(), |sum, row| Self {
+            count: sum.count + 1,
+            files: sum.files.saturating_add(row.files),
+            bytes: sum.bytes.saturating_add(row.bytes),
+        })
+    }
+}
+
+/// What a build comes to.
+#[derive(Debug)]
+struct Extent {
+    build: BuildId,
+    pipeline: String,
+    number: u64,
+    branch: String,
+    namespace: Namespace,
+    /// Artifacts that it ever had.
+    files: u64,
+    bytes: u64,
+    /// For each job with a key the names that its result may stand under; and whether one stood there.
+    keyed: Vec<(Vec<Digest>, bool)>,
+}
+
+impl Extent {
+    fn of<'a>(
+        build: &BuildRow,
+        jobs: impl Iterator<Item = &'a JobRow>,
+        attempts: impl Iterator<Item = &'a AttemptRow>,
+    ) -> Self {
+        let (files, bytes) = tally_of(attempts);
+        let keyed = jobs.filter_map(|job| job.reuse.as_ref().and_then(JobReuse::keyed)).map(|job| {
+            let was_there = matches!(job.role, Role::Reused(_)) || matches!(job.kept, Some(Kept::Stored | Kept::Same));
+            (std::iter::once(job.keyed.key).chain(job.keyed.also.iter().copied()).collect(), was_there)
+        });
+        Self {
+            build: build.id,
+            pipeline: build.pipeline.clone(),
+            number: build.number,
+            branch: build.branch.clone(),
+            namespace: build.namespace.clone(),
+            files,
+            bytes,
+            keyed: keyed.collect(),
+        }
+    }
+}
+
+/// Artifacts that attempts have had, and their bytes.
+fn tally_of<'a>(attempts: impl Iterator<Item = &'a AttemptRow>) -> (u64, u64) {
+    attempts.fold((0_u64, 0_u64), |(files, bytes), row| {
+        (files + u64::from(row.artifacts.count), bytes.saturating_add(row.artifacts.bytes))
+    })
+}
+
+impl Core {
+    pub(crate) fn on_pin(&mut self, to: ReplyTo, actor: &Actor, request: PinRequest) -> Result<(), Rejected> {
+        let reply = match request {
+            PinRequest::Pin(new) => {
+                let build = new.build;
+                Reply::Pinned { build, before: self.pin(actor, *new)?.map(Box::new) }
+            }
+            PinRequest::Unpin { build } => {
+                self.unpin(actor, build);
+                Reply::Done
+            }
+        };
+        self.book.out.push(Effect::Reply { to, reply });
+        Ok(())
+    }
+
+    /// Pins a build, or says something else of its pin; what that was before.
+    fn pin(&mut self, actor: &Actor, new: NewPin) -> Result<Option<PinRow>, Rejected> {
+        let extent = self.extent_of(&new)?;
+        if extent.namespace.trust() == Trust::Untrusted {
+            return Err(PinRefused::Untrusted(new.build).into());
+        }
+        let before = self.pins.rows.get(&new.build).cloned();
+        let (found, lost) = self.results_there(&extent);
+        let mut row = before.clone().unwrap_or_else(|| PinRow {
+            build: extent.build,
+            pipeline: extent.pipeline.clone(),
+            number: extent.number,
+            branch: extent.branch.clone(),
+            namespace: extent.namespace.clone(),
+            name: None,
+            by: actor.clone(),
+            at: self.now.wall,
+            until: None,
+            files: 0,
+            bytes: 0,
+            gone: new.gone,
+            left_out: 0,
+        });
+        row.until = self.end_of(new.until, row.until)?;
+        if let Some(name) = new.name {
+            self.check_pin_name(&row, &name)?;
+            row.name = Some(name);
+        }
+        row.gone = PinGone { results: lost, ..new.gone };
+        (row.files, row.bytes) =
+            (extent.files.saturating_sub(row.gone.files), extent.bytes.saturating_sub(row.gone.bytes));
+        if before.is_none() {
+            self.check_pin_room(&row, new.room_bytes)?;
+            self.check_room_to_hold(&row.namespace, &found)?;
+        }
+        self.set_pin(actor, row, before.as_ref(), &found);
+        Ok(before)
+    }
+
+    /// A pin's row is as it is to be: it is written, holds these results, and has its deadline.
+    fn set_pin(&mut self, actor: &Actor, mut row: PinRow, before: Option<&PinRow>, found: &BTreeSet<ReuseName>) {
+        let build = row.build;
+        let said = |row: &PinRow| (row.name.clone(), row.until);
+        if before.map(said) != Some(said(&row)) {
+            let name = row.name.as_ref().map(|name| format!(" as {name}")).unwrap_or_default();
+            let until = row.until.map_or("until it is undone".to_owned(), |at| format!("until {} ms", at.0));
+            let detail = format!("{} #{}{name} {until}", row.pipeline, row.number);
+            self.audit(actor, "build.pin", &build.to_string(), &detail);
+        }
+        row.left_out = 0;
+        self.pins.rows.insert(build, row);
+        found.iter().for_each(|name| self.hold_for(build, name));
+        if self.pins.rows.get(&build) != before {
+            self.book.pins.insert(build);
+        }
+        if before.map(|before| before.until) != self.pins.rows.get(&build).map(|row| row.until) {
+            self.await_pin_end(build);
+        }
+    }
+
+    /// Lets all of a build go when its own time is over.
+    fn unpin(&mut self, actor: &Actor, build: BuildId) {
+        if let Some(row) = self.drop_pin(build) {
+            let detail = format!("{} #{}", row.pipeline, row.number);
+            self.audit(actor, "build.unpin", &build.to_string(), &detail);
+        }
+    }
+
+    fn drop_pin(&mut self, build: BuildId) -> Option<PinRow> {
+        let row = self.pins.rows.remove(&build)?;
+        let keys: Vec<Digest> = self.pins.results_of(build).collect();
+        for key in keys {
+            self.pins.results.remove(&(build, key));
+            self.release_entry(&ReuseName { namespace: row.namespace.clone(), key });
+        }
+        self.timers.clear(Timer::Pin(build));
+        self.book.pins.insert(build);
+        Some(row)
+    }
+
+    /// What a build comes to, by its rows.
+    fn extent_of(&self, new: &NewPin) -> Result<Extent, Rejected> {
+        if let Some(build) = self.builds.get(&new.build) {
+            let jobs = build.jobs.iter().map(|id| &self.jobs[id].row);
+            return Ok(Extent::of(&build.row, jobs, self.attempts_of(new.build)));
+        }
+        let rows = new.rows.as_ref().filter(|rows| rows.build.id == new.build && rows.build.state.is_final());
+        let rows = rows.ok_or(Rejected::NotInMemory(new.build))?;
+        Ok(Extent::of(&rows.build, rows.jobs.iter(), rows.attempts.iter()))
+    }
+
+    /// The results of a build that are there, and how many are not that were.
+    fn results_there(&self, extent: &Extent) -> (BTreeSet<ReuseName>, u64) {
+        let (mut found, mut lost) = (BTreeSet::new(), 0);
+        for (keys, was_there) in &extent.keyed {
+            let mut names = keys.iter().map(|key| ReuseName { namespace: extent.namespace.clone(), key: *key });
+            match names.find(|name| self.reuse.entries.contains_key(name)) {
+                Some(name) => drop(found.insert(name)),
+                None => lost += u64::from(*was_there),
+            }
+        }
+        (found, lost)
+    }
+
+    fn end_of(&self, end: PinEnd, before: Option<WallMs>) -> Result<Option<WallMs>, Rejected> {
+        let refuse = |why: &str| Err(Rejected::Setting { what: "until", why: why.to_owned() });
+        match end {
+            PinEnd::AsBefore => Ok(before),
+            PinEnd::Never => Ok(None),
+            PinEnd::At(at) if at <= self.now.wall => refuse("this time is over; a pin ends in the future"),
+            PinEnd::At(at) if at.0 > limits::PIN_LAST_MS => refuse("the year 9999 at most; leave it out for no end"),
+            PinEnd::At(at) => Ok(Some(at)),
+        }
+    }
+
+    fn check_pin_name(&self, row: &PinRow, name: &str) -> Result<(), Rejected> {
+        let refuse = |why: String| Err(Rejected::Setting { what: "name", why });
+        if name.is_empty() || name.trim() != name || name.chars().any(char::is_control) {
+            return refuse("some characters, with no blanks around them and no control characters".to_owned());
+        }
+        if name.len() > limits::NAME_MAX_BYTES {
+            return refuse(format!("at most {} bytes", limits::NAME_MAX_BYTES));
+        }
+        let mut others = self.pins.rows.values().filter(|other| other.build != row.build);
+        match others.find(|other| other.pipeline == row.pipeline && other.name.as_deref() == Some(name)) {
+            Some(other) => Err(PinRefused::NameTaken { name: name.to_owned(), number: other.number }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a pin more where there are too many, or they hold too much.
+    fn check_pin_room(&self, new: &PinRow, room_bytes: u64) -> Result<(), Rejected> {
+        let of_all = Sum::of(self.pins.rows.values().chain([new]));
+        let own = self.pins.rows.values().filter(|row| row.pipeline == new.pipeline);
+        let own = Sum::of(own.chain([new]));
+        for (what, would_be, limit) in [
+            ("pins", of_all.count, limits::PINS_MAX as u64),
+            ("pins of one pipeline", own.count, limits::PINS_PER_PIPELINE_MAX as u64),
+            ("artifacts of one pipeline's pins", own.files, limits::PINNED_MAX_FILES),
+            ("bytes of one pipeline's pins", own.bytes, limits::PINNED_MAX_BYTES),
+            ("bytes of all pins, which leave the rest of the disk to builds", of_all.bytes, room_bytes),
+        ] {
+            if would_be > limit {
+                return Err(PinRefused::NoRoom { what, would_be, limit }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// A build has written or used a result: if it is pinned, that stays with it.
+    pub(crate) fn hold_for(&mut self, build: BuildId, name: &ReuseName) {
+        let own = self.pins.rows.get(&build).is_some_and(|row| row.namespace == name.namespace);
+        if !own || self.pins.results.contains(&(build, name.key)) {
+            return;
+        }
+        if self.hold_entry(name) {
+            self.pins.results.insert((build, name.key));
+            self.book.pinned_results.insert((build, name.key));
+        } else if let Some(row) = self.pins.rows.get_mut(&build) {
+            row.left_out += 1;
+            self.book.pins.insert(build);
+        }
+    }
+
+    /// A build has an artifact more: if it is pinned, it is counted.
+    pub(crate) fn count_pinned(&mut self, build: BuildId, bytes: u64) {
+        if let Some(row) = self.pins.rows.get_mut(&build) {
+            row.files += 1;
+            row.bytes = row.bytes.saturating_add(bytes);
+            self.book.pins.insert(build);
+        }
+    }
+
+    /// Takes pins in from their rows.
+    pub(crate) fn restore_pins(&mut self, rows: BTreeMap<BuildId, PinRow>, results: BTreeSet<(BuildId, Digest)>) {
+        for (build, key) in &results {
+            if let Some(row) = rows.get(build) {
+                let name = ReuseName { namespace: row.namespace.clone(), key: *key };
+                self.restore_hold_of_entry(name);
+            }
+        }
+        let builds: Vec<BuildId> = rows.keys().copied().collect();
+        self.pins = Pins { rows, results };
+        builds.into_iter().for_each(|build| self.await_pin_end(build));
+    }
+
+    /// Sets a pin's deadline, by the clock that never steps; or forgets it.
+    fn await_pin_end(&mut self, build: BuildId) {
+        match self.pins.rows.get(&build).and_then(|row| row.until) {
+            Some(until) => self.timers.set(Timer::Pin(build), self.mono_of(until)),
+            None => self.timers.clear(Timer::Pin(build)),
+        }
+    }
+
+    /// A pin's time is over, unless the wall's clock went back meanwhile.
+    pub(crate) fn on_pin_due(&mut self, build: BuildId) {
+        let Some(row) = self.pins.rows.get(&build) else { return };
+        let Some(until) = row.until else { return };
+        if self.now.wall < until {
+            return self.await_pin_end(build);
+        }
+        let files = self.book.unpinned_files.saturating_add(row.files);
+        if self.book.unpinned_files > 0 && files > limits::PINS_ENDED_AT_ONCE_FILES {
+            let next = self.now.mono.plus_ms(limits::PIN_END_REST_MS);
+            return self.timers.set(Timer::Pin(build), next);
+        }
+        self.book.unpinned_files = files;
+        if let Some(row) = self.drop_pin(build) {
+            let coordinator = Actor { kind: ActorKind::System, name: "coordinator".to_owned() };
+            let detail = format!("{} #{}", row.pipeline, row.number);
+            self.audit(&coordinator, "build.pin_over", &build.to_string(), &detail);
+        }
+    }
+
+    /// What is to be written of pins: each before the results that it holds.
+    pub(crate) fn changes_of_pins(
+        &self,
+        pins: &BTreeSet<BuildId>,
+        results: BTreeSet<(BuildId, Digest)>,
+    ) -> Vec<Change> {
+        let rows = pins.iter().map(|build| match self.pins.rows.get(build) {
+            Some(row) => Change::Pin(Box::new(row.clone())),
+            None => Change::PinOver(*build),
+        });
+        let held = results.into_iter().filter(|result| self.pins.results.contains(result));
+        rows.chain(held.map(|(build, key)| Change::PinResult { build, key })).collect()
+    }
+
+    /// What all pins come to, and how many results they hold, each once.
+    #[must_use]
+    pub fn pinned(&self) -> (Sum, usize) {
+        (Sum::of(self.pins.rows.values()), self.reuse.held_entries())
+    }
+
+    /// That pins are within their bounds, will end, and agree with what they hold.
+    pub(crate) fn check_pins(&self) -> Result<(), (&'static str, String)> {
+        let (mut names, mut of_pipeline) = (BTreeSet::new(), BTreeMap::<&str, usize>::new());
+        for (build, row) in &self.pins.rows {
+            if *build != row.build || row.namespace.trust() == Trust::Untrusted {
+                return Err(("I12", format!("the pin of {build} is {row:?}")));
+            }
+            if row.until.is_some() != self.timers.has(Timer::Pin(*build)) {
+                return Err(("I10", format!("the pin of {build} ends at {:?}, and nobody looks after it", row.until)));
+            }
+            let named = row.name.as_ref().is_none_or(|name| names.insert((&row.pipeline, name)));
+            let count = of_pipeline.entry(&row.pipeline).or_default();
+            *count += 1;
+            if !named || *count > limits::PINS_PER_PIPELINE_MAX {
+                return Err(("I9", format!("the pin of {build} is one too many: {row:?}")));
+            }
+            if self.builds.contains_key(build) {
+                let (files, bytes) = tally_of(self.attempts_of(*build));
+                // Fewer where it was pinned by rows of before; the shell looks again, and says so.
+                if row.files > files || row.bytes > bytes {
+                    let counts = (row.files, row.bytes);
+                    return Err(("I15", format!("the pin of {build} counts {counts:?}, it has {:?}", (files, bytes))));
+                }
+            }
+        }
+        if self.pins.rows.len() > limits::PINS_MAX {
+            return Err(("I9", format!("there are {} pins", self.pins.rows.len())));
+        }
+        for (build, key) in &self.pins.results {
+            let Some(row) = self.pins.rows.get(build) else {
+                return Err(("I11", format!("{key} is held by no pin of {build}")));
+            };
+            let name = ReuseName { namespace: row.namespace.clone(), key: *key };
+            if !self.reuse.entries.contains_key(&name) {
+                return Err(("I15", format!("the pin of {build} holds the result of {key}, which went")));
+            }
+        }
+        let held = self.pins.results.iter().filter_map(|(build, key)| {
+            let namespace = self.pins.rows.get(build)?.namespace.clone();
+            Some(ReuseName { namespace, key: *key })
+        });
+        self.reuse.check_held(held)
+    }
+}

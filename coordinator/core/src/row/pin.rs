@@ -1,0 +1,144 @@
+//! Pins of builds: what a pin is, and what is asked about pins (docs/design/051).
+
+use serde::{Deserialize, Serialize};
+use windlass_protocol::{BuildId, Namespace, WallMs};
+
+use super::{Actor, BuildRows};
+
+/// A pin: what its build is made of, and made, stays for as long as this row is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinRow {
+    /// Of which build; it has one at most.
+    pub build: BuildId,
+    /// The build's pipeline.
+    pub pipeline: String,
+    /// The build's number.
+    pub number: u64,
+    /// The build's branch: who may read builds of some branches only sees pins of those.
+    pub branch: String,
+    /// The build's, which is a trusted one: its results stand there.
+    pub namespace: Namespace,
+    /// What people call it; no other pin of the pipeline has the same.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Who pinned it.
+    pub by: Actor,
+    /// When.
+    pub at: WallMs,
+    /// When it ends by itself; `None`: when somebody undoes it.
+    #[serde(default)]
+    pub until: Option<WallMs>,
+    /// Artifacts that it holds.
+    pub files: u64,
+    /// Their bytes; those that several have alike are stored once.
+    pub bytes: u64,
+    /// What had gone before it was pinned.
+    #[serde(default)]
+    pub gone: PinGone,
+    /// Results that it would hold if there were room for them among what is held of its pipeline.
+    #[serde(default)]
+    pub left_out: u64,
+}
+
+impl PinRow {
+    /// Until when it holds what it holds; the last moment there is where nobody has said so.
+    #[must_use]
+    pub fn end(&self) -> WallMs {
+        self.until.unwrap_or(Self::ENDLESS)
+    }
+
+    /// The end of a pin that has none.
+    pub const ENDLESS: WallMs = WallMs(u64::MAX);
+}
+
+/// What a build has made or named, and is not kept any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PinGone {
+    /// Artifacts.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blobs of its source, of its steps' inputs and of what their keys are made of.
+    pub blobs: u64,
+    /// Results that it wrote or used.
+    pub results: u64,
+}
+
+impl PinGone {
+    /// Whether all of it is there.
+    #[must_use]
+    pub fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+}
+
+/// What is asked about pins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PinRequest {
+    /// Let all of a build stay; [`crate::effect::Reply::Pinned`] says what its pin was before, if it had one.
+    Pin(Box<NewPin>),
+    /// No longer. Nothing happens where it has no pin.
+    Unpin {
+        /// Which build.
+        build: BuildId,
+    },
+}
+
+/// What is said of a pin. Of one that is there only this changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPin {
+    /// Of which build; it may be over, and it may go on.
+    pub build: BuildId,
+    /// What it is called from now on; `None`: as before.
+    pub name: Option<String>,
+    /// When it ends.
+    pub until: PinEnd,
+    /// What of its artifacts and blobs the shell has found to be gone; results are counted here.
+    pub gone: PinGone,
+    /// What all pins may hold together, in bytes.
+    pub room_bytes: u64,
+    /// Its rows, if it has left memory ([`crate::Rejected::NotInMemory`] asks for them).
+    pub rows: Option<Box<BuildRows>>,
+}
+
+/// When a pin ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PinEnd {
+    /// As before; a new one never.
+    AsBefore,
+    /// When somebody undoes it.
+    Never,
+    /// Then.
+    At(WallMs),
+}
+
+/// Why a build is not pinned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PinRefused {
+    /// It is not trusted.
+    #[error(
+        "build {0} is not trusted, and only trusted builds can be pinned: build its commit again from a protected branch, or \
+         with a token that has the scope `builds:trusted`, and pin that build"
+    )]
+    Untrusted(BuildId),
+    /// Another pin of its pipeline is called so.
+    #[error("build #{number} of the pipeline is pinned as `{name}`: choose another name, or undo that pin first")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The number of the build that has it.
+        number: u64,
+    },
+    /// Pins hold as much as they may.
+    #[error(
+        "{what}: at most {limit}, and with this build it would be {would_be}; undo pins that are not needed any more"
+    )]
+    NoRoom {
+        /// Of what.
+        what: &'static str,
+        /// What it would come to.
+        would_be: u64,
+        /// The limit.
+        limit: u64,
+    },
+}
