@@ -22,6 +22,15 @@ pub struct Look {
 }
 
 impl Store {
+    /// The size of the disk that the store is on, in bytes, whoever else uses it.
+    ///
+    /// # Errors
+    /// [`Fault::Io`] where the disk fails.
+    pub fn disk_size(&self) -> Result<u64, Fault> {
+        let shared = &self.shared;
+        Ok(shared.vfs.space(&shared.dir).or_fault("measuring the space of", &shared.dir)?.total_bytes)
+    }
+
     /// Looks whether a lazy store is within its cap and its disk's floor, and lets go of what was used least recently where it is
     /// not, [`FLOOR_PIECE_BYTES`] and one blob or segment at most. What is pinned stays.
     ///

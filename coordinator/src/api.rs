@@ -50,6 +50,7 @@ pub mod metric;
 mod notification;
 mod oidc;
 mod openapi;
+mod pin;
 mod pipeline;
 mod prefetch;
 mod problem;
@@ -127,7 +128,8 @@ impl Ground {
     ) -> Self {
         let (uploads, verifier) =
             (Room::new(HTTP_UPLOADS_MAX, HTTP_UPLOADS_UNTRUSTED_MAX), Verifier::new(fleet.store.clone()));
-        let sweeper = Sweeper::new(fleet.store.clone(), fleet.desk.clone(), CachePolicies::default());
+        let sweeper =
+            Sweeper::new(fleet.store.clone(), fleet.desk.clone(), fleet.reader.clone(), CachePolicies::default());
         Self {
             fleet,
             board,
@@ -148,7 +150,8 @@ impl Ground {
     /// With what an operator says of what the cache lets go.
     #[must_use]
     pub fn with_policies(mut self, policies: CachePolicies) -> Self {
-        self.sweeper = Sweeper::new(self.fleet.store.clone(), self.fleet.desk.clone(), policies);
+        let fleet::Ground { store, desk, reader, .. } = &self.fleet;
+        self.sweeper = Sweeper::new(store.clone(), desk.clone(), reader.clone(), policies);
         self
     }
 }
@@ -163,6 +166,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/builds/{id}/rebuild", post(submit::rebuild))
         .route("/builds/{id}/events", get(event::stream))
         .route("/builds/{id}/prefetch", post(prefetch::start))
+        .route("/builds/{id}/pin", put(pin::put).delete(pin::delete))
         .route("/builds/{id}/annotations", get(annotation::list))
         .route("/builds/{id}/notifications", get(notification::list))
         .route("/builds/{id}/artifacts", get(artifact::list).put(upload_artifact::put))
@@ -202,17 +206,12 @@ pub fn router(ground: Ground) -> Router {
         .route("/secrets", get(secret::list).post(secret::set))
         .route("/secrets/{key}", delete(secret::remove))
         .route("/audit", get(audit::list))
-        .route("/cache/stats", get(cache_stats::show))
-        .route("/caches", get(cache::list))
-        .route("/caches/{id}", delete(cache::remove))
-        .route("/caches/{id}/pin", put(cache::pin).delete(cache::unpin))
         .route("/blobs/b3/{hex}", get(blob::get).head(blob::head).put(blob::put))
         .route("/blobs/missing", post(blob::missing))
         .route("/blobs/pack", post(blob::pack))
-        .route("/cache/gc", get(gc::show).post(gc::start))
-        .route("/cache/verify", get(verify::show).post(verify::start))
         .route("/uploads", post(resumable::create))
-        .route("/uploads/{id}", patch(resumable::append).head(resumable::head).delete(resumable::cancel));
+        .route("/uploads/{id}", patch(resumable::append).head(resumable::head).delete(resumable::cancel))
+        .merge(cache_routes());
     Router::new()
         .nest("/api/v1", api)
         .route("/healthz", get(metric::healthy))
@@ -225,6 +224,18 @@ pub fn router(ground: Ground) -> Router {
         .layer(middleware::from_fn(problem::finish))
         .layer(middleware::from_fn_with_state(ground.clone(), metric::count))
         .with_state(ground)
+}
+
+/// What of the cache stays and goes, and what it comes to.
+fn cache_routes() -> Router<Ground> {
+    Router::new()
+        .route("/cache/stats", get(cache_stats::show))
+        .route("/pins", get(pin::list))
+        .route("/caches", get(cache::list))
+        .route("/caches/{id}", delete(cache::remove))
+        .route("/caches/{id}/pin", put(cache::pin).delete(cache::unpin))
+        .route("/cache/gc", get(gc::show).post(gc::start))
+        .route("/cache/verify", get(verify::show).post(verify::start))
 }
 
 async fn nothing() -> problem::Problem {

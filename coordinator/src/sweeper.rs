@@ -1,7 +1,7 @@
 //! Lets go by policy of what nothing live needs: every hour, and when an admin asks; one sweep at a time, in small pieces.
 //!
 //! What stands on a shelf is not touched: rows say of it what stays (`shelf`). Of the rest everything is marked first that builds
-//! need which are not over, and what tells of results that are there; the mark is a use, so a build that is made meanwhile needs
+//! need which are not over or pinned, and what tells of results that are there; the mark is a use, so a build that is made meanwhile needs
 //! none: its client was just told that its blobs are there. If anything cannot be read that may name something, nothing goes.
 
 use std::collections::BTreeMap;
@@ -11,22 +11,26 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use windlass_cache::{Roots, Store, Sweep, SweepCounts, Swept, WhyGone};
-use windlass_coordinator_core::roots::Root;
+use windlass_coordinator_core::roots::{Root, roots_of_pinned};
+use windlass_coordinator_core::row::BuildRows;
 use windlass_protocol::host::now;
 use windlass_protocol::limits::{
-    COMPACT_TICK_BYTES, EPOCH_MS, REUSE_RECIPE_MAX_BYTES, SWEEP_EVERY_MS, SWEEP_PAUSE_MS, SWEEP_TOLD_MAX,
+    COMPACT_TICK_BYTES, EPOCH_MS, PAGE_MAX_ITEMS, REUSE_RECIPE_MAX_BYTES, SWEEP_EVERY_MS, SWEEP_PAUSE_MS,
+    SWEEP_TOLD_MAX,
 };
 use windlass_protocol::{Digest, Namespace, WallMs};
 
 use crate::config::{CachePolicies, OverlayFull};
 use crate::desk::DeskHandle;
 use crate::keying::recipe::{Recipe, SYSTEM};
+use crate::views::{ReadError, Reader};
 
 /// Sweeps a store; clones share the sweep that is under way.
 #[derive(Debug, Clone)]
 pub struct Sweeper {
     store: Store,
     desk: DeskHandle,
+    reader: Reader,
     policies: CachePolicies,
     shown: Arc<Mutex<Collection>>,
     /// One permit: whoever sweeps has it.
@@ -83,9 +87,10 @@ impl Collection {
 impl Sweeper {
     /// Of this store, by these policies.
     #[must_use]
-    pub fn new(store: Store, desk: DeskHandle, policies: CachePolicies) -> Self {
+    pub fn new(store: Store, desk: DeskHandle, reader: Reader, policies: CachePolicies) -> Self {
         let turn = Arc::new(Semaphore::new(1));
-        Self { store, desk, policies, shown: Arc::default(), turn, stopping: Arc::default(), totals: Arc::default() }
+        let (shown, stopping, totals) = (Arc::default(), Arc::default(), Arc::default());
+        Self { store, desk, reader, policies, shown, turn, stopping, totals }
     }
 
     /// Refuses what a namespace has no room for.
@@ -238,9 +243,39 @@ impl Sweeper {
             marking = marking.mark(page).await?;
             match next {
                 Some(_) => after = next,
+                None => return self.mark_pinned(marking).await,
+            }
+        }
+    }
+
+    /// Marks what pinned builds need. One that is pinned meanwhile was promised first ([`Sweeper::spare`]).
+    async fn mark_pinned(&self, mut marking: Marking) -> Result<Marking, String> {
+        let unread = |error: ReadError| error.to_string();
+        let mut after = None;
+        loop {
+            let page = self.reader.pins(None, after, PAGE_MAX_ITEMS).await.map_err(unread)?;
+            for pin in page.items {
+                // One at a time: a build has up to ten thousand jobs.
+                if let Some(rows) = self.reader.stored_build(pin.row.build).await.map_err(unread)? {
+                    marking = marking.mark(roots_of_pinned(&rows)).await?;
+                }
+            }
+            match page.next {
+                Some(next) => after = Some(next),
                 None => return Ok(marking),
             }
         }
+    }
+
+    /// Lets what a build names stay for a while, as far as its namespace sees it: until it is pinned, from when on every sweep
+    /// finds it. How many blobs it names that are not here any more, each as often as it names them.
+    ///
+    /// # Errors
+    /// In words, where the disk fails.
+    pub(crate) async fn spare(&self, rows: &BuildRows) -> Result<u64, String> {
+        let marking = Marking { store: self.store.clone(), roots: Roots::seen_by(&rows.build.namespace) };
+        let marked = marking.mark(roots_of_pinned(rows)).await?;
+        Ok(marked.roots.absent())
     }
 
     /// Gives the disk back what counts no more.

@@ -78,6 +78,7 @@ pub(crate) struct Artifact {
     /// The attempt's number.
     attempt: u32,
     created_at: String,
+    /// Of a pinned build not before its pin ends: in the year 9999 where that has no end.
     expires_at: String,
     /// The person who uploaded it; null where the job did.
     uploaded_by: Option<String>,

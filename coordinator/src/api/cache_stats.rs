@@ -7,6 +7,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 use windlass_cache::{Census, Kind, Stats};
+use windlass_coordinator_core::pin::Sum;
 use windlass_coordinator_core::row::Scope;
 use windlass_protocol::limits::CACHE_LARGEST_TOLD;
 use windlass_protocol::message::CacheUse;
@@ -57,6 +58,8 @@ pub(crate) struct CacheStats {
     tiers: Vec<TierStats>,
     /// Steps whose results were there, since the start.
     reuse: ReuseStats,
+    /// What pins of builds hold.
+    pins: PinStats,
     /// Bytes between the coordinator and each zone, since the start.
     zones: Vec<ZoneTraffic>,
 }
@@ -134,6 +137,19 @@ pub(crate) struct ReuseStats {
     entry_bytes: u64,
 }
 
+/// Builds of which all stays.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CachePins)]
+pub(crate) struct PinStats {
+    builds: u64,
+    /// Artifacts.
+    files: u64,
+    /// Their bytes; those that several have alike are stored once.
+    bytes: u64,
+    /// Results of steps with `reuse`, each once.
+    results: u64,
+}
+
 /// Bytes of UDP, what was sent again included.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ZoneTraffic {
@@ -191,6 +207,12 @@ async fn reuse(ground: &Ground) -> Result<ReuseStats, Problem> {
     Ok(ReuseStats { hits, misses, unkeyed, stored, evicted, differs, saved_ms, entries, entry_bytes })
 }
 
+async fn pins(ground: &Ground) -> Result<PinStats, Problem> {
+    let (sum, results) = ground.fleet.desk.look(windlass_coordinator_core::Core::pinned).await?;
+    let Sum { count: builds, files, bytes } = sum;
+    Ok(PinStats { builds, files, bytes, results: results as u64 })
+}
+
 /// What the store holds, how often it was of use, and what crossed each zone's border.
 #[utoipa::path(
     get,
@@ -232,6 +254,7 @@ pub(crate) async fn show(State(ground): State<Ground>, caller: Caller) -> Result
         largest: largest(&census),
         tiers: tiers(ground.board.cache_use(), &stats),
         reuse: reuse(&ground).await?,
+        pins: pins(&ground).await?,
         zones: zones.collect(),
     }))
 }

@@ -10,6 +10,7 @@ mod document;
 mod gates;
 mod gc;
 mod laptop;
+mod pins;
 mod pipelines;
 mod refusals;
 mod reuse;

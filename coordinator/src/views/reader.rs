@@ -9,7 +9,7 @@ use windlass_coordinator_core::row::{
     AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, CacheRow, NotificationRow,
 };
 use windlass_coordinator_store::{
-    ArtifactFilter, BuildFilter, Cursor, EventSeq, Fault, History, Page, Seq, StoredEvent,
+    ArtifactFilter, BuildFilter, Cursor, EventSeq, Fault, History, Page, PinGround, Pinned, Seq, StoredEvent,
 };
 use windlass_protocol::{ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
 
@@ -232,6 +232,35 @@ impl Reader {
     /// [`ReadError`].
     pub async fn cache(&self, number: u64) -> Result<Option<CacheRow>, ReadError> {
         Ok(self.read(move |history| history.cache(number)).await?.1)
+    }
+
+    /// Pins of a pipeline, or of all, newest first.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn pins(
+        &self,
+        pipeline: Option<String>,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page<Pinned>, ReadError> {
+        Ok(self.read(move |history| history.pins(pipeline.as_deref(), after, limit)).await?.1)
+    }
+
+    /// A build's pin.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn pin(&self, build: BuildId) -> Result<Option<Pinned>, ReadError> {
+        Ok(self.read(move |history| history.pin(build)).await?.1)
+    }
+
+    /// What a build has that a pin would hold, without volatile progress.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn pin_ground(&self, build: BuildId) -> Result<Option<PinGround>, ReadError> {
+        Ok(self.read(move |history| history.pin_ground(build)).await?.1)
     }
 
     /// A pipeline's text by its digest.

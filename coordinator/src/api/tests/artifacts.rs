@@ -21,7 +21,7 @@ fn artifact(path: &str, bytes: &[u8]) -> NewArtifact {
 }
 
 /// The shelf of the pipeline's trusted builds.
-fn shelf() -> Namespace {
+pub(super) fn shelf() -> Namespace {
     Namespace::trusted("web").on(Shelf::Artifacts)
 }
 
@@ -30,7 +30,7 @@ async fn told(bench: &Bench, (attempt, epoch): (AttemptId, Epoch), call: u8, wha
     bench.ground.fleet.jobs.ask(ask, Vec::new()).await
 }
 
-async fn add(bench: &Bench, right: (AttemptId, Epoch), call: u8, files: &[(&str, &[u8])]) -> Told {
+pub(super) async fn add(bench: &Bench, right: (AttemptId, Epoch), call: u8, files: &[(&str, &[u8])]) -> Told {
     let artifacts = files.iter().map(|(path, bytes)| artifact(path, bytes)).collect();
     told(bench, right, call, Asked::AddArtifacts { artifacts }).await
 }
@@ -49,7 +49,7 @@ async fn found(
     }
 }
 
-fn paths(list: &Value) -> Vec<&str> {
+pub(super) fn paths(list: &Value) -> Vec<&str> {
     list["items"].as_array().unwrap().iter().map(|item| text(&item["path"])).collect()
 }
 

@@ -9,10 +9,10 @@ use super::builds::tree;
 use super::{Bench, ONE_STEP, text};
 use crate::config::CachePolicies;
 
-const DAY: u64 = 86_400_000;
+pub(super) const DAY: u64 = 86_400_000;
 
 /// A bench whose cache lets go of what nobody used for a day, and its clock.
-async fn bench() -> (Bench, windlass_cache::vfs::recorded::RecordingFs) {
+pub(super) async fn bench() -> (Bench, windlass_cache::vfs::recorded::RecordingFs) {
     let (mut bench, fs) = Bench::timed().await;
     let day = Policy { max_bytes: None, max_age_ms: Some(DAY) };
     bench.set_policies(CachePolicies { trusted: day, overlay: day });
@@ -20,14 +20,14 @@ async fn bench() -> (Bench, windlass_cache::vfs::recorded::RecordingFs) {
 }
 
 /// Time passes, and is seen to.
-fn pass(bench: &Bench, fs: &windlass_cache::vfs::recorded::RecordingFs, ms: u64) {
+pub(super) fn pass(bench: &Bench, fs: &windlass_cache::vfs::recorded::RecordingFs, ms: u64) {
     fs.pass_ms(EPOCH_MS);
     bench.ground.fleet.store.note_epoch();
     fs.pass_ms(ms);
 }
 
 /// A sweep, at its end.
-async fn collect(bench: &Bench, dry_run: bool) -> Value {
+pub(super) async fn collect(bench: &Bench, dry_run: bool) -> Value {
     let mut shown = bench.post("/api/v1/cache/gc", json!({ "dry_run": dry_run })).await.is(200).json();
     while shown["state"] == "running" {
         tokio::task::yield_now().await;
@@ -37,7 +37,7 @@ async fn collect(bench: &Bench, dry_run: bool) -> Value {
     shown
 }
 
-async fn submit(bench: &Bench, root: &Digest, definition: &str) -> Value {
+pub(super) async fn submit(bench: &Bench, root: &Digest, definition: &str) -> Value {
     let body = json!({ "pipeline": "web", "definition": definition, "origin": { "tree": root } });
     bench.post("/api/v1/builds", body).await.is(201).json()
 }

@@ -17,7 +17,7 @@ use crate::retention::expire_now;
 const STEP: &str = "steps:\n  - command: make\n    label: make\n    key: one\n    reuse: {}\n";
 
 /// A recipe as the coordinator writes it.
-fn recipe(components: &[(&str, &str)]) -> String {
+pub(super) fn recipe(components: &[(&str, &str)]) -> String {
     let mut lines: Vec<String> = components.iter().map(|(name, value)| format!("{name}\t{value}\n")).collect();
     lines.sort();
     format!("windlass step key 1\n{}", lines.concat())
@@ -52,14 +52,14 @@ async fn answer(bench: &Bench, ask: u64, job: windlass_protocol::JobId, outcome:
 }
 
 /// A build that runs and passes with this log.
-async fn ran(bench: &mut Bench, branch: &str, recipe: &str, log: &[u8]) -> Value {
+pub(super) async fn ran(bench: &mut Bench, branch: &str, recipe: &str, log: &[u8]) -> Value {
     let build = build(bench, branch, recipe).await;
     bench.run(0, log).await;
     bench.ended(text(&build["id"])).await
 }
 
 /// A build that ends without running.
-async fn hit(bench: &mut Bench, branch: &str, recipe: &str) -> Value {
+pub(super) async fn hit(bench: &mut Bench, branch: &str, recipe: &str) -> Value {
     let build = build(bench, branch, recipe).await;
     let ended = bench.ended(text(&build["id"])).await;
     assert!(ended["jobs"][0]["reused_from"].is_object(), "{ended}");
@@ -70,7 +70,7 @@ fn attempt(build: &Value) -> AttemptId {
     text(&build["jobs"][0]["attempts"][0]["id"]).parse().unwrap()
 }
 
-fn log_path(build: &Value) -> String {
+pub(super) fn log_path(build: &Value) -> String {
     format!("/api/v1/attempts/{}/log", attempt(build))
 }
 

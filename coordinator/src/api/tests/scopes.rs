@@ -31,7 +31,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 73] = [
+const TABLE: [(&str, &str, &[Scope], bool); 76] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -41,6 +41,9 @@ const TABLE: [(&str, &str, &[Scope], bool); 73] = [
     ("GET", "/api/v1/builds/{id}/events", READ, true),
     // The build is trusted.
     ("POST", "/api/v1/builds/{id}/prefetch", &[Scope::BuildsTrusted], true),
+    // It takes `cache:write` and, of a trusted build, `builds:trusted`.
+    ("PUT", "/api/v1/builds/{id}/pin", &[], true),
+    ("DELETE", "/api/v1/builds/{id}/pin", &[], true),
     ("GET", "/api/v1/builds/{id}/artifacts", READ, true),
     // Files of a trusted build, too.
     ("PUT", "/api/v1/builds/{id}/artifacts", &[Scope::BuildsTrusted], true),
@@ -89,6 +92,7 @@ const TABLE: [(&str, &str, &[Scope], bool); 73] = [
     ("POST", "/api/v1/tokens/{id}/revoke", &[], false),
     ("GET", "/api/v1/audit", &[], false),
     ("GET", "/api/v1/cache/stats", &[Scope::CacheRead], false),
+    ("GET", "/api/v1/pins", &[Scope::CacheRead], true),
     ("GET", "/api/v1/caches", &[Scope::CacheRead], true),
     ("DELETE", "/api/v1/caches/{id}", &[Scope::CacheWrite], true),
     ("PUT", "/api/v1/caches/{id}/pin", &[Scope::CacheWrite], true),
@@ -210,7 +214,9 @@ async fn a_token_of_one_pipeline_or_branch_sees_and_touches_nothing_else() {
                         &[403]
                     }
                 }
-                "/api/v1/pipelines" | "/api/v1/secrets" | "/api/v1/caches" if method == "GET" => &[200],
+                "/api/v1/pipelines" | "/api/v1/secrets" | "/api/v1/caches" | "/api/v1/pins" if method == "GET" => {
+                    &[200]
+                }
                 "/api/v1/secrets" | "/api/v1/secrets/{key}" => &[403],
                 "/api/v1/pipelines" => &[403],
                 path if path.starts_with("/api/v1/pipelines/{name}") && !["GET", "HEAD"].contains(&method) => &[403],
