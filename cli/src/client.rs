@@ -122,6 +122,11 @@ impl Client {
         self.json(&Ask { json: Some(body), ..Ask::new(Method::PATCH, path) }).await
     }
 
+    /// `PUT`: done twice is like done once.
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
+        self.json(&Ask { json: Some(body), idempotent: true, ..Ask::new(Method::PUT, path) }).await
+    }
+
     /// `POST` that the server does once, however often it comes with this key.
     pub(crate) async fn post_keyed(&self, path: &str, body: &Value, key: &str) -> Result<Value, ClientError> {
         let header = Some(("idempotency-key", key.to_owned()));

@@ -4,6 +4,7 @@
 mod entry;
 mod explain;
 mod gc;
+mod pin;
 mod prefetch;
 mod stats;
 mod verify;
@@ -16,8 +17,7 @@ use crate::ui::Ui;
 /// What to do with the cache.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CacheCommand {
-    /// List what builds have saved under keys.
-    #[command(name = "ls")]
+    #[command(name = "ls", about = "List what builds have saved under keys, or builds that are pinned")]
     List(entry::ListArguments),
     /// Show what the coordinator's store holds, and what crossed each zone's border.
     Stats(stats::StatsArguments),
@@ -28,8 +28,8 @@ pub(crate) enum CacheCommand {
     #[command(about = "Bring what a build needs to agents, ahead of its jobs")]
     Prefetch(prefetch::PrefetchArguments),
     // Without a comment here, `--help` shows the arguments' own, longer text.
-    #[command(about = "Let a cache stay, whoever needs room")]
-    Pin(entry::PinArguments),
+    #[command(about = "Let a cache stay, whoever needs room, or all of a build, a release, whatever its age")]
+    Pin(pin::PinArguments),
     #[command(about = "Read everything that is stored, and put aside what is damaged")]
     Verify(verify::VerifyArguments),
     #[command(name = "rm", about = "Remove a cache, a pinned one too")]
@@ -39,12 +39,13 @@ pub(crate) enum CacheCommand {
 /// Runs one of them.
 pub(crate) async fn run(command: CacheCommand, ui: &Ui) -> Result<Code, Failure> {
     match command {
+        CacheCommand::List(arguments) if arguments.pins => pin::list_pins(&arguments, ui).await,
         CacheCommand::List(arguments) => entry::list_caches(&arguments, ui).await,
         CacheCommand::Stats(arguments) => stats::run(&arguments, ui).await,
         CacheCommand::Explain(arguments) => explain::run(&arguments, ui).await,
         CacheCommand::Gc(arguments) => gc::run(&arguments, ui).await,
         CacheCommand::Prefetch(arguments) => prefetch::run(&arguments, ui).await,
-        CacheCommand::Pin(arguments) => entry::pin(&arguments, ui).await,
+        CacheCommand::Pin(arguments) => pin::run(&arguments, ui).await,
         CacheCommand::Verify(arguments) => verify::run(arguments, ui).await,
         CacheCommand::Remove(arguments) => entry::remove(&arguments, ui).await,
     }

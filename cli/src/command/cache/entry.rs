@@ -1,4 +1,4 @@
-//! `windlass cache ls|pin|rm`: what builds have saved under keys, and what of it stays.
+//! `windlass cache ls|rm`, and `pin` of a cache: what builds have saved under keys, and what of it stays.
 
 use clap::Args;
 use indicatif::HumanBytes;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::list::{ServerList, list};
 use super::super::reach;
-use crate::client::{ServerArguments, segment, shape};
+use crate::client::{Client, ServerArguments, segment, shape};
 use crate::error::{Code, Failure};
 use crate::ui::{Ui, text};
 
@@ -17,20 +17,12 @@ use crate::ui::{Ui, text};
 pub(crate) struct ListArguments {
     /// Only of this pipeline.
     #[arg(long)]
-    pipeline: Option<String>,
-    #[command(flatten)]
-    list: ServerList,
-}
-
-/// A pinned cache neither makes room for others nor goes because nobody uses it. At most half of what a pipeline's caches may
-/// have together can be pinned, and none that an untrusted build saved.
-#[derive(Debug, Args)]
-pub(crate) struct PinArguments {
-    #[command(flatten)]
-    which: Which,
-    /// Let it go again when its time is over.
+    pub(super) pipeline: Option<String>,
+    /// List builds that are pinned instead: of which all stays.
     #[arg(long)]
-    undo: bool,
+    pub(super) pins: bool,
+    #[command(flatten)]
+    pub(super) list: ServerList,
 }
 
 /// The next build that saves under its key makes another. Its bytes come back within hours, as far as nobody else has them.
@@ -68,7 +60,7 @@ struct Cache {
 
 /// Lists them.
 pub(super) async fn list_caches(arguments: &ListArguments, ui: &Ui) -> Result<Code, Failure> {
-    let ListArguments { pipeline, list: ServerList { listing, server } } = arguments;
+    let ListArguments { pipeline, pins: _, list: ServerList { listing, server } } = arguments;
     let of = pipeline.as_ref().map(|pipeline| format!("?pipeline={}", segment(pipeline))).unwrap_or_default();
     let reached = reach::to_read(server).await?;
     let found = list(reached.client(), &format!("/caches{of}"), listing.limit()).await;
@@ -93,23 +85,28 @@ fn row(item: &Value) -> Result<Vec<String>, Failure> {
 }
 
 /// Lets one stay, or no longer.
-pub(super) async fn pin(PinArguments { which, undo }: &PinArguments, ui: &Ui) -> Result<Code, Failure> {
-    let (method, done) = if *undo { (Method::DELETE, "unpinned") } else { (Method::PUT, "pinned") };
-    change(which, method, "/pin", done, ui).await
+pub(super) async fn pin(client: &Client, id: &str, undo: bool, json: bool, ui: &Ui) -> Result<Code, Failure> {
+    let (method, done) = if undo { (Method::DELETE, "unpinned") } else { (Method::PUT, "pinned") };
+    change(client, (id, json), (method, "/pin", done), ui).await
 }
 
 /// Removes one.
 pub(super) async fn remove(RemoveArguments { which }: &RemoveArguments, ui: &Ui) -> Result<Code, Failure> {
-    change(which, Method::DELETE, "", "removed", ui).await
+    let client = which.server.target()?.client;
+    change(&client, (&which.id, which.json), (Method::DELETE, "", "removed"), ui).await
 }
 
-async fn change(which: &Which, method: Method, place: &str, done: &str, ui: &Ui) -> Result<Code, Failure> {
-    let client = which.server.target()?.client;
-    client.send_bytes(method, &format!("/caches/{}{place}", segment(&which.id)), Body::default()).await?;
-    if which.json {
-        ui.data(&json!({ "id": which.id, done: true }).to_string());
+async fn change(
+    client: &Client,
+    (id, json): (&str, bool),
+    (method, place, done): (Method, &str, &str),
+    ui: &Ui,
+) -> Result<Code, Failure> {
+    client.send_bytes(method, &format!("/caches/{}{place}", segment(id)), Body::default()).await?;
+    if json {
+        ui.data(&json!({ "id": id, done: true }).to_string());
     } else {
-        ui.say(&format!("cache {} is {done}", which.id));
+        ui.say(&format!("cache {id} is {done}"));
     }
     Ok(Code::Done)
 }

@@ -38,6 +38,9 @@ struct Stats {
     largest: Vec<Namespace>,
     tiers: Vec<Tier>,
     reuse: Reuse,
+    /// A coordinator of before tells of none.
+    #[serde(default)]
+    pins: Pins,
     zones: Vec<Zone>,
 }
 
@@ -83,6 +86,14 @@ struct Reuse {
     saved_ms: u64,
     entries: u64,
     entry_bytes: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Pins {
+    builds: u64,
+    files: u64,
+    bytes: u64,
+    results: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -153,6 +164,11 @@ fn table(stats: &Stats) -> Table {
     line("results", entries.to_string(), size(*entry_bytes));
     let saved = indicatif::HumanDuration(std::time::Duration::from_millis(*saved_ms)).to_string();
     line("steps reused", format!("{hits} of {}", hits + misses), format!("{saved} saved"));
+    let Pins { builds, files, bytes, results } = &stats.pins;
+    if *builds > 0 {
+        let held = format!("{files} artifacts, {}, {results} results", size(*bytes));
+        line("pinned builds", builds.to_string(), held);
+    }
     for Zone { zone, into_bytes, out_of_bytes } in &stats.zones {
         let crossed = format!("{} in, {} out", size(*into_bytes), size(*out_of_bytes));
         line(&format!("zone {zone}"), crossed, String::new());
