@@ -22,6 +22,7 @@ mod notes;
 mod notifications;
 mod oidc;
 mod parts;
+mod pins;
 mod refusals;
 mod renewal;
 mod reuse;
