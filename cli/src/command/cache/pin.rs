@@ -31,13 +31,13 @@ pub(crate) struct PinArguments {
     #[arg(long)]
     build: Option<String>,
     /// What the build's pin is called: a release's name. No other pin of the pipeline has it.
-    #[arg(long, requires = "build")]
+    #[arg(long, requires = "build", conflicts_with = "id")]
     name: Option<String>,
     /// When the build's pin ends: a time such as 2027-01-31T08:00:00Z, or `never`.
-    #[arg(long, value_name = "TIME", requires = "build", conflicts_with = "lasting", value_parser = until)]
+    #[arg(long, value_name = "TIME", requires = "build", conflicts_with_all = ["id", "lasting"], value_parser = until)]
     until: Option<End>,
     /// How long the build's pin lasts from now on, such as 90d.
-    #[arg(long = "for", id = "lasting", value_name = "DURATION", requires = "build", value_parser = lasting)]
+    #[arg(long = "for", id = "lasting", value_name = "DURATION", requires = "build", conflicts_with = "id", value_parser = lasting)]
     lasting: Option<End>,
     /// Let it go again when its time is over.
     #[arg(long, conflicts_with_all = ["name", "until", "lasting"])]
