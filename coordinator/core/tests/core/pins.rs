@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use windlass_coordinator_core::input::{Input, Request};
+use windlass_coordinator_core::roots::{Root, roots_of_pinned};
 use windlass_coordinator_core::row::*;
 use windlass_coordinator_core::{Bugs, Effect, Policy, Rejected, Reply};
 use windlass_pipeline::graph::Reuse;
@@ -28,10 +29,14 @@ fn name(text: &str) -> ReuseName {
     ReuseName { namespace: trusted(), key: key(text) }
 }
 
-/// A build of one step whose key is this.
-fn build_of(shell: &mut Shell, text: &str) -> BuildId {
+/// A build of one step whose key is asked for.
+fn asking(shell: &mut Shell) -> BuildId {
     let step = step_with("a", |command| command.reuse = Some(Reuse::default()));
-    let build = shell.submit(graph(vec![step]));
+    shell.submit(graph(vec![step]))
+}
+
+/// The last question for a key is answered.
+fn answer(shell: &mut Shell, text: &str) {
     let asked = shell.take_effects().into_iter().find_map(|effect| match effect {
         Effect::Key { ask, subject } => Some((ask, subject.job)),
         _ => None,
@@ -49,6 +54,12 @@ fn build_of(shell: &mut Shell, text: &str) -> BuildId {
         also: Vec::new(),
     };
     shell.input(Input::Keyed { job, ask, outcome: Ok(Box::new(keyed)) }).unwrap();
+}
+
+/// A build of one step whose key is this.
+fn build_of(shell: &mut Shell, text: &str) -> BuildId {
+    let build = asking(shell);
+    answer(shell, text);
     build
 }
 
@@ -159,9 +170,11 @@ fn a_build_that_goes_on_is_held_with_all_that_it_makes_from_then_on() {
     assert_eq!(shell.rows.pinned_results, BTreeSet::from([(build, key("k"))]));
     assert!(shell.rows.reuse.contains_key(&name("k")));
     // One that ends with an earlier result holds that.
-    let second = shell.submit(graph(vec![block("gate", Vec::new())]));
+    let second = asking(&mut shell);
     pin(&mut shell, second, PinEnd::Never).unwrap();
-    assert_eq!(shell.rows.pins.len(), 2);
+    answer(&mut shell, "k");
+    assert!(shell.build(second).state.is_final());
+    assert!(shell.rows.pinned_results.contains(&(second, key("k"))) && shell.rows.pins[&second].files == 1 + 1);
     // A person adds a file to what is over.
     let (rows, attempt) = (shell.history[&build].clone(), offer.0);
     let artifact = Output {
@@ -176,6 +189,19 @@ fn a_build_that_goes_on_is_held_with_all_that_it_makes_from_then_on() {
     let put = PutArtifact { build, attempt, artifact, rows: Some(Box::new(rows)) };
     shell.request(Request::PutArtifact(Box::new(put))).unwrap();
     assert_eq!((shell.rows.pins[&build].files, shell.rows.pins[&build].bytes), (3, 15));
+}
+
+#[test]
+fn a_pinned_build_needs_its_source_and_the_inputs_and_recipes_of_jobs_that_are_over() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let build = built_of(&mut shell, agent, "k", 5);
+    let mut rows = shell.history[&build].clone();
+    let jobs = [Root::Tree(key("inputs")), Root::Recipe(key("recipe"))];
+    assert_eq!(roots_of_pinned(&rows), jobs);
+    rows.build.origin = Source::Tree { digest: key("source") };
+    let all: BTreeSet<Root> = roots_of_pinned(&rows).into_iter().collect();
+    assert_eq!(all, jobs.into_iter().chain([Root::Tree(key("source"))]).collect());
 }
 
 #[test]
@@ -428,13 +454,7 @@ fn what_went_before_is_told_and_a_newer_result_of_the_same_key_takes_a_held_one_
     assert!(shell.rows.reuse.contains_key(&name("k")));
     let step = step_with("a", |command| command.reuse = Some(Reuse::default()));
     let anew = shell.submit_with(graph(vec![step]), |submit| submit.no_reuse = true);
-    let asked = shell.take_effects().into_iter().find_map(|effect| match effect {
-        Effect::Key { ask, subject } => Some((ask, subject.job)),
-        _ => None,
-    });
-    let Some(JobReuse::Keyed(keyed)) = shell.job(build, 0).reuse.clone() else { panic!("it has a key") };
-    let (ask, job) = asked.unwrap();
-    shell.input(Input::Keyed { job, ask, outcome: Ok(Box::new(keyed.keyed)) }).unwrap();
+    answer(&mut shell, "k");
     let offer = shell.offer(agent);
     shell.start(agent, offer);
     upload(&mut shell, offer, 1, 9);
