@@ -9,8 +9,10 @@
 //! | `from_peers` | what agents of the same zone give |
 //! | `bearer` | by what right |
 //! | `order` | what is brought ahead of jobs |
-//! | `store` | what jobs keep, and reading one blob from end to end |
-//! | `parts` | large blobs that jobs keep, by the chunks that are missing |
+//! | `store` | what jobs keep |
+//! | `parts` | large blobs of it, by the chunks that are missing |
+//! | `pull` | reading one blob from end to end |
+//! | `tries` | trying either again, and how it may end |
 
 mod bearer;
 mod fetch;
@@ -25,6 +27,7 @@ mod pull;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tries;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -49,7 +52,8 @@ pub(crate) use self::gathering::Gathering;
 use self::gathering::Gatherings;
 pub(crate) use self::order::Warrant;
 pub(crate) use self::pull::Taking;
-pub(crate) use self::store::{Broken, Feed, NotStored, Offering};
+pub(crate) use self::store::{Broken, Feed, Offering};
+pub(crate) use self::tries::NotCarried;
 use crate::peer::Peers;
 use crate::right::Right;
 use crate::session::Dial;

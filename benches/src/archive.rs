@@ -3,42 +3,27 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::joined::Joined;
 use crate::server::Server;
-use crate::table::Table;
+use crate::table::{Table, mb};
 
 /// Names two archives, the first and its next version, with a colon between.
 const ARCHIVES: &str = "WINDLASS_ARCHIVES";
-
-/// Bytes between the coordinator and a zone so far: to its agents, and from them.
-pub(crate) async fn crossed(server: &Server, zone: &str) -> anyhow::Result<(u64, u64)> {
-    let stats = server.get("/cache/stats").await?;
-    let zones = stats["zones"].as_array().context("it tells of zones")?;
-    let found = zones.iter().find(|found| found["zone"] == zone);
-    let count = |way: &str| found.and_then(|found| found[way].as_u64()).unwrap_or_default();
-    Ok((count("into_bytes"), count("out_of_bytes")))
-}
-
-pub(crate) async fn run(server: &Server, step: Value) -> anyhow::Result<String> {
-    let build = server.submit(&json!({ "steps": [step] }).to_string()).await?;
-    server.passed(&build).await?;
-    Ok(build["id"].as_str().context("a build has an id")?.to_owned())
-}
 
 /// One version, from a job of one zone to a job of the other: bytes that left the one, and that came into the other.
 async fn cross(server: &Server, (near, far): (&str, &str), archive: &Path) -> anyhow::Result<(u64, u64)> {
     let path = archive.to_str().context("an archive's path is text")?;
     ensure!(!path.contains('\''), "{path} cannot be quoted");
-    let (_, left) = crossed(server, near).await?;
+    let (_, left) = server.crossed(near).await?;
     let command = format!("cp '{path}' archive.tar; windlass artifact upload archive.tar");
-    let build = run(server, json!({ "agents": { "queue": near }, "command": command })).await?;
-    let (_, left_after) = crossed(server, near).await?;
-    let (came, _) = crossed(server, far).await?;
+    let build = server.run(json!({ "agents": { "queue": near }, "command": command })).await?;
+    let (_, left_after) = server.crossed(near).await?;
+    let (came, _) = server.crossed(far).await?;
     let command = format!("windlass artifact download --build {build} archive.tar . && cmp archive.tar '{path}'");
-    run(server, json!({ "agents": { "queue": far }, "command": command })).await?;
-    let (came_after, _) = crossed(server, far).await?;
+    server.run(json!({ "agents": { "queue": far }, "command": command })).await?;
+    let (came_after, _) = server.crossed(far).await?;
     Ok((left_after - left, came_after - came))
 }
 
@@ -69,8 +54,4 @@ pub(crate) async fn next_version(server: &Server, table: &mut Table) -> anyhow::
         0.05,
     );
     Ok(())
-}
-
-pub(crate) fn mb(bytes: u64) -> f64 {
-    bytes as f64 / 1e6
 }

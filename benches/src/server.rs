@@ -98,6 +98,22 @@ impl Server {
         Ok(())
     }
 
+    /// Runs one step to its end; gives the build's id.
+    pub(crate) async fn run(&self, step: Value) -> anyhow::Result<String> {
+        let build = self.submit(&json!({ "steps": [step] }).to_string()).await?;
+        self.passed(&build).await?;
+        Ok(build["id"].as_str().context("a build has an id")?.to_owned())
+    }
+
+    /// Bytes between the coordinator and a zone so far: to its agents, and from them.
+    pub(crate) async fn crossed(&self, zone: &str) -> anyhow::Result<(u64, u64)> {
+        let stats = self.get("/cache/stats").await?;
+        let zones = stats["zones"].as_array().context("it tells of zones")?;
+        let found = zones.iter().find(|found| found["zone"] == zone);
+        let count = |way: &str| found.and_then(|found| found[way].as_u64()).unwrap_or_default();
+        Ok((count("into_bytes"), count("out_of_bytes")))
+    }
+
     /// The first attempt of a build's first job, once there is one.
     pub(crate) async fn attempt(&self, build: &Value) -> anyhow::Result<String> {
         let id = build["id"].as_str().context("a build has an id")?;

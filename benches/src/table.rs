@@ -46,3 +46,8 @@ impl fmt::Display for Table {
         Ok(())
     }
 }
+
+/// Bytes in megabytes, for people.
+pub(crate) fn mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}

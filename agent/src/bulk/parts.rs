@@ -14,7 +14,8 @@ use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
 use windlass_protocol::message::{BulkAsk, PartHeader, PartsAnswer, StoreBlobs};
 use windlass_protocol::version::PARTS_1;
 
-use super::store::{Broken, Feed, Offering, Outlet, Tried};
+use super::store::{Broken, Feed, Offering, Outlet};
+use super::tries::Tried;
 use super::{Bulk, Trouble};
 
 /// Why a blob does not go in parts.

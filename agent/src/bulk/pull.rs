@@ -15,7 +15,7 @@ use windlass_protocol::{Digest, Shelf};
 
 use super::fetch::{Wish, read_manifest};
 use super::gathering::Gathering;
-use super::store::{NotStored, Patience, Tried};
+use super::tries::{NotCarried, Patience, Tried};
 use super::{Bulk, Trouble, blocking, internal};
 use crate::right::Right;
 
@@ -40,7 +40,7 @@ impl Bulk {
         right: &Right,
         (shelf, digest): (Shelf, Digest),
         into: &mut T,
-    ) -> Result<(), NotStored<T::Error>> {
+    ) -> Result<(), NotCarried<T::Error>> {
         let mut patience = Patience::of(shelf);
         let namespace = job.namespace.on(shelf);
         let wish = Wish::of_job(job, right, &namespace);
@@ -61,7 +61,7 @@ impl Bulk {
         in_parts: bool,
         into: &mut T,
     ) -> Result<Pulled, Tried<T::Error>> {
-        let own = |error| Tried::Not(NotStored::Own(error));
+        let own = |error| Tried::Not(NotCarried::Own(error));
         if let Some(blob) = self.cached(wish.namespace, digest).await.map_err(Trouble::from)? {
             return hand_over(blob, into).await;
         }
@@ -75,7 +75,7 @@ impl Bulk {
                 return self.pull_chunks(wish, manifest, into).await;
             }
             BlobHeader::Absent | BlobHeader::Elsewhere | BlobHeader::Waiting | BlobHeader::Packed { .. } => {
-                return Err(Tried::Not(NotStored::Refused("its bytes are not in the cache any more".to_owned())));
+                return Err(Tried::Not(NotCarried::Refused("its bytes are not in the cache any more".to_owned())));
             }
         };
         into.begin().await.map_err(own)?;
@@ -102,7 +102,7 @@ impl Bulk {
         } else {
             self.gather_followed(wish, manifest, into).await
         };
-        let is_all = followed.map_err(|error| Tried::Not(NotStored::Own(error)))?;
+        let is_all = followed.map_err(|error| Tried::Not(NotCarried::Own(error)))?;
         match gathered {
             Ok(()) if is_all => return Ok(Pulled::All),
             Ok(()) => {}
@@ -205,7 +205,7 @@ enum Pulled {
 
 /// Hands over a blob of the agent's cache.
 async fn hand_over<T: Taking>(blob: Blob, into: &mut T) -> Result<Pulled, Tried<T::Error>> {
-    let own = |error| Tried::Not(NotStored::Own(error));
+    let own = |error| Tried::Not(NotCarried::Own(error));
     into.begin().await.map_err(own)?;
     let (mut piece, mut reader) = piece_of(blob.reader()).await?;
     while !piece.is_empty() {

@@ -1,32 +1,16 @@
 //! Storing what a job made, which passes through and leaves nothing here.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use tokio::time::Instant;
 use windlass_protocol::job::JobSpec;
-use windlass_protocol::limits::{ASK_PATIENCE_MS, CACHE_PATIENCE_MS, PARTS_TRIES_MAX};
+use windlass_protocol::limits::PARTS_TRIES_MAX;
 use windlass_protocol::link::{Code, FramedRecv, FramedSend, LinkError};
 use windlass_protocol::message::{BulkAsk, StoreAnswer, StoreBlobs, StoreRefused, WantedBlob};
 use windlass_protocol::{Digest, Shelf};
 
+use super::Bulk;
 use super::parts::Sieve;
-use super::{Bulk, PAUSE_MAX, PAUSE_MIN, Trouble};
+use super::tries::{NotCarried, Patience, Tried};
 use crate::right::Right;
-
-/// Why blobs are not where they were to go.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NotStored<E> {
-    /// They could not be read, or not be taken.
-    #[error(transparent)]
-    Own(E),
-    /// The coordinator does not take them, or does not have them.
-    #[error("{0}")]
-    Refused(String),
-    /// It cannot be reached for too long.
-    #[error("the coordinator cannot be reached: {0}")]
-    Away(String),
-}
 
 /// What breaks a transfer from within.
 #[derive(Debug)]
@@ -92,67 +76,12 @@ impl<'a> Feed<'a> {
     }
 }
 
-/// Why one try did not do it.
-pub(super) enum Tried<E> {
-    Again(String),
-    Not(NotStored<E>),
-}
-
-impl<E> From<Trouble> for Tried<E> {
-    fn from(trouble: Trouble) -> Self {
-        match trouble {
-            Trouble::Cause(cause) => Self::Not(NotStored::Refused(cause.to_string())),
-            Trouble::Link(error) => Self::Again(error.to_string()),
-            Trouble::Away(why) | Trouble::Refused(why) => Self::Again(why),
-        }
-    }
-}
-
-impl<E> From<LinkError> for Tried<E> {
-    fn from(error: LinkError) -> Self {
-        Self::Again(error.to_string())
-    }
-}
-
 impl<E> From<Broken<E>> for Tried<E> {
     fn from(broken: Broken<E>) -> Self {
         match broken {
             Broken::Link(error) => error.into(),
-            Broken::Own(error) => Self::Not(NotStored::Own(error)),
+            Broken::Own(error) => Self::Not(NotCarried::Own(error)),
         }
-    }
-}
-
-/// How long somebody has waited.
-pub(super) struct Patience {
-    begun: Instant,
-    pause: Duration,
-    most: Duration,
-}
-
-impl Patience {
-    /// A job can go on without a cache, and not without its artifacts.
-    pub(super) fn of(shelf: Shelf) -> Self {
-        let most = match shelf {
-            Shelf::Artifacts => ASK_PATIENCE_MS,
-            Shelf::Caches => CACHE_PATIENCE_MS,
-        };
-        Self { begun: Instant::now(), pause: PAUSE_MIN, most: Duration::from_millis(most) }
-    }
-
-    /// Waits for another try, unless it is enough.
-    pub(super) async fn again<E>(&mut self, job: &JobSpec, tried: Tried<E>) -> Result<(), NotStored<E>> {
-        let why = match tried {
-            Tried::Not(error) => return Err(error),
-            Tried::Again(why) => why,
-        };
-        if self.begun.elapsed() + self.pause >= self.most {
-            return Err(NotStored::Away(why));
-        }
-        tracing::info!(attempt = %job.attempt, why, "blobs_wait");
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
-        Ok(())
     }
 }
 
@@ -177,7 +106,7 @@ impl Bulk {
         right: &Right,
         (shelf, blobs): (Shelf, &[(Digest, u64)]),
         from: &mut O,
-    ) -> Result<(), NotStored<O::Error>> {
+    ) -> Result<(), NotCarried<O::Error>> {
         let mut patience = Patience::of(shelf);
         let mut in_parts = PARTS_TRIES_MAX;
         loop {
@@ -210,7 +139,7 @@ impl Bulk {
         for WantedBlob { place, offset: skip } in wanted {
             let place = place as usize;
             let Some(left) = lengths.get(place).and_then(|bytes| bytes.checked_sub(skip)) else {
-                return Err(Tried::Not(NotStored::Refused("the coordinator wants what was not offered".to_owned())));
+                return Err(Tried::Not(NotCarried::Refused("the coordinator wants what was not offered".to_owned())));
             };
             match from.read(place, &mut Feed { into: Outlet::Link(&mut send), skip, left }).await {
                 Ok(()) => {}
@@ -237,7 +166,7 @@ fn ended<E>(answer: StoreAnswer) -> Result<(), Tried<E>> {
         StoreAnswer::Stored => Ok(()),
         StoreAnswer::Refused { code: StoreRefused::Unavailable, detail } => Err(Tried::Again(detail)),
         StoreAnswer::Refused { code: StoreRefused::Full | StoreRefused::WrongBytes, detail } => {
-            Err(Tried::Not(NotStored::Refused(detail)))
+            Err(Tried::Not(NotCarried::Refused(detail)))
         }
         StoreAnswer::Wanted(_) => Err(Tried::Again("the coordinator asked twice".to_owned())),
     }

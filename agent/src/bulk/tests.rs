@@ -11,7 +11,7 @@ use windlass_protocol::message::BroughtSoFar;
 use windlass_protocol::{Digest, Namespace, Shelf};
 
 use super::kit::{Origin, granted, memory, noise};
-use super::{Bulk, NotStored, Taking, Warrant};
+use super::{Bulk, NotCarried, Taking, Warrant};
 use crate::link_kit::{Link, in_time, job};
 use crate::right::Right;
 
@@ -139,7 +139,7 @@ async fn whoever_takes_no_more_of_a_blob_is_told_so_and_waits_for_no_more_of_it(
     let mut took = Took { most: Some(0), ..Took::default() };
     let pulled = world.bulk.pull(&world.job, &world.right, (Shelf::Artifacts, digest), &mut took);
     let refused = in_time(pulled).await;
-    assert!(matches!(refused, Err(NotStored::Own(0))), "{refused:?}");
+    assert!(matches!(refused, Err(NotCarried::Own(0))), "{refused:?}");
     let (came, all) = (world.origin.given().chunks.len(), world.origin.find_chunks(&digest));
     assert!(came < all, "all {all} chunks came");
 }

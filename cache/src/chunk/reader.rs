@@ -52,9 +52,7 @@ impl ChunkReader {
         plain: &mut Vec<u8>,
     ) -> Result<bool, Fault> {
         let path = shared.chunk_path(place.file);
-        let mut stored = std::mem::take(&mut self.stored);
-        stored.resize(place.stored_bytes as usize, 0);
-        self.framed = place.stored_bytes < place.bytes;
+        let mut stored = self.room_for(place);
         let ahead = std::mem::take(&mut self.ahead);
         let Some(file) = self.file(shared, place.file)? else {
             let right = self.fetch(shared, place, (ahead, &mut stored), plain);
@@ -90,6 +88,14 @@ impl ChunkReader {
         }
     }
 
+    /// Where the chunk of this place is read to, as it is stored.
+    fn room_for(&mut self, place: &ChunkPlace) -> Vec<u8> {
+        self.framed = place.stored_bytes < place.bytes;
+        let mut stored = std::mem::take(&mut self.stored);
+        stored.resize(place.stored_bytes as usize, 0);
+        stored
+    }
+
     /// The frame of the chunk that was read last; nothing where it lies as it is.
     pub(crate) fn frame(&self) -> Option<&[u8]> {
         self.framed.then_some(&self.stored)
@@ -103,8 +109,7 @@ impl ChunkReader {
         place: &ChunkPlace,
         plain: &mut Vec<u8>,
     ) -> Result<bool, Fault> {
-        let mut stored = std::mem::take(&mut self.stored);
-        stored.resize(place.stored_bytes as usize, 0);
+        let mut stored = self.room_for(place);
         let right = self.read_frame((file, path), place, &mut stored, plain);
         self.stored = stored;
         Ok(right? && Digest::of(plain) == *digest)

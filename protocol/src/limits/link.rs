@@ -51,10 +51,12 @@ pub const LINK_ACK_EVERY: u32 = 10;
 
 /// The largest packet that is tried for. Networks of clouds take 8,900 and more (jumbo frames), loopback 65,535; of each
 /// connection it is found out what its way takes. Ten of them are handed to the kernel at once, which takes 65,507 bytes.
+/// Of a gibibyte both ends' QUIC cost 0.83 s of processor time so, and 2.1 to 2.3 s with 1,452 bytes (docs/design/044).
 pub const LINK_MTU_MAX_BYTES: u16 = 6_500;
 
-/// Bytes that a new connection may have on its way before anything is acknowledged: ten of the largest packets, as RFC 9002 has it
-/// for Ethernet's. With two, a close is held back behind one packet that is not acknowledged yet, and never sent.
+/// Bytes that a new connection may have on its way before anything is acknowledged: ten of the largest packets. RFC 9002 (section 7.2)
+/// recommends 14,720 bytes at most, which are two of them: then a close is held back behind one packet that is not acknowledged yet,
+/// and was never sent in 2 of 100 connections that were closed at once. They leave at a pace, not in one burst.
 pub const LINK_FIRST_WINDOW_BYTES: u64 = 10 * LINK_MTU_MAX_BYTES as u64;
 
 /// Packets that QUIC hands to the kernel at once (`MAX_TRANSMIT_SEGMENTS` of quinn 0.11).

@@ -13,7 +13,7 @@ pub(super) use self::download::download;
 pub(super) use self::query::{search, shasum};
 use super::outgoing::{FileError, Files, Outgoing};
 use super::{Call, Fail, fatal, untold};
-use crate::bulk::NotStored;
+use crate::bulk::NotCarried;
 use crate::job_api::artifact::{Chosen, FindError, Options, find};
 use crate::job_api::hands::HandsError;
 use crate::job_api::hashes::Hashes;
@@ -135,15 +135,15 @@ async fn store(call: &mut Call<'_>, files: &mut Vec<Hashed>) -> Result<usize, Fa
         let mut from = Files { hands: &mut *call.hands, files };
         match bulk.store(&party.spec, &party.right, (Shelf::Artifacts, &blobs), &mut from).await {
             Ok(()) => break,
-            Err(NotStored::Own((place, error))) => {
+            Err(NotCarried::Own((place, error))) => {
                 let file = files.remove(place);
                 failed += one_failed(call, &file.chosen, error).await?;
             }
-            Err(error @ (NotStored::Refused(_) | NotStored::Away(_))) => {
+            Err(error @ (NotCarried::Refused(_) | NotCarried::Away(_))) => {
                 let why = match error {
-                    NotStored::Refused(why) => why,
-                    NotStored::Away(why) => format!("the coordinator cannot be reached: {why}"),
-                    NotStored::Own(_) => String::new(),
+                    NotCarried::Refused(why) => why,
+                    NotCarried::Away(why) => format!("the coordinator cannot be reached: {why}"),
+                    NotCarried::Own(_) => String::new(),
                 };
                 return Err(fatal(format!("failed to upload artifacts: {why}")));
             }

@@ -11,7 +11,7 @@ use windlass_protocol::{Digest, Shelf, hex};
 use super::super::incoming::{self, CACHED_MAX_BYTES, GROUP_MAX_BYTES, GROUP_MAX_FILES, next_piece};
 use super::super::{Call, Fail, fatal};
 use super::query::{FoundFile, find, latest};
-use crate::bulk::{NotStored, Taking};
+use crate::bulk::{NotCarried, Taking};
 use crate::job_api::Shared;
 use crate::job_api::account::Account;
 use crate::job_api::door::Party;
@@ -295,8 +295,8 @@ async fn pull(
     let error = match pulled {
         Ok(()) if Digest::from_hasher(&whole) == digest => return Ok(fresh.finish().await?),
         Ok(()) => FileError::Damaged,
-        Err(NotStored::Own(error)) => error.into(),
-        Err(NotStored::Refused(why) | NotStored::Away(why)) => FileError::Gone(why),
+        Err(NotCarried::Own(error)) => error.into(),
+        Err(NotCarried::Refused(why) | NotCarried::Away(why)) => FileError::Gone(why),
     };
     fresh.give_up().await?;
     Err(error)

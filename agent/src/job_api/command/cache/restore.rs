@@ -16,7 +16,7 @@ use super::super::incoming::{self, CACHED_MAX_BYTES, GROUP_MAX_BYTES, GROUP_MAX_
 use super::super::{Call, Fail, fatal};
 use super::chosen::Chosen;
 use super::{find, key, shown_bytes};
-use crate::bulk::{NotStored, Taking};
+use crate::bulk::{NotCarried, Taking};
 use crate::job_api::account::Account;
 use crate::job_api::hands::{Hands, HandsError};
 use crate::job_api::known::Mark;
@@ -306,8 +306,8 @@ async fn pull(call: &mut Call<'_>, file: &Coming) -> Result<(), Fail> {
     match pulled {
         Ok(()) if Digest::from_hasher(&whole) == file.digest => {}
         Ok(()) => return Err(fatal("the bytes that came are not those that were saved")),
-        Err(NotStored::Own(error)) => return Err(error.into()),
-        Err(NotStored::Refused(why) | NotStored::Away(why)) => return Err(fatal(why)),
+        Err(NotCarried::Own(error)) => return Err(error.into()),
+        Err(NotCarried::Refused(why) | NotCarried::Away(why)) => return Err(fatal(why)),
     }
     if let Some(handle) = handle {
         call.hands.close(handle).await?;

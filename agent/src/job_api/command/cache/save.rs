@@ -12,7 +12,7 @@ use super::super::outgoing::{FileError, Files, Outgoing};
 use super::super::{Call, Fail, fatal, untold};
 use super::chosen::Chosen;
 use super::{find, key, shown_bytes};
-use crate::bulk::{Broken, Feed, NotStored, Offering};
+use crate::bulk::{Broken, Feed, NotCarried, Offering};
 use crate::job_api::hands::{Found, Hands, shown};
 use crate::job_api::hashes::Hashes;
 use crate::job_api::known::Mark;
@@ -77,15 +77,15 @@ impl Offering for Text<'_> {
 }
 
 /// Why blobs were not stored; `files` are those that were offered.
-fn not_stored(error: NotStored<(usize, FileError)>, files: &[Outgoing]) -> Fail {
+fn not_stored(error: NotCarried<(usize, FileError)>, files: &[Outgoing]) -> Fail {
     match error {
-        NotStored::Own((_, FileError::Hands(error))) => error.into(),
-        NotStored::Own((place, error)) => {
+        NotCarried::Own((_, FileError::Hands(error))) => error.into(),
+        NotCarried::Own((place, error)) => {
             let file = files.get(place).map(|file| shown(&file.file)).unwrap_or_default();
             fatal(format!("{file}: {error}"))
         }
-        NotStored::Refused(why) => fatal(why),
-        NotStored::Away(why) => fatal(format!("the coordinator cannot be reached: {why}")),
+        NotCarried::Refused(why) => fatal(why),
+        NotCarried::Away(why) => fatal(format!("the coordinator cannot be reached: {why}")),
     }
 }
 
