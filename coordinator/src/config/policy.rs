@@ -99,9 +99,46 @@ pub struct OverlayFull {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use windlass_cache::StoreOptions;
+    use windlass_cache::vfs::recorded::RecordingFs;
     use windlass_protocol::Shelf;
 
     use super::*;
+
+    #[test]
+    fn an_overlay_has_room_for_twice_what_it_may_keep_to_the_byte_and_nothing_else_is_refused_here() {
+        let store = Store::open(Arc::new(RecordingFs::new()), Path::new("/s"), StoreOptions::default()).unwrap();
+        let [mine, other] = ["pr:1", "pr:2"].map(|overlay| Namespace::overlay("p", overlay));
+        let trusted = Namespace::trusted("p");
+        for namespace in [&mine, &trusted, &mine.on(Shelf::Artifacts)] {
+            store.put(namespace, &[7; 1_500]).unwrap();
+        }
+        let keeps = |bytes| Policy { max_bytes: bytes, max_age_ms: None };
+        let policies = |overlay| CachePolicies { trusted: keeps(Some(1)), overlay: keeps(overlay) };
+        for (overlay, namespace, bytes, has_room) in [
+            (Some(1_000), &mine, 0, true),
+            (Some(1_000), &mine, 500, true),
+            (Some(1_000), &mine, 501, false),
+            (Some(1_000), &mine, u64::MAX, false),
+            (Some(750), &mine, 0, true),
+            (Some(749), &mine, 0, false),
+            (Some(u64::MAX), &mine, 1 << 50, true),
+            (None, &mine, u64::MAX, true),
+            (Some(749), &other, 0, true),
+            (Some(749), &other, 1_499, false),
+            (Some(1), &trusted, u64::MAX, true),
+            (Some(1), &mine.on(Shelf::Artifacts), u64::MAX, true),
+            (Some(1), &mine.on(Shelf::Caches), u64::MAX, true),
+        ] {
+            let room = policies(overlay).check_room(&store, namespace, bytes);
+            assert_eq!(room.is_ok(), has_room, "{bytes} bytes more in {namespace:?} that keeps {overlay:?}");
+        }
+        let told = policies(Some(700)).check_room(&store, &mine, 0).unwrap_err().to_string();
+        assert!(told.contains("1400 bytes at most, and have 1500"), "{told}");
+    }
 
     #[test]
     fn each_kind_has_its_own_and_what_rows_name_has_none() {

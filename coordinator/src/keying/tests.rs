@@ -668,3 +668,38 @@ async fn a_plugin_by_a_name_is_the_commit_that_the_name_is_now() {
     world.namespace = Namespace::overlay("web", "pr:7");
     assert_eq!(world.key(with("#v1".to_owned())).await.unwrap().plugins, moved.plugins);
 }
+
+#[tokio::test]
+async fn an_overlay_that_has_as_much_as_it_may_imports_no_commit_and_nobody_else_is_refused_for_it() {
+    let mut world = World::new();
+    let first = world.registered(FIRST);
+    let Source::Git { repository: origin, branch, .. } = first.clone() else { panic!("it is of a repository") };
+    let commit = |text: &str| {
+        let script = format!("printf {text} >src/a.c; git commit -qam {text}; git rev-parse HEAD");
+        let commit = repository(Path::new(&origin), &script);
+        Source::Git { repository: origin.clone(), commit, branch: branch.clone() }
+    };
+    let (second, third) = (commit("two"), commit("three"));
+    let overlay = windlass_cache::Policy { max_bytes: Some(5), max_age_ms: None };
+    let policies = CachePolicies { trusted: overlay, overlay };
+    world.engine = Engine::new(world.engine.0.sources.clone(), ReuseConfig { policies, ..ReuseConfig::default() });
+    let asks = |source: &Source, namespace: &Namespace| {
+        let (source, namespace) = (source.clone(), namespace.clone());
+        |subject: &mut KeySubject| {
+            subject.command.plugins.clear();
+            (subject.source, subject.namespace) = (source, namespace);
+        }
+    };
+    let [one, other] = ["pr:1", "pr:2"].map(|overlay| Namespace::overlay("web", overlay));
+    let key = world.key(asks(&first, &one)).await.unwrap().key;
+    let refused = world.key(asks(&second, &one)).await.unwrap_err();
+    assert!(refused.contains("come to 10 bytes at most"), "{refused}");
+    assert!(!world.store.contains(&one, &Digest::of(b"two")), "nothing of it was brought");
+    assert_eq!(world.key(asks(&first, &one)).await.unwrap().key, key, "what it has is used as before");
+    for namespace in [&other, &world.namespace] {
+        let other = world.key(asks(&second, namespace)).await;
+        assert!(other.is_ok(), "{namespace:?}: {other:?}");
+    }
+    assert!(world.key(asks(&third, &other)).await.is_err());
+    assert!(world.key(asks(&third, &world.namespace)).await.is_ok(), "a trusted one has no bound");
+}
