@@ -299,3 +299,28 @@ fn a_run_that_lasted_longer_than_artifacts_are_kept_leaves_nothing_to_use_again(
         assert_eq!(part(&shell, id).kept == Some(Kept::Stored), kept, "{:?}", part(&shell, id).kept);
     }
 }
+
+#[test]
+fn hooks_are_told_of_agents_of_trusted_pools_each_once_and_no_more_than_are_asked_about() {
+    let mut shell = Shell::new();
+    let says = |shell: &mut Shell, agent: AgentId, name: &str, hooks: Option<&str>| {
+        shell.hello_with(agent, Hello { host: facts("", hooks), ..greeting(name, 1) });
+    };
+    assert_eq!(shell.core.trusted_hooks(), []);
+    let stranger = wild(&mut shell);
+    says(&mut shell, stranger, "wild", Some("of a stranger"));
+    assert_eq!(shell.core.trusted_hooks(), [], "who serves others' builds says nothing of trusted ones");
+    for (name, hooks) in [("a", Some("one")), ("b", Some("two")), ("c", Some("one")), ("d", None)] {
+        let agent = shell.agent(name, 1);
+        says(&mut shell, agent, name, hooks);
+    }
+    let mut expected = ["one", "two"].map(|text| Digest::of(text.as_bytes()));
+    expected.sort();
+    assert_eq!(shell.core.trusted_hooks(), expected);
+    for nth in 0..limits::FLEET_HOOKS_MAX {
+        let name = format!("more {nth}");
+        let agent = shell.agent(&name, 1);
+        says(&mut shell, agent, &name, Some(&name));
+    }
+    assert_eq!(shell.core.trusted_hooks().len(), limits::FLEET_HOOKS_MAX);
+}
