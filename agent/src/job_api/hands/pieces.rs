@@ -155,10 +155,12 @@ impl Standing {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::time::Duration;
 
     use tokio::net::UnixStream;
     use tokio::task::JoinHandle;
     use windlass_hands::wire::Hello;
+    use windlass_protocol::limits::JOB_CALLS_MAX_BYTES;
 
     use super::*;
     use crate::job_api::account::Account;
@@ -171,6 +173,23 @@ mod tests {
 
     /// A program that answers so, given how often it was asked the same; in the end it tells what it was asked.
     async fn greeted(answer: impl Fn(&str, usize) -> Answer + Send + 'static) -> (Hands, JoinHandle<Vec<String>>) {
+        let frames = move |op: &Op, before: usize| frame(&answer(&format!("{op:?}"), before));
+        greeted_by(&Account::default(), frames).await
+    }
+
+    /// What a program sends for an answer.
+    #[derive(Debug, Clone)]
+    enum Sent {
+        These(Vec<u8>),
+        /// Before it ends.
+        Last(Vec<u8>),
+    }
+
+    /// The same of one that sends anything.
+    async fn greeted_by(
+        account: &Account,
+        answer: impl Fn(&Op, usize) -> Sent + Send + 'static,
+    ) -> (Hands, JoinHandle<Vec<String>>) {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let hello =
             Hello { call: [1; 16], streams: 0, arguments: vec![], directory: b"/".to_vec(), environment: vec![] };
@@ -179,14 +198,22 @@ mod tests {
             let mut asked: Vec<String> = Vec::new();
             while let Ok(length) = length(&mut theirs, usize::MAX).await {
                 let op = Op::decode(&receive(&mut theirs, length).await.unwrap()).unwrap();
-                let op = format!("{op:?}");
-                let answer = answer(&op, asked.iter().filter(|before| **before == op).count());
-                theirs.write_all(&answer.encode().unwrap()).await.unwrap();
-                asked.push(op);
+                let shown = format!("{op:?}");
+                let answer = answer(&op, asked.iter().filter(|before| **before == shown).count());
+                asked.push(shown);
+                let (Sent::These(bytes) | Sent::Last(bytes)) = &answer;
+                // Who asked may be gone.
+                if theirs.write_all(bytes).await.is_err() || matches!(answer, Sent::Last(_)) {
+                    break;
+                }
             }
             asked
         });
-        (Hands::greet(ours, &Account::default()).await.unwrap(), program)
+        (Hands::greet(ours, account).await.unwrap(), program)
+    }
+
+    fn frame(answer: &Answer) -> Sent {
+        Sent::These(answer.encode().unwrap())
     }
 
     fn count(asked: &[String], op: &str) -> usize {
@@ -262,5 +289,181 @@ mod tests {
         hands.close(1).await.unwrap();
         drop(hands);
         assert_eq!(program.await.unwrap(), [READ, READ, CLOSE]);
+    }
+
+    #[tokio::test]
+    async fn pieces_that_were_asked_for_ahead_are_never_another_file_s() {
+        let (mut hands, program) = greeted_by(&Account::default(), |op, _| match op {
+            Op::Read { handle } => frame(&Answer::Bytes(vec![u8::try_from(*handle).unwrap(); HANDS_CHUNK_BYTES])),
+            _ => frame(&Answer::Done),
+        })
+        .await;
+        for handle in [1_u8, 1, 1, 2, 2, 1, 2] {
+            let piece = hands.read_some(u32::from(handle), "a").await.unwrap();
+            assert!(piece.len() == HANDS_CHUNK_BYTES && piece.iter().all(|byte| *byte == handle), "of {handle}");
+        }
+        // A file that was begun anew is asked for one piece at first, as any.
+        hands.put(3, "b", b"b").await.unwrap();
+        hands.close(3).await.unwrap();
+        drop(hands);
+        let asked = program.await.unwrap();
+        assert_eq!(&asked[asked.len() - 2..], [PUT, CLOSE]);
+        assert_eq!(count(&asked, READ), (1 + 4 + 1) + (1 + 4) + 1 + 1, "{asked:?}");
+    }
+
+    #[tokio::test]
+    async fn a_piece_that_could_not_be_written_is_told_of_its_own_file_and_the_next_file_is_written_whole() {
+        let (mut hands, program) = greeted_by(&Account::default(), |op, _| match op {
+            Op::Put { handle: 1, bytes } if bytes == b"bad" => frame(&Answer::Failed(NO_SPACE)),
+            _ => frame(&Answer::Done),
+        })
+        .await;
+        hands.put(1, "a", b"good").await.unwrap();
+        hands.put(1, "a", b"bad").await.unwrap();
+        let written = hands.put(2, "b", b"good").await;
+        assert!(is_full(&written, "a"), "{written:?}");
+        hands.put(2, "b", b"good").await.unwrap();
+        hands.close(2).await.unwrap();
+        hands.put(1, "a", b"bad").await.unwrap();
+        let renamed = hands.rename("a", "c").await;
+        assert!(is_full(&renamed, "a"), "a file gets no name before all of it is heard: {renamed:?}");
+        drop(hands);
+        assert_eq!(program.await.unwrap(), [PUT, PUT, PUT, CLOSE, PUT]);
+    }
+
+    #[tokio::test]
+    async fn whoever_gives_a_file_up_is_not_told_how_its_last_pieces_were_written() {
+        let (mut hands, program) = greeted(|op, _| match op {
+            PUT => Answer::Failed(NO_SPACE),
+            _ => Answer::Done,
+        })
+        .await;
+        for _ in 0..HANDS_AHEAD {
+            hands.put(1, "a", b"a").await.unwrap();
+        }
+        hands.abandon(1).await.unwrap();
+        hands.rename("b", "c").await.unwrap();
+        drop(hands);
+        let asked = program.await.unwrap();
+        assert_eq!(&asked[HANDS_AHEAD..], [CLOSE, RENAME]);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_told_by_its_name_and_what_was_asked_ahead_of_it_says_nothing_more() {
+        let (mut hands, program) = greeted(|op, before| match op {
+            READ if before > 0 => Answer::Failed(5),
+            READ => Answer::Bytes(vec![7; HANDS_CHUNK_BYTES]),
+            _ => Answer::Done,
+        })
+        .await;
+        hands.read_some(1, "a").await.unwrap();
+        let read = hands.read_some(1, "a").await;
+        assert!(matches!(&read, Err(HandsError::Refused { what, .. }) if what == "a"), "{read:?}");
+        hands.close(1).await.unwrap();
+        drop(hands);
+        let asked = program.await.unwrap();
+        assert_eq!((count(&asked, READ), count(&asked, CLOSE)), (1 + HANDS_AHEAD, 1), "{asked:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_piece_is_paid_for_while_it_is_taken_in_and_given_back_and_one_that_finds_no_room_is_heard_all_the_same()
+    {
+        let account = Account::default();
+        let (mut hands, program) = greeted_by(&account, |op, before| match op {
+            Op::Read { .. } => frame(&Answer::Bytes(vec![u8::try_from(before % 251).unwrap(); HANDS_CHUNK_BYTES])),
+            _ => frame(&Answer::Done),
+        })
+        .await;
+        // More than the account has passes through it.
+        let many = JOB_CALLS_MAX_BYTES / HANDS_CHUNK_BYTES;
+        for nth in 0..many {
+            let piece = hands.read_some(1, "a").await.unwrap();
+            assert_eq!(usize::from(piece[0]), nth % 251);
+        }
+        let mut others = account.share();
+        others.grow(JOB_CALLS_MAX_BYTES - 2 * HANDS_CHUNK_BYTES).await.unwrap();
+        let read = hands.read_some(1, "a").await;
+        assert!(matches!(read, Err(HandsError::NoRoom)), "it is held twice, with its head: {read:?}");
+        others.shrink(HANDS_CHUNK_BYTES);
+        let piece = hands.read_some(1, "a").await.unwrap();
+        assert_eq!(usize::from(piece[0]), (many + 1) % 251, "the one that found no room was passed over");
+        hands.rename("b", "c").await.unwrap();
+        others.grow(HANDS_CHUNK_BYTES).await.unwrap();
+        for answer in [hands.put(2, "d", b"d").await, hands.rename("b", "c").await] {
+            answer.unwrap();
+        }
+        // As is how a piece was written, where there is no room even for that.
+        others.grow(2 * HANDS_CHUNK_BYTES).await.unwrap();
+        hands.put(2, "d", b"d").await.unwrap();
+        assert!(matches!(hands.rename("b", "c").await, Err(HandsError::NoRoom)));
+        others.shrink(2 * HANDS_CHUNK_BYTES);
+        let heard = tokio::time::timeout(Duration::from_secs(60), hands.rename("b", "c")).await;
+        heard.expect("nothing stands any more").unwrap();
+        drop(hands);
+        others.grow(2 * HANDS_CHUNK_BYTES).await.unwrap();
+        assert_eq!(program.await.unwrap().last().unwrap(), RENAME);
+    }
+
+    /// A program that sends this for the piece at `nth` place, whole pieces for others, and for whatever else that it is done.
+    async fn with(nth: usize, sent: &Sent) -> Hands {
+        let sent = sent.clone();
+        let answers = move |op: &Op, before: usize| match op {
+            Op::Read { .. } | Op::Put { .. } if before == nth => sent.clone(),
+            Op::Read { .. } => frame(&Answer::Bytes(vec![7; HANDS_CHUNK_BYTES])),
+            _ => frame(&Answer::Done),
+        };
+        greeted_by(&Account::default(), answers).await.0
+    }
+
+    /// What comes of this in the place of a second piece: to who reads, to who writes, and to who closes what he wrote.
+    async fn heard(sent: Sent) -> [Result<(), HandsError>; 3] {
+        let (mut reads, mut writes, mut closes) = (with(1, &sent).await, with(1, &sent).await, with(1, &sent).await);
+        reads.read_some(1, "a").await.unwrap();
+        for hands in [&mut writes, &mut closes] {
+            hands.put(1, "a", b"one").await.unwrap();
+            hands.put(1, "a", b"two").await.unwrap();
+        }
+        let writes = writes.put(1, "a", &vec![7; HANDS_AHEAD * HANDS_CHUNK_BYTES]).await;
+        [reads.read_some(1, "a").await.map(drop), writes, closes.close(1).await]
+    }
+
+    /// What comes of this to who asks something else, after he read ahead.
+    async fn passed(sent: Sent) -> Result<(), HandsError> {
+        let mut hands = with(2, &sent).await;
+        for _ in 0..2 {
+            hands.read_some(1, "a").await.unwrap();
+        }
+        hands.rename("b", "c").await
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_none_ends_the_command_unless_nobody_wants_to_know_it() {
+        let too_long = u32::try_from(HANDS_ANSWER_MAX_BYTES + 1).unwrap().to_le_bytes().to_vec();
+        for came in heard(Sent::These(too_long.clone())).await {
+            assert!(matches!(came, Err(HandsError::Bad(wire::Bad::TooLong))), "{came:?}");
+        }
+        let came = passed(Sent::Last(too_long)).await;
+        assert!(matches!(came, Err(HandsError::Bad(wire::Bad::TooLong))), "it is not waited for: {came:?}");
+        let unknown = Sent::These([&1_u32.to_le_bytes()[..], &[99]].concat());
+        for came in heard(unknown.clone()).await {
+            assert!(matches!(came, Err(HandsError::Bad(wire::Bad::Unknown))), "{came:?}");
+        }
+        passed(unknown).await.unwrap();
+        for came in heard(frame(&Answer::Handle(7))).await {
+            assert!(matches!(came, Err(HandsError::Confused)), "{came:?}");
+        }
+        passed(frame(&Answer::Failed(NO_SPACE))).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_program_that_ends_halfway_is_gone_to_who_reads_writes_closes_or_asks() {
+        let torn = Answer::Bytes(vec![7; 9]).encode().unwrap()[..8].to_vec();
+        for bytes in [Vec::new(), torn] {
+            for came in heard(Sent::Last(bytes.clone())).await {
+                assert!(matches!(came, Err(HandsError::Gone(_))), "{came:?}");
+            }
+            let came = passed(Sent::Last(bytes)).await;
+            assert!(matches!(came, Err(HandsError::Gone(_))), "{came:?}");
+        }
     }
 }
