@@ -1,7 +1,10 @@
 //! Plugins out of real repositories, by paths of this machine, for jobs of several builds.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use windlass_git::Protocol;
 use windlass_protocol::Namespace;
@@ -18,10 +21,21 @@ struct World {
 
 impl World {
     fn new(limits: Limits) -> Self {
+        Self::with(limits, None, None)
+    }
+
+    /// With a line of the operator's credentials for git, or with a reason to have no plugins.
+    fn with(limits: Limits, credentials: Option<&str>, refused: Option<&'static str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let git = Git::new(None, [Protocol::File].into_iter().collect(), None).unwrap();
+        let credentials = credentials.map(|line| {
+            let path = dir.path().join("credentials");
+            fs::write(&path, line).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            path
+        });
+        let git = Git::new(credentials, [Protocol::File, Protocol::Http].into_iter().collect(), None).unwrap();
         let plugins =
-            Plugins::new(dir.path().join("plugins"), limits, None, PluginCredentials::default(), git).unwrap();
+            Plugins::new(dir.path().join("plugins"), limits, refused, PluginCredentials::default(), git).unwrap();
         Self { plugins, made: std::cell::Cell::new(0), dir }
     }
 
@@ -152,4 +166,125 @@ async fn one_that_is_not_there_leaves_nothing() {
         assert!(std::time::Instant::now() < deadline, "{} are left", left());
         tokio::task::yield_now().await;
     }
+}
+
+/// A server that wants to know who asks, and has nothing for anybody: where it is, and as whom it was asked.
+fn stern() -> (String, Arc<Mutex<Vec<Option<String>>>>) {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (place, asked) = (server.local_addr().unwrap().to_string(), Arc::<Mutex<Vec<_>>>::default());
+    let asking = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in server.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(&stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+            let who = lines.filter_map(|line| line.strip_prefix("Authorization: Basic ").map(str::to_owned)).last();
+            let answer = match &who {
+                None => "401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"git\"",
+                Some(_) => "404 Not Found",
+            };
+            asking.lock().unwrap().push(who);
+            let _ = write!(stream, "HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    (place, asked)
+}
+
+#[tokio::test]
+async fn a_server_is_asked_as_nobody_and_for_a_trusted_build_alone_as_the_operator_after_that() {
+    for trusted in [false, true] {
+        let (place, asked) = stern();
+        let world = World::with(PLENTY, Some(&format!("http://ci:secret@{place}\n")), None);
+        let failed = world.lay(&[&format!("http://{place}/secret.git#v1")], trusted).await.unwrap_err();
+        assert_eq!(failed.kind, CauseKind::PluginFailed);
+        assert_eq!(failed.detail.contains("credentials are not for it"), !trusted, "{}", failed.detail);
+        let asked = asked.lock().unwrap();
+        let (nobody, operator): (Vec<_>, Vec<_>) = asked.iter().partition(|who| who.is_none());
+        assert!(!nobody.is_empty() && asked.is_sorted_by_key(Option::is_some), "nobody asks first: {asked:?}");
+        assert_eq!(!operator.is_empty(), trusted, "{asked:?}");
+        // `ci:secret`.
+        assert!(operator.iter().all(|who| who.as_deref() == Some("Y2k6c2VjcmV0")), "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_is_asked_of_nobody() {
+    let (place, asked) = stern();
+    let world = World::new(PLENTY);
+    let source = format!("http://{place}/secret.git#v1");
+    let plugin = Plugin::list(&format!("[\"{source}\"]")).unwrap().remove(0);
+    let kept = world.plugins.kept.place(&name_of(&plugin, Class::Private));
+    fs::create_dir(&kept).unwrap();
+    assert!(world.lay(&[&source], true).await.unwrap()[0].is_dir());
+    assert_eq!(*asked.lock().unwrap(), []);
+    assert!(world.lay(&[&source], false).await.is_err(), "it is for whom the credentials are");
+    assert_ne!(*asked.lock().unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_may_not_be_fetched_by_anybody_is_no_question_of_credentials() {
+    let world = World::new(PLENTY);
+    let refused = world.lay(&["https://127.0.0.1:1/a.git#v1"], false).await.unwrap_err();
+    assert_eq!(refused.kind, CauseKind::RefusedByPolicy, "{}", refused.detail);
+    assert!(refused.detail.contains("the plugin https://127.0.0.1:1/a.git#v1: "), "{}", refused.detail);
+    assert!(!refused.detail.contains("credentials"), "{}", refused.detail);
+    let none = World::with(PLENTY, None, Some("they are off"));
+    assert!(none.plugins.is_refused() && none.lay(&[], true).await.unwrap().is_empty());
+    let refused = none.lay(&[&none.plugin("one")], true).await.unwrap_err();
+    assert_eq!((refused.kind, none.kept().len()), (CauseKind::RefusedByPolicy, 0), "{}", refused.detail);
+    let source = world.plugin("one");
+    let [most, more] = [PLUGINS_MAX, PLUGINS_MAX + 1].map(|count| vec![source.as_str(); count]);
+    assert_eq!(world.lay(&most, true).await.unwrap().len(), PLUGINS_MAX);
+    assert_eq!(world.lay(&more, true).await.unwrap_err().kind, CauseKind::PluginFailed);
+}
+
+#[tokio::test]
+async fn a_job_that_clones_afresh_has_what_its_version_is_now_and_others_keep_what_they_have() {
+    let world = World::new(PLENTY);
+    let source = world.plugin("one").replace("#v1", "#main");
+    let text = |places: Vec<PathBuf>| fs::read_to_string(places[0].join("hooks/command")).unwrap();
+    assert_eq!(text(world.lay(&[&source], false).await.unwrap()), "one\n");
+    let repository = world.dir.path().join("one.git");
+    sh(&repository, "echo two >hooks/command; git commit -qam two");
+    assert_eq!(text(world.lay(&[&source], false).await.unwrap()), "one\n");
+    for said in ["true", "1"] {
+        let (mut spec, workspace) = world.job(&[&source], false);
+        spec.env.push(("BUILDKITE_PLUGINS_ALWAYS_CLONE_FRESH".to_owned(), said.to_owned()));
+        let laid = world.plugins.lay(&spec, &workspace, &Busy::default()).await.unwrap();
+        assert_eq!(text(vec![laid[0].directory.clone()]), "two\n");
+    }
+    assert_eq!(text(world.lay(&[&source], false).await.unwrap()), "one\n");
+    assert_eq!(world.kept().len(), 2, "a commit is kept once");
+}
+
+#[tokio::test]
+async fn a_directory_of_a_plugin_lies_within_it() {
+    let world = World::new(PLENTY);
+    let source = world.plugin("one");
+    let repository = world.dir.path().join("one.git");
+    sh(&repository, "mkdir inner; echo x >inner/file; ln -s .. out; ln -s inner in; git add -A; git commit -qm two");
+    let plugin = Plugin::list(&format!("[\"{source}\"]")).unwrap().remove(0);
+    for (directory, inside) in [
+        ("", true),
+        ("inner", true),
+        ("in", true),
+        ("out", false),
+        ("..", false),
+        ("inner/file", false),
+        ("none", false),
+    ] {
+        let found = below(repository.clone(), directory, &plugin);
+        assert_eq!(found.is_ok(), inside, "{directory}: {found:?}");
+    }
+}
+
+#[test]
+fn what_others_may_write_to_is_no_plugin_that_an_operator_put_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("plugin");
+    assert!(!is_there(&place).unwrap());
+    fs::create_dir(&place).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(is_there(&place).unwrap());
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(is_there(&place).is_err());
 }
