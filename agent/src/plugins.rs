@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use windlass_cache::tree::{is_program, mode_of};
 use windlass_git::dir_cache::{Held, Limits, Mode};
 use windlass_hands::plan;
 use windlass_pipeline::plugin::{Place, Plugin};
@@ -349,8 +350,8 @@ fn open_below(dir: &Path) -> io::Result<()> {
             fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o755))?;
             open_below(&entry.path())?;
         } else if kind.is_file() {
-            let runs = entry.metadata()?.permissions().mode() & 0o100 != 0;
-            fs::set_permissions(entry.path(), fs::Permissions::from_mode(if runs { 0o755 } else { 0o644 }))?;
+            let mode = mode_of(is_program(entry.metadata()?.permissions().mode()));
+            fs::set_permissions(entry.path(), fs::Permissions::from_mode(u32::from(mode)))?;
         }
     }
     Ok(())

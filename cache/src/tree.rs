@@ -25,6 +25,24 @@ const DIRECTORY: u8 = 3;
 /// The permission bits that are kept.
 pub const MODE_MASK: u16 = 0o777;
 
+/// Whether a file with this mode is a program: its owner may execute it, as git asks, whatever others may (docs/design/046).
+#[must_use]
+pub const fn is_program(mode: u32) -> bool {
+    mode & 0o100 != 0
+}
+
+/// The mode in a tree of a file of which only that is known.
+#[must_use]
+pub const fn mode_of(program: bool) -> u16 {
+    if program { 0o755 } else { 0o644 }
+}
+
+/// The mode that such a file is made with, less the umask.
+#[must_use]
+pub const fn new_mode_of(program: bool) -> u32 {
+    if program { 0o777 } else { 0o666 }
+}
+
 /// The shortest entry: a symlink with a name and a target of one byte each.
 const ENTRY_MIN_BYTES: usize = 1 + 2 + 1 + 2 + 1;
 
@@ -77,12 +95,6 @@ impl Node {
             Self::File { digest, .. } | Self::Directory { digest, .. } => Some(*digest),
             Self::Symlink { .. } => None,
         }
-    }
-
-    /// Whether it is a file that somebody may run.
-    #[must_use]
-    pub const fn is_executable(&self) -> bool {
-        matches!(self, Self::File { mode, .. } if *mode & 0o111 != 0)
     }
 
     fn check(&self) -> Result<(), BadTree> {
@@ -302,6 +314,33 @@ mod tests {
             Digest::of(&Directory::default().encode()).to_hex(),
             "f21afbee99ddc7f773895b18b4e29acb7d4dd4f17aa7906a4a144210717c3677"
         );
+    }
+
+    #[test]
+    fn a_file_is_a_program_if_its_owner_may_execute_it_and_is_one_wherever_it_comes_again() {
+        for (mode, expected) in [
+            (0o755, true),
+            (0o700, true),
+            (0o100, true),
+            (0o4755, true),
+            (0o10_0755, true),
+            (0o644, false),
+            (0o655, false),
+            (0o677, false),
+            (0o011, false),
+            (0o2666, false),
+            (0o10_0644, false),
+            (0, false),
+        ] {
+            assert_eq!(is_program(mode), expected, "{mode:o}");
+        }
+        for program in [true, false] {
+            let (kept, new) = (u32::from(mode_of(program)), new_mode_of(program));
+            assert_eq!((is_program(kept), is_program(new)), (program, program));
+            assert_eq!((kept, new & !0o022), (kept, kept), "by the usual umask they are the same");
+            assert_eq!(u32::from(MODE_MASK) | kept | new, u32::from(MODE_MASK), "a tree takes it");
+        }
+        assert_eq!((mode_of(true), mode_of(false)), (0o755, 0o644), "keys of before hold");
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod select;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use windlass_cache::tree::mode_of;
 use windlass_cache::{Node, Store};
 use windlass_coordinator_core::row::{ArtifactRow, KeySubject, Keyed, Unkeyed};
 use windlass_coordinator_store::ArtifactFilter;
@@ -51,11 +52,6 @@ use crate::definitions::Definitions;
 use crate::room::Room;
 use crate::upstream::{Known, Terms, Upstream, Wanted};
 use crate::views::{Reader, Views};
-
-/// The mode of an artifact or a named blob among a step's files, as a download has it.
-const fn mode_of(executable: bool) -> u16 {
-    if executable { 0o755 } else { 0o644 }
-}
 
 /// What an operator says of keys.
 #[derive(Debug, Clone, Default)]

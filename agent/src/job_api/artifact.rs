@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use windlass_cache::tree::is_program;
 use windlass_hands::wire::Kind;
 use windlass_pipeline::destination::path_in_build;
 use windlass_pipeline::glob::{Glob, folder_of, is_pattern};
@@ -90,9 +91,6 @@ fn at_home(hands: &Hands, pattern: &str) -> String {
     }
 }
 
-/// The bit of a mode by which git, too, tells a program.
-const OWNER_RUNS: u16 = 0o100;
-
 /// What a path costs beside its bytes, in a list of them.
 const PATH_BYTES: usize = 64;
 
@@ -171,7 +169,7 @@ impl Search {
                     path: path_in_build(path, &directory),
                     file: path.to_owned(),
                     bytes: found.bytes,
-                    executable: found.mode & OWNER_RUNS != 0,
+                    executable: is_program(u32::from(found.mode)),
                 };
                 hands.share.grow(chosen.path.len() + chosen.file.len() + 2 * PATH_BYTES).await?;
                 self.found.files.insert(chosen);

@@ -13,6 +13,7 @@ use futures_util::StreamExt as _;
 use indicatif::ProgressBar;
 use serde::Deserialize;
 use serde_json::Value;
+use windlass_cache::tree::new_mode_of;
 use windlass_pipeline::destination::target;
 use windlass_protocol::Digest;
 
@@ -246,7 +247,7 @@ async fn try_one(client: &Client, artifact: &Artifact, path: &Path, bar: &Progre
     let folder = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).map_err(unwritable)?;
     let fresh = Fresh { path: folder.join(format!(".windlass-{}-{}", std::process::id(), artifact.id)) };
-    let mode = if artifact.executable { 0o777 } else { 0o666 };
+    let mode = new_mode_of(artifact.executable);
     let made = File::options().write(true).create(true).truncate(true).mode(mode).open(&fresh.path);
     let mut file = made.map_err(unwritable)?;
     let (mut hasher, mut pieces) = (blake3::Hasher::new(), response.bytes_stream());

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use windlass_cache::tree::mode_of;
 use windlass_cache::{Directory, Entry, Node, Store, Upload};
 use windlass_protocol::limits::{
     BLOB_SMALL_MAX_BYTES, COMMIT_BUFFER_BYTES, REUSE_OBJECTS_KEPT_MAX, REUSE_TREE_ENTRIES_MAX, TREE_DEPTH_MAX,
@@ -136,7 +137,7 @@ impl CommitImport {
         let ListedKind::File { executable } = listed.kind else { return None };
         let (digest, len) = self.objects.get(&listed.id)?;
         let there = self.store.blob_len(&self.namespace, &digest) == Some(len);
-        there.then(|| Node::File { digest, len, mode: mode(executable) })
+        there.then(|| Node::File { digest, len, mode: mode_of(executable) })
     }
 
     fn end(&mut self) -> Result<(), String> {
@@ -163,7 +164,7 @@ impl CommitImport {
             }
         };
         let executable = matches!(kind, ListedKind::File { executable: true });
-        self.nodes[at] = Some(Node::File { digest, len: bytes, mode: mode(executable) });
+        self.nodes[at] = Some(Node::File { digest, len: bytes, mode: mode_of(executable) });
         self.objects.put(id, (digest, bytes));
         Ok(())
     }
@@ -233,10 +234,6 @@ impl Importer for CommitImport {
         }
         if self.current.as_ref().is_some_and(|current| current.left == 0) { self.end() } else { Ok(()) }
     }
-}
-
-const fn mode(executable: bool) -> u16 {
-    if executable { 0o755 } else { 0o644 }
 }
 
 /// A directory while it is put together.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use windlass_cache::tree::mode_of;
 use windlass_cache::{Node, Sha256Digest, Store};
 use windlass_pipeline::graph::{BlobName, NamedBlob};
 use windlass_protocol::{Digest, Namespace, Shelf};
@@ -22,7 +23,7 @@ pub(super) struct Named {
 impl Named {
     /// As a file of a step.
     pub(super) const fn node(self) -> Node {
-        let mode = super::mode_of(self.executable);
+        let mode = mode_of(self.executable);
         Node::File { digest: self.digest, len: self.bytes, mode }
     }
 }

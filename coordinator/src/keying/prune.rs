@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use windlass_cache::tree::{is_program, mode_of};
 use windlass_cache::{Directory, Entry, Node, Store};
 use windlass_protocol::limits::{
     REUSE_TREE_DIRS_MAX_BYTES, REUSE_TREE_ENTRIES_MAX, TREE_DEPTH_MAX, TREE_DIR_MAX_BYTES,
@@ -18,15 +19,6 @@ use super::select::{Selection, Take, TooCostly};
 
 /// The mode of every directory.
 const DIRECTORY_MODE: u16 = 0o755;
-
-/// Of a file that may be run.
-const PROGRAM_MODE: u16 = 0o755;
-
-/// Of any other file.
-const FILE_MODE: u16 = 0o644;
-
-/// Whoever owns a file says whether it may be run.
-const OWNER_RUNS: u16 = 0o100;
 
 /// Files that are asked for at once.
 const ASKED_AT_ONCE: usize = 10_000;
@@ -343,7 +335,7 @@ impl<'a> Trees<'a> {
 fn as_git_has(node: &Node) -> Node {
     match node {
         Node::File { digest, len, mode } => {
-            let mode = if mode & OWNER_RUNS == 0 { FILE_MODE } else { PROGRAM_MODE };
+            let mode = mode_of(is_program(u32::from(*mode)));
             Node::File { digest: *digest, len: *len, mode }
         }
         Node::Directory { .. } | Node::Symlink { .. } => node.clone(),

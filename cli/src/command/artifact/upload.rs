@@ -10,6 +10,7 @@ use clap::Args;
 use indicatif::ProgressBar;
 use reqwest::{Body, Method};
 use tokio::sync::mpsc;
+use windlass_cache::tree;
 use windlass_pipeline::content_type::content_type;
 use windlass_pipeline::destination::path_in_build;
 use windlass_pipeline::glob::{Glob, folder_of, is_pattern};
@@ -99,7 +100,7 @@ async fn send(
 /// Whether its owner may execute a file: what git, too, keeps of a mode.
 fn is_program(file: &Path) -> Result<bool, Failure> {
     let unreadable = |e: io::Error| Failure::system(format!("{} cannot be read", file.display()), &e);
-    Ok(fs::metadata(file).map_err(unreadable)?.permissions().mode() & 0o100 != 0)
+    Ok(tree::is_program(fs::metadata(file).map_err(unreadable)?.permissions().mode()))
 }
 
 /// Sends a large file first, over as many connections as it takes; answers its upload's id. None of a small one.
@@ -288,5 +289,22 @@ mod tests {
         assert_eq!(paths(&[&format!("{}/log/c.bin", dir.path().display())]), ["log/c.bin"]);
         assert_eq!(paths(&["log", "nothing", "none/*"]), [""; 0]);
         assert!(expand(&["log/[a".to_owned()], dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_file_is_a_program_by_its_owner_s_bit_and_a_link_is_what_it_leads_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "true").unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        for (mode, runs) in
+            [(0o755, true), (0o700, true), (0o500, true), (0o644, false), (0o655, false), (0o611, false)]
+        {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!((is_program(&path).unwrap(), is_program(&link).unwrap()), (runs, runs), "{mode:o}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(is_program(&link).is_err());
     }
 }

@@ -195,9 +195,12 @@ fn a_tree_is_as_git_would_have_it_whatever_modes_a_clone_has_and_whatever_empty_
     for globs in [&[][..], &["src"], &["src/*", "x"]] {
         let pruned = |root| world.prune(root, globs).unwrap().root;
         let wanted = pruned(of_git);
-        for other in
-            [tree(0o664, 0o775, 0o775, true), tree(0o600, 0o700, 0o700, false), tree(0o444, 0o555, 0o711, true)]
-        {
+        for other in [
+            tree(0o664, 0o775, 0o775, true),
+            tree(0o600, 0o700, 0o700, false),
+            tree(0o444, 0o555, 0o755, true),
+            tree(0o655, 0o744, 0o711, true),
+        ] {
             assert_eq!(pruned(other), wanted, "{globs:?}");
         }
         assert_ne!(pruned(tree(0o755, 0o755, 0o755, false)), wanted, "what may be run counts");

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use windlass_cache::Blob;
+use windlass_cache::tree::new_mode_of;
 use windlass_hands::wire::Kind;
 use windlass_pipeline::destination::{absolute, target};
 use windlass_protocol::cause::CauseKind;
@@ -16,11 +17,6 @@ use crate::job_api::Shared;
 use crate::job_api::account::Account;
 use crate::job_api::door::Party;
 use crate::job_api::hands::{Hands, HandsError};
-
-/// What a file is created with, less the umask.
-const fn mode_of(found: &FoundFile) -> u32 {
-    if found.executable { 0o777 } else { 0o666 }
-}
 
 /// Why one file is not there; others are.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +131,7 @@ async fn write_all(
     for (found, blob) in group {
         let path = target(destination, &found.of.artifact.path);
         let written = match blob {
-            Some(blob) => write(call.hands, &call.party.account, blob, (&path, mode_of(&found))).await,
+            Some(blob) => write(call.hands, &call.party.account, blob, (&path, new_mode_of(found.executable))).await,
             None => Err(FileError::Gone("the agent's cache has no room for it".to_owned())),
         };
         failed += said(call, &found, written).await?;
@@ -288,7 +284,8 @@ async fn pull(
     found: &FoundFile,
     path: &str,
 ) -> Result<(), FileError> {
-    let mut checked = Checked { fresh: Fresh::new(hands, (path, mode_of(found))), whole: Box::default() };
+    let mut checked =
+        Checked { fresh: Fresh::new(hands, (path, new_mode_of(found.executable))), whole: Box::default() };
     let digest = found.of.artifact.digest;
     let pulled = shared.bulk.pull(&party.spec, &party.right, (Shelf::Artifacts, digest), &mut checked).await;
     let Checked { mut fresh, whole } = checked;
