@@ -246,4 +246,4 @@ async fn nothing() -> problem::Problem {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -48,7 +48,7 @@ use windlass_protocol::host::now;
 use windlass_protocol::identity::{ApiToken, secret_hash};
 use windlass_protocol::job::{Epoch, JobSpec, Outcome, Resources};
 use windlass_protocol::message::{CoordinatorMessage, Hello, RefuseCode};
-use windlass_protocol::{AgentId, AttemptId, Digest, TokenId, Trust, WallMs};
+use windlass_protocol::{AgentId, AttemptId, Digest, HostFacts, TokenId, Trust, WallMs};
 
 use super::metric::Metrics;
 use super::{Ground, router};
@@ -101,9 +101,9 @@ impl desk::Keys for Asking {
     }
 }
 
-struct Bench {
+pub(crate) struct Bench {
     router: Router,
-    ground: Ground,
+    pub(crate) ground: Ground,
     memory: MemoryStore,
     /// A token with the scope `admin`.
     admin: String,
@@ -143,7 +143,7 @@ impl Answer {
 }
 
 impl Bench {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::on(Arc::new(RealFs)).await
     }
 
@@ -286,7 +286,7 @@ impl Bench {
             tags: vec![],
             runs_images: false,
             capabilities: vec![],
-            host: windlass_protocol::HostFacts::default(),
+            host: HostFacts { hooks: Some(Digest::of(b"hooks")), ..HostFacts::default() },
             held: vec![],
         };
         let input = Input::AgentHello { agent, key: Digest::of(b"key"), conn: ConnId(1), hello: Box::new(hello) };

@@ -132,6 +132,7 @@ impl Bringer {
             self.file(subject.namespace.clone(), (digest, bytes), path)
         });
         stream::iter(fetches).buffer_unordered(FLEET_FETCHES_MAX).try_collect::<()>().await?;
+        let log = Unnamed { logs: self.logs.clone(), attempt: Some(from.attempt) };
         if told.log {
             self.log(&from, format!("{place}/log?project={project}")).await?;
         }
@@ -150,10 +151,12 @@ impl Bringer {
         let kept =
             self.shelves.keep(&subject.namespace, Shelf::Artifacts, each).await.map_err(|why| why.to_string())?;
         let actor = Actor { kind: ActorKind::System, name: format!("fleet {}", self.upstream.url()) };
+        // Whatever becomes of this task, the entry may be there from now on.
+        log.is_named();
         let adopted = self.desk.request(actor, Request::Reuse(ReuseRequest::Adopt(Box::new(row)))).await;
         drop(kept);
         if let Err(why) = adopted {
-            self.forget_log(attempt).await;
+            forget(&self.logs, attempt).await;
             return Err(why.to_string());
         }
         Ok(())
@@ -199,7 +202,8 @@ impl Bringer {
             tries += 1;
             let mut pieces = match self.open(format!("{path}&offset={offset}")).await {
                 Ok(pieces) => pieces,
-                Err(NotAnswered::Refused(_)) => return Ok(()),
+                // It has none, or has it no more: what came of it has an end.
+                Err(NotAnswered::Refused(_)) => break,
                 Err(why) if tries >= FLEET_FETCH_TRIES => return Err(why.to_string()),
                 Err(_) => continue,
             };
@@ -224,10 +228,7 @@ impl Bringer {
             }
             match broken {
                 None => break,
-                Some(why) if tries >= FLEET_FETCH_TRIES => {
-                    self.forget_log(attempt).await;
-                    return Err(why);
-                }
+                Some(why) if tries >= FLEET_FETCH_TRIES => return Err(why),
                 Some(_) => {}
             }
         }
@@ -239,11 +240,32 @@ impl Bringer {
         let opened = tokio::time::timeout(Duration::from_millis(FLEET_ASK_MS), opening).await;
         opened.unwrap_or_else(|_| Err(NotAnswered::NotReached("it did not answer".to_owned())))
     }
+}
 
-    async fn forget_log(&self, attempt: AttemptId) {
-        if let Err(error) = self.logs.delete(vec![attempt]).await {
-            tracing::warn!(%attempt, %error, "log_not_deleted");
+/// A log that no entry names yet: it goes, whatever ends the task that brings it.
+struct Unnamed {
+    logs: LogStore,
+    attempt: Option<AttemptId>,
+}
+
+impl Unnamed {
+    fn is_named(mut self) {
+        self.attempt = None;
+    }
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        if let (Some(attempt), Ok(runtime)) = (self.attempt, tokio::runtime::Handle::try_current()) {
+            let logs = self.logs.clone();
+            runtime.spawn(async move { forget(&logs, attempt).await });
         }
+    }
+}
+
+async fn forget(logs: &LogStore, attempt: AttemptId) {
+    if let Err(error) = logs.delete(vec![attempt]).await {
+        tracing::warn!(%attempt, %error, "log_not_deleted");
     }
 }
 
@@ -328,60 +350,4 @@ fn from(told: &From, branch: &str, url: &str) -> Result<ReusedFrom, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn file(path: &str) -> File {
-        File {
-            path: path.to_owned(),
-            bytes: 1,
-            digest: Digest::of(b"x"),
-            sha1: "0".repeat(40),
-            sha256: "0".repeat(64),
-            content_type: "text/plain".to_owned(),
-            executable: false,
-        }
-    }
-
-    #[test]
-    fn a_file_that_no_job_could_have_made_is_not_taken() {
-        assert_eq!(outputs(&[file("out/a b"), file("x")]).unwrap().len(), 2);
-        let too_many = vec![file("x"); REUSE_OUTPUTS_MAX + 1];
-        assert!(outputs(&too_many).is_err());
-        for path in ["../x", "/etc/passwd", "a/../../x", "", "a//b", "a\0b", "./x"] {
-            assert!(outputs(&[file(path)]).is_err(), "{path:?}");
-        }
-        for digits in ["zz", "00"] {
-            assert!(outputs(&[File { sha256: digits.to_owned(), ..file("x") }]).is_err(), "{digits}");
-        }
-        assert!(outputs(&[File { content_type: "a\r\nb".to_owned(), ..file("x") }]).is_err());
-    }
-
-    #[test]
-    fn who_made_it_is_told_as_it_can_be_and_its_log_has_a_name_of_here() {
-        let id = "01890a5d-ac96-774b-bcce-b302099a8057";
-        let told = From {
-            build_id: id.to_owned(),
-            number: 7,
-            pipeline: "web".to_owned(),
-            job_id: id.to_owned(),
-            step: "make".to_owned(),
-            at: "2026-01-02T03:04:05.678Z".to_owned(),
-            ran_ms: 5,
-        };
-        let one = from(&told, "main", "https://ci").unwrap();
-        assert_eq!((one.number, one.fleet.as_deref(), one.at.0 % 1_000), (7, Some("https://ci"), 678));
-        assert_ne!(one.attempt, from(&told, "main", "https://ci").unwrap().attempt);
-        for bad in [
-            From { step: "a\x1b[2J".to_owned(), ..told.clone() },
-            From { pipeline: "x".repeat(NAME_MAX_BYTES + 1), ..told.clone() },
-            From { build_id: "x".to_owned(), ..told.clone() },
-            From { at: "yesterday".to_owned(), ..told.clone() },
-        ] {
-            assert!(from(&bad, "main", "https://ci").is_err(), "{bad:?}");
-        }
-        for branch in ["a\nb".to_owned(), "x".repeat(NAME_MAX_BYTES + 1)] {
-            assert!(from(&told, &branch, "https://ci").is_err(), "{branch:?}");
-        }
-    }
-}
+mod tests;

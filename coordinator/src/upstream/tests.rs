@@ -69,6 +69,20 @@ async fn nonsense_is_no_answer_and_names_are_of_one_fleet_and_one_project() {
     assert_eq!(names.len(), 2);
     assert!(!names.contains(&keys[0]) && names[0] != names[1]);
     assert_ne!(names, fleet.names("b", &keys));
+    let elsewhere = Upstream::new(Box::new(Elsewhere), data.path());
+    assert_ne!(names, elsewhere.names("a", &keys));
+}
+
+#[test]
+fn a_text_is_one_part_of_a_query_whatever_it_has() {
+    for (text, expected) in [
+        ("plain-1.0_x~", "plain-1.0_x~"),
+        ("a/b c", "a%2Fb%20c"),
+        ("a&project=b#?=+%", "a%26project%3Db%23%3F%3D%2B%25"),
+        ("ü", "%C3%BC"),
+    ] {
+        assert_eq!(query(text), expected);
+    }
 }
 
 #[tokio::test]
@@ -78,6 +92,24 @@ async fn a_fleet_that_is_to_rest_is_asked_nothing() {
     fleet.rest();
     assert!(matches!(fleet.begin("web", None).await, Err(NotAnswered::NotReached(_))));
     assert_eq!((fleet.terms("web").await, asked.load(Ordering::Relaxed)), (None, 0));
+}
+
+/// Another fleet, which refuses.
+#[derive(Debug)]
+struct Elsewhere;
+
+impl Transport for Elsewhere {
+    fn url(&self) -> &str {
+        "https://other"
+    }
+
+    fn ask(&self, _: String, _: Option<Value>, _: usize) -> BoxFuture<'static, Result<Vec<u8>, NotAnswered>> {
+        Box::pin(async { Err(NotAnswered::Refused("no".to_owned())) })
+    }
+
+    fn open(&self, _: String) -> BoxFuture<'static, Result<Pieces, NotAnswered>> {
+        Box::pin(async { Err(NotAnswered::Refused("no".to_owned())) })
+    }
 }
 
 /// Never answers.
