@@ -119,6 +119,18 @@ async fn what_is_another_s_and_what_is_nobody_s_are_the_same_answer() {
 }
 
 #[tokio::test]
+async fn keys_are_made_by_the_hooks_that_trusted_agents_have() {
+    let mut bench = Bench::new().await;
+    let token = bench.token(&[Scope::CacheRead], None, None).await;
+    let path = "/api/v1/reuse/terms?name=web";
+    let terms = bench.call(&token, "GET", path, "").await.is(200).json();
+    assert_eq!(terms, json!({ "project": "web", "epoch": 0, "hooks": [] }));
+    bench.agent().await;
+    let terms = bench.call(&token, "GET", path, "").await.is(200).json();
+    assert_eq!(terms["hooks"], json!([Digest::of(b"hooks")]));
+}
+
+#[tokio::test]
 async fn the_pipeline_of_a_repository_is_meant_whatever_a_clone_s_directory_is_called() {
     let bench = Bench::new().await;
     let new = json!({ "name": "web", "repository": "https://example.org/org/web.git" });
