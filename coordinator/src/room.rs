@@ -60,7 +60,10 @@ mod tests {
         assert!(futures_util::poll!(next.as_mut()).is_pending());
         let trusted: Vec<_> = std::iter::from_fn(|| room.try_enter(Trust::Trusted)).collect();
         assert_eq!(trusted.len(), 2, "who waits for a stranger's place holds none");
-        drop((strangers, trusted));
+        drop(trusted);
+        let mut one = std::pin::pin!(room.enter(Trust::Trusted));
+        assert!(futures_util::poll!(one.as_mut()).is_ready(), "nor does who is trusted wait for one");
+        drop(strangers);
         assert!(next.await.is_some());
         let trusted: Vec<_> = std::iter::from_fn(|| room.try_enter(Trust::Trusted)).collect();
         assert_eq!(trusted.len(), 5, "they may have all");
