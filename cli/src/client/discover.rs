@@ -212,6 +212,23 @@ mod tests {
     }
 
     #[test]
+    fn a_token_travels_readable_to_this_machine_alone_unless_that_is_allowed() {
+        for (url, refused) in [
+            ("http://ci.example.org", true),
+            ("http://10.0.0.1:7070", true),
+            ("http://127.0.0.1.example.org", true),
+            ("http://127.0.0.1:7070", false),
+            ("http://[::1]:7070", false),
+            ("https://ci.example.org", false),
+        ] {
+            let url = parse(url).unwrap();
+            let failure = check_plain(&url, false).err();
+            assert_eq!(failure.as_ref().map(|failure| failure.code), refused.then_some(Code::Usage), "{url}");
+            assert!(check_plain(&url, true).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
     fn only_this_machine_counts_as_loopback() {
         for (url, expected) in [
             ("http://127.0.0.1:7070", true),

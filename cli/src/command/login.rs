@@ -71,7 +71,7 @@ pub(crate) async fn run(arguments: LoginArguments, ui: &Ui) -> Result<Code, Fail
     }
     let url = fleet_url(arguments.url.as_deref().unwrap_or_default())?;
     check_plain(&url, arguments.insecure_http)?;
-    let token = token(arguments.token_file.as_deref()).await?;
+    let token = read_token(arguments.token_file.as_deref()).await?;
     let ca = match (&arguments.ca, arguments.fingerprint) {
         (Some(path), _) => Some(read_ca(path)?),
         (None, Some(wanted)) => Some(pinned(&url, wanted).await?),
@@ -209,14 +209,14 @@ fn plain(url: &Url) -> String {
 }
 
 /// The token: out of a file, the input, or what is typed and not shown.
-async fn token(file: Option<&Path>) -> Result<Secret<String>, Failure> {
+async fn read_token(file: Option<&Path>) -> Result<Secret<String>, Failure> {
     let unreadable = |error: &dyn std::error::Error| Failure {
         code: Code::Usage,
         ..Failure::system("no API token can be read", error)
     };
     let limited = |reader: &mut dyn std::io::Read| {
         let mut text = String::new();
-        reader.take(TOKEN_TEXT_MAX_BYTES).read_to_string(&mut text).map(|_| text)
+        reader.take(TOKEN_TEXT_MAX_BYTES + 1).read_to_string(&mut text).map(|_| text)
     };
     let file = file.map(Path::to_owned).filter(|path| path != Path::new("-"));
     let read = tokio::task::spawn_blocking(move || match file {
@@ -230,11 +230,11 @@ async fn token(file: Option<&Path>) -> Result<Secret<String>, Failure> {
     });
     let text = read.await.map_err(|error| unreadable(&error))?.map_err(|error| unreadable(&error))?;
     let token = text.trim().to_owned();
-    // The error would show the text.
-    token.parse::<ApiToken>().map_err(|_| {
-        Failure::usage("this is no API token")
-            .hint("one begins with `wla_`; `windlass token create --scope builds:read,cache:read` makes one")
-    })?;
+    // The error would show the text. Of one that is too long not all was read.
+    if text.len() as u64 > TOKEN_TEXT_MAX_BYTES || token.parse::<ApiToken>().is_err() {
+        return Err(Failure::usage("this is no API token")
+            .hint("one begins with `wla_`; `windlass token create --scope builds:read,cache:read` makes one"));
+    }
     Ok(Secret::new(token))
 }
 
@@ -252,7 +252,10 @@ async fn pinned(url: &Url, wanted: Digest) -> Result<Shown, Failure> {
     if url.scheme() != "https" {
         return Err(Failure::usage("a fingerprint is of an https:// server's CA"));
     }
-    let chain = look(url).await?;
+    with_fingerprint(&look(url).await?, url, wanted)
+}
+
+fn with_fingerprint(chain: &[Shown], url: &Url, wanted: Digest) -> Result<Shown, Failure> {
     // The first is the server's own, which vouches for nobody.
     let found = chain.iter().skip(1).find(|one| one.fingerprint == wanted).cloned();
     found.ok_or_else(|| {
@@ -361,6 +364,8 @@ fn warnings(token: &TokenShown, reuse: bool) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use windlass_protocol::TokenId;
+
     use super::*;
 
     fn token(scopes: &[&str], expires_at: Option<&str>) -> TokenShown {
@@ -374,6 +379,8 @@ mod tests {
             ("https://ci.example.org:7070/", Some("https://ci.example.org:7070")),
             ("http://127.0.0.1:1", Some("http://127.0.0.1:1")),
             ("https://me:secret@ci", None),
+            ("https://me@ci", None),
+            ("https://:secret@ci", None),
             ("https://ci/api/v1", None),
             ("https://ci?x", None),
             ("ci:7070", None),
@@ -381,6 +388,109 @@ mod tests {
             let found = fleet_url(text);
             assert_eq!(found.as_ref().ok().map(plain).as_deref(), expected, "{text}");
             assert!(found.is_ok() || found.unwrap_err().code == Code::Usage);
+        }
+    }
+
+    fn certificate(text: &str) -> Shown {
+        Shown { fingerprint: Digest::of(text.as_bytes()), pem: text.to_owned() }
+    }
+
+    #[test]
+    fn a_fingerprint_takes_a_ca_out_of_the_chain_and_never_the_server_s_own_certificate_or_another() {
+        let url = fleet_url("https://ci.example.org").unwrap();
+        let of = |chain: &[&str], wanted: &str| {
+            let chain: Vec<Shown> = chain.iter().map(|text| certificate(text)).collect();
+            with_fingerprint(&chain, &url, Digest::of(wanted.as_bytes()))
+        };
+        for (chain, wanted) in [
+            (&["own", "ca"][..], "ca"),
+            (&["own", "between", "ca"], "between"),
+            (&["own", "between", "ca"], "ca"),
+            // A server that has its CA's own certificate.
+            (&["ca", "ca"], "ca"),
+        ] {
+            assert_eq!(of(chain, wanted).unwrap().pem, wanted, "{chain:?}");
+        }
+        for (chain, wanted, shows) in [
+            (&["own", "ca"][..], "own", Some("ca")),
+            (&["own", "ca"], "other", Some("ca")),
+            (&["own", "between", "ca"], "other", Some("ca")),
+            (&["own"], "own", None),
+            (&["own"], "ca", None),
+            (&[], "ca", None),
+        ] {
+            let failure = of(chain, wanted).unwrap_err();
+            let wanted = Digest::of(wanted.as_bytes()).to_string();
+            assert!(failure.code == Code::Refused && failure.what.contains(&wanted), "{}", failure.what);
+            let hint = failure.hint.unwrap();
+            let told =
+                shows.map_or("its own certificate alone".to_owned(), |ca| certificate(ca).fingerprint.to_string());
+            assert!(hint.contains(&told), "{chain:?}: {hint}");
+        }
+    }
+
+    /// A file with this text, for as long as the directory is there.
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        std::fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    fn api_token() -> String {
+        ApiToken::generate(TokenId::from_bytes([7; 16])).unwrap().expose()
+    }
+
+    #[tokio::test]
+    async fn a_token_is_read_without_what_is_blank_around_it_and_a_text_that_is_longer_than_any_is_none() {
+        let good = api_token();
+        let longest = usize::try_from(TOKEN_TEXT_MAX_BYTES).unwrap();
+        let padded = |bytes: usize| format!("{good}{}", "\n".repeat(bytes - good.len()));
+        for text in [good.clone(), format!("  {good}\r\n"), padded(longest)] {
+            let (_dir, path) = file(&text);
+            assert_eq!(*read_token(Some(&path)).await.unwrap().expose(), good);
+        }
+        let junk = format!("{}junk", padded(longest));
+        let join = good.replacen("wla_", "wlj_", 1);
+        for text in [&padded(longest + 1), &junk, &join, &good[..good.len() - 1], &format!("{good}0"), "", "nonsense"] {
+            let (_dir, path) = file(text);
+            let failure = read_token(Some(&path)).await.unwrap_err();
+            assert_eq!((failure.code, failure.what.as_str()), (Code::Usage, "this is no API token"), "{text}");
+        }
+        let (dir, _) = file("");
+        assert_eq!(read_token(Some(&dir.path().join("none"))).await.unwrap_err().code, Code::Usage);
+        // One that never ends is given up, too.
+        let endless = read_token(Some(Path::new("/dev/zero"))).await.unwrap_err();
+        assert_eq!(endless.what, "this is no API token");
+    }
+
+    #[tokio::test]
+    async fn a_token_is_not_even_read_for_plain_http_beyond_this_machine_and_a_fingerprint_is_of_https() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            arguments: LoginArguments,
+        }
+        let login = async |words: &[&str]| {
+            let words = [&["login"], words].concat();
+            let line = <Line as clap::Parser>::try_parse_from(words).unwrap_or_else(|error| panic!("{error}"));
+            run(line.arguments, &Ui::plain()).await.unwrap_err()
+        };
+        let (dir, path) = file(&api_token());
+        let (none, path) = (dir.path().join("none").display().to_string(), path.display().to_string());
+        let fingerprint = Digest::of(b"ca").to_string();
+        for (words, what) in [
+            (&["http://ci.example.org", "--token-file", &none][..], "plain HTTP beyond this machine"),
+            (&["http://ci.example.org", "--token-file", &none, "--insecure-http"], "no API token can be read"),
+            (&["http://127.0.0.1:1", "--token-file", &none], "no API token can be read"),
+            (&["https://ci.example.org", "--token-file", &none], "no API token can be read"),
+            (
+                &["http://127.0.0.1:1", "--token-file", &path, "--fingerprint", &fingerprint],
+                "of an https:// server's CA",
+            ),
+        ] {
+            let failure = login(words).await;
+            assert!(failure.code == Code::Usage && failure.what.contains(what), "{words:?}: {}", failure.what);
         }
     }
 
