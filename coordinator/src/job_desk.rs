@@ -414,3 +414,30 @@ pub(crate) fn compile_in(
 ) -> Result<Compiled, String> {
     Facts::of(build).compile_in(text, file, variables).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use windlass_protocol::message::ArtifactQuery;
+
+    use super::*;
+
+    #[test]
+    fn a_job_that_is_told_what_is_in_no_key_or_whose_agent_tells_no_modes_leaves_no_result() {
+        let query = || {
+            let path = "*".to_owned();
+            Box::new(ArtifactQuery { build: None, path, step: String::new(), retried: false, before: None })
+        };
+        for (asked, why) in [
+            (Asked::GetMetaData { build: None, key: "a".to_owned() }, Some("meta-data")),
+            (Asked::MetaDataKeys { build: None }, Some("meta-data")),
+            (Asked::FindArtifacts(query()), Some("artifacts")),
+            (Asked::FindFiles(query()), Some("artifacts")),
+            (Asked::AddArtifacts { artifacts: vec![] }, Some("which of its files may be executed")),
+            (Asked::AddFiles { artifacts: vec![], executable: vec![] }, None),
+            (Asked::CancelBuild, None),
+        ] {
+            let told = undeclared(&asked);
+            assert!(told.is_some() == why.is_some() && told.unwrap_or_default().contains(why.unwrap_or_default()));
+        }
+    }
+}

@@ -9,7 +9,7 @@ use windlass_protocol::{AttemptId, BuildId, Digest, JobId, Namespace, Shelf, Wal
 
 use super::{Bench, id_of};
 
-/// Gives a namespace a result of this key with one file.
+/// Gives a namespace a result of this key with one file, which is a program if ci made it.
 async fn result(bench: &Bench, namespace: &Namespace, key: &str, text: &str) -> Digest {
     let digest = bench.ground.fleet.store.put(&namespace.on(Shelf::Artifacts), text.as_bytes()).unwrap();
     let output = Output {
@@ -19,7 +19,7 @@ async fn result(bench: &Bench, namespace: &Namespace, key: &str, text: &str) -> 
         sha1: "0".repeat(40),
         sha256: "0".repeat(64),
         content_type: "text/plain".to_owned(),
-        executable: false,
+        executable: text.contains("ci"),
     };
     let from = ReusedFrom {
         pipeline: namespace.project.clone(),
@@ -66,6 +66,9 @@ async fn a_laptop_is_told_of_trusted_results_and_of_its_own_and_gets_their_bytes
     assert_eq!(keys, [&json!(Digest::of(b"trusted")), &json!(Digest::of(b"own"))]);
     let one = &told["results"][0];
     assert_eq!((&one["files"][0]["path"], &one["files"][0]["digest"]), (&json!("out/a"), &json!(digest)));
+    let programs: Vec<bool> =
+        told["results"].as_array().unwrap().iter().map(|it| it["files"][0]["executable"] == true).collect();
+    assert_eq!(programs, [true, false]);
     assert_eq!((&one["log"], &one["from"]["number"]), (&json!(false), &json!(1)), "it may read no builds: {one}");
     let place = format!("/api/v1/reuse/results/{}", Digest::of(b"trusted").to_hex());
     let file = format!("{place}/files/{}?project=web", digest.to_hex());
