@@ -152,7 +152,7 @@ impl Bringer {
             self.shelves.keep(&subject.namespace, Shelf::Artifacts, each).await.map_err(|why| why.to_string())?;
         let actor = Actor { kind: ActorKind::System, name: format!("fleet {}", self.upstream.url()) };
         // Whatever becomes of this task, the entry may be there from now on.
-        log.is_named();
+        log.keep();
         let adopted = self.desk.request(actor, Request::Reuse(ReuseRequest::Adopt(Box::new(row)))).await;
         drop(kept);
         if let Err(why) = adopted {
@@ -249,7 +249,7 @@ struct Unnamed {
 }
 
 impl Unnamed {
-    fn is_named(mut self) {
+    fn keep(mut self) {
         self.attempt = None;
     }
 }

@@ -1,6 +1,7 @@
 //! Results of a fleet that gives what was asked for, something else, or half of it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::slice;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -17,6 +18,14 @@ use super::*;
 use crate::api::tests::Bench;
 
 const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+
+/// After it nothing comes, and no end.
+const SILENCE: &str = "silence";
+
+/// A question that is not answered at all.
+fn silent() -> NotAnswered {
+    NotAnswered::Senseless(SILENCE.to_owned())
+}
 
 /// What comes of one question for bytes: pieces, the last of which may be why they break off.
 type Given = Result<Vec<Result<&'static str, &'static str>>, NotAnswered>;
@@ -48,8 +57,16 @@ impl Transport for Fleet {
         let given = self.0.given.lock().unwrap().pop_front();
         let given = given.unwrap_or_else(|| Err(NotAnswered::Refused("nothing more is asked for".to_owned())));
         Box::pin(async {
-            let pieces = given?.into_iter().map(|piece| piece.map(Bytes::from).map_err(str::to_owned));
-            Ok(stream::iter(pieces).boxed())
+            if given == Err(silent()) {
+                return std::future::pending().await;
+            }
+            let pieces = given?;
+            let (is_silent, pieces) = match pieces.split_last() {
+                Some((Err(SILENCE), before)) => (true, before.to_vec()),
+                _ => (false, pieces),
+            };
+            let pieces = stream::iter(pieces).map(|piece| piece.map(Bytes::from).map_err(str::to_owned));
+            Ok(if is_silent { pieces.chain(stream::pending()).boxed() } else { pieces.boxed() })
         })
     }
 }
@@ -347,6 +364,29 @@ async fn a_log_that_cannot_be_had_to_its_end_spoils_its_result_and_leaves_nothin
         assert_eq!(world.bring().await, None);
         let entry = world.entry().await.unwrap();
         assert_eq!(world.log(&entry).await.as_deref(), log);
+    }
+}
+
+#[tokio::test]
+async fn a_fleet_that_falls_silent_is_waited_for_within_bounds_and_nothing_of_what_it_gave_is_left() {
+    let (file, tries) = (told_file("made there"), u64::from(FLEET_FETCH_TRIES));
+    for (result, given, wait_ms, why) in [
+        (told(slice::from_ref(&file), false), Err(silent()), tries * FLEET_ASK_MS, "it did not answer"),
+        (told(slice::from_ref(&file), false), Ok(vec![Ok("made"), Err(SILENCE)]), FLEET_FETCH_MS, "within 45 s"),
+        (told(&[], true), Err(silent()), tries * FLEET_ASK_MS, "it did not answer"),
+        (told(&[], true), Ok(vec![Ok("+ make"), Err(SILENCE)]), FLEET_FETCH_MS, "within 45 s"),
+    ] {
+        let world = World::new().await;
+        world.has(result);
+        world.gives((0..9).map(|_| given.clone()));
+        tokio::time::pause();
+        let begun = tokio::time::Instant::now();
+        let said = world.bring().await.unwrap();
+        let waited = begun.elapsed().as_millis();
+        tokio::time::resume();
+        assert!(said.contains(why), "{said}");
+        assert!((wait_ms.into()..=u128::from(wait_ms) + 100).contains(&waited), "{why}: {waited} ms");
+        assert!(world.is_empty().await, "{why}");
     }
 }
 
