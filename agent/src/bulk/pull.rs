@@ -165,8 +165,9 @@ async fn follow<T: Taking>(
     while handed + ready.len() < all {
         let next = handed + ready.len();
         // While these are taken the next ones are read.
-        let (taken, come) = tokio::join!(take_all(into, ready), come_from(gathering, next, &mut over));
-        taken?;
+        let come = async { Ok(come_from(gathering, next, &mut over).await) };
+        // Whoever takes no more waits for no more either.
+        let ((), come) = tokio::try_join!(take_all(into, ready), come)?;
         (handed, ready) = (next, come);
         if ready.is_empty() {
             return Ok(false);
@@ -226,4 +227,40 @@ async fn piece_of(mut reader: BlobReader) -> Result<(Bytes, BlobReader), Trouble
         Ok((piece.into(), reader))
     });
     Ok(read.await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_protocol::Namespace;
+
+    use super::super::gathering::Gatherings;
+    use super::super::kit::{memory, noise};
+    use super::*;
+    use crate::link_kit::in_time;
+
+    struct Refuses;
+
+    impl Taking for Refuses {
+        type Error = usize;
+
+        async fn begin(&mut self) -> Result<(), usize> {
+            Ok(())
+        }
+
+        async fn take(&mut self, bytes: Bytes) -> Result<(), usize> {
+            Err(bytes.len())
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_no_more_does_not_wait_for_the_next_chunk() {
+        let (elsewhere, namespace) = (memory(), Namespace::trusted("web"));
+        let digest = elsewhere.put(&namespace, &noise(1, 8 << 20)).unwrap();
+        let blob = elsewhere.get(&namespace, &digest).unwrap().unwrap();
+        let gatherings = Gatherings::new(memory());
+        let gathering = gatherings.begin(&namespace, blob.manifest().unwrap().clone()).await.unwrap().unwrap();
+        gathering.put(0, blob.chunk(0).unwrap().unwrap().into()).await.unwrap();
+        let (_goes_on, over) = oneshot::channel();
+        assert!(in_time(follow(&gathering, over, &mut Refuses)).await.is_err());
+    }
 }
