@@ -12,7 +12,7 @@ use tokio::sync::{Notify, OnceCell};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 use windlass_cache::{Assembly, ChunkManifest, Error, Fault, Store};
-use windlass_protocol::limits::{FOLLOWED_BYTES, GATHERING_REST_MS, GATHERINGS_MAX};
+use windlass_protocol::limits::{GATHERING_REST_MS, GATHERINGS_MAX};
 use windlass_protocol::{Cause, Digest, Namespace};
 
 use super::{blocking, stored};
@@ -76,14 +76,14 @@ impl Gathering {
         blocking(move || this.assembly.chunk(place).map_err(|e| stored(&e.into()))).await
     }
 
-    /// The bytes of the chunks from this place on, as far as they have come and are right, in their order: [`FOLLOWED_BYTES`] of
-    /// them, and what the last one has beyond that.
-    pub(crate) async fn chunks_from(self: &Arc<Self>, first: u32) -> Result<Vec<Bytes>, Cause> {
+    /// The bytes of the chunks from this place on, as far as they have come and are right, in their order: as many as have `most`
+    /// bytes together.
+    pub(crate) async fn chunks_from(self: &Arc<Self>, first: u32, most: usize) -> Result<Vec<Bytes>, Cause> {
         let this = Arc::clone(self);
         blocking(move || {
             let (mut chunks, mut bytes) = (Vec::new(), 0);
             for place in first.. {
-                if bytes >= FOLLOWED_BYTES {
+                if bytes >= most {
                     break;
                 }
                 let Some(chunk) = this.assembly.chunk(place).map_err(|e| stored(&e.into()))? else { break };

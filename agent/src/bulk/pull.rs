@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use windlass_cache::{Blob, BlobReader, ChunkManifest};
 use windlass_protocol::cause::CauseKind;
 use windlass_protocol::job::JobSpec;
-use windlass_protocol::limits::LINK_BLOB_PIECE_BYTES;
+use windlass_protocol::limits::{FOLLOWED_BYTES, LINK_BLOB_PIECE_BYTES};
 use windlass_protocol::link::LinkError;
 use windlass_protocol::message::{BlobHeader, Wanted};
 use windlass_protocol::{Digest, Shelf};
@@ -26,6 +26,9 @@ pub(crate) trait Taking: Send {
 
     /// They begin, for the first time or anew.
     fn begin(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Whether the next chunks may be read while some are taken: [`FOLLOWED_HELD_BYTES`] are paid for.
+    fn reads_ahead(&self) -> bool;
 
     /// The next of them.
     fn take(&mut self, bytes: Bytes) -> impl Future<Output = Result<(), Self::Error>> + Send;
@@ -164,10 +167,15 @@ async fn follow<T: Taking>(
     let (mut handed, mut ready) = (0, Vec::new());
     while handed + ready.len() < all {
         let next = handed + ready.len();
-        // While these are taken the next ones are read.
-        let come = async { Ok(come_from(gathering, next, &mut over).await) };
-        // Whoever takes no more waits for no more either.
-        let ((), come) = tokio::try_join!(take_all(into, ready), come)?;
+        let come = if into.reads_ahead() {
+            let come = async { Ok(come_from(gathering, (next, FOLLOWED_BYTES), &mut over).await) };
+            // Whoever takes no more waits for no more either.
+            let ((), come) = tokio::try_join!(take_all(into, ready), come)?;
+            come
+        } else {
+            take_all(into, ready).await?;
+            come_from(gathering, (next, 1), &mut over).await
+        };
         (handed, ready) = (next, come);
         if ready.is_empty() {
             return Ok(false);
@@ -184,8 +192,12 @@ async fn take_all<T: Taking>(into: &mut T, chunks: Vec<Bytes>) -> Result<(), T::
     Ok(())
 }
 
-/// The chunks from this one on, once it has come; none where it does not come any more, or is not right.
-async fn come_from(gathering: &Arc<Gathering>, first: usize, over: &mut oneshot::Receiver<()>) -> Vec<Bytes> {
+/// The chunks from this one on, as many as have so many bytes, once it has come; none where it does not come any more, or is not right.
+async fn come_from(
+    gathering: &Arc<Gathering>,
+    (first, bytes): (usize, usize),
+    over: &mut oneshot::Receiver<()>,
+) -> Vec<Bytes> {
     // No manifest has so many.
     let first = u32::try_from(first).unwrap_or(u32::MAX);
     tokio::select! {
@@ -194,7 +206,7 @@ async fn come_from(gathering: &Arc<Gathering>, first: usize, over: &mut oneshot:
         _ = over => return Vec::new(),
     }
     // Whoever brings the blob meets what is wrong with it, too.
-    gathering.chunks_from(first).await.unwrap_or_default()
+    gathering.chunks_from(first, bytes).await.unwrap_or_default()
 }
 
 /// What came of reading a blob.
@@ -245,6 +257,10 @@ mod tests {
 
         async fn begin(&mut self) -> Result<(), usize> {
             Ok(())
+        }
+
+        fn reads_ahead(&self) -> bool {
+            true
         }
 
         async fn take(&mut self, bytes: Bytes) -> Result<(), usize> {

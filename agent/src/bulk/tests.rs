@@ -97,6 +97,7 @@ async fn of_a_newer_version_only_the_chunks_come_that_are_new() {
 struct Took {
     begun: Vec<Vec<u8>>,
     most: Option<usize>,
+    ahead: bool,
 }
 
 impl Taking for Took {
@@ -105,6 +106,10 @@ impl Taking for Took {
     async fn begin(&mut self) -> Result<(), usize> {
         self.begun.push(Vec::new());
         Ok(())
+    }
+
+    fn reads_ahead(&self) -> bool {
+        self.ahead
     }
 
     async fn take(&mut self, bytes: Bytes) -> Result<(), usize> {
@@ -119,29 +124,33 @@ impl Taking for Took {
 
 #[tokio::test]
 async fn a_large_blob_is_handed_over_while_it_comes_and_anew_where_that_broke() {
-    let world = World::new();
-    let large = noise(1, 20 << 20);
-    let digest = world.origin.put(&large);
-    world.origin.given().breaks_after = Some(1);
-    let mut took = Took::default();
-    let pulled = world.bulk.pull(&world.job, &world.right, (Shelf::Artifacts, digest), &mut took);
-    in_time(pulled).await.unwrap();
-    let [first, second] = took.begun.as_slice() else { panic!("it began {} times", took.begun.len()) };
-    assert!(!first.is_empty() && large.starts_with(first), "{} bytes before the link broke", first.len());
-    assert!(*second == large);
-    assert!(world.origin.given().broke);
+    for ahead in [false, true] {
+        let world = World::new();
+        let large = noise(1, 20 << 20);
+        let digest = world.origin.put(&large);
+        world.origin.given().breaks_after = Some(1);
+        let mut took = Took { ahead, ..Took::default() };
+        let pulled = world.bulk.pull(&world.job, &world.right, (Shelf::Artifacts, digest), &mut took);
+        in_time(pulled).await.unwrap();
+        let [first, second] = took.begun.as_slice() else { panic!("it began {} times", took.begun.len()) };
+        assert!(!first.is_empty() && large.starts_with(first), "{} bytes before the link broke", first.len());
+        assert!(*second == large);
+        assert!(world.origin.given().broke);
+    }
 }
 
 #[tokio::test]
 async fn whoever_takes_no_more_of_a_blob_is_told_so_and_waits_for_no_more_of_it() {
-    let world = World::new();
-    let digest = world.origin.put(&noise(1, 40 << 20));
-    let mut took = Took { most: Some(0), ..Took::default() };
-    let pulled = world.bulk.pull(&world.job, &world.right, (Shelf::Artifacts, digest), &mut took);
-    let refused = in_time(pulled).await;
-    assert!(matches!(refused, Err(NotCarried::Own(0))), "{refused:?}");
-    let (came, all) = (world.origin.given().chunks.len(), world.origin.find_chunks(&digest));
-    assert!(came < all, "all {all} chunks came");
+    for ahead in [false, true] {
+        let world = World::new();
+        let digest = world.origin.put(&noise(1, 40 << 20));
+        let mut took = Took { most: Some(0), ahead, ..Took::default() };
+        let pulled = world.bulk.pull(&world.job, &world.right, (Shelf::Artifacts, digest), &mut took);
+        let refused = in_time(pulled).await;
+        assert!(matches!(refused, Err(NotCarried::Own(0))), "{refused:?}");
+        let (came, all) = (world.origin.given().chunks.len(), world.origin.find_chunks(&digest));
+        assert!(came < all, "all {all} chunks came");
+    }
 }
 
 /// Members of an archive as GNU tar writes them: of 20,000 bytes that shrink to half, each with a time.

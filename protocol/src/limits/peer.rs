@@ -1,5 +1,7 @@
 //! Bounds of blobs between agents of one zone, and of chunks on their way.
 
+use super::CHUNK_MAX_BYTES;
+
 /// Chunks that one request names: 128 MiB of them, more than a link between continents has on its way.
 pub const FETCH_MAX_CHUNKS: usize = 1_024;
 
@@ -11,6 +13,10 @@ pub const FETCH_CHUNK_STREAMS: usize = 2;
 
 /// What is read at once of a large blob that is handed over while it comes, while as much as that is being taken.
 pub const FOLLOWED_BYTES: usize = 512 << 10;
+
+/// What handing over so may hold at once: what is being taken and what is read, each with what its last chunk has beyond
+/// [`FOLLOWED_BYTES`].
+pub const FOLLOWED_HELD_BYTES: usize = 2 * (FOLLOWED_BYTES + CHUNK_MAX_BYTES);
 
 /// Agents of a zone that share what they fetch: the first by id. Others of a larger zone ask them.
 pub const PEERS_MAX: usize = 64;

@@ -6,7 +6,7 @@ use windlass_cache::tree::new_mode_of;
 use windlass_hands::wire::Kind;
 use windlass_pipeline::destination::{absolute, target};
 use windlass_protocol::cause::CauseKind;
-use windlass_protocol::limits::HANDS_CHUNK_BYTES;
+use windlass_protocol::limits::{FOLLOWED_HELD_BYTES, HANDS_CHUNK_BYTES};
 use windlass_protocol::{Digest, Shelf, hex};
 
 use super::super::incoming::{self, CACHED_MAX_BYTES, GROUP_MAX_BYTES, GROUP_MAX_FILES, next_piece};
@@ -260,6 +260,8 @@ async fn write_pieces(
 struct Checked<'a> {
     fresh: Fresh<'a>,
     whole: Box<blake3::Hasher>,
+    /// Whether the job's account has room for what is read ahead.
+    ahead: bool,
 }
 
 impl Taking for Checked<'_> {
@@ -268,6 +270,10 @@ impl Taking for Checked<'_> {
     async fn begin(&mut self) -> Result<(), HandsError> {
         self.whole.reset();
         self.fresh.begin().await
+    }
+
+    fn reads_ahead(&self) -> bool {
+        self.ahead
     }
 
     async fn take(&mut self, bytes: Bytes) -> Result<(), HandsError> {
@@ -284,11 +290,15 @@ async fn pull(
     found: &FoundFile,
     path: &str,
 ) -> Result<(), FileError> {
-    let mut checked =
-        Checked { fresh: Fresh::new(hands, (path, new_mode_of(found.executable))), whole: Box::default() };
+    let ahead = hands.share.grow_ahead(FOLLOWED_HELD_BYTES);
+    let fresh = Fresh::new(hands, (path, new_mode_of(found.executable)));
+    let mut checked = Checked { fresh, whole: Box::default(), ahead };
     let digest = found.of.artifact.digest;
     let pulled = shared.bulk.pull(&party.spec, &party.right, (Shelf::Artifacts, digest), &mut checked).await;
-    let Checked { mut fresh, whole } = checked;
+    let Checked { mut fresh, whole, .. } = checked;
+    if ahead {
+        fresh.hands.share.shrink(FOLLOWED_HELD_BYTES);
+    }
     let error = match pulled {
         Ok(()) if Digest::from_hasher(&whole) == digest => return Ok(fresh.finish().await?),
         Ok(()) => FileError::Damaged,

@@ -8,7 +8,7 @@ use windlass_cache::Blob;
 use windlass_cache::manifest::{Reader, Step};
 use windlass_hands::wire::NewFile;
 use windlass_protocol::cause::CauseKind;
-use windlass_protocol::limits::{CACHE_PATIENCE_MS, HANDS_LAY_FILES_MAX, HANDS_LAY_MAX_BYTES};
+use windlass_protocol::limits::{CACHE_PATIENCE_MS, FOLLOWED_HELD_BYTES, HANDS_LAY_FILES_MAX, HANDS_LAY_MAX_BYTES};
 use windlass_protocol::message::FoundCache;
 use windlass_protocol::{Cause, Digest, Shelf, hex};
 
@@ -273,6 +273,8 @@ struct Large<'a> {
     path: &'a [u8],
     handle: Option<u32>,
     whole: Box<blake3::Hasher>,
+    /// Whether the job's account has room for what is read ahead.
+    ahead: bool,
 }
 
 impl Taking for Large<'_> {
@@ -288,6 +290,10 @@ impl Taking for Large<'_> {
         Ok(())
     }
 
+    fn reads_ahead(&self) -> bool {
+        self.ahead
+    }
+
     async fn take(&mut self, bytes: Bytes) -> Result<(), HandsError> {
         self.whole.update(&bytes);
         match self.handle {
@@ -300,9 +306,13 @@ impl Taking for Large<'_> {
 /// Writes a file that comes past the agent's cache.
 async fn pull(call: &mut Call<'_>, file: &Coming) -> Result<(), Fail> {
     let (party, bulk) = (call.party, &call.shared.bulk);
-    let mut large = Large { hands: &mut *call.hands, path: &file.path, handle: None, whole: Box::default() };
+    let ahead = call.hands.share.grow_ahead(FOLLOWED_HELD_BYTES);
+    let mut large = Large { hands: &mut *call.hands, path: &file.path, handle: None, whole: Box::default(), ahead };
     let pulled = bulk.pull(&party.spec, &party.right, (Shelf::Caches, file.digest), &mut large).await;
-    let Large { handle, whole, .. } = large;
+    let Large { handle, whole, hands, .. } = large;
+    if ahead {
+        hands.share.shrink(FOLLOWED_HELD_BYTES);
+    }
     match pulled {
         Ok(()) if Digest::from_hasher(&whole) == file.digest => {}
         Ok(()) => return Err(fatal("the bytes that came are not those that were saved")),
