@@ -714,8 +714,9 @@ enum Read {
 fn read_some(fd: impl AsFd, into: &mut [u8]) -> io::Result<Read> {
     loop {
         return match rustix::io::read(&fd, &mut *into) {
-            // A pseudo-terminal that everybody left answers with EIO.
-            Ok(0) | Err(rustix::io::Errno::IO) => Ok(Read::End),
+            // A pseudo-terminal that everybody left answers with EIO, and an engine that was killed before it had read all that
+            // it was asked with a reset.
+            Ok(0) | Err(rustix::io::Errno::IO | rustix::io::Errno::CONNRESET) => Ok(Read::End),
             Ok(count) => Ok(Read::Bytes(count)),
             Err(rustix::io::Errno::AGAIN) => Ok(Read::Nothing),
             Err(rustix::io::Errno::INTR) => continue,
@@ -726,4 +727,19 @@ fn read_some(fd: impl AsFd, into: &mut [u8]) -> io::Result<Read> {
 
 fn pause(ms: u64) {
     std::thread::sleep(std::time::Duration::from_millis(ms));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn an_engine_that_was_killed_before_it_read_what_it_was_asked_is_the_end_of_its_output() {
+        let (mut ours, engine) = UnixStream::pair().unwrap();
+        ours.write_all(b"not read").unwrap();
+        drop(engine);
+        assert_eq!(read_some(&ours, &mut [0; 8]).unwrap(), Read::End);
+    }
 }
