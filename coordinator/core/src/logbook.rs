@@ -35,8 +35,6 @@ pub(crate) struct Logbook {
     pub(crate) pins: BTreeSet<BuildId>,
     /// Results that pins hold from now on.
     pub(crate) pinned_results: BTreeSet<(BuildId, Digest)>,
-    /// Artifacts of the pins that have ended by themselves.
-    pub(crate) unpinned_files: u64,
     pub(crate) meta: bool,
     /// Texts of annotations, in order.
     pub(crate) texts: Vec<Change>,

@@ -318,12 +318,6 @@ impl Core {
         if self.now.wall < until {
             return self.await_pin_end(build);
         }
-        let files = self.book.unpinned_files.saturating_add(row.files);
-        if self.book.unpinned_files > 0 && files > limits::PINS_ENDED_AT_ONCE_FILES {
-            let next = self.now.mono.plus_ms(limits::PIN_END_REST_MS);
-            return self.timers.set(Timer::Pin(build), next);
-        }
-        self.book.unpinned_files = files;
         if let Some(row) = self.drop_pin(build) {
             let coordinator = Actor { kind: ActorKind::System, name: "coordinator".to_owned() };
             let detail = format!("{} #{}", row.pipeline, row.number);

@@ -9,7 +9,7 @@ use windlass_protocol::{AttemptId, BuildId, JobId, Trust};
 
 use crate::dir::{FORMAT, lock_to_read, read_format};
 use crate::fault::{Fault, OpenError};
-use crate::sqlite::{SCHEMA_VERSION, Target, decode, fault_of, version_of};
+use crate::sqlite::{NEVER, OWN_END, SCHEMA_OF_PINS, SCHEMA_VERSION, Target, decode, fault_of, version_of};
 
 /// What a check came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -210,34 +210,31 @@ fn check_orphans(conn: &Connection, report: &mut Report) -> Result<(), Fault> {
     count(conn, report, &CHECKS)
 }
 
-/// Every pin has its build, every held result its pin, and pinned artifacts stand where retention does not come by.
+/// Every pin has its build, every held result its pin or one that is just over, and so has every artifact that was moved.
 fn check_pins(conn: &Connection, report: &mut Report) -> Result<(), Fault> {
-    const CHECKS: [(&str, &str); 4] = [
-        ("pins of builds that do not exist", "SELECT count(*) FROM pins WHERE build NOT IN (SELECT id FROM builds)"),
-        (
-            "results that are held by no pin",
-            "SELECT count(*) FROM pinned_results WHERE build NOT IN (SELECT build FROM pins)",
-        ),
-        (
-            "artifacts of pinned builds that would go by their age",
-            "SELECT count(*) FROM artifacts WHERE build IN (SELECT build FROM pins) AND expires_at <> 9223372036854775807",
-        ),
-        (
-            "artifacts that stay, and whose builds have no pin",
-            "SELECT count(*) FROM artifacts WHERE build NOT IN (SELECT build FROM pins) AND
-                expires_at <> CAST(json_extract(json, '$.expires_at') AS INTEGER)",
-        ),
-    ];
     // Before there were pins.
-    if report.schema < 12 {
+    if report.schema < SCHEMA_OF_PINS {
         return Ok(());
     }
+    let free = "build NOT IN (SELECT build FROM pins) AND build NOT IN (SELECT build FROM unpinned)";
+    let ends = format!("(expires_at = {OWN_END} OR expires_at = {NEVER})");
+    let checks = [
+        ("pins of builds that do not exist", "pins WHERE build NOT IN (SELECT id FROM builds)".to_owned()),
+        ("ends of pins that are not over", "unpinned WHERE build IN (SELECT build FROM pins)".to_owned()),
+        ("ends of pins of builds that do not exist", "unpinned WHERE build NOT IN (SELECT id FROM builds)".to_owned()),
+        ("results that are held by no pin", format!("pinned_results WHERE {free}")),
+        ("artifacts that stay, and whose builds have no pin", format!("artifacts WHERE expires_at = {NEVER} AND {free}")),
+        ("artifacts that go at a time which is not theirs", format!("artifacts WHERE NOT {ends}")),
+    ];
     each_row(conn, report, "pin", "SELECT json FROM pins", |report, pin: PinRow| {
         if pin.namespace.trust() == Trust::Untrusted {
             report.find(format!("the pin of build {}: it is not trusted", pin.build));
         }
     })?;
-    count(conn, report, &CHECKS)
+    for (what, from) in checks {
+        count(conn, report, &[(what, &format!("SELECT count(*) FROM {from}"))])?;
+    }
+    Ok(())
 }
 
 fn count(conn: &Connection, report: &mut Report, checks: &[(&str, &str)]) -> Result<(), Fault> {

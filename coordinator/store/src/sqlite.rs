@@ -26,7 +26,8 @@ use windlass_protocol::limits;
 
 pub(crate) use self::encode::{decode, fault_of};
 pub use self::history::SqliteHistory;
-pub(crate) use self::schema::{SCHEMA_VERSION, version_of};
+pub(crate) use self::pin::{NEVER, OWN_END};
+pub(crate) use self::schema::{SCHEMA_OF_PINS, SCHEMA_VERSION, version_of};
 
 use self::checkpoint::Checkpointer;
 use self::encode::{int, whole};

@@ -29,12 +29,6 @@ pub const PINNED_RESULTS_OF_ALL_MAX: usize = REUSE_ENTRIES_MAX / 2;
 /// Files of those.
 pub const PINNED_RESULTS_OF_ALL_MAX_FILES: usize = REUSE_FILES_MAX / 2;
 
-/// Artifacts of pins that end with one commit: it writes a word to each of them. One that has more ends alone.
-pub const PINS_ENDED_AT_ONCE_FILES: u64 = ARTIFACTS_PER_BUILD_MAX as u64;
-
-/// How long a pin that could not end with the others waits for the next commit.
-pub const PIN_END_REST_MS: u64 = 10;
-
 /// The last moment that a pin's end can be, in milliseconds since 1970: the end of the year 9999, which has no later one.
 pub const PIN_LAST_MS: u64 = 253_402_300_799_999;
 

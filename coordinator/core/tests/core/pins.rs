@@ -295,28 +295,26 @@ fn pin_past(shell: &mut Shell, rows: BuildRows, until: PinEnd, room_bytes: u64) 
 }
 
 #[test]
-fn pins_that_end_together_end_in_commits_that_are_bounded() {
+fn pins_that_end_together_end_at_once_with_one_change_each() {
     let mut shell = Shell::new();
     let agent = shell.agent("one", 1);
     let like = built_of(&mut shell, agent, "k", 5);
     let ends = at(&shell, DAY);
-    let most = u32::try_from(limits::PINS_ENDED_AT_ONCE_FILES).unwrap();
-    for (n, files) in [(1, most / 2), (2, most / 2), (3, most / 2), (4, most)] {
-        let rows = past(&shell, like, n, (files, 1));
+    let most = u32::try_from(limits::ARTIFACTS_PER_BUILD_MAX).unwrap();
+    for n in 1..=3 {
+        let rows = past(&shell, like, n, (most, 1));
         pin_past(&mut shell, rows, ends, u64::MAX).unwrap();
     }
     let PinEnd::At(wall) = ends else { unreachable!() };
     shell.now.mono = shell.now.mono.plus_ms(DAY);
     shell.now.wall = wall;
-    let mut left = Vec::new();
-    while !shell.rows.pins.is_empty() {
-        shell.core.handle_timeout(shell.now);
-        shell.drain();
-        left.push(shell.rows.pins.len());
-        shell.now.mono = shell.now.mono.plus_ms(limits::PIN_END_REST_MS);
-        assert!(left.len() < 9, "{left:?}");
-    }
-    assert_eq!(left, [2, 1, 0]);
+    shell.core.handle_timeout(shell.now);
+    let changes = std::iter::from_fn(|| shell.core.poll_effect()).filter_map(|effect| match effect {
+        Effect::Change(change @ (Change::Pin(_) | Change::PinResult { .. } | Change::PinOver(_))) => Some(change),
+        _ => None,
+    });
+    let changes: Vec<_> = changes.collect();
+    assert!(changes.len() == 3 && changes.iter().all(|change| matches!(change, Change::PinOver(_))), "{changes:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 use windlass_protocol::{AttemptId, BuildId, Digest, limits};
 
 use super::encode::{fault_of, int};
-use super::pin::NEVER;
+use super::pin::{NEVER, let_go};
 use super::reuse::{delete_replays, expire_logs, keeps_log};
 use super::write::fenced_position;
 use crate::fault::Fault;
@@ -18,11 +18,12 @@ pub(super) fn expire(conn: &Connection, epoch: WriterEpoch, retention: Retention
         let mut rows = expire_idempotency(conn, retention)?;
         expired.agents = expire_agents(conn, retention)?;
         expired.audit_lines = expire_audit(conn, retention)?;
-        expired.artifacts = expire_artifacts(conn, retention)?;
+        let (rows_of_artifacts, deleted) = expire_artifacts(conn, retention)?;
+        (rows, expired.artifacts) = (rows + rows_of_artifacts, deleted);
         expired.notifications = expire_notifications(conn, retention)?;
         expired.attempts = expire_logs(conn)?;
         rows += expired.attempts.len();
-        rows += expired.agents + expired.audit_lines + expired.artifacts + expired.notifications;
+        rows += expired.agents + expired.audit_lines + expired.notifications;
         expired.more = rows >= limits::EXPIRE_ROWS_MAX;
         for (build, definition) in ended(conn, retention)? {
             if rows >= limits::EXPIRE_ROWS_MAX || expired.builds.len() >= retention.max_builds {
@@ -61,12 +62,19 @@ fn expire_audit(conn: &Connection, retention: Retention) -> rusqlite::Result<usi
     conn.prepare_cached(sql)?.execute(params![int(retention.audit_before.0), max])
 }
 
-fn expire_artifacts(conn: &Connection, retention: Retention) -> rusqlite::Result<usize> {
-    let sql = "DELETE FROM artifacts WHERE key IN
+/// Deletes artifacts whose time is over, and moves those of pinned builds out of the way; so many rows, and those that it deleted.
+fn expire_artifacts(conn: &Connection, retention: Retention) -> rusqlite::Result<(usize, usize)> {
+    // Those that were moved stand after every moment.
+    let (at, max) = (int(retention.artifacts_at.0).min(NEVER - 1), limits::EXPIRE_ROWS_MAX);
+    let returned = let_go(conn, max)?;
+    let left = |rows: usize| int(max.saturating_sub(rows) as u64);
+    let sql = "UPDATE artifacts SET expires_at = ?3 WHERE build IN (SELECT build FROM pins) AND key IN
         (SELECT key FROM artifacts WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
-    let max = int(limits::EXPIRE_ROWS_MAX as u64);
-    // Those of pinned builds stand after every moment.
-    conn.prepare_cached(sql)?.execute(params![int(retention.artifacts_at.0).min(NEVER - 1), max])
+    let moved = conn.prepare_cached(sql)?.execute(params![at, left(returned), NEVER])?;
+    let sql = "DELETE FROM artifacts WHERE build NOT IN (SELECT build FROM pins) AND key IN
+        (SELECT key FROM artifacts WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
+    let deleted = conn.prepare_cached(sql)?.execute(params![at, left(returned + moved)])?;
+    Ok((returned + moved + deleted, deleted))
 }
 
 fn expire_notifications(conn: &Connection, retention: Retention) -> rusqlite::Result<usize> {
@@ -99,6 +107,8 @@ fn delete_build(conn: &Connection, build: [u8; 16], expired: &mut Expired) -> ru
     for sql in [
         "DELETE FROM events WHERE build = ?1",
         "DELETE FROM artifacts WHERE build = ?1",
+        "DELETE FROM unpinned WHERE build = ?1",
+        "DELETE FROM pinned_results WHERE build = ?1",
         "DELETE FROM annotations WHERE build = ?1",
         // One that still waits goes by its time, once it is over.
         "DELETE FROM notifications WHERE build = ?1 AND finished_at IS NOT NULL",

@@ -1,24 +1,29 @@
 //! Pins of builds: their rows, and that nothing of a pinned build goes by its age.
 //!
-//! A pinned artifact stands past the end of the index that retention goes through, so that it costs nothing for as long as it is
-//! pinned; its own end stays in its row, and comes back when the pin is over.
+//! A pin is one row, and its end is one: retention moves the artifacts, a piece at a time. One of a pinned build whose time is over
+//! is moved past the end of the index that retention goes through, once, so that it costs nothing for as long as it is pinned; its
+//! own end stays in its row. A build whose pin is over stands among `unpinned` until all of its artifacts are back at their own ends
+//! and the results that the pin held are out of the table.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use windlass_coordinator_core::row::{ArtifactRow, PinRow};
 use windlass_protocol::{BuildId, Digest, WallMs};
 
-use super::encode::{decode, encode, fault_of};
+use super::encode::{decode, encode, fault_of, int, whole};
 use crate::fault::Fault;
 use crate::store::Pinned;
 
 /// Where artifacts of pinned builds stand: after every moment.
-pub(super) const NEVER: i64 = i64::MAX;
+pub(crate) const NEVER: i64 = i64::MAX;
 
 fn failed(error: rusqlite::Error) -> Fault {
     fault_of("write a pin", error)
 }
 
-/// Writes a pin; with a new one the build's artifacts stay.
+/// The end that an artifact's row itself has.
+pub(crate) const OWN_END: &str = "CAST(json_extract(json, '$.expires_at') AS INTEGER)";
+
+/// Writes a pin. A new one takes over what an earlier one has moved, and nothing of what that held.
 pub(super) fn write_pin(conn: &Connection, row: &PinRow) -> Result<(), Fault> {
     let (build, json) = (row.build.as_bytes(), encode(row)?);
     let write = || {
@@ -26,10 +31,10 @@ pub(super) fn write_pin(conn: &Connection, row: &PinRow) -> Result<(), Fault> {
         if conn.prepare_cached(sql)?.execute(params![build, json])? > 0 {
             return Ok(());
         }
+        conn.prepare_cached("DELETE FROM unpinned WHERE build = ?1")?.execute([build])?;
+        conn.prepare_cached("DELETE FROM pinned_results WHERE build = ?1")?.execute([build])?;
         let sql = "INSERT INTO pins (build, pipeline, json) VALUES (?1, ?2, ?3)";
-        conn.prepare_cached(sql)?.execute(params![build, row.pipeline, json])?;
-        let sql = "UPDATE artifacts SET expires_at = ?2 WHERE build = ?1";
-        conn.prepare_cached(sql)?.execute(params![build, NEVER]).map(drop)
+        conn.prepare_cached(sql)?.execute(params![build, row.pipeline, json]).map(drop)
     };
     write().map_err(failed)
 }
@@ -42,25 +47,58 @@ pub(super) fn write_pinned_result(conn: &Connection, build: BuildId, key: Digest
     written.map(drop).map_err(failed)
 }
 
-/// Deletes a pin; the build's artifacts end as their rows say.
+/// Deletes a pin; what it has moved comes back with retention ([`let_go`]).
 pub(super) fn delete_pin(conn: &Connection, build: BuildId) -> Result<(), Fault> {
     let build = build.as_bytes();
     let delete = || {
-        conn.prepare_cached("DELETE FROM pinned_results WHERE build = ?1")?.execute([build])?;
         if conn.prepare_cached("DELETE FROM pins WHERE build = ?1")?.execute([build])? == 0 {
             return Ok(());
         }
-        let sql =
-            "UPDATE artifacts SET expires_at = CAST(json_extract(json, '$.expires_at') AS INTEGER) WHERE build = ?1";
-        conn.prepare_cached(sql)?.execute([build]).map(drop)
+        conn.prepare_cached("INSERT INTO unpinned (build, after) VALUES (?1, 0)")?.execute([build]).map(drop)
     };
     delete().map_err(failed)
 }
 
-/// All keys of results that pins hold.
+/// Brings artifacts whose pins are over back to their own ends, and lets go of the results of those pins: a piece of so many rows.
+/// How many that were.
+pub(super) fn let_go(conn: &Connection, max: usize) -> rusqlite::Result<usize> {
+    let mut rows = 0;
+    while rows < max {
+        let mut statement = conn.prepare_cached("SELECT build, after FROM unpinned LIMIT 1")?;
+        let found = statement.query_row([], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?))).optional()?;
+        let Some((build, after)) = found else { break };
+        let sql = "DELETE FROM pinned_results WHERE build = ?1 AND key IN
+            (SELECT key FROM pinned_results WHERE build = ?1 LIMIT ?2)";
+        rows += conn.prepare_cached(sql)?.execute(params![build, int((max - rows) as u64)])?;
+        let left = max.saturating_sub(rows);
+        let (looked, last) = return_artifacts(conn, build, after, left)?;
+        if looked < left {
+            rows += conn.prepare_cached("DELETE FROM unpinned WHERE build = ?1")?.execute([build])?;
+        } else {
+            conn.prepare_cached("UPDATE unpinned SET after = ?2 WHERE build = ?1")?.execute(params![build, last])?;
+        }
+        rows += looked;
+    }
+    Ok(rows)
+}
+
+/// Brings a piece of a build's artifacts, after this one, back to their own ends: how many it looked at, and the last of them.
+fn return_artifacts(conn: &Connection, build: [u8; 16], after: i64, max: usize) -> rusqlite::Result<(usize, i64)> {
+    let sql = "SELECT count(*), coalesce(max(key), ?2) FROM
+        (SELECT key FROM artifacts WHERE build = ?1 AND key > ?2 ORDER BY key LIMIT ?3)";
+    let (looked, last): (i64, i64) = (conn.prepare_cached(sql)?)
+        .query_row(params![build, after, int(max as u64)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let sql = format!(
+        "UPDATE artifacts SET expires_at = {OWN_END} WHERE build = ?1 AND key > ?2 AND key <= ?3 AND expires_at = ?4"
+    );
+    conn.prepare_cached(&sql)?.execute(params![build, after, last, NEVER])?;
+    Ok((usize::try_from(looked).unwrap_or(max), last))
+}
+
+/// All keys of results that pins hold; those of pins that are over are left out.
 pub(super) fn pinned_results(conn: &Connection) -> Result<Vec<(BuildId, Digest)>, Fault> {
     let read = || {
-        let mut statement = conn.prepare_cached("SELECT build, key FROM pinned_results")?;
+        let mut statement = conn.prepare_cached("SELECT build, key FROM pinned_results WHERE build IN (SELECT build FROM pins)")?;
         let rows =
             statement.query_map([], |row| Ok((BuildId::from_bytes(row.get(0)?), Digest::from_bytes(row.get(1)?))))?;
         rows.collect::<rusqlite::Result<Vec<_>>>()
@@ -92,5 +130,5 @@ pub(super) fn artifacts_there(conn: &Connection, build: BuildId) -> Result<(u64,
         statement.query_row([build.as_bytes()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
     });
     let (files, bytes) = found.map_err(|e| fault_of("count artifacts", e))?;
-    Ok((super::encode::whole(files), super::encode::whole(bytes)))
+    Ok((whole(files), whole(bytes)))
 }

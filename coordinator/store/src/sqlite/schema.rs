@@ -43,6 +43,9 @@ pub(super) const MIGRATIONS: &[Migration] = &[
 /// The version that this Windlass writes.
 pub(crate) const SCHEMA_VERSION: u32 = 12;
 
+/// The version that has the tables of pins.
+pub(crate) const SCHEMA_OF_PINS: u32 = 12;
+
 const V1: &str = "
 CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, fence INTEGER NOT NULL,
     json TEXT NOT NULL) STRICT;
@@ -162,6 +165,7 @@ const V12: &str = "
 CREATE TABLE pins (key INTEGER PRIMARY KEY AUTOINCREMENT, build BLOB NOT NULL UNIQUE, pipeline TEXT NOT NULL,
     json TEXT NOT NULL) STRICT;
 CREATE TABLE pinned_results (build BLOB NOT NULL, key BLOB NOT NULL, PRIMARY KEY (build, key)) STRICT, WITHOUT ROWID;
+CREATE TABLE unpinned (build BLOB PRIMARY KEY, after INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
 /// Brings the file to the newest schema: refuses a newer one untouched, backs an older one up before it changes it.

@@ -9,7 +9,7 @@ use windlass_protocol::Digest;
 
 use super::encode::{encode, fault_of, int, name_of, whole};
 use super::expire::delete_definition;
-use super::pin::{NEVER, delete_pin, write_pin, write_pinned_result};
+use super::pin::{delete_pin, write_pin, write_pinned_result};
 use super::reuse::{delete_gone, delete_reuse, write_gone, write_replay, write_reuse};
 use crate::fault::Fault;
 use crate::store::{EventSeq, Seq, WriterEpoch};
@@ -199,10 +199,9 @@ fn write_event(conn: &Connection, seq: EventSeq, row: &EventRow) -> Result<(), F
 }
 
 fn write_artifact(conn: &Connection, row: &ArtifactRow) -> Result<(), Fault> {
-    let sql = "INSERT INTO artifacts (id, build, digest, expires_at, json) VALUES (?1, ?2, ?3,
-        CASE WHEN EXISTS (SELECT 1 FROM pins WHERE build = ?2) THEN ?6 ELSE ?4 END, ?5)";
+    let sql = "INSERT INTO artifacts (id, build, digest, expires_at, json) VALUES (?1, ?2, ?3, ?4, ?5)";
     let (id, build, digest) = (row.id.as_bytes(), row.build.as_bytes(), row.digest.as_bytes());
-    execute(conn, sql, params![id, build, digest, int(row.expires_at.0), encode(row)?, NEVER])
+    execute(conn, sql, params![id, build, digest, int(row.expires_at.0), encode(row)?])
 }
 
 fn write_notification(conn: &Connection, row: &NotificationRow) -> Result<(), Fault> {

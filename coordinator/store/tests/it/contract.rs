@@ -14,7 +14,7 @@ use windlass_coordinator_store::{
 use windlass_pipeline::glob::PathQuery;
 use windlass_pipeline::graph::{BlockedState, Edge};
 use windlass_protocol::job::Source;
-use windlass_protocol::{Digest, Namespace, Trust, WallMs};
+use windlass_protocol::{Digest, Namespace, Trust, WallMs, limits};
 
 use crate::rows::{
     agent, agent_id, annotation_id, artifact, artifact_id, attempt, attempt_id, build, build_id, definition, event,
@@ -78,6 +78,7 @@ suite! {
     artifacts_are_listed_newest_first_by_filter_and_found_by_id_and_by_blob
     artifacts_go_when_their_time_is_over_and_with_their_build
     nothing_of_a_pinned_build_goes_by_its_age_and_all_of_it_does_once_the_pin_is_over
+    artifacts_of_a_build_that_is_pinned_and_let_go_again_and_again_go_when_it_is_free
     pins_are_listed_newest_first_and_loaded_until_they_are_over
 }
 
@@ -689,6 +690,50 @@ fn nothing_of_a_pinned_build_goes_by_its_age_and_all_of_it_does_once_the_pin_is_
     let expired = store.expire(epoch, ever).unwrap();
     assert_eq!((expired.builds, expired.attempts), (vec![build_id(2)], vec![attempt_id(2)]));
     assert_eq!(history.build(build_id(2)), Ok(None));
+}
+
+/// What goes until nothing more is to go.
+fn goes(store: &mut dyn Store, epoch: WriterEpoch, retention: Retention) -> usize {
+    let mut artifacts = 0;
+    for _ in 0..9 {
+        let expired = store.expire(epoch, retention).unwrap();
+        assert!(expired.artifacts <= limits::EXPIRE_ROWS_MAX);
+        artifacts += expired.artifacts;
+        if !expired.more {
+            return artifacts;
+        }
+    }
+    panic!("{artifacts} went, and there are more");
+}
+
+fn artifacts_of_a_build_that_is_pinned_and_let_go_again_and_again_go_when_it_is_free(bench: &mut dyn Bench) {
+    let (mut store, history, epoch) = claimed(bench);
+    let many = limits::EXPIRE_ROWS_MAX as u64 / 2 + 7;
+    for n in [1, 2] {
+        store.commit(epoch, &submit(n)).unwrap();
+    }
+    let all = (1..=2 * many).map(|n| Change::Artifact(Box::new(artifact(n, 1 + n % 2))));
+    store.commit(epoch, &all.collect::<Vec<_>>()).unwrap();
+    let over = Retention { artifacts_at: WallMs(u64::MAX), ..retention(0, 0, 9) };
+    let held = |n| history.pin_ground(build_id(n)).unwrap().unwrap().files;
+    store.commit(epoch, &[pin_of(pin(2, None))]).unwrap();
+    assert_eq!(goes(&mut *store, epoch, over), many as usize);
+    assert_eq!((held(1), held(2)), (0, many));
+    // Pinned again before what the first pin had moved is back, and while a part of it is.
+    for pieces in [0, 1] {
+        store.commit(epoch, &[Change::PinOver(build_id(2))]).unwrap();
+        for _ in 0..pieces {
+            store.expire(epoch, retention(0, 0, 9)).unwrap();
+        }
+        store.commit(epoch, &[pin_of(pin(2, None))]).unwrap();
+        assert_eq!((goes(&mut *store, epoch, over), held(2)), (0, many));
+    }
+    // One that was added while nobody had pinned it has its own end.
+    store.commit(epoch, &[Change::PinOver(build_id(2))]).unwrap();
+    store.commit(epoch, &[Change::Artifact(Box::new(artifact(2 * many + 2, 2)))]).unwrap();
+    let all_but_the_last = Retention { artifacts_at: WallMs(100 + 2 * many), ..over };
+    assert_eq!(goes(&mut *store, epoch, all_but_the_last), many as usize);
+    assert_eq!((held(2), goes(&mut *store, epoch, over)), (1, 1));
 }
 
 fn pins_are_listed_newest_first_and_loaded_until_they_are_over(bench: &mut dyn Bench) {

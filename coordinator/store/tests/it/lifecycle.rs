@@ -4,9 +4,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use windlass_coordinator_core::row::{AttemptState, Change};
-use windlass_coordinator_store::{Fault, History, OpenError, Options, Seq, Space, Store, check, open};
-
-use windlass_protocol::limits;
+use windlass_coordinator_store::{Fault, History, OpenError, Options, Retention, Seq, Space, Store, check, open};
+use windlass_protocol::{WallMs, limits};
 
 use crate::rows::{artifact, attempt, attempt_id, build_id, finish, fleet, job, pin, submit};
 use crate::shim::Shim;
@@ -164,6 +163,8 @@ fn pins_that_do_not_agree_with_what_they_hold_are_found() {
         let key = windlass_protocol::Digest::of(b"key");
         let pinned = [Change::Pin(Box::new(pin(2, None))), Change::PinResult { build: build_id(2), key }];
         store.commit(epoch, &pinned).unwrap();
+        let over = Retention { artifacts_at: WallMs(u64::MAX - 1), ..nothing() };
+        assert_eq!(store.expire(epoch, over).unwrap().artifacts, 2);
         drop((store, history));
         rusqlite::Connection::open(dir.path().join("store.sqlite")).unwrap().execute_batch(sql).unwrap();
         check(dir.path()).unwrap().findings.join("\n")
@@ -173,12 +174,71 @@ fn pins_that_do_not_agree_with_what_they_hold_are_found() {
         ("UPDATE pins SET build = x'00'", "1 pins of builds that do not exist"),
         ("DELETE FROM pins", "1 results that are held by no pin"),
         ("DELETE FROM pins", "2 artifacts that stay, and whose builds have no pin"),
-        ("UPDATE artifacts SET expires_at = 7", "2 artifacts of pinned builds that would go by their age"),
+        ("UPDATE artifacts SET expires_at = 7", "2 artifacts that go at a time which is not theirs"),
+        ("INSERT INTO unpinned SELECT build, 0 FROM pins", "1 ends of pins that are not over"),
+        ("INSERT INTO unpinned VALUES (x'00', 0)", "1 ends of pins of builds that do not exist"),
         ("UPDATE pins SET json = '{}'", "pin row cannot be read"),
         ("UPDATE pins SET json = json_set(json, '$.namespace.overlay', 'pr:1')", "it is not trusted"),
     ] {
         let found = stray(sql);
         assert!(found.contains(expected), "{sql}: {found}");
+    }
+}
+
+#[test]
+fn a_pin_and_its_end_are_one_row_each_and_pieces_bring_artifacts_back_whatever_crash_comes_between() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let piece = limits::EXPIRE_ROWS_MAX as u64;
+    let (mut store, history) = open(dir.path(), &small()).unwrap();
+    let epoch = store.claim().unwrap();
+    let artifacts = (1..=2 * piece + 5).map(|n| Change::Artifact(Box::new(artifact(n, 2))));
+    store.commit(epoch, &artifacts.collect::<Vec<_>>()).unwrap();
+    drop((store, history));
+    let moved = || {
+        let conn = rusqlite::Connection::open(dir.path().join("store.sqlite")).unwrap();
+        let sql = "SELECT count(*) FROM artifacts WHERE expires_at = ?1";
+        conn.query_row(sql, [i64::MAX], |row| row.get::<_, i64>(0)).unwrap().cast_unsigned()
+    };
+    // Each step by a coordinator of its own, and what it leaves is sound.
+    let step = |changes: &[Change], retention: Option<Retention>| {
+        let (mut store, history) = open(dir.path(), &small()).unwrap();
+        let epoch = store.claim().unwrap();
+        store.commit(epoch, changes).unwrap();
+        let expired = retention.map(|retention| store.expire(epoch, retention).unwrap()).unwrap_or_default();
+        drop((store, history));
+        assert_eq!(check(dir.path()).unwrap().findings, [""; 0]);
+        (expired.artifacts as u64, expired.more, moved())
+    };
+    let key = windlass_protocol::Digest::of(b"key");
+    let pin = [Change::Pin(Box::new(pin(2, None))), Change::PinResult { build: build_id(2), key }];
+    let over = Some(Retention { artifacts_at: WallMs(u64::MAX), ..nothing() });
+    assert_eq!(step(&pin, None), (0, false, 0));
+    assert_eq!(step(&[], over), (0, true, piece));
+    assert_eq!(step(&[], over), (0, true, 2 * piece));
+    assert_eq!(step(&[], over), (0, false, 2 * piece + 5));
+    assert_eq!(step(&[Change::PinOver(build_id(2))], None), (0, false, 2 * piece + 5));
+    assert_eq!(step(&[], Some(nothing())), (0, true, piece + 6), "a row of a piece is the result's");
+    assert_eq!(step(&pin, None), (0, false, piece + 6));
+    assert_eq!(step(&[], over), (0, false, 2 * piece + 5));
+    assert_eq!(step(&[Change::PinOver(build_id(2))], over), (0, true, piece + 6));
+    assert_eq!(step(&[], over), (0, true, 6));
+    assert_eq!(step(&[], over), (piece - 7, true, 0));
+    assert_eq!(step(&[], over), (piece, true, 0));
+    assert_eq!(step(&[], over), (12, false, 0));
+}
+
+/// Retention for which the time of nothing is over.
+fn nothing() -> Retention {
+    let never = WallMs(0);
+    Retention {
+        builds_before: never,
+        idempotency_before: never,
+        agents_before: never,
+        audit_before: never,
+        artifacts_at: never,
+        notifications_before: never,
+        max_builds: 9,
     }
 }
 
