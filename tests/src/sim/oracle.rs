@@ -54,6 +54,8 @@ fn turn_of(job: &JobRow, store: &Store) -> Option<(WallMs, BuildId, u32)> {
 pub struct Oracle {
     /// Builds that a client was told exist.
     acknowledged: BTreeSet<BuildId>,
+    /// How often a client was told that a build which was not pinned is.
+    pinned: BTreeMap<BuildId, u64>,
     /// Every right that was ever committed.
     granted: BTreeSet<Epoch>,
     /// The highest of them before the commit that is being made: the rows of one commit stand in any order.
@@ -124,18 +126,26 @@ impl Oracle {
             Reply::Joined { agent, .. } if !store.rows.agents.contains_key(agent) => {
                 Err(("I1", format!("agent {agent} was acknowledged and is not in the store")))
             }
-            // One that is undone at once may be over in the commit that made it.
-            Reply::Pinned { build, .. } if !store.rows.pins.contains_key(build) && !store.unpinned.contains(build) => {
-                Err(("I1", format!("the pin of build {build} was acknowledged and is not in the store")))
-            }
+            Reply::Pinned { build, before } => self.pinned(*build, before.is_none(), store),
             Reply::Token { .. }
             | Reply::Joined { .. }
             | Reply::Drained { .. }
-            | Reply::Pinned { .. }
             | Reply::Done
             | Reply::Secrets(_)
             | Reply::Cache(_) => Ok(()),
         }
+    }
+
+    /// I1: a pin that was acknowledged is in the store, or was.
+    fn pinned(&mut self, build: BuildId, new: bool, store: &Store) -> Verdict {
+        let known = self.pinned.entry(build).or_default();
+        *known += u64::from(new);
+        // One that is undone at once may be over in the commit that made it.
+        let there = store.rows.pins.contains_key(&build) || store.unpinned.contains(&build);
+        if there && store.pinned.get(&build).copied().unwrap_or_default() >= *known {
+            return Ok(());
+        }
+        Err(("I1", format!("the pin of build {build} was acknowledged and is not in the store")))
     }
 
     /// I1: every acknowledged build is in the store.
@@ -664,5 +674,43 @@ impl Oracle {
             self.log_is_whole(row, logs)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use windlass_coordinator_core::row::{Actor, ActorKind, Change, PinGone, PinRow};
+    use windlass_protocol::{Namespace, WallMs};
+
+    use super::*;
+
+    #[test]
+    fn a_second_pin_that_was_acknowledged_and_is_lost_is_seen_although_the_first_is_over() {
+        let build = BuildId::from_bytes([1; 16]);
+        let row = PinRow {
+            build,
+            pipeline: "app".to_owned(),
+            number: 1,
+            branch: "main".to_owned(),
+            namespace: Namespace::trusted("app"),
+            name: None,
+            by: Actor { kind: ActorKind::System, name: "test".to_owned() },
+            at: WallMs(1),
+            until: None,
+            files: 0,
+            bytes: 0,
+            gone: PinGone::default(),
+            left_out: 0,
+        };
+        let (mut oracle, mut store) = (Oracle::default(), Store::default());
+        let told = Reply::Pinned { build, before: None };
+        store.apply(Change::Pin(Box::new(row.clone())));
+        oracle.replied(&told, &store).unwrap();
+        store.apply(Change::PinOver(build));
+        assert!(oracle.replied(&told, &store).is_err(), "nothing was written");
+        store.apply(Change::Pin(Box::new(row)));
+        assert!(store.unpinned.is_empty() && oracle.pinned(build, false, &store).is_ok());
+        store.rows.pins.clear();
+        assert!(oracle.pinned(build, false, &store).is_err(), "it is lost");
     }
 }

@@ -22,7 +22,9 @@ pub struct Store {
     pub notifications: BTreeMap<NotificationId, NotificationRow>,
     /// Tokens that are over.
     pub forgotten: BTreeSet<TokenId>,
-    /// Builds whose pins are over.
+    /// How often each build was pinned.
+    pub pinned: BTreeMap<BuildId, u64>,
+    /// Builds whose last pins are over.
     pub unpinned: BTreeSet<BuildId>,
     /// Pipelines' texts.
     pub definitions: BTreeMap<Digest, String>,
@@ -46,7 +48,13 @@ impl Store {
                 rows.tokens.remove(&id);
                 self.forgotten.insert(id);
             }
-            Change::Pin(row) => drop(rows.pins.insert(row.build, *row)),
+            Change::Pin(row) => {
+                self.unpinned.remove(&row.build);
+                let build = row.build;
+                if rows.pins.insert(build, *row).is_none() {
+                    *self.pinned.entry(build).or_default() += 1;
+                }
+            }
             Change::PinResult { build, key } => drop(rows.pinned_results.insert((build, key))),
             Change::PinOver(build) => {
                 rows.pins.remove(&build);
