@@ -1,4 +1,4 @@
-//! Pins of builds, for people and release jobs: all of a build stays (docs/design/051).
+//! Pins of builds, for people and their tools: all of a build stays (docs/design/051).
 
 use axum::Json;
 use axum::extract::{Path, State};

@@ -44,7 +44,7 @@ fn a_pinned_release_outlives_the_time_of_its_artifacts_and_a_crash_until_the_pin
         let plain = fleet.run_to("passed", pipeline([make()])).await?;
         ensure!(artifacts(&fleet, plain.id()).await?.is_empty(), "its time is over");
 
-        // A release job pins the build that it is part of.
+        // It is pinned while it goes on.
         let gate = json!({ "block": "release", "key": "gate" });
         let release = pipeline([make(), gate, with(step("after", "true"), "depends_on", json!("gate"))]);
         let submitted = fleet.client.submit(&windlass_tests::kit::Submit::text(release)).await?;
