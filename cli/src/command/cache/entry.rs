@@ -87,21 +87,27 @@ fn row(item: &Value) -> Result<Vec<String>, Failure> {
 /// Lets one stay, or no longer.
 pub(super) async fn pin(client: &Client, id: &str, undo: bool, json: bool, ui: &Ui) -> Result<Code, Failure> {
     let (method, done) = if undo { (Method::DELETE, "unpinned") } else { (Method::PUT, "pinned") };
-    change(client, (id, json), (method, "/pin", done), ui).await
+    change(client, Act { id, method, place: "/pin", done }, json, ui).await
 }
 
 /// Removes one.
 pub(super) async fn remove(RemoveArguments { which }: &RemoveArguments, ui: &Ui) -> Result<Code, Failure> {
     let client = which.server.target()?.client;
-    change(&client, (&which.id, which.json), (Method::DELETE, "", "removed"), ui).await
+    change(&client, Act { id: &which.id, method: Method::DELETE, place: "", done: "removed" }, which.json, ui).await
 }
 
-async fn change(
-    client: &Client,
-    (id, json): (&str, bool),
-    (method, place, done): (Method, &str, &str),
-    ui: &Ui,
-) -> Result<Code, Failure> {
+/// What is done to a cache.
+struct Act<'a> {
+    id: &'a str,
+    method: Method,
+    /// What follows the cache in the path.
+    place: &'a str,
+    /// What the cache is afterwards, in a word.
+    done: &'a str,
+}
+
+async fn change(client: &Client, act: Act<'_>, json: bool, ui: &Ui) -> Result<Code, Failure> {
+    let Act { id, method, place, done } = act;
     client.send_bytes(method, &format!("/caches/{}{place}", segment(id)), Body::default()).await?;
     if json {
         ui.data(&json!({ "id": id, done: true }).to_string());
