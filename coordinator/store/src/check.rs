@@ -223,7 +223,10 @@ fn check_pins(conn: &Connection, report: &mut Report) -> Result<(), Fault> {
         ("ends of pins that are not over", "unpinned WHERE build IN (SELECT build FROM pins)".to_owned()),
         ("ends of pins of builds that do not exist", "unpinned WHERE build NOT IN (SELECT id FROM builds)".to_owned()),
         ("results that are held by no pin", format!("pinned_results WHERE {free}")),
-        ("artifacts that stay, and whose builds have no pin", format!("artifacts WHERE expires_at = {NEVER} AND {free}")),
+        (
+            "artifacts that stay, and whose builds have no pin",
+            format!("artifacts WHERE expires_at = {NEVER} AND {free}"),
+        ),
         ("artifacts that go at a time which is not theirs", format!("artifacts WHERE NOT {ends}")),
     ];
     each_row(conn, report, "pin", "SELECT json FROM pins", |report, pin: PinRow| {

@@ -9,9 +9,7 @@ use windlass_coordinator_core::row::{
     AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, CacheName, CacheRow, Change,
     EventRow, NotificationRow, PinRow, ReuseRow, Rows,
 };
-use windlass_protocol::{
-    AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, WallMs, limits,
-};
+use windlass_protocol::{AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
 
 use crate::fault::Fault;
 use crate::store::{
@@ -131,10 +129,9 @@ impl Memory {
         Some(Pinned { row, results })
     }
 
-    /// An artifact goes when its time is over, and not before its build's pin ends.
-    fn stay(&self, row: &ArtifactRow) -> ArtifactRow {
-        let pin_ends = self.rows.pins.get(&row.build).map_or(WallMs(0), PinRow::end);
-        ArtifactRow { expires_at: row.expires_at.max(pin_ends), ..row.clone() }
+    /// An artifact as readers see it.
+    fn held(&self, row: &ArtifactRow) -> ArtifactRow {
+        row.clone().held_by(self.rows.pins.get(&row.build))
     }
 
     fn whole_build(&self, id: BuildId) -> Option<BuildRows> {
@@ -450,13 +447,13 @@ impl History for MemoryHistory {
         let memory = self.lock();
         let place = |id| memory.artifacts.iter().find(|(_, row)| row.id == id).map_or(0, |(number, _)| *number);
         let below = filter.before.map_or(u64::MAX, place);
-        let all = memory.artifacts.iter().rev().map(|(number, row)| (*number, memory.stay(row)));
+        let all = memory.artifacts.iter().rev().map(|(number, row)| (*number, memory.held(row)));
         Ok(page(all.filter(|(number, row)| *number < below && filter.matches(row)), after, limit))
     }
 
     fn artifact(&self, id: ArtifactId) -> Result<Option<ArtifactRow>, Fault> {
         let memory = self.lock();
-        Ok(memory.artifacts.iter().find(|(_, row)| row.id == id).map(|(_, row)| memory.stay(row)))
+        Ok(memory.artifacts.iter().find(|(_, row)| row.id == id).map(|(_, row)| memory.held(row)))
     }
 
     fn notifications(

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use windlass_protocol::{ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, WallMs};
 
-use super::{Actor, BuildRows, Output};
+use super::{Actor, BuildRows, Output, PinRow};
 
 /// An artifact: a file of a job that outlives it. Its bytes are a blob on the namespace's shelf.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,15 @@ pub struct ArtifactRow {
     /// The person who added it; `None`: the job itself.
     #[serde(default)]
     pub by: Option<Actor>,
+}
+
+impl ArtifactRow {
+    /// As readers see it: it goes when its time is over, and not before its build's pin ends.
+    #[must_use]
+    pub fn held_by(mut self, pin: Option<&PinRow>) -> Self {
+        self.expires_at = self.expires_at.max(pin.map_or(self.expires_at, PinRow::end));
+        self
+    }
 }
 
 /// An artifact that a person has uploaded. Its bytes are on the shelf of the build's namespace.

@@ -7,13 +7,12 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use windlass_coordinator_core::row::{
     AgentRow, Annotation, ArtifactRow, AttemptRow, AuditRow, BuildRow, BuildRows, CacheRow, JobRow, NotificationRow,
-    PinRow,
 };
 use windlass_protocol::{AnnotationId, ArtifactId, AttemptId, BuildId, Digest, JobId, Namespace, TokenId, limits};
 
 use super::encode::{decode, fault_of, int, name_of, whole};
 use super::load::json_rows;
-use super::pin::{artifacts_there, pin_of, stay};
+use super::pin::{artifacts_there, pin_of, pin_row, pins_where};
 use super::{Target, seq_of};
 use crate::fault::Fault;
 use crate::store::{
@@ -286,7 +285,7 @@ impl History for SqliteHistory {
     ) -> Result<Page<ArtifactRow>, Fault> {
         let limit = bounded(limit);
         self.read(|conn| {
-            let pin_ends = pin_of(conn, filter.build)?.map(|pin| pin.row.end());
+            let pin = pin_row(conn, filter.build)?;
             let (mut found, mut from) = (Vec::new(), after.map_or(i64::MAX, |cursor| int(cursor.0)));
             if let Some(before) = filter.before {
                 let statement = conn.prepare_cached("SELECT key FROM artifacts WHERE id = ?1");
@@ -300,7 +299,7 @@ impl History for SqliteHistory {
                 let params = [build, Value::Integer(from), Value::Integer(int(limits::PAGE_MAX_ITEMS as u64))];
                 let rows = keyed_rows::<ArtifactRow>(conn, "artifact", sql, &params)?;
                 let last = rows.last().map(|(key, _)| int(*key));
-                let rows = rows.into_iter().map(|(key, row)| (key, stay(row, pin_ends)));
+                let rows = rows.into_iter().map(|(key, row)| (key, row.held_by(pin.as_ref())));
                 found.extend(rows.filter(|(_, row)| filter.matches(row)));
                 match last {
                     Some(last) if found.len() <= limit => from = last,
@@ -315,8 +314,8 @@ impl History for SqliteHistory {
             let sql = "SELECT json FROM artifacts WHERE id = ?1";
             let found: Vec<ArtifactRow> = json_rows(conn, "artifact", sql, [id.as_bytes()])?;
             let Some(row) = found.into_iter().next() else { return Ok(None) };
-            let pin_ends = pin_of(conn, row.build)?.map(|pin| pin.row.end());
-            Ok(Some(stay(row, pin_ends)))
+            let pin = pin_row(conn, row.build)?;
+            Ok(Some(row.held_by(pin.as_ref())))
         })
     }
 
@@ -370,18 +369,11 @@ impl History for SqliteHistory {
 
     fn pins(&self, pipeline: Option<&str>, after: Option<Cursor>, limit: usize) -> Result<Page<Pinned>, Fault> {
         let limit = bounded(limit);
-        let sql =
-            "SELECT key, json FROM pins WHERE key < ?1 AND (?2 IS NULL OR pipeline = ?2) ORDER BY key DESC LIMIT ?3";
+        let some = "key < ?1 AND (?2 IS NULL OR pipeline = ?2) ORDER BY key DESC LIMIT ?3";
         let from = Value::Integer(after.map_or(i64::MAX, |cursor| int(cursor.0)));
         let pipeline = pipeline.map_or(Value::Null, |pipeline| Value::Text(pipeline.to_owned()));
         let params = [from, pipeline, Value::Integer(int(limit as u64 + 1))];
-        self.read(|conn| {
-            let mut found = Vec::new();
-            for (key, row) in keyed_rows::<PinRow>(conn, "pin", sql, &params)? {
-                found.extend(pin_of(conn, row.build)?.map(|pin| (key, pin)));
-            }
-            Ok(page(found, limit))
-        })
+        self.read(|conn| Ok(page(pins_where(conn, some, &params)?, limit)))
     }
 
     fn pin(&self, build: BuildId) -> Result<Option<Pinned>, Fault> {

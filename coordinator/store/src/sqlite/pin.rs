@@ -5,9 +5,10 @@
 //! own end stays in its row. A build whose pin is over stands among `unpinned` until all of its artifacts are back at their own ends
 //! and the results that the pin held are out of the table.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
-use windlass_coordinator_core::row::{ArtifactRow, PinRow};
-use windlass_protocol::{BuildId, Digest, WallMs};
+use rusqlite::types::Value;
+use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
+use windlass_coordinator_core::row::PinRow;
+use windlass_protocol::{BuildId, Digest};
 
 use super::encode::{decode, encode, fault_of, int, whole};
 use crate::fault::Fault;
@@ -65,7 +66,8 @@ pub(super) fn let_go(conn: &Connection, max: usize) -> rusqlite::Result<usize> {
     let mut rows = 0;
     while rows < max {
         let mut statement = conn.prepare_cached("SELECT build, after FROM unpinned LIMIT 1")?;
-        let found = statement.query_row([], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?))).optional()?;
+        let found =
+            statement.query_row([], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, i64>(1)?))).optional()?;
         let Some((build, after)) = found else { break };
         let sql = "DELETE FROM pinned_results WHERE build = ?1 AND key IN
             (SELECT key FROM pinned_results WHERE build = ?1 LIMIT ?2)";
@@ -98,7 +100,8 @@ fn return_artifacts(conn: &Connection, build: [u8; 16], after: i64, max: usize) 
 /// All keys of results that pins hold; those of pins that are over are left out.
 pub(super) fn pinned_results(conn: &Connection) -> Result<Vec<(BuildId, Digest)>, Fault> {
     let read = || {
-        let mut statement = conn.prepare_cached("SELECT build, key FROM pinned_results WHERE build IN (SELECT build FROM pins)")?;
+        let mut statement =
+            conn.prepare_cached("SELECT build, key FROM pinned_results WHERE build IN (SELECT build FROM pins)")?;
         let rows =
             statement.query_map([], |row| Ok((BuildId::from_bytes(row.get(0)?), Digest::from_bytes(row.get(1)?))))?;
         rows.collect::<rusqlite::Result<Vec<_>>>()
@@ -106,21 +109,42 @@ pub(super) fn pinned_results(conn: &Connection) -> Result<Vec<(BuildId, Digest)>
     read().map_err(|e| fault_of("load pins", e))
 }
 
-/// A build's pin, with how many results it holds.
-pub(super) fn pin_of(conn: &Connection, build: BuildId) -> Result<Option<Pinned>, Fault> {
-    let sql = "SELECT json, (SELECT count(*) FROM pinned_results AS held WHERE held.build = pins.build)
-        FROM pins WHERE build = ?1";
-    let found = conn.prepare_cached(sql).and_then(|mut statement| {
-        statement.query_row([build.as_bytes()], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u32>(1)?))).optional()
-    });
-    let found = found.map_err(|e| fault_of("read a pin", e))?;
-    found.map(|(json, results)| Ok(Pinned { row: decode("pin", &json)?, results: results.into() })).transpose()
+/// A build's pin.
+pub(super) fn pin_row(conn: &Connection, build: BuildId) -> Result<Option<PinRow>, Fault> {
+    let found = conn
+        .prepare_cached("SELECT json FROM pins WHERE build = ?1")
+        .and_then(|mut statement| statement.query_row([build.as_bytes()], |row| row.get::<_, String>(0)).optional());
+    found.map_err(|e| fault_of("read a pin", e))?.map(|json| decode("pin", &json)).transpose()
 }
 
-/// An artifact goes when its time is over, and not before its build's pin ends.
-pub(super) fn stay(mut row: ArtifactRow, pin_ends: Option<WallMs>) -> ArtifactRow {
-    row.expires_at = row.expires_at.max(pin_ends.unwrap_or(WallMs(0)));
-    row
+/// Pins that a condition names, newest first, with how many results each holds, and with the keys of their rows.
+pub(super) fn pins_where(
+    conn: &Connection,
+    condition: &'static str,
+    params: &[Value],
+) -> Result<Vec<(u64, Pinned)>, Fault> {
+    let sql = format!(
+        "SELECT key, json, (SELECT count(*) FROM pinned_results AS held WHERE held.build = pins.build) FROM pins
+            WHERE {condition}"
+    );
+    let read = || {
+        let mut statement = conn.prepare_cached(&sql)?;
+        let rows = statement.query_map(params_from_iter(params), |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?))
+        })?;
+        rows.collect::<rusqlite::Result<Vec<_>>>()
+    };
+    let rows = read().map_err(|e| fault_of("read pins", e))?;
+    let pinned = |(key, json, results): (i64, String, i64)| {
+        Ok((whole(key), Pinned { row: decode("pin", &json)?, results: whole(results) }))
+    };
+    rows.into_iter().map(pinned).collect()
+}
+
+/// A build's pin, with how many results it holds.
+pub(super) fn pin_of(conn: &Connection, build: BuildId) -> Result<Option<Pinned>, Fault> {
+    let found = pins_where(conn, "build = ?1", &[Value::Blob(build.as_bytes().to_vec())])?;
+    Ok(found.into_iter().next().map(|(_, pin)| pin))
 }
 
 /// Artifacts of a build that are there, and their bytes.

@@ -693,12 +693,12 @@ fn nothing_of_a_pinned_build_goes_by_its_age_and_all_of_it_does_once_the_pin_is_
 }
 
 /// What goes until nothing more is to go.
-fn goes(store: &mut dyn Store, epoch: WriterEpoch, retention: Retention) -> usize {
+fn goes(store: &mut dyn Store, epoch: WriterEpoch, retention: Retention) -> u64 {
     let mut artifacts = 0;
     for _ in 0..9 {
         let expired = store.expire(epoch, retention).unwrap();
         assert!(expired.artifacts <= limits::EXPIRE_ROWS_MAX);
-        artifacts += expired.artifacts;
+        artifacts += expired.artifacts as u64;
         if !expired.more {
             return artifacts;
         }
@@ -717,7 +717,7 @@ fn artifacts_of_a_build_that_is_pinned_and_let_go_again_and_again_go_when_it_is_
     let over = Retention { artifacts_at: WallMs(u64::MAX), ..retention(0, 0, 9) };
     let held = |n| history.pin_ground(build_id(n)).unwrap().unwrap().files;
     store.commit(epoch, &[pin_of(pin(2, None))]).unwrap();
-    assert_eq!(goes(&mut *store, epoch, over), many as usize);
+    assert_eq!(goes(&mut *store, epoch, over), many);
     assert_eq!((held(1), held(2)), (0, many));
     // Pinned again before what the first pin had moved is back, and while a part of it is.
     for pieces in [0, 1] {
@@ -732,7 +732,7 @@ fn artifacts_of_a_build_that_is_pinned_and_let_go_again_and_again_go_when_it_is_
     store.commit(epoch, &[Change::PinOver(build_id(2))]).unwrap();
     store.commit(epoch, &[Change::Artifact(Box::new(artifact(2 * many + 2, 2)))]).unwrap();
     let all_but_the_last = Retention { artifacts_at: WallMs(100 + 2 * many), ..over };
-    assert_eq!(goes(&mut *store, epoch, all_but_the_last), many as usize);
+    assert_eq!(goes(&mut *store, epoch, all_but_the_last), many);
     assert_eq!((held(2), goes(&mut *store, epoch, over)), (1, 1));
 }
 
