@@ -1,8 +1,9 @@
 //! Lets go by policy of what nothing live needs: every hour, and when an admin asks; one sweep at a time, in small pieces.
 //!
 //! What stands on a shelf is not touched: rows say of it what stays (`shelf`). Of the rest everything is marked first that builds
-//! need which are not over or pinned, and what tells of results that are there; the mark is a use, so a build that is made meanwhile needs
-//! none: its client was just told that its blobs are there. If anything cannot be read that may name something, nothing goes.
+//! need which are not over or pinned, and what tells of results that are there; the mark is a use, so a build that is made
+//! meanwhile needs none: its client was just told that its blobs are there. If anything cannot be read that may name something,
+//! nothing goes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,14 +12,15 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 use windlass_cache::{Roots, Store, Sweep, SweepCounts, Swept, WhyGone};
+use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::roots::{Root, roots_of_pinned};
-use windlass_coordinator_core::row::BuildRows;
+use windlass_coordinator_core::row::{Actor, ActorKind, BuildRows, PinRequest};
 use windlass_protocol::host::now;
 use windlass_protocol::limits::{
     COMPACT_TICK_BYTES, EPOCH_MS, PAGE_MAX_ITEMS, REUSE_RECIPE_MAX_BYTES, SWEEP_EVERY_MS, SWEEP_PAUSE_MS,
     SWEEP_TOLD_MAX,
 };
-use windlass_protocol::{Digest, Namespace, WallMs};
+use windlass_protocol::{BuildId, Digest, Namespace, WallMs};
 
 use crate::config::{CachePolicies, OverlayFull};
 use crate::desk::DeskHandle;
@@ -175,7 +177,7 @@ impl Sweeper {
             self.show(shown, &sweep, 0);
             return Ok(());
         }
-        roots = self.mark(roots).await?;
+        roots = self.mark(roots, dry).await?;
         let needed = roots.roots.marked();
         self.show(shown, &sweep, needed);
         let sweeper = self.clone();
@@ -225,39 +227,53 @@ impl Sweeper {
     }
 
     /// Marks what must stay.
-    async fn mark(&self, mut marking: Marking) -> Result<Marking, String> {
-        let unavailable = |error: crate::desk::DeskError| error.to_string();
+    async fn mark(&self, marking: Marking, dry: bool) -> Result<Marking, String> {
+        let marking = self.mark_builds(marking).await?;
+        let marking = self.mark_results(marking).await?;
+        self.mark_pinned(marking, dry).await
+    }
+
+    /// Marks what builds need that are not over.
+    async fn mark_builds(&self, mut marking: Marking) -> Result<Marking, String> {
         let mut after = None;
         loop {
-            let (page, next) = self.desk.look(move |core| core.roots_of_builds(after)).await.map_err(unavailable)?;
+            let looked = self.desk.look(move |core| core.roots_of_builds(after)).await;
+            let (page, next) = looked.map_err(|error| error.to_string())?;
             marking = marking.mark(page).await?;
             match next {
                 Some(_) => after = next,
-                None => break,
-            }
-        }
-        let mut after = None;
-        loop {
-            let looked = self.desk.look(move |core| core.roots_of_results(after.as_ref())).await;
-            let (page, next) = looked.map_err(unavailable)?;
-            marking = marking.mark(page).await?;
-            match next {
-                Some(_) => after = next,
-                None => return self.mark_pinned(marking).await,
+                None => return Ok(marking),
             }
         }
     }
 
-    /// Marks what pinned builds need. One that is pinned meanwhile was promised first ([`Sweeper::spare`]).
-    async fn mark_pinned(&self, mut marking: Marking) -> Result<Marking, String> {
+    /// Marks what tells of results that are there.
+    async fn mark_results(&self, mut marking: Marking) -> Result<Marking, String> {
+        let mut after = None;
+        loop {
+            let looked = self.desk.look(move |core| core.roots_of_results(after.as_ref())).await;
+            let (page, next) = looked.map_err(|error| error.to_string())?;
+            marking = marking.mark(page).await?;
+            match next {
+                Some(_) => after = next,
+                None => return Ok(marking),
+            }
+        }
+    }
+
+    /// Marks what pinned builds need. One that is pinned meanwhile was promised first ([`Sweeper::spare`]). A pin whose build is no
+    /// more, which only damage leaves behind, is undone.
+    async fn mark_pinned(&self, mut marking: Marking, dry: bool) -> Result<Marking, String> {
         let unread = |error: ReadError| error.to_string();
         let mut after = None;
         loop {
             let page = self.reader.pins(None, after, PAGE_MAX_ITEMS).await.map_err(unread)?;
             for pin in page.items {
                 // One at a time: a build has up to ten thousand jobs.
-                if let Some(rows) = self.reader.stored_build(pin.row.build).await.map_err(unread)? {
-                    marking = marking.mark(roots_of_pinned(&rows)).await?;
+                match self.reader.stored_build(pin.row.build).await.map_err(unread)? {
+                    Some(rows) => marking = marking.mark(roots_of_pinned(&rows)).await?,
+                    None if dry => {}
+                    None => self.undo(pin.row.build).await?,
                 }
             }
             match page.next {
@@ -265,6 +281,13 @@ impl Sweeper {
                 None => return Ok(marking),
             }
         }
+    }
+
+    async fn undo(&self, build: BuildId) -> Result<(), String> {
+        tracing::warn!(%build, "pin_without_build");
+        let actor = Actor { kind: ActorKind::System, name: "retention".to_owned() };
+        let undone = self.desk.request(actor, Request::Pin(PinRequest::Unpin { build })).await;
+        undone.map(drop).map_err(|error| error.to_string())
     }
 
     /// Lets what a build names stay for a while, as far as its namespace sees it: until it is pinned, from when on every sweep

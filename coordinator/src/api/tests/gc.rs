@@ -14,9 +14,13 @@ pub(super) const DAY: u64 = 86_400_000;
 /// A bench whose cache lets go of what nobody used for a day, and its clock.
 pub(super) async fn bench() -> (Bench, windlass_cache::vfs::recorded::RecordingFs) {
     let (mut bench, fs) = Bench::timed().await;
+    let_go_after_a_day(&mut bench);
+    (bench, fs)
+}
+
+pub(super) fn let_go_after_a_day(bench: &mut Bench) {
     let day = Policy { max_bytes: None, max_age_ms: Some(DAY) };
     bench.set_policies(CachePolicies { trusted: day, overlay: day });
-    (bench, fs)
 }
 
 /// Time passes, and is seen to.

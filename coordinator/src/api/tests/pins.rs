@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use windlass_cache::RealFs;
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{ArtifactRow, Change, NewPin, PinEnd, PinGone, PinRequest, ReuseRequest, Scope};
+use windlass_coordinator_core::row::{
+    ArtifactRow, Change, NewPin, PinEnd, PinGone, PinRequest, PinRow, ReuseRequest, Scope,
+};
 use windlass_coordinator_store::{History as _, Store as _};
 use windlass_protocol::host::now;
 use windlass_protocol::message::Told;
@@ -13,7 +15,7 @@ use windlass_protocol::{BuildId, Digest, Namespace, Trust, WallMs};
 
 use super::artifacts::{add, paths, shelf};
 use super::builds::tree;
-use super::gc::{DAY, bench, collect, pass, submit};
+use super::gc::{DAY, bench, collect, let_go_after_a_day, pass, submit};
 use super::reuse::{hit, log_path, ran, recipe};
 use super::{Answer, Bench, ONE_STEP, text};
 use crate::retention::expire_now;
@@ -205,6 +207,31 @@ async fn what_had_gone_is_told_and_the_rest_is_held() {
     collect(&bench, false).await;
     let again = pin(&bench, &build, json!({})).await.is(200).json();
     assert_eq!(again["pin"]["gone"]["blobs"], json!(0));
+}
+
+#[tokio::test]
+async fn a_sweep_undoes_a_pin_whose_build_is_no_more() {
+    let (mut bench, fs) = bench().await;
+    bench.agent().await;
+    let build = bench.build().await;
+    bench.run(0, b"").await;
+    let build = bench.ended(text(&build["id"])).await;
+    pin(&bench, &build, json!({})).await.is(201);
+    let row = bench.memory.history().pin(text(&build["id"]).parse().unwrap()).unwrap().unwrap().row;
+    let mut memory = bench.memory.clone();
+    drop(bench);
+    let writer = memory.claim().unwrap();
+    let stray = PinRow { build: BuildId::from_bytes([7; 16]), ..row };
+    memory.commit(writer, &[Change::Pin(Box::new(stray))]).unwrap();
+    let mut bench = Bench::over(Arc::new(fs.clone()), memory).await;
+    let_go_after_a_day(&mut bench);
+    tree(&bench, &Namespace::trusted("web"), &[("a", "one")]);
+    pass(&bench, &fs, 7 * DAY);
+    collect(&bench, true).await;
+    assert_eq!(pins(&bench).await.len(), 2);
+    collect(&bench, false).await;
+    let left = pins(&bench).await;
+    assert_eq!((left.len(), &left[0]["build_id"]), (1, &build["id"]));
 }
 
 #[tokio::test]
