@@ -166,7 +166,7 @@ pub fn router(ground: Ground) -> Router {
         .route("/builds/{id}/rebuild", post(submit::rebuild))
         .route("/builds/{id}/events", get(event::stream))
         .route("/builds/{id}/prefetch", post(prefetch::start))
-        .route("/builds/{id}/pin", put(pin::put).delete(pin::delete))
+        .route("/builds/{id}/pin", get(pin::show).put(pin::put).delete(pin::delete))
         .route("/builds/{id}/annotations", get(annotation::list))
         .route("/builds/{id}/notifications", get(notification::list))
         .route("/builds/{id}/artifacts", get(artifact::list).put(upload_artifact::put))

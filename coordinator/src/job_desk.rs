@@ -267,6 +267,7 @@ impl CoreJobDesk {
             | Reply::Token { .. }
             | Reply::Joined { .. }
             | Reply::Pinned { .. }
+            | Reply::Unpinned { .. }
             | Reply::Drained { .. } => {
                 return Err(No(AskRefused::Unavailable, "the core answered something else".to_owned()));
             }

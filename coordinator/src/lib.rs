@@ -22,6 +22,7 @@
 //! | [`verifier`] | the check of every stored byte while the coordinator serves |
 //! | [`uploads`] | uploads that are gone on with after their connections broke |
 //! | [`shelf`] | what jobs keep, and letting go of what nobody names |
+//! | `pinning` | from a look at a build to its pin, and whatever goes between them |
 //! | [`sweeper`] | letting go by policy of what nothing live needs |
 //! | `retention` | deleting what is past its time |
 //! | [`config`], [`run`] | a whole coordinator |
@@ -47,6 +48,7 @@ pub mod logbook;
 mod needs;
 pub mod oidc;
 pub mod orders;
+mod pinning;
 mod retention;
 mod room;
 pub mod run;

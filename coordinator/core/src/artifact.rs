@@ -103,9 +103,7 @@ pub(crate) fn check_artifacts<'a>(
     count: usize,
     bytes: u64,
 ) -> Result<(), Rejected> {
-    let (all, all_bytes) = all.fold((0_u64, 0_u64), |(count, bytes), row| {
-        (count + u64::from(row.artifacts.count), bytes.saturating_add(row.artifacts.bytes))
-    });
+    let (all, all_bytes) = AttemptRow::artifacts_of(all);
     let count = count as u64;
     for (what, value, limit) in [
         ("artifacts of one job", u64::from(own.count) + count, limits::ARTIFACTS_PER_JOB_MAX as u64),

@@ -5,64 +5,37 @@ use std::ops::Bound;
 use windlass_protocol::job::Epoch;
 use windlass_protocol::{AttemptId, Digest, Namespace, Trust, WallMs, limits};
 
+use crate::amount::Amount;
 use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
 use crate::input::ReplyTo;
 use crate::row::{Actor, CacheName, CacheRequest, CacheRow};
 use crate::state::Core;
 
-/// How much some namespaces have together, or may have.
-#[derive(Debug, Clone, Copy, Default)]
-struct Amount {
-    count: usize,
-    files: u64,
-    bytes: u64,
-}
-
-impl Amount {
-    fn of(row: &CacheRow) -> Self {
+impl From<&CacheRow> for Amount {
+    fn from(row: &CacheRow) -> Self {
         Self { count: 1, files: row.files, bytes: row.bytes }
-    }
-
-    fn and(self, other: Self) -> Self {
-        Self {
-            count: self.count.saturating_add(other.count),
-            files: self.files.saturating_add(other.files),
-            bytes: self.bytes.saturating_add(other.bytes),
-        }
-    }
-
-    fn less(self, other: Self) -> Self {
-        Self {
-            count: self.count.saturating_sub(other.count),
-            files: self.files.saturating_sub(other.files),
-            bytes: self.bytes.saturating_sub(other.bytes),
-        }
-    }
-
-    fn fits(self, most: Self) -> bool {
-        self.count <= most.count && self.files <= most.files && self.bytes <= most.bytes
     }
 }
 
 const TRUSTED: Amount = Amount {
-    count: limits::CACHES_TRUSTED_MAX,
+    count: limits::CACHES_TRUSTED_MAX as u64,
     files: limits::CACHES_TRUSTED_MAX_FILES,
     bytes: limits::CACHES_TRUSTED_MAX_BYTES,
 };
 /// Half of it.
 const PINNED: Amount = Amount {
-    count: limits::CACHES_TRUSTED_MAX / 2,
+    count: limits::CACHES_TRUSTED_MAX as u64 / 2,
     files: limits::CACHES_TRUSTED_MAX_FILES / 2,
     bytes: limits::CACHES_TRUSTED_MAX_BYTES / 2,
 };
 const OVERLAY: Amount = Amount {
-    count: limits::CACHES_OVERLAY_MAX,
+    count: limits::CACHES_OVERLAY_MAX as u64,
     files: limits::CACHES_OVERLAY_MAX_FILES,
     bytes: limits::CACHES_OVERLAY_MAX_BYTES,
 };
 const OVERLAYS: Amount = Amount {
-    count: limits::CACHES_OVERLAYS_MAX,
+    count: limits::CACHES_OVERLAYS_MAX as u64,
     files: limits::CACHES_OVERLAYS_MAX_FILES,
     bytes: limits::CACHES_OVERLAYS_MAX_BYTES,
 };
@@ -212,7 +185,7 @@ impl Core {
         let own = own.take_while(|(name, _)| name.namespace.project == new.namespace.project);
         let rows: Vec<&CacheRow> = own.map(|(_, row)| row).filter(|row| of(&row.name.namespace)).collect();
         let rows: Vec<&CacheRow> = rows.into_iter().filter(|row| !row.pinned).collect();
-        let mut sum = rows.iter().fold(Amount::default(), |sum, row| sum.and(Amount::of(row)));
+        let mut sum = rows.iter().copied().map(Amount::from).sum::<Amount>();
         if sum.fits(most) {
             return;
         }
@@ -223,7 +196,7 @@ impl Core {
             if sum.fits(most) {
                 break;
             }
-            sum = sum.less(Amount::of(row));
+            sum = sum.less(Amount::from(row));
             going.push(row.name.clone());
         }
         self.drop_caches(going);
@@ -233,7 +206,7 @@ impl Core {
     fn pinned_of(&self, namespace: &Namespace) -> Amount {
         let first = CacheName { namespace: namespace.clone(), scope: Digest::from_bytes([0; 32]), key: String::new() };
         let own = self.caches.range(first..).take_while(|(name, _)| name.namespace == *namespace);
-        own.filter(|(_, row)| row.pinned).fold(Amount::default(), |sum, (_, row)| sum.and(Amount::of(row)))
+        own.filter(|(_, row)| row.pinned).map(|(_, row)| Amount::from(row)).sum()
     }
 
     /// At most half of what a project may have can be pinned, so that its builds go on saving.
@@ -243,7 +216,7 @@ impl Core {
         if name.namespace.trust() == Trust::Untrusted {
             return Err(refuse("caches of untrusted builds go with what they were for"));
         }
-        if pinned && !row.pinned && !self.pinned_of(&name.namespace).and(Amount::of(row)).fits(PINNED) {
+        if pinned && !row.pinned && !self.pinned_of(&name.namespace).and(Amount::from(row)).fits(PINNED) {
             return Err(refuse("half of what the pipeline's caches may have together is pinned already"));
         }
         if let Some(row) = self.caches.get_mut(name).filter(|row| row.pinned != pinned) {

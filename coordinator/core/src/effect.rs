@@ -190,6 +190,11 @@ pub enum Reply {
         /// What was said of it before, if it was pinned already.
         before: Option<Box<crate::row::PinRow>>,
     },
+    /// The build is not pinned any more, durably.
+    Unpinned {
+        /// Its pin, if it had one.
+        before: Option<Box<crate::row::PinRow>>,
+    },
     /// The token exists.
     Token {
         /// Which.

@@ -18,7 +18,8 @@
 //! | `request`, `build`, `upload`, `artifact`, `cancel`, `retry`, `token`, `secret`, `cache` | what clients ask for |
 //! | `speech`, `annotation`, `step` | what jobs say about their builds |
 //! | `reuse` | results that are used again |
-//! | [`pin`] | builds of which all stays |
+//! | `pin` | builds of which all stays |
+//! | [`amount`] | how much some rows are together |
 //! | [`roots`] | what of the cache is needed whatever its age |
 //! | `account` | what a build's rows hold |
 //! | `registry` | pipelines by name |
@@ -36,6 +37,7 @@
 mod absence;
 mod account;
 mod agent;
+pub mod amount;
 mod annotation;
 mod artifact;
 mod build;
@@ -64,7 +66,7 @@ mod offer;
 pub mod order;
 pub mod outbox;
 mod patience;
-pub mod pin;
+mod pin;
 mod place;
 pub mod policy;
 mod queue;

@@ -5,14 +5,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use windlass_protocol::{BuildId, Digest, Namespace, Trust, WallMs, limits};
+use windlass_protocol::{BuildId, Digest, Trust, WallMs, limits};
 
+use crate::amount::Amount;
 use crate::effect::{Effect, Reply};
 use crate::error::Rejected;
 use crate::input::ReplyTo;
 use crate::row::{
-    Actor, ActorKind, AttemptRow, BuildRow, Change, JobReuse, JobRow, Kept, NewPin, PinEnd, PinGone, PinRefused,
-    PinRequest, PinRow, ReuseName, Role,
+    Actor, ActorKind, Anew, AttemptRow, Change, JobReuse, JobRow, Kept, NewPin, PinGone, PinRefused, PinRequest,
+    PinRow, ReuseName, Role,
 };
 use crate::state::Core;
 use crate::timer::Timer;
@@ -24,6 +25,8 @@ pub(crate) struct Pins {
     pub(crate) rows: BTreeMap<BuildId, PinRow>,
     /// The results that each of them holds, by their keys.
     pub(crate) results: BTreeSet<(BuildId, Digest)>,
+    /// The results that found no room since their pins were last said, or restored.
+    left_out: BTreeSet<(BuildId, Digest)>,
 }
 
 impl Pins {
@@ -34,71 +37,38 @@ impl Pins {
     }
 }
 
-/// What some pins come to.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Sum {
-    /// Pins.
-    pub count: u64,
-    /// Artifacts that they hold.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-impl Sum {
-    fn of<'a>(rows: impl Iterator<Item = &'a PinRow>) -> Self {
-        rows.fold(Self::default(), |sum, row| Self {
-            count: sum.count + 1,
-            files: sum.files.saturating_add(row.files),
-            bytes: sum.bytes.saturating_add(row.bytes),
-        })
+impl From<&PinRow> for Amount {
+    fn from(row: &PinRow) -> Self {
+        Self { count: 1, files: row.files, bytes: row.bytes }
     }
 }
 
 /// What a build comes to.
 #[derive(Debug)]
 struct Extent {
-    build: BuildId,
-    pipeline: String,
-    number: u64,
-    branch: String,
-    namespace: Namespace,
-    /// Artifacts that it ever had.
-    files: u64,
-    bytes: u64,
-    /// For each job with a key the names that its result may stand under; and whether one stood there.
-    keyed: Vec<(Vec<Digest>, bool)>,
+    /// A new pin of it, of the artifacts that it ever had.
+    row: PinRow,
+    /// For each key of its jobs the other names that its result may stand under; and whether one stood there.
+    keyed: BTreeMap<Digest, (Vec<Digest>, bool)>,
 }
 
 impl Extent {
     fn of<'a>(
-        build: &BuildRow,
+        mut row: PinRow,
         jobs: impl Iterator<Item = &'a JobRow>,
         attempts: impl Iterator<Item = &'a AttemptRow>,
     ) -> Self {
-        let (files, bytes) = tally_of(attempts);
-        let keyed = jobs.filter_map(|job| job.reuse.as_ref().and_then(JobReuse::keyed)).map(|job| {
-            let was_there = matches!(job.role, Role::Reused(_)) || matches!(job.kept, Some(Kept::Stored | Kept::Same));
-            (std::iter::once(job.keyed.key).chain(job.keyed.also.iter().copied()).collect(), was_there)
-        });
-        Self {
-            build: build.id,
-            pipeline: build.pipeline.clone(),
-            number: build.number,
-            branch: build.branch.clone(),
-            namespace: build.namespace.clone(),
-            files,
-            bytes,
-            keyed: keyed.collect(),
+        (row.files, row.bytes) = AttemptRow::artifacts_of(attempts);
+        let mut keyed = BTreeMap::<Digest, (Vec<Digest>, bool)>::new();
+        for job in jobs {
+            let Some(of) = job.reuse.as_ref().and_then(JobReuse::keyed) else { continue };
+            let (names, was_there) = keyed.entry(of.keyed.key).or_default();
+            let more: Vec<_> = of.keyed.also.iter().filter(|name| !names.contains(name)).copied().collect();
+            names.extend(more);
+            *was_there |= matches!(of.role, Role::Reused(_)) || matches!(of.kept, Some(Kept::Stored | Kept::Same));
         }
+        Self { row, keyed }
     }
-}
-
-/// Artifacts that attempts have had, and their bytes.
-fn tally_of<'a>(attempts: impl Iterator<Item = &'a AttemptRow>) -> (u64, u64) {
-    attempts.fold((0_u64, 0_u64), |(files, bytes), row| {
-        (files + u64::from(row.artifacts.count), bytes.saturating_add(row.artifacts.bytes))
-    })
 }
 
 impl Core {
@@ -108,10 +78,7 @@ impl Core {
                 let build = new.build;
                 Reply::Pinned { build, before: self.pin(actor, *new)?.map(Box::new) }
             }
-            PinRequest::Unpin { build } => {
-                self.unpin(actor, build);
-                Reply::Done
-            }
+            PinRequest::Unpin { build } => Reply::Unpinned { before: self.unpin(actor, build).map(Box::new) },
         };
         self.book.out.push(Effect::Reply { to, reply });
         Ok(())
@@ -119,35 +86,23 @@ impl Core {
 
     /// Pins a build, or says something else of its pin; what that was before.
     fn pin(&mut self, actor: &Actor, new: NewPin) -> Result<Option<PinRow>, Rejected> {
-        let extent = self.extent_of(&new)?;
-        if extent.namespace.trust() == Trust::Untrusted {
+        let extent = self.extent_of(actor, &new)?;
+        if extent.row.namespace.trust() == Trust::Untrusted {
             return Err(PinRefused::Untrusted(new.build).into());
         }
         let before = self.pins.rows.get(&new.build).cloned();
         let (found, lost) = self.results_there(&extent);
-        let mut row = before.clone().unwrap_or_else(|| PinRow {
-            build: extent.build,
-            pipeline: extent.pipeline.clone(),
-            number: extent.number,
-            branch: extent.branch.clone(),
-            namespace: extent.namespace.clone(),
-            name: None,
-            by: actor.clone(),
-            at: self.now.wall,
-            until: None,
-            files: 0,
-            bytes: 0,
-            gone: new.gone,
-            left_out: 0,
-        });
-        row.until = self.end_of(new.until, row.until)?;
-        if let Some(name) = new.name {
-            self.check_pin_name(&row, &name)?;
-            row.name = Some(name);
+        let mut row = before.clone().unwrap_or_else(|| extent.row.clone());
+        if let Anew::This(end) = new.until {
+            self.check_pin_end(end)?;
         }
+        if let Anew::This(name) = &new.name {
+            self.check_pin_name(&row, name)?;
+        }
+        (row.until, row.name) = (new.until.after(row.until), new.name.after(row.name));
         row.gone = PinGone { results: lost, ..new.gone };
-        (row.files, row.bytes) =
-            (extent.files.saturating_sub(row.gone.files), extent.bytes.saturating_sub(row.gone.bytes));
+        row.files = extent.row.files.saturating_sub(row.gone.files);
+        row.bytes = extent.row.bytes.saturating_sub(row.gone.bytes);
         if before.is_none() {
             self.check_pin_room(&row, new.room_bytes)?;
             self.check_room_to_hold(&row.namespace, &found)?;
@@ -162,11 +117,12 @@ impl Core {
         let said = |row: &PinRow| (row.name.clone(), row.until);
         if before.map(said) != Some(said(&row)) {
             let name = row.name.as_ref().map(|name| format!(" as {name}")).unwrap_or_default();
-            let until = row.until.map_or("until it is undone".to_owned(), |at| format!("until {} ms", at.0));
+            let until = row.until.map_or("until it is undone".to_owned(), |at| format!("until {}", rfc3339(at)));
             let detail = format!("{} #{}{name} {until}", row.pipeline, row.number);
             self.audit(actor, "build.pin", &build.to_string(), &detail);
         }
         row.left_out = 0;
+        self.pins.left_out.retain(|(of, _)| *of != build);
         self.pins.rows.insert(build, row);
         found.iter().for_each(|name| self.hold_for(build, name));
         if self.pins.rows.get(&build) != before {
@@ -177,12 +133,12 @@ impl Core {
         }
     }
 
-    /// Lets all of a build go when its own time is over.
-    fn unpin(&mut self, actor: &Actor, build: BuildId) {
-        if let Some(row) = self.drop_pin(build) {
-            let detail = format!("{} #{}", row.pipeline, row.number);
-            self.audit(actor, "build.unpin", &build.to_string(), &detail);
-        }
+    /// Lets all of a build go when its own time is over; the pin that it had.
+    fn unpin(&mut self, actor: &Actor, build: BuildId) -> Option<PinRow> {
+        let row = self.drop_pin(build)?;
+        let detail = format!("{} #{}", row.pipeline, row.number);
+        self.audit(actor, "build.unpin", &build.to_string(), &detail);
+        Some(row)
     }
 
     fn drop_pin(&mut self, build: BuildId) -> Option<PinRow> {
@@ -192,27 +148,31 @@ impl Core {
             self.pins.results.remove(&(build, key));
             self.release_entry(&ReuseName { namespace: row.namespace.clone(), key });
         }
+        self.pins.left_out.retain(|(of, _)| *of != build);
         self.timers.clear(Timer::Pin(build));
         self.book.pins.insert(build);
         Some(row)
     }
 
     /// What a build comes to, by its rows.
-    fn extent_of(&self, new: &NewPin) -> Result<Extent, Rejected> {
+    fn extent_of(&self, actor: &Actor, new: &NewPin) -> Result<Extent, Rejected> {
         if let Some(build) = self.builds.get(&new.build) {
             let jobs = build.jobs.iter().map(|id| &self.jobs[id].row);
-            return Ok(Extent::of(&build.row, jobs, self.attempts_of(new.build)));
+            let row = PinRow::of(&build.row, actor.clone(), self.now.wall);
+            return Ok(Extent::of(row, jobs, self.attempts_of(new.build)));
         }
         let rows = new.rows.as_ref().filter(|rows| rows.build.id == new.build && rows.build.state.is_final());
         let rows = rows.ok_or(Rejected::NotInMemory(new.build))?;
-        Ok(Extent::of(&rows.build, rows.jobs.iter(), rows.attempts.iter()))
+        let row = PinRow::of(&rows.build, actor.clone(), self.now.wall);
+        Ok(Extent::of(row, rows.jobs.iter(), rows.attempts.iter()))
     }
 
-    /// The results of a build that are there, and how many are not that were.
+    /// The results of a build that are there, and of how many keys none is that was.
     fn results_there(&self, extent: &Extent) -> (BTreeSet<ReuseName>, u64) {
         let (mut found, mut lost) = (BTreeSet::new(), 0);
-        for (keys, was_there) in &extent.keyed {
-            let mut names = keys.iter().map(|key| ReuseName { namespace: extent.namespace.clone(), key: *key });
+        for (key, (also, was_there)) in &extent.keyed {
+            let names = std::iter::once(key).chain(also);
+            let mut names = names.map(|key| ReuseName { namespace: extent.row.namespace.clone(), key: *key });
             match names.find(|name| self.reuse.entries.contains_key(name)) {
                 Some(name) => drop(found.insert(name)),
                 None => lost += u64::from(*was_there),
@@ -221,15 +181,15 @@ impl Core {
         (found, lost)
     }
 
-    fn end_of(&self, end: PinEnd, before: Option<WallMs>) -> Result<Option<WallMs>, Rejected> {
+    fn check_pin_end(&self, end: WallMs) -> Result<(), Rejected> {
         let refuse = |why: &str| Err(Rejected::Setting { what: "until", why: why.to_owned() });
-        match end {
-            PinEnd::AsBefore => Ok(before),
-            PinEnd::Never => Ok(None),
-            PinEnd::At(at) if at <= self.now.wall => refuse("this time is over; a pin ends in the future"),
-            PinEnd::At(at) if at.0 > limits::PIN_LAST_MS => refuse("the year 9999 at most; leave it out for no end"),
-            PinEnd::At(at) => Ok(Some(at)),
+        if end <= self.now.wall {
+            return refuse("this time is over; a pin ends in the future");
         }
+        if end.0 > limits::TIME_LAST_MS {
+            return refuse("the year 9999 at most; leave it out for no end");
+        }
+        Ok(())
     }
 
     fn check_pin_name(&self, row: &PinRow, name: &str) -> Result<(), Rejected> {
@@ -249,9 +209,9 @@ impl Core {
 
     /// Refuses a pin more where there are too many, or they hold too much.
     fn check_pin_room(&self, new: &PinRow, room_bytes: u64) -> Result<(), Rejected> {
-        let of_all = Sum::of(self.pins.rows.values().chain([new]));
+        let of_all: Amount = self.pins.rows.values().chain([new]).map(Amount::from).sum();
         let own = self.pins.rows.values().filter(|row| row.pipeline == new.pipeline);
-        let own = Sum::of(own.chain([new]));
+        let own: Amount = own.chain([new]).map(Amount::from).sum();
         for (what, would_be, limit) in [
             ("pins", of_all.count, limits::PINS_MAX as u64),
             ("pins of one pipeline", own.count, limits::PINS_PER_PIPELINE_MAX as u64),
@@ -275,7 +235,9 @@ impl Core {
         if self.hold_entry(name) {
             self.pins.results.insert((build, name.key));
             self.book.pinned_results.insert((build, name.key));
-        } else if let Some(row) = self.pins.rows.get_mut(&build) {
+        } else if let Some(row) = self.pins.rows.get_mut(&build)
+            && self.pins.left_out.insert((build, name.key))
+        {
             row.left_out += 1;
             self.book.pins.insert(build);
         }
@@ -299,8 +261,21 @@ impl Core {
             }
         }
         let builds: Vec<BuildId> = rows.keys().copied().collect();
-        self.pins = Pins { rows, results };
+        self.pins = Pins { rows, results, left_out: BTreeSet::new() };
+        builds.iter().for_each(|build| self.restore_left_out(*build));
         builds.into_iter().for_each(|build| self.await_pin_end(build));
+    }
+
+    /// Which results of a build that goes on found no room before, so that none is counted twice.
+    fn restore_left_out(&mut self, build: BuildId) {
+        let (Some(live), Some(row)) = (self.builds.get(&build), self.pins.rows.get(&build)) else { return };
+        if row.left_out > 0 {
+            let jobs = live.jobs.iter().map(|id| &self.jobs[id].row);
+            let (found, _) = self.results_there(&Extent::of(row.clone(), jobs, std::iter::empty()));
+            let keys = found.into_iter().map(|name| (build, name.key));
+            let left_out = keys.filter(|result| !self.pins.results.contains(result)).collect();
+            self.pins.left_out = &self.pins.left_out | &left_out;
+        }
     }
 
     /// Sets a pin's deadline, by the clock that never steps; or forgets it.
@@ -341,8 +316,8 @@ impl Core {
 
     /// What all pins come to, and how many results they hold, each once.
     #[must_use]
-    pub fn pinned(&self) -> (Sum, usize) {
-        (Sum::of(self.pins.rows.values()), self.reuse.held_entries())
+    pub fn pinned(&self) -> (Amount, usize) {
+        (self.pins.rows.values().map(Amount::from).sum(), self.reuse.held_entries())
     }
 
     /// That pins are within their bounds, will end, and agree with what they hold.
@@ -362,7 +337,7 @@ impl Core {
                 return Err(("I9", format!("the pin of {build} is one too many: {row:?}")));
             }
             if self.builds.contains_key(build) {
-                let (files, bytes) = tally_of(self.attempts_of(*build));
+                let (files, bytes) = AttemptRow::artifacts_of(self.attempts_of(*build));
                 // Fewer where it was pinned by rows of before; the shell looks again, and says so.
                 if row.files > files || row.bytes > bytes {
                     let counts = (row.files, row.bytes);
@@ -388,4 +363,10 @@ impl Core {
         });
         self.reuse.check_held(held)
     }
+}
+
+/// A moment as people read it.
+fn rfc3339(at: WallMs) -> String {
+    let ms = i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    ms.map_or_else(|| format!("{} ms", at.0), |time| time.to_string())
 }

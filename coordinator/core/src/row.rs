@@ -44,7 +44,7 @@ pub use self::job::{JobRow, JobState, Unblocked, Uploaded};
 pub use self::notification::{
     BuildFacts, BuildNews, CommitState, Delivery, Message, NotificationRow, NotificationState, origin_of,
 };
-pub use self::pin::{NewPin, PinEnd, PinGone, PinRefused, PinRequest, PinRow};
+pub use self::pin::{Anew, NewPin, PinGone, PinRefused, PinRequest, PinRow};
 pub use self::pipeline::{DEFAULT_BRANCH, PipelineChange, PipelineRow, Registered};
 pub use self::refused::JobRefused;
 pub use self::reuse::{

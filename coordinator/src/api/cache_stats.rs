@@ -7,7 +7,8 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 use windlass_cache::{Census, Kind, Stats};
-use windlass_coordinator_core::pin::Sum;
+use windlass_coordinator_core::Core;
+use windlass_coordinator_core::amount::Amount;
 use windlass_coordinator_core::row::Scope;
 use windlass_protocol::limits::CACHE_LARGEST_TOLD;
 use windlass_protocol::message::CacheUse;
@@ -201,15 +202,14 @@ fn tiers(used: CacheUse, stats: &Stats) -> Vec<TierStats> {
 }
 
 async fn reuse(ground: &Ground) -> Result<ReuseStats, Problem> {
-    let (entries, entry_bytes) = ground.fleet.desk.look(windlass_coordinator_core::Core::reuse_entries).await?;
+    let Amount { count: entries, bytes: entry_bytes, .. } = ground.fleet.desk.look(Core::reuse_entries).await?;
     let ReuseCounts { hits, misses, unkeyed, stored, evicted, differs, saved_ms } = ground.metrics.reuse();
-    let entries = entries as u64;
     Ok(ReuseStats { hits, misses, unkeyed, stored, evicted, differs, saved_ms, entries, entry_bytes })
 }
 
 async fn pins(ground: &Ground) -> Result<PinStats, Problem> {
-    let (sum, results) = ground.fleet.desk.look(windlass_coordinator_core::Core::pinned).await?;
-    let Sum { count: builds, files, bytes } = sum;
+    let (sum, results) = ground.fleet.desk.look(Core::pinned).await?;
+    let Amount { count: builds, files, bytes } = sum;
     Ok(PinStats { builds, files, bytes, results: results as u64 })
 }
 

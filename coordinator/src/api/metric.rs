@@ -19,6 +19,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use windlass_cache::OriginStats;
+use windlass_coordinator_core::amount::Amount;
 use windlass_coordinator_core::effect::{AgentState, ReuseNews};
 use windlass_coordinator_core::outbox::OutboxView;
 use windlass_coordinator_core::row::NotificationState;
@@ -274,7 +275,8 @@ struct Moment {
     live_builds: usize,
     outbox: OutboxView,
     /// Results that may be used again, and the bytes of their files.
-    results: (usize, u64),
+    results: Amount,
+    pins: Amount,
 }
 
 const fn state_name(state: AgentState) -> &'static str {
@@ -296,6 +298,7 @@ fn moment(core: &windlass_coordinator_core::Core) -> Moment {
         live_builds: core.live_builds(),
         outbox: core.outbox(),
         results: core.reuse_entries(),
+        pins: core.pinned().0,
         ..Moment::default()
     };
     for agent in core.agents() {
@@ -358,9 +361,10 @@ fn write(ground: &Ground, moment: Option<&Moment>, sums: bool) -> Result<String,
     reuse(&mut registry, counted);
     if let Some(moment) = moment {
         let count = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let (results, bytes) = moment.results;
-        gauge(&mut registry, "reuse_entries", "Results that may be used again", count(results as u64));
-        gauge(&mut registry, "reuse_entry_bytes", "Bytes of their files", count(bytes));
+        gauge(&mut registry, "reuse_entries", "Results that may be used again", count(moment.results.count));
+        gauge(&mut registry, "reuse_entry_bytes", "Bytes of their files", count(moment.results.bytes));
+        gauge(&mut registry, "pins", "Builds that are pinned", count(moment.pins.count));
+        gauge(&mut registry, "pinned_bytes", "Bytes of their artifacts", count(moment.pins.bytes));
         fleet(&mut registry, moment, now().wall);
         notifications(&mut registry, &moment.outbox, now().wall);
     }

@@ -33,6 +33,7 @@ use super::problem;
         super::cache::remove,
         super::cache_stats::show,
         super::pin::list,
+        super::pin::show,
         super::pin::put,
         super::pin::delete,
         super::prefetch::start,

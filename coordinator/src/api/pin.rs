@@ -5,22 +5,20 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use windlass_coordinator_core::Rejected;
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
-use windlass_coordinator_core::row::{NewPin, PinEnd, PinGone, PinRequest, PinRow, Scope};
-use windlass_coordinator_store::{PinGround, Pinned};
-use windlass_protocol::limits::{PIN_LOOKS_MAX, PINNED_DISK_DIVISOR};
+use windlass_coordinator_core::row::{Anew, PinGone, PinRequest, PinRow, Scope};
+use windlass_coordinator_store::Pinned;
+use windlass_protocol::host::now;
 use windlass_protocol::{BuildId, Trust, WallMs};
 
 use super::Ground;
 use super::auth::Caller;
-use super::blob::blocking;
 use super::build::find;
 use super::extract::{self, JsonBody, Page, Paging, Query};
 use super::problem::{Kind, Problem};
-use super::shape::time;
-use crate::desk::DeskError;
+use super::shape::{moment, time};
+use crate::pinning::{PinError, Pinning, Said};
 
 /// A build of which all stays.
 #[derive(Debug, Serialize, ToSchema)]
@@ -85,34 +83,40 @@ impl Pin {
 
 /// What is said of a pin. What is left out stays as it is.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schema(as = NewPin)]
 pub(crate) struct PinSaid {
-    /// What it is called from now on: a release's name.
-    name: Option<String>,
-    /// When it ends, as RFC 3339; null, and a new one without it: when somebody undoes it.
-    #[serde(deserialize_with = "said")]
+    /// What it is called from now on: a release's name; null: it has none.
+    #[serde(default, deserialize_with = "anew")]
     #[schema(value_type = Option<String>)]
-    until: Option<Option<String>>,
+    name: Anew<String>,
+    /// When it ends, as RFC 3339; null, and a new one without it: when somebody undoes it.
+    #[serde(default, deserialize_with = "anew")]
+    #[schema(value_type = Option<String>)]
+    until: Anew<String>,
+    /// When it ends, in seconds from now; not beside `until`.
+    #[serde(default)]
+    for_s: Option<u64>,
 }
 
-/// A field that is there, be it null.
-fn said<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Option<String>>, D::Error> {
-    Option::deserialize(field).map(Some)
+/// A field that is there: null, or a value.
+fn anew<'de, D: Deserializer<'de>, T: Deserialize<'de>>(field: D) -> Result<Anew<T>, D::Error> {
+    Ok(Option::deserialize(field)?.map_or(Anew::Nothing, Anew::This))
 }
 
 impl PinSaid {
-    fn end(&self) -> Result<PinEnd, Problem> {
-        let text = match &self.until {
-            None => return Ok(PinEnd::AsBefore),
-            Some(None) => return Ok(PinEnd::Never),
-            Some(Some(text)) => text,
+    fn words(self, at: WallMs) -> Result<Said, Problem> {
+        let until = match (self.until, self.for_s) {
+            (until, None) => match until {
+                Anew::AsBefore => Anew::AsBefore,
+                Anew::Nothing => Anew::Nothing,
+                Anew::This(text) => Anew::This(moment("until", &text)?),
+            },
+            (Anew::AsBefore, Some(0)) => return Err(Problem::invalid("for_s: at least 1")),
+            (Anew::AsBefore, Some(seconds)) => Anew::This(at.plus_ms(seconds.saturating_mul(1_000))),
+            (Anew::Nothing | Anew::This(_), Some(_)) => return Err(Problem::invalid("until, for_s: one of them")),
         };
-        let parsed = humantime::parse_rfc3339_weak(text).ok();
-        let since = parsed.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-        let ms = since.and_then(|since| u64::try_from(since.as_millis()).ok());
-        let at = ms.ok_or_else(|| Problem::invalid("until: a time such as 2027-01-31T08:00:00Z"))?;
-        Ok(PinEnd::At(WallMs(at)))
+        Ok(Said { name: self.name, until })
     }
 }
 
@@ -130,6 +134,30 @@ pub(crate) struct PinAnswer {
 pub(crate) struct Before {
     name: Option<String>,
     until: Option<String>,
+}
+
+impl Before {
+    fn of(row: PinRow) -> Self {
+        Self { name: row.name, until: row.until.map(time) }
+    }
+}
+
+/// What was said of a pin that is undone.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct UnpinAnswer {
+    /// Null: the build was not pinned.
+    before: Option<Before>,
+}
+
+impl From<PinError> for Problem {
+    fn from(error: PinError) -> Self {
+        match error {
+            PinError::NoBuild(build) => Self::not_found("build", build),
+            PinError::Changing | PinError::Disk(_) => Self::new(Kind::Unavailable, error.to_string()),
+            PinError::Read(error) => error.into(),
+            PinError::Desk(error) => error.into(),
+        }
+    }
 }
 
 /// Which pins.
@@ -172,6 +200,26 @@ pub(crate) async fn list(
     Ok(Json(Page { items: seen.map(Pin::of).collect(), next_cursor: page.next.map(|cursor| cursor.to_string()) }))
 }
 
+/// A build's pin; there is none where nobody has pinned it.
+#[utoipa::path(
+    get,
+    path = "/api/v1/builds/{id}/pin",
+    tag = "cache",
+    operation_id = "build_pin_show",
+    params(("id" = String, Path, description = "A build's id, or `latest`")),
+    responses((status = 200, description = "It is pinned", body = Pin)),
+)]
+pub(crate) async fn show(
+    State(ground): State<Ground>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Pin>, Problem> {
+    caller.need(&[Scope::CacheRead])?;
+    let (_, rows) = find(&ground, &caller, &id).await?;
+    let pin = ground.fleet.reader.pin(rows.build.id).await?;
+    pin.map(|pin| Json(Pin::of(pin))).ok_or_else(|| Problem::not_found("pin of the build", &id))
+}
+
 /// Lets all of a trusted build stay: its rows and logs, its artifacts, its source, its steps' inputs and results, whatever their
 /// age; of one that goes on what it makes, too. Said again it changes name and end.
 #[utoipa::path(
@@ -198,11 +246,11 @@ pub(crate) async fn put(
         return Err(Problem::not_found("build", &id));
     }
     caller.need_trust_of(&rows.build)?;
-    let said = (body.value.name.clone(), body.value.end()?);
-    let (pin, before) = hold(&ground, &caller, rows.build.id, said).await?;
+    let said = body.value.words(now().wall)?;
+    let mut pinning = Pinning::begin((&ground.fleet, &ground.sweeper), caller.actor(), rows.build.id).await?;
+    let (pin, before) = pinning.hold(said).await?;
     let status = if before.is_some() { StatusCode::OK } else { StatusCode::CREATED };
-    let before = before.map(|row| Before { name: row.name, until: row.until.map(time) });
-    Ok((status, Json(PinAnswer { pin: Pin::of(pin), before })))
+    Ok((status, Json(PinAnswer { pin: Pin::of(pin), before: before.map(Before::of) })))
 }
 
 /// Lets all of a build go when its own time is over; nothing happens where it is not pinned.
@@ -212,97 +260,19 @@ pub(crate) async fn put(
     tag = "cache",
     operation_id = "build_unpin",
     params(("id" = String, Path, description = "A build's id, or `latest`")),
-    responses((status = 204, description = "It is as any other")),
+    responses((status = 200, description = "It is as any other", body = UnpinAnswer)),
 )]
 pub(crate) async fn delete(
     State(ground): State<Ground>,
     caller: Caller,
     Path(id): Path<String>,
-) -> Result<StatusCode, Problem> {
+) -> Result<Json<UnpinAnswer>, Problem> {
     caller.need(&[Scope::CacheWrite])?;
-    let build = match id.parse() {
-        // A pin may be undone whatever has become of its build.
-        Ok(build) => ground.fleet.reader.pin(build).await?.map(|pin| pin.row),
-        Err(_) => None,
-    };
-    let build = match build {
-        Some(row) if !caller.sees_place(&row.pipeline, &row.branch) => return Err(Problem::not_found("build", &id)),
-        Some(_) if !caller.is_trusted() => {
-            let detail = "the build is trusted: this needs a token with the scope `builds:trusted`";
-            return Err(Problem::new(Kind::Forbidden, detail));
-        }
-        Some(row) => row.build,
-        None => {
-            let (_, rows) = find(&ground, &caller, &id).await?;
-            caller.need_trust_of(&rows.build)?;
-            rows.build.id
-        }
-    };
-    ground.fleet.desk.request(caller.actor(), Request::Pin(PinRequest::Unpin { build })).await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// What all pins may hold together, in bytes: a part of the disk, so that builds go on; with a bucket behind it whatever fits there.
-async fn room_bytes(ground: &Ground) -> Result<u64, Problem> {
-    let store = ground.fleet.store.clone();
-    let room = move || match store.origin_name() {
-        Some(_) => Ok(u64::MAX),
-        None => store.disk_size().map(|bytes| bytes / PINNED_DISK_DIVISOR),
-    };
-    Ok(blocking(room).await??)
-}
-
-/// What of a build's artifacts is gone, as of one commit.
-fn gone_of(found: &PinGround, blobs: u64) -> PinGone {
-    let tallies = found.rows.attempts.iter().map(|row| &row.artifacts);
-    let (files, bytes) = tallies.fold((0_u64, 0_u64), |(files, bytes), tally| {
-        (files + u64::from(tally.count), bytes.saturating_add(tally.bytes))
-    });
-    PinGone { files: files.saturating_sub(found.files), bytes: bytes.saturating_sub(found.bytes), blobs, results: 0 }
-}
-
-/// Pins a build. Its blobs are promised first, so that a sweep which is under way spares them. Its rows are looked at before and
-/// after: what went between the two went before it was pinned, and is told.
-async fn hold(
-    ground: &Ground,
-    caller: &Caller,
-    build: BuildId,
-    (name, until): (Option<String>, PinEnd),
-) -> Result<(Pinned, Option<PinRow>), Problem> {
-    let (reader, room_bytes) = (&ground.fleet.reader, room_bytes(ground).await?);
-    let (mut blobs, mut told) = (None, None);
-    for _ in 0..PIN_LOOKS_MAX {
-        let Some(found) = reader.pin_ground(build).await? else {
-            if told.is_some() {
-                ground.fleet.desk.request(caller.actor(), Request::Pin(PinRequest::Unpin { build })).await?;
-            }
-            return Err(Problem::not_found("build", build));
-        };
-        let absent = match blobs {
-            Some(absent) => absent,
-            None => ground.sweeper.spare(&found.rows).await.map_err(|why| Problem::new(Kind::Unavailable, why))?,
-        };
-        blobs = Some(absent);
-        let gone = gone_of(&found, absent);
-        if let (Some(before), Some(pin)) = (&told, &found.pin)
-            && (PinGone { results: 0, ..pin.row.gone }) == gone
-            && (pin.row.files, pin.row.bytes) == (found.files, found.bytes)
-        {
-            return Ok((pin.clone(), Option::clone(before)));
-        }
-        // What is said once need not be said again: the second time only what is gone is told.
-        let (name, until) = if told.is_none() { (name.clone(), until) } else { (None, PinEnd::AsBefore) };
-        let new = NewPin { build, name, until, gone, room_bytes, rows: Some(Box::new(found.rows)) };
-        match ground.fleet.desk.request(caller.actor(), Request::Pin(PinRequest::Pin(Box::new(new)))).await {
-            Ok(Reply::Pinned { before, .. }) => told = Some(told.unwrap_or(before.map(|row| *row))),
-            // It has just ended, or is just run again.
-            Err(DeskError::Rejected(Rejected::NotInMemory(_))) => {}
-            Ok(other) => return Err(Problem::internal(&format!("a pin was answered by {other:?}"))),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    match (told, reader.pin(build).await?) {
-        (Some(before), Some(pin)) => Ok((pin, before)),
-        (Some(_), None) | (None, _) => Err(Problem::new(Kind::Unavailable, "the build changes just now; try again")),
+    let (_, rows) = find(&ground, &caller, &id).await?;
+    caller.need_trust_of(&rows.build)?;
+    let request = Request::Pin(PinRequest::Unpin { build: rows.build.id });
+    match ground.fleet.desk.request(caller.actor(), request).await? {
+        Reply::Unpinned { before } => Ok(Json(UnpinAnswer { before: before.map(|row| Before::of(*row)) })),
+        other => Err(Problem::internal(&format!("an undone pin was answered by {other:?}"))),
     }
 }

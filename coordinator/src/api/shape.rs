@@ -12,14 +12,21 @@ use windlass_coordinator_core::row::{
 };
 use windlass_pipeline::graph::{BlockedState, Command, Gate, NodeKind};
 use windlass_protocol::job::Source;
+use windlass_protocol::limits::TIME_LAST_MS;
 use windlass_protocol::{AttemptId, BuildId, Cause, CauseKind, Digest, JobId, WallMs};
 
-/// The last millisecond that RFC 3339 can name; an agent's clock may be anywhere.
-const LAST_MS: u64 = 253_402_300_799_999;
+use super::problem::Problem;
 
-/// RFC 3339 with milliseconds, UTC.
+/// RFC 3339 with milliseconds, UTC; an agent's clock may be anywhere.
 pub(crate) fn time(at: WallMs) -> String {
-    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.0.min(LAST_MS))).to_string()
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(at.0.min(TIME_LAST_MS))).to_string()
+}
+
+/// A moment that a client has written as RFC 3339, in this field.
+pub(super) fn moment(field: &str, text: &str) -> Result<WallMs, Problem> {
+    let parsed = humantime::parse_rfc3339_weak(text).ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let ms = parsed.and_then(|since| u64::try_from(since.as_millis()).ok());
+    ms.map(WallMs).ok_or_else(|| Problem::invalid(format!("{field}: a time such as 2027-01-31T08:00:00Z")))
 }
 
 fn maybe_time(at: Option<WallMs>) -> Option<String> {

@@ -245,6 +245,7 @@ async fn make_by(ground: &Ground, caller: &Caller, draft: Draft) -> Result<Optio
                 | Reply::Token { .. }
                 | Reply::Joined { .. }
                 | Reply::Pinned { .. }
+                | Reply::Unpinned { .. }
                 | Reply::Drained { .. },
             ) => {
                 return Err(Problem::internal(&"a submit was answered with something else"));

@@ -1,7 +1,5 @@
 //! Tokens of both kinds: made once with their secret, listed without, taken back.
 
-use std::time::UNIX_EPOCH;
-
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -26,7 +24,7 @@ use super::Ground;
 use super::auth::{Caller, scope_name};
 use super::extract::{self, JsonBody, Page, Paging, Query};
 use super::problem::{Kind, Problem};
-use super::shape::time;
+use super::shape::{moment, time};
 
 /// A token, without its secret.
 #[derive(Debug, Serialize, ToSchema)]
@@ -410,15 +408,10 @@ fn terms(new: &NewJoin) -> Result<JoinTerms, Problem> {
     if new.allowed_cidrs.len() > CIDRS_PER_TOKEN_MAX {
         return Err(Problem::invalid(format!("allowed_cidrs: at most {CIDRS_PER_TOKEN_MAX}")));
     }
-    let instant = |text: &String| {
-        let parsed = humantime::parse_rfc3339_weak(text).ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        let ms = parsed.and_then(|since| u64::try_from(since.as_millis()).ok());
-        ms.map(WallMs).ok_or_else(|| Problem::invalid("not_before: a time such as 2026-01-31T08:00:00Z"))
-    };
     let cidrs = new.allowed_cidrs.iter().map(|text| cidr(text));
     let pattern = new.name_pattern.as_deref().map(str::parse).transpose();
     Ok(JoinTerms {
-        not_before: new.not_before.as_ref().map(instant).transpose()?,
+        not_before: new.not_before.as_deref().map(|text| moment("not_before", text)).transpose()?,
         allowed_cidrs: cidrs.collect::<Result<_, _>>().map_err(|e| Problem::invalid(format!("allowed_cidrs: {e}")))?,
         name_pattern: pattern.map_err(|e: String| Problem::invalid(format!("name_pattern: {e}")))?,
     })

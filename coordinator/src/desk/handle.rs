@@ -124,6 +124,7 @@ impl<C> DeskHandle<C> {
             | Reply::Submitted { .. }
             | Reply::Joined { .. }
             | Reply::Pinned { .. }
+            | Reply::Unpinned { .. }
             | Reply::Drained { .. } => Err(DeskError::Unavailable),
         }
     }

@@ -79,6 +79,7 @@ async fn join(enrol: &Enrol, address: IpAddr, ground: &Ground) -> Result<EnrolAn
             | Reply::Cache(_)
             | Reply::Token { .. }
             | Reply::Pinned { .. }
+            | Reply::Unpinned { .. }
             | Reply::Drained { .. },
         )
         | Err(DeskError::Unavailable | DeskError::StorageFull | DeskError::ShuttingDown) => Err(unavailable()),

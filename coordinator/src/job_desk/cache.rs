@@ -38,6 +38,7 @@ impl CoreJobDesk {
             | Reply::Token { .. }
             | Reply::Joined { .. }
             | Reply::Pinned { .. }
+            | Reply::Unpinned { .. }
             | Reply::Drained { .. } => Err(No(AskRefused::Unavailable, "the core answered something else".to_owned())),
         }
     }

@@ -43,3 +43,6 @@ pub const METRIC_QUEUES_MAX: usize = 500;
 
 /// Events that a watcher may lag behind before it is served from the store or the file.
 pub const WATCHER_BUFFER_MAX: usize = 1_024;
+
+/// The last moment that RFC 3339 can name, in milliseconds since 1970: the end of the year 9999.
+pub const TIME_LAST_MS: u64 = 253_402_300_799_999;

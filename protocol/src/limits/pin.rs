@@ -1,6 +1,9 @@
 //! Bounds of pins of builds (docs/design/051).
 
-use super::{ARTIFACTS_PER_BUILD_MAX, REUSE_ENTRIES_MAX, REUSE_FILES_MAX, REUSE_TRUSTED_MAX, REUSE_TRUSTED_MAX_BYTES};
+use super::{
+    ARTIFACTS_PER_BUILD_MAX, ARTIFACTS_PER_BUILD_MAX_BYTES, REUSE_ENTRIES_MAX, REUSE_FILES_MAX, REUSE_TRUSTED_MAX,
+    REUSE_TRUSTED_MAX_BYTES,
+};
 
 /// Pins of all pipelines: each is a row in memory, and each sweep reads its build.
 pub const PINS_MAX: usize = 1_000;
@@ -12,7 +15,7 @@ pub const PINS_PER_PIPELINE_MAX: usize = 100;
 pub const PINNED_MAX_FILES: u64 = 10 * ARTIFACTS_PER_BUILD_MAX as u64;
 
 /// Their bytes: those of two builds that have as many as one may, so that any build can be pinned.
-pub const PINNED_MAX_BYTES: u64 = 1 << 40;
+pub const PINNED_MAX_BYTES: u64 = 2 * ARTIFACTS_PER_BUILD_MAX_BYTES;
 
 /// What all pins hold is at most the disk divided by this: builds go on beside them.
 pub const PINNED_DISK_DIVISOR: u64 = 2;
@@ -28,9 +31,6 @@ pub const PINNED_RESULTS_OF_ALL_MAX: usize = REUSE_ENTRIES_MAX / 2;
 
 /// Files of those.
 pub const PINNED_RESULTS_OF_ALL_MAX_FILES: usize = REUSE_FILES_MAX / 2;
-
-/// The last moment that a pin's end can be, in milliseconds since 1970: the end of the year 9999, which has no later one.
-pub const PIN_LAST_MS: u64 = 253_402_300_799_999;
 
 /// Looks at what a build has, until two of them, before and after its pin, agree: nothing goes between them but what was going.
 pub const PIN_LOOKS_MAX: usize = 4;

@@ -191,6 +191,7 @@ names! {
         core::Reply::Secrets(_) => "reply.secrets",
         core::Reply::Cache(_) => "reply.cache",
         core::Reply::Pinned { .. } => "reply.pinned",
+        core::Reply::Unpinned { .. } => "reply.unpinned",
         core::Reply::Token { .. } => "reply.token",
         core::Reply::Joined { .. } => "reply.joined",
         core::Reply::Drained { .. } => "reply.drained",

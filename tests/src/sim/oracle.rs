@@ -130,6 +130,7 @@ impl Oracle {
             Reply::Token { .. }
             | Reply::Joined { .. }
             | Reply::Drained { .. }
+            | Reply::Unpinned { .. }
             | Reply::Done
             | Reply::Secrets(_)
             | Reply::Cache(_) => Ok(()),

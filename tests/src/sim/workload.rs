@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use windlass_coordinator_core::input::ReplyTo;
 use windlass_coordinator_core::row::{
-    Actor, ActorKind, Annotate, AnnotationStyle, BuildSource, CacheRequest, JobRow, JobState, Joining, NewPin,
-    NewSchedule, NewToken, OnDeadline, OnUnreachable, Output, PinEnd, PinGone, PinRequest, PipelineChange, PipelineRow,
+    Actor, ActorKind, Anew, Annotate, AnnotationStyle, BuildSource, CacheRequest, JobRow, JobState, Joining, NewPin,
+    NewSchedule, NewToken, OnDeadline, OnUnreachable, Output, PinGone, PinRequest, PipelineChange, PipelineRow,
     PoolRow, PutArtifact, ReuseRequest, Said, Sealed, SecretName, SecretRequest, Speech, StepChange, Submit, TagPolicy,
     TokenGrant, Upload,
 };
@@ -436,11 +436,12 @@ impl World {
             return;
         }
         let until = match self.random.below(3) {
-            0 => PinEnd::AsBefore,
-            1 => PinEnd::Never,
-            _ => PinEnd::At(WallMs(WALL_MS + self.now + self.random.between(0, 40_000))),
+            0 => Anew::AsBefore,
+            1 => Anew::Nothing,
+            _ => Anew::This(WallMs(WALL_MS + self.now + self.random.between(0, 40_000))),
         };
-        let name = self.random.thousandth(300).then(|| format!("v{}", self.random.below(3)));
+        let named = self.random.thousandth(300).then(|| format!("v{}", self.random.below(3)));
+        let name = named.map_or(Anew::AsBefore, Anew::This);
         let rows = self.store.build(build).map(Box::new);
         let new = NewPin { build, name, until, gone: PinGone::default(), room_bytes: u64::MAX, rows };
         self.ask(Request::Pin(PinRequest::Pin(Box::new(new))), Asked::Once(None));

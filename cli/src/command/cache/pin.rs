@@ -1,14 +1,12 @@
 //! `windlass cache pin --build` and `cache ls --pins`: builds of which all stays.
 
-use std::time::SystemTime;
-
-use clap::Args;
+use clap::{ArgGroup, Args};
 use indicatif::HumanBytes;
-use reqwest::{Body, Method};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::super::list::list;
+use super::super::serve::duration_ms;
 use super::super::{find_build, reach};
 use super::entry::{self, ListArguments};
 use crate::client::{Client, ServerArguments, segment, shape};
@@ -23,9 +21,9 @@ use crate::ui::{Ui, text};
 /// name and end, and what is not said stays as it was. Only trusted builds can be pinned. What of the build had gone before is
 /// told, and then the command ends with 1; the rest is pinned all the same.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).args(["id", "build"]))]
 pub(crate) struct PinArguments {
     /// A cache's id, as `windlass cache ls` shows it.
-    #[arg(required_unless_present = "build", conflicts_with = "build")]
     id: Option<String>,
     /// A build: its id, PIPELINE/NUMBER, or `latest`.
     #[arg(long)]
@@ -37,8 +35,8 @@ pub(crate) struct PinArguments {
     #[arg(long, value_name = "TIME", requires = "build", conflicts_with_all = ["id", "lasting"], value_parser = until)]
     until: Option<End>,
     /// How long the build's pin lasts from now on, such as 90d.
-    #[arg(long = "for", id = "lasting", value_name = "DURATION", requires = "build", conflicts_with = "id", value_parser = lasting)]
-    lasting: Option<End>,
+    #[arg(long = "for", id = "lasting", value_name = "DURATION", requires = "build", conflicts_with = "id", value_parser = seconds)]
+    lasting: Option<u64>,
     /// Let it go again when its time is over.
     #[arg(long, conflicts_with_all = ["name", "until", "lasting"])]
     undo: bool,
@@ -76,19 +74,12 @@ fn until(text: &str) -> Result<End, String> {
     }
 }
 
-fn lasting(text: &str) -> Result<End, String> {
-    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
-    if duration.is_zero() {
-        return Err("more than nothing".to_owned());
+/// A duration; begun seconds are whole.
+fn seconds(text: &str) -> Result<u64, String> {
+    match duration_ms(text)?.div_ceil(1_000) {
+        0 => Err("more than nothing".to_owned()),
+        seconds => Ok(seconds),
     }
-    let end = SystemTime::now().checked_add(duration).filter(|end| *end <= last());
-    let end = end.ok_or("too far in the future; a pin without --for and --until has no end")?;
-    Ok(End::At(humantime::format_rfc3339_millis(end).to_string()))
-}
-
-/// The last moment that RFC 3339 can name.
-fn last() -> SystemTime {
-    SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(windlass_protocol::limits::PIN_LAST_MS)
 }
 
 /// A pin of a build.
@@ -119,6 +110,11 @@ struct Gone {
 #[derive(Debug, Deserialize)]
 struct Answer {
     pin: Pin,
+    before: Option<Before>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Undone {
     before: Option<Before>,
 }
 
@@ -204,8 +200,11 @@ async fn pin_build(client: &Client, build: &str, arguments: &PinArguments, ui: &
     if let Some(name) = &arguments.name {
         said.insert("name".to_owned(), json!(name));
     }
-    if let Some(end) = arguments.until.as_ref().or(arguments.lasting.as_ref()) {
+    if let Some(end) = &arguments.until {
         said.insert("until".to_owned(), end.value());
+    }
+    if let Some(seconds) = arguments.lasting {
+        said.insert("for_s".to_owned(), json!(seconds));
     }
     let raw = client.put(&format!("/builds/{}/pin", segment(&build.id)), &Value::Object(said)).await?;
     let answer: Answer = shape::read(&raw)?;
@@ -230,16 +229,23 @@ async fn pin_build(client: &Client, build: &str, arguments: &PinArguments, ui: &
 }
 
 async fn undo_pin(client: &Client, word: &str, json: bool, ui: &Ui) -> Result<Code, Failure> {
-    // By an id a pin can be undone whatever has become of its build.
-    let id =
-        if word.contains('/') || word == "latest" { find_build(client, word).await?.0.id } else { word.to_owned() };
-    client.send_bytes(Method::DELETE, &format!("/builds/{}/pin", segment(&id)), Body::default()).await?;
+    let (build, _) = find_build(client, word).await?;
+    let raw = client.delete(&format!("/builds/{}/pin", segment(&build.id))).await?;
+    let Undone { before } = shape::read(&raw)?;
     if json {
-        ui.data(&json!({ "build_id": id, "unpinned": true }).to_string());
+        ui.data(&json!({ "build_id": build.id, "unpinned": before.is_some() }).to_string());
     } else {
-        ui.say(&format!("build {word} is not pinned: what is past its time goes within the hour"));
+        ui.say(&undone(&build.name(), before.as_ref()));
     }
     Ok(Code::Done)
+}
+
+/// What was undone, in a sentence.
+fn undone(build: &str, before: Option<&Before>) -> String {
+    match before {
+        Some(_) => format!("{build} is not pinned any more: what is past its time goes within the hour"),
+        None => format!("{build} was not pinned"),
+    }
 }
 
 /// Lists pins of builds.
@@ -262,7 +268,7 @@ fn row(item: &Value) -> Result<Vec<String>, Failure> {
         text::shown(pin.name.as_deref().unwrap_or_default()),
         text::shown(&pin.pinned_by),
         text::ago(Some(&pin.pinned_at)),
-        pin.until.unwrap_or_else(|| "-".to_owned()),
+        pin.until.unwrap_or_else(|| "never".to_owned()),
         pin.files.to_string(),
         HumanBytes(pin.bytes).to_string(),
         pin.results.to_string(),
@@ -304,13 +310,14 @@ mod tests {
             "--build b --undo --for 1d",
             "--build b --until tomorrow",
             "--build b --for 0s",
-            "--build b --for 9000y",
         ] {
             assert!(parsed(bad).is_err(), "{bad}");
         }
         assert_eq!(parsed("--build b --until never").unwrap().until, Some(End::Never));
-        let Some(End::At(end)) = parsed("--build b --for 1d").unwrap().lasting else { panic!("an end") };
-        assert!(humantime::parse_rfc3339(&end).unwrap() > SystemTime::now());
+        assert_eq!(parsed("--build b --for 1d").unwrap().lasting, Some(86_400));
+        assert_eq!(parsed("--build b --for 1ms").unwrap().lasting, Some(1));
+        let neither = parsed("--name v1").unwrap_err();
+        assert!(neither.contains("ID") && neither.contains("--build <BUILD>"), "{neither}");
     }
 
     fn pin(name: Option<&str>, until: Option<&str>, gone: (u64, u64, u64)) -> Pin {
@@ -348,6 +355,8 @@ mod tests {
         ] {
             assert_eq!(told(&Answer { pin: now, before }), expected);
         }
+        assert!(undone("web/3", before(None, None).as_ref()).starts_with("web/3 is not pinned any more: "));
+        assert_eq!(undone("web/3", None), "web/3 was not pinned");
     }
 
     #[test]

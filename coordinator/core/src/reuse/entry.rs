@@ -9,59 +9,37 @@ use std::collections::BTreeMap;
 
 use windlass_protocol::{Digest, Namespace, Trust, WallMs, limits};
 
+use crate::amount::Amount;
 use crate::effect::{Effect, ReuseNews};
 use crate::error::Rejected;
 use crate::row::{Gone, JobRow, ReuseGone, ReuseName, ReuseRow};
 use crate::state::Core;
 
-/// How much some entries are together, or may be.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Amount {
-    pub(super) count: usize,
-    pub(super) files: usize,
-    pub(super) bytes: u64,
+impl From<&ReuseRow> for Amount {
+    fn from(row: &ReuseRow) -> Self {
+        Self { count: 1, files: row.outputs.len() as u64, bytes: row.bytes }
+    }
 }
 
-impl Amount {
-    pub(super) fn of(row: &ReuseRow) -> Self {
-        Self { count: 1, files: row.outputs.len(), bytes: row.bytes }
-    }
-
-    pub(super) const fn and(self, other: Self) -> Self {
-        Self {
-            count: self.count.saturating_add(other.count),
-            files: self.files.saturating_add(other.files),
-            bytes: self.bytes.saturating_add(other.bytes),
-        }
-    }
-
-    const fn less(self, other: Self) -> Self {
-        Self {
-            count: self.count.saturating_sub(other.count),
-            files: self.files.saturating_sub(other.files),
-            bytes: self.bytes.saturating_sub(other.bytes),
-        }
-    }
-
-    /// Why it is more than `most`, if it is.
-    const fn excess(self, most: Self) -> Option<Gone> {
-        if self.bytes > most.bytes {
-            Some(Gone::Size)
-        } else if self.count > most.count || self.files > most.files {
-            Some(Gone::Count)
-        } else {
-            None
-        }
+/// Why it is more than `most`, if it is.
+const fn excess(sum: Amount, most: Amount) -> Option<Gone> {
+    if sum.bytes > most.bytes {
+        Some(Gone::Size)
+    } else if sum.fits(most) {
+        None
+    } else {
+        Some(Gone::Count)
     }
 }
 
 const TRUSTED: Amount =
-    Amount { count: limits::REUSE_TRUSTED_MAX, files: usize::MAX, bytes: limits::REUSE_TRUSTED_MAX_BYTES };
+    Amount { count: limits::REUSE_TRUSTED_MAX as u64, files: u64::MAX, bytes: limits::REUSE_TRUSTED_MAX_BYTES };
 const OVERLAY: Amount =
-    Amount { count: limits::REUSE_OVERLAY_MAX, files: usize::MAX, bytes: limits::REUSE_OVERLAY_MAX_BYTES };
+    Amount { count: limits::REUSE_OVERLAY_MAX as u64, files: u64::MAX, bytes: limits::REUSE_OVERLAY_MAX_BYTES };
 const OVERLAYS: Amount =
-    Amount { count: limits::REUSE_OVERLAYS_MAX, files: usize::MAX, bytes: limits::REUSE_OVERLAYS_MAX_BYTES };
-const ALL: Amount = Amount { count: limits::REUSE_ENTRIES_MAX, files: limits::REUSE_FILES_MAX, bytes: u64::MAX };
+    Amount { count: limits::REUSE_OVERLAYS_MAX as u64, files: u64::MAX, bytes: limits::REUSE_OVERLAYS_MAX_BYTES };
+const ALL: Amount =
+    Amount { count: limits::REUSE_ENTRIES_MAX as u64, files: limits::REUSE_FILES_MAX as u64, bytes: u64::MAX };
 
 /// What the entries of each namespace come to.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -76,12 +54,12 @@ impl Sums {
 
     pub(super) fn add(&mut self, row: &ReuseRow) {
         let sum = self.0.entry(row.name.namespace.clone()).or_default();
-        *sum = sum.and(Amount::of(row));
+        *sum = sum.and(Amount::from(row));
     }
 
     pub(super) fn sub(&mut self, row: &ReuseRow) {
         let Some(sum) = self.0.get_mut(&row.name.namespace) else { return };
-        *sum = sum.less(Amount::of(row));
+        *sum = sum.less(Amount::from(row));
         if *sum == Amount::default() {
             self.0.remove(&row.name.namespace);
         }
@@ -89,7 +67,7 @@ impl Sums {
 
     pub(super) fn sum(&self, of: impl Fn(&Namespace) -> bool) -> Amount {
         let some = self.0.iter().filter(|(namespace, _)| of(namespace));
-        some.fold(Amount::default(), |sum, (_, amount)| sum.and(*amount))
+        some.map(|(_, amount)| *amount).sum()
     }
 }
 
@@ -155,7 +133,7 @@ impl Core {
         self.trim_entries(&name, ALL, |_| true, |of| of.overlay.is_some());
         if trusted {
             self.trim_entries(&name, ALL, |_| true, |_| true);
-        } else if self.reuse.sums.sum(|_| true).excess(ALL).is_some() {
+        } else if !self.reuse.sums.sum(|_| true).fits(ALL) {
             drop(self.drop_entry(&name, Gone::Count));
             return false;
         }
@@ -166,8 +144,8 @@ impl Core {
     /// Whether an entry fits beside those that pins hold, once all others have made room.
     fn has_room_beside_held(&self, row: &ReuseRow, own: Amount) -> bool {
         let replaced = self.reuse.entries.get(&row.name).filter(|_| self.reuse.held.has(&row.name));
-        let replaced = replaced.map(Amount::of).unwrap_or_default();
-        let fits = |most: Amount, held: Amount| Amount::of(row).and(held.less(replaced)).excess(most).is_none();
+        let replaced = replaced.map(Amount::from).unwrap_or_default();
+        let fits = |most: Amount, held: Amount| Amount::from(row).and(held.less(replaced)).fits(most);
         fits(own, self.reuse.held.sum(|of| *of == row.name.namespace)) && fits(ALL, self.reuse.held.sum(|_| true))
     }
 
@@ -218,7 +196,7 @@ impl Core {
         going: impl Fn(&Namespace) -> bool,
     ) {
         let mut sum = self.reuse.sums.sum(&counted);
-        if sum.excess(most).is_none() {
+        if sum.fits(most) {
             return;
         }
         let others = self.reuse.entries.values().filter(|row| row.name != *new && going(&row.name.namespace));
@@ -226,9 +204,9 @@ impl Core {
         let mut by_use: Vec<(WallMs, ReuseName)> = others.map(|row| (row.used_at, row.name.clone())).collect();
         by_use.sort();
         for (_, name) in by_use {
-            let Some(why) = sum.excess(most) else { break };
+            let Some(why) = excess(sum, most) else { break };
             if let Some(row) = self.drop_entry(&name, why) {
-                sum = sum.less(Amount::of(&row));
+                sum = sum.less(Amount::from(&row));
             }
         }
     }
@@ -280,11 +258,10 @@ impl Core {
         found.into_iter().take(limits::REUSE_COMPARED_MAX).cloned().collect()
     }
 
-    /// How many entries there are, and the bytes of their files.
+    /// What all entries come to.
     #[must_use]
-    pub fn reuse_entries(&self) -> (usize, u64) {
-        let sum = self.reuse.sums.sum(|_| true);
-        (sum.count, sum.bytes)
+    pub fn reuse_entries(&self) -> Amount {
+        self.reuse.sums.sum(|_| true)
     }
 
     pub(super) fn check_entries(&self) -> Result<(), (&'static str, String)> {
@@ -295,13 +272,11 @@ impl Core {
             }
             let over = sums.0.iter().find(|(of, sum)| {
                 let most = if of.trust() == Trust::Trusted { TRUSTED } else { OVERLAY };
-                sum.excess(most).is_some()
+                !sum.fits(most)
             });
             return match over {
                 Some((of, sum)) => Err(("I9", format!("{of} has {sum:?} entries"))),
-                None if sums.sum(|_| true).excess(ALL).is_some() => {
-                    Err(("I9", "there are too many entries".to_owned()))
-                }
+                None if !sums.sum(|_| true).fits(ALL) => Err(("I9", "there are too many entries".to_owned())),
                 None => Ok(()),
             };
         };

@@ -8,16 +8,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use windlass_protocol::{Namespace, limits};
 
 use super::Reuses;
-use super::entry::{Amount, Sums};
+use super::entry::Sums;
+use crate::amount::Amount;
 use crate::error::Rejected;
 use crate::row::{PinRefused, ReuseName, ReuseRow};
 use crate::state::Core;
 
 const OWN: Amount =
-    Amount { count: limits::PINNED_RESULTS_MAX, files: usize::MAX, bytes: limits::PINNED_RESULTS_MAX_BYTES };
+    Amount { count: limits::PINNED_RESULTS_MAX as u64, files: u64::MAX, bytes: limits::PINNED_RESULTS_MAX_BYTES };
 const ALL: Amount = Amount {
-    count: limits::PINNED_RESULTS_OF_ALL_MAX,
-    files: limits::PINNED_RESULTS_OF_ALL_MAX_FILES,
+    count: limits::PINNED_RESULTS_OF_ALL_MAX as u64,
+    files: limits::PINNED_RESULTS_OF_ALL_MAX_FILES as u64,
     bytes: u64::MAX,
 };
 
@@ -112,18 +113,17 @@ impl Core {
     ) -> Result<(), Rejected> {
         let new =
             names.iter().filter(|name| !self.reuse.held.has(name)).filter_map(|name| self.reuse.entries.get(name));
-        let new = new.fold(Amount::default(), |sum, row| sum.and(Amount::of(row)));
+        let new: Amount = new.map(Amount::from).sum();
         if new == Amount::default() {
             return Ok(());
         }
         let own = self.reuse.held.sum(|of| of == namespace).and(new);
         let all = self.reuse.held.sum(|_| true).and(new);
-        let as_count = |count: usize| count as u64;
         for (what, would_be, limit) in [
-            ("results of one pipeline that pins hold", as_count(own.count), as_count(OWN.count)),
+            ("results of one pipeline that pins hold", own.count, OWN.count),
             ("bytes of results of one pipeline that pins hold", own.bytes, OWN.bytes),
-            ("results that pins hold", as_count(all.count), as_count(ALL.count)),
-            ("files of results that pins hold", as_count(all.files), as_count(ALL.files)),
+            ("results that pins hold", all.count, ALL.count),
+            ("files of results that pins hold", all.files, ALL.files),
         ] {
             if would_be > limit {
                 return Err(PinRefused::NoRoom { what, would_be, limit }.into());

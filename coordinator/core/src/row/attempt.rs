@@ -100,6 +100,15 @@ pub struct AttemptRow {
     pub weighed: Option<Box<Weighed>>,
 }
 
+impl AttemptRow {
+    /// Artifacts that some attempts have had, and their bytes.
+    pub fn artifacts_of<'a>(rows: impl Iterator<Item = &'a Self>) -> (u64, u64) {
+        rows.fold((0, 0), |(files, bytes), row| {
+            (files + u64::from(row.artifacts.count), bytes.saturating_add(row.artifacts.bytes))
+        })
+    }
+}
+
 /// What an attempt has uploaded, counted; the artifacts have rows of their own, which the core does not keep.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ArtifactTally {

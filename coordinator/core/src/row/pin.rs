@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use windlass_protocol::{BuildId, Namespace, WallMs};
 
-use super::{Actor, BuildRows};
+use super::{Actor, BuildRow, BuildRows};
 
 /// A pin: what its build is made of, and made, stays for as long as this row is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,26 @@ pub struct PinRow {
 }
 
 impl PinRow {
+    /// A new one of a build, which has no end and holds nothing yet.
+    #[must_use]
+    pub fn of(build: &BuildRow, by: Actor, at: WallMs) -> Self {
+        Self {
+            build: build.id,
+            pipeline: build.pipeline.clone(),
+            number: build.number,
+            branch: build.branch.clone(),
+            namespace: build.namespace.clone(),
+            name: None,
+            by,
+            at,
+            until: None,
+            files: 0,
+            bytes: 0,
+            gone: PinGone::default(),
+            left_out: 0,
+        }
+    }
+
     /// Until when it holds what it holds; the last moment there is where nobody has said so.
     #[must_use]
     pub fn end(&self) -> WallMs {
@@ -64,20 +84,12 @@ pub struct PinGone {
     pub results: u64,
 }
 
-impl PinGone {
-    /// Whether all of it is there.
-    #[must_use]
-    pub fn is_nothing(self) -> bool {
-        self == Self::default()
-    }
-}
-
 /// What is asked about pins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PinRequest {
     /// Let all of a build stay; [`crate::effect::Reply::Pinned`] says what its pin was before, if it had one.
     Pin(Box<NewPin>),
-    /// No longer. Nothing happens where it has no pin.
+    /// No longer; [`crate::effect::Reply::Unpinned`] says what its pin was, if it had one.
     Unpin {
         /// Which build.
         build: BuildId,
@@ -89,10 +101,10 @@ pub enum PinRequest {
 pub struct NewPin {
     /// Of which build; it may be over, and it may go on.
     pub build: BuildId,
-    /// What it is called from now on; `None`: as before.
-    pub name: Option<String>,
-    /// When it ends.
-    pub until: PinEnd,
+    /// What it is called.
+    pub name: Anew<String>,
+    /// When it ends; a new one, if nobody says so, when somebody undoes it.
+    pub until: Anew<WallMs>,
     /// What of its artifacts and blobs the shell has found to be gone; results are counted here.
     pub gone: PinGone,
     /// What all pins may hold together, in bytes.
@@ -101,15 +113,28 @@ pub struct NewPin {
     pub rows: Option<Box<BuildRows>>,
 }
 
-/// When a pin ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PinEnd {
-    /// As before; a new one never.
+/// What is said of something that may be none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Anew<T> {
+    /// It is as before; of what is new it is none.
+    #[default]
     AsBefore,
-    /// When somebody undoes it.
-    Never,
-    /// Then.
-    At(WallMs),
+    /// It is none.
+    Nothing,
+    /// It is this.
+    This(T),
+}
+
+impl<T> Anew<T> {
+    /// What it is from now on.
+    #[must_use]
+    pub fn after(self, before: Option<T>) -> Option<T> {
+        match self {
+            Self::AsBefore => before,
+            Self::Nothing => None,
+            Self::This(now) => Some(now),
+        }
+    }
 }
 
 /// Why a build is not pinned.

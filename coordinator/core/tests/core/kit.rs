@@ -29,6 +29,8 @@ pub(crate) struct Shell {
     pub(crate) history: BTreeMap<BuildId, BuildRows>,
     pub(crate) events: Vec<BuildEvent>,
     pub(crate) audits: Vec<String>,
+    /// What they say of it.
+    pub(crate) audit_details: Vec<String>,
     pub(crate) artifacts: Vec<ArtifactRow>,
     /// All of them, as they were last.
     pub(crate) notifications: BTreeMap<NotificationId, NotificationRow>,
@@ -62,6 +64,7 @@ impl Shell {
             history: BTreeMap::new(),
             events: Vec::new(),
             audits: Vec::new(),
+            audit_details: Vec::new(),
             artifacts: Vec::new(),
             notifications: BTreeMap::new(),
             texts: BTreeMap::new(),
@@ -189,7 +192,10 @@ impl Shell {
                 known.push_str(&text);
             }
             Change::AnnotationGone(id) => drop(self.texts.remove(&id)),
-            Change::Audit(row) => self.audits.push(row.action),
+            Change::Audit(row) => {
+                self.audits.push(row.action);
+                self.audit_details.push(row.detail);
+            }
             Change::Event(row) => self.events.push(row.event),
             Change::Artifact(row) => self.artifacts.push(*row),
             Change::Notification(row) => {

@@ -35,13 +35,14 @@ fn asking(shell: &mut Shell) -> BuildId {
     shell.submit(graph(vec![step]))
 }
 
-/// The last question for a key is answered.
+/// The questions for keys are answered, all by this one.
 fn answer(shell: &mut Shell, text: &str) {
-    let asked = shell.take_effects().into_iter().find_map(|effect| match effect {
+    let asked = shell.take_effects().into_iter().filter_map(|effect| match effect {
         Effect::Key { ask, subject } => Some((ask, subject.job)),
         _ => None,
     });
-    let (ask, job) = asked.unwrap();
+    let asked: Vec<_> = asked.collect();
+    assert!(!asked.is_empty());
     let keyed = Keyed {
         key: key(text),
         recipe: key("recipe"),
@@ -53,7 +54,9 @@ fn answer(shell: &mut Shell, text: &str) {
         notes: Vec::new(),
         also: Vec::new(),
     };
-    shell.input(Input::Keyed { job, ask, outcome: Ok(Box::new(keyed)) }).unwrap();
+    for (ask, job) in asked {
+        shell.input(Input::Keyed { job, ask, outcome: Ok(Box::new(keyed.clone())) }).unwrap();
+    }
 }
 
 /// A build of one step whose key is this.
@@ -98,7 +101,7 @@ fn built_of(shell: &mut Shell, agent: AgentId, text: &str, bytes: u64) -> BuildI
 
 fn new(shell: &Shell, build: BuildId) -> NewPin {
     let rows = shell.history.get(&build).cloned().map(Box::new);
-    NewPin { build, name: None, until: PinEnd::AsBefore, gone: PinGone::default(), room_bytes: u64::MAX, rows }
+    NewPin { build, name: Anew::AsBefore, until: Anew::AsBefore, gone: PinGone::default(), room_bytes: u64::MAX, rows }
 }
 
 fn ask(shell: &mut Shell, new: NewPin) -> Result<Option<PinRow>, Rejected> {
@@ -108,13 +111,14 @@ fn ask(shell: &mut Shell, new: NewPin) -> Result<Option<PinRow>, Rejected> {
     }
 }
 
-fn pin(shell: &mut Shell, build: BuildId, until: PinEnd) -> Result<Option<PinRow>, Rejected> {
+fn pin(shell: &mut Shell, build: BuildId, until: Anew<WallMs>) -> Result<Option<PinRow>, Rejected> {
     let new = NewPin { until, ..new(shell, build) };
     ask(shell, new)
 }
 
 fn unpin(shell: &mut Shell, build: BuildId) {
-    assert_eq!(shell.request(Request::Pin(PinRequest::Unpin { build })), Ok(Reply::Done));
+    let before = shell.rows.pins.get(&build).cloned().map(Box::new);
+    assert_eq!(shell.request(Request::Pin(PinRequest::Unpin { build })), Ok(Reply::Unpinned { before }));
 }
 
 /// All that nobody holds goes.
@@ -122,8 +126,8 @@ fn forget(shell: &mut Shell) {
     shell.request(Request::Reuse(ReuseRequest::Forget { unused_since: WallMs(u64::MAX) })).unwrap();
 }
 
-fn at(shell: &Shell, from_now_ms: u64) -> PinEnd {
-    PinEnd::At(shell.now.wall.plus_ms(from_now_ms))
+fn at(shell: &Shell, from_now_ms: u64) -> Anew<WallMs> {
+    Anew::This(shell.now.wall.plus_ms(from_now_ms))
 }
 
 #[test]
@@ -133,11 +137,11 @@ fn what_a_pinned_build_wrote_or_used_stays_until_no_pin_holds_it() {
     let wrote = built_of(&mut shell, agent, "k", 5);
     let used = built_of(&mut shell, agent, "k", 5);
     built_of(&mut shell, agent, "other", 5);
-    assert_eq!(pin(&mut shell, wrote, PinEnd::Never), Ok(None));
-    assert_eq!(pin(&mut shell, used, PinEnd::Never), Ok(None));
+    assert_eq!(pin(&mut shell, wrote, Anew::Nothing), Ok(None));
+    assert_eq!(pin(&mut shell, used, Anew::Nothing), Ok(None));
     let row = &shell.rows.pins[&wrote];
     assert_eq!((row.files, row.bytes, row.number, row.branch.as_str()), (1, 5, 1, "main"));
-    assert_eq!((&row.by, row.until, row.gone.is_nothing()), (&actor(), None, true));
+    assert_eq!((&row.by, row.until, row.gone), (&actor(), None, PinGone::default()));
     forget(&mut shell);
     assert_eq!(shell.rows.reuse.keys().collect::<Vec<_>>(), [&name("k")], "nobody holds the other");
     shell.restart();
@@ -162,7 +166,7 @@ fn a_build_that_goes_on_is_held_with_all_that_it_makes_from_then_on() {
     let offer = shell.offer(agent);
     shell.start(agent, offer);
     upload(&mut shell, offer, 1, 5);
-    pin(&mut shell, build, PinEnd::Never).unwrap();
+    pin(&mut shell, build, Anew::Nothing).unwrap();
     upload(&mut shell, offer, 2, 7);
     assert_eq!((shell.rows.pins[&build].files, shell.rows.pins[&build].bytes), (2, 12));
     finish(&mut shell, agent, offer);
@@ -171,7 +175,7 @@ fn a_build_that_goes_on_is_held_with_all_that_it_makes_from_then_on() {
     assert!(shell.rows.reuse.contains_key(&name("k")));
     // One that ends with an earlier result holds that.
     let second = asking(&mut shell);
-    pin(&mut shell, second, PinEnd::Never).unwrap();
+    pin(&mut shell, second, Anew::Nothing).unwrap();
     answer(&mut shell, "k");
     assert!(shell.build(second).state.is_final());
     assert!(shell.rows.pinned_results.contains(&(second, key("k"))) && shell.rows.pins[&second].files == 1 + 1);
@@ -209,21 +213,24 @@ fn said_again_it_changes_name_and_end_and_what_is_not_said_stays() {
     let mut shell = Shell::new();
     let agent = shell.agent("one", 1);
     let build = built_of(&mut shell, agent, "k", 5);
-    let called = |shell: &Shell, text: &str| NewPin { name: Some(text.to_owned()), ..new(shell, build) };
+    let called = |shell: &Shell, text: &str| NewPin { name: Anew::This(text.to_owned()), ..new(shell, build) };
     let first = NewPin { until: at(&shell, DAY), ..called(&shell, "v1") };
     assert_eq!(ask(&mut shell, first), Ok(None));
     let row = shell.rows.pins[&build].clone();
-    let PinEnd::At(end) = at(&shell, DAY) else { unreachable!() };
+    let Anew::This(end) = at(&shell, DAY) else { unreachable!() };
     assert_eq!((row.name.as_deref(), row.until), (Some("v1"), Some(end)));
-    assert_eq!(pin(&mut shell, build, PinEnd::AsBefore), Ok(Some(row.clone())));
+    assert_eq!(pin(&mut shell, build, Anew::AsBefore), Ok(Some(row.clone())));
     assert_eq!(shell.rows.pins[&build], row);
     shell.now.wall = shell.now.wall.plus_ms(5);
     let renamed = called(&shell, "v2");
     assert_eq!(ask(&mut shell, renamed), Ok(Some(row.clone())));
     assert_eq!((shell.rows.pins[&build].name.as_deref(), shell.rows.pins[&build].until), (Some("v2"), Some(end)));
     assert_eq!(shell.rows.pins[&build].at, row.at, "it is the same pin");
-    pin(&mut shell, build, PinEnd::Never).unwrap();
+    pin(&mut shell, build, Anew::Nothing).unwrap();
     assert_eq!((shell.rows.pins[&build].name.as_deref(), shell.rows.pins[&build].until), (Some("v2"), None));
+    let nameless = NewPin { name: Anew::Nothing, ..new(&shell, build) };
+    assert_eq!(ask(&mut shell, nameless).unwrap().unwrap().name.as_deref(), Some("v2"));
+    assert_eq!((shell.rows.pins[&build].name.as_deref(), shell.rows.pins[&build].until), (None, None));
     shell.pass(2 * DAY);
     assert!(shell.rows.pins.contains_key(&build), "it has no end any more");
     // What was found to be gone before it was pinned is told again, and is no other pin.
@@ -289,9 +296,14 @@ fn past(shell: &Shell, like: BuildId, n: u64, (files, bytes): (u32, u64)) -> Bui
     rows
 }
 
-fn pin_past(shell: &mut Shell, rows: BuildRows, until: PinEnd, room_bytes: u64) -> Result<Option<PinRow>, Rejected> {
+fn pin_past(
+    shell: &mut Shell,
+    rows: BuildRows,
+    until: Anew<WallMs>,
+    room_bytes: u64,
+) -> Result<Option<PinRow>, Rejected> {
     let (build, rows) = (rows.build.id, Some(Box::new(rows)));
-    ask(shell, NewPin { build, name: None, until, gone: PinGone::default(), room_bytes, rows })
+    ask(shell, NewPin { build, name: Anew::AsBefore, until, gone: PinGone::default(), room_bytes, rows })
 }
 
 #[test]
@@ -305,7 +317,7 @@ fn pins_that_end_together_end_at_once_with_one_change_each() {
         let rows = past(&shell, like, n, (most, 1));
         pin_past(&mut shell, rows, ends, u64::MAX).unwrap();
     }
-    let PinEnd::At(wall) = ends else { unreachable!() };
+    let Anew::This(wall) = ends else { unreachable!() };
     shell.now.mono = shell.now.mono.plus_ms(DAY);
     shell.now.wall = wall;
     shell.core.handle_timeout(shell.now);
@@ -324,29 +336,29 @@ fn what_cannot_be_pinned_says_why_and_changes_nothing() {
     let (build, other) = (built_of(&mut shell, agent, "k", 5), built_of(&mut shell, agent, "l", 5));
     let theirs =
         shell.submit_with(graph(vec![step("a")]), |submit| submit.namespace = Namespace::overlay("app", "pr:1"));
-    assert_eq!(pin(&mut shell, theirs, PinEnd::Never), Err(PinRefused::Untrusted(theirs).into()));
+    assert_eq!(pin(&mut shell, theirs, Anew::Nothing), Err(PinRefused::Untrusted(theirs).into()));
     let nowhere = NewPin { rows: None, ..new(&shell, build) };
     assert_eq!(ask(&mut shell, nowhere), Err(Rejected::NotInMemory(build)));
     let mut rows = shell.history[&build].clone();
     rows.build.state = BuildState::Running;
     assert_eq!(
-        pin_past(&mut shell, rows, PinEnd::Never, u64::MAX),
+        pin_past(&mut shell, rows, Anew::Nothing, u64::MAX),
         Err(Rejected::NotInMemory(build)),
         "read too early"
     );
     let long = "n".repeat(limits::NAME_MAX_BYTES + 1);
     for bad in ["", " v1", "v1\n", "a\u{7}b", &long] {
-        let named = NewPin { name: Some(bad.to_owned()), ..new(&shell, build) };
+        let named = NewPin { name: Anew::This(bad.to_owned()), ..new(&shell, build) };
         assert!(matches!(ask(&mut shell, named), Err(Rejected::Setting { what: "name", .. })), "{bad:?}");
     }
-    let (now, last) = (shell.now.wall, WallMs(limits::PIN_LAST_MS));
+    let (now, last) = (shell.now.wall, WallMs(limits::TIME_LAST_MS));
     for bad in [WallMs(0), now, last.plus_ms(1), WallMs(u64::MAX)] {
-        let refused = pin(&mut shell, build, PinEnd::At(bad));
+        let refused = pin(&mut shell, build, Anew::This(bad));
         assert!(matches!(refused, Err(Rejected::Setting { what: "until", .. })), "{bad:?}");
     }
     assert!(shell.rows.pins.is_empty());
-    pin(&mut shell, build, PinEnd::At(last)).unwrap();
-    let named = |build| NewPin { name: Some("v1".to_owned()), ..new(&shell, build) };
+    pin(&mut shell, build, Anew::This(last)).unwrap();
+    let named = |build| NewPin { name: Anew::This("v1".to_owned()), ..new(&shell, build) };
     let (first, second) = (named(build), named(other));
     ask(&mut shell, first.clone()).unwrap();
     assert_eq!(ask(&mut shell, first), Ok(Some(shell.rows.pins[&build].clone())), "its own name is no other's");
@@ -368,31 +380,31 @@ fn pins_leave_room_to_builds_in_number_and_bytes() {
     let half = limits::PINNED_MAX_BYTES / 2;
     for n in 1..=2 {
         let rows = past(&shell, like, n, (1, half));
-        pin_past(&mut shell, rows, PinEnd::Never, u64::MAX).unwrap();
+        pin_past(&mut shell, rows, Anew::Nothing, u64::MAX).unwrap();
     }
     let rows = past(&shell, like, 3, (1, 1));
-    let answer = pin_past(&mut shell, rows.clone(), PinEnd::Never, u64::MAX);
+    let answer = pin_past(&mut shell, rows.clone(), Anew::Nothing, u64::MAX);
     assert_eq!(refused(answer), ("bytes of one pipeline's pins", 1));
     let mut elsewhere = rows;
     (elsewhere.build.pipeline, elsewhere.build.namespace) = ("api".to_owned(), Namespace::trusted("api"));
-    let answer = pin_past(&mut shell, elsewhere.clone(), PinEnd::Never, 2 * half);
+    let answer = pin_past(&mut shell, elsewhere.clone(), Anew::Nothing, 2 * half);
     assert_eq!(refused(answer), ("bytes of all pins, which leave the rest of the disk to builds", 1));
-    pin_past(&mut shell, elsewhere, PinEnd::Never, 2 * half + 1).unwrap();
+    pin_past(&mut shell, elsewhere, Anew::Nothing, 2 * half + 1).unwrap();
     // One that is there is never refused for want of room: it takes none.
     let again = past(&shell, like, 1, (1, half));
-    assert!(pin_past(&mut shell, again, PinEnd::Never, 0).unwrap().is_some());
+    assert!(pin_past(&mut shell, again, Anew::Nothing, 0).unwrap().is_some());
     let pinned: Vec<BuildId> = shell.rows.pins.keys().copied().collect();
     pinned.into_iter().for_each(|build| unpin(&mut shell, build));
     let files = u32::try_from(limits::PINNED_MAX_FILES).unwrap();
     let rows = past(&shell, like, 1, (files + 1, 1));
-    let answer = pin_past(&mut shell, rows, PinEnd::Never, u64::MAX);
+    let answer = pin_past(&mut shell, rows, Anew::Nothing, u64::MAX);
     assert_eq!(refused(answer), ("artifacts of one pipeline's pins", 1));
     for n in 0..limits::PINS_PER_PIPELINE_MAX as u64 {
         let rows = past(&shell, like, n, (1, 1));
-        pin_past(&mut shell, rows, PinEnd::Never, u64::MAX).unwrap();
+        pin_past(&mut shell, rows, Anew::Nothing, u64::MAX).unwrap();
     }
     let rows = past(&shell, like, 1_000, (1, 1));
-    let answer = pin_past(&mut shell, rows, PinEnd::Never, u64::MAX);
+    let answer = pin_past(&mut shell, rows, Anew::Nothing, u64::MAX);
     assert_eq!(refused(answer), ("pins of one pipeline", 1));
 }
 
@@ -404,8 +416,8 @@ fn results_are_held_up_to_half_of_what_a_pipeline_may_have_and_the_others_go_on_
     let there = |shell: &Shell, text: &str| shell.rows.reuse.contains_key(&name(text));
     let held = built_of(&mut shell, agent, "a", third);
     let second = built_of(&mut shell, agent, "b", third);
-    pin(&mut shell, held, PinEnd::Never).unwrap();
-    match pin(&mut shell, second, PinEnd::Never) {
+    pin(&mut shell, held, Anew::Nothing).unwrap();
+    match pin(&mut shell, second, Anew::Nothing) {
         Err(Rejected::Pin(PinRefused::NoRoom { what: "bytes of results of one pipeline that pins hold", .. })) => {}
         other => panic!("{other:?}"),
     }
@@ -426,15 +438,56 @@ fn results_are_held_up_to_half_of_what_a_pipeline_may_have_and_the_others_go_on_
     let goes_on = build_of(&mut shell, "f");
     let offer = shell.offer(agent);
     shell.start(agent, offer);
-    pin(&mut shell, goes_on, PinEnd::Never).unwrap();
+    pin(&mut shell, goes_on, Anew::Nothing).unwrap();
     upload(&mut shell, offer, 1, third);
     finish(&mut shell, agent, offer);
     assert!(there(&shell, "f") && there(&shell, "a"));
     assert_eq!((shell.rows.pins[&goes_on].left_out, shell.rows.pinned_results.len()), (1, 1));
     unpin(&mut shell, held);
-    pin(&mut shell, goes_on, PinEnd::AsBefore).unwrap();
+    pin(&mut shell, goes_on, Anew::AsBefore).unwrap();
     assert_eq!(shell.rows.pins[&goes_on].left_out, 0, "now there is room");
     assert_eq!(shell.rows.pinned_results, BTreeSet::from([(goes_on, key("f"))]));
+}
+
+#[test]
+fn results_that_find_no_room_or_are_lost_are_counted_by_key_whatever_number_of_jobs_has_it() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let third = limits::REUSE_TRUSTED_MAX_BYTES / 3;
+    let full = built_of(&mut shell, agent, "full", third);
+    pin(&mut shell, full, Anew::Nothing).unwrap();
+    let twins = ["a", "b", "c"].map(|key| step_with(key, |command| command.reuse = Some(Reuse::default())));
+    let build = shell.submit(graph(twins.to_vec()));
+    answer(&mut shell, "k");
+    pin(&mut shell, build, Anew::Nothing).unwrap();
+    let offer = shell.offer(agent);
+    shell.start(agent, offer);
+    upload(&mut shell, offer, 1, third);
+    finish(&mut shell, agent, offer);
+    assert!(shell.build(build).state.is_final(), "the others use what the first has made");
+    assert_eq!(shell.rows.pins[&build].left_out, 1);
+    pin(&mut shell, build, Anew::AsBefore).unwrap();
+    assert_eq!(shell.rows.pins[&build].left_out, 1);
+    forget(&mut shell);
+    pin(&mut shell, build, Anew::AsBefore).unwrap();
+    let row = &shell.rows.pins[&build];
+    assert_eq!((row.left_out, row.gone.results), (0, 1));
+}
+
+#[test]
+fn the_audit_trail_says_until_when_in_words() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let build = built_of(&mut shell, agent, "k", 5);
+    let new = NewPin {
+        name: Anew::This("v1".to_owned()),
+        until: Anew::This(WallMs(1_801_382_400_000)),
+        ..new(&shell, build)
+    };
+    ask(&mut shell, new).unwrap();
+    pin(&mut shell, build, Anew::Nothing).unwrap();
+    let said: Vec<_> = shell.audit_details.iter().filter(|detail| detail.contains("until")).collect();
+    assert_eq!(said, ["app #1 as v1 until 2027-01-31T08:00:00Z", "app #1 as v1 until it is undone"]);
 }
 
 #[test]
@@ -443,11 +496,11 @@ fn what_went_before_is_told_and_a_newer_result_of_the_same_key_takes_a_held_one_
     let agent = shell.agent("one", 1);
     let build = built_of(&mut shell, agent, "k", 5);
     forget(&mut shell);
-    pin(&mut shell, build, PinEnd::Never).unwrap();
+    pin(&mut shell, build, Anew::Nothing).unwrap();
     assert_eq!(shell.rows.pins[&build].gone, PinGone { results: 1, ..PinGone::default() });
     // It is made again by somebody else, and is held from when the pin is said again.
     built_of(&mut shell, agent, "k", 7);
-    pin(&mut shell, build, PinEnd::AsBefore).unwrap();
+    pin(&mut shell, build, Anew::AsBefore).unwrap();
     forget(&mut shell);
     assert!(shell.rows.reuse.contains_key(&name("k")));
     let step = step_with("a", |command| command.reuse = Some(Reuse::default()));
@@ -470,7 +523,7 @@ fn a_held_result_that_makes_room_breaks_i15() {
         let mut shell = Shell::with(Policy { bugs, ..Policy::default() });
         let agent = shell.agent("one", 1);
         let build = built_of(&mut shell, agent, "k", 5);
-        pin(&mut shell, build, PinEnd::Never).unwrap();
+        pin(&mut shell, build, Anew::Nothing).unwrap();
         forget(&mut shell);
         shell.broken.map(|broken| broken.invariant)
     };
@@ -549,7 +602,7 @@ proptest! {
                 }
                 Step::Pin(index, minutes) if !builds.is_empty() => {
                     let (build, name) = index.get(&builds).clone();
-                    let until = minutes.map_or(PinEnd::Never, |minutes| at(&shell, minutes * 60_000));
+                    let until = minutes.map_or(Anew::Nothing, |minutes| at(&shell, minutes * 60_000));
                     if pin(&mut shell, build, until).is_ok() {
                         let held = shell.rows.pinned_results.contains(&(build, name.key));
                         let end = minutes.map(|minutes| shell.now.mono.0 + minutes * 60_000);

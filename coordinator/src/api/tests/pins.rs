@@ -4,20 +4,22 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use windlass_cache::RealFs;
+use windlass_coordinator_core::Core;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{
-    ArtifactRow, Change, NewPin, PinEnd, PinGone, PinRequest, PinRow, ReuseRequest, Scope,
+    Actor, ActorKind, Anew, ArtifactRow, Change, NewPin, PinGone, PinRequest, PinRow, ReuseRequest, Scope,
 };
 use windlass_coordinator_store::{History as _, Store as _};
 use windlass_protocol::host::now;
 use windlass_protocol::message::Told;
-use windlass_protocol::{BuildId, Digest, Namespace, Trust, WallMs};
+use windlass_protocol::{BuildId, Digest, Namespace, WallMs};
 
 use super::artifacts::{add, paths, shelf};
 use super::builds::tree;
 use super::gc::{DAY, bench, collect, let_go_after_a_day, pass, submit};
 use super::reuse::{hit, log_path, ran, recipe};
 use super::{Answer, Bench, ONE_STEP, text};
+use crate::pinning::{PinError, Pinning, Said};
 use crate::retention::expire_now;
 
 /// When what no end ends goes.
@@ -32,7 +34,7 @@ async fn pin(bench: &Bench, build: &Value, said: Value) -> Answer {
 }
 
 async fn unpin(bench: &Bench, build: &Value) {
-    bench.call(&bench.admin, "DELETE", &pin_path(build), "").await.is(204);
+    bench.call(&bench.admin, "DELETE", &pin_path(build), "").await.is(200);
 }
 
 async fn pins(bench: &Bench) -> Vec<Value> {
@@ -98,8 +100,9 @@ async fn all_of_a_pinned_build_outlives_its_age_and_can_be_built_again_until_the
     bench.run(0, b"").await;
     bench.ended(text(&again["id"])).await;
 
-    unpin(&bench, &kept).await;
-    unpin(&bench, &kept).await;
+    let undo = async || bench.call(&bench.admin, "DELETE", &pin_path(&kept), "").await.is(200).json();
+    assert_eq!(undo().await, json!({ "before": { "name": "v1.0", "until": null } }));
+    assert_eq!(undo().await, json!({ "before": null }));
     assert_eq!(pins(&bench).await, [] as [Value; 0]);
     years_later(&bench).await;
     assert!(!has(&shelf(), b"the release"));
@@ -136,11 +139,13 @@ async fn inputs_recipes_results_and_the_log_of_another_build_stay_with_the_pin_o
     bench.get(&explain).await.is(200);
     let stats = bench.get("/api/v1/cache/stats").await.is(200).json();
     assert_eq!(stats["pins"], json!({ "builds": 1, "files": 0, "bytes": 0, "results": 1 }));
+    let metrics = bench.get("/metrics").await.is(200).text();
+    assert!(metrics.contains("windlass_pins 1\n") && metrics.contains("windlass_pinned_bytes 0\n"), "{metrics}");
+    let desk = &bench.ground.fleet.desk;
+    assert_eq!(desk.look(Core::reuse_entries).await.unwrap().count, 1);
     unpin(&bench, &used).await;
     bench.ask(Request::Reuse(ReuseRequest::Forget { unused_since: WallMs(u64::MAX) })).await;
-    let reader = &bench.ground.fleet.reader;
-    assert!(bench.memory.history().pins(None, None, 1).unwrap().items.is_empty());
-    assert!(reader.pins(None, None, 1).await.unwrap().items.is_empty());
+    assert_eq!(desk.look(Core::reuse_entries).await.unwrap().count, 0, "nothing holds its result");
 }
 
 #[tokio::test]
@@ -160,6 +165,19 @@ async fn said_again_it_tells_what_it_was_and_what_cannot_be_is_refused_with_advi
     assert_eq!((&answer["pin"]["name"], &answer["pin"]["until"]), (&json!("v2"), &Value::Null));
     let list = bench.get(&artifacts(&first)).await.is(200).json();
     assert_eq!(list["items"][0]["expires_at"], ENDLESS);
+    for (said, name) in [(json!({ "name": null }), Value::Null), (json!({ "name": "v2" }), json!("v2"))] {
+        let answer = pin(&bench, &first, said).await.is(200).json();
+        assert_eq!((&answer["pin"]["name"], &answer["pin"]["until"]), (&name, &Value::Null));
+    }
+    // How long from now, by the coordinator's clock.
+    let before = now().wall.0;
+    let answer = pin(&bench, &first, json!({ "for_s": 3_600 })).await.is(200).json();
+    let ends = humantime::parse_rfc3339(text(&answer["pin"]["until"])).unwrap();
+    let ends = u64::try_from(ends.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    assert!((before + 3_600_000..=now().wall.0 + 3_600_000).contains(&ends), "{answer}");
+    assert_eq!(bench.get(&pin_path(&first)).await.is(200).json(), answer["pin"]);
+    bench.get(&pin_path(&second)).await.is(404);
+    pin(&bench, &first, json!({ "until": null })).await.is(200);
 
     let refused = pin(&bench, &second, json!({ "name": "v2" })).await.is(409).json();
     assert_eq!(refused["type"], "/problems/pin-name-taken");
@@ -167,6 +185,10 @@ async fn said_again_it_tells_what_it_was_and_what_cannot_be_is_refused_with_advi
     for (said, what) in [
         (json!({ "until": "2020-01-01T00:00:00Z" }), "over"),
         (json!({ "until": "tomorrow" }), "2027-01-31"),
+        (json!({ "until": null, "for_s": 5 }), "one of them"),
+        (json!({ "until": "2999-01-31T08:00:00Z", "for_s": 5 }), "one of them"),
+        (json!({ "for_s": 0 }), "at least 1"),
+        (json!({ "for_s": u64::MAX }), "9999"),
         (json!({ "name": "" }), "characters"),
         (json!({ "nonsense": 1 }), "nonsense"),
     ] {
@@ -179,7 +201,7 @@ async fn said_again_it_tells_what_it_was_and_what_cannot_be_is_refused_with_advi
     bench.call(&bench.admin, "DELETE", &pin_path(&nobody), "").await.is(404);
     let audit = bench.get("/api/v1/audit").await.is(200).json();
     let lines: Vec<_> = audit["items"].as_array().unwrap().iter().map(|line| text(&line["action"])).collect();
-    assert_eq!(lines.iter().filter(|action| **action == "build.pin").count(), 2, "{lines:?}");
+    assert_eq!(lines.iter().filter(|action| **action == "build.pin").count(), 6, "{lines:?}");
 }
 
 /// What is rebuilt must be whole: what had gone is told, and is no secret until the day it is needed.
@@ -207,6 +229,32 @@ async fn what_had_gone_is_told_and_the_rest_is_held() {
     collect(&bench, false).await;
     let again = pin(&bench, &build, json!({})).await.is(200).json();
     assert_eq!(again["pin"]["gone"]["blobs"], json!(0));
+}
+
+/// Rows go while nobody holds them yet: between the look at them and the pin.
+#[tokio::test]
+async fn what_goes_while_a_build_is_being_pinned_is_told() {
+    let (mut bench, _) = bench().await;
+    bench.agent().await;
+    let root = tree(&bench, &Namespace::trusted("web"), &[("a", "one")]);
+    let build = released(&mut bench, &root, &[("x", b"four"), ("y", b"five5")]).await;
+    let (fleet, sweeper) = (&bench.ground.fleet, &bench.ground.sweeper);
+    let actor = || Actor { kind: ActorKind::Token, name: "test".to_owned() };
+    let id: BuildId = text(&build["id"]).parse().unwrap();
+    let mut pinning = Pinning::begin((fleet, sweeper), actor(), id).await.unwrap();
+    let first = pinning.look().await.unwrap().unwrap();
+    expire_now(fleet, WallMs(now().wall.0 + 60 * DAY), 90 * DAY).await.unwrap();
+    let said = Said { name: Anew::This("v1".to_owned()), ..Said::default() };
+    let (pin, before) = pinning.settle(first, said).await.unwrap();
+    assert_eq!((pin.row.gone, before), (PinGone { files: 2, bytes: 9, ..PinGone::default() }, None));
+    assert_eq!((pin.row.files, pin.row.bytes, pin.row.name.as_deref()), (0, 0, Some("v1")));
+    // The build itself goes: there is nothing that a pin could hold.
+    unpin(&bench, &build).await;
+    let first = pinning.look().await.unwrap().unwrap();
+    expire_now(fleet, WallMs(now().wall.0 + 3_650 * DAY), 90 * DAY).await.unwrap();
+    let refused = pinning.settle(first, Said::default()).await;
+    assert!(matches!(refused, Err(PinError::NoBuild(of)) if of == id), "{refused:?}");
+    assert_eq!(pins(&bench).await, [] as [Value; 0]);
 }
 
 #[tokio::test]
@@ -293,7 +341,7 @@ async fn pins_are_made_by_who_may_make_trusted_builds_and_seen_by_who_may_see_th
     let api = bench.token(&[Scope::CacheRead], Some("api"), None).await;
     bench.call(&api, "GET", "/api/v1/pins?pipeline=web", "").await.is(403);
     bench.call(&release, "GET", "/api/v1/pins", "").await.is(403);
-    bench.call(&release, "DELETE", &path, "").await.is(204);
+    bench.call(&release, "DELETE", &path, "").await.is(200);
 }
 
 #[tokio::test]
@@ -343,7 +391,7 @@ async fn a_pin_outlives_the_coordinator_and_artifacts_that_are_past_their_time_a
     bench.get(&format!("/api/v1/artifacts/{late}")).await.is(404);
     let until = WallMs(now().wall.0 + 3_600_000);
     let rows = bench.ground.fleet.reader.stored_build(id).await.unwrap().map(Box::new);
-    let (name, until, room_bytes) = (Some("v1".to_owned()), PinEnd::At(until), u64::MAX);
+    let (name, until, room_bytes) = (Anew::This("v1".to_owned()), Anew::This(until), u64::MAX);
     let new = NewPin { build: id, name, until, gone: PinGone::default(), room_bytes, rows };
     bench.ask(Request::Pin(PinRequest::Pin(Box::new(new)))).await;
     drop(bench);
@@ -356,5 +404,4 @@ async fn a_pin_outlives_the_coordinator_and_artifacts_that_are_past_their_time_a
     unpin(&bench, &build).await;
     assert_eq!(shown(&bench).await, 1);
     bench.get(&format!("/api/v1/artifacts/{late}")).await.is(404);
-    assert_eq!(Namespace::trusted("web").trust(), Trust::Trusted);
 }

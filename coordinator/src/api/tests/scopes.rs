@@ -31,7 +31,7 @@ const STORE: &[Scope] = &[Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTr
 const KNOW: &[Scope] = &[Scope::CacheRead, Scope::CacheWrite, Scope::BuildsWrite, Scope::BuildsTrusted];
 
 /// Each path with who may beside `admin`, and whether tokens of one pipeline may.
-const TABLE: [(&str, &str, &[Scope], bool); 76] = [
+const TABLE: [(&str, &str, &[Scope], bool); 77] = [
     ("GET", "/api/v1/builds", READ, true),
     ("POST", "/api/v1/builds", WRITE, true),
     ("GET", "/api/v1/builds/{id}", READ, true),
@@ -42,6 +42,7 @@ const TABLE: [(&str, &str, &[Scope], bool); 76] = [
     // The build is trusted.
     ("POST", "/api/v1/builds/{id}/prefetch", &[Scope::BuildsTrusted], true),
     // It takes `cache:write` and, of a trusted build, `builds:trusted`.
+    ("GET", "/api/v1/builds/{id}/pin", &[Scope::CacheRead], true),
     ("PUT", "/api/v1/builds/{id}/pin", &[], true),
     ("DELETE", "/api/v1/builds/{id}/pin", &[], true),
     ("GET", "/api/v1/builds/{id}/artifacts", READ, true),
