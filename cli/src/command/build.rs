@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{find_build, find_job, list, reach, serve};
 use crate::client::shape::{self, Build};
-use crate::client::{Client, ServerArguments, segment};
+use crate::client::{Client, ClientError, ServerArguments, segment};
 use crate::error::{Code, Failure};
 use crate::show::words;
 use crate::ui::{Ui, text};
@@ -154,9 +154,13 @@ async fn list_builds(arguments: &ListArguments, client: &Client, ui: &Ui) -> Res
     listing.show(found, "builds", &columns, row, ui)
 }
 
-/// A build; what its jobs wrote beside it comes with it where all of it is printed.
+/// A build with its pin; what its jobs wrote beside it comes with it where all of it is printed.
 async fn found_whole(client: &Client, arguments: &OneArguments) -> Result<(Build, Value), Failure> {
     let (build, mut raw) = find_build(client, &arguments.build).await?;
+    let pin = pin_of(client, &build.id).await?;
+    if let Some(whole) = raw.as_object_mut() {
+        whole.insert("pin".to_owned(), pin);
+    }
     if arguments.json
         && let Some(whole) = raw.as_object_mut()
     {
@@ -164,6 +168,23 @@ async fn found_whole(client: &Client, arguments: &OneArguments) -> Result<(Build
         whole.insert("annotations".to_owned(), annotations["items"].take());
     }
     Ok((build, raw))
+}
+
+/// A build's pin; null where it has none, or the token may not see pins.
+async fn pin_of(client: &Client, build: &str) -> Result<Value, Failure> {
+    match client.get(&format!("/builds/{build}/pin")).await {
+        Err(ClientError::Problem(problem)) if [403, 404].contains(&problem.status) => Ok(Value::Null),
+        answer => Ok(answer?),
+    }
+}
+
+/// Under which name a build is pinned, and until when.
+fn pinned(pin: &Value) -> Option<String> {
+    let until = match pin.get("until")?.as_str() {
+        Some(until) => format!("until {until}"),
+        None => "until it is undone".to_owned(),
+    };
+    Some(pin["name"].as_str().map_or(until.clone(), |name| format!("as {name}, {until}")))
 }
 
 fn show(build: &Build, raw: &Value, json: bool, ui: &Ui) {
@@ -187,6 +208,7 @@ fn show(build: &Build, raw: &Value, json: bool, ui: &Ui) {
         ("untrusted", build.untrusted.clone()),
         ("notes", annotated(build.annotations_count)),
         ("told", told(build.notifications_count)),
+        ("pinned", pinned(&raw["pin"])),
     ];
     for (name, value) in facts {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
@@ -253,4 +275,21 @@ async fn why(arguments: &WhyArguments, ui: &Ui) -> Result<Code, Failure> {
         ui.data(&line);
     }
     Ok(Code::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_is_shown_with_its_name_and_its_end_as_far_as_it_has_them() {
+        for (pin, shown) in [
+            (Value::Null, None),
+            (json!({ "name": null, "until": null }), Some("until it is undone")),
+            (json!({ "name": "v1", "until": null }), Some("as v1, until it is undone")),
+            (json!({ "name": "v1", "until": "T" }), Some("as v1, until T")),
+        ] {
+            assert_eq!(pinned(&pin).as_deref(), shown, "{pin}");
+        }
+    }
 }

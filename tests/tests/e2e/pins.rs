@@ -54,6 +54,11 @@ fn a_pinned_release_outlives_the_time_of_its_artifacts_and_a_crash_until_the_pin
             cache(world, &fleet, &["pin", "--build", &named, "--name", "v1.0", "--for", "1h", "--json"], 0).await?;
         let told: Value = serde_json::from_str(&told)?;
         ensure!(told["pin"]["name"] == json!("v1.0") && told["before"].is_null(), "{told}");
+        let (url, token) = (fleet.coordinator.url(), fleet.coordinator.data().join("api-token"));
+        let token = token.to_string_lossy().into_owned();
+        let line = ["build", "show", &named, "--server", &url, "--token-file", &token];
+        let shown = world.run(line, DEADLINE).await?.code(0)?.stdout;
+        ensure!(shown.contains("  pinned    as v1.0, until "), "{shown}");
         let gate = fleet.client.wait(&id, "its gate", DEADLINE, |build| build.job_is("gate", "blocked")).await?;
         let gate = gate.job("gate")?.id().to_owned();
         fleet.client.post(&format!("/jobs/{gate}/unblock"), &json!({})).await?.status(200)?;
