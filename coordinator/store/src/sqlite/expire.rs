@@ -68,7 +68,8 @@ fn expire_artifacts(conn: &Connection, retention: Retention) -> rusqlite::Result
     let (at, max) = (int(retention.artifacts_at.0).min(NEVER - 1), limits::EXPIRE_ROWS_MAX);
     let returned = let_go(conn, max)?;
     let left = |rows: usize| int(max.saturating_sub(rows) as u64);
-    let sql = "UPDATE artifacts SET expires_at = ?3 WHERE build IN (SELECT build FROM pins) AND key IN
+    // By the keys of the piece, not by all that pinned builds have.
+    let sql = "UPDATE artifacts SET expires_at = ?3 WHERE +build IN (SELECT build FROM pins) AND key IN
         (SELECT key FROM artifacts WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
     let moved = conn.prepare_cached(sql)?.execute(params![at, left(returned), NEVER])?;
     let sql = "DELETE FROM artifacts WHERE build NOT IN (SELECT build FROM pins) AND key IN

@@ -55,7 +55,7 @@ pub(super) fn delete_pin(conn: &Connection, build: BuildId) -> Result<(), Fault>
         if conn.prepare_cached("DELETE FROM pins WHERE build = ?1")?.execute([build])? == 0 {
             return Ok(());
         }
-        conn.prepare_cached("INSERT INTO unpinned (build, after) VALUES (?1, 0)")?.execute([build]).map(drop)
+        conn.prepare_cached("INSERT OR REPLACE INTO unpinned (build, after) VALUES (?1, 0)")?.execute([build]).map(drop)
     };
     delete().map_err(failed)
 }
@@ -90,8 +90,9 @@ fn return_artifacts(conn: &Connection, build: [u8; 16], after: i64, max: usize) 
         (SELECT key FROM artifacts WHERE build = ?1 AND key > ?2 ORDER BY key LIMIT ?3)";
     let (looked, last): (i64, i64) = (conn.prepare_cached(sql)?)
         .query_row(params![build, after, int(max as u64)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    // By the build's index: past the other's end stand those of all pinned builds.
     let sql = format!(
-        "UPDATE artifacts SET expires_at = {OWN_END} WHERE build = ?1 AND key > ?2 AND key <= ?3 AND expires_at = ?4"
+        "UPDATE artifacts SET expires_at = {OWN_END} WHERE build = ?1 AND key > ?2 AND key <= ?3 AND +expires_at = ?4"
     );
     conn.prepare_cached(&sql)?.execute(params![build, after, last, NEVER])?;
     Ok((usize::try_from(looked).unwrap_or(max), last))
