@@ -103,11 +103,12 @@ impl<'a> Pinning<'a> {
     }
 
     /// Says that it is pinned, and what was seen of it: what its pin was before. `None` where it has just ended, or is just run
-    /// again, and has to be looked at anew.
-    pub(crate) async fn say(&self, look: Look, said: Said) -> Result<Option<Option<PinRow>>, PinError> {
-        let Said { name, until } = said;
-        let rows = Some(Box::new(look.rows));
-        let new = NewPin { build: self.build, name, until, gone: look.gone, room_bytes: self.room_bytes, rows };
+    /// again, and has to be looked at anew. With nothing said it was pinned a moment ago: where that pin is over, it stays so.
+    pub(crate) async fn say(&self, look: Look, said: Option<Said>) -> Result<Option<Option<PinRow>>, PinError> {
+        let again = said.is_none();
+        let Said { name, until } = said.unwrap_or_default();
+        let (build, room_bytes, rows) = (self.build, self.room_bytes, Some(Box::new(look.rows)));
+        let new = NewPin { build, name, until, gone: look.gone, room_bytes, again, rows };
         match self.ask(PinRequest::Pin(Box::new(new))).await {
             Ok(Reply::Pinned { before, .. }) => Ok(Some(before.map(|row| *row))),
             Err(DeskError::Rejected(Rejected::NotInMemory(_))) => Ok(None),
@@ -121,7 +122,7 @@ impl<'a> Pinning<'a> {
         let (mut look, mut told) = (first, None);
         for _ in 0..PIN_LOOKS_MAX {
             // What is said once need not be said again: the second time only what is gone is told.
-            let words = if told.is_none() { said.clone() } else { Said::default() };
+            let words = told.is_none().then(|| said.clone());
             if let Some(before) = self.say(look, words).await? {
                 told.get_or_insert(before);
             }

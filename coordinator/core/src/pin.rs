@@ -91,6 +91,9 @@ impl Core {
             return Err(PinRefused::Untrusted(new.build).into());
         }
         let before = self.pins.rows.get(&new.build).cloned();
+        if before.is_none() && new.again {
+            return Err(PinRefused::Over(new.build).into());
+        }
         let (found, lost) = self.results_there(&extent);
         let mut row = before.clone().unwrap_or_else(|| extent.row.clone());
         if let Anew::This(end) = new.until {

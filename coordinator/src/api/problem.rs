@@ -273,6 +273,7 @@ impl From<&Rejected> for Problem {
             | Rejected::NoSuchToken(_)
             | Rejected::NoSuchAgent(_) => Kind::NotFound,
             Rejected::Pin(PinRefused::Untrusted(_)) => Kind::PinUntrusted,
+            Rejected::Pin(PinRefused::Over(_)) => Kind::Conflict,
             Rejected::Pin(PinRefused::NameTaken { .. }) => Kind::PinNameTaken,
             Rejected::Pin(PinRefused::NoRoom { .. }) => Kind::LimitReached,
             Rejected::Secret(SecretRefused::Invalid { .. }) => Kind::Invalid,

@@ -443,7 +443,8 @@ impl World {
         let named = self.random.thousandth(300).then(|| format!("v{}", self.random.below(3)));
         let name = named.map_or(Anew::AsBefore, Anew::This);
         let rows = self.store.build(build).map(Box::new);
-        let new = NewPin { build, name, until, gone: PinGone::default(), room_bytes: u64::MAX, rows };
+        let (gone, room_bytes) = (PinGone::default(), u64::MAX);
+        let new = NewPin { build, name, until, gone, room_bytes, again: false, rows };
         self.ask(Request::Pin(PinRequest::Pin(Box::new(new))), Asked::Once(None));
         if self.random.thousandth(300) {
             // Nobody uses any of it, and all that is held stays.

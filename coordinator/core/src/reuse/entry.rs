@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use windlass_protocol::{Digest, Namespace, Trust, WallMs, limits};
 
+use super::held;
 use crate::amount::Amount;
 use crate::effect::{Effect, ReuseNews};
 use crate::error::Rejected;
@@ -68,6 +69,11 @@ impl Sums {
     pub(super) fn sum(&self, of: impl Fn(&Namespace) -> bool) -> Amount {
         let some = self.0.iter().filter(|(namespace, _)| of(namespace));
         some.map(|(_, amount)| *amount).sum()
+    }
+
+    /// Whether one of the namespaces, or all together, have more than they may.
+    pub(super) fn exceed(&self, own: Amount, all: Amount) -> bool {
+        !(self.0.values().all(|sum| sum.fits(own)) && self.sum(|_| true).fits(all))
     }
 }
 
@@ -141,12 +147,14 @@ impl Core {
         true
     }
 
-    /// Whether an entry fits beside those that pins hold, once all others have made room.
+    /// Whether an entry fits beside those that pins hold, once all others have made room. One that takes a held one's place is
+    /// held, too, and has the room of those.
     fn has_room_beside_held(&self, row: &ReuseRow, own: Amount) -> bool {
         let replaced = self.reuse.entries.get(&row.name).filter(|_| self.reuse.held.has(&row.name));
+        let (own, all) = if replaced.is_some() { (held::OWN, held::ALL) } else { (own, ALL) };
         let replaced = replaced.map(Amount::from).unwrap_or_default();
         let fits = |most: Amount, held: Amount| Amount::from(row).and(held.less(replaced)).fits(most);
-        fits(own, self.reuse.held.sum(|of| *of == row.name.namespace)) && fits(ALL, self.reuse.held.sum(|_| true))
+        fits(own, self.reuse.held.sum(|of| *of == row.name.namespace)) && fits(all, self.reuse.held.sum(|_| true))
     }
 
     /// Whether an entry goes by policy, and not only when somebody else takes its place.

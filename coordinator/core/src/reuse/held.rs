@@ -1,7 +1,7 @@
 //! Results that pins of builds hold: they neither make room for others nor go because nobody uses them (docs/design/051).
 //!
 //! At most half of what a pipeline may have, so that its builds go on with the other half. A newer result of the same key takes
-//! the place of a held one, as of any other: whoever asks for it anew wants that.
+//! the place of a held one, as of any other, if it has room there: whoever asks for it anew wants that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,9 +14,11 @@ use crate::error::Rejected;
 use crate::row::{PinRefused, ReuseName, ReuseRow};
 use crate::state::Core;
 
-const OWN: Amount =
+/// What may be held of a pipeline.
+pub(super) const OWN: Amount =
     Amount { count: limits::PINNED_RESULTS_MAX as u64, files: u64::MAX, bytes: limits::PINNED_RESULTS_MAX_BYTES };
-const ALL: Amount = Amount {
+/// What may be held of all together.
+pub(super) const ALL: Amount = Amount {
     count: limits::PINNED_RESULTS_OF_ALL_MAX as u64,
     files: limits::PINNED_RESULTS_OF_ALL_MAX_FILES as u64,
     bytes: u64::MAX,
@@ -66,6 +68,9 @@ impl Reuses {
         let sums = Sums::of(pins.keys().filter_map(|name| self.entries.get(name)));
         if sums != self.held.sums {
             return Err(("I11", format!("held results come to {sums:?}, not {:?}", self.held.sums)));
+        }
+        if sums.exceed(OWN, ALL) {
+            return Err(("I9", format!("held results come to {sums:?}")));
         }
         Ok(())
     }

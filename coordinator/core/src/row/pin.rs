@@ -109,6 +109,8 @@ pub struct NewPin {
     pub gone: PinGone,
     /// What all pins may hold together, in bytes.
     pub room_bytes: u64,
+    /// It was pinned a moment ago and is looked at again: where that pin is over, none is made.
+    pub again: bool,
     /// Its rows, if it has left memory ([`crate::Rejected::NotInMemory`] asks for them).
     pub rows: Option<Box<BuildRows>>,
 }
@@ -154,6 +156,11 @@ pub enum PinRefused {
         /// The number of the build that has it.
         number: u64,
     },
+    /// Its pin was over before all of it was looked at.
+    #[error(
+        "the pin of build {0} ended, or somebody undid it, while it was made; pin the build again if it is to stay"
+    )]
+    Over(BuildId),
     /// Pins hold as much as they may.
     #[error(
         "{what}: at most {limit}, and with this build it would be {would_be}; undo pins that are not needed any more"

@@ -101,7 +101,8 @@ fn built_of(shell: &mut Shell, agent: AgentId, text: &str, bytes: u64) -> BuildI
 
 fn new(shell: &Shell, build: BuildId) -> NewPin {
     let rows = shell.history.get(&build).cloned().map(Box::new);
-    NewPin { build, name: Anew::AsBefore, until: Anew::AsBefore, gone: PinGone::default(), room_bytes: u64::MAX, rows }
+    let (gone, room_bytes) = (PinGone::default(), u64::MAX);
+    NewPin { build, name: Anew::AsBefore, until: Anew::AsBefore, gone, room_bytes, again: false, rows }
 }
 
 fn ask(shell: &mut Shell, new: NewPin) -> Result<Option<PinRow>, Rejected> {
@@ -303,7 +304,8 @@ fn pin_past(
     room_bytes: u64,
 ) -> Result<Option<PinRow>, Rejected> {
     let (build, rows) = (rows.build.id, Some(Box::new(rows)));
-    ask(shell, NewPin { build, name: Anew::AsBefore, until, gone: PinGone::default(), room_bytes, rows })
+    let gone = PinGone::default();
+    ask(shell, NewPin { build, name: Anew::AsBefore, until, gone, room_bytes, again: false, rows })
 }
 
 #[test]
@@ -327,6 +329,22 @@ fn pins_that_end_together_end_at_once_with_one_change_each() {
     });
     let changes: Vec<_> = changes.collect();
     assert!(changes.len() == 3 && changes.iter().all(|change| matches!(change, Change::PinOver(_))), "{changes:?}");
+}
+
+#[test]
+fn a_pin_that_is_over_before_it_is_looked_at_again_stays_over() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let build = built_of(&mut shell, agent, "k", 5);
+    let again = |shell: &Shell| NewPin { again: true, ..new(shell, build) };
+    let ends = at(&shell, 5);
+    pin(&mut shell, build, ends).unwrap();
+    let second = again(&shell);
+    assert!(ask(&mut shell, second).unwrap().is_some());
+    shell.pass(5);
+    let third = again(&shell);
+    assert_eq!(ask(&mut shell, third), Err(PinRefused::Over(build).into()));
+    assert!(shell.rows.pins.is_empty());
 }
 
 #[test]
@@ -630,4 +648,30 @@ proptest! {
             book.check(&shell, lost);
         }
     }
+}
+
+/// What is held comes to half of what a pipeline may have at most, however often it is made anew.
+#[test]
+fn held_results_that_are_made_anew_leave_the_other_half_to_builds() {
+    let mut shell = Shell::new();
+    let agent = shell.agent("one", 1);
+    let half = limits::REUSE_TRUSTED_MAX_BYTES / 2;
+    for text in ["a", "b"] {
+        let held = built_of(&mut shell, agent, text, 5);
+        pin(&mut shell, held, Anew::Nothing).unwrap();
+    }
+    for text in ["a", "b"] {
+        // Anew, and much larger.
+        let step = step_with("a", |command| command.reuse = Some(Reuse::default()));
+        let anew = shell.submit_with(graph(vec![step]), |submit| submit.no_reuse = true);
+        answer(&mut shell, text);
+        let offer = shell.offer(agent);
+        shell.start(agent, offer);
+        upload(&mut shell, offer, 1, half - 5);
+        finish(&mut shell, agent, offer);
+        assert!(shell.build(anew).state.is_final());
+    }
+    // Others go on.
+    built_of(&mut shell, agent, "c", 1_000_000);
+    assert!(shell.rows.reuse.contains_key(&name("c")), "builds store nothing any more");
 }

@@ -392,7 +392,7 @@ async fn a_pin_outlives_the_coordinator_and_artifacts_that_are_past_their_time_a
     let until = WallMs(now().wall.0 + 3_600_000);
     let rows = bench.ground.fleet.reader.stored_build(id).await.unwrap().map(Box::new);
     let (name, until, room_bytes) = (Anew::This("v1".to_owned()), Anew::This(until), u64::MAX);
-    let new = NewPin { build: id, name, until, gone: PinGone::default(), room_bytes, rows };
+    let new = NewPin { build: id, name, until, gone: PinGone::default(), room_bytes, again: false, rows };
     bench.ask(Request::Pin(PinRequest::Pin(Box::new(new)))).await;
     drop(bench);
     let bench = Bench::over(Arc::new(RealFs), memory).await;
@@ -404,4 +404,22 @@ async fn a_pin_outlives_the_coordinator_and_artifacts_that_are_past_their_time_a
     unpin(&bench, &build).await;
     assert_eq!(shown(&bench).await, 1);
     bench.get(&format!("/api/v1/artifacts/{late}")).await.is(404);
+}
+
+/// It is looked at twice: what ends between the two looks is not made anew, without name and end.
+#[tokio::test]
+async fn a_pin_of_a_moment_does_not_come_back_as_one_that_never_ends() {
+    let mut bench = Bench::new().await;
+    bench.agent().await;
+    let build = bench.build().await;
+    bench.run(0, b"").await;
+    let build = bench.ended(text(&build["id"])).await;
+    for ms in 0..60 {
+        let until = std::time::SystemTime::now() + std::time::Duration::from_millis(ms % 12 + 1);
+        let until = humantime::format_rfc3339_millis(until).to_string();
+        let answer = pin(&bench, &build, json!({ "name": "v1", "until": until })).await;
+        let left = pins(&bench).await;
+        assert!(left.iter().all(|pin| pin["until"] == json!(until)), "{}: {left:?}", answer.text());
+        unpin(&bench, &build).await;
+    }
 }
