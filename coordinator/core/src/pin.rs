@@ -216,15 +216,19 @@ impl Core {
         let own = self.pins.rows.values().filter(|row| row.pipeline == new.pipeline);
         let own: Amount = own.chain([new]).map(Amount::from).sum();
         for (what, would_be, limit) in [
-            ("pins", of_all.count, limits::PINS_MAX as u64),
             ("pins of one pipeline", own.count, limits::PINS_PER_PIPELINE_MAX as u64),
             ("artifacts of one pipeline's pins", own.files, limits::PINNED_MAX_FILES),
             ("bytes of one pipeline's pins", own.bytes, limits::PINNED_MAX_BYTES),
-            ("bytes of all pins, which leave the rest of the disk to builds", of_all.bytes, room_bytes),
         ] {
             if would_be > limit {
                 return Err(PinRefused::NoRoom { what, would_be, limit }.into());
             }
+        }
+        if of_all.count > limits::PINS_MAX as u64 {
+            return Err(PinRefused::Full("pins").into());
+        }
+        if of_all.bytes > room_bytes {
+            return Err(PinRefused::Full("bytes, which leave the rest of the disk to builds").into());
         }
         Ok(())
     }

@@ -275,7 +275,7 @@ impl From<&Rejected> for Problem {
             Rejected::Pin(PinRefused::Untrusted(_)) => Kind::PinUntrusted,
             Rejected::Pin(PinRefused::Over(_)) => Kind::Conflict,
             Rejected::Pin(PinRefused::NameTaken { .. }) => Kind::PinNameTaken,
-            Rejected::Pin(PinRefused::NoRoom { .. }) => Kind::LimitReached,
+            Rejected::Pin(PinRefused::NoRoom { .. } | PinRefused::Full(_)) => Kind::LimitReached,
             Rejected::Secret(SecretRefused::Invalid { .. }) => Kind::Invalid,
             Rejected::Secret(SecretRefused::NoSuchSecret(_) | SecretRefused::NotForJob { .. }) => Kind::NotFound,
             Rejected::Secret(SecretRefused::Untrusted) => Kind::Forbidden,

@@ -127,12 +127,13 @@ impl Core {
         for (what, would_be, limit) in [
             ("results of one pipeline that pins hold", own.count, OWN.count),
             ("bytes of results of one pipeline that pins hold", own.bytes, OWN.bytes),
-            ("results that pins hold", all.count, ALL.count),
-            ("files of results that pins hold", all.files, ALL.files),
         ] {
             if would_be > limit {
                 return Err(PinRefused::NoRoom { what, would_be, limit }.into());
             }
+        }
+        if all.excess(ALL).is_some() {
+            return Err(PinRefused::Full("results that pins hold").into());
         }
         Ok(())
     }

@@ -156,6 +156,12 @@ pub enum PinRefused {
         /// The number of the build that has it.
         number: u64,
     },
+    /// Pins of all pipelines hold as much as they may. How much that is tells of others' builds (I12).
+    #[error(
+        "{0}: pins of all pipelines leave no room for this one; undo some that are not needed any more, or ask whoever runs the \
+         coordinator, to whom `windlass cache stats` says what they hold"
+    )]
+    Full(&'static str),
     /// Its pin was over before all of it was looked at.
     #[error(
         "the pin of build {0} ended, or somebody undid it, while it was made; pin the build again if it is to stay"

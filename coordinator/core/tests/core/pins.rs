@@ -406,7 +406,8 @@ fn pins_leave_room_to_builds_in_number_and_bytes() {
     let mut elsewhere = rows;
     (elsewhere.build.pipeline, elsewhere.build.namespace) = ("api".to_owned(), Namespace::trusted("api"));
     let answer = pin_past(&mut shell, elsewhere.clone(), Anew::Nothing, 2 * half);
-    assert_eq!(refused(answer), ("bytes of all pins, which leave the rest of the disk to builds", 1));
+    let said = answer.unwrap_err().to_string();
+    assert!(said.contains("of all pipelines") && !said.contains(|c: char| c.is_ascii_digit()), "I12: {said}");
     pin_past(&mut shell, elsewhere, Anew::Nothing, 2 * half + 1).unwrap();
     // One that is there is never refused for want of room: it takes none.
     let again = past(&shell, like, 1, (1, half));
