@@ -23,6 +23,9 @@ pub const PINNED_DISK_DIVISOR: u64 = 2;
 /// Results of one pipeline that its pins hold: the other half is what its builds go on with.
 pub const PINNED_RESULTS_MAX: usize = REUSE_TRUSTED_MAX / 2;
 
+/// Files of those: half of what all pins may hold, so that no pipeline has all of it.
+pub const PINNED_RESULTS_MAX_FILES: usize = PINNED_RESULTS_OF_ALL_MAX_FILES / 2;
+
 /// Bytes of their files.
 pub const PINNED_RESULTS_MAX_BYTES: u64 = REUSE_TRUSTED_MAX_BYTES / 2;
 

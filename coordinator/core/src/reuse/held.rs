@@ -15,8 +15,11 @@ use crate::row::{PinRefused, ReuseName, ReuseRow};
 use crate::state::Core;
 
 /// What may be held of a pipeline.
-pub(super) const OWN: Amount =
-    Amount { count: limits::PINNED_RESULTS_MAX as u64, files: u64::MAX, bytes: limits::PINNED_RESULTS_MAX_BYTES };
+pub(super) const OWN: Amount = Amount {
+    count: limits::PINNED_RESULTS_MAX as u64,
+    files: limits::PINNED_RESULTS_MAX_FILES as u64,
+    bytes: limits::PINNED_RESULTS_MAX_BYTES,
+};
 /// What may be held of all together.
 pub(super) const ALL: Amount = Amount {
     count: limits::PINNED_RESULTS_OF_ALL_MAX as u64,
@@ -126,13 +129,14 @@ impl Core {
         let all = self.reuse.held.sum(|_| true).and(new);
         for (what, would_be, limit) in [
             ("results of one pipeline that pins hold", own.count, OWN.count),
+            ("files of results of one pipeline that pins hold", own.files, OWN.files),
             ("bytes of results of one pipeline that pins hold", own.bytes, OWN.bytes),
         ] {
             if would_be > limit {
                 return Err(PinRefused::NoRoom { what, would_be, limit }.into());
             }
         }
-        if all.excess(ALL).is_some() {
+        if !all.fits(ALL) {
             return Err(PinRefused::Full("results that pins hold").into());
         }
         Ok(())
