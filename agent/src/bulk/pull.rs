@@ -27,7 +27,8 @@ pub(crate) trait Taking: Send {
     /// They begin, for the first time or anew.
     fn begin(&mut self) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Whether the next chunks may be read while some are taken: [`FOLLOWED_HELD_BYTES`] are paid for.
+    /// Whether the next chunks may be read while some are taken:
+    /// [`windlass_protocol::limits::FOLLOWED_HELD_BYTES`] are paid for.
     fn reads_ahead(&self) -> bool;
 
     /// The next of them.
@@ -164,10 +165,9 @@ async fn follow<T: Taking>(
 ) -> Result<bool, T::Error> {
     into.begin().await?;
     let all = gathering.manifest().chunks().len();
-    let (mut handed, mut ready) = (0, Vec::new());
-    while handed + ready.len() < all {
-        let next = handed + ready.len();
-        let come = if into.reads_ahead() {
+    let (mut next, mut ready) = (0, Vec::new());
+    while next < all {
+        ready = if into.reads_ahead() {
             let come = async { Ok(come_from(gathering, (next, FOLLOWED_BYTES), &mut over).await) };
             // Whoever takes no more waits for no more either.
             let ((), come) = tokio::try_join!(take_all(into, ready), come)?;
@@ -176,10 +176,10 @@ async fn follow<T: Taking>(
             take_all(into, ready).await?;
             come_from(gathering, (next, 1), &mut over).await
         };
-        (handed, ready) = (next, come);
         if ready.is_empty() {
             return Ok(false);
         }
+        next += ready.len();
     }
     take_all(into, ready).await?;
     Ok(true)

@@ -67,14 +67,17 @@ impl Hashes {
                 sha256.update(piece);
             }
         };
-        let many = pieces.iter().map(Bytes::len).sum::<usize>() >= BESIDE_BYTES;
-        let beside = thread::scope(|scope| {
-            let named = || thread::Builder::new().name("artifact-sha1".to_owned());
-            let thread = many.then(|| named().spawn_scoped(scope, &mut by_sha1));
+        if pieces.iter().map(Bytes::len).sum::<usize>() < BESIDE_BYTES {
             by_others();
-            matches!(thread, Some(Ok(_)))
+            return by_sha1();
+        }
+        let beside = thread::scope(|scope| {
+            let thread = thread::Builder::new().name("artifact-sha1".to_owned());
+            let spawned = thread.spawn_scoped(scope, &mut by_sha1);
+            by_others();
+            spawned.is_ok()
         });
-        // They are few, or there is no thread to be had.
+        // There is no thread to be had.
         if !beside {
             by_sha1();
         }

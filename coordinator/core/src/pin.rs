@@ -215,15 +215,11 @@ impl Core {
         let of_all: Amount = self.pins.rows.values().chain([new]).map(Amount::from).sum();
         let own = self.pins.rows.values().filter(|row| row.pipeline == new.pipeline);
         let own: Amount = own.chain([new]).map(Amount::from).sum();
-        for (what, would_be, limit) in [
+        PinRefused::check([
             ("pins of one pipeline", own.count, limits::PINS_PER_PIPELINE_MAX as u64),
             ("artifacts of one pipeline's pins", own.files, limits::PINNED_MAX_FILES),
             ("bytes of one pipeline's pins", own.bytes, limits::PINNED_MAX_BYTES),
-        ] {
-            if would_be > limit {
-                return Err(PinRefused::NoRoom { what, would_be, limit }.into());
-            }
-        }
+        ])?;
         if of_all.count > limits::PINS_MAX as u64 {
             return Err(PinRefused::Full("pins").into());
         }

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{CacheRequest, CacheRow, Scope};
 use windlass_protocol::{BuildId, Digest, JobId, Trust};
@@ -12,7 +12,7 @@ use windlass_protocol::{BuildId, Digest, JobId, Trust};
 use super::Ground;
 use super::auth::Caller;
 use super::build::by_id;
-use super::extract::{self, Page, Paging, Query};
+use super::extract::{self, OfPipeline, Page, Paging, Query};
 use super::problem::{Kind, Problem};
 use super::shape::time;
 
@@ -63,19 +63,6 @@ impl Cache {
     }
 }
 
-/// Which caches.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Filter {
-    /// Of this pipeline; of all without it.
-    pipeline: Option<String>,
-    /// Where the last page ended.
-    cursor: Option<String>,
-    /// 1 to 500; 50 if it is left out.
-    limit: Option<usize>,
-}
-
 /// What builds have saved under keys, newest first: of untrusted ones what the token may read the builds of. A page may have fewer
 /// than its limit though more follow.
 #[utoipa::path(
@@ -83,16 +70,16 @@ pub(crate) struct Filter {
     path = "/api/v1/caches",
     tag = "cache",
     operation_id = "cache_list",
-    params(Filter),
+    params(OfPipeline),
     responses((status = 200, description = "A page", body = Page<Cache>)),
 )]
 pub(crate) async fn list(
     State(ground): State<Ground>,
     caller: Caller,
-    Query(filter): Query<Filter>,
+    Query(filter): Query<OfPipeline>,
 ) -> Result<Json<Page<Cache>>, Problem> {
     caller.need(&[Scope::CacheRead])?;
-    let Filter { pipeline, cursor, limit } = filter;
+    let OfPipeline { pipeline, cursor, limit } = filter;
     if let Some(asked) = &pipeline {
         caller.need_place(asked, None)?;
     }

@@ -91,6 +91,19 @@ impl Paging {
     }
 }
 
+/// A page of what one pipeline has, or all have.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct OfPipeline {
+    /// Of this pipeline; of all without it.
+    pub(crate) pipeline: Option<String>,
+    /// Where the last page ended.
+    pub(crate) cursor: Option<String>,
+    /// 1 to 500; 50 if it is left out.
+    pub(crate) limit: Option<usize>,
+}
+
 /// How many items a page has.
 pub(crate) fn limit(asked: Option<usize>) -> Result<usize, Problem> {
     match asked {

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use windlass_coordinator_core::effect::Reply;
 use windlass_coordinator_core::input::Request;
 use windlass_coordinator_core::row::{Anew, PinGone, PinRequest, PinRow, Scope};
@@ -15,7 +15,7 @@ use windlass_protocol::{BuildId, Trust, WallMs};
 use super::Ground;
 use super::auth::Caller;
 use super::build::find;
-use super::extract::{self, JsonBody, Page, Paging, Query};
+use super::extract::{self, JsonBody, OfPipeline, Page, Paging, Query};
 use super::problem::{Kind, Problem};
 use super::shape::{moment, time};
 use crate::pinning::{PinError, Pinning, Said};
@@ -160,35 +160,22 @@ impl From<PinError> for Problem {
     }
 }
 
-/// Which pins.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct Filter {
-    /// Of this pipeline; of all without it.
-    pipeline: Option<String>,
-    /// Where the last page ended.
-    cursor: Option<String>,
-    /// 1 to 500; 50 if it is left out.
-    limit: Option<usize>,
-}
-
 /// Pins of builds, newest first: of builds that the token may see. A page may have fewer than its limit though more follow.
 #[utoipa::path(
     get,
     path = "/api/v1/pins",
     tag = "cache",
     operation_id = "pin_list",
-    params(Filter),
+    params(OfPipeline),
     responses((status = 200, description = "A page", body = Page<Pin>)),
 )]
 pub(crate) async fn list(
     State(ground): State<Ground>,
     caller: Caller,
-    Query(filter): Query<Filter>,
+    Query(filter): Query<OfPipeline>,
 ) -> Result<Json<Page<Pin>>, Problem> {
     caller.need(&[Scope::CacheRead])?;
-    let Filter { pipeline, cursor, limit } = filter;
+    let OfPipeline { pipeline, cursor, limit } = filter;
     if let Some(asked) = &pipeline {
         caller.need_place(asked, None)?;
     }

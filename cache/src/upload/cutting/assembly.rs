@@ -151,9 +151,7 @@ impl Assembly {
             return Err(Rejected::WrongDigest { expected, actual }.into());
         };
         let mut state = self.lock();
-        let State { cutting: Some(cutting), absent, absent_bytes, hasher, hashed, .. } = &mut *state else {
-            return Ok(());
-        };
+        let State { cutting: Some(cutting), absent, absent_bytes, .. } = &mut *state else { return Ok(()) };
         let Some(places) = absent.get(&chunk.digest).map(Vec::len) else { return Ok(()) };
         // Stored meanwhile, or all along, for somebody else: whoever brings it counts on it from now on, once for each place.
         let mut there = true;
@@ -167,17 +165,17 @@ impl Assembly {
         }
         absent.remove(&chunk.digest);
         *absent_bytes = absent_bytes.saturating_sub(plain.len() as u64);
-        if self.is_next(*hashed, nth as usize, plain) {
-            hasher.update(plain);
-            *hashed += plain.len() as u64;
-        }
+        self.hash_next(&mut state, nth as usize, plain);
         Ok(())
     }
 
-    /// Whether the blob goes on with this chunk, and all of it, after so many bytes.
-    fn is_next(&self, hashed: u64, nth: usize, plain: &[u8]) -> bool {
-        let next = self.manifest.span(hashed);
-        next.is_some_and(|next| (next.nth, next.at, next.bytes) == (nth, 0, plain.len()))
+    /// Hashes a chunk if the blob goes on with it, and all of it, after what was hashed.
+    fn hash_next(&self, state: &mut State, nth: usize, plain: &[u8]) {
+        let next = self.manifest.span(state.hashed);
+        if next.is_some_and(|next| (next.nth, next.at, next.bytes) == (nth, 0, plain.len())) {
+            state.hasher.update(plain);
+            state.hashed += plain.len() as u64;
+        }
     }
 
     /// The bytes of the chunk of this place, checked; `None` where it has not come, or what came is damaged. Whoever reads
@@ -191,10 +189,7 @@ impl Assembly {
         if !self.read(&mut state, nth as usize, &mut plain)? {
             return Ok(None);
         }
-        if self.is_next(state.hashed, nth as usize, &plain) {
-            state.hasher.update(&plain);
-            state.hashed += plain.len() as u64;
-        }
+        self.hash_next(&mut state, nth as usize, &plain);
         Ok(Some(plain))
     }
 

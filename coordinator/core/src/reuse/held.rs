@@ -127,15 +127,11 @@ impl Core {
         }
         let own = self.reuse.held.sum(|of| of == namespace).and(new);
         let all = self.reuse.held.sum(|_| true).and(new);
-        for (what, would_be, limit) in [
+        PinRefused::check([
             ("results of one pipeline that pins hold", own.count, OWN.count),
             ("files of results of one pipeline that pins hold", own.files, OWN.files),
             ("bytes of results of one pipeline that pins hold", own.bytes, OWN.bytes),
-        ] {
-            if would_be > limit {
-                return Err(PinRefused::NoRoom { what, would_be, limit }.into());
-            }
-        }
+        ])?;
         if !all.fits(ALL) {
             return Err(PinRefused::Full("results that pins hold").into());
         }

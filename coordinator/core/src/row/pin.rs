@@ -180,3 +180,13 @@ pub enum PinRefused {
         limit: u64,
     },
 }
+
+impl PinRefused {
+    /// Refuses the first that would come to more than it may: what, to how much, and the limit.
+    pub(crate) fn check<const N: usize>(sums: [(&'static str, u64, u64); N]) -> Result<(), Self> {
+        match sums.into_iter().find(|(_, would_be, limit)| would_be > limit) {
+            Some((what, would_be, limit)) => Err(Self::NoRoom { what, would_be, limit }),
+            None => Ok(()),
+        }
+    }
+}
